@@ -1,0 +1,159 @@
+//! Every limit and interval, with its default: see [`Settings`].
+
+use std::time::Duration;
+
+use crate::{error::ConfigError, store::Retention};
+
+/// When an event may be delivered (guarantee G2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// At once, at most 64 events or 100 ms ahead of the store's acknowledgement.
+    #[default]
+    Buffered,
+    /// Not before the store has acknowledged it.
+    BeforeSend,
+}
+
+/// What a request gets that needs the store, while the store does not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnUnavailable {
+    /// Its stream, unrecorded, and marked `X-Stream-Recorded: false`. A request with a cursor gets [`Retry`](Self::Retry):
+    /// it asks for events that only the store has.
+    #[default]
+    Serve,
+    /// 200, `retry:`, and the end: the client comes again.
+    Retry,
+    /// 503. A request with a cursor gets [`Retry`](Self::Retry): an `EventSource` would give up for good.
+    Status,
+}
+
+/// All intervals and limits of a hub; [`Default`] gives what the field's documentation says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Settings {
+    pub(crate) heartbeat: Duration,
+    pub(crate) stale: Duration,
+    pub(crate) sweep: Duration,
+    pub(crate) lifetime: Duration,
+    pub(crate) recovery_window: Duration,
+    pub(crate) max_events: usize,
+    pub(crate) max_bytes: usize,
+    pub(crate) max_event: usize,
+    pub(crate) recorder_bytes: usize,
+    pub(crate) store_limit: Duration,
+    pub(crate) open_limit: Duration,
+    pub(crate) terminal_limit: Duration,
+    pub(crate) max_detached: usize,
+    pub(crate) stall: Duration,
+    pub(crate) drain: Duration,
+    pub(crate) probe_limit: Duration,
+    pub(crate) durability: Durability,
+    pub(crate) on_unavailable: OnUnavailable,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(15),
+            stale: Duration::from_secs(30),
+            sweep: Duration::from_secs(30),
+            lifetime: Duration::from_secs(3600),
+            recovery_window: Duration::from_secs(300),
+            max_events: 10_000,
+            max_bytes: 8 << 20,
+            max_event: 1 << 20,
+            recorder_bytes: 64 << 20,
+            store_limit: Duration::from_millis(500),
+            open_limit: Duration::from_secs(2),
+            terminal_limit: Duration::from_secs(2),
+            max_detached: 1000,
+            stall: Duration::from_secs(10),
+            drain: Duration::from_secs(25),
+            probe_limit: Duration::from_secs(5),
+            durability: Durability::Buffered,
+            on_unavailable: OnUnavailable::Serve,
+        }
+    }
+}
+
+/// Events that a `Buffered` client may be ahead of the store.
+pub(crate) const AHEAD_EVENTS: u64 = 64;
+/// How long a `Buffered` client may be ahead of the store.
+pub(crate) const AHEAD_TIME: Duration = Duration::from_millis(100);
+/// Events that one frame, and one append, holds at most.
+pub(crate) const BATCH_EVENTS: usize = 64;
+/// Bytes that one frame, and one append, holds at most, but for a single larger event.
+pub(crate) const BATCH_BYTES: usize = 64 << 10;
+/// How often an open breaker lets one request through.
+pub(crate) const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// What a host may keep with a stream, in bytes of keys and values.
+pub(crate) const METADATA_BYTES: usize = 4096;
+/// How long a relay waits for a stream that is not opened yet.
+pub(crate) const RELAY_WAIT: Duration = Duration::from_secs(30);
+/// How many job probes run at a time.
+pub(crate) const PROBES: usize = 16;
+/// How many streams a sweep looks at in one step.
+pub(crate) const SWEEP_PAGE: usize = 250;
+/// How many streams one beat names.
+pub(crate) const BEAT_PAGE: usize = 250;
+
+impl Settings {
+    /// How often a node says that it lives: three times within the stale threshold.
+    pub(crate) fn beat_every(&self) -> Duration {
+        self.stale / 3
+    }
+
+    /// For how long whoever takes a due stream has it to itself.
+    pub(crate) fn lease(&self) -> Duration {
+        self.stale.max(self.probe_limit * 2)
+    }
+
+    pub(crate) fn retention(&self) -> Retention {
+        Retention {
+            stale: self.stale,
+            lifetime: self.lifetime,
+            recovery_window: self.recovery_window,
+            max_events: self.max_events,
+            max_bytes: self.max_bytes,
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let positive = [
+            ("heartbeat", self.heartbeat),
+            ("stale", self.stale),
+            ("sweep", self.sweep),
+            ("lifetime", self.lifetime),
+            ("recovery_window", self.recovery_window),
+            ("store_limit", self.store_limit),
+            ("open_limit", self.open_limit),
+            ("stall", self.stall),
+            ("probe_limit", self.probe_limit),
+        ];
+        for (setting, value) in positive {
+            if value < Duration::from_millis(1) {
+                return Err(ConfigError { setting, rule: "must be at least a millisecond" });
+            }
+        }
+        let counted = [
+            ("max_events", self.max_events),
+            ("max_bytes", self.max_bytes),
+            ("max_event", self.max_event),
+            ("recorder_bytes", self.recorder_bytes),
+        ];
+        for (setting, value) in counted {
+            if value == 0 {
+                return Err(ConfigError { setting, rule: "must be at least 1" });
+            }
+        }
+        if self.max_event > self.max_bytes {
+            return Err(ConfigError {
+                setting: "max_event",
+                rule: "must not exceed `max_bytes`: the log could not hold it",
+            });
+        }
+        if self.lifetime < self.stale {
+            return Err(ConfigError { setting: "lifetime", rule: "must not be shorter than `stale`" });
+        }
+        Ok(())
+    }
+}

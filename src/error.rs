@@ -1,0 +1,144 @@
+//! What can go wrong, each with a sentence that names the input and the rule.
+
+use std::{error::Error, fmt, sync::Arc};
+
+use crate::id::{MAX_OWNER, MAX_STREAM_ID};
+
+/// Any error, shared between those who wait for the same thing.
+pub(crate) type SharedError = Arc<dyn Error + Send + Sync>;
+
+/// Any error of a host's own code.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A text that is not a [`StreamId`](crate::StreamId).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InvalidStreamId {
+    /// It is empty.
+    Empty,
+    /// It is longer than 128 bytes.
+    TooLong {
+        /// How long it is, in bytes.
+        length: usize,
+    },
+    /// It holds a character outside `[A-Za-z0-9._~-]`.
+    Character {
+        /// The first such byte.
+        position: usize,
+    },
+}
+
+impl fmt::Display for InvalidStreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a stream id is 1 to {MAX_STREAM_ID} characters of [A-Za-z0-9._~-]; this one ")?;
+        match self {
+            Self::Empty => f.write_str("is empty"),
+            Self::TooLong { length } => write!(f, "has {length} bytes"),
+            Self::Character { position } => write!(f, "has another character at byte {position}"),
+        }
+    }
+}
+
+impl Error for InvalidStreamId {}
+
+/// A text that is not an [`Owner`](crate::Owner).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InvalidOwner {
+    /// It is empty. A caller without a name is [`Owner::ANONYMOUS`](crate::Owner::ANONYMOUS), if the host allows it.
+    Empty,
+    /// It is longer than 256 bytes.
+    TooLong {
+        /// How long it is, in bytes.
+        length: usize,
+    },
+}
+
+impl fmt::Display for InvalidOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an owner is 1 to {MAX_OWNER} bytes; this one ")?;
+        match self {
+            Self::Empty => f.write_str("is empty"),
+            Self::TooLong { length } => write!(f, "has {length}"),
+        }
+    }
+}
+
+impl Error for InvalidOwner {}
+
+/// A setting that cannot work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    pub(crate) setting: &'static str,
+    pub(crate) rule: &'static str,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` {}", self.setting, self.rule)
+    }
+}
+
+impl Error for ConfigError {}
+
+/// A store that failed or did not answer in time.
+#[derive(Clone, Debug)]
+pub struct StoreError {
+    operation: &'static str,
+    cause: Cause,
+}
+
+#[derive(Clone, Debug)]
+enum Cause {
+    TimedOut,
+    BreakerOpen,
+    Failed(SharedError),
+}
+
+impl StoreError {
+    pub(crate) fn timed_out(operation: &'static str) -> Self {
+        Self { operation, cause: Cause::TimedOut }
+    }
+
+    pub(crate) fn breaker_open(operation: &'static str) -> Self {
+        Self { operation, cause: Cause::BreakerOpen }
+    }
+
+    pub(crate) fn failed(operation: &'static str, source: impl Error + Send + Sync + 'static) -> Self {
+        Self { operation, cause: Cause::Failed(Arc::new(source)) }
+    }
+
+    /// Whether the store gave no answer within its time limit, as opposed to an error.
+    ///
+    /// What was asked may still have been done.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.cause, Cause::TimedOut)
+    }
+
+    /// Whether the store was not asked at all, because the breaker is open.
+    #[must_use]
+    pub fn is_breaker_open(&self) -> bool {
+        matches!(self.cause, Cause::BreakerOpen)
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { operation, cause } = self;
+        match cause {
+            Cause::TimedOut => write!(f, "the store did not answer `{operation}` in time"),
+            Cause::BreakerOpen => {
+                write!(f, "the store was not asked to `{operation}`: it failed before and is given time")
+            }
+            Cause::Failed(_) => write!(f, "the store failed to `{operation}`"),
+        }
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.cause {
+            Cause::TimedOut | Cause::BreakerOpen => None,
+            Cause::Failed(source) => Some(source.as_ref()),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Which page to read next, and what of it is news.
+
+use super::{PAGE_BYTES, PAGE_EVENTS};
+use crate::{
+    error::StoreError,
+    id::{EventId, StreamKey},
+    protocol::{
+        admission::Position,
+        replay::{Replay, Step},
+    },
+    store::{From, Page, Read, StoreHandle, handle::BoxFuture},
+    stream::Record,
+};
+
+/// A reader's place in a stored log.
+#[derive(Debug)]
+pub(super) struct Replayer {
+    key: StreamKey,
+    from: From,
+    pub(super) place: Replay,
+    /// The cursor, until the first page has said whether the stream knows it.
+    cursor: Option<EventId>,
+    /// Only what comes from now on: where that is, the first page says.
+    live: bool,
+}
+
+impl Replayer {
+    pub(super) fn new(key: StreamKey, position: Position) -> Self {
+        let (from, place) = match position {
+            Position::Newest | Position::Live => (From::Newest, Replay::fresh()),
+            Position::After(cursor) => (From::After(cursor), Replay::after(cursor)),
+            Position::Unreadable => (From::Start, Replay::unknown(None)),
+        };
+        let cursor = if let Position::After(cursor) = position { Some(cursor) } else { None };
+        Self { key, from, place, cursor, live: position == Position::Live }
+    }
+
+    pub(super) fn fetch(&mut self, store: &StoreHandle) -> BoxFuture<Result<Option<Page>, StoreError>> {
+        let max_events = if self.live { 1 } else { PAGE_EVENTS };
+        let read = Read { key: self.key.clone(), from: self.from, max_events, max_bytes: PAGE_BYTES };
+        let store = store.clone();
+        Box::pin(async move { store.read(read).await })
+    }
+
+    /// Looks whether the first page is the right one: if not, the next fetch gets that.
+    pub(super) fn starts_over(&mut self, page: &Page) -> bool {
+        let cursor = self.cursor.take();
+        if !page.known {
+            self.place = Replay::unknown(cursor);
+            self.from = From::Start;
+            return true;
+        }
+        if std::mem::take(&mut self.live) {
+            // Of a stream that has ended, the end itself is still to come.
+            let end = page.state.is_terminal();
+            let top = if end { EventId::new(page.epoch, u64::MAX) } else { page.top };
+            self.place = Replay::after(top);
+            self.from = From::After(top);
+            return true;
+        }
+        false
+    }
+
+    /// The next entry; `None` if it is not for this reader.
+    pub(super) fn take(&mut self, record: &Record) -> Option<Step> {
+        self.from = From::After(record.id);
+        self.place.step(record.id, &record.kind)
+    }
+}

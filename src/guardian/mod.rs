@@ -1,0 +1,172 @@
+//! The guardian: one future that the host's runtime polls, on every node.
+//!
+//! It flushes the recorder, wakes bodies for their heartbeats, says that the node lives, looks for
+//! streams whose node does not, and takes the process down in order. It runs no foreign code on its
+//! own poll: probes, hooks and the dropping of inner bodies happen on the executor.
+
+mod beat;
+mod drain;
+mod sweep;
+
+use std::{
+    fmt,
+    future::{Future, pending},
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+};
+
+pub use drain::DrainReport;
+use tokio::time::{Instant, Sleep};
+
+use crate::{
+    hub::Core,
+    protocol::trust::Trust,
+    recorder::Flusher,
+    store::{Notices, handle::BoxFuture},
+};
+
+/// Keeps a node's streams, and looks after those of dead nodes: see the module's documentation.
+///
+/// Spawn it, or poll it beside a server:
+///
+/// ```
+/// # use resilient_sse::{MemoryStore, ResilientSse};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (sse, guardian) = ResilientSse::builder(MemoryStore::new()).anonymous().build()?;
+/// let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+/// let guardian = tokio::spawn(guardian.with_graceful_shutdown(async { drop(stopped.await) }));
+/// // … serve …
+/// # let _ = sse;
+/// drop(stop);
+/// let report = guardian.await?;
+/// assert_eq!(report.interrupted, 0);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Without [`with_graceful_shutdown`](Self::with_graceful_shutdown) it never ends.
+///
+/// # Cancel safety
+///
+/// Dropped at any point, live streams flow on; heartbeats, beats and sweeps stop, which
+/// [`Health::guarded`](crate::Health) says, and other nodes' guardians take this node's streams for
+/// orphans after the stale threshold.
+#[must_use = "a guardian does nothing unless it is polled"]
+pub struct Guardian {
+    core: Arc<Core>,
+    flusher: Flusher,
+    notices: Notices,
+    tick: Pin<Box<Sleep>>,
+    beats: BoxFuture<()>,
+    sweeps: BoxFuture<()>,
+    shutdown: Option<BoxFuture<()>>,
+    drain: Option<BoxFuture<DrainReport>>,
+    #[cfg(feature = "metrics")]
+    reported: Option<Instant>,
+}
+
+impl Guardian {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        let trust = Arc::new(Mutex::new(Trust::new(core.settings.stale)));
+        Self {
+            flusher: Flusher::new(Arc::clone(&core.recorder)),
+            notices: core.store.notices(&core.node),
+            tick: Box::pin(tokio::time::sleep_until(Instant::now())),
+            beats: Box::pin(beat::run(Arc::clone(&core), Arc::clone(&trust))),
+            sweeps: Box::pin(sweep::run(Arc::clone(&core), trust)),
+            shutdown: Some(Box::pin(pending())),
+            drain: None,
+            #[cfg(feature = "metrics")]
+            reported: None,
+            core,
+        }
+    }
+
+    /// Takes the process down in order once `signal` is ready, and then ends with a report.
+    ///
+    /// From then on no new stream is begun here. Clients whose work outlives them are let go at once,
+    /// to follow on another node; the work itself, and streams that end with their client, get the
+    /// drain time (25 s). What still runs then is interrupted, or, where it may not run again,
+    /// answered for by the job probe, else closed as `failed`, reason `shutdown`.
+    pub fn with_graceful_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.shutdown = Some(Box::pin(signal));
+        self
+    }
+
+    /// Wakes the bodies that are due.
+    fn poll_tick(&mut self, cx: &mut Context<'_>) {
+        while self.tick.as_mut().poll(cx).is_ready() {
+            let next = self.core.pulses.tick();
+            self.tick.as_mut().reset(next);
+            #[cfg(feature = "metrics")]
+            self.report();
+        }
+    }
+
+    /// Looks at the streams that others changed.
+    fn poll_notices(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(keys) = self.notices.poll(cx) {
+            for lane in keys.iter().filter_map(|key| self.core.recorder.lane(key)) {
+                self.core.recorder.look(&lane);
+            }
+        }
+    }
+
+    #[cfg(feature = "metrics")]
+    fn report(&mut self) {
+        let now = Instant::now();
+        if self.reported.is_none_or(|at| now - at >= std::time::Duration::from_secs(1)) {
+            self.reported = Some(now);
+            self.core.health().report();
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) {
+        if let Some(shutdown) = &mut self.shutdown
+            && shutdown.as_mut().poll(cx).is_ready()
+        {
+            self.shutdown = None;
+            self.drain = Some(Box::pin(drain::run(Arc::clone(&self.core))));
+        }
+    }
+}
+
+impl Future for Guardian {
+    type Output = DrainReport;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<DrainReport> {
+        let this = &mut *self;
+        this.core.set_guarded(true);
+        this.poll_tick(cx);
+        this.poll_notices(cx);
+        // Both run for ever.
+        let _ = this.beats.as_mut().poll(cx);
+        let _ = this.sweeps.as_mut().poll(cx);
+        this.poll_shutdown(cx);
+        let report = this.drain.as_mut().map(|drain| drain.as_mut().poll(cx));
+        // Last: whatever the others gave the recorder to do goes out in this poll.
+        let _ = this.flusher.poll(cx);
+        match report {
+            Some(Poll::Ready(report)) => {
+                this.drain = None;
+                this.core.set_guarded(false);
+                Poll::Ready(report)
+            }
+            _ => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Guardian {
+    fn drop(&mut self) {
+        self.core.set_guarded(false);
+    }
+}
+
+impl fmt::Debug for Guardian {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guardian").field("node", &self.core.node).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,149 @@
+//! Looking after the streams that nobody looks after.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, atomic::Ordering},
+};
+
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::{
+    config::{PROBES, SWEEP_PAGE},
+    hooks::{JobStatus, block_of},
+    hub::Core,
+    id::StreamKey,
+    panics::Guarded,
+    protocol::trust::Trust,
+    store::{Close, Closed, Due, DueReason, Interrupt},
+    stream::{Ending, StreamInfo, StreamState, reason},
+    sync::lock,
+    telemetry::log_warn,
+};
+
+/// How many sweeps in a row a probe may fail before its answer counts as "nobody knows".
+const PROBE_STRIKES: u32 = 3;
+
+/// What the sweeps of a node share.
+pub(super) struct Sweeper {
+    core: Arc<Core>,
+    probes: Semaphore,
+    /// Probes that failed, by stream, and at which sweep they did so last.
+    strikes: Mutex<HashMap<StreamKey, (u32, u64)>>,
+}
+
+/// Sweeps at every interval.
+pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
+    let sweeper = Arc::new(Sweeper::new(core));
+    let mut number = 0;
+    loop {
+        tokio::time::sleep(sweeper.core.settings.sweep).await;
+        number += 1;
+        let may_claim = lock(&trust).may_claim(Instant::now().into_std());
+        sweeper.sweep(may_claim, number).await;
+        let store_now = lock(&trust).store_now(Instant::now().into_std());
+        sweeper.core.telemetry.last_sweep.store(store_now.unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+impl Sweeper {
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        Self { core, probes: Semaphore::new(PROBES), strikes: Mutex::default() }
+    }
+
+    /// Looks at everything that is due, page by page. The next sweep goes on where the store fails.
+    async fn sweep(self: &Arc<Self>, may_claim: bool, number: u64) {
+        lock(&self.strikes).retain(|_, (_, seen)| *seen + 2 * u64::from(PROBE_STRIKES) >= number);
+        let lease = self.core.settings.lease();
+        loop {
+            let Ok(page) = self.core.store.due(SWEEP_PAGE, lease, may_claim).await else { return };
+            let full = page.len() == SWEEP_PAGE;
+            for due in page {
+                let sweeper = Arc::clone(self);
+                // Their work may take as long as a probe; beats and heartbeats do not wait for that.
+                self.core.executor.spawn(async move { sweeper.look_after(due, number).await });
+            }
+            if !full {
+                return;
+            }
+        }
+    }
+
+    async fn look_after(&self, due: Due, sweep: u64) {
+        let info = due.info;
+        match due.reason {
+            DueReason::Hook => self.core.hooks.ended(info.key),
+            DueReason::Lifetime => {
+                let ending = Ending::supplied(StreamState::Expired, reason::LIFETIME);
+                self.close(info, ending, false).await;
+            }
+            DueReason::Stale => self.orphan(info, sweep).await,
+        }
+    }
+
+    /// The stream's node seems to have died.
+    async fn orphan(&self, info: StreamInfo, sweep: u64) {
+        match self.probe(&info, sweep).await {
+            JobStatus::Running => {}
+            JobStatus::Completed(event) => match block_of(&*self.core.framing, &event) {
+                Some(block) => self.close(info, Ending::with_event(StreamState::Completed, block), true).await,
+                None => self.give_up(info).await,
+            },
+            JobStatus::Failed(event) => match block_of(&*self.core.framing, &event) {
+                Some(block) => self.close(info, Ending::with_event(StreamState::Failed, block), true).await,
+                None => self.give_up(info).await,
+            },
+            JobStatus::Unknown => self.give_up(info).await,
+        }
+    }
+
+    /// Nobody knows what became of the work.
+    async fn give_up(&self, info: StreamInfo) {
+        if info.reruns {
+            let interrupt =
+                Interrupt { key: info.key, epoch: info.epoch, last: None, if_deadline: Some(info.deadline) };
+            // Should this fail, the stream is due again when its lease is over.
+            let _ = self.core.store.interrupt(interrupt).await;
+        } else {
+            log_warn!(id = %info.key.id, "a stream's node was lost: the stream is closed as orphaned");
+            self.close(info, Ending::supplied(StreamState::Orphaned, reason::NODE_LOST), true).await;
+        }
+    }
+
+    /// Closes a stream, unless its producer was heard of since it was leased.
+    async fn close(&self, info: StreamInfo, ending: Ending, leased: bool) {
+        let close = Close {
+            key: info.key.clone(),
+            epoch: Some(info.epoch),
+            ending,
+            last: None,
+            if_deadline: leased.then_some(info.deadline),
+            hook: self.core.hooks.lease(),
+        };
+        if let Ok(Closed::Now { ended, .. }) = self.core.store.close(close).await {
+            self.core.telemetry.closed(ended.ending.state);
+            self.core.hooks.ended(info.key);
+        }
+    }
+
+    /// Asks the host what the stream's job is doing; a probe that fails counts as "running" for a while.
+    pub(super) async fn probe(&self, info: &StreamInfo, sweep: u64) -> JobStatus {
+        let Some(probe) = &self.core.probe else { return JobStatus::Unknown };
+        let Ok(_permit) = self.probes.acquire().await else { return JobStatus::Unknown };
+        let asked = Guarded::new(async { probe(info.clone()).await });
+        let answer = tokio::time::timeout(self.core.settings.probe_limit, asked).await;
+        match answer {
+            Ok(Ok(Ok(status))) => {
+                lock(&self.strikes).remove(&info.key);
+                return status;
+            }
+            Ok(Ok(Err(error))) => self.core.telemetry.host_failed("job_probe", &error),
+            Ok(Err(_)) => self.core.telemetry.panicked("job_probe"),
+            Err(_) => log_warn!(id = %info.key.id, "a job probe gave no answer in time"),
+        }
+        let mut strikes = lock(&self.strikes);
+        let (count, seen) = strikes.entry(info.key.clone()).or_insert((0, sweep));
+        *count += 1;
+        *seen = sweep;
+        if *count <= PROBE_STRIKES { JobStatus::Running } else { JobStatus::Unknown }
+    }
+}

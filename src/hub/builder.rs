@@ -1,0 +1,259 @@
+//! Setting up a hub.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Response, request::Parts};
+use tokio::time::Instant;
+
+use super::{
+    Access, Core, Rejection, ResilientSse,
+    owner::{Authorize, OwnerRule, authorize, from_extension},
+    reject::{OnReject, Rejecter},
+};
+use crate::{
+    config::{Durability, OnUnavailable, Settings},
+    error::ConfigError,
+    executor::Executor,
+    guardian::Guardian,
+    hooks::{Acknowledge, EndedStream, Hooks, OnEnd, Probe, ProbeAnswer, on_end, probe},
+    id::{NodeId, Owner},
+    pulse::Pulses,
+    random::Seeded,
+    recorder::Recorder,
+    store::{Store, StoreHandle, handle::BoxFuture},
+    stream::StreamInfo,
+    sync::WakerCell,
+    telemetry::Telemetry,
+    wire::{Framing, Sse},
+};
+
+/// Sets up a hub: see [`ResilientSse::builder`].
+#[must_use = "a builder does nothing until it is built"]
+pub struct Builder {
+    settings: Settings,
+    store: Box<dyn FnOnce(&Settings, Arc<Telemetry>) -> StoreHandle + Send>,
+    node: NodeId,
+    owner: Arc<OwnerRule>,
+    authorize: Option<Arc<Authorize>>,
+    on_reject: Option<Arc<OnReject>>,
+    probe: Option<Arc<Probe>>,
+    on_end: Option<Box<OnEnd>>,
+    executor: Executor,
+    framing: Arc<dyn Framing>,
+    seed: Option<u64>,
+}
+
+/// Makes the setters of plain settings.
+macro_rules! settings {
+    ($($(#[$doc:meta])* $name:ident: $type:ty,)*) => {
+        $($(#[$doc])*
+        pub fn $name(mut self, $name: $type) -> Self {
+            self.settings.$name = $name;
+            self
+        })*
+    };
+}
+
+impl Builder {
+    pub(super) fn new(store: impl Store) -> Self {
+        Self {
+            settings: Settings::default(),
+            store: Box::new(|settings, telemetry| StoreHandle::new(store, settings, telemetry)),
+            node: NodeId::random(),
+            owner: Arc::new(from_extension),
+            authorize: None,
+            on_reject: None,
+            probe: None,
+            on_end: None,
+            executor: Executor::default(),
+            framing: Arc::new(Sse),
+            seed: None,
+        }
+    }
+
+    /// Whose a request is; `None` is answered with 401.
+    ///
+    /// Nothing that a client sends is an identity unless this rule says so. Default: an [`Owner`] in
+    /// the request's extensions, put there by the host's own authentication outside the layer.
+    pub fn owner(mut self, rule: impl Fn(&Parts) -> Option<Owner> + Send + Sync + 'static) -> Self {
+        self.owner = Arc::new(rule);
+        self
+    }
+
+    /// All streams are [`Owner::ANONYMOUS`]: whoever knows a stream's id may read and stop it.
+    pub fn anonymous(self) -> Self {
+        self.owner(|_| Some(Owner::ANONYMOUS))
+    }
+
+    /// Asked for every consumer of a stream, also of a replay, for which no handler runs: whether the
+    /// caller, who owns the stream, may read it. A denied stream is answered like a missing one.
+    pub fn authorize<F, R>(mut self, hook: F) -> Self
+    where
+        F: Fn(Access) -> R + Send + Sync + 'static,
+        R: Future<Output = bool> + Send + 'static,
+    {
+        self.authorize = Some(authorize(hook));
+        self
+    }
+
+    /// Shapes the library's own error answers, given what the library would say.
+    pub fn on_reject(
+        mut self,
+        shape: impl Fn(&Rejection, Response<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        self.on_reject = Some(Arc::new(shape));
+        self
+    }
+
+    /// Asked for each stream whose node seems to have died: what its job is doing.
+    ///
+    /// Runs on the executor, at most 16 at a time, for at most [`probe_limit`](Self::probe_limit) each.
+    pub fn job_probe<F, R>(mut self, hook: F) -> Self
+    where
+        F: Fn(StreamInfo) -> R + Send + Sync + 'static,
+        R: Future<Output: ProbeAnswer> + Send + 'static,
+    {
+        self.probe = Some(probe(hook));
+        self
+    }
+
+    /// Run at least once for each stream that ends, on whichever node can, until it is acknowledged
+    /// or the recovery window is over: to save the finished answer.
+    pub fn on_end<F, R>(mut self, hook: F) -> Self
+    where
+        F: Fn(EndedStream) -> R + Send + Sync + 'static,
+        R: Future<Output: Acknowledge> + Send + 'static,
+    {
+        self.on_end = Some(on_end(hook));
+        self
+    }
+
+    /// Where detached bodies, probes and hooks run. Default: `tokio::spawn`.
+    pub fn executor(mut self, spawn: impl Fn(BoxFuture<()>) + Send + Sync + 'static) -> Self {
+        self.executor = Executor::new(spawn);
+        self
+    }
+
+    /// This process's name among the nodes that share the store. Default: random.
+    pub fn node(mut self, node: NodeId) -> Self {
+        self.node = node;
+        self
+    }
+
+    /// The wire format of event streams. Default: server-sent events.
+    pub fn framing(mut self, framing: impl Framing) -> Self {
+        self.framing = Arc::new(framing);
+        self
+    }
+
+    /// Makes stream ids, tokens and reconnect delays repeatable: for tests.
+    #[cfg(feature = "test-util")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    settings! {
+        /// Silence after which a body sends a heartbeat comment. Default: 15 s.
+        heartbeat: Duration,
+        /// How long a node may be silent before its streams are taken for orphans. It beats three times within. Default: 30 s.
+        stale: Duration,
+        /// How often the guardian looks for orphans. Default: 30 s.
+        sweep: Duration,
+        /// How long a stream lives on after its producer was last heard of. Default: 1 h.
+        lifetime: Duration,
+        /// How long an ended stream can be recovered. Default: 5 min.
+        recovery_window: Duration,
+        /// How many events a log holds; older ones are trimmed. Default: 10,000.
+        max_events: usize,
+        /// How many bytes of events a log holds; older ones are trimmed. Default: 8 MiB.
+        max_bytes: usize,
+        /// How many bytes an event may have; a larger one fails the stream. Default: 1 MiB.
+        max_event: usize,
+        /// How many bytes of events, of all streams, may wait for the store; beyond, the oldest of a
+        /// stream are lost, which readers are told as a gap. Default: 64 MiB.
+        recorder_bytes: usize,
+        /// How long a request to the store may take, and how long a stream waits for it. Default: 500 ms.
+        store_limit: Duration,
+        /// How long registering a stream may take. Default: 2 s.
+        open_limit: Duration,
+        /// How many bodies may run without their clients; the stream of one more fails. Default: 1000.
+        max_detached: usize,
+        /// How long a client may leave what it was given unread while others wait: see [`Disconnect::Detach`](crate::Disconnect::Detach). Default: 10 s.
+        stall: Duration,
+        /// How long the process takes to go down at most. Default: 25 s.
+        drain: Duration,
+        /// How long a job probe may take. Default: 5 s.
+        probe_limit: Duration,
+        /// When an event may be delivered. Default: [`Durability::Buffered`].
+        durability: Durability,
+        /// What a request gets while the store does not answer. Default: [`OnUnavailable::Serve`].
+        on_unavailable: OnUnavailable,
+    }
+
+    /// The hub, and its guardian, which the host's runtime must poll.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names a setting that cannot work.
+    pub fn build(self) -> Result<(ResilientSse, Guardian), ConfigError> {
+        self.settings.check()?;
+        let core = Arc::new(self.into_core());
+        let guardian = Guardian::new(Arc::clone(&core));
+        Ok((ResilientSse(core), guardian))
+    }
+
+    fn into_core(self) -> Core {
+        let settings = self.settings;
+        let telemetry = Arc::new(Telemetry::default());
+        let store = (self.store)(&settings, Arc::clone(&telemetry));
+        let hooks = Arc::new(Hooks {
+            on_end: self.on_end,
+            executor: self.executor.clone(),
+            store: store.clone(),
+            telemetry: Arc::clone(&telemetry),
+            framing: Arc::clone(&self.framing),
+            lease: settings.lease(),
+        });
+        let recorder =
+            Recorder::new(store.clone(), Arc::clone(&telemetry), self.executor.clone(), Arc::clone(&hooks), &settings);
+        Core {
+            pulses: Arc::new(Pulses::new(settings.heartbeat, settings.stall)),
+            settings,
+            node: self.node,
+            store,
+            recorder: Arc::new(recorder),
+            telemetry,
+            executor: self.executor,
+            hooks,
+            probe: self.probe,
+            framing: self.framing,
+            random: Seeded::new(self.seed),
+            guardian: WakerCell::default(),
+            owner: self.owner,
+            authorize: self.authorize,
+            rejecter: Rejecter(self.on_reject),
+            guarded: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            start: Instant::now(),
+            forgotten_until: AtomicU64::new(0),
+            warned_at: AtomicU64::new(0),
+        }
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,197 @@
+//! Looking into streams, and stopping them.
+
+use std::{sync::Arc, time::Duration};
+
+use super::Core;
+use crate::{
+    error::StoreError,
+    id::{EventId, Owner, StreamId, StreamKey},
+    store::{Close, Closed, From, Page, Read},
+    stream::{Ended, Ending, StreamInfo, StreamState, reason},
+};
+
+/// Lists and stops streams: see [`ResilientSse::streams`](crate::ResilientSse::streams).
+#[derive(Clone, Debug)]
+pub struct Streams(Arc<Core>);
+
+impl Streams {
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        Self(core)
+    }
+
+    /// The streams of an owner that are held, ended ones included.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Reading changes nothing.
+    pub async fn list(&self, owner: &Owner) -> Result<Vec<StreamInfo>, StoreError> {
+        self.0.store.list(owner.clone()).await
+    }
+
+    /// Stops a stream, wherever it runs: it is closed as `cancelled`, reason `stopped`, and its node
+    /// drops the inner body. Answers with the stream's end, which is another one if it had ended
+    /// before; `None` if there is no such stream.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store does not answer; the stream may be stopped all the same.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, the stream is stopped or not.
+    pub async fn stop(&self, owner: &Owner, id: &StreamId) -> Result<Option<Ended>, StoreError> {
+        let key = StreamKey::new(owner.clone(), id.clone());
+        let close = Close {
+            key: key.clone(),
+            epoch: None,
+            ending: Ending::supplied(StreamState::Cancelled, reason::STOPPED),
+            last: None,
+            if_deadline: None,
+            hook: self.0.hooks.lease(),
+        };
+        Ok(match self.0.store.close(close).await? {
+            Closed::Now { ended, .. } => {
+                self.0.telemetry.closed(StreamState::Cancelled);
+                self.0.hooks.ended(key);
+                Some(ended)
+            }
+            Closed::Before(ended) => Some(ended),
+            Closed::Missing | Closed::Newer | Closed::Moved => None,
+        })
+    }
+}
+
+/// Looks into what the store knows of streams: see [`ResilientSse::registry`](crate::ResilientSse::registry).
+#[derive(Clone, Debug)]
+pub struct StreamRegistry(Arc<Core>);
+
+impl StreamRegistry {
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        Self(core)
+    }
+
+    /// What is known of a stream.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Reading changes nothing.
+    pub async fn stream(&self, key: &StreamKey) -> Result<Option<StreamInfo>, StoreError> {
+        self.0.store.info(key.clone()).await
+    }
+
+    /// The streams of an owner that are held, ended ones included.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Reading changes nothing.
+    pub async fn user_streams(&self, owner: &Owner) -> Result<Vec<StreamInfo>, StoreError> {
+        self.0.store.list(owner.clone()).await
+    }
+
+    /// Active streams whose producer was last heard of longer ago than `threshold`; at most 1000.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Reading changes nothing.
+    pub async fn stale_streams(&self, threshold: Duration) -> Result<Vec<StreamInfo>, StoreError> {
+        self.0.store.stale(threshold, 1000).await
+    }
+
+    /// How many streams are active, whose ever.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Reading changes nothing.
+    pub async fn active_count(&self) -> Result<u64, StoreError> {
+        self.0.store.active_count().await
+    }
+
+    /// Removes a stream and all that is held of it; an active one is stopped first.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store does not answer; the stream may be gone all the same.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, the stream may be stopped and still held: delete it again.
+    pub async fn delete(&self, key: &StreamKey) -> Result<(), StoreError> {
+        Streams::new(Arc::clone(&self.0)).stop(&key.owner, &key.id).await?;
+        self.0.store.delete(key.clone()).await
+    }
+}
+
+/// Looks into what the store keeps of ended streams: see [`ResilientSse::completions`](crate::ResilientSse::completions).
+#[derive(Clone, Debug)]
+pub struct CompletionStore(Arc<Core>);
+
+impl CompletionStore {
+    pub(super) fn new(core: Arc<Core>) -> Self {
+        Self(core)
+    }
+
+    /// How a stream ended; `None` if it has not, or is not held.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Reading changes nothing.
+    pub async fn completion(&self, key: &StreamKey) -> Result<Option<Ended>, StoreError> {
+        Ok(self.0.store.info(key.clone()).await?.and_then(|info| info.ended))
+    }
+
+    /// A page of a stream's log: up to `limit` entries after `after`, or from the first one held.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Reading changes nothing.
+    pub async fn events(
+        &self,
+        key: &StreamKey,
+        after: Option<EventId>,
+        limit: usize,
+    ) -> Result<Option<Page>, StoreError> {
+        let from = after.map_or(From::Start, From::After);
+        self.0.store.read(Read { key: key.clone(), from, max_events: limit, max_bytes: usize::MAX }).await
+    }
+
+    /// Removes an ended stream and all that is held of it; an active one is stopped first.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store does not answer; the stream may be gone all the same.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, the stream may be stopped and still held: delete it again.
+    pub async fn delete(&self, key: &StreamKey) -> Result<(), StoreError> {
+        StreamRegistry::new(Arc::clone(&self.0)).delete(key).await
+    }
+}

@@ -1,0 +1,291 @@
+//! The hub: what all layers, services and the guardian of a process share.
+
+mod builder;
+mod handles;
+mod owner;
+mod reject;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Response, header, request::Parts};
+use tokio::time::Instant;
+
+pub use builder::Builder;
+pub use handles::{CompletionStore, StreamRegistry, Streams};
+pub use owner::Access;
+use owner::{Authorize, OwnerRule};
+use reject::Rejecter;
+pub use reject::Rejection;
+
+use crate::{
+    config::Settings,
+    executor::Executor,
+    headers::LAST_EVENT_ID,
+    hooks::{Hooks, Probe},
+    id::{NodeId, Owner, StreamKey},
+    layer::{ResilientSseLayer, identify::query, route::Route},
+    publish::{Publisher, Relay},
+    pulse::Pulses,
+    random::Seeded,
+    recorder::{Recorder, Status},
+    recover::Recover,
+    store::{Store, StoreHandle},
+    stream::StreamState,
+    sync::WakerCell,
+    telemetry::{Health, Telemetry, log_warn},
+    wire::Framing,
+};
+
+/// How often a hub may warn that no guardian is polled.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// The hub: makes layers and services that share one store, one recorder and one guardian.
+///
+/// Cheap to clone.
+///
+/// ```
+/// use resilient_sse::{MemoryStore, Owner, ResilientSse};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (sse, guardian) = ResilientSse::builder(MemoryStore::new())
+///     .owner(|request| Owner::new(request.headers.get("x-user-id")?.to_str().ok()?).ok())
+///     .build()?;
+/// tokio::spawn(guardian);
+/// let generation = sse.generation(); // a tower layer
+/// let recover = sse.recover(); // a tower service
+/// # let _ = (generation, recover);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ResilientSse(pub(crate) Arc<Core>);
+
+/// What the hub's parts share.
+pub(crate) struct Core {
+    pub(crate) settings: Settings,
+    pub(crate) node: NodeId,
+    pub(crate) store: StoreHandle,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) pulses: Arc<Pulses>,
+    pub(crate) executor: Executor,
+    pub(crate) hooks: Arc<Hooks>,
+    pub(crate) probe: Option<Arc<Probe>>,
+    pub(crate) framing: Arc<dyn Framing>,
+    pub(crate) random: Seeded,
+    /// Wakes the guardian.
+    pub(crate) guardian: WakerCell,
+    owner: Arc<OwnerRule>,
+    authorize: Option<Arc<Authorize>>,
+    rejecter: Rejecter,
+    guarded: AtomicBool,
+    draining: AtomicBool,
+    start: Instant,
+    /// In milliseconds since the start: until when a stream that the store does not know may be one
+    /// that it forgot, and when the last warning was given.
+    forgotten_until: AtomicU64,
+    warned_at: AtomicU64,
+}
+
+impl ResilientSse {
+    /// Begins a hub on this store.
+    #[must_use]
+    pub fn builder(store: impl Store) -> Builder {
+        Builder::new(store)
+    }
+
+    /// A layer that behaves like plain server-sent events where a client goes away
+    /// ([`Disconnect::Interrupt`](crate::Disconnect::Interrupt)), and makes up a stream id for each request.
+    #[must_use]
+    pub fn layer(&self) -> ResilientSseLayer {
+        ResilientSseLayer::new(Arc::clone(&self.0), Route::new(&self.0.settings))
+    }
+
+    /// A layer for work that is to be finished whoever listens: [`Disconnect::DETACH`](crate::Disconnect::DETACH), kind `generation`.
+    #[must_use]
+    pub fn generation(&self) -> ResilientSseLayer {
+        ResilientSseLayer::new(Arc::clone(&self.0), Route::generation(&self.0.settings))
+    }
+
+    /// A layer for streams without an end: a body that ends is interrupted, and run again for the
+    /// next request; kind `feed`.
+    #[must_use]
+    pub fn feed(&self) -> ResilientSseLayer {
+        ResilientSseLayer::new(Arc::clone(&self.0), Route::feed(&self.0.settings))
+    }
+
+    /// The recovery service.
+    #[must_use]
+    pub fn recover(&self) -> Recover {
+        Recover::new(Arc::clone(&self.0))
+    }
+
+    /// A service that follows streams which others publish.
+    #[must_use]
+    pub fn relay(&self) -> Relay {
+        Relay::new(Arc::clone(&self.0))
+    }
+
+    /// Publishes streams from background jobs.
+    #[must_use]
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(Arc::clone(&self.0))
+    }
+
+    /// Lists and stops streams.
+    #[must_use]
+    pub fn streams(&self) -> Streams {
+        Streams::new(Arc::clone(&self.0))
+    }
+
+    /// Looks into what the store knows of streams.
+    #[must_use]
+    pub fn registry(&self) -> StreamRegistry {
+        StreamRegistry::new(Arc::clone(&self.0))
+    }
+
+    /// Looks into what the store keeps of ended streams.
+    #[must_use]
+    pub fn completions(&self) -> CompletionStore {
+        CompletionStore::new(Arc::clone(&self.0))
+    }
+
+    /// How this node is doing.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.0.health()
+    }
+
+    /// This node's name.
+    #[must_use]
+    pub fn node(&self) -> &NodeId {
+        &self.0.node
+    }
+}
+
+impl Core {
+    /// How this node is doing.
+    pub(crate) fn health(&self) -> Health {
+        Health::of(&self.telemetry, self.guarded.load(Ordering::Relaxed))
+    }
+
+    /// A reconnect delay in milliseconds: random for each connection, so that clients which lost
+    /// their node together do not come back together.
+    pub(crate) fn retry(&self) -> u64 {
+        1000 + self.random.u64() % 4001
+    }
+
+    pub(crate) fn max_detached(&self) -> i64 {
+        i64::try_from(self.settings.max_detached).unwrap_or(i64::MAX)
+    }
+
+    /// Whose request it is.
+    pub(crate) fn owner_of(&self, request: &Parts) -> Result<Owner, Rejection> {
+        let owner = (self.owner)(request);
+        if owner.is_none() {
+            crate::telemetry::log_error!(
+                path = request.uri.path(),
+                "the owner rule finds nobody: does the authentication stand outside this layer?"
+            );
+        }
+        owner.ok_or(Rejection::Unauthorized)
+    }
+
+    /// Whether the host lets this consumer read the stream. A denied one is a missing one.
+    pub(crate) async fn authorize(&self, key: &StreamKey, request: &Parts) -> Result<(), Rejection> {
+        let Some(authorize) = &self.authorize else { return Ok(()) };
+        let access = Access {
+            key: key.clone(),
+            headers: request.headers.clone(),
+            uri: request.uri.clone(),
+            extensions: request.extensions.clone(),
+        };
+        if authorize(access).await { Ok(()) } else { Err(Rejection::NotFound) }
+    }
+
+    pub(crate) fn reject(&self, rejection: &Rejection) -> Response<Bytes> {
+        crate::telemetry::add(&self.telemetry.rejected, 1);
+        self.rejecter.answer(rejection)
+    }
+
+    /// Whether a producer whose stream stands like this still serves its client: it does where the
+    /// stream was only taken for an orphan.
+    pub(crate) fn serves_on(&self, status: &Status) -> bool {
+        match status {
+            Status::Running => true,
+            Status::Ended(ended) => ended.ending.state == StreamState::Orphaned,
+            Status::Superseded => false,
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn start_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.telemetry.draining.store(true, Ordering::Relaxed);
+        self.pulses.wake_all();
+    }
+
+    pub(crate) fn set_guarded(&self, guarded: bool) {
+        self.guarded.store(guarded, Ordering::Relaxed);
+    }
+
+    /// Warns, now and then, where nobody polls the guardian.
+    pub(crate) fn check_guarded(&self) {
+        if self.guarded.load(Ordering::Relaxed) {
+            return;
+        }
+        let now = self.elapsed();
+        let last = self.warned_at.load(Ordering::Relaxed);
+        let due = last == 0 || now.saturating_sub(last) >= WARN_EVERY.as_millis() as u64;
+        if due && self.warned_at.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            log_warn!("no guardian is polled: no heartbeats, no orphan detection, no clean-up");
+        }
+    }
+
+    /// The store has forgotten streams that may register again.
+    pub(crate) fn store_forgot(&self) {
+        let until = self.elapsed() + self.settings.stale.as_millis() as u64;
+        self.forgotten_until.store(until, Ordering::Relaxed);
+    }
+
+    /// Whether a stream that the store does not know may only have been forgotten.
+    pub(crate) fn may_be_forgotten(&self) -> bool {
+        self.elapsed() < self.forgotten_until.load(Ordering::Relaxed)
+    }
+
+    fn elapsed(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResilientSse").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// The cursor that a client sent: in the header, or, for a client that cannot set one, in the query.
+pub(crate) fn cursor_of(request: &Parts) -> Option<String> {
+    match request.headers.get(LAST_EVENT_ID) {
+        // What is no text is no cursor of ours.
+        Some(header) => Some(String::from_utf8_lossy(header.as_bytes()).into_owned()),
+        None => query(request, "last_event_id"),
+    }
+}
+
+/// Whether a request asks for an event stream.
+pub(crate) fn accepts_events(request: &Parts) -> bool {
+    let accepts = request.headers.get_all(header::ACCEPT);
+    accepts.iter().any(|value| String::from_utf8_lossy(value.as_bytes()).contains("text/event-stream"))
+}

@@ -1,0 +1,100 @@
+//! The library's own answers that are no event stream.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+use crate::{error::InvalidStreamId, headers::no_store};
+
+/// Why the library answers a request itself, with an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// 400: the stream's name breaks the rule for names.
+    MalformedId(InvalidStreamId),
+    /// 400: a query parameter breaks its rule, which this says.
+    BadQuery(&'static str),
+    /// 401: the owner rule finds nobody.
+    Unauthorized,
+    /// 404: there is no such stream, or it is another owner's, or access was denied: nobody can tell which.
+    NotFound,
+    /// 405: recovery answers GET, HEAD and OPTIONS only.
+    MethodNotAllowed,
+    /// 422: the stream was opened by another request.
+    OtherRequest,
+    /// 429: the owner has too many active streams.
+    TooManyStreams {
+        /// How many are allowed.
+        limit: usize,
+    },
+    /// 503: the store does not answer.
+    Unavailable,
+}
+
+impl Rejection {
+    /// The status it is answered with.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::MalformedId(_) | Self::BadQuery(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::OtherRequest => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooManyStreams { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The answer, as the library makes it.
+    fn response(&self) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::from(format!("{self}\n")));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        no_store(headers);
+        match self {
+            Self::TooManyStreams { .. } | Self::Unavailable => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+            }
+            Self::MethodNotAllowed => {
+                headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MalformedId(error) => error.fmt(f),
+            Self::BadQuery(rule) => f.write_str(rule),
+            Self::Unauthorized => f.write_str("nobody is signed in"),
+            Self::NotFound => f.write_str("there is no such stream"),
+            Self::MethodNotAllowed => f.write_str("recovery is asked for with GET"),
+            Self::OtherRequest => f.write_str("this stream was opened by another request"),
+            Self::TooManyStreams { limit } => write!(f, "{limit} streams are running, and no more are allowed"),
+            Self::Unavailable => f.write_str("the store of streams does not answer"),
+        }
+    }
+}
+
+pub(crate) type OnReject = dyn Fn(&Rejection, Response<Bytes>) -> Response<Bytes> + Send + Sync;
+
+/// Makes the answers, the host's way where it has one.
+#[derive(Clone, Default)]
+pub(crate) struct Rejecter(pub(crate) Option<Arc<OnReject>>);
+
+impl Rejecter {
+    pub(crate) fn answer(&self, rejection: &Rejection) -> Response<Bytes> {
+        let response = rejection.response();
+        match &self.0 {
+            Some(shape) => shape(rejection, response),
+            None => response,
+        }
+    }
+}

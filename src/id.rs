@@ -1,0 +1,354 @@
+//! Names: who owns a stream, which stream, which event of it, which node.
+
+use std::{
+    fmt::{self, Write as _},
+    str::FromStr,
+    sync::Arc,
+};
+
+use crate::error::{InvalidOwner, InvalidStreamId};
+
+/// The longest stream id, in bytes.
+///
+/// Together with an event id it stays below the 128 bytes up to which browsers send
+/// `Last-Event-ID` cross-origin without a preflight only for short ids; longer names have no use.
+pub const MAX_STREAM_ID: usize = 128;
+
+/// The longest owner, in bytes.
+pub const MAX_OWNER: usize = 256;
+
+/// The name of a stream among its owner's streams: 1 to 128 bytes of `[A-Za-z0-9._~-]`.
+///
+/// ```
+/// use resilient_sse::StreamId;
+///
+/// assert_eq!(StreamId::new("chat-42")?.as_str(), "chat-42");
+/// assert!(StreamId::new("chat/42").is_err());
+/// # Ok::<(), resilient_sse::InvalidStreamId>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(Arc<str>);
+
+impl StreamId {
+    /// Checks and takes a name.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidStreamId`] names the rule that the name breaks.
+    pub fn new(id: impl AsRef<str>) -> Result<Self, InvalidStreamId> {
+        let id = id.as_ref();
+        if id.is_empty() {
+            return Err(InvalidStreamId::Empty);
+        }
+        if id.len() > MAX_STREAM_ID {
+            return Err(InvalidStreamId::TooLong { length: id.len() });
+        }
+        match id.bytes().position(|byte| !is_unreserved(byte)) {
+            Some(position) => Err(InvalidStreamId::Character { position }),
+            None => Ok(Self(id.into())),
+        }
+    }
+
+    /// A new name with 122 random bits, in the form of a version 4 UUID (RFC 9562 § 5.4).
+    #[must_use]
+    pub fn random() -> Self {
+        Self::from_random(crate::random::u128())
+    }
+
+    pub(crate) fn from_random(bits: u128) -> Self {
+        let version = 0x4u128 << 76;
+        let variant = 0x2u128 << 62;
+        let bits = bits & !(0xf << 76) & !(0x3 << 62) | version | variant;
+        let hex = format!("{bits:032x}");
+        let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
+        Self(parts.join("-").into())
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'~' | b'-')
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StreamId({})", self.0)
+    }
+}
+
+impl FromStr for StreamId {
+    type Err = InvalidStreamId;
+
+    fn from_str(id: &str) -> Result<Self, Self::Err> {
+        Self::new(id)
+    }
+}
+
+/// Whose a stream is: a user, a tenant, whatever the host says, or explicitly nobody.
+///
+/// The store's key is (owner, id), so a stream of another owner *is* a missing one (guarantee G9).
+/// An anonymous owner is one that all anonymous callers share: there the random id is the only secret.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Owner(Option<Arc<str>>);
+
+impl Owner {
+    /// The owner of streams that everybody who knows their id may read.
+    pub const ANONYMOUS: Self = Self(None);
+
+    /// Takes the host's name for a caller: 1 to 256 bytes, any characters.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidOwner`] if the name is empty or too long.
+    pub fn new(name: impl AsRef<str>) -> Result<Self, InvalidOwner> {
+        let name = name.as_ref();
+        match name.len() {
+            0 => Err(InvalidOwner::Empty),
+            1..=MAX_OWNER => Ok(Self(Some(name.into()))),
+            length => Err(InvalidOwner::TooLong { length }),
+        }
+    }
+
+    /// The host's name for the owner; `None` if anonymous.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+}
+
+impl fmt::Debug for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name() {
+            Some(name) => write!(f, "Owner({name:?})"),
+            None => f.write_str("Owner(anonymous)"),
+        }
+    }
+}
+
+/// What a store files a stream under.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamKey {
+    /// Whose stream it is.
+    pub owner: Owner,
+    /// Its name among the owner's streams.
+    pub id: StreamId,
+}
+
+impl StreamKey {
+    /// Puts owner and id together.
+    #[must_use]
+    pub fn new(owner: Owner, id: StreamId) -> Self {
+        Self { owner, id }
+    }
+}
+
+/// Which event of a stream: `<epoch>-<seq>`, strictly increasing, dense within an epoch.
+///
+/// The epoch counts producer runs; `seq` starts at 1, and 0 marks the start or the end of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventId {
+    /// Which producer run.
+    pub epoch: u64,
+    /// Which event of that run.
+    pub seq: u64,
+}
+
+impl EventId {
+    /// Puts epoch and seq together.
+    #[must_use]
+    pub const fn new(epoch: u64, seq: u64) -> Self {
+        Self { epoch, seq }
+    }
+
+    /// The id of the terminal event of the run `epoch`, whoever closes it.
+    #[must_use]
+    pub const fn terminal(epoch: u64) -> Self {
+        Self::new(epoch.saturating_add(1), 0)
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.epoch, self.seq)
+    }
+}
+
+impl FromStr for EventId {
+    type Err = InvalidEventId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (epoch, seq) = text.split_once('-').ok_or(InvalidEventId)?;
+        Ok(Self::new(digits(epoch)?, digits(seq)?))
+    }
+}
+
+/// A canonical decimal number: no sign, no leading zero, so that one id has one spelling.
+fn digits(text: &str) -> Result<u64, InvalidEventId> {
+    let canonical = !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_digit())
+        && (text.len() == 1 || !text.starts_with('0'));
+    if !canonical {
+        return Err(InvalidEventId);
+    }
+    text.parse().map_err(|_| InvalidEventId)
+}
+
+/// A text that is not an [`EventId`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidEventId;
+
+impl fmt::Display for InvalidEventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event id is two decimal numbers joined by '-'")
+    }
+}
+
+impl std::error::Error for InvalidEventId {}
+
+/// An event's name as a client sees it: with the stream's id in front where the library made that up.
+///
+/// An `EventSource` reconnects to the URL it was opened with, so only its cursor can name such a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    pub(crate) stream: Option<StreamId>,
+    pub(crate) at: EventId,
+}
+
+impl Cursor {
+    /// Reads a cursor; anything else than what [`write_event_id`] writes is `None`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        // Stream ids may hold dots, event ids do not.
+        let (stream, at) = match text.rsplit_once('.') {
+            Some((stream, at)) => (Some(StreamId::new(stream).ok()?), at),
+            None => (None, text),
+        };
+        Some(Self { stream, at: at.parse().ok()? })
+    }
+}
+
+/// Writes an event's id in its wire form into a buffer that is kept from event to event.
+pub(crate) fn write_event_id(prefix: Option<&StreamId>, id: EventId, out: &mut String) {
+    out.clear();
+    if let Some(stream) = prefix {
+        out.push_str(stream.as_str());
+        out.push('.');
+    }
+    push_decimal(id.epoch, out);
+    out.push('-');
+    push_decimal(id.seq, out);
+}
+
+/// `fmt` costs more than the rest of delivering a small event.
+fn push_decimal(mut number: u64, out: &mut String) {
+    let mut digits = [b'0'; 20];
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] += (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    for digit in &digits[start..] {
+        out.push(char::from(*digit));
+    }
+}
+
+/// One process that runs streams; random unless the host names it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeId(Arc<str>);
+
+impl NodeId {
+    /// A node's name. It must differ between processes that run at the same time, and should
+    /// differ between two starts of one process: that is what tells a restart from a survivor.
+    #[must_use]
+    pub fn new(name: impl AsRef<str>) -> Self {
+        Self(name.as_ref().into())
+    }
+
+    /// A random name.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut name = String::with_capacity(16);
+        let _ = write!(name, "{:016x}", crate::random::u128() as u64);
+        Self(name.into())
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeId({})", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stream_ids_keep_to_their_rule() {
+        assert!(StreamId::new("Az09._~-").is_ok());
+        assert_eq!(StreamId::new(""), Err(InvalidStreamId::Empty));
+        assert!(StreamId::new("a".repeat(128)).is_ok());
+        assert_eq!(StreamId::new("a".repeat(129)), Err(InvalidStreamId::TooLong { length: 129 }));
+        assert_eq!(StreamId::new("ab\r\nX: y"), Err(InvalidStreamId::Character { position: 2 }));
+        assert_eq!(StreamId::new("é"), Err(InvalidStreamId::Character { position: 0 }));
+    }
+
+    #[test]
+    fn random_ids_are_version_4_uuids_with_122_random_bits() {
+        let text = StreamId::from_random(u128::MAX).to_string();
+        assert_eq!(text, "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(StreamId::from_random(0).to_string(), "00000000-0000-4000-8000-000000000000");
+        assert_ne!(StreamId::random(), StreamId::random());
+    }
+
+    #[test]
+    fn event_ids_have_one_spelling() {
+        for id in [EventId::new(0, 0), EventId::new(1, 2), EventId::new(u64::MAX, u64::MAX)] {
+            assert_eq!(id.to_string().parse(), Ok(id));
+            let mut wire = String::new();
+            write_event_id(None, id, &mut wire);
+            assert_eq!(wire, id.to_string());
+        }
+        for bad in ["", "-", "1", "1-", "-1", "1-2-3", "01-2", "1-02", "+1-2", "1- 2", "1-18446744073709551616"] {
+            assert_eq!(bad.parse::<EventId>(), Err(InvalidEventId), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_names_its_stream_where_the_library_made_it_up() {
+        let stream = StreamId::new("a.b").expect("valid");
+        let mut wire = String::new();
+        write_event_id(Some(&stream), EventId::new(7, 8), &mut wire);
+        let cursor = Cursor::parse(&wire).expect("readable");
+        assert_eq!(cursor, Cursor { stream: Some(stream), at: EventId::new(7, 8) });
+        assert_eq!(Cursor::parse("7-8").expect("readable").stream, None);
+        assert_eq!(Cursor::parse(".7-8"), None);
+        assert_eq!(Cursor::parse("x y.7-8"), None);
+    }
+}

@@ -1,0 +1,227 @@
+//! Admission: what the store says of a request's stream, and what follows from that.
+
+use std::{borrow::Cow, future::poll_fn, sync::Arc, time::Duration};
+
+use http::request::Parts;
+use tokio::time::Instant;
+
+use super::route::Route;
+use crate::{
+    config::OnUnavailable,
+    follow::{FollowBody, FollowRequest},
+    hub::{Core, Rejection},
+    id::{EventId, StreamId, StreamKey},
+    protocol::admission::Position,
+    recorder::Lane,
+    store::{From, Open, Opened, Read},
+    stream::Metadata,
+    telemetry::add,
+};
+
+/// How long a request waits for another's producer to begin to answer, before it follows that.
+const START_WAIT: Duration = Duration::from_secs(2);
+
+/// What a request asks for.
+#[derive(Clone)]
+pub(super) struct Asked {
+    pub(super) key: StreamKey,
+    pub(super) position: Position,
+    /// Stands before every event id where the library made up the stream's.
+    pub(super) prefix: Option<StreamId>,
+    pub(super) kind: Cow<'static, str>,
+    pub(super) metadata: Metadata,
+    pub(super) fingerprint: Option<String>,
+    /// When the request came.
+    pub(super) opened: Instant,
+}
+
+/// What becomes of a request.
+pub(super) enum Admission {
+    /// It is the stream's producer.
+    Produce(Registered),
+    /// It reads what another produces, or produced.
+    Follow(FollowBody),
+    /// It has everything.
+    NoContent,
+    /// It is to come again: 200, `retry:`, end.
+    Retry,
+    /// It produces, but nothing is recorded.
+    Unrecorded,
+    /// Its stream is gone, and may be run anew under a name of its own.
+    Anew,
+    Reject(Rejection),
+}
+
+/// A registration, which is withdrawn if it is dropped before its producer has begun to answer.
+pub(super) struct Registered {
+    core: Arc<Core>,
+    pub(super) lane: Arc<Lane>,
+    /// Where the run before ended, if there was one.
+    pub(super) previous: Option<EventId>,
+    pub(super) inner_id: Option<String>,
+    opening: Opening,
+}
+
+/// An `open` that may have reached the store: undone if it is dropped.
+struct Opening {
+    core: Arc<Core>,
+    key: StreamKey,
+    token: u128,
+    armed: bool,
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if self.armed {
+            let (store, key, token) = (self.core.store.clone(), self.key.clone(), self.token);
+            // Should this fail, the stream is found overdue: nobody beats it.
+            self.core.executor.begin(async move { drop(store.withdraw(key, token).await) });
+        }
+    }
+}
+
+impl Registered {
+    /// The producer has begun to answer: from here on its body decides.
+    pub(super) fn start(mut self) -> Arc<Lane> {
+        self.opening.armed = false;
+        Arc::clone(&self.lane)
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        if self.opening.armed {
+            self.core.recorder.leave(&self.lane);
+        }
+    }
+}
+
+impl Admission {
+    /// Admits a request that names a stream.
+    pub(super) async fn ask(core: Arc<Core>, route: Arc<Route>, asked: Asked, head: Parts) -> Self {
+        if let Err(rejection) = core.authorize(&asked.key, &head).await {
+            return Self::Reject(rejection);
+        }
+        core.check_guarded();
+        if core.is_draining() {
+            return Self::while_draining(&core, &route, asked).await;
+        }
+        let give_up = Instant::now() + START_WAIT;
+        loop {
+            // Before the stream is looked at: what changes in between is then seen.
+            let mut tail = core.store.tail(&asked.key);
+            let (opening, opened) = open(&core, &route, &asked, false).await;
+            let waiting = matches!(opened, Ok(Opened::Active { started: false })) && Instant::now() < give_up;
+            if !waiting {
+                return Self::decide(&core, &route, asked, opening, opened);
+            }
+            let changed = poll_fn(|cx| tail.poll_changed(cx));
+            let _ = tokio::time::timeout_at(give_up, changed).await;
+        }
+    }
+
+    /// Registers a producer whose inner service has answered already.
+    pub(super) async fn register(core: Arc<Core>, route: Arc<Route>, asked: Asked) -> Self {
+        core.check_guarded();
+        if core.is_draining() {
+            return Self::Retry;
+        }
+        let (opening, opened) = open(&core, &route, &asked, true).await;
+        Self::decide(&core, &route, asked, opening, opened)
+    }
+
+    fn decide(
+        core: &Arc<Core>,
+        route: &Route,
+        asked: Asked,
+        mut opening: Opening,
+        opened: Result<Opened, crate::StoreError>,
+    ) -> Self {
+        // Only a new registration, or one of which nothing was heard, may have to be taken back.
+        opening.armed = matches!(opened, Err(_) | Ok(Opened::New { .. }));
+        match opened {
+            Err(_) => Self::without_store(route, asked.position),
+            Ok(Opened::New { epoch, previous, inner_id }) => {
+                let registration = registration(core, route, &asked, opening.token, true);
+                let lane = Lane::new(registration, epoch, core.hooks.lease());
+                core.recorder.enter(&lane);
+                Self::Produce(Registered { core: Arc::clone(core), lane, previous, inner_id, opening })
+            }
+            Ok(Opened::Active { .. }) => Self::follow(core, route, asked),
+            Ok(Opened::Ended(ended)) if asked.position.is_at(&ended) => Self::NoContent,
+            Ok(Opened::Ended(_)) => Self::follow(core, route, asked),
+            Ok(Opened::Missing) if core.may_be_forgotten() => Self::Retry,
+            Ok(Opened::Missing) if route.disconnect.reruns() => Self::Anew,
+            Ok(Opened::Missing) => Self::Reject(Rejection::NotFound),
+            Ok(Opened::OverLimit) => Self::Reject(Rejection::TooManyStreams { limit: route.limit.unwrap_or(0) }),
+            Ok(Opened::OtherFingerprint) => Self::Reject(Rejection::OtherRequest),
+        }
+    }
+
+    fn follow(core: &Arc<Core>, route: &Route, asked: Asked) -> Self {
+        if asked.position.is_reconnect() {
+            add(&core.telemetry.resumed, 1);
+        }
+        let Asked { key, position, prefix, .. } = asked;
+        let request = FollowRequest { key, position, voice: route.voice, prefix, wait: None, until: None };
+        Self::Follow(FollowBody::new(core, request))
+    }
+
+    /// What a client saw is only in the store: without that, it is to come again.
+    fn without_store(route: &Route, position: Position) -> Self {
+        match route.on_unavailable {
+            _ if position.is_reconnect() => Self::Retry,
+            OnUnavailable::Serve => Self::Unrecorded,
+            OnUnavailable::Retry => Self::Retry,
+            OnUnavailable::Status => Self::Reject(Rejection::Unavailable),
+        }
+    }
+
+    /// Nothing new is begun; what has ended is still told.
+    async fn while_draining(core: &Arc<Core>, route: &Route, asked: Asked) -> Self {
+        let read = Read { key: asked.key.clone(), from: From::Newest, max_events: 1, max_bytes: 1 };
+        match core.store.read(read).await {
+            Ok(Some(page)) if page.state.is_terminal() && asked.position != Position::After(page.top) => {
+                Self::follow(core, route, asked)
+            }
+            Ok(Some(page)) if page.state.is_terminal() => Self::NoContent,
+            _ => Self::Retry,
+        }
+    }
+}
+
+/// Asks the store to register the request's producer.
+async fn open(
+    core: &Arc<Core>,
+    route: &Route,
+    asked: &Asked,
+    started: bool,
+) -> (Opening, Result<Opened, crate::StoreError>) {
+    let token = core.random.u128();
+    let opening = Opening { core: Arc::clone(core), key: asked.key.clone(), token, armed: true };
+    let opened = core.store.open(registration(core, route, asked, token, started)).await;
+    (opening, opened)
+}
+
+fn registration(core: &Core, route: &Route, asked: &Asked, token: u128, started: bool) -> Open {
+    // A name that the library made up names no new stream, whoever brings it back.
+    let anew = asked.prefix.is_none() || started;
+    Open {
+        key: asked.key.clone(),
+        kind: asked.kind.clone(),
+        node: core.node.clone(),
+        token,
+        create: anew && (started || asked.position.may_create(route.disconnect)) && !forgotten(core, asked, started),
+        reruns: route.disconnect.reruns(),
+        started,
+        fingerprint: asked.fingerprint.clone(),
+        limit: if asked.position.is_reconnect() { None } else { route.limit },
+        metadata: asked.metadata.clone(),
+        retention: core.settings.retention(),
+    }
+}
+
+/// Whether the stream that a cursor speaks of may be about to register again.
+fn forgotten(core: &Core, asked: &Asked, started: bool) -> bool {
+    !started && asked.position.is_reconnect() && core.may_be_forgotten()
+}

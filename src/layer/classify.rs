@@ -1,0 +1,193 @@
+//! Which event is the last one, and what it says of the work.
+
+use std::{borrow::Cow, fmt};
+
+use memchr::memmem::Finder;
+use serde::Deserialize;
+
+use crate::{stream::StreamState, wire::EventView};
+
+/// How the work went, as a terminal event says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is done.
+    Completed,
+    /// It failed.
+    Failed,
+}
+
+impl Outcome {
+    pub(crate) const fn state(self) -> StreamState {
+        match self {
+            Self::Completed => StreamState::Completed,
+            Self::Failed => StreamState::Failed,
+        }
+    }
+}
+
+/// Knows a wire format's terminal events.
+pub trait Classify: Send + Sync + 'static {
+    /// Whether a block may be a terminal event, from its raw bytes. Called for every event: it
+    /// should be cheap, and may be wrong only by saying `true`. Default: `true`.
+    fn may_end(&self, block: &[u8]) -> bool {
+        let _ = block;
+        true
+    }
+
+    /// How the stream ends with this event, if it does. Called where [`may_end`](Self::may_end) says so.
+    fn classify(&self, event: &EventView<'_>) -> Option<Outcome>;
+
+    /// Whether the format always ends with a terminal event, so that a body which ends without one
+    /// was cut off. Default: `false`.
+    fn needs_terminal(&self) -> bool {
+        false
+    }
+}
+
+/// Terminal events by their name, their JSON payload's `type`, or their whole data.
+///
+/// The default knows `completed` and `failed`, by name or by type.
+///
+/// ```
+/// use resilient_sse::{Ends, Outcome};
+///
+/// let ends = Ends::none().on_type("job.done", Outcome::Completed).on_data("[STOP]", Outcome::Failed);
+/// # let _ = ends;
+/// ```
+#[derive(Clone, Debug)]
+pub struct Ends {
+    rules: Vec<Rule>,
+    needs_terminal: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Rule {
+    place: Place,
+    needle: Finder<'static>,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Name,
+    Type,
+    Data,
+}
+
+impl Default for Ends {
+    fn default() -> Self {
+        Self::none()
+            .on_name("completed", Outcome::Completed)
+            .on_name("failed", Outcome::Failed)
+            .on_type("completed", Outcome::Completed)
+            .on_type("failed", Outcome::Failed)
+    }
+}
+
+impl Ends {
+    /// No event is terminal: the body's end is the stream's.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { rules: Vec::new(), needs_terminal: false }
+    }
+
+    /// OpenAI's chat completions, and all that imitate them: `data: [DONE]`, always.
+    #[must_use]
+    pub fn openai_chat() -> Self {
+        Self::none().on_data("[DONE]", Outcome::Completed).always()
+    }
+
+    /// OpenAI's responses: `response.completed`, `response.incomplete`, `response.failed` or `error`, always.
+    #[must_use]
+    pub fn openai_responses() -> Self {
+        Self::none()
+            .on_type("response.completed", Outcome::Completed)
+            .on_type("response.incomplete", Outcome::Completed)
+            .on_type("response.failed", Outcome::Failed)
+            .on_type("error", Outcome::Failed)
+            .always()
+    }
+
+    /// Anthropic's messages: `message_stop` or `error`, always.
+    #[must_use]
+    pub fn anthropic() -> Self {
+        Self::none().on_type("message_stop", Outcome::Completed).on_type("error", Outcome::Failed).always()
+    }
+
+    /// The AI SDK's UI message stream: `data: [DONE]`, always.
+    #[must_use]
+    pub fn ai_sdk() -> Self {
+        Self::openai_chat()
+    }
+
+    /// An event of this name is terminal.
+    #[must_use]
+    pub fn on_name(self, name: &str, outcome: Outcome) -> Self {
+        self.rule(Place::Name, name, outcome)
+    }
+
+    /// An event whose data is a JSON object with this `type` is terminal.
+    #[must_use]
+    pub fn on_type(self, kind: &str, outcome: Outcome) -> Self {
+        self.rule(Place::Type, kind, outcome)
+    }
+
+    /// An event with exactly this data is terminal.
+    #[must_use]
+    pub fn on_data(self, data: &str, outcome: Outcome) -> Self {
+        self.rule(Place::Data, data, outcome)
+    }
+
+    /// A body that ends without a terminal event was cut off: the stream failed, reason `eof`.
+    #[must_use]
+    pub fn always(mut self) -> Self {
+        self.needs_terminal = true;
+        self
+    }
+
+    fn rule(mut self, place: Place, text: &str, outcome: Outcome) -> Self {
+        self.rules.push(Rule { place, needle: Finder::new(text).into_owned(), outcome });
+        self
+    }
+}
+
+impl Classify for Ends {
+    fn may_end(&self, block: &[u8]) -> bool {
+        self.rules.iter().any(|rule| rule.needle.find(block).is_some())
+    }
+
+    fn classify(&self, event: &EventView<'_>) -> Option<Outcome> {
+        let mut kind = None;
+        let matches = |rule: &&Rule| {
+            let needle = rule.needle.needle();
+            match rule.place {
+                Place::Name => event.name.as_deref().is_some_and(|name| name.as_bytes() == needle),
+                Place::Data => event.data.as_bytes() == needle,
+                Place::Type => {
+                    kind.get_or_insert_with(|| payload_type(&event.data)).as_deref().map(str::as_bytes) == Some(needle)
+                }
+            }
+        };
+        self.rules.iter().find(matches).map(|rule| rule.outcome)
+    }
+
+    fn needs_terminal(&self) -> bool {
+        self.needs_terminal
+    }
+}
+
+/// The `type` of a JSON object.
+pub(crate) fn payload_type(data: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Typed<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: Option<Cow<'a, str>>,
+    }
+    serde_json::from_str::<Typed<'_>>(data).ok()?.kind.map(Cow::into_owned)
+}
+
+impl fmt::Debug for dyn Classify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Classify")
+    }
+}

@@ -1,0 +1,200 @@
+//! What a handler can learn of its stream, and say of it.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, OnceLock},
+};
+
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+use crate::{
+    config::METADATA_BYTES,
+    id::{EventId, Owner, StreamId, StreamKey},
+    recorder::{Lane, Recorder},
+    stream::Metadata,
+    sync::lock,
+};
+
+/// The stream that a request is part of: an extension of the inner request.
+///
+/// ```
+/// # use resilient_sse::StreamContext;
+/// async fn start(stream: &StreamContext, job: &str) {
+///     // Stored before the first event is delivered: a probe on another node can find the job.
+///     stream.metadata("job", job).expect("fits");
+/// }
+/// ```
+#[derive(Clone)]
+pub struct StreamContext(Arc<Inner>);
+
+struct Inner {
+    key: StreamKey,
+    cursor: Option<EventId>,
+    last_inner_id: Option<String>,
+    stop: CancellationToken,
+    state: Mutex<Kept>,
+    lane: OnceLock<(Arc<Lane>, Arc<Recorder>)>,
+}
+
+#[derive(Default)]
+struct Kept {
+    metadata: Metadata,
+    bytes: usize,
+}
+
+impl StreamContext {
+    pub(crate) fn new(
+        key: StreamKey,
+        cursor: Option<EventId>,
+        last_inner_id: Option<String>,
+        metadata: &Metadata,
+    ) -> Self {
+        let bytes = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+        Self(Arc::new(Inner {
+            key,
+            cursor,
+            last_inner_id,
+            stop: CancellationToken::new(),
+            state: Mutex::new(Kept { metadata: Metadata::new(), bytes }),
+            lane: OnceLock::new(),
+        }))
+    }
+
+    /// The stream's name.
+    #[must_use]
+    pub fn id(&self) -> &StreamId {
+        &self.0.key.id
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn owner(&self) -> &Owner {
+        &self.0.key.owner
+    }
+
+    /// Which run this is; `None` until the stream is registered, which on a route that makes up ids
+    /// happens once the handler has answered.
+    #[must_use]
+    pub fn epoch(&self) -> Option<u64> {
+        self.0.lane.get().map(|(lane, _)| lane.epoch)
+    }
+
+    /// The last event that the client saw, if it came with a readable cursor.
+    #[must_use]
+    pub fn cursor(&self) -> Option<EventId> {
+        self.0.cursor
+    }
+
+    /// The last id that the handler itself gave an event of this stream, in an earlier run.
+    /// The inner request carries the same as its `Last-Event-ID`.
+    #[must_use]
+    pub fn last_inner_id(&self) -> Option<&str> {
+        self.0.last_inner_id.as_deref()
+    }
+
+    /// Ready once the stream's work is to stop: somebody stopped it, or it ended elsewhere.
+    ///
+    /// The body is dropped then anyway; this is for work that the body does not own.
+    ///
+    /// # Cancel safety
+    ///
+    /// Waiting changes nothing; once ready, always ready.
+    pub fn stopped(&self) -> WaitStopped<'_> {
+        WaitStopped { wait: self.0.stop.cancelled() }
+    }
+
+    /// Whether the stream's work is to stop.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.0.stop.is_cancelled()
+    }
+
+    /// Keeps something with the stream, such as the id of the job that makes its events: a job
+    /// probe gets it, on any node. It is stored before the next event is delivered.
+    ///
+    /// # Errors
+    ///
+    /// [`MetadataTooLarge`] beyond 4 KiB of keys and values; what was kept before stays.
+    pub fn metadata(&self, key: impl Into<String>, value: impl Into<String>) -> Result<(), MetadataTooLarge> {
+        let (key, value) = (key.into(), value.into());
+        let mut state = lock(&self.0.state);
+        let bytes = state.bytes + key.len() + value.len();
+        if bytes > METADATA_BYTES {
+            return Err(MetadataTooLarge { bytes });
+        }
+        state.bytes = bytes;
+        match self.0.lane.get() {
+            Some((lane, recorder)) => lane.keep(recorder, key, value),
+            None => state.metadata.push((key, value)),
+        }
+        Ok(())
+    }
+
+    /// What was kept before the stream was registered.
+    pub(crate) fn take_metadata(&self) -> Metadata {
+        std::mem::take(&mut lock(&self.0.state).metadata)
+    }
+
+    /// The stream is registered.
+    pub(crate) fn registered(&self, lane: &Arc<Lane>, recorder: &Arc<Recorder>) {
+        let late = {
+            let mut state = lock(&self.0.state);
+            let _ = self.0.lane.set((Arc::clone(lane), Arc::clone(recorder)));
+            std::mem::take(&mut state.metadata)
+        };
+        for (key, value) in late {
+            lane.keep(recorder, key, value);
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.0.stop.cancel();
+    }
+}
+
+impl fmt::Debug for StreamContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamContext")
+            .field("id", self.id())
+            .field("epoch", &self.epoch())
+            .field("cursor", &self.0.cursor)
+            .finish_non_exhaustive()
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// Ready once the work is to stop: see [`StreamContext::stopped`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct WaitStopped<'a> {
+        #[pin]
+        wait: WaitForCancellationFuture<'a>,
+    }
+}
+
+impl Future for WaitStopped<'_> {
+    type Output = ();
+
+    fn poll(self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<()> {
+        self.project().wait.poll(cx)
+    }
+}
+
+impl fmt::Debug for WaitStopped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WaitStopped")
+    }
+}
+
+/// More was to be kept with a stream than there is room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetadataTooLarge {
+    bytes: usize,
+}
+
+impl fmt::Display for MetadataTooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a stream keeps at most {METADATA_BYTES} bytes of metadata; this would be {}", self.bytes)
+    }
+}
+
+impl std::error::Error for MetadataTooLarge {}

@@ -1,0 +1,336 @@
+//! The body of the client whose request runs the inner service: makes, records and delivers.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::Body;
+use tokio::time::{Instant, Sleep};
+
+use super::{
+    engine::{Made, Progress},
+    producer::Producer,
+    route::Route,
+    voice::Speaker,
+};
+use crate::{
+    config::BATCH_BYTES,
+    error::BoxError,
+    follow::FollowBody,
+    hub::Core,
+    id::EventId,
+    pulse::Pulse,
+    recorder::{EndRequest, Status},
+    stream::{Ended, Ending, StreamState},
+};
+
+/// What a body gives next.
+pub(crate) enum Next<B>
+where
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    Frame(Bytes),
+    /// The rest is in the log: another producer, or a task, drives the work on.
+    Follow(Box<FollowBody>, Attached<B>),
+    Over,
+}
+
+/// A client, attached to the producer.
+pub(crate) struct Live<B>
+where
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    core: Arc<Core>,
+    route: Arc<Route>,
+    producer: Arc<Producer<B>>,
+    /// Taken along by the body that follows, if somebody else drives the work.
+    attached: Option<Attached<B>>,
+    speaker: Speaker,
+    pulse: Pulse,
+    /// Made, and not delivered yet: perhaps because the store has not acknowledged it.
+    made: VecDeque<Made>,
+    delivered: EventId,
+    /// How the inner body ended, once it has.
+    end: Option<EndRequest>,
+    /// While the store is waited for.
+    wait: Option<Pin<Box<Sleep>>>,
+    /// When the request came, until the first event; and since when there is silence.
+    opened: Option<Instant>,
+    silent_since: Option<Instant>,
+    over: bool,
+}
+
+/// Tells the producer when the client goes away, however it goes.
+pub(crate) struct Attached<B>(Arc<Producer<B>>)
+where
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError>;
+
+impl<B> Drop for Attached<B>
+where
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn drop(&mut self) {
+        self.0.client_gone();
+    }
+}
+
+impl<B> Live<B>
+where
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    pub(crate) fn new(
+        core: &Arc<Core>,
+        route: &Arc<Route>,
+        producer: Arc<Producer<B>>,
+        speaker: Speaker,
+        opened: Instant,
+    ) -> Self {
+        let lane = &producer.lane;
+        let pulse = core.pulses.enter(Arc::clone(&lane.waker), Some(producer.clone()));
+        Self {
+            core: Arc::clone(core),
+            route: Arc::clone(route),
+            delivered: EventId::new(lane.epoch, 0),
+            attached: Some(Attached(Arc::clone(&producer))),
+            producer,
+            speaker,
+            pulse,
+            made: VecDeque::new(),
+            end: None,
+            wait: None,
+            opened: Some(opened),
+            silent_since: None,
+            over: false,
+        }
+    }
+
+    pub(crate) fn speaker(&mut self) -> &mut Speaker {
+        &mut self.speaker
+    }
+
+    pub(crate) fn set_speaker(&mut self, speaker: Speaker) {
+        self.speaker = speaker;
+    }
+
+    /// What is given next.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next<B>> {
+        self.pulse.polled();
+        loop {
+            self.deliver();
+            if let Some(frame) = self.speaker.take() {
+                self.pulse.spoke();
+                return Poll::Ready(Next::Frame(frame));
+            }
+            if self.over {
+                return Poll::Ready(Next::Over);
+            }
+            let going_on = if !self.made.is_empty() {
+                self.wait_for_store(cx)
+            } else if self.end.is_some() {
+                self.wait_for_end(cx)
+            } else {
+                match self.produce(cx) {
+                    Produced::GoOn(going_on) => going_on,
+                    Produced::Follow => match self.follow() {
+                        Some(next) => return Poll::Ready(next),
+                        None => true,
+                    },
+                }
+            };
+            if !going_on {
+                return self.idle(cx);
+            }
+        }
+    }
+
+    /// Writes what was made and may be delivered.
+    fn deliver(&mut self) {
+        if self.made.is_empty() {
+            return;
+        }
+        let limit = self.deliverable();
+        while self.speaker.len() < BATCH_BYTES {
+            match self.made.front() {
+                Some(Made::Event(_, id)) if id.seq > limit => return,
+                None => return,
+                Some(_) => {}
+            }
+            match self.made.pop_front() {
+                Some(Made::Event(block, id)) => {
+                    self.speaker.event(&block.bytes, block.has_id, id);
+                    self.delivered = id;
+                }
+                Some(Made::Aside(lines)) => self.speaker.aside(&lines),
+                None => return,
+            }
+        }
+    }
+
+    fn deliverable(&self) -> u64 {
+        if self.core.store.is_broken() { u64::MAX } else { self.lane().deliverable(self.route.durability) }
+    }
+
+    fn lane(&self) -> &Arc<crate::recorder::Lane> {
+        &self.producer.lane
+    }
+
+    /// Nothing to give now, but perhaps a heartbeat.
+    fn idle(&mut self, cx: &mut Context<'_>) -> Poll<Next<B>> {
+        if !self.pulse.silent(cx.waker()) {
+            return Poll::Pending;
+        }
+        self.speaker.heartbeat();
+        self.pulse.beat();
+        self.speaker.take().map_or(Poll::Pending, |frame| Poll::Ready(Next::Frame(frame)))
+    }
+
+    /// Events wait for their acknowledgement, for no longer than the store's time limit.
+    ///
+    /// The steps return whether there is more to do at once.
+    fn wait_for_store(&mut self, cx: &mut Context<'_>) -> bool {
+        self.pulse.register(cx.waker());
+        let Some(Made::Event(_, next)) = self.made.front() else { return true };
+        if next.seq <= self.deliverable() {
+            self.wait = None;
+            return true;
+        }
+        if self.wait_up_to(self.core.settings.store_limit, cx) {
+            self.core.store.trip("append");
+            return true;
+        }
+        false
+    }
+
+    fn wait_up_to(&mut self, limit: std::time::Duration, cx: &mut Context<'_>) -> bool {
+        let wait = self.wait.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        let elapsed = wait.as_mut().poll(cx).is_ready();
+        if elapsed {
+            self.wait = None;
+        }
+        elapsed
+    }
+
+    /// The inner body is over. Its terminal event is delivered once it is stored, or after 2 s.
+    fn wait_for_end(&mut self, cx: &mut Context<'_>) -> bool {
+        self.pulse.register(cx.waker());
+        let ended = match self.lane().status() {
+            Status::Superseded => None,
+            Status::Ended(stored) => Some(self.end_to_tell(stored)),
+            Status::Running => match &self.end {
+                Some(EndRequest::Close(ending)) => {
+                    let ending = ending.clone();
+                    if !self.wait_up_to(self.core.settings.terminal_limit, cx) {
+                        return false;
+                    }
+                    Some(self.own_end(ending))
+                }
+                // An interruption has no event that would have to be stored before it is told.
+                _ => None,
+            },
+        };
+        self.finish(ended.as_ref());
+        true
+    }
+
+    /// The first end counts, whoever said it; but a client that was still served when its stream was
+    /// taken for an orphan gets the real one.
+    fn end_to_tell(&self, stored: Ended) -> Ended {
+        match &self.end {
+            Some(EndRequest::Close(own)) if stored.ending.state == StreamState::Orphaned => self.own_end(own.clone()),
+            _ => stored,
+        }
+    }
+
+    fn own_end(&self, ending: Ending) -> Ended {
+        let lane = self.lane();
+        Ended { ending, id: EventId::terminal(lane.epoch), last: lane.last(), at: 0 }
+    }
+
+    /// Writes the end, or, without one, what makes the client come again.
+    fn finish(&mut self, ended: Option<&Ended>) {
+        match ended {
+            Some(ended) => self.speaker.end(ended),
+            None => self.speaker.retry_only(),
+        }
+        self.over = true;
+    }
+
+    /// Has the inner body make events.
+    fn produce(&mut self, cx: &mut Context<'_>) -> Produced {
+        if self.lane().is_halted() && !self.go_on_halted() {
+            return Produced::GoOn(true);
+        }
+        match self.producer.make(cx, &mut self.made) {
+            None if self.producer.is_released() => {
+                self.finish(None);
+                Produced::GoOn(true)
+            }
+            None if self.lane().is_halted() => Produced::GoOn(self.go_on_halted()),
+            None => Produced::Follow,
+            Some(Progress::Made) => {
+                self.heard();
+                Produced::GoOn(true)
+            }
+            Some(Progress::Over(end)) => {
+                self.end = Some(end);
+                Produced::GoOn(true)
+            }
+            Some(Progress::Waiting) => {
+                if self.silent_since.is_none() && self.opened.is_none() {
+                    self.silent_since = Some(Instant::now());
+                }
+                // Registered only now; whoever halted or took over the work in between is seen by this look.
+                self.pulse.register(cx.waker());
+                let halted = self.lane().is_halted() && !self.core.serves_on(&self.lane().status());
+                Produced::GoOn(halted || self.producer.is_taken_over())
+            }
+        }
+    }
+
+    /// The stream ended elsewhere, or another producer has it. Returns whether this one is served on.
+    fn go_on_halted(&mut self) -> bool {
+        let status = self.lane().status();
+        if self.core.serves_on(&status) {
+            return true;
+        }
+        self.producer.discard();
+        match status {
+            Status::Ended(ended) => self.finish(Some(&ended)),
+            Status::Running | Status::Superseded => self.finish(None),
+        }
+        false
+    }
+
+    /// An event came: how long that took.
+    fn heard(&mut self) {
+        if let Some(opened) = self.opened.take() {
+            self.core.telemetry.first_event(opened.elapsed());
+        } else if let Some(since) = self.silent_since.take() {
+            self.core.telemetry.event_gap(since.elapsed());
+        }
+    }
+
+    /// Somebody else drives the work: what was not delivered is in the log.
+    fn follow(&mut self) -> Option<Next<B>> {
+        let attached = self.attached.take()?;
+        let key = self.lane().key.clone();
+        let follow = FollowBody::taking_over(&self.core, key, self.delivered, self.speaker.replacement());
+        Some(Next::Follow(Box::new(follow), attached))
+    }
+}
+
+/// What came of having the inner body make events.
+enum Produced {
+    /// Whether there is more to do at once.
+    GoOn(bool),
+    Follow,
+}

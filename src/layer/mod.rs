@@ -1,0 +1,137 @@
+//! The middleware: a layer, its service, the service's future and the response body.
+//!
+//! The service asks [`Identify`] which stream a request means, and the hub's owner rule whose it is.
+//! Its future admits the request by the table of the design: it runs the inner service and wraps its
+//! body (`Live`), follows a stream that exists ([`FollowBody`](crate::FollowBody)), or answers
+//! itself. A live body polls the inner body through the `Engine`, which cuts it into blocks and gives
+//! these to the recorder; when the client goes, the `Producer` decides what becomes of the engine.
+
+mod admit;
+mod body;
+pub(crate) mod classify;
+mod context;
+mod engine;
+mod future;
+pub(crate) mod identify;
+mod live;
+mod producer;
+pub(crate) mod route;
+mod service;
+pub(crate) mod voice;
+
+use std::{borrow::Cow, sync::Arc};
+
+pub use body::ResilientSseBody;
+pub use classify::{Classify, Ends, Outcome};
+pub use context::{MetadataTooLarge, StreamContext, WaitStopped};
+pub use future::ResilientSseFuture;
+use http::request::Parts;
+pub use identify::{Extension, Generate, Header, Identify, Identity, PathTemplate, QueryParameter};
+use route::Route;
+pub use service::ResilientSseService;
+use tower_layer::Layer;
+pub use voice::Voice;
+
+use crate::{
+    config::{Durability, OnUnavailable},
+    error::ConfigError,
+    guardian::Guardian,
+    hub::{Core, ResilientSse},
+    store::Store,
+    stream::Disconnect,
+};
+
+/// Makes event streams resilient: see [`ResilientSse`]. Cheap to clone.
+///
+/// Authentication belongs outside of it: a follow, a replay and a 204 do not run the inner service.
+#[derive(Clone, Debug)]
+#[must_use = "a layer does nothing until a service is wrapped in it"]
+pub struct ResilientSseLayer {
+    core: Arc<Core>,
+    route: Arc<Route>,
+}
+
+impl ResilientSseLayer {
+    pub(crate) fn new(core: Arc<Core>, route: Route) -> Self {
+        Self { core, route: Arc::new(route) }
+    }
+
+    /// The short form: a layer on a store with all defaults, and its guardian.
+    ///
+    /// The owner is an [`Owner`](crate::Owner) in the request's extensions.
+    ///
+    /// # Errors
+    ///
+    /// None today: the defaults fit together. The type is that of [`Builder::build`](crate::Builder::build).
+    pub fn pair(store: impl Store) -> Result<(Self, Guardian), ConfigError> {
+        let (sse, guardian) = ResilientSse::builder(store).build()?;
+        Ok((sse.layer(), guardian))
+    }
+
+    fn with(self, change: impl FnOnce(&mut Route)) -> Self {
+        let mut route = Arc::unwrap_or_clone(self.route);
+        change(&mut route);
+        Self { route: Arc::new(route), ..self }
+    }
+
+    /// Which stream a request means. Default: a new one each time ([`Generate`]).
+    pub fn id(self, identify: impl Identify) -> Self {
+        self.with(|route| route.identify = Arc::new(identify))
+    }
+
+    /// What the route's streams are for: `generation`, `export`, any name.
+    pub fn kind(self, kind: impl Into<Cow<'static, str>>) -> Self {
+        self.with(|route| route.kind = kind.into())
+    }
+
+    /// What happens to the work when its client goes away.
+    pub fn on_disconnect(self, disconnect: Disconnect) -> Self {
+        self.with(|route| route.disconnect = disconnect)
+    }
+
+    /// Which events are terminal. Default: those named or typed `completed` or `failed` ([`Ends::default`]).
+    pub fn classify(self, classify: impl Classify) -> Self {
+        self.with(|route| route.classify = Arc::new(classify))
+    }
+
+    /// How the library itself speaks. Default: [`Voice::Named`].
+    pub fn voice(self, voice: Voice) -> Self {
+        self.with(|route| route.voice = voice)
+    }
+
+    /// When an event may be delivered. Default: the hub's.
+    pub fn durability(self, durability: Durability) -> Self {
+        self.with(|route| route.durability = durability)
+    }
+
+    /// What a request gets while the store does not answer. Default: the hub's.
+    pub fn on_unavailable(self, on_unavailable: OnUnavailable) -> Self {
+        self.with(|route| route.on_unavailable = on_unavailable)
+    }
+
+    /// How many active streams an owner may have: one more is answered with 429. Default: any number.
+    pub fn max_streams(self, limit: usize) -> Self {
+        self.with(|route| route.limit = Some(limit))
+    }
+
+    /// What a request asks for: another one under the same stream id is answered with 422. For
+    /// idempotent POST requests. Default: nothing is compared.
+    pub fn fingerprint(self, fingerprint: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static) -> Self {
+        self.with(|route| route.fingerprint = Some(Arc::new(fingerprint)))
+    }
+
+    /// Serves recovery too, under a stream's path with this suffix: for stacks without a router.
+    ///
+    /// With `/recover`, `/chat/42/recover` answers how the stream of `/chat/42` stands.
+    pub fn recover_suffix(self, suffix: impl Into<Cow<'static, str>>) -> Self {
+        self.with(|route| route.recover_suffix = Some(suffix.into()))
+    }
+}
+
+impl<S> Layer<S> for ResilientSseLayer {
+    type Service = ResilientSseService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        ResilientSseService::new(inner, Arc::clone(&self.core), Arc::clone(&self.route))
+    }
+}

@@ -1,0 +1,67 @@
+//! A route's settings.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use http::request::Parts;
+
+use super::{
+    classify::{Classify, Ends},
+    identify::{Generate, Identify},
+    voice::Voice,
+};
+use crate::{
+    config::{Durability, OnUnavailable, Settings},
+    stream::Disconnect,
+};
+
+pub(crate) type Fingerprint = dyn Fn(&Parts) -> Option<String> + Send + Sync;
+
+/// What one layer does differently from others of the same hub.
+#[derive(Clone)]
+pub(crate) struct Route {
+    pub(crate) identify: Arc<dyn Identify>,
+    pub(crate) kind: Cow<'static, str>,
+    pub(crate) disconnect: Disconnect,
+    /// What a body's end without a terminal event means: that the stream is only interrupted.
+    pub(crate) endless: bool,
+    pub(crate) classify: Arc<dyn Classify>,
+    pub(crate) voice: Voice,
+    pub(crate) durability: Durability,
+    pub(crate) on_unavailable: OnUnavailable,
+    pub(crate) limit: Option<usize>,
+    pub(crate) fingerprint: Option<Arc<Fingerprint>>,
+    /// Under which suffix of a stream's path the layer itself serves recovery.
+    pub(crate) recover_suffix: Option<Cow<'static, str>>,
+}
+
+impl Route {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        Self {
+            identify: Arc::new(Generate),
+            kind: Cow::Borrowed("stream"),
+            disconnect: Disconnect::Interrupt,
+            endless: false,
+            classify: Arc::new(Ends::default()),
+            voice: Voice::default(),
+            durability: settings.durability,
+            on_unavailable: settings.on_unavailable,
+            limit: None,
+            fingerprint: None,
+            recover_suffix: None,
+        }
+    }
+
+    pub(crate) fn generation(settings: &Settings) -> Self {
+        Self { kind: Cow::Borrowed("generation"), disconnect: Disconnect::DETACH, ..Self::new(settings) }
+    }
+
+    pub(crate) fn feed(settings: &Settings) -> Self {
+        Self { kind: Cow::Borrowed("feed"), endless: true, classify: Arc::new(Ends::none()), ..Self::new(settings) }
+    }
+}
+
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Route").field("kind", &self.kind).field("disconnect", &self.disconnect).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,255 @@
+//! The service that [`ResilientSseLayer`](super::ResilientSseLayer) makes.
+
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{HeaderName, Method, Request, Response, Uri, request::Parts};
+use http_body::Body;
+use tower_service::Service;
+
+use super::{
+    admit::{Admission, Asked},
+    context::StreamContext,
+    future::ResilientSseFuture,
+    identify::{Identity, Name},
+    route::Route,
+};
+use crate::{
+    error::BoxError,
+    headers::LAST_EVENT_ID,
+    hub::{Core, Rejection, cursor_of},
+    id::{Cursor, StreamId, StreamKey},
+    protocol::admission::Position,
+    recover::recover,
+    telemetry::Bypassed,
+};
+
+/// Wraps a service that answers with event streams: see [`ResilientSseLayer`](super::ResilientSseLayer).
+pub struct ResilientSseService<S> {
+    inner: S,
+    /// Made while the inner service is asked whether it is ready. A request whose admission has to be
+    /// asked for takes the ready service with it, since only an admitted request may reach it; this
+    /// one then takes its place.
+    spare: Option<S>,
+    core: Arc<Core>,
+    route: Arc<Route>,
+}
+
+impl<S> ResilientSseService<S> {
+    pub(super) fn new(inner: S, core: Arc<Core>, route: Arc<Route>) -> Self {
+        Self { inner, spare: None, core, route }
+    }
+}
+
+impl<S: Clone> Clone for ResilientSseService<S> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), Arc::clone(&self.core), Arc::clone(&self.route))
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for ResilientSseService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResilientSseService").field("inner", &self.inner).field("route", &self.route).finish()
+    }
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for ResilientSseService<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+    ResBody: Body + Send + 'static,
+    ResBody::Error: Into<BoxError>,
+{
+    type Response = Response<super::ResilientSseBody<ResBody>>;
+    type Error = S::Error;
+    type Future = ResilientSseFuture<S, ReqBody, ResBody>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        if self.spare.is_none() {
+            self.spare = Some(self.inner.clone());
+        }
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        if let Some(reason) = passes(request.method()) {
+            return self.forward(request, reason);
+        }
+        let (parts, body) = request.into_parts();
+        if let Some(target) = self.recovery_target(&parts) {
+            let name = self.identify(&parts, Some(target)).name;
+            let answer = recover(Arc::clone(&self.core), parts, name, self.route.voice);
+            return ResilientSseFuture::recovering(Arc::clone(&self.core), Box::pin(answer));
+        }
+        let identity = self.identify(&parts, None);
+        if identity.name == Name::Bypass {
+            return self.forward(Request::from_parts(parts, body), Some(Bypassed::Bypass));
+        }
+        match self.asked(&parts, identity) {
+            Err(rejection) => ResilientSseFuture::rejected(&self.core, &rejection),
+            Ok(Wanted::New(asked)) => self.generate(Request::from_parts(parts, body), asked),
+            Ok(Wanted::Named(asked)) => self.admit(Request::from_parts(parts, body), asked),
+        }
+    }
+}
+
+/// What a request is, once its name and its cursor are read.
+enum Wanted {
+    /// It asks for a new stream.
+    New(Asked),
+    /// It names a stream.
+    Named(Asked),
+}
+
+/// Whether a request of this method is not the layer's business, and what its event stream counts as.
+fn passes(method: &Method) -> Option<Option<Bypassed>> {
+    match *method {
+        Method::GET | Method::POST => None,
+        Method::HEAD => Some(None),
+        _ => Some(Some(Bypassed::Method)),
+    }
+}
+
+impl<S> ResilientSseService<S> {
+    fn identify(&self, parts: &Parts, target: Option<Uri>) -> Identity {
+        match target {
+            None => self.route.identify.identify(parts),
+            Some(uri) => {
+                let mut parts = parts.clone();
+                parts.uri = uri;
+                self.route.identify.identify(&parts)
+            }
+        }
+    }
+
+    /// The path of the stream that a recovery request is for, where the layer serves recovery itself.
+    fn recovery_target(&self, parts: &Parts) -> Option<Uri> {
+        let suffix = self.route.recover_suffix.as_deref()?;
+        let path = parts.uri.path().strip_suffix(suffix).filter(|path| !path.is_empty())?;
+        let target = match parts.uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        };
+        target.parse().ok()
+    }
+
+    /// Whose and which stream, and from where.
+    fn asked(&self, parts: &Parts, identity: Identity) -> Result<Wanted, Rejection> {
+        let owner = self.core.owner_of(parts)?;
+        let cursor = cursor_of(parts);
+        let kind = identity.kind.unwrap_or_else(|| self.route.kind.clone());
+        let fingerprint = self.route.fingerprint.as_ref().and_then(|fingerprint| fingerprint(parts));
+        let asked = |id: StreamId, prefix: Option<StreamId>, position| Asked {
+            key: StreamKey::new(owner, id),
+            position,
+            prefix,
+            kind,
+            metadata: identity.metadata,
+            fingerprint,
+            opened: tokio::time::Instant::now(),
+        };
+        match identity.name {
+            Name::Bypass => Err(Rejection::NotFound),
+            Name::Malformed(error) => Err(Rejection::MalformedId(error)),
+            Name::Id(id) => {
+                let position = Position::of(cursor.as_deref(), Some(&id));
+                Ok(Wanted::Named(asked(id, None, position)))
+            }
+            Name::Generate => match cursor.as_deref().and_then(Cursor::parse) {
+                Some(Cursor { stream: Some(id), at }) => {
+                    Ok(Wanted::Named(asked(id.clone(), Some(id), Position::After(at))))
+                }
+                _ => {
+                    // A cursor without a name says nothing of a stream that the library names.
+                    let position = Position::of(cursor.as_deref().filter(|cursor| *cursor != "$"), None);
+                    let position = if position.is_reconnect() { Position::Unreadable } else { position };
+                    let id = StreamId::from_random(self.core.random.u128());
+                    Ok(Wanted::New(asked(id.clone(), Some(id), position)))
+                }
+            },
+        }
+    }
+
+    /// Past the layer; an event stream is marked as not protected.
+    fn forward<ReqBody, ResBody>(
+        &mut self,
+        request: Request<ReqBody>,
+        reason: Option<Bypassed>,
+    ) -> ResilientSseFuture<S, ReqBody, ResBody>
+    where
+        S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+        ResBody: Body + Send + 'static,
+        ResBody::Error: Into<BoxError>,
+    {
+        ResilientSseFuture::forwarding(Arc::clone(&self.core), self.inner.call(request), reason)
+    }
+
+    /// The inner service first: only an event stream is registered.
+    fn generate<ReqBody, ResBody>(
+        &mut self,
+        request: Request<ReqBody>,
+        asked: Asked,
+    ) -> ResilientSseFuture<S, ReqBody, ResBody>
+    where
+        S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+        ResBody: Body + Send + 'static,
+        ResBody::Error: Into<BoxError>,
+    {
+        let context = StreamContext::new(asked.key.clone(), None, None, &asked.metadata);
+        let future = self.inner.call(inner_request(request, &context));
+        ResilientSseFuture::generating(Arc::clone(&self.core), Arc::clone(&self.route), future, asked, context)
+    }
+
+    /// The store first: only an admitted request reaches the inner service.
+    fn admit<ReqBody, ResBody>(
+        &mut self,
+        request: Request<ReqBody>,
+        asked: Asked,
+    ) -> ResilientSseFuture<S, ReqBody, ResBody>
+    where
+        S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+        ResBody: Body + Send + 'static,
+        ResBody::Error: Into<BoxError>,
+    {
+        // `poll_ready` has made the spare; a caller that left that out gets an unready service.
+        let spare = self.spare.take().unwrap_or_else(|| self.inner.clone());
+        let ready = std::mem::replace(&mut self.inner, spare);
+        let access = request_head(&request);
+        let admission = Admission::ask(Arc::clone(&self.core), Arc::clone(&self.route), asked.clone(), access);
+        ResilientSseFuture::admitting(
+            Arc::clone(&self.core),
+            Arc::clone(&self.route),
+            Box::pin(admission),
+            ready,
+            request,
+            asked,
+        )
+    }
+}
+
+/// The parts of a request's head that the `authorize` hook may look at.
+fn request_head<B>(request: &Request<B>) -> Parts {
+    let mut head = Request::new(()).into_parts().0;
+    head.method = request.method().clone();
+    head.uri = request.uri().clone();
+    head.headers = request.headers().clone();
+    head.extensions = request.extensions().clone();
+    head
+}
+
+/// The request as the inner service gets it: it knows its stream, and no cursor but its own.
+pub(super) fn inner_request<B>(mut request: Request<B>, context: &StreamContext) -> Request<B> {
+    const NAME: HeaderName = LAST_EVENT_ID;
+    match context.last_inner_id().and_then(|id| id.parse().ok()) {
+        Some(id) => {
+            request.headers_mut().insert(NAME, id);
+        }
+        None => {
+            request.headers_mut().remove(NAME);
+        }
+    }
+    request.extensions_mut().insert(context.clone());
+    request
+}

@@ -1,0 +1,50 @@
+//! Waiting longer after each failure, and never in step with others.
+
+use std::time::Duration;
+
+/// Full-jitter exponential backoff: the n-th wait is random between `base` and `min(cap, base * 2^n)`.
+#[derive(Clone, Debug)]
+pub(crate) struct Backoff {
+    base: Duration,
+    cap: Duration,
+    failures: u32,
+}
+
+impl Backoff {
+    pub(crate) const fn new(base: Duration, cap: Duration) -> Self {
+        Self { base, cap, failures: 0 }
+    }
+
+    /// Something failed: how long to wait; `random` is uniform.
+    pub(crate) fn failed(&mut self, random: u64) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        let ceiling = self.base.saturating_mul(1 << self.failures.min(16)).min(self.cap);
+        let span = ceiling.saturating_sub(self.base);
+        let part = (random >> 11) as f64 / (1u64 << 53) as f64;
+        self.base + span.mul_f64(part)
+    }
+
+    /// It worked again.
+    pub(crate) fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_the_cap_and_start_again_after_success() {
+        let base = Duration::from_millis(100);
+        let cap = Duration::from_secs(5);
+        let mut backoff = Backoff::new(base, cap);
+        let longest: Vec<_> = (0..20).map(|_| backoff.failed(u64::MAX)).collect();
+        assert!(longest.is_sorted());
+        assert!(*longest.last().expect("some") <= cap);
+        assert!(*longest.last().expect("some") > cap - base);
+        assert_eq!(backoff.failed(0), base);
+        backoff.succeeded();
+        assert!(backoff.failed(u64::MAX) <= base * 2);
+    }
+}

@@ -1,0 +1,9 @@
+//! The decisions, without any I/O: every function here takes what is known, and `now`, and says what to do.
+//!
+//! This floor knows no runtime, no HTTP and no store, so that its rules can be tested one by one.
+
+pub(crate) mod admission;
+pub(crate) mod backoff;
+pub(crate) mod breaker;
+pub(crate) mod replay;
+pub(crate) mod trust;

@@ -1,0 +1,125 @@
+//! When a guardian may believe the store that somebody else is dead (guarantee G5).
+
+use std::time::{Duration, Instant};
+
+/// A guardian's own beats, as evidence that the store works, keeps what it is told, and keeps time.
+///
+/// Only after one whole stale threshold of unbroken evidence may a guardian take an overdue stream
+/// for an orphan: within that time every live node had its chance to say that it lives.
+#[derive(Debug)]
+pub(crate) struct Trust {
+    threshold: Duration,
+    since: Option<Instant>,
+    last: Option<Heard>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    at: Instant,
+    store_ms: u64,
+    run: u128,
+}
+
+impl Trust {
+    /// `threshold`: the stale threshold.
+    pub(crate) const fn new(threshold: Duration) -> Self {
+        Self { threshold, since: None, last: None }
+    }
+
+    /// A beat was acknowledged at `now`, by a store whose clock says `store_ms` and whose run id is `run`.
+    ///
+    /// Returns whether the store is another than before: restarted, emptied or failed over.
+    pub(crate) fn acknowledged(&mut self, now: Instant, store_ms: u64, run: u128) -> bool {
+        let heard = Heard { at: now, store_ms, run };
+        let before = self.last.replace(heard);
+        if !before.is_some_and(|before| self.follows(before, heard)) {
+            self.since = Some(now);
+        }
+        before.is_some_and(|before| before.run != run)
+    }
+
+    /// A beat was refused, lost or never sent.
+    pub(crate) fn failed(&mut self) {
+        self.since = None;
+        self.last = None;
+    }
+
+    /// Whether orphans may be claimed.
+    pub(crate) fn may_claim(&self, now: Instant) -> bool {
+        let fresh = self.last.is_some_and(|last| now.duration_since(last.at) < self.threshold / 2);
+        let proven = self.since.is_some_and(|since| now.duration_since(since) >= self.threshold);
+        fresh && proven
+    }
+
+    /// The store's clock, in unix milliseconds, as far as the last beat tells.
+    pub(crate) fn store_now(&self, now: Instant) -> Option<u64> {
+        let last = self.last?;
+        let since = u64::try_from(now.duration_since(last.at).as_millis()).unwrap_or(0);
+        Some(last.store_ms.saturating_add(since))
+    }
+
+    /// Whether two beats are one unbroken line: same store, no long silence, clocks in step.
+    fn follows(&self, before: Heard, heard: Heard) -> bool {
+        let here = heard.at.duration_since(before.at);
+        let there = Duration::from_millis(heard.store_ms.saturating_sub(before.store_ms));
+        let backwards = heard.store_ms < before.store_ms;
+        let apart = here.abs_diff(there);
+        let tolerance = self.threshold / 10 + Duration::from_millis(5);
+        self.since.is_some() && before.run == heard.run && !backwards && apart <= tolerance && here < self.threshold / 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THRESHOLD: Duration = Duration::from_secs(30);
+    const STEP: Duration = Duration::from_secs(10);
+
+    /// Beats every 10 s from `from` up to `to`, store clock in step.
+    fn beat(trust: &mut Trust, start: Instant, from: u64, to: u64) {
+        for second in (from..=to).step_by(10) {
+            trust.acknowledged(start + Duration::from_secs(second), second * 1000, 1);
+        }
+    }
+
+    #[test]
+    fn claims_only_after_a_whole_threshold_of_beats() {
+        let start = Instant::now();
+        let mut trust = Trust::new(THRESHOLD);
+        assert!(!trust.may_claim(start));
+        beat(&mut trust, start, 0, 20);
+        assert!(!trust.may_claim(start + STEP * 2));
+        beat(&mut trust, start, 30, 30);
+        assert!(trust.may_claim(start + STEP * 3));
+        assert!(!trust.may_claim(start + STEP * 5), "its own last beat is too old");
+    }
+
+    #[test]
+    fn any_break_in_the_evidence_starts_it_over() {
+        let start = Instant::now();
+        let breaks: [(&str, fn(&mut Trust, Instant)); 5] = [
+            ("a failed beat", |trust, _| trust.failed()),
+            ("another store", |trust, now| {
+                assert!(trust.acknowledged(now + STEP, 40_000, 2));
+            }),
+            ("the store's clock ahead", |trust, now| {
+                trust.acknowledged(now + STEP, 3_640_000, 1);
+            }),
+            ("the store's clock back", |trust, now| {
+                trust.acknowledged(now + STEP, 10_000, 1);
+            }),
+            ("a pause of this node", |trust, now| {
+                trust.acknowledged(now + STEP * 4, 70_000, 1);
+            }),
+        ];
+        for (what, interrupt) in breaks {
+            let mut trust = Trust::new(THRESHOLD);
+            beat(&mut trust, start, 0, 30);
+            let now = start + THRESHOLD;
+            assert!(trust.may_claim(now));
+            interrupt(&mut trust, now);
+            assert!(!trust.may_claim(now + STEP), "{what}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Streams that background jobs make, and the relay that lets clients follow them.
+
+mod publication;
+mod relay;
+
+use std::{borrow::Cow, sync::Arc};
+
+pub use publication::{Publication, PublishError, Stopped};
+pub use relay::Relay;
+
+use crate::{
+    config::METADATA_BYTES,
+    event::Event,
+    hub::Core,
+    id::{EventId, Owner, StreamId, StreamKey},
+    layer::classify::{Classify, Ends},
+    recorder::Lane,
+    store::{Open, Opened, Publish, Published},
+    stream::{Metadata, StreamState},
+};
+
+/// A stream to be published.
+#[derive(Clone, Debug)]
+pub struct StreamSpec {
+    key: StreamKey,
+    kind: Cow<'static, str>,
+    metadata: Metadata,
+}
+
+impl StreamSpec {
+    /// This owner's stream of this name; kind `job`.
+    #[must_use]
+    pub fn new(owner: Owner, id: StreamId) -> Self {
+        Self { key: StreamKey::new(owner, id), kind: Cow::Borrowed("job"), metadata: Metadata::new() }
+    }
+
+    /// What the stream is for.
+    #[must_use]
+    pub fn kind(mut self, kind: impl Into<Cow<'static, str>>) -> Self {
+        self.kind = kind.into();
+        self
+    }
+
+    /// Keeps something with the stream, such as the job's id, for the job probe; up to 4 KiB in all.
+    #[must_use]
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.metadata.push((key.into(), value.into()));
+        self
+    }
+}
+
+/// Publishes streams: see [`ResilientSse::publisher`](crate::ResilientSse::publisher).
+///
+/// ```
+/// # use resilient_sse::{Event, MemoryStore, Owner, ResilientSse, StreamId, StreamSpec};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (sse, guardian) = ResilientSse::builder(MemoryStore::new()).anonymous().build()?;
+/// # tokio::spawn(guardian);
+/// let spec = StreamSpec::new(Owner::new("ada")?, StreamId::new("export-7")?).kind("export");
+/// let mut export = sse.publisher().open(spec).await?;
+/// export.send(Event::new("half done")).await?;
+/// export.complete(Event::new("done").named("completed")).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Publisher(Arc<Core>);
+
+impl Publisher {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self(core)
+    }
+
+    /// Registers a stream, whose producer the returned publication is: the guardian of this process
+    /// keeps it alive.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::Conflict`] if another producer runs, [`PublishError::Ended`] if the stream has
+    /// ended, [`PublishError::Store`] if the store does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, the stream may be registered; nobody beats it, so it is closed as
+    /// `orphaned` after the stale threshold.
+    pub async fn open(&self, spec: StreamSpec) -> Result<Publication, PublishError> {
+        let bytes: usize = spec.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if bytes > METADATA_BYTES {
+            return Err(PublishError::MetadataTooLarge { bytes });
+        }
+        let core = &self.0;
+        core.check_guarded();
+        if core.is_draining() {
+            return Err(PublishError::Draining);
+        }
+        let open = Open {
+            key: spec.key,
+            kind: spec.kind,
+            node: core.node.clone(),
+            token: core.random.u128(),
+            create: true,
+            reruns: false,
+            started: true,
+            fingerprint: None,
+            limit: None,
+            metadata: spec.metadata,
+            retention: core.settings.retention(),
+        };
+        match core.store.open(open.clone()).await? {
+            Opened::New { epoch, .. } => {
+                let lane = Lane::new(open, epoch, core.hooks.lease());
+                core.recorder.enter(&lane);
+                Ok(Publication::new(Arc::clone(core), lane))
+            }
+            Opened::Ended(ended) => Err(PublishError::Ended(Box::new(ended))),
+            Opened::Active { .. } | Opened::Missing | Opened::OverLimit | Opened::OtherFingerprint => {
+                Err(PublishError::Conflict)
+            }
+        }
+    }
+
+    /// Publishes one event, from anywhere, without a standing producer: the store gives it the next
+    /// id. The first one opens the stream, of kind `job`; each renews its lifetime (1 h).
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::Conflict`] if the stream has a standing producer, [`PublishError::Ended`] if it
+    /// has ended, [`PublishError::Encode`] if the event cannot be encoded, [`PublishError::TooLarge`]
+    /// if it is larger than an event may be, [`PublishError::Store`] if the store does not answer: the
+    /// event may be published all the same, so repeat it [with a key](Self::send_once).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, the event is published or not.
+    pub async fn send(&self, owner: &Owner, id: &StreamId, event: Event) -> Result<EventId, PublishError> {
+        self.publish(owner, id, &event, None, None).await
+    }
+
+    /// The same, at most once for each `idempotency_key` among the stream's newest 1024: a repeat
+    /// answers with the first one's id.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, the event is published or not: repeat it with the same key.
+    pub async fn send_once(
+        &self,
+        owner: &Owner,
+        id: &StreamId,
+        event: Event,
+        idempotency_key: impl Into<String>,
+    ) -> Result<EventId, PublishError> {
+        self.publish(owner, id, &event, None, Some(idempotency_key.into())).await
+    }
+
+    /// Publishes a terminal event, which ends the stream: as `failed` if its name or its payload's
+    /// `type` is `failed`, else as `completed`.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, the stream has ended or not.
+    pub async fn end(&self, owner: &Owner, id: &StreamId, event: Event) -> Result<EventId, PublishError> {
+        let block = publication::encode(&self.0, &event)?;
+        let outcome = Ends::default().classify(&self.0.framing.view(&block));
+        let state = outcome.map_or(StreamState::Completed, |outcome| outcome.state());
+        self.publish(owner, id, &event, Some(state), None).await
+    }
+
+    async fn publish(
+        &self,
+        owner: &Owner,
+        id: &StreamId,
+        event: &Event,
+        ends: Option<StreamState>,
+        idempotency_key: Option<String>,
+    ) -> Result<EventId, PublishError> {
+        let core = &self.0;
+        let key = StreamKey::new(owner.clone(), id.clone());
+        let publish = Publish {
+            key: key.clone(),
+            kind: Cow::Borrowed("job"),
+            block: publication::encode(core, event)?,
+            ends,
+            idempotency_key,
+            hook: core.hooks.lease(),
+            retention: core.settings.retention(),
+        };
+        match core.store.publish(publish).await? {
+            Published::Stored(id) => {
+                crate::telemetry::add(&core.telemetry.recorded, 1);
+                Ok(id)
+            }
+            Published::Ended(ended) => {
+                core.telemetry.closed(ended.ending.state);
+                core.hooks.ended(key);
+                Ok(ended.id)
+            }
+            Published::Conflict => Err(PublishError::Conflict),
+            Published::EndedBefore(ended) => Err(PublishError::Ended(Box::new(ended))),
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! A stream that a background job holds.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+use crate::{
+    config::AHEAD_EVENTS,
+    error::StoreError,
+    event::Event,
+    hub::Core,
+    id::{EventId, StreamKey},
+    recorder::{EndRequest, Lane, Producing, Status},
+    stream::{Ended, Ending, StreamState, reason},
+    wire::EncodeError,
+};
+
+/// Why something could not be published.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// Another producer has the stream.
+    Conflict,
+    /// The stream has ended.
+    Ended(Box<Ended>),
+    /// The event cannot be encoded.
+    Encode(EncodeError),
+    /// The event is larger than an event may be.
+    TooLarge {
+        /// How large it is, in bytes.
+        bytes: usize,
+        /// How large it may be.
+        limit: usize,
+    },
+    /// The stream's metadata has more than 4 KiB.
+    MetadataTooLarge {
+        /// How large it is, in bytes.
+        bytes: usize,
+    },
+    /// The process goes down: publish from another node.
+    Draining,
+    /// The store does not answer.
+    Store(StoreError),
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Conflict => f.write_str("another producer has the stream"),
+            Self::Ended(ended) => write!(f, "the stream has ended as {}", ended.ending.state),
+            Self::Encode(_) => f.write_str("the event cannot be encoded"),
+            Self::TooLarge { bytes, limit } => write!(f, "the event has {bytes} bytes; it may have {limit}"),
+            Self::MetadataTooLarge { bytes } => write!(f, "a stream keeps 4096 bytes of metadata; this is {bytes}"),
+            Self::Draining => f.write_str("this process goes down"),
+            Self::Store(_) => f.write_str("the store did not take it"),
+        }
+    }
+}
+
+impl std::error::Error for PublishError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Encode(error) => Some(error),
+            Self::Store(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<StoreError> for PublishError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// An event's block, if it can be published.
+pub(super) fn encode(core: &Core, event: &Event) -> Result<Bytes, PublishError> {
+    let block = core.framing.encode(event).map_err(PublishError::Encode)?;
+    let (bytes, limit) = (block.len(), core.settings.max_event);
+    if bytes > limit { Err(PublishError::TooLarge { bytes, limit }) } else { Ok(block) }
+}
+
+/// The producer of a published stream: see [`Publisher::open`](super::Publisher::open).
+///
+/// Dropped without an end, the stream is `failed`, reason `dropped`.
+#[derive(Debug)]
+pub struct Publication {
+    core: Arc<Core>,
+    lane: Arc<Lane>,
+    job: Arc<Job>,
+}
+
+/// What the lane can tell the job.
+#[derive(Debug)]
+struct Job {
+    stop: CancellationToken,
+}
+
+impl Producing for Job {
+    fn halted(self: Arc<Self>) {
+        self.stop.cancel();
+    }
+
+    fn release(self: Arc<Self>) {}
+
+    fn outlives_client(&self) -> bool {
+        true
+    }
+}
+
+impl Publication {
+    pub(super) fn new(core: Arc<Core>, lane: Arc<Lane>) -> Self {
+        let job = Arc::new(Job { stop: CancellationToken::new() });
+        let producing: Arc<dyn Producing> = job.clone();
+        lane.set_producer(Arc::downgrade(&producing));
+        Self { core, lane, job }
+    }
+
+    /// Whose and which stream.
+    #[must_use]
+    pub fn key(&self) -> &StreamKey {
+        &self.lane.key
+    }
+
+    /// Publishes an event, and answers with its id. Waits only while the store is more than 64
+    /// events behind, for at most its time limit (500 ms).
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::Ended`] or [`PublishError::Conflict`] if the stream is not this publication's
+    /// any more, [`PublishError::Encode`] or [`PublishError::TooLarge`] for a bad event.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, the event is published: it is given to the recorder at once.
+    pub async fn send(&mut self, event: Event) -> Result<EventId, PublishError> {
+        let block = encode(&self.core, &event)?;
+        self.check()?;
+        let inner_id = event.id().map(str::to_owned);
+        let seq = self.lane.push(&self.core.recorder, &[block], inner_id);
+        let limit = self.core.settings.store_limit;
+        let room = poll_fn(|cx| self.poll_room(cx));
+        if tokio::time::timeout(limit, room).await.is_err() {
+            self.core.store.trip("append");
+        }
+        Ok(EventId::new(self.lane.epoch, seq))
+    }
+
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.lane.waker.register(cx.waker());
+        let room = self.lane.unacknowledged() < AHEAD_EVENTS || self.lane.is_halted() || self.core.store.is_broken();
+        if room { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Ends the stream with its terminal event, as `completed`. Answers with the stream's end.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send); [`PublishError::Store`] if the store has not acknowledged the end
+    /// within 2 s: it is tried until it is.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, the stream ends all the same.
+    pub async fn complete(self, event: Event) -> Result<Ended, PublishError> {
+        self.end(StreamState::Completed, &event).await
+    }
+
+    /// Ends the stream with its terminal event, as `failed`. Answers with the stream's end.
+    ///
+    /// # Errors
+    ///
+    /// As [`complete`](Self::complete).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, the stream ends all the same.
+    pub async fn fail(self, event: Event) -> Result<Ended, PublishError> {
+        self.end(StreamState::Failed, &event).await
+    }
+
+    async fn end(self, state: StreamState, event: &Event) -> Result<Ended, PublishError> {
+        let block = encode(&self.core, event)?;
+        self.check()?;
+        self.lane.end(&self.core.recorder, EndRequest::Close(Ending::with_event(state, block)));
+        let settled = poll_fn(|cx| {
+            self.lane.waker.register(cx.waker());
+            if self.lane.is_halted() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        let limit = self.core.settings.terminal_limit;
+        if tokio::time::timeout(limit, settled).await.is_err() {
+            return Err(PublishError::Store(StoreError::timed_out("close")));
+        }
+        match self.lane.status() {
+            Status::Ended(ended) => Ok(ended),
+            Status::Running | Status::Superseded => Err(PublishError::Conflict),
+        }
+    }
+
+    /// Whether the stream is still this publication's.
+    fn check(&self) -> Result<(), PublishError> {
+        match self.lane.status() {
+            Status::Running => Ok(()),
+            Status::Ended(ended) => Err(PublishError::Ended(Box::new(ended))),
+            Status::Superseded => Err(PublishError::Conflict),
+        }
+    }
+
+    /// Keeps something with the stream, such as the job's id, for the job probe.
+    pub fn metadata(&self, key: impl Into<String>, value: impl Into<String>) {
+        self.lane.keep(&self.core.recorder, key.into(), value.into());
+    }
+
+    /// Ready once the work is to stop: somebody stopped the stream, or it ended elsewhere.
+    ///
+    /// # Cancel safety
+    ///
+    /// Waiting changes nothing; once ready, always ready.
+    pub fn stopped(&self) -> Stopped<'_> {
+        Stopped { wait: self.job.stop.cancelled() }
+    }
+}
+
+impl Drop for Publication {
+    fn drop(&mut self) {
+        let dropped = EndRequest::supplied(StreamState::Failed, reason::DROPPED);
+        // The first word counts: after `complete` this is not heard.
+        self.lane.end(&self.core.recorder, dropped);
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// Ready once a publication's work is to stop: see [`Publication::stopped`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Stopped<'a> {
+        #[pin]
+        wait: WaitForCancellationFuture<'a>,
+    }
+}
+
+impl Future for Stopped<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.project().wait.poll(cx)
+    }
+}
+
+impl fmt::Debug for Stopped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stopped")
+    }
+}

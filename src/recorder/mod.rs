@@ -1,0 +1,287 @@
+//! Between producers and the store: what is made goes to the store in batches, in order, and again
+//! until it lands; what the store says back reaches the producer.
+//!
+//! Each running stream has a [`Lane`]: its pending events, at most one immutable batch in flight, and
+//! its end once that is known. A lane with something to do is *ready*. With a store that answers at
+//! once it is worked off in place; otherwise it waits in the ready list for the flusher, which the
+//! guardian polls and which gathers the batches of many lanes into one flight.
+
+mod flush;
+mod lane;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+pub(crate) use flush::Flusher;
+pub(crate) use lane::{EndRequest, Lane, Op, Producing, Status};
+
+use crate::{
+    config::Settings,
+    executor::Executor,
+    hooks::Hooks,
+    id::StreamKey,
+    store::{Appended, Closed, Fence, Interrupted, Reopened, StoreHandle, handle::BoxFuture},
+    sync::{WakerCell, lock},
+    telemetry::{Telemetry, add},
+};
+
+/// Bytes that a lane is charged for its end until that is stored.
+const END_COST: usize = 512;
+
+/// The recorder of a process.
+pub(crate) struct Recorder {
+    pub(crate) store: StoreHandle,
+    telemetry: Arc<Telemetry>,
+    executor: Executor,
+    hooks: Arc<Hooks>,
+    /// Bytes that wait for the store, and how many may.
+    held: AtomicUsize,
+    max_held: usize,
+    lanes: Mutex<HashMap<StreamKey, Arc<Lane>>>,
+    ready: Mutex<VecDeque<Arc<Lane>>>,
+    /// Work that was begun in place and did not end at its first poll.
+    adopted: Mutex<Vec<BoxFuture<()>>>,
+    flusher: WakerCell,
+    /// Told when the last lane leaves.
+    idle: tokio::sync::Notify,
+    /// Requests of lanes that failed.
+    failures: AtomicU64,
+}
+
+impl Recorder {
+    pub(crate) fn new(
+        store: StoreHandle,
+        telemetry: Arc<Telemetry>,
+        executor: Executor,
+        hooks: Arc<Hooks>,
+        settings: &Settings,
+    ) -> Self {
+        Self {
+            store,
+            telemetry,
+            executor,
+            hooks,
+            held: AtomicUsize::new(0),
+            max_held: settings.recorder_bytes,
+            lanes: Mutex::default(),
+            ready: Mutex::default(),
+            adopted: Mutex::default(),
+            flusher: WakerCell::default(),
+            idle: tokio::sync::Notify::new(),
+            failures: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes up a new producer's lane.
+    pub(crate) fn enter(&self, lane: &Arc<Lane>) {
+        add(&self.telemetry.started, 1);
+        lock(&self.lanes).insert(lane.key.clone(), Arc::clone(lane));
+    }
+
+    /// The running streams of this process.
+    pub(crate) fn lanes(&self) -> Vec<Arc<Lane>> {
+        lock(&self.lanes).values().cloned().collect()
+    }
+
+    pub(crate) fn lane(&self, key: &StreamKey) -> Option<Arc<Lane>> {
+        lock(&self.lanes).get(key).cloned()
+    }
+
+    /// Bytes that wait for the store.
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// The lane has something to do: does it, or sees to it that it is done.
+    pub(crate) fn ready(self: &Arc<Self>, lane: &Arc<Lane>) {
+        if !lane.claim() {
+            return;
+        }
+        if self.store.is_immediate() {
+            self.work_in_place(lane);
+        } else {
+            self.queue(Arc::clone(lane));
+        }
+    }
+
+    /// Works a lane off with one poll; what is not done then is the flusher's.
+    fn work_in_place(self: &Arc<Self>, lane: &Arc<Lane>) {
+        let mut work: BoxFuture<()> = Box::pin(Arc::clone(self).work(Arc::clone(lane)));
+        let mut cx = Context::from_waker(Waker::noop());
+        if let Poll::Pending = work.as_mut().poll(&mut cx) {
+            lane.waits();
+            lock(&self.adopted).push(work);
+            self.flusher.wake();
+        }
+    }
+
+    /// A claimed lane waits for the flusher.
+    fn queue(&self, lane: Arc<Lane>) {
+        lane.waits();
+        lock(&self.ready).push_back(lane);
+        self.flusher.wake();
+    }
+
+    /// Works a claimed lane off, one request after the other, until it has nothing to do or the store fails.
+    async fn work(self: Arc<Self>, lane: Arc<Lane>) {
+        while let Some(op) = lane.next_op() {
+            if !self.perform(&lane, op).await {
+                add(&self.failures, 1);
+                return self.queue(lane);
+            }
+        }
+    }
+
+    /// One request to the store. `false`: it failed, and is to be repeated.
+    async fn perform(&self, lane: &Arc<Lane>, op: Op) -> bool {
+        match op {
+            Op::Append(append) => match self.store.append(vec![append]).await {
+                Ok(outcomes) => {
+                    for outcome in outcomes {
+                        self.appended(lane, outcome);
+                    }
+                    true
+                }
+                Err(_) => false,
+            },
+            Op::Reopen(reopen) => match self.store.reopen(*reopen).await {
+                Ok(Reopened::Registered) => {
+                    lane.reopened();
+                    true
+                }
+                Ok(Reopened::Fenced(fence)) => {
+                    self.fenced(lane, fence);
+                    true
+                }
+                Err(_) => false,
+            },
+            Op::Close(close) => match self.store.close(*close).await {
+                Ok(closed) => {
+                    self.closed(lane, closed);
+                    true
+                }
+                Err(_) => false,
+            },
+            Op::Interrupt(interrupt) => match self.store.interrupt(interrupt).await {
+                Ok(interrupted) => {
+                    self.interrupted(lane, interrupted);
+                    true
+                }
+                Err(_) => false,
+            },
+        }
+    }
+
+    fn appended(&self, lane: &Arc<Lane>, outcome: Appended) {
+        match outcome {
+            Appended::Stored => {
+                let landed = lane.landed();
+                add(&self.telemetry.recorded, landed.events);
+                self.held.fetch_sub(landed.bytes, Ordering::Relaxed);
+            }
+            Appended::Fenced(fence) => self.fenced(lane, fence),
+            Appended::Gone => lane.forgotten(),
+        }
+    }
+
+    /// The producer's word counts no more: it is told why, and what it still had to say is dropped.
+    fn fenced(&self, lane: &Arc<Lane>, fence: Fence) {
+        let status = match fence {
+            Fence::Newer => Status::Superseded,
+            Fence::Ended(ended) => Status::Ended(ended),
+        };
+        self.settle(lane, status);
+    }
+
+    fn closed(&self, lane: &Arc<Lane>, closed: Closed) {
+        match closed {
+            Closed::Now { ended, .. } => {
+                self.telemetry.closed(ended.ending.state);
+                self.hooks.ended(lane.key.clone());
+                self.settle(lane, Status::Ended(ended));
+            }
+            Closed::Before(ended) => self.settle(lane, Status::Ended(ended)),
+            Closed::Newer | Closed::Moved => self.settle(lane, Status::Superseded),
+            Closed::Missing => lane.forgotten(),
+        }
+    }
+
+    fn interrupted(&self, lane: &Arc<Lane>, interrupted: Interrupted) {
+        match interrupted {
+            Interrupted::Done | Interrupted::Moved => self.settle(lane, Status::Superseded),
+            Interrupted::Fenced(fence) => self.fenced(lane, fence),
+            // What the store forgot has no producer either; its log is lost in any case.
+            Interrupted::Missing => self.settle(lane, Status::Superseded),
+        }
+    }
+
+    /// The lane has nothing more to record, and its producer is told how the stream stands.
+    fn settle(&self, lane: &Arc<Lane>, status: Status) {
+        let ending = lane.is_ending();
+        let dropped = lane.settle(status);
+        self.held.fetch_sub(dropped, Ordering::Relaxed);
+        self.leave(lane);
+        if let Some(producer) = lane.producer().filter(|_| !ending) {
+            self.executor.spawn(async move { producer.halted() });
+        }
+    }
+
+    /// The lane is left as it is: the sweep of some guardian will find it overdue.
+    pub(crate) fn abandon(&self, lane: &Arc<Lane>) {
+        let dropped = lane.settle(Status::Superseded).saturating_sub(END_COST);
+        self.held.fetch_sub(dropped, Ordering::Relaxed);
+        self.leave(lane);
+    }
+
+    /// Takes the lane out of the running streams.
+    pub(crate) fn leave(&self, lane: &Arc<Lane>) {
+        let mut lanes = lock(&self.lanes);
+        if lanes.get(&lane.key).is_some_and(|held| Arc::ptr_eq(held, lane)) {
+            lanes.remove(&lane.key);
+            if lanes.is_empty() {
+                self.idle.notify_waiters();
+            }
+        }
+    }
+
+    /// Ready once no stream runs here.
+    pub(crate) async fn until_idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if lock(&self.lanes).is_empty() {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    /// Somebody said that the store changed the stream: looks.
+    pub(crate) fn look(self: &Arc<Self>, lane: &Arc<Lane>) {
+        lane.look();
+        self.ready(lane);
+    }
+
+    /// Charges for bytes that are to wait for the store. `false`: there is no room for them.
+    fn charge(&self, bytes: usize) -> bool {
+        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes > self.max_held {
+            self.held.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+
+    fn refund(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn lost(&self, events: u64) {
+        add(&self.telemetry.lost, events);
+    }
+}

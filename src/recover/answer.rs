@@ -1,0 +1,182 @@
+//! What recovery says of a stream.
+
+use http::request::Parts;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    error::StoreError,
+    hub::Core,
+    id::{Cursor, EventId, StreamKey},
+    layer::{classify::payload_type, identify::query},
+    store::{From, Page, Read},
+    stream::{Ended, Record, RecordKind, StreamInfo, StreamState},
+    wire::Framing,
+};
+
+/// Events in an answer, unless the request asks for fewer or more.
+const DEFAULT_LIMIT: usize = 1000;
+/// Events in an answer at most.
+const MAX_LIMIT: usize = 10_000;
+/// Bytes of events in an answer at most.
+const MAX_BYTES: usize = 4 << 20;
+
+/// What a recovery request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecoverQuery {
+    after: Option<EventId>,
+    limit: usize,
+}
+
+impl RecoverQuery {
+    /// Reads `?after=<id>&limit=<n>`; the error names the parameter and its rule.
+    pub(crate) fn parse(request: &Parts) -> Result<Self, &'static str> {
+        let after = match query(request, "after") {
+            None => None,
+            Some(text) => Some(Cursor::parse(&text).ok_or("`after` is an event id, <epoch>-<seq>")?.at),
+        };
+        let limit = match query(request, "limit") {
+            None => DEFAULT_LIMIT,
+            Some(text) => match text.parse() {
+                Ok(limit @ 1..=MAX_LIMIT) => limit,
+                _ => return Err("`limit` is a number from 1 to 10000"),
+            },
+        };
+        Ok(Self { after, limit })
+    }
+
+    fn read(self, key: StreamKey) -> Read {
+        let from = self.after.map_or(From::Newest, From::After);
+        Read { key, from, max_events: self.limit, max_bytes: MAX_BYTES }
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Answer {
+    Ended(EndedAnswer),
+    Running(RunningAnswer),
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct EndedAnswer {
+    status: StreamState,
+    reason: Option<String>,
+    stream_id: String,
+    terminal_event_type: String,
+    terminal_event_data: Value,
+    completed_at: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RunningAnswer {
+    status: StreamState,
+    stream_id: String,
+    kind: String,
+    started_at: u64,
+    last_heartbeat: u64,
+    events: Vec<EventAnswer>,
+    /// What to ask for next as `after`; null where everything held was given.
+    next: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct EventAnswer {
+    id: String,
+    #[serde(rename = "type")]
+    kind: String,
+    data: String,
+    json: Option<Value>,
+    ts: u64,
+}
+
+impl Answer {
+    /// Asks the store; `None` if there is no such stream.
+    pub(super) async fn ask(core: &Core, key: StreamKey, query: RecoverQuery) -> Result<Option<Self>, StoreError> {
+        let Some(info) = core.store.info(key.clone()).await? else { return Ok(None) };
+        if let Some(ended) = &info.ended {
+            return Ok(Some(Self::Ended(EndedAnswer::new(&info, ended, &*core.framing))));
+        }
+        let Some(page) = core.store.read(query.read(key)).await? else { return Ok(None) };
+        Ok(Some(Self::Running(RunningAnswer::new(&info, &page, &*core.framing))))
+    }
+}
+
+impl EndedAnswer {
+    fn new(info: &StreamInfo, ended: &Ended, framing: &dyn Framing) -> Self {
+        let (kind, data) = terminal(ended, framing);
+        Self {
+            status: ended.ending.state,
+            reason: ended.ending.reason.as_deref().map(str::to_owned),
+            stream_id: info.key.id.to_string(),
+            terminal_event_type: kind,
+            terminal_event_data: data,
+            completed_at: ended.at,
+        }
+    }
+}
+
+impl RunningAnswer {
+    fn new(info: &StreamInfo, page: &Page, framing: &dyn Framing) -> Self {
+        let events: Vec<_> = page.records.iter().filter_map(|record| EventAnswer::new(record, framing)).collect();
+        Self {
+            status: info.state,
+            stream_id: info.key.id.to_string(),
+            kind: info.kind.to_string(),
+            started_at: info.started_at,
+            last_heartbeat: info.last_heartbeat,
+            next: if page.more { page.records.last().map(|record| record.id.to_string()) } else { None },
+            events,
+        }
+    }
+}
+
+impl EventAnswer {
+    fn new(record: &Record, framing: &dyn Framing) -> Option<Self> {
+        let RecordKind::Event(block) = &record.kind else { return None };
+        let EventFields { kind, data, json } = EventFields::of(framing, block);
+        Some(Self { id: record.id.to_string(), kind, data, json, ts: record.at })
+    }
+}
+
+/// How an event's block reads: the same in recovery, in the store's completions and in the clients.
+pub(crate) struct EventFields {
+    /// The event's name, else its payload's `type`, else `message`.
+    pub(crate) kind: String,
+    pub(crate) data: String,
+    pub(crate) json: Option<Value>,
+}
+
+impl EventFields {
+    pub(crate) fn of(framing: &dyn Framing, block: &[u8]) -> Self {
+        let event = framing.view(block);
+        let named = event.name.map(std::borrow::Cow::into_owned);
+        let data = event.data.into_owned();
+        let kind = named.or_else(|| payload_type(&data)).unwrap_or_else(|| "message".to_owned());
+        let json = serde_json::from_str(&data).ok();
+        Self { kind, data, json }
+    }
+}
+
+/// A completion's `terminalEventType` and `terminalEventData`.
+///
+/// A payload that is a `{type, data}` envelope and nothing more is unwrapped; any other is given whole.
+pub(crate) fn terminal(ended: &Ended, framing: &dyn Framing) -> (String, Value) {
+    let Some(block) = &ended.ending.event else {
+        let reason = ended.ending.reason.as_deref();
+        return (ended.ending.state.to_string(), serde_json::json!({ "reason": reason }));
+    };
+    let EventFields { kind, data, json } = EventFields::of(framing, block);
+    let data = match json {
+        Some(Value::Object(mut envelope)) if is_envelope(&envelope) => envelope.remove("data").unwrap_or_default(),
+        Some(json) => json,
+        None => Value::String(data),
+    };
+    (kind, data)
+}
+
+fn is_envelope(object: &serde_json::Map<String, Value>) -> bool {
+    object.len() == 2 && object.contains_key("data") && object.get("type").is_some_and(Value::is_string)
+}

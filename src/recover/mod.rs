@@ -1,0 +1,9 @@
+//! The recovery service: how a stream stands, and what it has said, as JSON.
+//!
+//! It answers from the store alone, on any node, and never runs an inner service.
+
+mod answer;
+mod service;
+
+pub use service::Recover;
+pub(crate) use service::recover;

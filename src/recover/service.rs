@@ -1,0 +1,142 @@
+//! Recovery as a tower service.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use tower_service::Service;
+
+use super::answer::{Answer, RecoverQuery};
+use crate::{
+    follow::{AnswerBody, AnswerFuture, FollowRequest},
+    headers::no_store,
+    hub::{Core, Rejection, accepts_events, cursor_of},
+    id::StreamKey,
+    layer::{
+        identify::{Identify, Name},
+        voice::Voice,
+    },
+    protocol::admission::Position,
+    telemetry::add,
+};
+
+/// The recovery service of a hub: see [`ResilientSse::recover`](crate::ResilientSse::recover).
+///
+/// `GET` answers JSON: of a stream that has ended its completion, of one that runs or is interrupted
+/// a page of its events; 404 where there is none, or where it is another owner's. With
+/// `Accept: text/event-stream` it follows the stream.
+#[derive(Clone)]
+pub struct Recover {
+    core: Arc<Core>,
+    identify: Arc<dyn Identify>,
+    voice: Voice,
+}
+
+impl Recover {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        let identify = crate::StreamId::path("/{id}/recover");
+        Self { core, identify: Arc::new(identify), voice: Voice::default() }
+    }
+
+    /// Which stream a request means. Default: the path's last segment but one, before `recover`.
+    #[must_use]
+    pub fn id(mut self, identify: impl Identify) -> Self {
+        self.identify = Arc::new(identify);
+        self
+    }
+
+    /// How the library speaks to a client that follows. Default: [`Voice::Named`].
+    #[must_use]
+    pub fn voice(mut self, voice: Voice) -> Self {
+        self.voice = voice;
+        self
+    }
+}
+
+impl fmt::Debug for Recover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recover").field("voice", &self.voice).finish_non_exhaustive()
+    }
+}
+
+impl<B> Service<Request<B>> for Recover {
+    type Response = Response<AnswerBody>;
+    type Error = Infallible;
+    type Future = AnswerFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> AnswerFuture {
+        let (parts, _) = request.into_parts();
+        let name = self.identify.identify(&parts).name;
+        AnswerFuture(Box::pin(recover(Arc::clone(&self.core), parts, name, self.voice)))
+    }
+}
+
+/// Answers a recovery request for the stream of this name.
+pub(crate) async fn recover(core: Arc<Core>, parts: Parts, name: Name, voice: Voice) -> Response<AnswerBody> {
+    match answer(&core, parts, name, voice).await {
+        Ok(response) => response,
+        Err(rejection) => core.reject(&rejection).map(AnswerBody::full),
+    }
+}
+
+async fn answer(core: &Arc<Core>, parts: Parts, name: Name, voice: Voice) -> Result<Response<AnswerBody>, Rejection> {
+    if parts.method != Method::GET && parts.method != Method::HEAD {
+        return Err(Rejection::MethodNotAllowed);
+    }
+    let id = match name {
+        Name::Id(id) => id,
+        Name::Malformed(error) => return Err(Rejection::MalformedId(error)),
+        Name::Bypass | Name::Generate => return Err(Rejection::NotFound),
+    };
+    let key = StreamKey::new(core.owner_of(&parts)?, id);
+    let query = RecoverQuery::parse(&parts).map_err(Rejection::BadQuery)?;
+    core.authorize(&key, &parts).await?;
+    if accepts_events(&parts) && parts.method == Method::GET {
+        return follow(core, key, &parts, voice).await;
+    }
+    match Answer::ask(core, key, query).await {
+        Err(_) => Err(Rejection::Unavailable),
+        Ok(None) => Ok(json(StatusCode::NOT_FOUND, br#"{"status":"not_found"}"#.to_vec())),
+        Ok(Some(answer)) => {
+            add(&core.telemetry.resumed, 1);
+            Ok(json(StatusCode::OK, serde_json::to_vec(&answer).unwrap_or_default()))
+        }
+    }
+}
+
+async fn follow(
+    core: &Arc<Core>,
+    key: StreamKey,
+    parts: &Parts,
+    voice: Voice,
+) -> Result<Response<AnswerBody>, Rejection> {
+    let info = core.store.info(key.clone()).await.map_err(|_| Rejection::Unavailable)?;
+    let Some(info) = info else {
+        return Ok(json(StatusCode::NOT_FOUND, br#"{"status":"not_found"}"#.to_vec()));
+    };
+    let position = Position::of(cursor_of(parts).as_deref(), Some(&key.id));
+    if info.ended.is_some_and(|ended| position.is_at(&ended)) {
+        return Ok(AnswerBody::no_content());
+    }
+    add(&core.telemetry.resumed, 1);
+    let request = FollowRequest { key, position, voice, prefix: None, wait: None, until: None };
+    Ok(AnswerBody::follow(core, request))
+}
+
+fn json(status: StatusCode, body: Vec<u8>) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::full(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    no_store(headers);
+    response
+}

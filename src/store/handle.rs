@@ -1,0 +1,202 @@
+//! A store of any type, behind one type: each request has a time limit, and a breaker watches.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, Notices, Open, Opened, Page, Publish,
+    Published, Read, Reopen, Reopened, Store, Tail,
+};
+use crate::{
+    config::{PROBE_EVERY, Settings},
+    error::StoreError,
+    id::{NodeId, Owner, StreamKey},
+    protocol::breaker::Breaker,
+    stream::StreamInfo,
+    sync::lock,
+    telemetry::Telemetry,
+};
+
+pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type Answer<T> = BoxFuture<Result<T, StoreError>>;
+
+/// Makes the object-safe face of [`Store`] and its one implementation.
+macro_rules! erased {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
+        trait ErasedStore: Send + Sync {
+            $(fn $name(self: Arc<Self>, $($arg: $type),*) -> Answer<$out>;)*
+            fn tail(&self, key: &StreamKey) -> Tail;
+            fn notices(&self, node: &NodeId) -> Notices;
+        }
+
+        impl<S: Store> ErasedStore for S {
+            $(fn $name(self: Arc<Self>, $($arg: $type),*) -> Answer<$out> {
+                Box::pin(async move {
+                    Store::$name(&*self, $($arg),*).await.map_err(|source| StoreError::failed(stringify!($name), source))
+                })
+            })*
+            fn tail(&self, key: &StreamKey) -> Tail {
+                Store::tail(self, key)
+            }
+            fn notices(&self, node: &NodeId) -> Notices {
+                Store::notices(self, node)
+            }
+        }
+
+        impl StoreHandle {
+            $(pub(crate) async fn $name(&self, $($arg: $type),*) -> Result<$out, StoreError> {
+                let limit = self.limit(stringify!($name));
+                self.ask(stringify!($name), limit, || Arc::clone(&self.store).$name($($arg),*)).await
+            })*
+        }
+    };
+}
+
+erased! {
+    open(open: Open) -> Opened;
+    withdraw(key: StreamKey, token: u128) -> ();
+    append(appends: Vec<Append>) -> Vec<Appended>;
+    close(close: Close) -> Closed;
+    interrupt(interrupt: Interrupt) -> Interrupted;
+    reopen(reopen: Reopen) -> Reopened;
+    publish(publish: Publish) -> Published;
+    read(read: Read) -> Option<Page>;
+    info(key: StreamKey) -> Option<StreamInfo>;
+    list(owner: Owner) -> Vec<StreamInfo>;
+    active_count() -> u64;
+    delete(key: StreamKey) -> ();
+    beat(beat: Beat) -> Beaten;
+    due(limit: usize, lease: Duration, claim: bool) -> Vec<Due>;
+    stale(threshold: Duration, limit: usize) -> Vec<StreamInfo>;
+    hook_done(key: StreamKey) -> ();
+}
+
+/// The store as the rest of the crate sees it. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct StoreHandle {
+    store: Arc<dyn ErasedStore>,
+    immediate: bool,
+    limit: Duration,
+    open_limit: Duration,
+    breaker: Arc<Gate>,
+    telemetry: Arc<Telemetry>,
+}
+
+/// The breaker, and its state where it is looked at for every event.
+struct Gate {
+    breaker: Mutex<Breaker>,
+    open: AtomicBool,
+    /// Something failed since the last success: only then does a success have anything to say to the breaker.
+    unsettled: AtomicBool,
+}
+
+impl StoreHandle {
+    pub(crate) fn new(store: impl Store, settings: &Settings, telemetry: Arc<Telemetry>) -> Self {
+        Self {
+            immediate: store.is_immediate(),
+            store: Arc::new(store),
+            limit: settings.store_limit,
+            open_limit: settings.open_limit,
+            breaker: Arc::new(Gate {
+                breaker: Mutex::new(Breaker::new(PROBE_EVERY)),
+                open: AtomicBool::new(false),
+                unsettled: AtomicBool::new(false),
+            }),
+            telemetry,
+        }
+    }
+
+    pub(crate) fn is_immediate(&self) -> bool {
+        self.immediate
+    }
+
+    pub(crate) fn tail(&self, key: &StreamKey) -> Tail {
+        self.store.tail(key)
+    }
+
+    pub(crate) fn notices(&self, node: &NodeId) -> Notices {
+        self.store.notices(node)
+    }
+
+    /// Whether the store failed, and is not waited for.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.breaker.open.load(Ordering::Relaxed)
+    }
+
+    /// When the store may be asked next; `None` means now.
+    pub(crate) fn closed_until(&self) -> Option<Instant> {
+        if !self.is_broken() {
+            return None;
+        }
+        lock(&self.breaker.breaker).wait_until(Instant::now().into_std()).map(Instant::from_std)
+    }
+
+    /// Somebody waited for the store for longer than its limit.
+    pub(crate) fn trip(&self, operation: &'static str) {
+        self.failed(&StoreError::timed_out(operation));
+    }
+
+    fn limit(&self, operation: &str) -> Duration {
+        if operation == "open" { self.open_limit } else { self.limit }
+    }
+
+    /// Asks, unless the breaker is open and no probe is due. A beat is always sent: it is what
+    /// other nodes judge this one by.
+    async fn ask<T>(
+        &self,
+        operation: &'static str,
+        limit: Duration,
+        request: impl FnOnce() -> Answer<T>,
+    ) -> Result<T, StoreError> {
+        if self.is_broken() {
+            let now = Instant::now().into_std();
+            let mut breaker = lock(&self.breaker.breaker);
+            if breaker.wait_until(now).is_some() && operation != "beat" {
+                return Err(StoreError::breaker_open(operation));
+            }
+            breaker.asked(now);
+        }
+        let answer = match tokio::time::timeout(limit, request()).await {
+            Ok(answer) => answer,
+            Err(_) => Err(StoreError::timed_out(operation)),
+        };
+        match &answer {
+            Ok(_) => self.succeeded(),
+            Err(error) => self.failed(error),
+        }
+        answer
+    }
+
+    fn succeeded(&self) {
+        if !self.breaker.unsettled.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut breaker = lock(&self.breaker.breaker);
+        self.breaker.unsettled.store(false, Ordering::Relaxed);
+        if breaker.succeeded() {
+            self.breaker.open.store(false, Ordering::Relaxed);
+            self.telemetry.store_back();
+        }
+    }
+
+    fn failed(&self, error: &StoreError) {
+        self.telemetry.store_failed(error);
+        let now = Instant::now().into_std();
+        let mut breaker = lock(&self.breaker.breaker);
+        self.breaker.unsettled.store(true, Ordering::Relaxed);
+        let opened = if error.is_timeout() { breaker.timed_out(now) } else { breaker.errored(now) };
+        if opened {
+            self.breaker.open.store(true, Ordering::Relaxed);
+            self.telemetry.store_lost(error);
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! One stream in memory, and its transitions.
+
+use std::{borrow::Cow, collections::VecDeque, sync::Arc, time::Duration};
+
+use super::log::Log;
+use crate::{
+    id::{EventId, NodeId, StreamKey},
+    store::{
+        Append, Appended, Close, Closed, Fence, From, Hook, Interrupt, Interrupted, Open, Page, Publish, Published,
+        Read, Retention, TailCell,
+    },
+    stream::{Ended, Metadata, Record, RecordKind, StreamInfo, StreamState},
+};
+
+/// How many of the newest idempotency keys a published stream remembers.
+const KEYS_REMEMBERED: usize = 1024;
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    kind: Cow<'static, str>,
+    state: StreamState,
+    epoch: u64,
+    token: u128,
+    node: Option<NodeId>,
+    started: bool,
+    reruns: bool,
+    fingerprint: Option<String>,
+    metadata: Metadata,
+    inner_id: Option<String>,
+    started_at: u64,
+    last_heartbeat: u64,
+    deadline: u64,
+    expires_at: u64,
+    /// The last event of the run that was interrupted, recorded or not.
+    run_end: Option<EventId>,
+    ended: Option<Ended>,
+    hook: Hook,
+    retention: Retention,
+    log: Log,
+    published: VecDeque<(String, EventId)>,
+    pub(super) tail: Arc<TailCell>,
+    /// When the store looks at the stream next.
+    pub(super) timer: u64,
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
+}
+
+impl Entry {
+    pub(super) fn new(open: &Open, epoch: u64, log: Log, tail: Arc<TailCell>, now: u64) -> Self {
+        let mut entry = Self {
+            kind: open.kind.clone(),
+            state: StreamState::Active,
+            epoch,
+            token: open.token,
+            node: Some(open.node.clone()),
+            started: open.started,
+            reruns: open.reruns,
+            fingerprint: open.fingerprint.clone(),
+            metadata: open.metadata.clone(),
+            inner_id: None,
+            started_at: now,
+            last_heartbeat: now,
+            deadline: 0,
+            expires_at: 0,
+            run_end: None,
+            ended: None,
+            hook: Hook::None,
+            retention: open.retention,
+            log,
+            published: VecDeque::new(),
+            tail,
+            timer: 0,
+        };
+        entry.log.push_run(epoch, None, now);
+        entry.beat(now, millis(open.retention.stale));
+        entry
+    }
+
+    /// A stream that nobody beats: it lives as long as something is published.
+    pub(super) fn published(publish: &Publish, epoch: u64, tail: Arc<TailCell>, now: u64) -> Self {
+        let open = Open {
+            key: publish.key.clone(),
+            kind: publish.kind.clone(),
+            node: NodeId::new(""),
+            token: 0,
+            create: true,
+            reruns: false,
+            started: true,
+            fingerprint: None,
+            limit: None,
+            metadata: Metadata::new(),
+            retention: publish.retention,
+        };
+        Self { node: None, ..Self::new(&open, epoch, Log::default(), tail, now) }
+    }
+
+    pub(super) fn info(&self, key: &StreamKey) -> StreamInfo {
+        StreamInfo {
+            key: key.clone(),
+            kind: self.kind.clone(),
+            state: self.state,
+            epoch: self.epoch,
+            node: self.node.clone(),
+            started: self.started,
+            reruns: self.reruns,
+            started_at: self.started_at,
+            last_heartbeat: self.last_heartbeat,
+            deadline: self.deadline,
+            metadata: self.metadata.clone(),
+            top: self.ended.as_ref().map_or(self.log.top(), |ended| ended.id),
+            inner_id: self.inner_id.clone(),
+            ended: self.ended.clone(),
+        }
+    }
+
+    pub(super) fn state(&self) -> StreamState {
+        self.state
+    }
+
+    pub(super) fn ended(&self) -> Option<&Ended> {
+        self.ended.as_ref()
+    }
+
+    pub(super) fn last_heartbeat(&self) -> u64 {
+        self.last_heartbeat
+    }
+
+    /// Whether `open` is a repeat of the request that registered the running producer.
+    pub(super) fn is_repeat(&self, open: &Open) -> bool {
+        self.state == StreamState::Active && self.token == open.token
+    }
+
+    pub(super) fn is_started(&self) -> bool {
+        self.started
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(super) fn run_end(&self) -> Option<EventId> {
+        self.run_end
+    }
+
+    pub(super) fn inner_id(&self) -> Option<String> {
+        self.inner_id.clone()
+    }
+
+    pub(super) fn asks_for_another(&self, fingerprint: Option<&str>) -> bool {
+        matches!((self.fingerprint.as_deref(), fingerprint), (Some(own), Some(other)) if own != other)
+    }
+
+    /// Whether nothing is left to be known of it.
+    pub(super) fn is_over(&self, now: u64) -> bool {
+        let removable = self.state.is_terminal() || (self.state == StreamState::Interrupted && self.reruns);
+        removable && self.expires_at <= now
+    }
+
+    /// Whether it is running and its lifetime is over.
+    pub(super) fn has_expired(&self, now: u64) -> bool {
+        !self.state.is_terminal() && self.expires_at <= now
+    }
+
+    /// Whether its producer was not heard of in time.
+    pub(super) fn is_stale(&self, now: u64) -> bool {
+        self.state == StreamState::Active && self.node.is_some() && self.deadline <= now
+    }
+
+    pub(super) fn hook_is_due(&self, now: u64) -> bool {
+        matches!(self.hook, Hook::DueAt(at) if at <= now)
+    }
+
+    /// When somebody must look at it next.
+    pub(super) fn next_look(&self) -> u64 {
+        let mut at = self.expires_at;
+        if self.state == StreamState::Active && self.node.is_some() {
+            at = at.min(self.deadline);
+        }
+        if let Hook::DueAt(hook) = self.hook {
+            at = at.min(hook);
+        }
+        at
+    }
+
+    pub(super) fn lease(&mut self, now: u64, lease: u64) {
+        match self.state {
+            StreamState::Active => self.deadline = now.saturating_add(lease),
+            _ if self.state.is_terminal() => {
+                if matches!(self.hook, Hook::DueAt(_)) {
+                    self.hook = Hook::DueAt(now.saturating_add(lease));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn hook_done(&mut self) {
+        self.hook = Hook::None;
+    }
+
+    pub(super) fn beat(&mut self, now: u64, stale: u64) {
+        self.last_heartbeat = now;
+        self.deadline = now.saturating_add(stale);
+        self.expires_at = now.saturating_add(millis(self.retention.lifetime));
+    }
+
+    /// Starts a new run of an interrupted stream.
+    pub(super) fn rerun(&mut self, open: &Open, now: u64) {
+        let previous = self.run_end.unwrap_or(self.log.top());
+        self.epoch = self.epoch.saturating_add(1).max(now);
+        self.token = open.token;
+        self.node = Some(open.node.clone());
+        self.started = open.started;
+        self.reruns = open.reruns;
+        self.state = StreamState::Active;
+        self.started_at = now;
+        self.retention = open.retention;
+        merge(&mut self.metadata, &open.metadata);
+        self.run_end = Some(previous);
+        self.log.push_run(self.epoch, Some(previous), now);
+        self.beat(now, millis(open.retention.stale));
+    }
+
+    /// Undoes the opening of a run that never started. `false`: nothing is left of the stream.
+    pub(super) fn withdraw(&mut self, token: u128) -> bool {
+        if self.state != StreamState::Active || self.token != token || self.started {
+            return true;
+        }
+        if self.run_end.is_none() {
+            return false;
+        }
+        self.stand_still(EventId::new(self.epoch, 0));
+        true
+    }
+
+    fn stand_still(&mut self, end: EventId) {
+        self.state = StreamState::Interrupted;
+        self.run_end = Some(end);
+    }
+
+    /// What stands in the way of the producer of `epoch`.
+    fn fence(&self, epoch: u64) -> Option<Fence> {
+        if self.epoch != epoch {
+            return Some(Fence::Newer);
+        }
+        match &self.ended {
+            Some(ended) => Some(Fence::Ended(ended.clone())),
+            None => (self.state != StreamState::Active).then_some(Fence::Newer),
+        }
+    }
+
+    pub(super) fn append(&mut self, append: Append, now: u64) -> Appended {
+        if let Some(fence) = self.fence(append.epoch) {
+            return Appended::Fenced(fence);
+        }
+        for (block, seq) in append.events.into_iter().zip(append.first..) {
+            let id = EventId::new(append.epoch, seq);
+            if id > self.log.top() {
+                self.log.push_event(id, block, now);
+            }
+        }
+        self.log.trim(self.retention.max_events, self.retention.max_bytes);
+        if append.inner_id.is_some() {
+            self.inner_id = append.inner_id;
+        }
+        merge(&mut self.metadata, &append.metadata);
+        self.started = true;
+        self.expires_at = now.saturating_add(millis(self.retention.lifetime));
+        Appended::Stored
+    }
+
+    pub(super) fn close(&mut self, close: Close, now: u64) -> Closed {
+        if let Some(ended) = &self.ended {
+            return Closed::Before(ended.clone());
+        }
+        if close.epoch.is_some_and(|epoch| epoch != self.epoch) {
+            return Closed::Newer;
+        }
+        if close.if_deadline.is_some_and(|deadline| deadline != self.deadline) {
+            return Closed::Moved;
+        }
+        let recorded = self.last_recorded();
+        let last = close.last.map_or(recorded, |seq| EventId::new(self.epoch, seq).max(recorded));
+        let id = EventId::terminal(self.epoch);
+        let ended = Ended { id, last, at: now, ending: close.ending };
+        self.state = ended.ending.state;
+        self.hook = close.hook.map_or(Hook::None, |lease| Hook::DueAt(now.saturating_add(millis(lease))));
+        self.expires_at = now.saturating_add(millis(self.retention.recovery_window));
+        self.ended = Some(ended.clone());
+        Closed::Now { ended, node: self.node.clone() }
+    }
+
+    /// The last event of the newest run that is known of: recorded, or said to have been made.
+    fn last_recorded(&self) -> EventId {
+        match (self.state, self.run_end) {
+            (StreamState::Interrupted, Some(end)) => end.max(self.log.top()),
+            _ => self.log.top(),
+        }
+    }
+
+    pub(super) fn interrupt(&mut self, interrupt: &Interrupt) -> Interrupted {
+        if let Some(fence) = self.fence(interrupt.epoch) {
+            let done = self.state == StreamState::Interrupted && self.epoch == interrupt.epoch;
+            return if done { Interrupted::Done } else { Interrupted::Fenced(fence) };
+        }
+        if interrupt.if_deadline.is_some_and(|deadline| deadline != self.deadline) {
+            return Interrupted::Moved;
+        }
+        let top = self.log.top();
+        self.stand_still(interrupt.last.map_or(top, |seq| EventId::new(self.epoch, seq).max(top)));
+        Interrupted::Done
+    }
+
+    /// A producer that runs registers again.
+    pub(super) fn take_back(&mut self, epoch: u64, token: u128) -> Option<Fence> {
+        if self.state == StreamState::Active && self.epoch == epoch && self.token == token {
+            return None;
+        }
+        Some(self.fence(epoch).unwrap_or(Fence::Newer))
+    }
+
+    pub(super) fn publish(&mut self, publish: Publish, now: u64) -> Published {
+        if let Some(key) = &publish.idempotency_key
+            && let Some((_, id)) = self.published.iter().find(|(held, _)| held == key)
+        {
+            return match &self.ended {
+                Some(ended) if ended.id == *id => Published::Ended(ended.clone()),
+                _ => Published::Stored(*id),
+            };
+        }
+        if let Some(ended) = &self.ended {
+            return Published::EndedBefore(ended.clone());
+        }
+        if self.node.is_some() || self.state != StreamState::Active {
+            return Published::Conflict;
+        }
+        let outcome = self.take_published(&publish, now);
+        if let Some(key) = publish.idempotency_key {
+            let id = match &outcome {
+                Published::Ended(ended) => ended.id,
+                _ => self.log.top(),
+            };
+            self.published.push_back((key, id));
+            if self.published.len() > KEYS_REMEMBERED {
+                self.published.pop_front();
+            }
+        }
+        outcome
+    }
+
+    fn take_published(&mut self, publish: &Publish, now: u64) -> Published {
+        self.beat(now, 0);
+        if let Some(state) = publish.ends {
+            let ending = crate::stream::Ending::with_event(state, publish.block.clone());
+            let close = Close {
+                key: publish.key.clone(),
+                epoch: None,
+                ending,
+                last: None,
+                if_deadline: None,
+                hook: publish.hook,
+            };
+            return match self.close(close, now) {
+                Closed::Now { ended, .. } | Closed::Before(ended) => Published::Ended(ended),
+                Closed::Newer | Closed::Moved | Closed::Missing => Published::Conflict,
+            };
+        }
+        let id = EventId::new(self.epoch, self.log.top().seq + 1);
+        self.log.push_event(id, publish.block.clone(), now);
+        self.log.trim(self.retention.max_events, self.retention.max_bytes);
+        Published::Stored(id)
+    }
+
+    pub(super) fn read(&self, read: &Read) -> Page {
+        let known = match read.from {
+            From::After(cursor) => self.knows(cursor),
+            From::Newest | From::Start => true,
+        };
+        let after = match read.from {
+            From::After(cursor) => cursor,
+            From::Start => EventId::default(),
+            From::Newest => EventId::new(self.epoch, 0),
+        };
+        let mut page = Page {
+            state: self.state,
+            epoch: self.epoch,
+            started: self.started,
+            top: self.ended.as_ref().map_or(self.log.top(), |ended| ended.id),
+            known,
+            records: Vec::new(),
+            more: false,
+        };
+        self.fill(&mut page, after, read);
+        page
+    }
+
+    fn fill(&self, page: &mut Page, after: EventId, read: &Read) {
+        let mut bytes = 0;
+        for record in self.log.after(after) {
+            if let RecordKind::Event(block) = &record.kind {
+                bytes += block.len();
+            }
+            let full = page.records.len() >= read.max_events || bytes > read.max_bytes;
+            if full && !page.records.is_empty() {
+                page.more = true;
+                return;
+            }
+            page.records.push(record.clone());
+        }
+        if let Some(ended) = self.ended.as_ref().filter(|ended| ended.id > after) {
+            page.records.push(Record { id: ended.id, at: ended.at, kind: RecordKind::End(ended.clone()) });
+        }
+    }
+
+    fn knows(&self, cursor: EventId) -> bool {
+        cursor.epoch == self.epoch
+            || self.ended.as_ref().is_some_and(|ended| ended.id == cursor)
+            || self.log.knows(cursor.epoch)
+    }
+}
+
+fn merge(metadata: &mut Metadata, added: &Metadata) {
+    for (key, value) in added {
+        match metadata.iter_mut().find(|(held, _)| held == key) {
+            Some((_, held)) => held.clone_from(value),
+            None => metadata.push((key.clone(), value.clone())),
+        }
+    }
+}

@@ -1,0 +1,563 @@
+//! The embedded default: one process, the same guarantees within it.
+
+mod entry;
+mod log;
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, hash_map::RandomState},
+    convert::Infallible,
+    future::{Future, ready},
+    hash::BuildHasher as _,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use entry::{Entry, millis};
+use log::Log;
+use tokio::time::Instant;
+
+use crate::{
+    id::{NodeId, Owner, StreamId, StreamKey},
+    store::{
+        Append, Appended, Beat, Beaten, Close, Closed, Due, DueReason, Interrupt, Interrupted, Notices, NoticesSender,
+        Open, Opened, Page, Publish, Published, Read, Reopen, Reopened, Store, Tail, TailCell,
+    },
+    stream::{StreamInfo, StreamState},
+    sync::lock,
+};
+
+const SHARDS: usize = 64;
+
+/// A store in the process's memory. Clones are the same store: several hubs may share one.
+///
+/// What it holds ends with the process. Its clock is monotonic: it starts at the system's time and
+/// then does not follow when that is set.
+///
+/// Complexity: appending and reading are O(1) and O(entries read); [`due`](Store::due) is
+/// O(streams due), not O(streams).
+#[derive(Clone)]
+pub struct MemoryStore(Arc<Inner>);
+
+struct Inner {
+    run: Mutex<u128>,
+    clock: Clock,
+    hasher: RandomState,
+    shards: [Mutex<Shard>; SHARDS],
+    /// Taken before any shard, never after.
+    owners: Mutex<HashMap<Owner, HashSet<StreamId>>>,
+    nodes: Mutex<HashMap<NodeId, NoticesSender>>,
+}
+
+struct Clock {
+    start: Instant,
+    start_ms: u64,
+}
+
+impl Clock {
+    fn now(&self) -> u64 {
+        self.start_ms + millis(self.start.elapsed())
+    }
+}
+
+#[derive(Default)]
+struct Shard {
+    entries: HashMap<StreamKey, Entry>,
+    /// One element for each entry: when to look at it. It may be early, never late.
+    timers: BTreeSet<(u64, StreamKey)>,
+    /// Those who wait for streams that do not exist yet.
+    waiting: HashMap<StreamKey, Arc<TailCell>>,
+}
+
+impl Shard {
+    /// The stream, unless nothing is left to be known of it.
+    fn entry(&mut self, key: &StreamKey, now: u64) -> Option<&mut Entry> {
+        self.entries.get_mut(key).filter(|entry| !entry.is_over(now))
+    }
+
+    /// The cell for a new entry: that of those who wait for it, if any do.
+    fn tail_cell(&mut self, key: &StreamKey) -> Arc<TailCell> {
+        self.waiting.remove(key).unwrap_or_default()
+    }
+
+    fn insert(&mut self, key: &StreamKey, entry: Entry) {
+        self.remove(key);
+        self.entries.insert(key.clone(), entry);
+        self.reschedule(key);
+    }
+
+    /// Sees to it that the entry is looked at in time.
+    fn reschedule(&mut self, key: &StreamKey) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let next = entry.next_look();
+        if entry.timer == 0 || next < entry.timer {
+            self.timers.remove(&(entry.timer, key.clone()));
+            entry.timer = next;
+            self.timers.insert((next, key.clone()));
+        }
+    }
+
+    fn remove(&mut self, key: &StreamKey) -> Option<Entry> {
+        let entry = self.entries.remove(key)?;
+        self.timers.remove(&(entry.timer, key.clone()));
+        entry.tail.notify();
+        Some(entry)
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryStore {
+    /// An empty store, whose clock starts at the system's time.
+    #[must_use]
+    pub fn new() -> Self {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::starting_at(millis(unix))
+    }
+
+    /// An empty store, whose clock starts at this time, in unix milliseconds: for tests with seeded ids.
+    #[must_use]
+    pub fn starting_at(unix_ms: u64) -> Self {
+        Self(Arc::new(Inner {
+            run: Mutex::new(crate::random::u128()),
+            clock: Clock { start: Instant::now(), start_ms: unix_ms },
+            hasher: RandomState::new(),
+            shards: std::array::from_fn(|_| Mutex::default()),
+            owners: Mutex::default(),
+            nodes: Mutex::default(),
+        }))
+    }
+
+    /// How many streams are held, ended ones and such as nobody has cleaned up yet included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.shards.iter().map(|shard| lock(shard).entries.len()).sum()
+    }
+
+    /// Whether nothing is held: no stream, no index, nobody who waits for one.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let bare = |shard: &Mutex<Shard>| {
+            let shard = lock(shard);
+            shard.entries.is_empty() && shard.timers.is_empty() && shard.waiting.is_empty()
+        };
+        self.0.shards.iter().all(bare) && lock(&self.0.owners).is_empty()
+    }
+
+    /// Loses everything, as a server does that restarts without persistence.
+    #[cfg(feature = "test-util")]
+    pub(crate) fn forget(&self) {
+        lock(&self.0.owners).clear();
+        *lock(&self.0.run) = crate::random::u128();
+        for shard in &self.0.shards {
+            let mut shard = lock(shard);
+            shard.timers.clear();
+            for (_, entry) in shard.entries.drain() {
+                entry.tail.notify();
+            }
+        }
+    }
+
+    fn shard(&self, key: &StreamKey) -> MutexGuard<'_, Shard> {
+        let hash = self.0.hasher.hash_one(key);
+        lock(&self.0.shards[hash as usize % SHARDS])
+    }
+
+    fn now(&self) -> u64 {
+        self.0.clock.now()
+    }
+
+    fn open_now(&self, open: &Open) -> Opened {
+        let now = self.now();
+        // Held over the count and the opening, so that two requests cannot both be the last allowed.
+        let mut owners = lock(&self.0.owners);
+        let over_limit = open.limit.is_some_and(|limit| {
+            let ids = owners.get(&open.key.owner).into_iter().flatten();
+            let is_active = |id: &&StreamId| {
+                let key = StreamKey::new(open.key.owner.clone(), (*id).clone());
+                self.shard(&key).entry(&key, now).is_some_and(|entry| entry.state() == StreamState::Active)
+            };
+            ids.filter(is_active).count() >= limit
+        });
+        let mut shard = self.shard(&open.key);
+        let opened = shard.open(open, over_limit, now);
+        if matches!(opened, Opened::New { .. }) {
+            owners.entry(open.key.owner.clone()).or_default().insert(open.key.id.clone());
+        }
+        opened
+    }
+
+    fn withdraw_now(&self, key: &StreamKey, token: u128) {
+        let mut owners = lock(&self.0.owners);
+        let mut shard = self.shard(key);
+        let Some(entry) = shard.entries.get_mut(key) else { return };
+        if entry.withdraw(token) {
+            entry.tail.notify();
+        } else {
+            shard.remove(key);
+            forget_owned(&mut owners, key);
+        }
+    }
+
+    fn append_now(&self, append: Append) -> Appended {
+        let now = self.now();
+        let mut shard = self.shard(&append.key);
+        let Some(entry) = shard.entry(&append.key, now) else { return Appended::Gone };
+        let outcome = entry.append(append, now);
+        entry.tail.notify();
+        outcome
+    }
+
+    fn close_now(&self, close: Close) -> Closed {
+        let now = self.now();
+        let key = close.key.clone();
+        let mut shard = self.shard(&key);
+        let Some(entry) = shard.entry(&key, now) else { return Closed::Missing };
+        let closed = entry.close(close, now);
+        entry.tail.notify();
+        shard.reschedule(&key);
+        drop(shard);
+        if let Closed::Now { node: Some(node), .. } = &closed {
+            self.post(node, key);
+        }
+        closed
+    }
+
+    fn interrupt_now(&self, interrupt: &Interrupt) -> Interrupted {
+        let mut shard = self.shard(&interrupt.key);
+        let Some(entry) = shard.entry(&interrupt.key, self.now()) else { return Interrupted::Missing };
+        let interrupted = entry.interrupt(interrupt);
+        entry.tail.notify();
+        interrupted
+    }
+
+    fn reopen_now(&self, reopen: &Reopen) -> Reopened {
+        let now = self.now();
+        let key = &reopen.open.key;
+        let mut owners = lock(&self.0.owners);
+        let mut shard = self.shard(key);
+        if let Some(entry) = shard.entry(key, now) {
+            return entry.take_back(reopen.epoch, reopen.open.token).map_or(Reopened::Registered, Reopened::Fenced);
+        }
+        let log = Log::resumed_after(crate::EventId::new(reopen.epoch, reopen.acknowledged));
+        let tail = shard.tail_cell(key);
+        shard.insert(key, Entry::new(&reopen.open, reopen.epoch, log, tail, now));
+        owners.entry(key.owner.clone()).or_default().insert(key.id.clone());
+        Reopened::Registered
+    }
+
+    fn publish_now(&self, publish: Publish) -> Published {
+        let now = self.now();
+        let key = publish.key.clone();
+        let mut owners = lock(&self.0.owners);
+        let mut shard = self.shard(&key);
+        if shard.entry(&key, now).is_none() {
+            let tail = shard.tail_cell(&key);
+            shard.insert(&key, Entry::published(&publish, now, tail, now));
+            owners.entry(key.owner.clone()).or_default().insert(key.id.clone());
+        }
+        drop(owners);
+        let Some(entry) = shard.entries.get_mut(&key) else { return Published::Conflict };
+        let published = entry.publish(publish, now);
+        entry.tail.notify();
+        shard.reschedule(&key);
+        published
+    }
+
+    fn list_now(&self, owner: &Owner) -> Vec<StreamInfo> {
+        let now = self.now();
+        let ids: Vec<_> = lock(&self.0.owners).get(owner).into_iter().flatten().cloned().collect();
+        let info = |id| {
+            let key = StreamKey::new(owner.clone(), id);
+            self.shard(&key).entry(&key, now).map(|entry| entry.info(&key))
+        };
+        ids.into_iter().filter_map(info).collect()
+    }
+
+    fn delete_now(&self, key: &StreamKey) {
+        let mut owners = lock(&self.0.owners);
+        if self.shard(key).remove(key).is_some() {
+            forget_owned(&mut owners, key);
+        }
+    }
+
+    fn beat_now(&self, beat: &Beat) -> Beaten {
+        let now = self.now();
+        let stale = millis(beat.stale);
+        let is_lost = |(key, epoch): &(StreamKey, u64)| {
+            let mut shard = self.shard(key);
+            let own = |entry: &&mut Entry| entry.state() == StreamState::Active && entry.epoch() == *epoch;
+            shard.entry(key, now).filter(own).map(|entry| entry.beat(now, stale)).is_none()
+        };
+        let lost = beat.streams.iter().enumerate().filter(|(_, stream)| is_lost(stream));
+        Beaten { now, run: *lock(&self.0.run), lost: lost.map(|(index, _)| index).collect() }
+    }
+
+    fn due_now(&self, limit: usize, lease: Duration, claim: bool) -> Vec<Due> {
+        let mut look = Look { now: self.now(), lease: millis(lease), limit, claim, due: Vec::new(), gone: Vec::new() };
+        for shard in &self.0.shards {
+            lock(shard).look(&mut look);
+        }
+        self.forget_indexed(&look.gone);
+        look.due
+    }
+
+    /// Takes streams that are gone out of the index, unless they have come again.
+    fn forget_indexed(&self, gone: &[StreamKey]) {
+        if gone.is_empty() {
+            return;
+        }
+        let mut owners = lock(&self.0.owners);
+        for key in gone {
+            if !self.shard(key).entries.contains_key(key) {
+                forget_owned(&mut owners, key);
+            }
+        }
+    }
+
+    fn stale_now(&self, threshold: Duration, limit: usize) -> Vec<StreamInfo> {
+        let before = self.now().saturating_sub(millis(threshold));
+        let mut stale = Vec::new();
+        for shard in &self.0.shards {
+            let shard = lock(shard);
+            let silent =
+                |(_, entry): &(&_, &Entry)| entry.state() == StreamState::Active && entry.last_heartbeat() <= before;
+            stale.extend(shard.entries.iter().filter(silent).map(|(key, entry)| entry.info(key)));
+        }
+        stale.truncate(limit);
+        stale
+    }
+
+    fn post(&self, node: &NodeId, key: StreamKey) {
+        if let Some(sender) = lock(&self.0.nodes).get(node) {
+            sender.post(key);
+        }
+    }
+}
+
+impl Shard {
+    fn open(&mut self, open: &Open, over_limit: bool, now: u64) -> Opened {
+        if let Some(entry) = self.entry(&open.key, now) {
+            if entry.asks_for_another(open.fingerprint.as_deref()) {
+                return Opened::OtherFingerprint;
+            }
+            if entry.is_repeat(open) {
+                return opened(entry);
+            }
+            if let Some(ended) = entry.ended() {
+                return Opened::Ended(ended.clone());
+            }
+            if entry.state() == StreamState::Active {
+                return Opened::Active { started: entry.is_started() };
+            }
+            if over_limit {
+                return Opened::OverLimit;
+            }
+            entry.rerun(open, now);
+            entry.tail.notify();
+            let opened = opened(entry);
+            self.reschedule(&open.key);
+            return opened;
+        }
+        if !open.create {
+            return Opened::Missing;
+        }
+        if over_limit {
+            return Opened::OverLimit;
+        }
+        let before = self.entries.get(&open.key).map_or(0, Entry::epoch);
+        let epoch = now.max(before + 1);
+        let tail = self.tail_cell(&open.key);
+        tail.notify();
+        self.insert(&open.key, Entry::new(open, epoch, Log::default(), tail, now));
+        Opened::New { epoch, previous: None, inner_id: None }
+    }
+
+    /// Looks at the streams whose time has come.
+    fn look(&mut self, look: &mut Look) {
+        self.waiting.retain(|_, cell| Arc::strong_count(cell) > 1);
+        let mut later = Vec::new();
+        while look.due.len() < look.limit {
+            match self.timers.pop_first() {
+                Some((at, key)) if at <= look.now => later.extend(self.look_at(key, look)),
+                Some(timer) => {
+                    self.timers.insert(timer);
+                    break;
+                }
+                None => break,
+            }
+        }
+        for key in later {
+            self.reschedule(&key);
+        }
+    }
+
+    /// Looks at one stream; it is returned if it is to be looked at again.
+    fn look_at(&mut self, key: StreamKey, look: &mut Look) -> Option<StreamKey> {
+        let entry = self.entries.get_mut(&key)?;
+        entry.timer = 0;
+        if entry.is_over(look.now) {
+            self.remove(&key);
+            look.gone.push(key);
+            return None;
+        }
+        let reason = why_due(entry, look.now).filter(|reason| *reason != DueReason::Stale || look.claim);
+        if let Some(reason) = reason {
+            entry.lease(look.now, look.lease);
+            look.due.push(Due { info: entry.info(&key), reason });
+        }
+        Some(key)
+    }
+}
+
+/// A look at all streams whose time has come.
+struct Look {
+    now: u64,
+    lease: u64,
+    limit: usize,
+    claim: bool,
+    due: Vec<Due>,
+    gone: Vec<StreamKey>,
+}
+
+fn why_due(entry: &Entry, now: u64) -> Option<DueReason> {
+    if entry.has_expired(now) {
+        Some(DueReason::Lifetime)
+    } else if entry.is_stale(now) {
+        Some(DueReason::Stale)
+    } else {
+        entry.hook_is_due(now).then_some(DueReason::Hook)
+    }
+}
+
+fn opened(entry: &Entry) -> Opened {
+    Opened::New { epoch: entry.epoch(), previous: entry.run_end(), inner_id: entry.inner_id() }
+}
+
+fn forget_owned(owners: &mut HashMap<Owner, HashSet<StreamId>>, key: &StreamKey) {
+    if let Some(ids) = owners.get_mut(&key.owner) {
+        ids.remove(&key.id);
+        if ids.is_empty() {
+            owners.remove(&key.owner);
+        }
+    }
+}
+
+/// Every method answers at its first poll.
+impl Store for MemoryStore {
+    type Error = Infallible;
+
+    fn is_immediate(&self) -> bool {
+        true
+    }
+
+    fn open(&self, open: Open) -> impl Future<Output = Result<Opened, Infallible>> + Send {
+        ready(Ok(self.open_now(&open)))
+    }
+
+    fn withdraw(&self, key: StreamKey, token: u128) -> impl Future<Output = Result<(), Infallible>> + Send {
+        self.withdraw_now(&key, token);
+        ready(Ok(()))
+    }
+
+    fn append(&self, appends: Vec<Append>) -> impl Future<Output = Result<Vec<Appended>, Infallible>> + Send {
+        ready(Ok(appends.into_iter().map(|append| self.append_now(append)).collect()))
+    }
+
+    fn close(&self, close: Close) -> impl Future<Output = Result<Closed, Infallible>> + Send {
+        ready(Ok(self.close_now(close)))
+    }
+
+    fn interrupt(&self, interrupt: Interrupt) -> impl Future<Output = Result<Interrupted, Infallible>> + Send {
+        ready(Ok(self.interrupt_now(&interrupt)))
+    }
+
+    fn reopen(&self, reopen: Reopen) -> impl Future<Output = Result<Reopened, Infallible>> + Send {
+        ready(Ok(self.reopen_now(&reopen)))
+    }
+
+    fn publish(&self, publish: Publish) -> impl Future<Output = Result<Published, Infallible>> + Send {
+        ready(Ok(self.publish_now(publish)))
+    }
+
+    fn read(&self, read: Read) -> impl Future<Output = Result<Option<Page>, Infallible>> + Send {
+        let now = self.now();
+        ready(Ok(self.shard(&read.key).entry(&read.key, now).map(|entry| entry.read(&read))))
+    }
+
+    fn info(&self, key: StreamKey) -> impl Future<Output = Result<Option<StreamInfo>, Infallible>> + Send {
+        let now = self.now();
+        ready(Ok(self.shard(&key).entry(&key, now).map(|entry| entry.info(&key))))
+    }
+
+    fn list(&self, owner: Owner) -> impl Future<Output = Result<Vec<StreamInfo>, Infallible>> + Send {
+        ready(Ok(self.list_now(&owner)))
+    }
+
+    fn active_count(&self) -> impl Future<Output = Result<u64, Infallible>> + Send {
+        let active = |shard: &Mutex<Shard>| {
+            lock(shard).entries.values().filter(|entry| entry.state() == StreamState::Active).count() as u64
+        };
+        ready(Ok(self.0.shards.iter().map(active).sum()))
+    }
+
+    fn delete(&self, key: StreamKey) -> impl Future<Output = Result<(), Infallible>> + Send {
+        self.delete_now(&key);
+        ready(Ok(()))
+    }
+
+    fn beat(&self, beat: Beat) -> impl Future<Output = Result<Beaten, Infallible>> + Send {
+        ready(Ok(self.beat_now(&beat)))
+    }
+
+    fn due(
+        &self,
+        limit: usize,
+        lease: Duration,
+        claim: bool,
+    ) -> impl Future<Output = Result<Vec<Due>, Infallible>> + Send {
+        ready(Ok(self.due_now(limit, lease, claim)))
+    }
+
+    fn stale(
+        &self,
+        threshold: Duration,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<StreamInfo>, Infallible>> + Send {
+        ready(Ok(self.stale_now(threshold, limit)))
+    }
+
+    fn hook_done(&self, key: StreamKey) -> impl Future<Output = Result<(), Infallible>> + Send {
+        let mut shard = self.shard(&key);
+        if let Some(entry) = shard.entries.get_mut(&key) {
+            entry.hook_done();
+        }
+        ready(Ok(()))
+    }
+
+    fn tail(&self, key: &StreamKey) -> Tail {
+        let mut shard = self.shard(key);
+        shard.waiting.retain(|_, cell| Arc::strong_count(cell) > 1);
+        match shard.entries.get(key) {
+            Some(entry) => entry.tail.tail(),
+            None => shard.waiting.entry(key.clone()).or_default().tail(),
+        }
+    }
+
+    fn notices(&self, node: &NodeId) -> Notices {
+        let (sender, notices) = Notices::channel();
+        let mut nodes = lock(&self.0.nodes);
+        nodes.retain(|_, sender| !sender.is_closed());
+        nodes.insert(node.clone(), sender);
+        notices
+    }
+}
+
+impl std::fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryStore").field("streams", &self.len()).finish()
+    }
+}

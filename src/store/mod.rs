@@ -1,0 +1,125 @@
+//! Where streams live: the [`Store`] trait, whose methods are the atomic transitions of a stream.
+//!
+//! A store keeps, for each stream, what is known of it, its log and its ending, and orders what
+//! several nodes do to it. [`MemoryStore`] ships with the crate;
+//! [`conformance`](crate::store::conformance) (feature `test-util`) states in tests what any other
+//! store must do.
+
+pub(crate) mod handle;
+mod memory;
+mod notify;
+mod ops;
+
+use std::{error::Error, future::Future};
+
+pub(crate) use handle::StoreHandle;
+pub use memory::MemoryStore;
+pub use notify::{Notices, NoticesSender, Tail, TailCell};
+pub use ops::{
+    Append, Appended, Beat, Beaten, Close, Closed, Due, DueReason, Fence, From, Hook, Interrupt, Interrupted, Open,
+    Opened, Page, Publish, Published, Read, Reopen, Reopened, Retention,
+};
+
+use crate::{
+    id::{NodeId, Owner, StreamKey},
+    stream::StreamInfo,
+};
+
+/// The atomic transitions of streams, and the questions about them.
+///
+/// # Contract
+///
+/// - Each method is atomic for each stream it names, also against other nodes.
+/// - Each may be repeated after a lost reply with the same outcome: [`open`](Self::open) by its
+///   token, [`append`](Self::append) by its ids, [`publish`](Self::publish) by the caller's key,
+///   the others because a state that is reached already is no error.
+/// - Each may be cancelled: dropped while it waits, it has either happened or not.
+/// - Time is the store's own clock, the same for all nodes, in unix milliseconds.
+/// - Everything expires: an ended stream one recovery window after its end, an interrupted one
+///   after its lifetime, an active one when nobody beats it and a guardian has looked.
+///
+/// An error says that the store could not be asked, never that a stream is not as expected: that
+/// is in each method's outcome.
+pub trait Store: Send + Sync + 'static {
+    /// What goes wrong when the store cannot be asked.
+    type Error: Error + Send + Sync + 'static;
+
+    /// Whether [`append`](Self::append) answers at its first poll.
+    ///
+    /// The recorder then appends where events are made, instead of gathering batches of many
+    /// streams for one flight. Default: `false`.
+    fn is_immediate(&self) -> bool {
+        false
+    }
+
+    /// Registers a producer, or says why there is none to register.
+    ///
+    /// A new run's epoch is `max(previous + 1, now in unix ms)`.
+    fn open(&self, open: Open) -> impl Future<Output = Result<Opened, Self::Error>> + Send;
+
+    /// Takes back an [`open`](Self::open) whose producer never started: as if it had not been, but for the epoch.
+    fn withdraw(&self, key: StreamKey, token: u128) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Appends to logs; one outcome for each element, in order.
+    ///
+    /// Events that are held already are skipped: a repeat is `Stored`.
+    fn append(&self, appends: Vec<Append>) -> impl Future<Output = Result<Vec<Appended>, Self::Error>> + Send;
+
+    /// Ends a stream; the first to do so wins, and everyone learns that end.
+    fn close(&self, close: Close) -> impl Future<Output = Result<Closed, Self::Error>> + Send;
+
+    /// Says that a stream has no producer now, but may have one again.
+    fn interrupt(&self, interrupt: Interrupt) -> impl Future<Output = Result<Interrupted, Self::Error>> + Send;
+
+    /// Registers a running producer again, with its own epoch, after the store forgot it.
+    fn reopen(&self, reopen: Reopen) -> impl Future<Output = Result<Reopened, Self::Error>> + Send;
+
+    /// Appends one event without a standing producer, taking the next seq; opens the stream if it is new.
+    fn publish(&self, publish: Publish) -> impl Future<Output = Result<Published, Self::Error>> + Send;
+
+    /// Reads a page of a log; `None` if there is no such stream.
+    fn read(&self, read: Read) -> impl Future<Output = Result<Option<Page>, Self::Error>> + Send;
+
+    /// What is known of a stream.
+    fn info(&self, key: StreamKey) -> impl Future<Output = Result<Option<StreamInfo>, Self::Error>> + Send;
+
+    /// The streams of an owner that are held, ended ones included.
+    fn list(&self, owner: Owner) -> impl Future<Output = Result<Vec<StreamInfo>, Self::Error>> + Send;
+
+    /// How many streams are active, whose ever.
+    fn active_count(&self) -> impl Future<Output = Result<u64, Self::Error>> + Send;
+
+    /// Removes a stream and all that is held of it.
+    fn delete(&self, key: StreamKey) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Says that a node lives, and with it its streams: pushes their deadlines.
+    fn beat(&self, beat: Beat) -> impl Future<Output = Result<Beaten, Self::Error>> + Send;
+
+    /// Streams that somebody must look at, at most `limit`; each is leased: nobody else is given it
+    /// for `lease`, and its deadline is what the lease wrote. Overdue ones only with `claim`.
+    ///
+    /// Also removes what has expired. With nothing due, the cost does not depend on how many
+    /// streams there are.
+    fn due(
+        &self,
+        limit: usize,
+        lease: std::time::Duration,
+        claim: bool,
+    ) -> impl Future<Output = Result<Vec<Due>, Self::Error>> + Send;
+
+    /// Active streams whose producer was last heard of longer ago than `threshold`, at most `limit`.
+    fn stale(
+        &self,
+        threshold: std::time::Duration,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<StreamInfo>, Self::Error>> + Send;
+
+    /// The end of a stream was taken note of: its `on_end` hook is not to run again.
+    fn hook_done(&self, key: StreamKey) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Wakes whoever follows a stream, whether or not it exists yet.
+    fn tail(&self, key: &StreamKey) -> Tail;
+
+    /// Tells a node which of its streams somebody else changed.
+    fn notices(&self, node: &NodeId) -> Notices;
+}

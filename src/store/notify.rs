@@ -1,0 +1,190 @@
+//! How a store wakes those who wait for it: followers of a stream, and nodes.
+
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use crate::{id::StreamKey, sync::lock};
+
+/// The sending half of a [`Tail`]: what a store keeps for each stream.
+///
+/// Notifying costs one atomic addition where nobody waits.
+#[derive(Debug, Default)]
+pub struct TailCell {
+    version: AtomicU64,
+    /// How many wakers are waiting, so that an append need not take the lock to see that none is.
+    waiting: AtomicU64,
+    wakers: Mutex<Vec<(u64, Waker)>>,
+    readers: AtomicU64,
+}
+
+impl TailCell {
+    /// Wakes whoever waits.
+    pub fn notify(&self) {
+        // SeqCst, like in `poll_changed`: either this sees the waiter, or the waiter sees the version.
+        self.version.fetch_add(1, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let woken = {
+            let mut wakers = lock(&self.wakers);
+            self.waiting.store(0, Ordering::SeqCst);
+            std::mem::take(&mut *wakers)
+        };
+        for (_, waker) in woken {
+            waker.wake();
+        }
+    }
+
+    /// A new receiving half, which sees what is notified from now on.
+    #[must_use]
+    pub fn tail(self: &Arc<Self>) -> Tail {
+        let reader = self.readers.fetch_add(1, Ordering::Relaxed);
+        Tail { seen: self.version.load(Ordering::SeqCst), reader, cell: Arc::clone(self) }
+    }
+}
+
+/// Wakes a follower when its stream may have changed. A wake-up says no more than: read again.
+#[derive(Debug)]
+pub struct Tail {
+    cell: Arc<TailCell>,
+    reader: u64,
+    seen: u64,
+}
+
+impl Tail {
+    /// Ready once since something was notified; several notifications may be one.
+    ///
+    /// Complexity: O(1), and O(followers of the stream) in a wait that was already registered.
+    pub fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.take_change() {
+            return Poll::Ready(());
+        }
+        self.register(cx.waker());
+        // Between the look and the registration something may have been notified.
+        if self.take_change() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn take_change(&mut self) -> bool {
+        let version = self.cell.version.load(Ordering::SeqCst);
+        std::mem::replace(&mut self.seen, version) != version
+    }
+
+    fn register(&self, waker: &Waker) {
+        let mut wakers = lock(&self.cell.wakers);
+        match wakers.iter_mut().find(|(reader, _)| *reader == self.reader) {
+            Some((_, registered)) => registered.clone_from(waker),
+            None => wakers.push((self.reader, waker.clone())),
+        }
+        self.cell.waiting.store(wakers.len() as u64, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        let mut wakers = lock(&self.cell.wakers);
+        wakers.retain(|(reader, _)| *reader != self.reader);
+        self.cell.waiting.store(wakers.len() as u64, Ordering::SeqCst);
+    }
+}
+
+/// The receiving half of a node's post: which of its streams somebody else stopped, closed or took over.
+///
+/// Each stream stands in it once, however often it was posted, so it is bounded by the node's streams.
+#[derive(Debug)]
+pub struct Notices(Arc<Mailbox>);
+
+/// The sending half of [`Notices`].
+#[derive(Clone)]
+pub struct NoticesSender(Arc<Mailbox>);
+
+#[derive(Debug, Default)]
+struct Mailbox {
+    post: Mutex<(HashSet<StreamKey>, Option<Waker>)>,
+}
+
+impl Notices {
+    /// Both halves.
+    #[must_use]
+    pub fn channel() -> (NoticesSender, Self) {
+        let mailbox = Arc::new(Mailbox::default());
+        (NoticesSender(Arc::clone(&mailbox)), Self(mailbox))
+    }
+
+    /// Ready with the streams that were posted since.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Vec<StreamKey>> {
+        let mut post = lock(&self.0.post);
+        if post.0.is_empty() {
+            post.1 = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(post.0.drain().collect())
+    }
+}
+
+impl NoticesSender {
+    /// Posts a stream.
+    pub fn post(&self, key: StreamKey) {
+        let waker = {
+            let mut post = lock(&self.0.post);
+            post.0.insert(key);
+            post.1.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Whether nobody receives any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+}
+
+impl fmt::Debug for NoticesSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NoticesSender")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_test::{assert_pending, assert_ready, task};
+
+    #[test]
+    fn a_tail_sees_what_was_notified_before_and_while_it_waits() {
+        let cell = Arc::new(TailCell::default());
+        cell.notify();
+        let mut tail = cell.tail();
+        let mut wait = task::spawn(());
+        assert_pending!(wait.enter(|cx, _| tail.poll_changed(cx)));
+        cell.notify();
+        cell.notify();
+        assert!(wait.is_woken());
+        assert_ready!(wait.enter(|cx, _| tail.poll_changed(cx)));
+        assert_pending!(wait.enter(|cx, _| tail.poll_changed(cx)));
+    }
+
+    #[test]
+    fn a_dropped_tail_leaves_nothing_behind() {
+        let cell = Arc::new(TailCell::default());
+        let mut tail = cell.tail();
+        let mut other = cell.tail();
+        let mut wait = task::spawn(());
+        assert_pending!(wait.enter(|cx, _| tail.poll_changed(cx)));
+        assert_pending!(wait.enter(|cx, _| other.poll_changed(cx)));
+        drop(tail);
+        assert_eq!(lock(&cell.wakers).len(), 1);
+        drop(other);
+        assert!(lock(&cell.wakers).is_empty());
+        assert_eq!(cell.waiting.load(Ordering::SeqCst), 0);
+    }
+}

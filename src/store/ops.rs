@@ -1,0 +1,325 @@
+//! What is asked of a store, and what it answers.
+
+use std::{borrow::Cow, time::Duration};
+
+use bytes::Bytes;
+
+use crate::{
+    id::{EventId, NodeId, StreamKey},
+    stream::{Ended, Ending, Metadata, Record, StreamInfo, StreamState},
+};
+
+/// How long and how much a store keeps of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// How long after its last beat a stream is overdue.
+    pub stale: Duration,
+    /// How long a stream lives on after its producer was last heard of.
+    pub lifetime: Duration,
+    /// How long an ended stream is kept.
+    pub recovery_window: Duration,
+    /// How many events its log holds.
+    pub max_events: usize,
+    /// How many bytes of events its log holds.
+    pub max_bytes: usize,
+}
+
+/// A request to register a producer.
+#[derive(Clone, Debug)]
+pub struct Open {
+    /// Which stream.
+    pub key: StreamKey,
+    /// What it is for.
+    pub kind: Cow<'static, str>,
+    /// The producer's node.
+    pub node: NodeId,
+    /// Makes the request repeatable: random, the same in each repeat.
+    pub token: u128,
+    /// Whether a stream that is not held may be created.
+    pub create: bool,
+    /// Whether the stream may be run again once its producer is gone.
+    pub reruns: bool,
+    /// Whether the producer has begun to answer: see [`StreamInfo::started`].
+    pub started: bool,
+    /// What the request asks for: another one under the same id is refused.
+    pub fingerprint: Option<String>,
+    /// How many active streams the owner may have, this one included.
+    pub limit: Option<usize>,
+    /// What the host keeps with the stream.
+    pub metadata: Metadata,
+    /// How long and how much to keep.
+    pub retention: Retention,
+}
+
+/// The outcome of [`Open`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// The caller is the producer.
+    New {
+        /// The epoch of its run.
+        epoch: u64,
+        /// Where the run before ended, if there was one.
+        previous: Option<EventId>,
+        /// The last id that the inner service gave an event of its own.
+        inner_id: Option<String>,
+    },
+    /// Another producer runs.
+    Active {
+        /// Whether it has begun to answer.
+        started: bool,
+    },
+    /// The stream has ended.
+    Ended(Ended),
+    /// The stream is not held, and was not to be created.
+    Missing,
+    /// The owner has too many active streams already.
+    OverLimit,
+    /// The stream was opened by a request with another fingerprint.
+    OtherFingerprint,
+}
+
+/// A batch of events of one producer, contiguous. It may be empty: then it only says the rest.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// Which stream.
+    pub key: StreamKey,
+    /// The producer's run.
+    pub epoch: u64,
+    /// The seq of the first event.
+    pub first: u64,
+    /// The events' blocks.
+    pub events: Vec<Bytes>,
+    /// The last id in the batch that the inner service gave an event of its own.
+    pub inner_id: Option<String>,
+    /// What the host keeps with the stream from now on too; a key that is there already is replaced.
+    pub metadata: Metadata,
+}
+
+/// The outcome of one [`Append`]. Any outcome but `Stored` has changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// All of it is held.
+    Stored,
+    /// The producer is not the stream's producer any more.
+    Fenced(Fence),
+    /// The stream is not held.
+    Gone,
+}
+
+/// Why a producer's word counts no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// A newer run was opened, or this one was interrupted.
+    Newer,
+    /// The stream has ended.
+    Ended(Ended),
+}
+
+/// A request to end a stream.
+#[derive(Clone, Debug)]
+pub struct Close {
+    /// Which stream.
+    pub key: StreamKey,
+    /// Which run; `None` for whichever runs.
+    pub epoch: Option<u64>,
+    /// How it ends.
+    pub ending: Ending,
+    /// The seq of the last event made, recorded or not; `None` for the last one recorded.
+    pub last: Option<u64>,
+    /// Only if the stream's deadline is still this one.
+    pub if_deadline: Option<u64>,
+    /// Whether an `on_end` hook is to run, and for how long it is the caller's to run.
+    pub hook: Option<Duration>,
+}
+
+/// The outcome of [`Close`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// It ended by this request.
+    Now {
+        /// Its end.
+        ended: Ended,
+        /// The node that produced it.
+        node: Option<NodeId>,
+    },
+    /// It had ended before.
+    Before(Ended),
+    /// Another run than the one named is the newest.
+    Newer,
+    /// Its deadline has moved: its producer lives.
+    Moved,
+    /// It is not held.
+    Missing,
+}
+
+/// A request to say that a stream has no producer now.
+#[derive(Clone, Debug)]
+pub struct Interrupt {
+    /// Which stream.
+    pub key: StreamKey,
+    /// Which run.
+    pub epoch: u64,
+    /// The seq of the last event made, recorded or not; `None` for the last one recorded.
+    pub last: Option<u64>,
+    /// Only if the stream's deadline is still this one.
+    pub if_deadline: Option<u64>,
+}
+
+/// The outcome of [`Interrupt`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Interrupted {
+    /// It is interrupted, by this request or before.
+    Done,
+    /// Another run is the newest, or the stream has ended.
+    Fenced(Fence),
+    /// Its deadline has moved: its producer lives.
+    Moved,
+    /// It is not held.
+    Missing,
+}
+
+/// A request to register a running producer again.
+#[derive(Clone, Debug)]
+pub struct Reopen {
+    /// The producer's registration; `create`, `limit` and `fingerprint` do not matter.
+    pub open: Open,
+    /// Its run.
+    pub epoch: u64,
+    /// The seq of the last event that the store had acknowledged before it forgot.
+    pub acknowledged: u64,
+}
+
+/// The outcome of [`Reopen`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reopened {
+    /// It is the stream's producer.
+    Registered,
+    /// It is not any more.
+    Fenced(Fence),
+}
+
+/// An event from a publisher that holds no registration.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    /// Which stream.
+    pub key: StreamKey,
+    /// What it is for, if this opens it.
+    pub kind: Cow<'static, str>,
+    /// The event, or the terminal event if `ends` says so.
+    pub block: Bytes,
+    /// The state in which the event ends the stream.
+    pub ends: Option<StreamState>,
+    /// Makes the request repeatable: a second one with the same key gets the first one's id.
+    pub idempotency_key: Option<String>,
+    /// Whether an `on_end` hook is to run, and for how long it is the caller's to run.
+    pub hook: Option<Duration>,
+    /// How long and how much to keep.
+    pub retention: Retention,
+}
+
+/// The outcome of [`Publish`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// It is held, under this id.
+    Stored(EventId),
+    /// It is held and ended the stream.
+    Ended(Ended),
+    /// The stream has a standing producer, which alone may append.
+    Conflict,
+    /// The stream had ended before.
+    EndedBefore(Ended),
+}
+
+/// From where to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// From the first entry held of the newest run.
+    Newest,
+    /// From the first entry held.
+    Start,
+    /// From the first entry after this one.
+    After(EventId),
+}
+
+/// A request for a page of a log.
+#[derive(Clone, Debug)]
+pub struct Read {
+    /// Which stream.
+    pub key: StreamKey,
+    /// From where.
+    pub from: From,
+    /// At most so many entries.
+    pub max_events: usize,
+    /// At most so many bytes of events, but always at least one entry.
+    pub max_bytes: usize,
+}
+
+/// A page of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Where the stream stands.
+    pub state: StreamState,
+    /// The newest run.
+    pub epoch: u64,
+    /// Whether the producer has begun to answer.
+    pub started: bool,
+    /// The newest entry.
+    pub top: EventId,
+    /// With [`From::After`]: whether the stream ever had a run of that epoch, as far as can be known.
+    pub known: bool,
+    /// The entries, in order. The end is one of them, once all before it are read.
+    pub records: Vec<Record>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+/// A node's sign of life.
+#[derive(Clone, Debug)]
+pub struct Beat {
+    /// Which node.
+    pub node: NodeId,
+    /// Its streams, and their runs.
+    pub streams: Vec<(StreamKey, u64)>,
+    /// How long after this they are overdue.
+    pub stale: Duration,
+}
+
+/// The outcome of a [`Beat`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beaten {
+    /// The store's clock, in unix milliseconds.
+    pub now: u64,
+    /// Which run of the store answered: another one than before has restarted, or was emptied.
+    pub run: u128,
+    /// Which of the streams, by index, are not this node's any more.
+    pub lost: Vec<usize>,
+}
+
+/// A stream that somebody must look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// What is known of it; its deadline is what the lease wrote.
+    pub info: StreamInfo,
+    /// Why.
+    pub reason: DueReason,
+}
+
+/// Why somebody must look at a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DueReason {
+    /// Its producer was not heard of for longer than the stale threshold.
+    Stale,
+    /// It outlived its lifetime.
+    Lifetime,
+    /// Its `on_end` hook has not been acknowledged.
+    Hook,
+}
+
+/// Where a stream's `on_end` hook stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// None is to run.
+    None,
+    /// One is to run, by whoever finds it due: in unix milliseconds.
+    DueAt(u64),
+}

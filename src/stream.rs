@@ -1,0 +1,214 @@
+//! What a stream is: its states, its endings, what is known and held of it.
+
+use std::{borrow::Cow, fmt, time::Duration};
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::id::{EventId, NodeId, StreamKey};
+
+/// Where a stream stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamState {
+    /// A producer runs.
+    Active,
+    /// No producer now; the log is kept, and a request may start a new run.
+    Interrupted,
+    /// Ended: the producer was done.
+    Completed,
+    /// Ended: the producer failed.
+    Failed,
+    /// Ended: somebody stopped it, or its client left a route that cancels then.
+    Cancelled,
+    /// Ended: its node died, and nobody knows how the work ended.
+    Orphaned,
+    /// Ended: it outlived its lifetime.
+    Expired,
+}
+
+impl StreamState {
+    /// Whether the state never changes again.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        !matches!(self, Self::Active | Self::Interrupted)
+    }
+
+    /// The state's name, as it stands in events, JSON and stores.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Interrupted => "interrupted",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Orphaned => "orphaned",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl fmt::Display for StreamState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a stream ended as it did, where its own terminal event does not say.
+pub type Reason = Cow<'static, str>;
+
+/// The reasons that the library gives.
+pub mod reason {
+    use super::Reason;
+
+    /// The body ended without a terminal event.
+    pub const EOF: Reason = Reason::Borrowed("eof");
+    /// The body failed with an error.
+    pub const ERROR: Reason = Reason::Borrowed("error");
+    /// The inner code panicked.
+    pub const PANIC: Reason = Reason::Borrowed("panic");
+    /// An event was larger than the limit.
+    pub const EVENT_TOO_LARGE: Reason = Reason::Borrowed("event_too_large");
+    /// The client left a route that cancels then.
+    pub const DISCONNECTED: Reason = Reason::Borrowed("disconnected");
+    /// Somebody asked for it.
+    pub const STOPPED: Reason = Reason::Borrowed("stopped");
+    /// It ran longer without its client than its route allows.
+    pub const DETACH_TIMEOUT: Reason = Reason::Borrowed("detach_timeout");
+    /// Too many streams of the process ran without their clients already.
+    pub const DETACH_LIMIT: Reason = Reason::Borrowed("detach_limit");
+    /// The process went down before the work was done.
+    pub const SHUTDOWN: Reason = Reason::Borrowed("shutdown");
+    /// A publication was dropped without an end.
+    pub const DROPPED: Reason = Reason::Borrowed("dropped");
+    /// Nobody was heard of for longer than the lifetime.
+    pub const LIFETIME: Reason = Reason::Borrowed("lifetime");
+    /// The producing node was not heard of for longer than the stale threshold.
+    pub const NODE_LOST: Reason = Reason::Borrowed("node_lost");
+}
+
+/// How a stream ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// Always a terminal state.
+    pub state: StreamState,
+    /// Why, where the terminal event does not say.
+    pub reason: Option<Reason>,
+    /// The terminal event's block as the producer wrote it; `None` where the library supplies the ending,
+    /// which each route then tells in its own voice.
+    pub event: Option<Bytes>,
+}
+
+impl Ending {
+    /// An ending that the library supplies.
+    #[must_use]
+    pub fn supplied(state: StreamState, reason: Reason) -> Self {
+        Self { state, reason: Some(reason), event: None }
+    }
+
+    /// An ending with the producer's own terminal event.
+    #[must_use]
+    pub fn with_event(state: StreamState, event: Bytes) -> Self {
+        Self { state, reason: None, event: Some(event) }
+    }
+}
+
+/// What happens to the work when its client goes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disconnect {
+    /// The inner body is dropped, and the next request runs it again: like plain server-sent events.
+    Interrupt,
+    /// The inner body is dropped, the stream is closed as `cancelled`, and never run twice.
+    Cancel,
+    /// The inner body is driven on, recording, for at most this long.
+    Detach {
+        /// How long it may run on without a client. Default: 10 minutes.
+        at_most: Duration,
+    },
+}
+
+impl Disconnect {
+    /// `Detach` for at most 10 minutes.
+    pub const DETACH: Self = Self::Detach { at_most: Duration::from_secs(600) };
+
+    /// Whether the stream of such a route may be run again after its producer is gone.
+    #[must_use]
+    pub const fn reruns(self) -> bool {
+        matches!(self, Self::Interrupt)
+    }
+}
+
+/// Key and value pairs that the host keeps with a stream, such as the id of a job.
+pub type Metadata = Vec<(String, String)>;
+
+/// What a store knows of a stream, its log apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamInfo {
+    /// Whose and which.
+    pub key: StreamKey,
+    /// What it is for: `generation`, `export`, any name.
+    pub kind: Cow<'static, str>,
+    /// Where it stands.
+    pub state: StreamState,
+    /// The newest run.
+    pub epoch: u64,
+    /// The node whose guardian keeps it alive; `None` where it is published statelessly.
+    pub node: Option<NodeId>,
+    /// Whether the producer has begun to answer: until then it may still withdraw.
+    pub started: bool,
+    /// Whether the stream may be run again once its producer is gone.
+    pub reruns: bool,
+    /// When the newest run began, by the store's clock, in unix milliseconds.
+    pub started_at: u64,
+    /// When its producer was last heard of, by the store's clock, in unix milliseconds.
+    pub last_heartbeat: u64,
+    /// From when on a guardian may look whether its node died, in unix milliseconds.
+    pub deadline: u64,
+    /// What the host keeps with it.
+    pub metadata: Metadata,
+    /// The newest recorded event or marker.
+    pub top: EventId,
+    /// The last id that the inner service gave an event of its own.
+    pub inner_id: Option<String>,
+    /// How it ended.
+    pub ended: Option<Ended>,
+}
+
+/// A completion: the end of a stream as the store keeps it for the recovery window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// How.
+    pub ending: Ending,
+    /// The terminal event's id.
+    pub id: EventId,
+    /// The last event of its run that the producer made, recorded or not.
+    pub last: EventId,
+    /// When, by the store's clock, in unix milliseconds.
+    pub at: u64,
+}
+
+/// One entry of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its id.
+    pub id: EventId,
+    /// When it was recorded, by the store's clock, in unix milliseconds.
+    pub at: u64,
+    /// What it is.
+    pub kind: RecordKind,
+}
+
+/// What an entry of a log is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordKind {
+    /// An event: its block as the inner service wrote it.
+    Event(Bytes),
+    /// A run begins; readers skip it, but learn where the run before it ended.
+    Run {
+        /// The last event that the run before made, recorded or not.
+        previous: Option<EventId>,
+    },
+    /// The stream ended.
+    End(Ended),
+}

@@ -1,0 +1,211 @@
+//! The snapshot of a node's health.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+};
+
+use serde::Serialize;
+
+use super::{Bypassed, ENDINGS, Telemetry};
+
+/// How this node is doing, as of now. Its JSON form (through `serde`) has the fields in camel case.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Health {
+    /// Streams whose producer is on this node.
+    pub active: u64,
+    /// Of those, the ones that run without a client.
+    pub detached: u64,
+    /// Consumers that read from the log.
+    pub followers: u64,
+    /// Events that the store acknowledged.
+    pub recorded: u64,
+    /// Events that could not be recorded; each is in a gap.
+    pub lost: u64,
+    /// Events that were produced with no client attached.
+    pub unheard: u64,
+    /// Producers that began.
+    pub started: u64,
+    /// Streams that this node closed, by state.
+    pub ended: BTreeMap<&'static str, u64>,
+    /// Streams that this node closed as `orphaned`.
+    pub orphaned: u64,
+    /// Requests that continued a stream.
+    pub resumed: u64,
+    /// Gaps that consumers were told of.
+    pub gaps: u64,
+    /// Requests that the library answered itself with an error.
+    pub rejected: u64,
+    /// Event streams that were not protected.
+    pub bypassed: u64,
+    /// The same, by reason.
+    pub bypassed_by: BTreeMap<&'static str, u64>,
+    /// Panics of inner code that were caught.
+    pub panics: u64,
+    /// Store requests that failed or timed out.
+    pub store_errors: u64,
+    /// `open` while the store is not waited for, else `closed`.
+    pub breaker: &'static str,
+    /// Whether the guardian does not trust the store enough to claim orphans.
+    pub frozen: bool,
+    /// Whether the process goes down.
+    pub draining: bool,
+    /// Whether a guardian is polled: without one nothing beats, sweeps or sends heartbeats.
+    pub guarded: bool,
+    /// When the last sweep ended, by the store's clock, in unix milliseconds.
+    pub last_sweep: Option<u64>,
+    /// From the request to the first event.
+    pub first_event_seconds: HistogramSnapshot,
+    /// Silence between two events of a running stream.
+    pub event_gap_seconds: HistogramSnapshot,
+}
+
+/// A histogram's figures.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct HistogramSnapshot {
+    /// Upper bounds in seconds, each with how many values were at most that.
+    pub buckets: Vec<(f64, u64)>,
+    /// How many values there were.
+    pub count: u64,
+    /// Their sum, in seconds.
+    pub sum: f64,
+}
+
+impl Health {
+    pub(crate) fn of(telemetry: &Telemetry, guarded: bool) -> Self {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let gauge = |gauge: &AtomicI64| u64::try_from(gauge.load(Ordering::Relaxed)).unwrap_or(0);
+        let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        let ended = |(index, state): (usize, &crate::StreamState)| (state.as_str(), count(&telemetry.ended[index]));
+        let bypassed = |reason: Bypassed| (reason.name(), count(&telemetry.bypassed[reason as usize]));
+        let ended: BTreeMap<_, _> = ENDINGS.iter().enumerate().map(ended).collect();
+        let bypassed_by: BTreeMap<_, _> = Bypassed::ALL.into_iter().map(bypassed).collect();
+        Self {
+            active: gauge(&telemetry.active),
+            detached: gauge(&telemetry.detached),
+            followers: gauge(&telemetry.followers),
+            recorded: count(&telemetry.recorded),
+            lost: count(&telemetry.lost),
+            unheard: count(&telemetry.unheard),
+            started: count(&telemetry.started),
+            orphaned: ended["orphaned"],
+            ended,
+            resumed: count(&telemetry.resumed),
+            gaps: count(&telemetry.gaps),
+            rejected: count(&telemetry.rejected),
+            bypassed: bypassed_by.values().sum(),
+            bypassed_by,
+            panics: count(&telemetry.panics),
+            store_errors: count(&telemetry.store_errors),
+            breaker: if flag(&telemetry.breaker_open) { "open" } else { "closed" },
+            frozen: flag(&telemetry.frozen),
+            draining: flag(&telemetry.draining),
+            guarded,
+            last_sweep: Some(count(&telemetry.last_sweep)).filter(|at| *at > 0),
+            first_event_seconds: telemetry.first_event.snapshot(),
+            event_gap_seconds: telemetry.event_gap.snapshot(),
+        }
+    }
+
+    /// The gauges, by metric name.
+    fn gauges(&self) -> [(&'static str, u64); 6] {
+        [
+            ("resilient_sse_active", self.active),
+            ("resilient_sse_detached", self.detached),
+            ("resilient_sse_followers", self.followers),
+            ("resilient_sse_breaker_open", u64::from(self.breaker == "open")),
+            ("resilient_sse_frozen", u64::from(self.frozen)),
+            ("resilient_sse_draining", u64::from(self.draining)),
+        ]
+    }
+
+    /// The counters, by metric name, with their label.
+    fn counters(&self) -> Vec<(&'static str, Option<(&'static str, &'static str)>, u64)> {
+        let mut counters = vec![
+            ("resilient_sse_recorded_total", None, self.recorded),
+            ("resilient_sse_lost_total", None, self.lost),
+            ("resilient_sse_unheard_total", None, self.unheard),
+            ("resilient_sse_started_total", None, self.started),
+            ("resilient_sse_resumed_total", None, self.resumed),
+            ("resilient_sse_gaps_total", None, self.gaps),
+            ("resilient_sse_rejected_total", None, self.rejected),
+            ("resilient_sse_panics_total", None, self.panics),
+            ("resilient_sse_store_errors_total", None, self.store_errors),
+        ];
+        let ended =
+            |(state, count): (&&'static str, &u64)| ("resilient_sse_ended_total", Some(("state", *state)), *count);
+        let bypassed = |(reason, count): (&&'static str, &u64)| {
+            ("resilient_sse_bypassed_total", Some(("reason", *reason)), *count)
+        };
+        counters.extend(self.ended.iter().map(ended));
+        counters.extend(self.bypassed_by.iter().map(bypassed));
+        counters
+    }
+
+    /// The same figures in the Prometheus text format, version 0.0.4.
+    #[must_use]
+    pub fn to_prometheus(&self) -> String {
+        let mut out = String::new();
+        for (name, value) in self.gauges() {
+            let _ = writeln!(out, "# TYPE {name} gauge\n{name} {value}");
+        }
+        let mut typed = "";
+        for (name, label, value) in self.counters() {
+            if typed != name {
+                let _ = writeln!(out, "# TYPE {name} counter");
+                typed = name;
+            }
+            let _ = match label {
+                Some((key, label)) => writeln!(out, "{name}{{{key}=\"{label}\"}} {value}"),
+                None => writeln!(out, "{name} {value}"),
+            };
+        }
+        write_histogram(&mut out, "resilient_sse_first_event_seconds", &self.first_event_seconds);
+        write_histogram(&mut out, "resilient_sse_event_gap_seconds", &self.event_gap_seconds);
+        out
+    }
+
+    /// Hands gauges and counters to the `metrics` facade.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn report(&self) {
+        for (name, value) in self.gauges() {
+            metrics::gauge!(name).set(value as f64);
+        }
+        for (name, label, value) in self.counters() {
+            match label {
+                Some((key, label)) => metrics::counter!(name, key => label).absolute(value),
+                None => metrics::counter!(name).absolute(value),
+            }
+        }
+    }
+}
+
+fn write_histogram(out: &mut String, name: &str, histogram: &HistogramSnapshot) {
+    let HistogramSnapshot { buckets, count, sum } = histogram;
+    let _ = writeln!(out, "# TYPE {name} histogram");
+    for (bound, count) in buckets {
+        let _ = writeln!(out, "{name}_bucket{{le=\"{bound}\"}} {count}");
+    }
+    let _ = writeln!(out, "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_form_has_every_documented_metric_once() {
+        let text = Health::of(&Telemetry::default(), true).to_prometheus();
+        let documented = include_str!("mod.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
+        let mut seen = 0;
+        for line in documented {
+            let name = line.split(['`', '{']).next().expect("a name");
+            assert_eq!(text.matches(&format!("# TYPE {name} ")).count(), 1, "{name}");
+            seen += 1;
+        }
+        assert_eq!(text.matches("# TYPE").count(), seen);
+    }
+}

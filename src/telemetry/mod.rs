@@ -1,0 +1,190 @@
+//! What the library tells of itself: one place for every name.
+//!
+//! [`Health`] is the snapshot, [`Health::to_prometheus`] its text form; with the feature `metrics`
+//! the guardian reports the same figures through the `metrics` facade, and with the feature
+//! `tracing` what happens to streams is logged under the target `resilient_sse`.
+//!
+//! | metric | kind | what it counts |
+//! |---|---|---|
+//! | `resilient_sse_active` | gauge | streams whose producer is on this node |
+//! | `resilient_sse_detached` | gauge | of those, the ones that run without a client |
+//! | `resilient_sse_followers` | gauge | consumers that read from the log |
+//! | `resilient_sse_recorded_total` | counter | events that the store acknowledged |
+//! | `resilient_sse_lost_total` | counter | events that could not be recorded: each is in a gap |
+//! | `resilient_sse_unheard_total` | counter | events produced with no client attached |
+//! | `resilient_sse_started_total` | counter | producers that began |
+//! | `resilient_sse_ended_total{state}` | counter | streams that this node closed, by state |
+//! | `resilient_sse_resumed_total` | counter | requests that continued a stream |
+//! | `resilient_sse_gaps_total` | counter | gaps that consumers were told of |
+//! | `resilient_sse_rejected_total` | counter | requests that the library answered itself with an error |
+//! | `resilient_sse_bypassed_total{reason}` | counter | event streams that were not protected: `encoded`, `bypass`, `method`, `unavailable` |
+//! | `resilient_sse_panics_total` | counter | panics of inner code that were caught |
+//! | `resilient_sse_store_errors_total` | counter | store requests that failed or timed out |
+//! | `resilient_sse_breaker_open` | gauge | 1 while the store is not waited for |
+//! | `resilient_sse_frozen` | gauge | 1 while the guardian does not trust the store enough to claim orphans |
+//! | `resilient_sse_draining` | gauge | 1 while the process goes down |
+//! | `resilient_sse_first_event_seconds` | histogram | from the request to the first event |
+//! | `resilient_sse_event_gap_seconds` | histogram | silence between two events of a running stream |
+
+mod health;
+mod histogram;
+pub(crate) mod log;
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    time::Duration,
+};
+
+pub use health::{Health, HistogramSnapshot};
+pub(crate) use histogram::Histogram;
+pub(crate) use log::{log_debug, log_error, log_warn};
+
+use crate::{
+    error::{BoxError, StoreError},
+    stream::StreamState,
+};
+
+/// Why an event stream was not protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bypassed {
+    /// It is content-encoded: its events cannot be seen.
+    Encoded,
+    /// The route's `Identify` said so.
+    Bypass,
+    /// The request was neither GET nor POST.
+    Method,
+    /// The store did not answer.
+    Unavailable,
+}
+
+impl Bypassed {
+    const ALL: [Self; 4] = [Self::Encoded, Self::Bypass, Self::Method, Self::Unavailable];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Encoded => "encoded",
+            Self::Bypass => "bypass",
+            Self::Method => "method",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+const ENDINGS: [StreamState; 5] =
+    [StreamState::Completed, StreamState::Failed, StreamState::Cancelled, StreamState::Orphaned, StreamState::Expired];
+
+/// The process's counters. Updated with relaxed atomics, at most once a batch.
+#[derive(Debug, Default)]
+pub(crate) struct Telemetry {
+    pub(crate) active: AtomicI64,
+    pub(crate) detached: AtomicI64,
+    pub(crate) followers: AtomicI64,
+    pub(crate) recorded: AtomicU64,
+    pub(crate) lost: AtomicU64,
+    pub(crate) unheard: AtomicU64,
+    pub(crate) started: AtomicU64,
+    ended: [AtomicU64; ENDINGS.len()],
+    pub(crate) resumed: AtomicU64,
+    pub(crate) gaps: AtomicU64,
+    pub(crate) rejected: AtomicU64,
+    bypassed: [AtomicU64; Bypassed::ALL.len()],
+    pub(crate) panics: AtomicU64,
+    store_errors: AtomicU64,
+    breaker_open: AtomicBool,
+    pub(crate) frozen: AtomicBool,
+    pub(crate) draining: AtomicBool,
+    /// By the store's clock, in unix milliseconds; 0 before the first.
+    pub(crate) last_sweep: AtomicU64,
+    first_event: Histogram,
+    event_gap: Histogram,
+}
+
+pub(crate) fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}
+
+impl Telemetry {
+    pub(crate) fn bypassed(&self, reason: Bypassed) {
+        log_debug!(reason = reason.name(), "an event stream is not protected");
+        add(&self.bypassed[reason as usize], 1);
+    }
+
+    pub(crate) fn first_event(&self, after: Duration) {
+        self.first_event.record(after);
+        #[cfg(feature = "metrics")]
+        metrics::histogram!("resilient_sse_first_event_seconds").record(after.as_secs_f64());
+    }
+
+    pub(crate) fn event_gap(&self, silence: Duration) {
+        self.event_gap.record(silence);
+        #[cfg(feature = "metrics")]
+        metrics::histogram!("resilient_sse_event_gap_seconds").record(silence.as_secs_f64());
+    }
+
+    /// This node closed a stream.
+    pub(crate) fn closed(&self, state: StreamState) {
+        if let Some(index) = ENDINGS.iter().position(|ending| *ending == state) {
+            add(&self.ended[index], 1);
+        }
+    }
+
+    pub(crate) fn panicked(&self, what: &'static str) {
+        add(&self.panics, 1);
+        log_error!(what, "inner code panicked; other streams are not touched");
+    }
+
+    pub(crate) fn store_failed(&self, error: &StoreError) {
+        add(&self.store_errors, 1);
+        log_debug!(error = %Chain(error), "store request failed");
+    }
+
+    pub(crate) fn store_lost(&self, error: &StoreError) {
+        self.breaker_open.store(true, Ordering::Relaxed);
+        log_warn!(error = %Chain(error), "the store is not waited for any more");
+    }
+
+    pub(crate) fn store_back(&self) {
+        self.breaker_open.store(false, Ordering::Relaxed);
+        log_warn!("the store answers again");
+    }
+
+    /// The host's own code failed.
+    pub(crate) fn host_failed(&self, what: &'static str, error: &BoxError) {
+        log_warn!(what, error = %Chain(error.as_ref()), "the host's code failed");
+    }
+}
+
+/// A gauge that counts a thing for as long as the thing lives.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    telemetry: std::sync::Arc<Telemetry>,
+    gauge: fn(&Telemetry) -> &AtomicI64,
+}
+
+impl Counted {
+    pub(crate) fn new(telemetry: &std::sync::Arc<Telemetry>, gauge: fn(&Telemetry) -> &AtomicI64) -> Self {
+        gauge(telemetry).fetch_add(1, Ordering::Relaxed);
+        Self { telemetry: std::sync::Arc::clone(telemetry), gauge }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        (self.gauge)(&self.telemetry).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An error with all that caused it, in one line.
+pub(crate) struct Chain<'a>(pub(crate) &'a (dyn std::error::Error + 'static));
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}

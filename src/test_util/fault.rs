@@ -1,0 +1,205 @@
+//! A store that fails on demand.
+
+use std::{
+    collections::HashMap,
+    error::Error,
+    fmt,
+    future::{Future, pending},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use crate::{
+    id::{NodeId, Owner, StreamKey},
+    store::{
+        Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, MemoryStore, Notices, Open, Opened,
+        Page, Publish, Published, Read, Reopen, Reopened, Store, Tail,
+    },
+    stream::StreamInfo,
+    sync::lock,
+};
+
+/// How a request to the store goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is answered late.
+    Delay(Duration),
+    /// It is never answered, and not done.
+    Hang,
+    /// It is answered with an error, and not done.
+    Refuse,
+    /// It is done, and answered with an error.
+    LoseReply,
+}
+
+/// Wraps a store, counts what it is asked, and fails where it is told to. Clones are the same store.
+#[derive(Debug)]
+pub struct FaultStore<S> {
+    inner: S,
+    immediate: bool,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    all: Option<Fault>,
+    by_operation: HashMap<&'static str, Fault>,
+    calls: HashMap<&'static str, u64>,
+}
+
+impl<S: Clone> Clone for FaultStore<S> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), immediate: self.immediate, state: Arc::clone(&self.state) }
+    }
+}
+
+impl<S: Store> FaultStore<S> {
+    /// Wraps a store; nothing fails yet.
+    #[must_use]
+    pub fn new(inner: S) -> Self {
+        Self { immediate: inner.is_immediate(), inner, state: Arc::default() }
+    }
+
+    /// Has the recorder gather batches for this store, as for one over a network.
+    #[must_use]
+    pub fn batched(mut self) -> Self {
+        self.immediate = false;
+        self
+    }
+
+    /// The store inside.
+    #[must_use]
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    /// From now on every request goes wrong like this.
+    pub fn fail(&self, fault: Fault) {
+        lock(&self.state).all = Some(fault);
+    }
+
+    /// From now on requests of this name (a method of [`Store`]) go wrong like this.
+    pub fn fail_on(&self, operation: &'static str, fault: Fault) {
+        lock(&self.state).by_operation.insert(operation, fault);
+    }
+
+    /// From now on nothing goes wrong. A request that hangs already hangs on.
+    pub fn heal(&self) {
+        let mut state = lock(&self.state);
+        state.all = None;
+        state.by_operation.clear();
+    }
+
+    /// How often the store was asked this (a method of [`Store`]).
+    #[must_use]
+    pub fn calls(&self, operation: &'static str) -> u64 {
+        lock(&self.state).calls.get(operation).copied().unwrap_or(0)
+    }
+
+    /// How often the store was asked anything but for beats and sweeps.
+    #[must_use]
+    pub fn stream_calls(&self) -> u64 {
+        lock(&self.state).calls.iter().filter(|(name, _)| !matches!(**name, "beat" | "due")).map(|(_, n)| n).sum()
+    }
+
+    async fn through<T>(
+        &self,
+        operation: &'static str,
+        request: impl Future<Output = Result<T, S::Error>> + Send,
+    ) -> Result<T, FaultError<S::Error>> {
+        let fault = {
+            let mut state = lock(&self.state);
+            *state.calls.entry(operation).or_insert(0) += 1;
+            state.by_operation.get(operation).copied().or(state.all)
+        };
+        match fault {
+            None => {}
+            Some(Fault::Delay(delay)) => tokio::time::sleep(delay).await,
+            Some(Fault::Hang) => pending().await,
+            Some(Fault::Refuse) => return Err(FaultError::Injected(operation)),
+            Some(Fault::LoseReply) => {
+                request.await.map_err(FaultError::Store)?;
+                return Err(FaultError::Injected(operation));
+            }
+        }
+        request.await.map_err(FaultError::Store)
+    }
+}
+
+impl FaultStore<MemoryStore> {
+    /// Forgets everything, as a server does that restarts empty.
+    pub fn forget(&self) {
+        self.inner.forget();
+    }
+}
+
+/// An error of a [`FaultStore`].
+#[derive(Debug)]
+pub enum FaultError<E> {
+    /// It was told to fail.
+    Injected(&'static str),
+    /// The store inside failed.
+    Store(E),
+}
+
+impl<E> fmt::Display for FaultError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Injected(operation) => write!(f, "`{operation}` was told to fail"),
+            Self::Store(_) => f.write_str("the store inside failed"),
+        }
+    }
+}
+
+impl<E: Error + 'static> Error for FaultError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Injected(_) => None,
+            Self::Store(error) => Some(error),
+        }
+    }
+}
+
+/// Sends each method through the faults. The request inside is made when it is first polled.
+macro_rules! through {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
+        $(fn $name(&self, $($arg: $type),*) -> impl Future<Output = Result<$out, Self::Error>> + Send {
+            self.through(stringify!($name), async move { self.inner.$name($($arg),*).await })
+        })*
+    };
+}
+
+impl<S: Store> Store for FaultStore<S> {
+    type Error = FaultError<S::Error>;
+
+    fn is_immediate(&self) -> bool {
+        self.immediate
+    }
+
+    through! {
+        open(open: Open) -> Opened;
+        withdraw(key: StreamKey, token: u128) -> ();
+        append(appends: Vec<Append>) -> Vec<Appended>;
+        close(close: Close) -> Closed;
+        interrupt(interrupt: Interrupt) -> Interrupted;
+        reopen(reopen: Reopen) -> Reopened;
+        publish(publish: Publish) -> Published;
+        read(read: Read) -> Option<Page>;
+        info(key: StreamKey) -> Option<StreamInfo>;
+        list(owner: Owner) -> Vec<StreamInfo>;
+        active_count() -> u64;
+        delete(key: StreamKey) -> ();
+        beat(beat: Beat) -> Beaten;
+        due(limit: usize, lease: Duration, claim: bool) -> Vec<Due>;
+        stale(threshold: Duration, limit: usize) -> Vec<StreamInfo>;
+        hook_done(key: StreamKey) -> ();
+    }
+
+    fn tail(&self, key: &StreamKey) -> Tail {
+        self.inner.tail(key)
+    }
+
+    fn notices(&self, node: &NodeId) -> Notices {
+        self.inner.notices(node)
+    }
+}

@@ -1,0 +1,111 @@
+//! A hub whose time and chance are the test's.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use super::FaultStore;
+use crate::{
+    ConfigError,
+    guardian::{DrainReport, Guardian},
+    hub::{Builder, ResilientSse},
+    store::MemoryStore,
+};
+
+/// The clock at which a test's store starts: 2023-11-14 22:13:20 UTC.
+const START_MS: u64 = 1_700_000_000_000;
+/// The longest step in which time is advanced.
+const STEP: Duration = Duration::from_millis(250);
+
+/// A hub on memory with seeded ids, whose guardian is stepped by hand.
+///
+/// Time should be paused: `#[tokio::test(start_paused = true)]`.
+#[derive(Debug)]
+pub struct TestHub {
+    /// The hub.
+    pub sse: ResilientSse,
+    /// Its store, which fails on demand.
+    pub store: FaultStore<MemoryStore>,
+    guardian: Pin<Box<Guardian>>,
+    report: Option<DrainReport>,
+}
+
+impl Default for TestHub {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TestHub {
+    /// A hub with all defaults, whose streams are anonymous.
+    #[must_use]
+    #[allow(clippy::expect_used, reason = "the defaults fit together, and a test wants to hear if not")]
+    pub fn new() -> Self {
+        Self::with(Builder::anonymous).expect("the defaults fit together")
+    }
+
+    /// A hub with settings of the test's own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::build`].
+    pub fn with(setup: impl FnOnce(Builder) -> Builder) -> Result<Self, ConfigError> {
+        Self::on(FaultStore::new(MemoryStore::starting_at(START_MS)), setup)
+    }
+
+    /// A hub on a store that other hubs may share, as another node does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::build`].
+    pub fn on(store: FaultStore<MemoryStore>, setup: impl FnOnce(Builder) -> Builder) -> Result<Self, ConfigError> {
+        let (sse, guardian) = setup(ResilientSse::builder(store.clone()).seed(1)).build()?;
+        Ok(Self { sse, store, guardian: Box::pin(guardian), report: None })
+    }
+
+    /// Has the guardian drain the process once `signal` is ready; [`report`](Self::report) then tells how it went.
+    pub fn shut_down_on(&mut self, signal: impl Future<Output = ()> + Send + 'static) {
+        let idle = ResilientSse::builder(MemoryStore::new()).build();
+        if let Ok((_, idle)) = idle {
+            let guardian = std::mem::replace(&mut *self.guardian, idle);
+            *self.guardian = guardian.with_graceful_shutdown(signal);
+        }
+    }
+
+    /// How the drain went, once it is over.
+    #[must_use]
+    pub fn report(&self) -> Option<DrainReport> {
+        self.report
+    }
+
+    /// Polls the guardian until it has nothing to do now, and lets spawned tasks run.
+    pub async fn step(&mut self) {
+        for _ in 0..3 {
+            if self.report.is_none() {
+                let mut cx = Context::from_waker(Waker::noop());
+                if let Poll::Ready(report) = self.guardian.as_mut().poll(&mut cx) {
+                    self.report = Some(report);
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Lets time pass, stepping the guardian four times a second.
+    ///
+    /// # Panics
+    ///
+    /// If time is not paused: see [`tokio::time::advance`].
+    pub async fn advance(&mut self, time: Duration) {
+        let mut left = time;
+        self.step().await;
+        while !left.is_zero() {
+            let step = left.min(STEP);
+            tokio::time::advance(step).await;
+            self.step().await;
+            left -= step;
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Writes blocks for clients.
+
+use bytes::BytesMut;
+
+use super::lines::{Field, Lines};
+
+/// Bytes that delivering may add to block and id: a delay's line, `id: `, line ends.
+const ADDED: usize = "retry: \n".len() + DIGITS + "id: \n\n\n".len();
+
+/// Digits of the longest `u64`.
+const DIGITS: usize = 20;
+
+/// Writes a block as one whole event, see [`Framing::deliver`](super::Framing::deliver).
+///
+/// The id is the last line, because some clients commit it as soon as they see it.
+pub(super) fn deliver(block: &[u8], has_id: bool, id: Option<&[u8]>, retry: Option<u64>, out: &mut BytesMut) {
+    out.reserve(block.len() + id.map_or(0, <[u8]>::len) + ADDED);
+    if let Some(ms) = retry {
+        write_retry(ms, out);
+    }
+    if has_id {
+        write_without_ids(block, out);
+    } else {
+        out.extend_from_slice(block);
+    }
+    match id {
+        Some(id) => write_id(id, out),
+        // A carriage return would own the line feed after it, and the event would not end.
+        None if out.last() == Some(&b'\n') => out.extend_from_slice(b"\n"),
+        None => out.extend_from_slice(b"\n\n"),
+    }
+}
+
+fn write_id(id: &[u8], out: &mut BytesMut) {
+    if out.last().is_some_and(|&last| last != b'\n' && last != b'\r') {
+        out.extend_from_slice(b"\n");
+    }
+    out.extend_from_slice(b"id: ");
+    out.extend_from_slice(id);
+    out.extend_from_slice(b"\n\n");
+}
+
+fn write_without_ids(block: &[u8], out: &mut BytesMut) {
+    // What lies between two ids is copied in one piece.
+    let (mut kept, mut at) = (0, 0);
+    for line in Lines::of(block) {
+        let next = at + line.whole.len();
+        if matches!(Field::of(line.text), Field::Id(_)) {
+            out.extend_from_slice(&block[kept..at]);
+            kept = next;
+        }
+        at = next;
+    }
+    out.extend_from_slice(&block[kept..]);
+}
+
+/// Writes a reconnect delay as a line.
+pub(super) fn write_retry(ms: u64, out: &mut BytesMut) {
+    let mut digits = [0; DIGITS];
+    let (mut at, mut rest) = (DIGITS, ms);
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(b"retry: ");
+    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(b"\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivered(block: &str, has_id: bool, id: Option<&str>, retry: Option<u64>) -> String {
+        let mut out = BytesMut::new();
+        deliver(block.as_bytes(), has_id, id.map(str::as_bytes), retry, &mut out);
+        String::from_utf8(out.to_vec()).expect("text")
+    }
+
+    #[test]
+    fn id_is_last_and_retry_first() {
+        assert_eq!(
+            delivered("event: a\ndata: b\n", false, Some("1-2"), Some(2000)),
+            "retry: 2000\nevent: a\ndata: b\nid: 1-2\n\n"
+        );
+    }
+
+    #[test]
+    fn only_the_blocks_ids_are_left_out() {
+        let block = "id: 1\ndata: a\r\nid\r\nidx: y\nid:2\r:c\nid\0: 3\nid: 4\n";
+        let rest = "data: a\r\nidx: y\n:c\nid\0: 3\n";
+        assert_eq!(delivered(block, true, Some("9"), None), format!("{rest}id: 9\n\n"));
+        assert_eq!(delivered(block, true, None, None), format!("{rest}\n"));
+        assert_eq!(delivered(block, false, None, None), format!("{block}\n"));
+    }
+
+    #[test]
+    fn an_event_always_ends() {
+        assert_eq!(delivered("data: a\r", false, Some("1"), None), "data: a\rid: 1\n\n");
+        assert_eq!(delivered("data: a\r", false, None, None), "data: a\r\n\n");
+        assert_eq!(delivered("data: a\rid: 1\n", true, None, None), "data: a\r\n\n");
+        assert_eq!(delivered("data: a", false, Some("1"), None), "data: a\nid: 1\n\n");
+        assert_eq!(delivered("data: a", false, None, None), "data: a\n\n");
+    }
+
+    #[test]
+    fn delays_are_written_in_full() {
+        for ms in [0, 9, 10, 2000, u64::MAX] {
+            let mut out = BytesMut::new();
+            write_retry(ms, &mut out);
+            assert_eq!(out, format!("retry: {ms}\n").as_bytes());
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Wire formats, without any I/O: where events begin and end, what they say, how they are written.
+//!
+//! [`Framing`] is the seam: the rest of the crate names no wire format. [`Sse`] is the one that ships.
+
+mod deliver;
+mod encode;
+mod lines;
+mod mime;
+mod parse;
+#[cfg(test)]
+mod properties;
+mod scan;
+mod sse;
+mod view;
+
+use std::{error::Error, fmt};
+
+use bytes::{Bytes, BytesMut};
+pub use encode::EncodeError;
+pub use parse::{Message, Parsed, Parser};
+pub use sse::Sse;
+pub use view::EventView;
+
+use crate::event::Event;
+
+/// A wire format of event streams.
+///
+/// A *block* is an event's content lines, each with its line end, without whatever ends the event:
+/// the form in which events are scanned, recorded and delivered.
+pub trait Framing: Send + Sync + fmt::Debug + 'static {
+    /// The media type of responses that the library makes itself.
+    fn content_type(&self) -> &'static str;
+
+    /// Whether a response with this `Content-Type` is of this format.
+    fn claims(&self, content_type: &str) -> bool;
+
+    /// A scanner for one stream, which holds at most `max_block` bytes of an unfinished block.
+    fn scanner(&self, max_block: usize) -> Box<dyn Scan>;
+
+    /// Reads a block.
+    fn view<'a>(&self, block: &'a [u8]) -> EventView<'a>;
+
+    /// Writes a block as one whole event.
+    ///
+    /// `id` is its last line, in place of any id that the block has, which `has_id` says;
+    /// `retry`, a reconnect delay in milliseconds, is its first line. All else stands byte for byte.
+    fn deliver(&self, block: &[u8], has_id: bool, id: Option<&[u8]>, retry: Option<u64>, out: &mut BytesMut);
+
+    /// Writes an event as a block.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError`] for what the format cannot say: reading the block gives back the very event.
+    fn encode(&self, event: &Event) -> Result<Bytes, EncodeError>;
+
+    /// Bytes that keep a connection alive, valid between events, which no client takes for an event.
+    fn heartbeat(&self) -> &'static [u8];
+
+    /// Writes a reconnect delay, in milliseconds, that stands outside of any event.
+    fn retry(&self, ms: u64, out: &mut BytesMut);
+}
+
+/// Finds the events in a stream, however it is split into chunks.
+pub trait Scan: Send {
+    /// Takes the next chunk. What the chunks before it hold is to be taken out first.
+    fn push(&mut self, chunk: Bytes);
+
+    /// The next thing found; `None` if another chunk is needed.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`] for a block beyond the limit, and then for ever.
+    fn next(&mut self) -> Result<Option<Scanned>, TooLarge>;
+
+    /// Bytes held of an unfinished block.
+    fn pending(&self) -> usize;
+}
+
+/// What a scanner finds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scanned {
+    /// An event.
+    Event(Block),
+    /// Whole lines between events that no client takes for one, but that may matter to a client that
+    /// is there: comments, reconnect delays.
+    Aside(Bytes),
+    /// An id that is set without an event.
+    Id(Bytes),
+}
+
+/// An event as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Its content lines, byte for byte, each with its line end.
+    pub bytes: Bytes,
+    /// Whether it may have an id of its own.
+    pub has_id: bool,
+}
+
+/// A block is larger than it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLarge {
+    /// How many bytes it may have.
+    pub limit: usize,
+}
+
+impl fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an event is larger than {} bytes", self.limit)
+    }
+}
+
+impl Error for TooLarge {}

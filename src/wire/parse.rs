@@ -1,0 +1,297 @@
+//! Interprets a stream of server-sent events as a client does (WHATWG HTML § 9.2.6).
+
+use std::{collections::VecDeque, mem};
+
+use memchr::memchr;
+
+use super::{
+    TooLarge,
+    lines::{BOM, Field, delay, line_end, valid_id},
+    view::owned_text,
+};
+
+/// An event as a client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its name, `message` where the stream gives none.
+    pub name: String,
+    /// Its data, the lines joined by line feeds.
+    pub data: String,
+    /// The last event id when it came, its own or an earlier event's; empty if there is none.
+    pub last_event_id: String,
+    /// The reconnect delay in milliseconds that its block set, if it did.
+    pub retry: Option<u64>,
+}
+
+/// What a [`Parser`] finds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// An event.
+    Message(Message),
+    /// A comment: what follows the colon. It shows that the server is alive, no more.
+    Comment(String),
+}
+
+/// The interpreter of one event stream.
+///
+/// It takes the bytes of a response body as they come, split anywhere. What it holds of an
+/// unfinished event is bounded: neither a line nor the fields of an event may be longer than its limit.
+///
+/// ```
+/// use resilient_sse::wire::{Parsed, Parser};
+///
+/// let mut parser = Parser::new(1 << 20);
+/// parser.push(b"id: 7\ndata: he")?;
+/// assert_eq!(parser.pop(), None);
+///
+/// parser.push(b"llo\n\n")?;
+/// let Some(Parsed::Message(message)) = parser.pop() else { panic!("a message was due") };
+/// assert_eq!((&*message.name, &*message.data, parser.last_event_id()), ("message", "hello", "7"));
+/// # Ok::<_, resilient_sse::wire::TooLarge>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Parser {
+    limit: usize,
+    found: VecDeque<Parsed>,
+    /// How much of the byte order mark was seen; all of it once the stream is past that.
+    bom: usize,
+    after_cr: bool,
+    /// An unfinished line.
+    line: Vec<u8>,
+    block: Fields,
+    last_event_id: String,
+    reconnection_time: Option<u64>,
+    failed: bool,
+}
+
+/// The fields of the block so far.
+#[derive(Clone, Debug, Default)]
+struct Fields {
+    name: Vec<u8>,
+    /// Every line with a line feed after it, so that it is empty only if there is none.
+    data: Vec<u8>,
+    id: Option<Vec<u8>>,
+    retry: Option<u64>,
+}
+
+impl Fields {
+    fn len(&self) -> usize {
+        self.name.len() + self.data.len() + self.id.as_ref().map_or(0, Vec::len)
+    }
+}
+
+impl Parser {
+    /// A parser for events of up to `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            found: VecDeque::new(),
+            bom: 0,
+            after_cr: false,
+            line: Vec::new(),
+            block: Fields::default(),
+            last_event_id: String::new(),
+            reconnection_time: None,
+            failed: false,
+        }
+    }
+
+    /// Sets the last event id, for a client that kept it from an earlier connection.
+    #[must_use]
+    pub fn with_last_event_id(mut self, id: impl Into<String>) -> Self {
+        self.last_event_id = id.into();
+        self
+    }
+
+    /// Takes the next bytes of the stream, whose messages [`pop`](Self::pop) then gives.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`] if a line or an event is longer than the limit. What came before it can still
+    /// be popped; nothing after it is read until [`reconnect`](Self::reconnect).
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), TooLarge> {
+        if self.failed {
+            return Err(self.too_large());
+        }
+        let pushed = self.read(bytes);
+        if pushed.is_err() {
+            self.failed = true;
+            self.line = Vec::new();
+            self.block = Fields::default();
+        }
+        pushed
+    }
+
+    /// The next message or comment of what was pushed.
+    pub fn pop(&mut self) -> Option<Parsed> {
+        self.found.pop_front()
+    }
+
+    /// Begins a new stream, as after a reconnect: an unfinished event is dropped; the last event id, the
+    /// reconnect delay and what was not popped are kept.
+    pub fn reconnect(&mut self) {
+        *self = Self {
+            found: mem::take(&mut self.found),
+            last_event_id: mem::take(&mut self.last_event_id),
+            reconnection_time: self.reconnection_time,
+            ..Self::new(self.limit)
+        };
+    }
+
+    /// The id to send as `Last-Event-ID`, of the last block that had one and is complete; empty if there is none.
+    #[must_use]
+    pub fn last_event_id(&self) -> &str {
+        &self.last_event_id
+    }
+
+    /// The reconnect delay in milliseconds, if the stream set one. It holds from its line on, also
+    /// where the block is cut off. A number that no `u64` holds is [`u64::MAX`].
+    #[must_use]
+    pub fn reconnection_time(&self) -> Option<u64> {
+        self.reconnection_time
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> Result<(), TooLarge> {
+        let mut rest = self.after_bom(bytes);
+        if rest.is_empty() {
+            return Ok(());
+        }
+        if mem::take(&mut self.after_cr) {
+            rest = rest.strip_prefix(b"\n").unwrap_or(rest);
+        }
+        self.after_cr = rest.last() == Some(&b'\r');
+        let has_cr = memchr(b'\r', rest).is_some();
+        while let Some((text, whole)) = line_end(rest, has_cr) {
+            if self.line.is_empty() {
+                self.take_line(&rest[..text])?;
+            } else {
+                self.hold(&rest[..text])?;
+                let mut line = mem::take(&mut self.line);
+                self.take_line(&line)?;
+                line.clear();
+                self.line = line;
+            }
+            rest = &rest[whole..];
+        }
+        self.hold(rest)
+    }
+
+    /// Drops the byte order mark from the stream's first bytes.
+    fn after_bom<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
+        while self.bom < BOM.len()
+            && let Some((&first, rest)) = bytes.split_first()
+        {
+            if first == BOM[self.bom] {
+                self.bom += 1;
+                bytes = rest;
+            } else {
+                self.line.extend_from_slice(&BOM[..self.bom]);
+                self.bom = BOM.len();
+            }
+        }
+        bytes
+    }
+
+    fn hold(&mut self, part: &[u8]) -> Result<(), TooLarge> {
+        self.check(self.line.len() + part.len())?;
+        self.line.extend_from_slice(part);
+        Ok(())
+    }
+
+    fn take_line(&mut self, line: &[u8]) -> Result<(), TooLarge> {
+        if line.is_empty() {
+            self.dispatch();
+            return Ok(());
+        }
+        self.check(line.len())?;
+        let block = &mut self.block;
+        match Field::of(line) {
+            Field::Comment(text) => self.found.push_back(Parsed::Comment(String::from_utf8_lossy(text).into_owned())),
+            Field::Event(value) => value.clone_into(&mut block.name),
+            Field::Data(value) => {
+                block.data.extend_from_slice(value);
+                block.data.push(b'\n');
+            }
+            Field::Id(value) if valid_id(value) => block.id = Some(value.to_vec()),
+            Field::Retry(value) => {
+                if let Some(ms) = delay(value) {
+                    block.retry = Some(ms);
+                    self.reconnection_time = Some(ms);
+                }
+            }
+            Field::Id(_) | Field::Unknown => {}
+        }
+        self.check(self.block.len())
+    }
+
+    /// The block is complete: its id holds, and if it has data it is an event.
+    fn dispatch(&mut self) {
+        let Fields { name, mut data, id, retry } = mem::take(&mut self.block);
+        if let Some(id) = id {
+            self.last_event_id = owned_text(id);
+        }
+        if data.pop().is_none() {
+            return;
+        }
+        let name = if name.is_empty() { "message".to_owned() } else { owned_text(name) };
+        let last_event_id = self.last_event_id.clone();
+        self.found.push_back(Parsed::Message(Message { name, data: owned_text(data), last_event_id, retry }));
+    }
+
+    fn check(&self, len: usize) -> Result<(), TooLarge> {
+        if len > self.limit { Err(self.too_large()) } else { Ok(()) }
+    }
+
+    fn too_large(&self) -> TooLarge {
+        TooLarge { limit: self.limit }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(parser: &mut Parser) -> Vec<String> {
+        std::iter::from_fn(|| parser.pop())
+            .map(|parsed| match parsed {
+                Parsed::Message(message) => format!("{}={}", message.name, message.data),
+                Parsed::Comment(text) => format!(":{text}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_reconnect_keeps_id_and_delay_and_drops_the_unfinished() {
+        let mut parser = Parser::new(100);
+        parser.push(b"\xef\xbb\xbfretry: 5\nid: 1\ndata: a\n\nid: 2\ndata: b\r").expect("small");
+        parser.reconnect();
+        parser.push(b"\n\xef\xbb\xbfdata: c\n\ndata: d\n\n").expect("small");
+        assert_eq!(messages(&mut parser), ["message=a", "message=d"]);
+        assert_eq!((parser.last_event_id(), parser.reconnection_time()), ("1", Some(5)));
+    }
+
+    #[test]
+    fn lines_and_events_are_bounded() {
+        for endless in [&b"data: 456789"[..], b":23456789", b"data:6\ndata:6\nevent:67\ndata:5\n", b"x3456789\n"] {
+            let mut parser = Parser::new(8);
+            parser.push(b"data:6\n\n").expect("small");
+            let pushed: Result<(), TooLarge> = endless.chunks(3).try_for_each(|chunk| parser.push(chunk));
+            let whole = Parser::new(8).push(endless);
+            if endless.starts_with(b"x") {
+                assert_eq!((pushed, whole), (Ok(()), Ok(())));
+            } else {
+                assert_eq!((pushed, whole), (Err(TooLarge { limit: 8 }), Err(TooLarge { limit: 8 })));
+            }
+            assert_eq!(messages(&mut parser), ["message=6"]);
+        }
+    }
+
+    #[test]
+    fn an_id_is_kept_from_an_earlier_connection() {
+        let mut parser = Parser::new(100).with_last_event_id("7");
+        parser.push(b"data\n\n").expect("small");
+        let Some(Parsed::Message(message)) = parser.pop() else { panic!("a message was due") };
+        assert_eq!(message.last_event_id, "7");
+    }
+}

@@ -1,0 +1,287 @@
+//! Finds blocks in a stream of server-sent events, however it is split.
+//!
+//! A block that lies in one chunk is a slice of it, found by looking for line ends alone. The
+//! beginning of one that does not is held, and its lines are appended as they come.
+
+use std::mem;
+
+use bytes::{Buf, Bytes, BytesMut};
+use memchr::memchr;
+
+use super::{
+    Block, Scan, Scanned, TooLarge,
+    lines::{BOM, Field, Lines, line_end, valid_id},
+};
+
+/// A held buffer of up to this capacity is kept for the next block.
+const KEPT: usize = 1024;
+
+/// The scanner of one stream of server-sent events.
+///
+/// A block's length is that of its lines with their ends; of a comment before a block, which is
+/// no part of it, only the text counts.
+#[derive(Debug)]
+pub(super) struct SseScan {
+    limit: usize,
+    chunk: Bytes,
+    /// Where in the chunk the next block begins, or the held one goes on.
+    start: usize,
+    /// Whether the chunk has a carriage return.
+    has_cr: bool,
+    /// Whether it was the last byte before what comes next, and so owns a line feed there.
+    after_cr: bool,
+    /// How much of the byte order mark was seen; all of it once the stream is past that.
+    bom: usize,
+    held: Vec<u8>,
+    /// Where in `held` the unfinished line begins.
+    line: usize,
+    /// What the held block's whole lines are.
+    seen: Seen,
+    /// What goes after the id of a block without data.
+    queued: Option<Bytes>,
+    failed: bool,
+}
+
+/// What a block's lines so far are.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    any: bool,
+    data: bool,
+    id: bool,
+}
+
+impl Seen {
+    #[inline]
+    fn line(&mut self, text: &[u8]) {
+        self.any = true;
+        match Field::of(text) {
+            Field::Data(_) => self.data = true,
+            Field::Id(_) => self.id = true,
+            _ => {}
+        }
+    }
+}
+
+impl SseScan {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            chunk: Bytes::new(),
+            start: 0,
+            has_cr: false,
+            after_cr: false,
+            bom: 0,
+            held: Vec::new(),
+            line: 0,
+            seen: Seen::default(),
+            queued: None,
+            failed: false,
+        }
+    }
+
+    /// Looks for an item that begins in this chunk.
+    fn scan(&mut self) -> Result<Option<Scanned>, TooLarge> {
+        let mut at = self.start;
+        let mut seen = Seen::default();
+        while let Some((text, whole)) = line_end(&self.chunk[at..], self.has_cr) {
+            let next = at + whole;
+            if text == 0 {
+                let (begin, end) = (mem::replace(&mut self.start, next), at);
+                if seen.any {
+                    self.check(end - begin)?;
+                    if let Some(found) = self.finish(begin, end, seen) {
+                        return Ok(Some(found));
+                    }
+                }
+                seen = Seen::default();
+            } else if !seen.any && self.chunk[at] == b':' {
+                return self.comments().map(Some);
+            } else {
+                seen.line(&self.chunk[at..at + text]);
+            }
+            at = next;
+        }
+        self.line = at - self.start;
+        self.seen = seen;
+        self.hold_rest()?;
+        Ok(None)
+    }
+
+    fn finish(&mut self, begin: usize, end: usize, seen: Seen) -> Option<Scanned> {
+        if !seen.data {
+            let lines = self.chunk.slice(begin..end);
+            return self.dataless(&lines);
+        }
+        let bytes = if self.start == self.chunk.len() {
+            let mut chunk = mem::take(&mut self.chunk);
+            self.start = 0;
+            chunk.truncate(end);
+            chunk.advance(begin);
+            chunk
+        } else {
+            self.chunk.slice(begin..end)
+        };
+        Some(Scanned::Event(Block { bytes, has_id: seen.id }))
+    }
+
+    /// Takes the whole comment lines from here on, of which there is at least one.
+    fn comments(&mut self) -> Result<Scanned, TooLarge> {
+        let begin = self.start;
+        while self.chunk.get(self.start) == Some(&b':') {
+            let Some((text, whole)) = line_end(&self.chunk[self.start..], self.has_cr) else { break };
+            if text > self.limit {
+                if self.start > begin {
+                    break;
+                }
+                return Err(self.fail());
+            }
+            self.start += whole;
+        }
+        Ok(Scanned::Aside(self.chunk.slice(begin..self.start)))
+    }
+
+    /// Goes on with the held block.
+    fn resume(&mut self) -> Result<Option<Scanned>, TooLarge> {
+        while let Some((text, whole)) = line_end(&self.chunk[self.start..], self.has_cr) {
+            let from = self.start;
+            self.start += whole;
+            if text == 0 && self.line == self.held.len() {
+                let seen = mem::take(&mut self.seen);
+                let bytes = self.take_held();
+                return Ok(if seen.data {
+                    Some(Scanned::Event(Block { bytes, has_id: seen.id }))
+                } else {
+                    self.dataless(&bytes)
+                });
+            }
+            let comment = !self.seen.any && self.held.first() == Some(&b':');
+            self.check(self.held.len() + if comment { text } else { whole })?;
+            self.held.extend_from_slice(&self.chunk[from..self.start]);
+            if comment {
+                return Ok(Some(Scanned::Aside(self.take_held())));
+            }
+            self.seen.line(&self.held[self.line..self.held.len() - (whole - text)]);
+            self.line = self.held.len();
+        }
+        self.hold_rest()?;
+        Ok(None)
+    }
+
+    /// Holds the rest of the chunk, none of which ends the block.
+    fn hold_rest(&mut self) -> Result<(), TooLarge> {
+        let chunk = mem::take(&mut self.chunk);
+        let rest = &chunk[mem::take(&mut self.start)..];
+        self.check(self.held.len() + rest.len())?;
+        self.held.extend_from_slice(rest);
+        Ok(())
+    }
+
+    fn take_held(&mut self) -> Bytes {
+        self.line = 0;
+        if self.held.capacity() > KEPT {
+            // Exact, since a log may keep it for long.
+            return Bytes::from(mem::take(&mut self.held).into_boxed_slice());
+        }
+        let bytes = Bytes::copy_from_slice(&self.held);
+        self.held.clear();
+        bytes
+    }
+
+    /// What remains of a block that is no event: its id, and lines that work outside of one.
+    fn dataless(&mut self, block: &Bytes) -> Option<Scanned> {
+        let (mut id, mut aside) = (None, BytesMut::new());
+        for line in Lines::of(block) {
+            match Field::of(line.text) {
+                Field::Id(value) if valid_id(value) => id = Some(block.slice_ref(value)),
+                Field::Retry(_) | Field::Comment(_) => aside.extend_from_slice(line.whole),
+                _ => {}
+            }
+        }
+        let aside = (!aside.is_empty()).then(|| aside.freeze());
+        match id {
+            Some(id) => {
+                self.queued = aside;
+                Some(Scanned::Id(id))
+            }
+            None => aside.map(Scanned::Aside),
+        }
+    }
+
+    fn check(&mut self, len: usize) -> Result<(), TooLarge> {
+        if len > self.limit { Err(self.fail()) } else { Ok(()) }
+    }
+
+    fn fail(&mut self) -> TooLarge {
+        self.failed = true;
+        self.chunk = Bytes::new();
+        self.held = Vec::new();
+        TooLarge { limit: self.limit }
+    }
+
+    /// Drops the byte order mark from the stream's first bytes.
+    fn skip_bom(&mut self, chunk: &mut Bytes) {
+        while self.bom < BOM.len()
+            && let Some(&first) = chunk.first()
+        {
+            if first != BOM[self.bom] {
+                self.held.extend_from_slice(&BOM[..self.bom]);
+                self.bom = BOM.len();
+                return;
+            }
+            self.bom += 1;
+            chunk.advance(1);
+        }
+    }
+
+    /// Drops the line feed of a line end that was split, unless it belongs to a held line.
+    fn skip_owned_line_feed(&mut self, chunk: &mut Bytes) {
+        if mem::take(&mut self.after_cr) && chunk.first() == Some(&b'\n') {
+            chunk.advance(1);
+            if !self.held.is_empty() {
+                self.held.push(b'\n');
+                self.line = self.held.len();
+                self.failed = self.held.len() > self.limit;
+            }
+        }
+    }
+}
+
+impl Scan for SseScan {
+    fn push(&mut self, mut chunk: Bytes) {
+        if chunk.is_empty() || self.failed {
+            return;
+        }
+        if self.start < self.chunk.len() {
+            let whole = [&self.chunk[self.start..], &chunk[..]].concat();
+            chunk = whole.into();
+        } else {
+            self.skip_bom(&mut chunk);
+            self.skip_owned_line_feed(&mut chunk);
+        }
+        if let Some(&last) = chunk.last() {
+            self.after_cr = last == b'\r';
+            self.has_cr = memchr(b'\r', &chunk).is_some();
+        }
+        self.chunk = chunk;
+        self.start = 0;
+    }
+
+    fn next(&mut self) -> Result<Option<Scanned>, TooLarge> {
+        if self.failed {
+            return Err(TooLarge { limit: self.limit });
+        }
+        if let Some(aside) = self.queued.take() {
+            return Ok(Some(Scanned::Aside(aside)));
+        }
+        loop {
+            let found = if self.held.is_empty() { self.scan()? } else { self.resume()? };
+            if found.is_some() || self.start >= self.chunk.len() {
+                return Ok(found);
+            }
+        }
+    }
+
+    fn pending(&self) -> usize {
+        self.held.len()
+    }
+}

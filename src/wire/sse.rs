@@ -1,0 +1,68 @@
+//! Server-sent events as a [`Framing`].
+
+use bytes::{Bytes, BytesMut};
+
+use super::{
+    EncodeError, EventView, Framing, Scan, deliver, encode::encode, mime::is_event_stream, scan::SseScan, view::view,
+};
+use crate::event::Event;
+
+/// Server-sent events, `text/event-stream` (WHATWG HTML § 9.2).
+///
+/// ```
+/// use bytes::{Bytes, BytesMut};
+/// use resilient_sse::wire::{Framing, Scanned, Sse};
+///
+/// let mut scanner = Sse.scanner(1 << 20);
+/// scanner.push(Bytes::from_static(b": hi\ndata: {\"n\":1}\nid: 7\n\nda"));
+///
+/// let mut out = BytesMut::new();
+/// while let Some(found) = scanner.next()? {
+///     match found {
+///         Scanned::Event(block) => Sse.deliver(&block.bytes, block.has_id, Some(b"1-1"), None, &mut out),
+///         Scanned::Aside(lines) => out.extend_from_slice(&lines),
+///         Scanned::Id(_) => {}
+///     }
+/// }
+/// assert_eq!(out, ": hi\ndata: {\"n\":1}\nid: 1-1\n\n");
+/// assert_eq!(scanner.pending(), 2);
+/// # Ok::<_, resilient_sse::wire::TooLarge>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sse;
+
+impl Framing for Sse {
+    fn content_type(&self) -> &'static str {
+        "text/event-stream"
+    }
+
+    /// Compares the essence, without case. A charset other than UTF-8 is not claimed: browsers refuse it.
+    fn claims(&self, content_type: &str) -> bool {
+        is_event_stream(content_type)
+    }
+
+    fn scanner(&self, max_block: usize) -> Box<dyn Scan> {
+        Box::new(SseScan::new(max_block))
+    }
+
+    fn view<'a>(&self, block: &'a [u8]) -> EventView<'a> {
+        view(block)
+    }
+
+    fn deliver(&self, block: &[u8], has_id: bool, id: Option<&[u8]>, retry: Option<u64>, out: &mut BytesMut) {
+        deliver::deliver(block, has_id, id, retry, out);
+    }
+
+    fn encode(&self, event: &Event) -> Result<Bytes, EncodeError> {
+        encode(event)
+    }
+
+    /// One line end only: several clients dispatch a block without data as an empty event.
+    fn heartbeat(&self) -> &'static [u8] {
+        b": heartbeat\n"
+    }
+
+    fn retry(&self, ms: u64, out: &mut BytesMut) {
+        deliver::write_retry(ms, out);
+    }
+}
