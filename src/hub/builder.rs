@@ -31,16 +31,18 @@ use crate::{
     recorder::Recorder,
     store::{Store, StoreHandle, handle::BoxFuture},
     stream::StreamInfo,
-    sync::WakerCell,
     telemetry::Telemetry,
     wire::{Framing, Sse},
 };
+
+/// Puts a store of any type behind its handle, once the settings are known.
+type MakeHandle = dyn FnOnce(&Settings, Arc<Telemetry>) -> StoreHandle + Send;
 
 /// Sets up a hub: see [`ResilientSse::builder`].
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder {
     settings: Settings,
-    store: Box<dyn FnOnce(&Settings, Arc<Telemetry>) -> StoreHandle + Send>,
+    store: Box<MakeHandle>,
     node: NodeId,
     owner: Arc<OwnerRule>,
     authorize: Option<Arc<Authorize>>,
@@ -239,7 +241,6 @@ impl Builder {
             probe: self.probe,
             framing: self.framing,
             random: Seeded::new(self.seed),
-            guardian: WakerCell::default(),
             owner: self.owner,
             authorize: self.authorize,
             rejecter: Rejecter(self.on_reject),

@@ -38,7 +38,6 @@ use crate::{
     recover::Recover,
     store::{Store, StoreHandle},
     stream::StreamState,
-    sync::WakerCell,
     telemetry::{Health, Telemetry, log_warn},
     wire::Framing,
 };
@@ -81,8 +80,6 @@ pub(crate) struct Core {
     pub(crate) probe: Option<Arc<Probe>>,
     pub(crate) framing: Arc<dyn Framing>,
     pub(crate) random: Seeded,
-    /// Wakes the guardian.
-    pub(crate) guardian: WakerCell,
     owner: Arc<OwnerRule>,
     authorize: Option<Arc<Authorize>>,
     rejecter: Rejecter,
@@ -97,27 +94,23 @@ pub(crate) struct Core {
 
 impl ResilientSse {
     /// Begins a hub on this store.
-    #[must_use]
     pub fn builder(store: impl Store) -> Builder {
         Builder::new(store)
     }
 
     /// A layer that behaves like plain server-sent events where a client goes away
     /// ([`Disconnect::Interrupt`](crate::Disconnect::Interrupt)), and makes up a stream id for each request.
-    #[must_use]
     pub fn layer(&self) -> ResilientSseLayer {
         ResilientSseLayer::new(Arc::clone(&self.0), Route::new(&self.0.settings))
     }
 
     /// A layer for work that is to be finished whoever listens: [`Disconnect::DETACH`](crate::Disconnect::DETACH), kind `generation`.
-    #[must_use]
     pub fn generation(&self) -> ResilientSseLayer {
         ResilientSseLayer::new(Arc::clone(&self.0), Route::generation(&self.0.settings))
     }
 
     /// A layer for streams without an end: a body that ends is interrupted, and run again for the
     /// next request; kind `feed`.
-    #[must_use]
     pub fn feed(&self) -> ResilientSseLayer {
         ResilientSseLayer::new(Arc::clone(&self.0), Route::feed(&self.0.settings))
     }

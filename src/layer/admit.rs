@@ -40,7 +40,7 @@ pub(super) enum Admission {
     /// It is the stream's producer.
     Produce(Registered),
     /// It reads what another produces, or produced.
-    Follow(FollowBody),
+    Follow(Box<FollowBody>),
     /// It has everything.
     NoContent,
     /// It is to come again: 200, `retry:`, end.
@@ -147,9 +147,8 @@ impl Admission {
                 core.recorder.enter(&lane);
                 Self::Produce(Registered { core: Arc::clone(core), lane, previous, inner_id, opening })
             }
-            Ok(Opened::Active { .. }) => Self::follow(core, route, asked),
             Ok(Opened::Ended(ended)) if asked.position.is_at(&ended) => Self::NoContent,
-            Ok(Opened::Ended(_)) => Self::follow(core, route, asked),
+            Ok(Opened::Active { .. } | Opened::Ended(_)) => Self::follow(core, route, asked),
             Ok(Opened::Missing) if core.may_be_forgotten() => Self::Retry,
             Ok(Opened::Missing) if route.disconnect.reruns() => Self::Anew,
             Ok(Opened::Missing) => Self::Reject(Rejection::NotFound),
@@ -164,7 +163,7 @@ impl Admission {
         }
         let Asked { key, position, prefix, .. } = asked;
         let request = FollowRequest { key, position, voice: route.voice, prefix, wait: None, until: None };
-        Self::Follow(FollowBody::new(core, request))
+        Self::Follow(Box::new(FollowBody::new(core, request)))
     }
 
     /// What a client saw is only in the store: without that, it is to come again.
@@ -199,7 +198,12 @@ async fn open(
 ) -> (Opening, Result<Opened, crate::StoreError>) {
     let token = core.random.u128();
     let opening = Opening { core: Arc::clone(core), key: asked.key.clone(), token, armed: true };
-    let opened = core.store.open(registration(core, route, asked, token, started)).await;
+    let request = registration(core, route, asked, token, started);
+    let opened = match core.store.open(request.clone()).await {
+        // The token makes it the same request: a reply that was lost is not a second registration.
+        Err(error) if !error.is_timeout() => core.store.open(request).await,
+        opened => opened,
+    };
     (opening, opened)
 }
 

@@ -44,7 +44,7 @@ where
     /// First what the client missed of an earlier run, then the run that its request started.
     Rerun(Box<Rerun<B>>),
     /// With the place of a client whose work somebody else drives.
-    Follow(Box<FollowBody>, Option<Attached<B>>),
+    Follow(Box<FollowBody>, #[expect(dead_code, reason = "its drop tells that the client went")] Option<Attached<B>>),
     Recover(AnswerBody),
     Full(Option<Bytes>),
 }
@@ -77,8 +77,8 @@ where
         Self { state: State::Rerun(Box::new(Rerun { core, missed, live: Box::new(live), run })) }
     }
 
-    pub(crate) fn follow(body: FollowBody) -> Self {
-        Self { state: State::Follow(Box::new(body), None) }
+    pub(crate) fn follow(body: Box<FollowBody>) -> Self {
+        Self { state: State::Follow(body, None) }
     }
 
     pub(crate) fn recover(body: AnswerBody) -> Self {

@@ -270,8 +270,11 @@ fn cursor(position: Position) -> Option<EventId> {
 
 /// Whether the layer protects a response; if not, what its event stream counts as.
 fn is_protected<B>(core: &Core, response: &Response<B>) -> Result<(), Option<Bypassed>> {
-    if response.status() != StatusCode::OK || !claims(core, response) {
+    if !claims(core, response) {
         return Err(None);
+    }
+    if response.status() != StatusCode::OK {
+        return Err(Some(Bypassed::Status));
     }
     if response.headers().contains_key(header::CONTENT_ENCODING) {
         return Err(Some(Bypassed::Encoded));

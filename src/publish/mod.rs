@@ -13,7 +13,7 @@ use crate::{
     event::Event,
     hub::Core,
     id::{EventId, Owner, StreamId, StreamKey},
-    layer::classify::{Classify, Ends},
+    layer::classify::{Classify, Ends, Outcome},
     recorder::Lane,
     store::{Open, Opened, Publish, Published},
     stream::{Metadata, StreamState},
@@ -170,7 +170,7 @@ impl Publisher {
     pub async fn end(&self, owner: &Owner, id: &StreamId, event: Event) -> Result<EventId, PublishError> {
         let block = publication::encode(&self.0, &event)?;
         let outcome = Ends::default().classify(&self.0.framing.view(&block));
-        let state = outcome.map_or(StreamState::Completed, |outcome| outcome.state());
+        let state = outcome.map_or(StreamState::Completed, Outcome::state);
         self.publish(owner, id, &event, Some(state), None).await
     }
 

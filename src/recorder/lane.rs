@@ -149,10 +149,6 @@ impl Lane {
         })
     }
 
-    pub(crate) fn kind(&self) -> &str {
-        &self.registration.kind
-    }
-
     pub(crate) fn reruns(&self) -> bool {
         self.registration.reruns
     }
@@ -172,14 +168,6 @@ impl Lane {
 
     pub(crate) fn status(&self) -> Status {
         lock(&self.state).status.clone()
-    }
-
-    /// The stream's end, once the store has said it.
-    pub(crate) fn ended(&self) -> Option<Ended> {
-        match &lock(&self.state).status {
-            Status::Ended(ended) => Some(ended.clone()),
-            Status::Running | Status::Superseded => None,
-        }
     }
 
     /// The last event made.

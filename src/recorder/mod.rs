@@ -15,7 +15,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
 };
 
 pub(crate) use flush::Flusher;
@@ -114,7 +114,7 @@ impl Recorder {
     fn work_in_place(self: &Arc<Self>, lane: &Arc<Lane>) {
         let mut work: BoxFuture<()> = Box::pin(Arc::clone(self).work(Arc::clone(lane)));
         let mut cx = Context::from_waker(Waker::noop());
-        if let Poll::Pending = work.as_mut().poll(&mut cx) {
+        if work.as_mut().poll(&mut cx).is_pending() {
             lane.waits();
             lock(&self.adopted).push(work);
             self.flusher.wake();
@@ -214,10 +214,9 @@ impl Recorder {
 
     fn interrupted(&self, lane: &Arc<Lane>, interrupted: Interrupted) {
         match interrupted {
-            Interrupted::Done | Interrupted::Moved => self.settle(lane, Status::Superseded),
             Interrupted::Fenced(fence) => self.fenced(lane, fence),
             // What the store forgot has no producer either; its log is lost in any case.
-            Interrupted::Missing => self.settle(lane, Status::Superseded),
+            Interrupted::Done | Interrupted::Moved | Interrupted::Missing => self.settle(lane, Status::Superseded),
         }
     }
 

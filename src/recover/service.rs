@@ -118,13 +118,16 @@ async fn follow(
     parts: &Parts,
     voice: Voice,
 ) -> Result<Response<AnswerBody>, Rejection> {
-    let info = core.store.info(key.clone()).await.map_err(|_| Rejection::Unavailable)?;
-    let Some(info) = info else {
-        return Ok(json(StatusCode::NOT_FOUND, br#"{"status":"not_found"}"#.to_vec()));
-    };
     let position = Position::of(cursor_of(parts).as_deref(), Some(&key.id));
-    if info.ended.is_some_and(|ended| position.is_at(&ended)) {
-        return Ok(AnswerBody::no_content());
+    match core.store.info(key.clone()).await {
+        // An `EventSource` would give up for good; the body asks again.
+        Err(_) if position.is_reconnect() => {}
+        Err(_) => return Err(Rejection::Unavailable),
+        Ok(None) => return Ok(json(StatusCode::NOT_FOUND, br#"{"status":"not_found"}"#.to_vec())),
+        Ok(Some(info)) if info.ended.is_some_and(|ended| position.is_at(&ended)) => {
+            return Ok(AnswerBody::no_content());
+        }
+        Ok(Some(_)) => {}
     }
     add(&core.telemetry.resumed, 1);
     let request = FollowRequest { key, position, voice, prefix: None, wait: None, until: None };

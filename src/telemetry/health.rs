@@ -74,6 +74,9 @@ pub struct HistogramSnapshot {
     pub sum: f64,
 }
 
+/// A counter's name, its label where it has one, and its value.
+type Counter = (&'static str, Option<(&'static str, &'static str)>, u64);
+
 impl Health {
     pub(crate) fn of(telemetry: &Telemetry, guarded: bool) -> Self {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -123,7 +126,7 @@ impl Health {
     }
 
     /// The counters, by metric name, with their label.
-    fn counters(&self) -> Vec<(&'static str, Option<(&'static str, &'static str)>, u64)> {
+    fn counters(&self) -> Vec<Counter> {
         let mut counters = vec![
             ("resilient_sse_recorded_total", None, self.recorded),
             ("resilient_sse_lost_total", None, self.lost),

@@ -10,6 +10,7 @@ macro_rules! log_event {
 }
 
 /// Marks the values of a log event as used.
+#[cfg_attr(feature = "tracing", allow(unused_macros, reason = "serves builds without the feature"))]
 macro_rules! log_nothing {
     ($name:ident = % $value:expr, $($rest:tt)*) => { let _ = &$value; $crate::telemetry::log::log_nothing!($($rest)*) };
     ($name:ident = $value:expr, $($rest:tt)*) => { let _ = &$value; $crate::telemetry::log::log_nothing!($($rest)*) };

@@ -17,7 +17,7 @@
 //! | `resilient_sse_resumed_total` | counter | requests that continued a stream |
 //! | `resilient_sse_gaps_total` | counter | gaps that consumers were told of |
 //! | `resilient_sse_rejected_total` | counter | requests that the library answered itself with an error |
-//! | `resilient_sse_bypassed_total{reason}` | counter | event streams that were not protected: `encoded`, `bypass`, `method`, `unavailable` |
+//! | `resilient_sse_bypassed_total{reason}` | counter | event streams that were not protected: `encoded`, `status`, `bypass`, `method`, `unavailable` |
 //! | `resilient_sse_panics_total` | counter | panics of inner code that were caught |
 //! | `resilient_sse_store_errors_total` | counter | store requests that failed or timed out |
 //! | `resilient_sse_breaker_open` | gauge | 1 while the store is not waited for |
@@ -49,6 +49,8 @@ use crate::{
 pub(crate) enum Bypassed {
     /// It is content-encoded: its events cannot be seen.
     Encoded,
+    /// Its status is not 200: an error, which is not to be replayed.
+    Status,
     /// The route's `Identify` said so.
     Bypass,
     /// The request was neither GET nor POST.
@@ -58,11 +60,12 @@ pub(crate) enum Bypassed {
 }
 
 impl Bypassed {
-    const ALL: [Self; 4] = [Self::Encoded, Self::Bypass, Self::Method, Self::Unavailable];
+    const ALL: [Self; 5] = [Self::Encoded, Self::Status, Self::Bypass, Self::Method, Self::Unavailable];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Encoded => "encoded",
+            Self::Status => "status",
             Self::Bypass => "bypass",
             Self::Method => "method",
             Self::Unavailable => "unavailable",

@@ -273,17 +273,23 @@ mod tests {
 
     #[test]
     fn lines_and_events_are_bounded() {
-        for endless in [&b"data: 456789"[..], b":23456789", b"data:6\ndata:6\nevent:67\ndata:5\n", b"x3456789\n"] {
+        let fits = Ok(());
+        let too_large = Err(TooLarge { limit: 8 });
+        for (stream, expected) in [
+            (&b"data: 78"[..], fits),
+            (b"data: 789", too_large),
+            (b":2345678", fits),
+            (b":23456789", too_large),
+            (b"data:6\ndata:6\ndata:6\nevent:7\nid:4", fits),
+            (b"data:6\ndata:6\ndata:6\nevent:7\nid:4\n", fits),
+            (b"data:6\ndata:6\ndata:6\nevent:7\nid:45\n", too_large),
+        ] {
             let mut parser = Parser::new(8);
             parser.push(b"data:6\n\n").expect("small");
-            let pushed: Result<(), TooLarge> = endless.chunks(3).try_for_each(|chunk| parser.push(chunk));
-            let whole = Parser::new(8).push(endless);
-            if endless.starts_with(b"x") {
-                assert_eq!((pushed, whole), (Ok(()), Ok(())));
-            } else {
-                assert_eq!((pushed, whole), (Err(TooLarge { limit: 8 }), Err(TooLarge { limit: 8 })));
-            }
-            assert_eq!(messages(&mut parser), ["message=6"]);
+            assert_eq!(stream.chunks(3).try_for_each(|chunk| parser.push(chunk)), expected);
+            assert_eq!(Parser::new(8).push(stream), expected);
+            assert_eq!(parser.push(b"\n"), expected);
+            assert_eq!(messages(&mut parser)[0], "message=6");
         }
     }
 

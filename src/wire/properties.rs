@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use proptest::{collection::vec, option, prelude::*};
 
-use super::{EncodeError, Framing, Parsed, Parser, Scanned, Sse, TooLarge};
+use super::{Block, EncodeError, Framing, Message, Parsed, Parser, Scanned, Sse, TooLarge};
 use crate::event::Event;
 
 /// Bytes that are mostly pieces of event streams.
@@ -86,10 +86,15 @@ fn parse(chunks: &[&[u8]], limit: usize) -> (Vec<Parsed>, String, Option<u64>, b
     (found, parser.last_event_id().to_owned(), parser.reconnection_time(), failed)
 }
 
-fn messages(bytes: &[u8]) -> Vec<Parsed> {
-    let mut found = parse(&[bytes], usize::MAX).0;
-    found.retain(|parsed| matches!(parsed, Parsed::Message(_)));
-    found
+/// The events of a stream, and the state it leaves. Which block set a delay is not told: one that a
+/// block without data sets counts for the next once it is delivered.
+fn messages(bytes: &[u8]) -> (Vec<Message>, String, Option<u64>) {
+    let (found, last_event_id, reconnection_time, _) = parse(&[bytes], usize::MAX);
+    let message = |parsed| match parsed {
+        Parsed::Message(message) => Some(Message { retry: None, ..message }),
+        Parsed::Comment(_) => None,
+    };
+    (found.into_iter().filter_map(message).collect(), last_event_id, reconnection_time)
 }
 
 /// The rules that an event must keep, and no others.
@@ -148,7 +153,9 @@ proptest! {
                 Scanned::Id(id) => out.extend_from_slice(&[b"id: ", &id[..], b"\n\n"].concat()),
             }
         }
-        prop_assert_eq!(messages(&out), messages(&bytes));
+        // The delay of an unfinished block is lost with it.
+        prop_assert_eq!(messages(&out).0, messages(&bytes).0);
+        prop_assert_eq!(messages(&out).1, messages(&bytes).1);
     }
 
     #[test]
@@ -161,7 +168,7 @@ proptest! {
             event = event.with_id(id);
         }
         let block = Sse.encode(&event);
-        prop_assert_eq!(block.as_ref().map(|_| ()), rules(&event).as_ref().copied());
+        prop_assert_eq!(block.clone().map(drop), rules(&event));
         let Ok(block) = block else { return Ok(()) };
 
         let view = Sse.view(&block);
@@ -171,10 +178,11 @@ proptest! {
         let mut out = BytesMut::new();
         Sse.deliver(&block, false, None, None, &mut out);
         let found = scan(&[&out], usize::MAX).0;
-        let expected = super::Block { bytes: block, has_id: id.is_some() };
+        let expected = Block { bytes: block, has_id: id.is_some() };
         prop_assert_eq!(found, [Scanned::Event(expected)]);
         let name = name.unwrap_or_else(|| "message".into());
-        let message = super::Message { name, data, last_event_id: id.unwrap_or_default(), retry: None };
-        prop_assert_eq!(messages(&out), [Parsed::Message(message)]);
+        let id = id.unwrap_or_default();
+        let message = Message { name, data, last_event_id: id.clone(), retry: None };
+        prop_assert_eq!(messages(&out), (vec![message], id, None));
     }
 }
