@@ -19,9 +19,14 @@ fn event(size: usize) -> Vec<u8> {
     format!("data: {}\n\n", "x".repeat(data)).into_bytes()
 }
 
-/// A stream of 64 events in chunks of `len` bytes.
+/// A stream of 64 events in chunks of `len` bytes, made like most bodies': with room to spare.
 fn chunks(size: usize, len: usize) -> Vec<Bytes> {
-    event(size).repeat(EVENTS).chunks(len).map(Bytes::copy_from_slice).collect()
+    let chunk = |bytes: &[u8]| {
+        let mut chunk = Vec::with_capacity(len + 64);
+        chunk.extend_from_slice(bytes);
+        Bytes::from(chunk)
+    };
+    event(size).repeat(EVENTS).chunks(len).map(chunk).collect()
 }
 
 fn memmem(chunk: &Bytes, finder: &Finder<'_>) -> usize {

@@ -1,4 +1,68 @@
-//! Event streams that survive what really happens to them.
+//! Event streams that survive what really happens to them: tower middleware with replay, recovery
+//! and orphan detection for server-sent events.
+//!
+//! # Quickstart
+//!
+//! ```
+//! use axum::{Router, routing::get};
+//! use resilient_sse::{MemoryStore, Owner, ResilientSse, StreamId};
+//!
+//! # async fn chat() -> &'static str { "" }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let shutdown = async {};
+//! let (sse, guardian) = ResilientSse::builder(MemoryStore::new())
+//!     .owner(|request| request.extensions.get::<Owner>().cloned())
+//!     .build()?;
+//! tokio::spawn(guardian.with_graceful_shutdown(shutdown));
+//! let app: Router = Router::new()
+//!     .route("/chat/{id}", get(chat).layer(sse.generation().id(StreamId::path("/chat/{id}"))))
+//!     .route_service("/chat/{id}/recover", sse.recover().id(StreamId::path("/chat/{id}/recover")));
+//! # let _ = app;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Words
+//!
+//! A *stream* is one logical run of events, named by its owner and a [`StreamId`]; it outlives any
+//! connection. Its *producer* is the wrapped inner body, or a [`Publication`]; each run of a producer is
+//! an *epoch*, and an event's id is `<epoch>-<seq>`. To *follow* is to replay from the stream's *log* and
+//! then tail it. A *completion* is the terminal event, kept for the recovery window. All of that lives in
+//! a [`Store`]; the [`Guardian`] is the future that looks after it.
+//!
+//! # Guarantees
+//!
+//! Where two collide: G9, then G7 for a client already attached, then G4, G3, G1 and G2, then G5's time bound.
+//!
+//! | | |
+//! |---|---|
+//! | G1 | exactly after the cursor, or an explicit gap |
+//! | G2 | what a client saw can be replayed ([`Durability`]) |
+//! | G3 | the terminal event is never lost within the recovery window |
+//! | G4 | one producer; who was declared dead is fenced |
+//! | G5 | no orphan lives on, and no live stream is taken for one |
+//! | G6 | nothing leaks |
+//! | G7 | the live stream comes first: a store that fails delays it once, by at most its time limit |
+//! | G8 | backpressure and bounds |
+//! | G9 | no one else's stream |
+//! | G10 | the inner bytes are respected |
+//! | G11 | cancel and panic safety |
+//!
+//! # Order of layers
+//!
+//! Outermost first: tracing, compression, **authentication**, this layer, the handler. A follow, a replay and
+//! a 204 do not run the inner service, so whatever decides who may read stands outside, in the owner rule
+//! ([`Builder::owner`]) or in the hook that runs for every consumer ([`Builder::authorize`]).
+//!
+//! # Features
+//!
+//! | feature | |
+//! |---|---|
+//! | `tracing` | log events under the target `resilient_sse` |
+//! | `metrics` | the figures of [`telemetry`] through the `metrics` facade |
+//! | `test-util` | `test_util` for the tests of hosts, `store::conformance` for other stores |
+//! | `full` | all but `test-util` |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -47,3 +111,8 @@ pub use recover::Recover;
 pub use store::{MemoryStore, Store};
 pub use stream::{Disconnect, Ended, Ending, Metadata, Reason, Record, RecordKind, StreamInfo, StreamState, reason};
 pub use telemetry::{Health, HistogramSnapshot};
+
+/// The README's examples, as tests.
+#[cfg(all(doctest, feature = "test-util"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

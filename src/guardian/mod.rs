@@ -58,7 +58,8 @@ pub struct Guardian {
     core: Arc<Core>,
     flusher: Flusher,
     notices: Notices,
-    tick: Pin<Box<Sleep>>,
+    /// Made when it is first polled: a guardian may be built where no runtime is.
+    tick: Option<Pin<Box<Sleep>>>,
     beats: BoxFuture<()>,
     sweeps: BoxFuture<()>,
     shutdown: Option<BoxFuture<()>>,
@@ -73,7 +74,7 @@ impl Guardian {
         Self {
             flusher: Flusher::new(Arc::clone(&core.recorder)),
             notices: core.store.notices(&core.node),
-            tick: Box::pin(tokio::time::sleep_until(Instant::now())),
+            tick: None,
             beats: Box::pin(beat::run(Arc::clone(&core), Arc::clone(&trust))),
             sweeps: Box::pin(sweep::run(Arc::clone(&core), trust)),
             shutdown: Some(Box::pin(pending())),
@@ -97,11 +98,11 @@ impl Guardian {
 
     /// Wakes the bodies that are due.
     fn poll_tick(&mut self, cx: &mut Context<'_>) {
-        while self.tick.as_mut().poll(cx).is_ready() {
-            let next = self.core.pulses.tick();
-            self.tick.as_mut().reset(next);
+        let tick = self.tick.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now())));
+        while tick.as_mut().poll(cx).is_ready() {
+            tick.as_mut().reset(self.core.pulses.tick());
             #[cfg(feature = "metrics")]
-            self.report();
+            report(&self.core, &mut self.reported);
         }
     }
 
@@ -114,15 +115,6 @@ impl Guardian {
         }
     }
 
-    #[cfg(feature = "metrics")]
-    fn report(&mut self) {
-        let now = Instant::now();
-        if self.reported.is_none_or(|at| now - at >= std::time::Duration::from_secs(1)) {
-            self.reported = Some(now);
-            self.core.health().report();
-        }
-    }
-
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) {
         if let Some(shutdown) = &mut self.shutdown
             && shutdown.as_mut().poll(cx).is_ready()
@@ -130,6 +122,16 @@ impl Guardian {
             self.shutdown = None;
             self.drain = Some(Box::pin(drain::run(Arc::clone(&self.core))));
         }
+    }
+}
+
+/// Hands the figures to the `metrics` facade, once a second.
+#[cfg(feature = "metrics")]
+fn report(core: &Core, reported: &mut Option<Instant>) {
+    let now = Instant::now();
+    if reported.is_none_or(|at| now - at >= std::time::Duration::from_secs(1)) {
+        *reported = Some(now);
+        core.health().report();
     }
 }
 

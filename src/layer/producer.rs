@@ -118,7 +118,8 @@ where
         self.core.executor.spawn(Drive {
             producer,
             engine,
-            deadline: limit.map(|limit| Box::pin(tokio::time::sleep(limit))),
+            limit,
+            deadline: None,
             store_wait: None,
             _counted: counted,
         });
@@ -190,6 +191,9 @@ where
 {
     producer: Arc<Producer<B>>,
     engine: Engine<B>,
+    /// For how long it may run, until its first poll makes that a deadline: where the client's body is
+    /// dropped there may be no runtime.
+    limit: Option<Duration>,
     deadline: Option<Pin<Box<Sleep>>>,
     store_wait: Option<Pin<Box<Sleep>>>,
     _counted: Counted,
@@ -253,6 +257,9 @@ where
                 _ => EndRequest::Interrupt,
             });
             return true;
+        }
+        if let Some(limit) = self.limit.take() {
+            self.deadline = Some(Box::pin(tokio::time::sleep(limit)));
         }
         let late = self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
         if late {

@@ -124,7 +124,7 @@ async fn follow(
         Err(_) if position.is_reconnect() => {}
         Err(_) => return Err(Rejection::Unavailable),
         Ok(None) => return Ok(json(StatusCode::NOT_FOUND, br#"{"status":"not_found"}"#.to_vec())),
-        Ok(Some(info)) if info.ended.is_some_and(|ended| position.is_at(&ended)) => {
+        Ok(Some(info)) if info.ended.as_ref().is_some_and(|ended| position.is_at(ended)) => {
             return Ok(AnswerBody::no_content());
         }
         Ok(Some(_)) => {}

@@ -22,7 +22,7 @@
 //! assert_eq!(seen.data(), ["one"]);
 //! let again = Request::get("/").header("last-event-id", seen.last_id()).body(()).unwrap();
 //! let rest = collect(app.oneshot(again).await.unwrap().into_body()).await;
-//! assert_eq!(rest.data(), ["two", "three"]);
+//! assert_eq!(rest.names(), ["message", "message", "completed"]);
 //! # }
 //! ```
 

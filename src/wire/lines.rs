@@ -80,6 +80,12 @@ impl<'a> Field<'a> {
     }
 }
 
+/// Whether a line is a field of this name, for those who need not know its value.
+#[inline]
+pub(super) fn is_field(text: &[u8], name: &[u8]) -> bool {
+    text.strip_prefix(name).is_some_and(|rest| matches!(rest.first(), None | Some(b':')))
+}
+
 /// The value of the field `name`, if that is the line's.
 #[inline]
 fn value<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {

@@ -10,7 +10,7 @@ use memchr::memchr;
 
 use super::{
     Block, Scan, Scanned, TooLarge,
-    lines::{BOM, Field, Lines, line_end, valid_id},
+    lines::{BOM, Field, Lines, is_field, line_end, valid_id},
 };
 
 /// A held buffer of up to this capacity is kept for the next block.
@@ -54,11 +54,8 @@ impl Seen {
     #[inline]
     fn line(&mut self, text: &[u8]) {
         self.any = true;
-        match Field::of(text) {
-            Field::Data(_) => self.data = true,
-            Field::Id(_) => self.id = true,
-            _ => {}
-        }
+        self.data |= is_field(text, b"data");
+        self.id |= is_field(text, b"id");
     }
 }
 
@@ -81,25 +78,26 @@ impl SseScan {
 
     /// Looks for an item that begins in this chunk.
     fn scan(&mut self) -> Result<Option<Scanned>, TooLarge> {
+        let bytes = &self.chunk[..];
         let mut at = self.start;
         let mut seen = Seen::default();
-        while let Some((text, whole)) = line_end(&self.chunk[at..], self.has_cr) {
-            let next = at + whole;
-            if text == 0 {
-                let (begin, end) = (mem::replace(&mut self.start, next), at);
+        while let Some(&first) = bytes.get(at) {
+            if first == b'\n' || first == b'\r' {
+                let end = at;
+                at += 1 + usize::from(first == b'\r' && bytes.get(at + 1) == Some(&b'\n'));
+                let begin = mem::replace(&mut self.start, at);
                 if seen.any {
-                    self.check(end - begin)?;
-                    if let Some(found) = self.finish(begin, end, seen) {
-                        return Ok(Some(found));
-                    }
+                    return self.finish(begin, end, seen);
                 }
-                seen = Seen::default();
-            } else if !seen.any && self.chunk[at] == b':' {
-                return self.comments().map(Some);
-            } else {
-                seen.line(&self.chunk[at..at + text]);
+                continue;
             }
-            at = next;
+            if first == b':' && !seen.any {
+                return self.comments();
+            }
+            let line = &bytes[at..];
+            let Some((text, whole)) = line_end(line, self.has_cr) else { break };
+            seen.line(&line[..text]);
+            at += whole;
         }
         self.line = at - self.start;
         self.seen = seen;
@@ -107,37 +105,43 @@ impl SseScan {
         Ok(None)
     }
 
-    fn finish(&mut self, begin: usize, end: usize, seen: Seen) -> Option<Scanned> {
-        if !seen.data {
-            let lines = self.chunk.slice(begin..end);
-            return self.dataless(&lines);
-        }
+    #[inline]
+    fn finish(&mut self, begin: usize, end: usize, seen: Seen) -> Result<Option<Scanned>, TooLarge> {
+        self.check(end - begin)?;
         let bytes = if self.start == self.chunk.len() {
-            let mut chunk = mem::take(&mut self.chunk);
             self.start = 0;
+            let mut chunk = mem::take(&mut self.chunk);
             chunk.truncate(end);
             chunk.advance(begin);
             chunk
         } else {
             self.chunk.slice(begin..end)
         };
-        Some(Scanned::Event(Block { bytes, has_id: seen.id }))
+        Ok(self.found(bytes, seen))
     }
 
-    /// Takes the whole comment lines from here on, of which there is at least one.
-    fn comments(&mut self) -> Result<Scanned, TooLarge> {
+    /// What a whole block is.
+    #[inline]
+    fn found(&mut self, bytes: Bytes, seen: Seen) -> Option<Scanned> {
+        if seen.data { Some(Scanned::Event(Block { bytes, has_id: seen.id })) } else { self.dataless(&bytes) }
+    }
+
+    /// Takes the whole comment lines from here on.
+    fn comments(&mut self) -> Result<Option<Scanned>, TooLarge> {
         let begin = self.start;
         while self.chunk.get(self.start) == Some(&b':') {
             let Some((text, whole)) = line_end(&self.chunk[self.start..], self.has_cr) else { break };
             if text > self.limit {
-                if self.start > begin {
-                    break;
-                }
-                return Err(self.fail());
+                break;
             }
             self.start += whole;
         }
-        Ok(Scanned::Aside(self.chunk.slice(begin..self.start)))
+        if self.start > begin {
+            return Ok(Some(Scanned::Aside(self.chunk.slice(begin..self.start))));
+        }
+        self.line = 0;
+        self.hold_rest()?;
+        Ok(None)
     }
 
     /// Goes on with the held block.
@@ -148,11 +152,7 @@ impl SseScan {
             if text == 0 && self.line == self.held.len() {
                 let seen = mem::take(&mut self.seen);
                 let bytes = self.take_held();
-                return Ok(if seen.data {
-                    Some(Scanned::Event(Block { bytes, has_id: seen.id }))
-                } else {
-                    self.dataless(&bytes)
-                });
+                return Ok(self.found(bytes, seen));
             }
             let comment = !self.seen.any && self.held.first() == Some(&b':');
             self.check(self.held.len() + if comment { text } else { whole })?;
