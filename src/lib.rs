@@ -96,7 +96,7 @@ pub mod wire;
 pub use config::{Durability, OnUnavailable};
 pub use error::{BoxError, ConfigError, InvalidOwner, InvalidStreamId, StoreError};
 pub use event::Event;
-pub use follow::{AnswerBody, AnswerFuture, FollowBody};
+pub use follow::{AnswerBody, AnswerFuture};
 pub use guardian::{DrainReport, Guardian};
 pub use hooks::{Acknowledge, EndedStream, JobStatus, ProbeAnswer};
 pub use hub::{Access, Builder, CompletionStore, Rejection, ResilientSse, StreamRegistry, Streams};

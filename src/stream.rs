@@ -210,5 +210,5 @@ pub enum RecordKind {
         previous: Option<EventId>,
     },
     /// The stream ended.
-    End(Ended),
+    End(Box<Ended>),
 }

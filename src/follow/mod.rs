@@ -5,7 +5,6 @@ mod answer;
 mod replayer;
 
 use std::{
-    convert::Infallible,
     fmt,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
@@ -15,7 +14,6 @@ use std::{
 
 pub use answer::{AnswerBody, AnswerFuture};
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
 use replayer::Replayer;
 use tokio::time::Sleep;
 
@@ -51,7 +49,7 @@ pub(crate) struct FollowRequest {
 }
 
 /// The body of a consumer that follows a stream.
-pub struct FollowBody {
+pub(crate) struct FollowBody {
     state: Phase,
     core: Arc<Core>,
     key: StreamKey,
@@ -307,20 +305,10 @@ pub(crate) fn tell_step(core: &Core, speaker: &mut Speaker, step: Step, epoch: u
     !step.restart || speaker.notice(&Notice::Restart(epoch)).goes_on()
 }
 
-impl Body for FollowBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.get_mut().poll_bytes(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
-    }
-
-    fn is_end_stream(&self) -> bool {
+impl FollowBody {
+    /// Whether nothing more will be given.
+    pub(crate) fn is_end_stream(&self) -> bool {
         matches!(self.state, Phase::Over) && self.speaker.len() == 0
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::default()
     }
 }
 

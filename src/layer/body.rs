@@ -136,6 +136,9 @@ where
         let this = self.get_mut();
         if let State::Pass(body) = &mut this.state {
             let frame = std::task::ready!(body.as_mut().poll_frame(cx));
+            if !matches!(frame, Some(Ok(_))) {
+                this.state = State::Full(None);
+            }
             // Free where the data is `Bytes` already.
             return Poll::Ready(
                 frame.map(|frame| frame.map(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))),

@@ -2,7 +2,7 @@
 //!
 //! The service asks [`Identify`] which stream a request means, and the hub's owner rule whose it is.
 //! Its future admits the request by the table of the design: it runs the inner service and wraps its
-//! body (`Live`), follows a stream that exists ([`FollowBody`](crate::FollowBody)), or answers
+//! body (`Live`), follows a stream that exists (`FollowBody`), or answers
 //! itself. A live body polls the inner body through the `Engine`, which cuts it into blocks and gives
 //! these to the recorder; when the client goes, the `Producer` decides what becomes of the engine.
 

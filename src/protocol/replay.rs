@@ -166,7 +166,7 @@ mod tests {
         let ending = Ending { state: StreamState::Completed, reason: None, event: None };
         let id = EventId::terminal(epoch);
         let last = EventId::new(epoch, last);
-        (id, RecordKind::End(Ended { ending, id, last, at: 0 }))
+        (id, RecordKind::End(Box::new(Ended { ending, id, last, at: 0 })))
     }
 
     /// What a reader is told, as text: `-n` a gap of n, `-?` a gap of unknown size, `!` a restart.

@@ -2,9 +2,9 @@
 
 use bytes::BytesMut;
 
-use super::lines::{Field, Lines};
+use super::lines::{BOM, Field, Lines};
 
-/// Bytes that delivering may add to block and id: a delay's line, `id: `, line ends.
+/// Bytes that delivering may add to block and id: a delay's line or a comment, `id: `, line ends.
 const ADDED: usize = "retry: \n".len() + DIGITS + "id: \n\n\n".len();
 
 /// Digits of the longest `u64`.
@@ -15,8 +15,11 @@ const DIGITS: usize = 20;
 /// The id is the last line, because some clients commit it as soon as they see it.
 pub(super) fn deliver(block: &[u8], has_id: bool, id: Option<&[u8]>, retry: Option<u64>, out: &mut BytesMut) {
     out.reserve(block.len() + id.map_or(0, <[u8]>::len) + ADDED);
-    if let Some(ms) = retry {
-        write_retry(ms, out);
+    match retry {
+        Some(ms) => write_retry(ms, out),
+        // At a stream's very beginning this one would be taken away, and its line mean something else.
+        None if block.starts_with(BOM) => out.extend_from_slice(b":\n"),
+        None => {}
     }
     if has_id {
         write_without_ids(block, out);
@@ -105,6 +108,12 @@ mod tests {
         assert_eq!(delivered("data: a\rid: 1\n", true, None, None), "data: a\r\n\n");
         assert_eq!(delivered("data: a", false, Some("1"), None), "data: a\nid: 1\n\n");
         assert_eq!(delivered("data: a", false, None, None), "data: a\n\n");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_never_a_streams_first() {
+        assert_eq!(delivered("\u{feff}event: a\ndata: b\n", false, None, None), ":\n\u{feff}event: a\ndata: b\n\n");
+        assert_eq!(delivered("\u{feff}x\ndata: b\n", true, None, Some(1)), "retry: 1\n\u{feff}x\ndata: b\n\n");
     }
 
     #[test]

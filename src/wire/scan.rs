@@ -42,6 +42,16 @@ pub(super) struct SseScan {
     failed: bool,
 }
 
+/// What comes next in a chunk.
+enum Found {
+    /// A block's lines, from and to where.
+    Block(usize, usize, Seen),
+    /// Whole comment lines, from where; to where the scanner now stands.
+    Comments(usize),
+    /// Something unfinished, or nothing.
+    Rest,
+}
+
 /// What a block's lines so far are.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
@@ -78,6 +88,28 @@ impl SseScan {
 
     /// Looks for an item that begins in this chunk.
     fn scan(&mut self) -> Result<Option<Scanned>, TooLarge> {
+        loop {
+            let (begin, end, seen) = match self.find() {
+                Found::Block(begin, end, seen) => (begin, end, seen),
+                Found::Comments(begin) => return Ok(Some(Scanned::Aside(self.chunk.slice(begin..self.start)))),
+                Found::Rest => return self.hold_rest(),
+            };
+            if end - begin > self.limit {
+                return self.fail();
+            }
+            if seen.data {
+                return Ok(Some(Scanned::Event(Block { bytes: self.cut(begin, end), has_id: seen.id })));
+            }
+            let lines = self.chunk.slice(begin..end);
+            if let Some(found) = self.dataless(&lines) {
+                return Ok(Some(found));
+            }
+        }
+    }
+
+    /// Goes on to the end of the next thing in the chunk.
+    #[inline]
+    fn find(&mut self) -> Found {
         let bytes = &self.chunk[..];
         let mut at = self.start;
         let mut seen = Seen::default();
@@ -87,61 +119,49 @@ impl SseScan {
                 at += 1 + usize::from(first == b'\r' && bytes.get(at + 1) == Some(&b'\n'));
                 let begin = mem::replace(&mut self.start, at);
                 if seen.any {
-                    return self.finish(begin, end, seen);
+                    return Found::Block(begin, end, seen);
                 }
-                continue;
-            }
-            if first == b':' && !seen.any {
+            } else if first == b':' && !seen.any {
                 return self.comments();
+            } else {
+                let line = &bytes[at..];
+                let Some((text, whole)) = line_end(line, self.has_cr) else { break };
+                seen.line(&line[..text]);
+                at += whole;
             }
-            let line = &bytes[at..];
-            let Some((text, whole)) = line_end(line, self.has_cr) else { break };
-            seen.line(&line[..text]);
-            at += whole;
         }
         self.line = at - self.start;
         self.seen = seen;
-        self.hold_rest()?;
-        Ok(None)
+        Found::Rest
     }
 
+    /// A piece of the chunk; the chunk itself if nothing comes after it.
     #[inline]
-    fn finish(&mut self, begin: usize, end: usize, seen: Seen) -> Result<Option<Scanned>, TooLarge> {
-        self.check(end - begin)?;
-        let bytes = if self.start == self.chunk.len() {
-            self.start = 0;
-            let mut chunk = mem::take(&mut self.chunk);
-            chunk.truncate(end);
-            chunk.advance(begin);
-            chunk
-        } else {
-            self.chunk.slice(begin..end)
-        };
-        Ok(self.found(bytes, seen))
-    }
-
-    /// What a whole block is.
-    #[inline]
-    fn found(&mut self, bytes: Bytes, seen: Seen) -> Option<Scanned> {
-        if seen.data { Some(Scanned::Event(Block { bytes, has_id: seen.id })) } else { self.dataless(&bytes) }
+    fn cut(&mut self, begin: usize, end: usize) -> Bytes {
+        if self.start < self.chunk.len() {
+            return self.chunk.slice(begin..end);
+        }
+        self.start = 0;
+        let mut chunk = mem::take(&mut self.chunk);
+        chunk.truncate(end);
+        chunk.advance(begin);
+        chunk
     }
 
     /// Takes the whole comment lines from here on.
-    fn comments(&mut self) -> Result<Option<Scanned>, TooLarge> {
+    fn comments(&mut self) -> Found {
         let begin = self.start;
         while self.chunk.get(self.start) == Some(&b':') {
-            let Some((text, whole)) = line_end(&self.chunk[self.start..], self.has_cr) else { break };
-            if text > self.limit {
-                break;
+            match line_end(&self.chunk[self.start..], self.has_cr) {
+                Some((text, whole)) if text <= self.limit => self.start += whole,
+                _ => break,
             }
-            self.start += whole;
         }
         if self.start > begin {
-            return Ok(Some(Scanned::Aside(self.chunk.slice(begin..self.start))));
+            return Found::Comments(begin);
         }
         self.line = 0;
-        self.hold_rest()?;
-        Ok(None)
+        Found::Rest
     }
 
     /// Goes on with the held block.
@@ -152,10 +172,17 @@ impl SseScan {
             if text == 0 && self.line == self.held.len() {
                 let seen = mem::take(&mut self.seen);
                 let bytes = self.take_held();
-                return Ok(self.found(bytes, seen));
+                if seen.data {
+                    return Ok(Some(Scanned::Event(Block { bytes, has_id: seen.id })));
+                }
+                let found = self.dataless(&bytes);
+                return if found.is_some() { Ok(found) } else { self.scan() };
             }
+            // A comment is no part of the block that comes after it, so its end does not count.
             let comment = !self.seen.any && self.held.first() == Some(&b':');
-            self.check(self.held.len() + if comment { text } else { whole })?;
+            if self.held.len() + if comment { text } else { whole } > self.limit {
+                return self.fail();
+            }
             self.held.extend_from_slice(&self.chunk[from..self.start]);
             if comment {
                 return Ok(Some(Scanned::Aside(self.take_held())));
@@ -163,17 +190,18 @@ impl SseScan {
             self.seen.line(&self.held[self.line..self.held.len() - (whole - text)]);
             self.line = self.held.len();
         }
-        self.hold_rest()?;
-        Ok(None)
+        self.hold_rest()
     }
 
     /// Holds the rest of the chunk, none of which ends the block.
-    fn hold_rest(&mut self) -> Result<(), TooLarge> {
+    fn hold_rest(&mut self) -> Result<Option<Scanned>, TooLarge> {
         let chunk = mem::take(&mut self.chunk);
         let rest = &chunk[mem::take(&mut self.start)..];
-        self.check(self.held.len() + rest.len())?;
+        if self.held.len() + rest.len() > self.limit {
+            return self.fail();
+        }
         self.held.extend_from_slice(rest);
-        Ok(())
+        Ok(None)
     }
 
     fn take_held(&mut self) -> Bytes {
@@ -207,15 +235,12 @@ impl SseScan {
         }
     }
 
-    fn check(&mut self, len: usize) -> Result<(), TooLarge> {
-        if len > self.limit { Err(self.fail()) } else { Ok(()) }
-    }
-
-    fn fail(&mut self) -> TooLarge {
+    #[cold]
+    fn fail(&mut self) -> Result<Option<Scanned>, TooLarge> {
         self.failed = true;
         self.chunk = Bytes::new();
         self.held = Vec::new();
-        TooLarge { limit: self.limit }
+        Err(TooLarge { limit: self.limit })
     }
 
     /// Drops the byte order mark from the stream's first bytes.
@@ -273,12 +298,7 @@ impl Scan for SseScan {
         if let Some(aside) = self.queued.take() {
             return Ok(Some(Scanned::Aside(aside)));
         }
-        loop {
-            let found = if self.held.is_empty() { self.scan()? } else { self.resume()? };
-            if found.is_some() || self.start >= self.chunk.len() {
-                return Ok(found);
-            }
-        }
+        if self.held.is_empty() { self.scan() } else { self.resume() }
     }
 
     fn pending(&self) -> usize {

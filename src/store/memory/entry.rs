@@ -410,7 +410,7 @@ impl Entry {
             page.records.push(record.clone());
         }
         if let Some(ended) = self.ended.as_ref().filter(|ended| ended.id > after) {
-            page.records.push(Record { id: ended.id, at: ended.at, kind: RecordKind::End(ended.clone()) });
+            page.records.push(Record { id: ended.id, at: ended.at, kind: RecordKind::End(Box::new(ended.clone())) });
         }
     }
 
