@@ -32,7 +32,7 @@ fn chunks(size: usize, len: usize) -> Vec<Bytes> {
 fn memmem(chunk: &Bytes, finder: &Finder<'_>) -> usize {
     let mut from = 0;
     while let Some(at) = finder.find(&chunk[from..]) {
-        black_box(chunk.slice(from..from + at + 1));
+        black_box(&chunk.slice(from..=from + at));
         from += at + 2;
     }
     from
@@ -42,7 +42,7 @@ fn memchr2(chunk: &Bytes) -> usize {
     let (mut from, mut line) = (0, 0);
     for at in memchr2_iter(b'\r', b'\n', chunk) {
         if at == line {
-            black_box(chunk.slice(from..at));
+            black_box(&chunk.slice(from..at));
             from = at + 1;
         }
         line = at + 1;
@@ -50,12 +50,12 @@ fn memchr2(chunk: &Bytes) -> usize {
     from
 }
 
-fn scan(chunks: &[Bytes], mut found: impl FnMut(Scanned)) {
+fn scan(chunks: &[Bytes], mut found: impl FnMut(&Scanned)) {
     let mut scanner = Sse.scanner(LIMIT);
     for chunk in chunks {
         scanner.push(chunk.clone());
         while let Ok(Some(item)) = scanner.next() {
-            found(item);
+            found(&item);
         }
     }
 }
@@ -82,7 +82,7 @@ fn bench(c: &mut Criterion) {
             let chunks = chunks(size, len);
             let mut out = BytesMut::with_capacity(2 * size * EVENTS);
             group.bench_with_input(BenchmarkId::new("scan", split), &chunks, |b, chunks| {
-                b.iter(|| scan(chunks, |found| drop(black_box(found))));
+                b.iter(|| scan(chunks, |found| _ = black_box(found)));
             });
             group.bench_with_input(BenchmarkId::new("scan and deliver", split), &chunks, |b, chunks| {
                 b.iter(|| scan_and_deliver(chunks, false, &mut out));

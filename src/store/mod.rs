@@ -89,7 +89,8 @@ pub trait Store: Send + Sync + 'static {
     /// How many streams are active, whose ever.
     fn active_count(&self) -> impl Future<Output = Result<u64, Self::Error>> + Send;
 
-    /// Removes a stream and all that is held of it.
+    /// Removes a stream and all that is held of it. A producer that runs all the same is fenced, as by
+    /// an end: it must not take this for forgetfulness, and register again.
     fn delete(&self, key: StreamKey) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Says that a node lives, and with it its streams: pushes their deadlines.

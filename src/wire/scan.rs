@@ -136,7 +136,7 @@ impl SseScan {
     }
 
     /// A piece of the chunk; the chunk itself if nothing comes after it.
-    #[inline]
+    #[inline(never)]
     fn cut(&mut self, begin: usize, end: usize) -> Bytes {
         if self.start < self.chunk.len() {
             return self.chunk.slice(begin..end);

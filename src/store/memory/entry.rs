@@ -9,7 +9,7 @@ use crate::{
         Append, Appended, Close, Closed, Fence, From, Hook, Interrupt, Interrupted, Open, Page, Publish, Published,
         Read, Retention, TailCell,
     },
-    stream::{Ended, Metadata, Record, RecordKind, StreamInfo, StreamState},
+    stream::{Ended, Ending, Metadata, Record, RecordKind, StreamInfo, StreamState, reason},
 };
 
 /// How many of the newest idempotency keys a published stream remembers.
@@ -36,6 +36,8 @@ pub(super) struct Entry {
     ended: Option<Ended>,
     hook: Hook,
     retention: Retention,
+    /// Only a tombstone is left: whoever produced the stream, and has not heard of its end yet, is fenced by it.
+    deleted: bool,
     log: Log,
     published: VecDeque<(String, EventId)>,
     pub(super) tail: Arc<TailCell>,
@@ -68,6 +70,7 @@ impl Entry {
             ended: None,
             hook: Hook::None,
             retention: open.retention,
+            deleted: false,
             log,
             published: VecDeque::new(),
             tail,
@@ -150,6 +153,23 @@ impl Entry {
 
     pub(super) fn asks_for_another(&self, fingerprint: Option<&str>) -> bool {
         matches!((self.fingerprint.as_deref(), fingerprint), (Some(own), Some(other)) if own != other)
+    }
+
+    /// Leaves a tombstone for one stale threshold.
+    pub(super) fn delete(&mut self, now: u64) {
+        if self.ended.is_none() {
+            self.end(Ending::supplied(StreamState::Cancelled, reason::STOPPED), None, None, now);
+        }
+        self.deleted = true;
+        self.hook = Hook::None;
+        self.log = Log::default();
+        self.metadata.clear();
+        self.published.clear();
+        self.expires_at = now.saturating_add(millis(self.retention.stale));
+    }
+
+    pub(super) fn is_deleted(&self) -> bool {
+        self.deleted
     }
 
     /// Whether nothing is left to be known of it.
@@ -272,6 +292,9 @@ impl Entry {
     }
 
     pub(super) fn close(&mut self, close: Close, now: u64) -> Closed {
+        if self.deleted && close.epoch.is_none() {
+            return Closed::Missing;
+        }
         if let Some(ended) = &self.ended {
             return Closed::Before(ended.clone());
         }
@@ -281,15 +304,19 @@ impl Entry {
         if close.if_deadline.is_some_and(|deadline| deadline != self.deadline) {
             return Closed::Moved;
         }
+        let ended = self.end(close.ending, close.last, close.hook, now);
+        Closed::Now { ended, node: self.node.clone() }
+    }
+
+    fn end(&mut self, ending: Ending, last: Option<u64>, hook: Option<Duration>, now: u64) -> Ended {
         let recorded = self.last_recorded();
-        let last = close.last.map_or(recorded, |seq| EventId::new(self.epoch, seq).max(recorded));
-        let id = EventId::terminal(self.epoch);
-        let ended = Ended { id, last, at: now, ending: close.ending };
+        let last = last.map_or(recorded, |seq| EventId::new(self.epoch, seq).max(recorded));
+        let ended = Ended { id: EventId::terminal(self.epoch), last, at: now, ending };
         self.state = ended.ending.state;
-        self.hook = close.hook.map_or(Hook::None, |lease| Hook::DueAt(now.saturating_add(millis(lease))));
+        self.hook = hook.map_or(Hook::None, |lease| Hook::DueAt(now.saturating_add(millis(lease))));
         self.expires_at = now.saturating_add(millis(self.retention.recovery_window));
         self.ended = Some(ended.clone());
-        Closed::Now { ended, node: self.node.clone() }
+        ended
     }
 
     /// The last event of the newest run that is known of: recorded, or said to have been made.
@@ -353,19 +380,8 @@ impl Entry {
     fn take_published(&mut self, publish: &Publish, now: u64) -> Published {
         self.beat(now, 0);
         if let Some(state) = publish.ends {
-            let ending = crate::stream::Ending::with_event(state, publish.block.clone());
-            let close = Close {
-                key: publish.key.clone(),
-                epoch: None,
-                ending,
-                last: None,
-                if_deadline: None,
-                hook: publish.hook,
-            };
-            return match self.close(close, now) {
-                Closed::Now { ended, .. } | Closed::Before(ended) => Published::Ended(ended),
-                Closed::Newer | Closed::Moved | Closed::Missing => Published::Conflict,
-            };
+            let ending = Ending::with_event(state, publish.block.clone());
+            return Published::Ended(self.end(ending, None, publish.hook, now));
         }
         let id = EventId::new(self.epoch, self.log.top().seq + 1);
         self.log.push_event(id, publish.block.clone(), now);

@@ -74,6 +74,11 @@ impl Shard {
         self.entries.get_mut(key).filter(|entry| !entry.is_over(now))
     }
 
+    /// The stream as a reader sees it: a deleted one is a missing one.
+    fn held(&mut self, key: &StreamKey, now: u64) -> Option<&mut Entry> {
+        self.entry(key, now).filter(|entry| !entry.is_deleted())
+    }
+
     /// The cell for a new entry: that of those who wait for it, if any do.
     fn tail_cell(&mut self, key: &StreamKey) -> Arc<TailCell> {
         self.waiting.remove(key).unwrap_or_default()
@@ -254,9 +259,10 @@ impl MemoryStore {
         let key = publish.key.clone();
         let mut owners = lock(&self.0.owners);
         let mut shard = self.shard(&key);
-        if shard.entry(&key, now).is_none() {
+        if shard.held(&key, now).is_none() {
+            let epoch = shard.next_epoch(&key, now);
             let tail = shard.tail_cell(&key);
-            shard.insert(&key, Entry::published(&publish, now, tail, now));
+            shard.insert(&key, Entry::published(&publish, epoch, tail, now));
             owners.entry(key.owner.clone()).or_default().insert(key.id.clone());
         }
         drop(owners);
@@ -272,16 +278,20 @@ impl MemoryStore {
         let ids: Vec<_> = lock(&self.0.owners).get(owner).into_iter().flatten().cloned().collect();
         let info = |id| {
             let key = StreamKey::new(owner.clone(), id);
-            self.shard(&key).entry(&key, now).map(|entry| entry.info(&key))
+            self.shard(&key).held(&key, now).map(|entry| entry.info(&key))
         };
         ids.into_iter().filter_map(info).collect()
     }
 
     fn delete_now(&self, key: &StreamKey) {
         let mut owners = lock(&self.0.owners);
-        if self.shard(key).remove(key).is_some() {
-            forget_owned(&mut owners, key);
-        }
+        let now = self.now();
+        let mut shard = self.shard(key);
+        let Some(entry) = shard.held(key, now) else { return };
+        entry.delete(now);
+        entry.tail.notify();
+        shard.reschedule(key);
+        forget_owned(&mut owners, key);
     }
 
     fn beat_now(&self, beat: &Beat) -> Beaten {
@@ -339,8 +349,14 @@ impl MemoryStore {
 }
 
 impl Shard {
+    /// The epoch of a new run of a stream that is not held, or held no more.
+    fn next_epoch(&self, key: &StreamKey, now: u64) -> u64 {
+        // Beyond the end of a run before, whose id is `<epoch+1>-0`.
+        self.entries.get(key).map_or(now, |entry| now.max(entry.epoch().saturating_add(2)))
+    }
+
     fn open(&mut self, open: &Open, over_limit: bool, now: u64) -> Opened {
-        if let Some(entry) = self.entry(&open.key, now) {
+        if let Some(entry) = self.held(&open.key, now) {
             if entry.asks_for_another(open.fingerprint.as_deref()) {
                 return Opened::OtherFingerprint;
             }
@@ -368,8 +384,7 @@ impl Shard {
         if over_limit {
             return Opened::OverLimit;
         }
-        let before = self.entries.get(&open.key).map_or(0, Entry::epoch);
-        let epoch = now.max(before + 1);
+        let epoch = self.next_epoch(&open.key, now);
         let tail = self.tail_cell(&open.key);
         tail.notify();
         self.insert(&open.key, Entry::new(open, epoch, Log::default(), tail, now));
@@ -485,12 +500,12 @@ impl Store for MemoryStore {
 
     fn read(&self, read: Read) -> impl Future<Output = Result<Option<Page>, Infallible>> + Send {
         let now = self.now();
-        ready(Ok(self.shard(&read.key).entry(&read.key, now).map(|entry| entry.read(&read))))
+        ready(Ok(self.shard(&read.key).held(&read.key, now).map(|entry| entry.read(&read))))
     }
 
     fn info(&self, key: StreamKey) -> impl Future<Output = Result<Option<StreamInfo>, Infallible>> + Send {
         let now = self.now();
-        ready(Ok(self.shard(&key).entry(&key, now).map(|entry| entry.info(&key))))
+        ready(Ok(self.shard(&key).held(&key, now).map(|entry| entry.info(&key))))
     }
 
     fn list(&self, owner: Owner) -> impl Future<Output = Result<Vec<StreamInfo>, Infallible>> + Send {
