@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Breaks each guarantee once, in a copy of the tree, and expects the tests that carry its name to fail.
+#
+#   tests/mutations.sh        all
+#   tests/mutations.sh G4 G7  some
+#
+# A mutation that no longer applies, or that no test notices, fails the script.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export CARGO_INCREMENTAL=0
+# Shared by all mutations, so that only this crate is built again for each.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}/mutations"
+
+wanted=" $* "
+failed=0
+
+# mutate <guarantee> <test binary> <file> <what it does> <perl expression>
+mutate() {
+  local guarantee=$1 binary=$2 file=$3 what=$4 change=$5
+  [[ $wanted == "  " || $wanted == *" $guarantee "* ]] || return 0
+  local tree=$work/tree
+  mkdir -p "$tree"
+  (cd "$root" && git ls-files -z --cached --others --exclude-standard) |
+    rsync_files "$tree"
+  perl -0pi -e "$change" "$tree/$file"
+  if cmp -s "$root/$file" "$tree/$file"; then
+    echo "$guarantee: the mutation does not apply to $file any more: $what" >&2
+    failed=1
+    return
+  fi
+  local log=$work/log prefix
+  prefix=$(tr '[:upper:]' '[:lower:]' <<<"$guarantee")_
+  if ! (cd "$tree" && cargo test --quiet --features test-util --test "$binary" --no-run) >"$log" 2>&1; then
+    echo "$guarantee: the mutation does not compile: $what" >&2
+    tail -n 20 "$log" >&2
+    failed=1
+    return
+  fi
+  if (cd "$tree" && timeout 180 cargo test --quiet --features test-util --test "$binary" "$prefix") >"$log" 2>&1; then
+    echo "$guarantee: no test of $binary notices: $what" >&2
+    failed=1
+  else
+    echo "$guarantee: noticed: $what ($(grep -c 'FAILED\|panicked' "$log") signs)"
+  fi
+}
+
+# Copies the listed files, and only those that differ, so that the build sees what changed.
+rsync_files() {
+  local tree=$1 name
+  while IFS= read -r -d '' name; do
+    [ -f "$root/$name" ] || continue
+    if ! cmp -s "$root/$name" "$tree/$name"; then
+      mkdir -p "$tree/$(dirname "$name")"
+      cp "$root/$name" "$tree/$name"
+    fi
+  done
+}
+
+mutate G1 guarantees src/protocol/replay.rs "a reader is not told of what is missing" \
+  's/if last <= self\.at \{/if true {/'
+mutate G2 recorder_faults src/recorder/lane.rs "an event goes out before the store has acknowledged it" \
+  's/_ => state\.acknowledged,/_ => u64::MAX,/'
+mutate G3 guarantees src/store/memory/entry.rs "an end is not kept" \
+  's/self\.expires_at = now\.saturating_add\(millis\(self\.retention\.recovery_window\)\)/self.expires_at = now/'
+mutate G4 guarantees src/store/memory/mod.rs "a stream that runs is opened again" \
+  's/if entry\.state\(\) == StreamState::Active \{\s*return Opened::Active/if entry.epoch() == 0 { return Opened::Active/'
+mutate G5 guarantees src/protocol/trust.rs "a guardian claims whatever its own beats say" \
+  's/fresh && proven/fresh || proven || true/'
+mutate G6 bounds src/store/memory/mod.rs "what has expired is not removed" \
+  's/if entry\.is_over\(look\.now\) \{/if false {/'
+mutate G7 recorder_faults src/layer/live.rs "a stream waits for the store for as long as that takes" \
+  's/self\.core\.settings\.store_limit, cx/self.core.settings.store_limit * 1000, cx/'
+mutate G8 bounds src/layer/producer.rs "a client that does not read holds the work up" \
+  's/if self\.outlives_client\(\) \|\| self\.lane\.followers/if false \&\& self.lane.followers/'
+mutate G9 bounds src/hub/mod.rs "everybody is the same owner" \
+  's/let owner = \(self\.owner\)\(request\);/let owner = (self.owner)(request).map(|_| Owner::ANONYMOUS);/'
+mutate G10 bounds src/wire/sse.rs "a heartbeat ends a block" \
+  's/": heartbeat\\n"/": heartbeat\\n\\n"/'
+mutate G11 bounds src/layer/admit.rs "a registration is not withdrawn" \
+  's/if self\.armed \{/if false {/'
+
+exit $failed
