@@ -266,16 +266,25 @@ where
 
     /// Has the inner body make events.
     fn produce(&mut self, cx: &mut Context<'_>) -> Produced {
+        // Before the stream's end is looked at: what lies between is in the log, and comes first.
+        if self.producer.is_driven() {
+            if !self.producer.is_released() {
+                return Produced::Follow;
+            }
+            self.finish(None);
+            return Produced::GoOn(true);
+        }
         if self.lane().is_halted() && !self.go_on_halted() {
             return Produced::GoOn(true);
         }
         match self.producer.make(cx, &mut self.made) {
-            None if self.producer.is_released() => {
-                self.finish(None);
+            None if self.producer.is_driven() => Produced::GoOn(true),
+            None => {
+                if self.go_on_halted() {
+                    self.finish(None);
+                }
                 Produced::GoOn(true)
             }
-            None if self.lane().is_halted() => Produced::GoOn(self.go_on_halted()),
-            None => Produced::Follow,
             Some(Progress::Made) => {
                 self.heard();
                 Produced::GoOn(true)

@@ -38,6 +38,8 @@ pub(crate) struct Producer<B> {
     route: Arc<Route>,
     pub(crate) lane: Arc<Lane>,
     engine: Mutex<Option<Engine<B>>>,
+    /// A task drives the engine, or did: what the client has not read is in the log.
+    driven: AtomicBool,
     /// The client went away while somebody else drove the engine.
     gone: AtomicBool,
     /// The client was let go, to follow on another node.
@@ -55,6 +57,7 @@ where
             route: Arc::clone(route),
             lane: Arc::clone(&engine.lane),
             engine: Mutex::new(Some(engine)),
+            driven: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             released: AtomicBool::new(false),
         });
@@ -78,6 +81,11 @@ where
     /// Whether somebody else drives the body now, or it is gone.
     pub(crate) fn is_taken_over(&self) -> bool {
         lock(&self.engine).is_none()
+    }
+
+    /// Whether a task drives the body, or did to its end.
+    pub(crate) fn is_driven(&self) -> bool {
+        self.driven.load(Ordering::Acquire)
     }
 
     /// Whether the client is to go on elsewhere.
@@ -106,11 +114,21 @@ where
             }
             Disconnect::Detach { at_most } => at_most,
         };
-        let detached = Counted::new(&self.core.telemetry, |telemetry| &telemetry.detached);
-        if self.core.telemetry.detached.load(Ordering::Relaxed) > self.core.max_detached() {
+        let counted = self.count();
+        if self.is_over_limit() {
             return engine.abort(EndRequest::supplied(StreamState::Failed, reason::DETACH_LIMIT));
         }
-        self.drive(engine, Some(limit), detached);
+        self.drive(engine, Some(limit), counted);
+    }
+
+    /// Counts one more body that runs without its client.
+    fn count(&self) -> Counted {
+        Counted::new(&self.core.telemetry, |telemetry| &telemetry.detached)
+    }
+
+    /// Whether more bodies run without their clients than may, whoever was counted last included.
+    fn is_over_limit(&self) -> bool {
+        self.core.telemetry.detached.load(Ordering::Relaxed) > self.core.max_detached()
     }
 
     fn drive(self: &Arc<Self>, engine: Engine<B>, limit: Option<Duration>, counted: Counted) {
@@ -126,9 +144,17 @@ where
     }
 
     /// Takes the engine from a client that is still there, and drives it on.
-    fn take_over(self: &Arc<Self>) {
-        let engine = lock(&self.engine).take();
-        let Some(engine) = engine.filter(|engine| !engine.is_over()) else { return };
+    fn take_over(self: &Arc<Self>, counted: Counted) {
+        let engine = {
+            let mut engine = lock(&self.engine);
+            if engine.as_ref().is_none_or(Engine::is_over) {
+                return;
+            }
+            // Under the lock: a client that finds no engine knows why.
+            self.driven.store(true, Ordering::Release);
+            engine.take()
+        };
+        let Some(engine) = engine else { return };
         let limit = match self.route.disconnect {
             Disconnect::Detach { at_most } => Some(at_most),
             // The client is there, and its leaving ends the work as the route says.
@@ -136,7 +162,6 @@ where
         };
         // Before the task puts its own waker in the client's place.
         self.lane.waker.wake();
-        let counted = Counted::new(&self.core.telemetry, |telemetry| &telemetry.detached);
         self.drive(engine, limit, counted);
     }
 
@@ -155,7 +180,13 @@ where
         if self.outlives_client() || self.lane.followers.load(Ordering::Relaxed) > 0 {
             // On the executor: the lock may be held while the inner body is polled.
             let executor = self.core.executor.clone();
-            executor.spawn(async move { self.take_over() });
+            executor.spawn(async move {
+                let counted = self.count();
+                // Beyond the limit the body waits for its client, as it does where nobody else reads.
+                if !self.is_over_limit() {
+                    self.take_over(counted);
+                }
+            });
         }
     }
 }
@@ -174,7 +205,7 @@ where
     fn release(self: Arc<Self>) {
         if self.outlives_client() {
             self.released.store(true, Ordering::Release);
-            self.take_over();
+            self.take_over(self.count());
         }
     }
 
