@@ -1,0 +1,179 @@
+//! The routes that do not stream: publish, stop, list, start a job.
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequestParts, Path, State},
+    http::{StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use resilient_sse::{Event, Owner, PublishError, StoreError, StreamId, StreamInfo, StreamSpec};
+use serde::{Deserialize, Serialize};
+use serde_json::{json, value::RawValue};
+
+use crate::{
+    hub,
+    routes::{App, Refused},
+    telling::Plan,
+};
+
+/// Who calls, by the same rule as the library's routes.
+pub(crate) struct Caller(Owner);
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
+        let owner = hub::owner(parts)
+            .ok_or_else(|| refuse(StatusCode::UNAUTHORIZED, "`x-user-id` is 1 to 256 bytes of text"))?;
+        Ok(Self(owner))
+    }
+}
+
+/// An event as it is posted.
+#[derive(Deserialize)]
+struct Posted<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+    #[serde(default)]
+    terminal: bool,
+}
+
+/// `POST /api/stream/{id}/events`
+pub(crate) async fn publish(
+    State(app): State<App>,
+    Caller(owner): Caller,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Result<Response, Refused> {
+    let id = stream_id(&id)?;
+    let posted: Posted<'_> = body_of(&body, r#"{"type":"token","data":{…},"terminal":false}"#)?;
+    let event = event(&posted)?;
+    let publisher = app.sse.publisher();
+    let published = if posted.terminal {
+        publisher.end(&owner, &id, event).await
+    } else {
+        publisher.send(&owner, &id, event).await
+    };
+    let id = published.map_err(|error| not_published(&error))?;
+    Ok(json(StatusCode::ACCEPTED, &json!({ "id": id.to_string() })))
+}
+
+/// The posted event, its data as it was written.
+fn event(posted: &Posted<'_>) -> Result<Event, Refused> {
+    if posted.kind.is_empty() {
+        return Err(refuse(StatusCode::BAD_REQUEST, "`type` must not be empty"));
+    }
+    if posted.terminal && !matches!(&*posted.kind, "completed" | "failed") {
+        return Err(refuse(StatusCode::BAD_REQUEST, "the `type` of a terminal event is completed or failed"));
+    }
+    let kind = json!(posted.kind);
+    // Line ends stand only between a JSON text's tokens, where a blank does as well.
+    let data = posted.data.map_or("null", RawValue::get).replace(['\r', '\n'], " ");
+    Ok(Event::new(format!(r#"{{"type":{kind},"data":{data}}}"#)))
+}
+
+/// `DELETE /api/stream/{id}`
+pub(crate) async fn stop(
+    State(app): State<App>,
+    Caller(owner): Caller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Refused> {
+    let id = stream_id(&id)?;
+    match app.sse.streams().stop(&owner, &id).await.map_err(|error| unavailable(&error))? {
+        Some(_) => Ok(StatusCode::ACCEPTED),
+        None => Err(refuse(StatusCode::NOT_FOUND, "there is no such stream")),
+    }
+}
+
+/// What `GET /api/streams` says of one.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Listed {
+    stream_id: String,
+    kind: String,
+    status: &'static str,
+    reason: Option<String>,
+    started_at: u64,
+    last_heartbeat: u64,
+    completed_at: Option<u64>,
+}
+
+impl From<StreamInfo> for Listed {
+    fn from(info: StreamInfo) -> Self {
+        let ended = info.ended.as_ref();
+        Self {
+            stream_id: info.key.id.to_string(),
+            kind: info.kind.into_owned(),
+            status: info.state.as_str(),
+            reason: ended.and_then(|ended| ended.ending.reason.as_deref()).map(str::to_owned),
+            started_at: info.started_at,
+            last_heartbeat: info.last_heartbeat,
+            completed_at: ended.map(|ended| ended.at),
+        }
+    }
+}
+
+/// `GET /api/streams`
+pub(crate) async fn streams(State(app): State<App>, Caller(owner): Caller) -> Result<Response, Refused> {
+    let streams = app.sse.streams().list(&owner).await.map_err(|error| unavailable(&error))?;
+    let listed: Vec<_> = streams.into_iter().map(Listed::from).collect();
+    Ok(json(StatusCode::OK, &listed))
+}
+
+/// A job as it is posted.
+#[derive(Deserialize)]
+struct Wanted {
+    n: Option<u64>,
+    rate: Option<f64>,
+    #[serde(default)]
+    silent: bool,
+}
+
+/// `POST /api/jobs`
+pub(crate) async fn start_job(State(app): State<App>, Caller(owner): Caller, body: Bytes) -> Result<Response, Refused> {
+    let wanted: Wanted = body_of(&body, r#"{"n":100,"rate":20,"silent":false}"#)?;
+    let plan = Plan::new().paced(wanted.n, wanted.rate).map_err(|rule| refuse(StatusCode::BAD_REQUEST, &rule))?;
+    let id = StreamId::random();
+    let spec = StreamSpec::new(owner, id.clone());
+    let publication = app.sse.publisher().open(spec).await.map_err(|error| not_published(&error))?;
+    tokio::spawn(app.jobs.run(publication, plan, wanted.silent));
+    Ok(json(StatusCode::ACCEPTED, &json!({ "id": id.as_str() })))
+}
+
+/// An answer in JSON.
+pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()).into_response(),
+    }
+}
+
+fn body_of<'a, T: Deserialize<'a>>(body: &'a Bytes, form: &str) -> Result<T, Refused> {
+    serde_json::from_slice(body)
+        .map_err(|error| refuse(StatusCode::BAD_REQUEST, &format!("the body is JSON of the form {form}: {error}")))
+}
+
+fn stream_id(id: &str) -> Result<StreamId, Refused> {
+    StreamId::new(id).map_err(|error| refuse(StatusCode::BAD_REQUEST, &error.to_string()))
+}
+
+fn not_published(error: &PublishError) -> Refused {
+    let status = match error {
+        PublishError::Conflict => StatusCode::CONFLICT,
+        PublishError::Ended(_) => StatusCode::GONE,
+        PublishError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        PublishError::Draining | PublishError::Store(_) => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    refuse(status, &error.to_string())
+}
+
+fn unavailable(error: &StoreError) -> Refused {
+    refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string())
+}
+
+fn refuse(status: StatusCode, sentence: &str) -> Refused {
+    (status, format!("{sentence}\n"))
+}

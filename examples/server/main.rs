@@ -1,0 +1,129 @@
+//! The whole library in one axum service: `cargo run --release --example server -- --help`.
+//!
+//! `options` reads the command line, `hub` sets the library up, `routes` wires it into a router,
+//! `telling` is what its handlers stream, `control` has the routes that do not stream, and `jobs`
+//! are background jobs that publish. For a first look, `examples/axum.rs` is shorter.
+
+mod control;
+mod hub;
+mod jobs;
+mod options;
+mod routes;
+mod telling;
+mod text;
+
+use std::{
+    future::Future,
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{Router, serve::ListenerExt as _};
+use resilient_sse::Guardian;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::{jobs::Jobs, options::Options, routes::App};
+
+/// How long connections may take to end once all streams have: what the library does not guard, such
+/// as `/plain`, would otherwise keep the process for ever.
+const LAST_CALL: Duration = Duration::from_secs(2);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .init();
+    let done = match Options::parse(std::env::args().skip(1)) {
+        Ok(Some(options)) => run(options).await,
+        Ok(None) => {
+            print!("{}", options::HELP);
+            Ok(())
+        }
+        Err(error) => Err(error),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves until a signal comes, then goes down in order. The error is a sentence.
+async fn run(options: Options) -> Result<(), String> {
+    let jobs = Jobs::new(options.jobs.clone())?;
+    let (sse, guardian) = hub::build(&options, &jobs)?;
+    let signal = shutdown_signal().map_err(|error| format!("signals cannot be heard: {error}"))?;
+    let listener = TcpListener::bind(&options.listen)
+        .await
+        .map_err(|error| format!("`--listen {}` does not work: {error}", options.listen))?;
+    let address = listener.local_addr().map_err(|error| format!("the socket has no address: {error}"))?;
+    let app = routes::router(App { sse, jobs, options: Arc::new(options) });
+    announce(&format!("listening on http://{address}"))
+        .map_err(|error| format!("stdout cannot be written: {error}"))?;
+    serve(listener, app, guardian, signal).await.map_err(|error| format!("the server failed: {error}"))
+}
+
+/// Serves, with the guardian beside it.
+async fn serve(
+    listener: TcpListener,
+    app: Router,
+    guardian: Guardian,
+    signal: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let listener = listener.tap_io(|connection| {
+        // An event is a small packet that must not wait for the next one.
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY cannot be set");
+        }
+    });
+    let down = CancellationToken::new();
+    let server = axum::serve(listener, app).with_graceful_shutdown(down.clone().cancelled_owned());
+    let server = tokio::spawn(server.into_future());
+    // Both go down at the same time: the server ends a connection once its answer has ended, and it is the guardian
+    // that ends streams, in time.
+    let guardian = tokio::spawn(guardian.with_graceful_shutdown(async move {
+        signal.await;
+        down.cancel();
+    }));
+    let report = guardian.await.map_err(io::Error::other)?;
+    tracing::info!(?report, "all streams are settled");
+    match tokio::time::timeout(LAST_CALL, server).await {
+        Ok(served) => served.map_err(io::Error::other)?,
+        Err(_) => Ok(()),
+    }
+}
+
+/// The first line on stdout says where the server listens.
+fn announce(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+/// Ready once the process is asked to end, by ctrl-c or SIGTERM.
+#[cfg(unix)]
+fn shutdown_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Ready once the process is asked to end, by ctrl-c.
+#[cfg(not(unix))]
+fn shutdown_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    Ok(async { drop(tokio::signal::ctrl_c().await) })
+}

@@ -1,0 +1,78 @@
+//! The routes, and the handlers of those that stream.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Query, State},
+    http::{StatusCode, header},
+    response::{Html, IntoResponse, Response, Sse, sse::KeepAlive},
+    routing::{get, post},
+};
+use resilient_sse::{ResilientSse, StreamId};
+
+use crate::{
+    control,
+    jobs::Jobs,
+    options::Options,
+    telling::{Plan, Telling},
+};
+
+/// What handlers share.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) sse: ResilientSse,
+    pub(crate) jobs: Jobs,
+    pub(crate) options: Arc<Options>,
+}
+
+/// An answer that is an error: its status, and a sentence.
+pub(crate) type Refused = (StatusCode, String);
+
+pub(crate) fn router(app: App) -> Router {
+    let App { sse, options, .. } = &app;
+    let mut layer = sse.generation().on_disconnect(options.disconnect()).voice(options.voice);
+    if let Some(limit) = options.max_streams_per_user {
+        layer = layer.max_streams(limit);
+    }
+    let named = get(tell).layer(layer.clone().id(StreamId::path("/api/stream/{id}")));
+    Router::new()
+        .route("/api/stream", get(tell).layer(layer))
+        .route("/api/stream/{id}", named.delete(control::stop))
+        .route("/api/stream/{id}/events", post(control::publish))
+        .route_service("/api/stream/{id}/recover", sse.recover().voice(options.voice))
+        .route_service("/api/relay/{id}", sse.relay().voice(options.voice))
+        .route("/api/streams", get(control::streams))
+        .route("/api/jobs", post(control::start_job))
+        .route("/plain/{id}", get(tell_plainly))
+        .route("/healthz", get(health))
+        .route("/metrics", get(metrics))
+        .route("/", get(async || Html(include_str!("index.html"))))
+        .with_state(app)
+}
+
+/// An ordinary handler that answers with an event stream: it knows nothing of the layer around it.
+async fn tell(Query(query): Query<Vec<(String, String)>>) -> Result<Sse<Telling>, Refused> {
+    Ok(Sse::new(Telling::new(plan(&query)?)))
+}
+
+/// The same without the layer, and with axum's own heartbeats: for side-by-side measurement.
+async fn tell_plainly(
+    State(app): State<App>,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Result<impl IntoResponse, Refused> {
+    let heartbeat = KeepAlive::new().interval(app.options.heartbeat);
+    Ok(Sse::new(Telling::new(plan(&query)?)).keep_alive(heartbeat))
+}
+
+fn plan(query: &[(String, String)]) -> Result<Plan, Refused> {
+    Plan::parse(query).map_err(|rule| (StatusCode::BAD_REQUEST, format!("{rule}\n")))
+}
+
+async fn health(State(app): State<App>) -> Response {
+    control::json(StatusCode::OK, &app.sse.health())
+}
+
+async fn metrics(State(app): State<App>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.sse.health().to_prometheus())
+}
