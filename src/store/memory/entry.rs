@@ -143,6 +143,11 @@ impl Entry {
         self.epoch
     }
 
+    /// The epoch of the newest id that was given: a terminal event's is one above its run's.
+    pub(super) fn newest_epoch(&self) -> u64 {
+        self.ended.as_ref().map_or(self.epoch, |ended| ended.id.epoch)
+    }
+
     pub(super) fn run_end(&self) -> Option<EventId> {
         self.run_end
     }
