@@ -74,7 +74,7 @@ impl Sweeper {
             DueReason::Hook => self.core.hooks.ended(info.key),
             DueReason::Lifetime => {
                 let ending = Ending::supplied(StreamState::Expired, reason::LIFETIME);
-                self.close(info, ending, false).await;
+                self.close(info, ending).await;
             }
             DueReason::Stale => self.orphan(info, sweep).await,
         }
@@ -85,11 +85,11 @@ impl Sweeper {
         match self.probe(&info, sweep).await {
             JobStatus::Running => {}
             JobStatus::Completed(event) => match block_of(&*self.core.framing, &event) {
-                Some(block) => self.close(info, Ending::with_event(StreamState::Completed, block), true).await,
+                Some(block) => self.close(info, Ending::with_event(StreamState::Completed, block)).await,
                 None => self.give_up(info).await,
             },
             JobStatus::Failed(event) => match block_of(&*self.core.framing, &event) {
-                Some(block) => self.close(info, Ending::with_event(StreamState::Failed, block), true).await,
+                Some(block) => self.close(info, Ending::with_event(StreamState::Failed, block)).await,
                 None => self.give_up(info).await,
             },
             JobStatus::Unknown => self.give_up(info).await,
@@ -105,18 +105,18 @@ impl Sweeper {
             let _ = self.core.store.interrupt(interrupt).await;
         } else {
             log_warn!(id = %info.key.id, "a stream's node was lost: the stream is closed as orphaned");
-            self.close(info, Ending::supplied(StreamState::Orphaned, reason::NODE_LOST), true).await;
+            self.close(info, Ending::supplied(StreamState::Orphaned, reason::NODE_LOST)).await;
         }
     }
 
     /// Closes a stream, unless its producer was heard of since it was leased.
-    async fn close(&self, info: StreamInfo, ending: Ending, leased: bool) {
+    async fn close(&self, info: StreamInfo, ending: Ending) {
         let close = Close {
             key: info.key.clone(),
             epoch: Some(info.epoch),
             ending,
             last: None,
-            if_deadline: leased.then_some(info.deadline),
+            if_deadline: Some(info.deadline),
             hook: self.core.hooks.lease(),
         };
         if let Ok(Closed::Now { ended, .. }) = self.core.store.close(close).await {

@@ -31,6 +31,8 @@ pub(super) struct Entry {
     last_heartbeat: u64,
     deadline: u64,
     expires_at: u64,
+    /// Until when whoever looks after the end of its lifetime has it to itself.
+    leased_until: u64,
     /// The last event of the run that was interrupted, recorded or not.
     run_end: Option<EventId>,
     ended: Option<Ended>,
@@ -66,6 +68,7 @@ impl Entry {
             last_heartbeat: now,
             deadline: 0,
             expires_at: 0,
+            leased_until: 0,
             run_end: None,
             ended: None,
             hook: Hook::None,
@@ -143,6 +146,11 @@ impl Entry {
         self.epoch
     }
 
+    /// The epoch of the newest id that was given: a terminal event's is one above its run's.
+    pub(super) fn newest_epoch(&self) -> u64 {
+        self.ended.as_ref().map_or(self.epoch, |ended| ended.id.epoch)
+    }
+
     pub(super) fn run_end(&self) -> Option<EventId> {
         self.run_end
     }
@@ -178,9 +186,9 @@ impl Entry {
         removable && self.expires_at <= now
     }
 
-    /// Whether it is running and its lifetime is over.
+    /// Whether it has not ended, its lifetime is over, and nobody looks after that yet.
     pub(super) fn has_expired(&self, now: u64) -> bool {
-        !self.state.is_terminal() && self.expires_at <= now
+        !self.state.is_terminal() && self.expires_at.max(self.leased_until) <= now
     }
 
     /// Whether its producer was not heard of in time.
@@ -194,7 +202,7 @@ impl Entry {
 
     /// When somebody must look at it next.
     pub(super) fn next_look(&self) -> u64 {
-        let mut at = self.expires_at;
+        let mut at = if self.state.is_terminal() { self.expires_at } else { self.expires_at.max(self.leased_until) };
         if self.state == StreamState::Active && self.node.is_some() {
             at = at.min(self.deadline);
         }
@@ -205,14 +213,12 @@ impl Entry {
     }
 
     pub(super) fn lease(&mut self, now: u64, lease: u64) {
-        match self.state {
-            StreamState::Active => self.deadline = now.saturating_add(lease),
-            _ if self.state.is_terminal() => {
-                if matches!(self.hook, Hook::DueAt(_)) {
-                    self.hook = Hook::DueAt(now.saturating_add(lease));
-                }
-            }
-            _ => {}
+        let until = now.saturating_add(lease);
+        if self.state.is_terminal() {
+            self.hook = Hook::DueAt(until);
+        } else {
+            self.leased_until = until;
+            self.deadline = until;
         }
     }
 

@@ -64,8 +64,11 @@ struct Shard {
     entries: HashMap<StreamKey, Entry>,
     /// One element for each entry: when to look at it. It may be early, never late.
     timers: BTreeSet<(u64, StreamKey)>,
-    /// Those who wait for streams that do not exist yet.
+    /// Those who wait for streams that do not exist yet, or no more.
     waiting: HashMap<StreamKey, Arc<TailCell>>,
+    /// The newest epochs of streams that were removed before the clock had passed these: they are not
+    /// given again, since a producer of theirs may still speak.
+    removed: HashMap<StreamKey, u64>,
 }
 
 impl Shard {
@@ -79,13 +82,11 @@ impl Shard {
         self.entry(key, now).filter(|entry| !entry.is_deleted())
     }
 
-    /// The cell for a new entry: that of those who wait for it, if any do.
-    fn tail_cell(&mut self, key: &StreamKey) -> Arc<TailCell> {
-        self.waiting.remove(key).unwrap_or_default()
-    }
-
-    fn insert(&mut self, key: &StreamKey, entry: Entry) {
-        self.remove(key);
+    /// Puts in a new entry, made with the tail of those who wait for it.
+    fn insert(&mut self, key: &StreamKey, now: u64, entry: impl FnOnce(Arc<TailCell>) -> Entry) {
+        self.remove(key, now);
+        let entry = entry(self.waiting.remove(key).unwrap_or_default());
+        entry.tail.notify();
         self.entries.insert(key.clone(), entry);
         self.reschedule(key);
     }
@@ -101,11 +102,22 @@ impl Shard {
         }
     }
 
-    fn remove(&mut self, key: &StreamKey) -> Option<Entry> {
-        let entry = self.entries.remove(key)?;
+    fn remove(&mut self, key: &StreamKey, now: u64) {
+        let Some(entry) = self.entries.remove(key) else { return };
         self.timers.remove(&(entry.timer, key.clone()));
+        self.take_leave(key.clone(), &entry, now);
+    }
+
+    /// What outlives an entry: its epoch, and those who follow its name.
+    fn take_leave(&mut self, key: StreamKey, entry: &Entry, now: u64) {
         entry.tail.notify();
-        Some(entry)
+        if Arc::strong_count(&entry.tail) > 1 {
+            self.waiting.insert(key.clone(), Arc::clone(&entry.tail));
+        }
+        self.removed.retain(|_, epoch| *epoch >= now);
+        if entry.newest_epoch() >= now {
+            self.removed.insert(key, entry.newest_epoch());
+        }
     }
 }
 
@@ -147,7 +159,8 @@ impl MemoryStore {
     pub fn is_empty(&self) -> bool {
         let bare = |shard: &Mutex<Shard>| {
             let shard = lock(shard);
-            shard.entries.is_empty() && shard.timers.is_empty() && shard.waiting.is_empty()
+            let indexed = shard.timers.len() + shard.waiting.len() + shard.removed.len();
+            shard.entries.is_empty() && indexed == 0
         };
         self.0.shards.iter().all(bare) && lock(&self.0.owners).is_empty()
     }
@@ -155,13 +168,14 @@ impl MemoryStore {
     /// Loses everything, as a server does that restarts without persistence.
     #[cfg(feature = "test-util")]
     pub(crate) fn forget(&self) {
+        let now = self.now();
         lock(&self.0.owners).clear();
         *lock(&self.0.run) = crate::random::u128();
         for shard in &self.0.shards {
             let mut shard = lock(shard);
             shard.timers.clear();
-            for (_, entry) in shard.entries.drain() {
-                entry.tail.notify();
+            for (key, entry) in std::mem::take(&mut shard.entries) {
+                shard.take_leave(key, &entry, now);
             }
         }
     }
@@ -202,7 +216,8 @@ impl MemoryStore {
         if entry.withdraw(token) {
             entry.tail.notify();
         } else {
-            shard.remove(key);
+            let now = self.now();
+            shard.remove(key, now);
             forget_owned(&mut owners, key);
         }
     }
@@ -248,8 +263,7 @@ impl MemoryStore {
             return entry.take_back(reopen.epoch, reopen.open.token).map_or(Reopened::Registered, Reopened::Fenced);
         }
         let log = Log::resumed_after(crate::EventId::new(reopen.epoch, reopen.acknowledged));
-        let tail = shard.tail_cell(key);
-        shard.insert(key, Entry::new(&reopen.open, reopen.epoch, log, tail, now));
+        shard.insert(key, now, |tail| Entry::new(&reopen.open, reopen.epoch, log, tail, now));
         owners.entry(key.owner.clone()).or_default().insert(key.id.clone());
         Reopened::Registered
     }
@@ -261,8 +275,7 @@ impl MemoryStore {
         let mut shard = self.shard(&key);
         if shard.held(&key, now).is_none() {
             let epoch = shard.next_epoch(&key, now);
-            let tail = shard.tail_cell(&key);
-            shard.insert(&key, Entry::published(&publish, epoch, tail, now));
+            shard.insert(&key, now, |tail| Entry::published(&publish, epoch, tail, now));
             owners.entry(key.owner.clone()).or_default().insert(key.id.clone());
         }
         drop(owners);
@@ -351,8 +364,9 @@ impl MemoryStore {
 impl Shard {
     /// The epoch of a new run of a stream that is not held, or held no more.
     fn next_epoch(&self, key: &StreamKey, now: u64) -> u64 {
-        // Beyond the end of a run before, whose id is `<epoch+1>-0`.
-        self.entries.get(key).map_or(now, |entry| now.max(entry.epoch().saturating_add(2)))
+        let held = self.entries.get(key).map(Entry::newest_epoch);
+        let before = held.max(self.removed.get(key).copied());
+        before.map_or(now, |before| now.max(before.saturating_add(1)))
     }
 
     fn open(&mut self, open: &Open, over_limit: bool, now: u64) -> Opened {
@@ -385,15 +399,14 @@ impl Shard {
             return Opened::OverLimit;
         }
         let epoch = self.next_epoch(&open.key, now);
-        let tail = self.tail_cell(&open.key);
-        tail.notify();
-        self.insert(&open.key, Entry::new(open, epoch, Log::default(), tail, now));
+        self.insert(&open.key, now, |tail| Entry::new(open, epoch, Log::default(), tail, now));
         Opened::New { epoch, previous: None, inner_id: None }
     }
 
     /// Looks at the streams whose time has come.
     fn look(&mut self, look: &mut Look) {
         self.waiting.retain(|_, cell| Arc::strong_count(cell) > 1);
+        self.removed.retain(|_, epoch| *epoch >= look.now);
         let mut later = Vec::new();
         while look.due.len() < look.limit {
             match self.timers.pop_first() {
@@ -415,7 +428,7 @@ impl Shard {
         let entry = self.entries.get_mut(&key)?;
         entry.timer = 0;
         if entry.is_over(look.now) {
-            self.remove(&key);
+            self.remove(&key, look.now);
             look.gone.push(key);
             return None;
         }
