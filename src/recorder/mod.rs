@@ -81,7 +81,9 @@ impl Recorder {
     /// Takes up a new producer's lane.
     pub(crate) fn enter(&self, lane: &Arc<Lane>) {
         add(&self.telemetry.started, 1);
-        lock(&self.lanes).insert(lane.key.clone(), Arc::clone(lane));
+        let mut lanes = lock(&self.lanes);
+        lanes.insert(lane.key.clone(), Arc::clone(lane));
+        self.telemetry.active.store(lanes.len() as i64, Ordering::Relaxed);
     }
 
     /// The running streams of this process.
@@ -243,6 +245,7 @@ impl Recorder {
         let mut lanes = lock(&self.lanes);
         if lanes.get(&lane.key).is_some_and(|held| Arc::ptr_eq(held, lane)) {
             lanes.remove(&lane.key);
+            self.telemetry.active.store(lanes.len() as i64, Ordering::Relaxed);
             if lanes.is_empty() {
                 self.idle.notify_waiters();
             }

@@ -45,6 +45,7 @@ struct State {
     all: Option<Fault>,
     by_operation: HashMap<&'static str, Fault>,
     calls: HashMap<&'static str, u64>,
+    nodes: u64,
 }
 
 impl<S: Clone> Clone for FaultStore<S> {
@@ -100,6 +101,13 @@ impl<S: Store> FaultStore<S> {
     #[must_use]
     pub fn stream_calls(&self) -> u64 {
         lock(&self.state).calls.iter().filter(|(name, _)| !matches!(**name, "beat" | "due")).map(|(_, n)| n).sum()
+    }
+
+    /// Counts the test's hubs on this store, so that no two of them make the same ids and tokens.
+    pub(super) fn next_node(&self) -> u64 {
+        let mut state = lock(&self.state);
+        state.nodes += 1;
+        state.nodes
     }
 
     async fn through<T>(

@@ -61,7 +61,7 @@ impl TestHub {
     ///
     /// As [`Builder::build`].
     pub fn on(store: FaultStore<MemoryStore>, setup: impl FnOnce(Builder) -> Builder) -> Result<Self, ConfigError> {
-        let (sse, guardian) = setup(ResilientSse::builder(store.clone()).seed(1)).build()?;
+        let (sse, guardian) = setup(ResilientSse::builder(store.clone()).seed(store.next_node())).build()?;
         Ok(Self { sse, store, guardian: Box::pin(guardian), report: None })
     }
 
