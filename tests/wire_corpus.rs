@@ -3,6 +3,8 @@
 //! Every case is read as its chunks come, cut in two at every position, and byte by byte. Streams
 //! over 4 KiB are cut in two at 300 positions only, spread by a fixed seed, to keep a debug build quick.
 
+#![allow(clippy::expect_used, reason = "a broken corpus is a failed test")]
+
 use std::{fmt, ops::Range};
 
 use base64::{Engine, engine::general_purpose::STANDARD};

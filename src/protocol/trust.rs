@@ -97,8 +97,9 @@ mod tests {
 
     #[test]
     fn any_break_in_the_evidence_starts_it_over() {
+        type Break = fn(&mut Trust, Instant);
         let start = Instant::now();
-        let breaks: [(&str, fn(&mut Trust, Instant)); 5] = [
+        let breaks: [(&str, Break); 5] = [
             ("a failed beat", |trust, _| trust.failed()),
             ("another store", |trust, now| {
                 assert!(trust.acknowledged(now + STEP, 40_000, 2));

@@ -2,7 +2,7 @@
 //!
 //! A store keeps, for each stream, what is known of it, its log and its ending, and orders what
 //! several nodes do to it. [`MemoryStore`] ships with the crate;
-//! [`conformance`](crate::store::conformance) (feature `test-util`) states in tests what any other
+//! `conformance` (feature `test-util`) states in tests what any other
 //! store must do.
 
 pub(crate) mod handle;

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 
-use super::lines::{BOM, Field, Lines};
+use super::lines::{BOM, Lines, is_field};
 
 /// Bytes that delivering may add to block and id: a delay's line or a comment, `id: `, line ends.
 const ADDED: usize = "retry: \n".len() + DIGITS + "id: \n\n\n".len();
@@ -13,6 +13,7 @@ const DIGITS: usize = 20;
 /// Writes a block as one whole event, see [`Framing::deliver`](super::Framing::deliver).
 ///
 /// The id is the last line, because some clients commit it as soon as they see it.
+#[inline]
 pub(super) fn deliver(block: &[u8], has_id: bool, id: Option<&[u8]>, retry: Option<u64>, out: &mut BytesMut) {
     out.reserve(block.len() + id.map_or(0, <[u8]>::len) + ADDED);
     match retry {
@@ -21,40 +22,44 @@ pub(super) fn deliver(block: &[u8], has_id: bool, id: Option<&[u8]>, retry: Opti
         None if block.starts_with(BOM) => out.extend_from_slice(b":\n"),
         None => {}
     }
-    if has_id {
-        write_without_ids(block, out);
-    } else {
-        out.extend_from_slice(block);
-    }
-    match id {
-        Some(id) => write_id(id, out),
+    // Told from the block: bytes that were only just written are slow to read.
+    let last = if has_id { write_without_ids(block, out) } else { write(block, out) };
+    match (id, last) {
+        (Some(id), Some(b'\n' | b'\r') | None) => write_id(b"id: ", id, out),
+        (Some(id), Some(_)) => write_id(b"\nid: ", id, out),
+        (None, Some(b'\n')) => out.extend_from_slice(b"\n"),
         // A carriage return would own the line feed after it, and the event would not end.
-        None if out.last() == Some(&b'\n') => out.extend_from_slice(b"\n"),
-        None => out.extend_from_slice(b"\n\n"),
+        (None, _) => out.extend_from_slice(b"\n\n"),
     }
 }
 
-fn write_id(id: &[u8], out: &mut BytesMut) {
-    if out.last().is_some_and(|&last| last != b'\n' && last != b'\r') {
-        out.extend_from_slice(b"\n");
-    }
-    out.extend_from_slice(b"id: ");
+#[inline]
+fn write_id(field: &[u8], id: &[u8], out: &mut BytesMut) {
+    out.extend_from_slice(field);
     out.extend_from_slice(id);
     out.extend_from_slice(b"\n\n");
 }
 
-fn write_without_ids(block: &[u8], out: &mut BytesMut) {
-    // What lies between two ids is copied in one piece.
-    let (mut kept, mut at) = (0, 0);
+/// Writes a piece of a block, and says its last byte.
+#[inline]
+fn write(piece: &[u8], out: &mut BytesMut) -> Option<u8> {
+    out.extend_from_slice(piece);
+    piece.last().copied()
+}
+
+/// Writes what is not an id, and says its last byte.
+fn write_without_ids(block: &[u8], out: &mut BytesMut) -> Option<u8> {
+    // What lies between two ids is written in one piece.
+    let (mut kept, mut at, mut last) = (0, 0, None);
     for line in Lines::of(block) {
         let next = at + line.whole.len();
-        if matches!(Field::of(line.text), Field::Id(_)) {
-            out.extend_from_slice(&block[kept..at]);
+        if is_field(line.text, b"id") {
+            last = write(&block[kept..at], out).or(last);
             kept = next;
         }
         at = next;
     }
-    out.extend_from_slice(&block[kept..]);
+    write(&block[kept..], out).or(last)
 }
 
 /// Writes a reconnect delay as a line.

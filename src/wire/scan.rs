@@ -135,17 +135,11 @@ impl SseScan {
         Found::Rest
     }
 
-    /// A piece of the chunk; the chunk itself if nothing comes after it.
+    /// A piece of the chunk, written where the caller's caller wants it: inlined, it would be copied
+    /// on the way, and reading back what was only just written costs more than all the rest.
     #[inline(never)]
-    fn cut(&mut self, begin: usize, end: usize) -> Bytes {
-        if self.start < self.chunk.len() {
-            return self.chunk.slice(begin..end);
-        }
-        self.start = 0;
-        let mut chunk = mem::take(&mut self.chunk);
-        chunk.truncate(end);
-        chunk.advance(begin);
-        chunk
+    fn cut(&self, begin: usize, end: usize) -> Bytes {
+        self.chunk.slice(begin..end)
     }
 
     /// Takes the whole comment lines from here on.
@@ -195,6 +189,9 @@ impl SseScan {
 
     /// Holds the rest of the chunk, none of which ends the block.
     fn hold_rest(&mut self) -> Result<Option<Scanned>, TooLarge> {
+        if self.chunk.is_empty() {
+            return Ok(None);
+        }
         let chunk = mem::take(&mut self.chunk);
         let rest = &chunk[mem::take(&mut self.start)..];
         if self.held.len() + rest.len() > self.limit {
