@@ -226,7 +226,7 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    /// Reads a cursor; anything else than what [`write_event_id`] writes is `None`.
+    /// Reads a cursor; anything else than what [`CursorWriter`] writes is `None`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         // Stream ids may hold dots, event ids do not.
         let (stream, at) = match text.rsplit_once('.') {
@@ -237,20 +237,49 @@ impl Cursor {
     }
 }
 
-/// Writes an event's id in its wire form into a buffer that is kept from event to event.
-pub(crate) fn write_event_id(prefix: Option<&StreamId>, id: EventId, out: &mut String) {
-    out.clear();
-    if let Some(stream) = prefix {
-        out.push_str(stream.as_str());
-        out.push('.');
+/// Writes events' ids in their wire form: what the ids of a run share is written once.
+#[derive(Debug)]
+pub(crate) struct CursorWriter {
+    stream: Option<StreamId>,
+    text: Vec<u8>,
+    /// Whose ids begin with the text up to here.
+    stem: Option<(u64, usize)>,
+}
+
+impl CursorWriter {
+    /// For ids with this stream's in front.
+    pub(crate) fn new(stream: Option<StreamId>) -> Self {
+        Self { stream, text: Vec::new(), stem: None }
     }
-    push_decimal(id.epoch, out);
-    out.push('-');
-    push_decimal(id.seq, out);
+
+    pub(crate) fn stream(&self) -> Option<&StreamId> {
+        self.stream.as_ref()
+    }
+
+    /// The id of an event, until the next one is written.
+    pub(crate) fn write(&mut self, id: EventId) -> &[u8] {
+        match self.stem {
+            Some((epoch, len)) if epoch == id.epoch => self.text.truncate(len),
+            _ => self.begin(id.epoch),
+        }
+        push_decimal(id.seq, &mut self.text);
+        &self.text
+    }
+
+    fn begin(&mut self, epoch: u64) {
+        self.text.clear();
+        if let Some(stream) = &self.stream {
+            self.text.extend_from_slice(stream.as_str().as_bytes());
+            self.text.push(b'.');
+        }
+        push_decimal(epoch, &mut self.text);
+        self.text.push(b'-');
+        self.stem = Some((epoch, self.text.len()));
+    }
 }
 
 /// `fmt` costs more than the rest of delivering a small event.
-fn push_decimal(mut number: u64, out: &mut String) {
+fn push_decimal(mut number: u64, out: &mut Vec<u8>) {
     let mut digits = [b'0'; 20];
     let mut start = digits.len();
     loop {
@@ -261,9 +290,7 @@ fn push_decimal(mut number: u64, out: &mut String) {
             break;
         }
     }
-    for digit in &digits[start..] {
-        out.push(char::from(*digit));
-    }
+    out.extend_from_slice(&digits[start..]);
 }
 
 /// One process that runs streams; random unless the host names it.
@@ -329,11 +356,10 @@ mod tests {
 
     #[test]
     fn event_ids_have_one_spelling() {
-        for id in [EventId::new(0, 0), EventId::new(1, 2), EventId::new(u64::MAX, u64::MAX)] {
+        let mut writer = CursorWriter::new(None);
+        for id in [EventId::new(0, 0), EventId::new(1, 10), EventId::new(1, 2), EventId::new(u64::MAX, u64::MAX)] {
             assert_eq!(id.to_string().parse(), Ok(id));
-            let mut wire = String::new();
-            write_event_id(None, id, &mut wire);
-            assert_eq!(wire, id.to_string());
+            assert_eq!(writer.write(id), id.to_string().as_bytes());
         }
         for bad in ["", "-", "1", "1-", "-1", "1-2-3", "01-2", "1-02", "+1-2", "1- 2", "1-18446744073709551616"] {
             assert_eq!(bad.parse::<EventId>(), Err(InvalidEventId), "{bad:?}");
@@ -343,9 +369,9 @@ mod tests {
     #[test]
     fn a_cursor_names_its_stream_where_the_library_made_it_up() {
         let stream = StreamId::new("a.b").expect("valid");
-        let mut wire = String::new();
-        write_event_id(Some(&stream), EventId::new(7, 8), &mut wire);
-        let cursor = Cursor::parse(&wire).expect("readable");
+        let mut writer = CursorWriter::new(Some(stream.clone()));
+        let wire = str::from_utf8(writer.write(EventId::new(7, 8))).expect("text");
+        let cursor = Cursor::parse(wire).expect("readable");
         assert_eq!(cursor, Cursor { stream: Some(stream), at: EventId::new(7, 8) });
         assert_eq!(Cursor::parse("7-8").expect("readable").stream, None);
         assert_eq!(Cursor::parse(".7-8"), None);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     event::Event,
-    id::{EventId, StreamId, write_event_id},
+    id::{CursorWriter, EventId, StreamId},
     protocol::replay::Gap,
     stream::{Ended, StreamState},
     wire::Framing,
@@ -56,28 +56,27 @@ impl After {
 pub(crate) struct Speaker {
     framing: std::sync::Arc<dyn Framing>,
     voice: Voice,
-    /// Stands before every id where the library made up the stream's id.
-    prefix: Option<StreamId>,
     /// The reconnect delay, until it is said.
     retry: Option<u64>,
-    id: String,
+    id: CursorWriter,
     out: BytesMut,
 }
 
 impl Speaker {
+    /// `prefix` stands before every id where the library made up the stream's.
     pub(crate) fn new(
         framing: std::sync::Arc<dyn Framing>,
         voice: Voice,
         prefix: Option<StreamId>,
         retry: Option<u64>,
     ) -> Self {
-        Self { framing, voice, prefix, retry, id: String::new(), out: BytesMut::new() }
+        Self { framing, voice, retry, id: CursorWriter::new(prefix), out: BytesMut::new() }
     }
 
     /// Hands its place in the conversation to another body.
     pub(crate) fn replacement(&mut self) -> Self {
         let framing = std::sync::Arc::clone(&self.framing);
-        Self::new(framing, self.voice, self.prefix.clone(), self.retry.take())
+        Self::new(framing, self.voice, self.id.stream().cloned(), self.retry.take())
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -91,8 +90,7 @@ impl Speaker {
 
     /// An event of the log.
     pub(crate) fn event(&mut self, block: &[u8], has_id: bool, id: EventId) {
-        write_event_id(self.prefix.as_ref(), id, &mut self.id);
-        self.framing.deliver(block, has_id, Some(self.id.as_bytes()), self.retry.take(), &mut self.out);
+        self.framing.deliver(block, has_id, Some(self.id.write(id)), self.retry.take(), &mut self.out);
     }
 
     /// Lines that are no event.
@@ -163,10 +161,9 @@ impl Speaker {
         match notice {
             Notice::Connected(id) => ("connected", json!({ "streamId": id.as_str() })),
             Notice::Gap(gap) => {
-                let wire = |id: EventId| {
-                    let mut text = String::new();
-                    write_event_id(self.prefix.as_ref(), id, &mut text);
-                    text
+                let wire = |id: EventId| match self.id.stream() {
+                    Some(stream) => format!("{stream}.{id}"),
+                    None => id.to_string(),
                 };
                 let (after, resumes_at) = (gap.after.map(wire), gap.resumes_at.map(wire));
                 ("gap", json!({ "after": after, "resumesAt": resumes_at, "missed": gap.missed }))
