@@ -57,13 +57,15 @@ pub trait Classify: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub struct Ends {
     rules: Vec<Rule>,
+    /// What a block with a terminal event holds one of.
+    needles: Vec<Finder<'static>>,
     needs_terminal: bool,
 }
 
 #[derive(Clone, Debug)]
 struct Rule {
     place: Place,
-    needle: Finder<'static>,
+    text: String,
     outcome: Outcome,
 }
 
@@ -88,7 +90,7 @@ impl Ends {
     /// No event is terminal: the body's end is the stream's.
     #[must_use]
     pub fn none() -> Self {
-        Self { rules: Vec::new(), needs_terminal: false }
+        Self { rules: Vec::new(), needles: Vec::new(), needs_terminal: false }
     }
 
     /// OpenAI's chat completions, and all that imitate them: `data: [DONE]`, always.
@@ -146,26 +148,29 @@ impl Ends {
     }
 
     fn rule(mut self, place: Place, text: &str, outcome: Outcome) -> Self {
-        self.rules.push(Rule { place, needle: Finder::new(text).into_owned(), outcome });
+        // Each line of an event's data is a line of its own in the block.
+        let needle = text.split('\n').max_by_key(|line| line.len()).unwrap_or_default();
+        if self.needles.iter().all(|held| held.needle() != needle.as_bytes()) {
+            self.needles.push(Finder::new(needle).into_owned());
+        }
+        self.rules.push(Rule { place, text: text.to_owned(), outcome });
         self
     }
 }
 
 impl Classify for Ends {
     fn may_end(&self, block: &[u8]) -> bool {
-        self.rules.iter().any(|rule| rule.needle.find(block).is_some())
+        self.needles.iter().any(|needle| needle.find(block).is_some())
     }
 
     fn classify(&self, event: &EventView<'_>) -> Option<Outcome> {
         let mut kind = None;
         let matches = |rule: &&Rule| {
-            let needle = rule.needle.needle();
+            let text = rule.text.as_str();
             match rule.place {
-                Place::Name => event.name.as_deref().is_some_and(|name| name.as_bytes() == needle),
-                Place::Data => event.data.as_bytes() == needle,
-                Place::Type => {
-                    kind.get_or_insert_with(|| payload_type(&event.data)).as_deref().map(str::as_bytes) == Some(needle)
-                }
+                Place::Name => event.name.as_deref() == Some(text),
+                Place::Data => event.data == text,
+                Place::Type => kind.get_or_insert_with(|| payload_type(&event.data)).as_deref() == Some(text),
             }
         };
         self.rules.iter().find(matches).map(|rule| rule.outcome)
