@@ -1,12 +1,13 @@
 //! A store of any type, behind one type: each request has a time limit, and a breaker watches.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -165,9 +166,13 @@ impl StoreHandle {
             }
             breaker.asked(now);
         }
-        let answer = match tokio::time::timeout(limit, request()).await {
-            Ok(answer) => answer,
-            Err(_) => Err(StoreError::timed_out(operation)),
+        let mut request = request();
+        // One that is answered at once needs no timer, nor a runtime that has one.
+        let answer = match poll_fn(|cx| Poll::Ready(request.as_mut().poll(cx))).await {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => {
+                tokio::time::timeout(limit, request).await.unwrap_or_else(|_| Err(StoreError::timed_out(operation)))
+            }
         };
         match &answer {
             Ok(_) => self.succeeded(),
