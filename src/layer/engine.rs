@@ -1,6 +1,8 @@
 //! The producer: polls the inner body, cuts it into blocks, gives them to the recorder.
 
 use std::{
+    collections::VecDeque,
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -33,6 +35,24 @@ pub(crate) enum Made {
     Aside(Bytes),
 }
 
+impl Made {
+    /// What must be stored before it is delivered.
+    pub(crate) fn seq(&self) -> u64 {
+        match self {
+            Self::Event(_, id) => id.seq,
+            Self::Aside(_) => 0,
+        }
+    }
+
+    /// Its bytes, without the event's id.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Event(block, _) => block.bytes.len(),
+            Self::Aside(lines) => lines.len(),
+        }
+    }
+}
+
 /// How far the inner body has come.
 #[derive(Debug)]
 pub(crate) enum Progress {
@@ -53,7 +73,6 @@ pub(crate) struct Engine<B> {
     body: Option<Pin<Box<B>>>,
     scanner: Box<dyn Scan>,
     batch: Vec<Bytes>,
-    blocks: Vec<Made>,
     inner_id: Option<String>,
 }
 
@@ -65,16 +84,17 @@ where
     pub(crate) fn new(core: Arc<Core>, route: Arc<Route>, lane: Arc<Lane>, context: StreamContext, body: B) -> Self {
         let scanner = core.framing.scanner(core.settings.max_event);
         let body = Some(Box::pin(body));
-        Self { core, route, lane, context, body, scanner, batch: Vec::new(), blocks: Vec::new(), inner_id: None }
+        Self { core, route, lane, context, body, scanner, batch: Vec::new(), inner_id: None }
     }
 
     /// Makes events until a batch is full, the body waits, or it is over.
     ///
-    /// What was made goes to the recorder, then to `made`, in order.
-    pub(crate) fn make(&mut self, cx: &mut Context<'_>, made: &mut impl Extend<Made>) -> Progress {
-        let end = self.fill(cx);
-        let something = !self.blocks.is_empty();
-        self.hand_over(made);
+    /// What was made goes to the recorder, and in order to the back of `made`.
+    pub(crate) fn make(&mut self, cx: &mut Context<'_>, made: &mut VecDeque<Made>) -> Progress {
+        let before = made.len();
+        let end = self.fill(cx, made);
+        let something = made.len() > before;
+        self.hand_over(made.iter_mut().skip(before));
         match end {
             Some(end) => {
                 self.finish(&end);
@@ -86,17 +106,17 @@ where
     }
 
     /// Takes blocks from the body until there is reason to stop. Returns the end, if that was the reason.
-    fn fill(&mut self, cx: &mut Context<'_>) -> Option<EndRequest> {
+    fn fill(&mut self, cx: &mut Context<'_>, made: &mut VecDeque<Made>) -> Option<EndRequest> {
         let (mut bytes, mut idle) = (0, 0);
         while self.batch.len() < BATCH_EVENTS && bytes < BATCH_BYTES {
             match self.scanner.next() {
                 Ok(Some(Scanned::Event(block))) => {
                     bytes += block.bytes.len();
-                    if let Some(end) = self.take_event(block) {
+                    if let Some(end) = self.take_event(block, made) {
                         return Some(end);
                     }
                 }
-                Ok(Some(Scanned::Aside(lines))) => self.blocks.push(Made::Aside(lines)),
+                Ok(Some(Scanned::Aside(lines))) => made.push_back(Made::Aside(lines)),
                 Ok(Some(Scanned::Id(id))) => self.inner_id = Some(String::from_utf8_lossy(&id).into_owned()),
                 Ok(None) if idle == IDLE_FRAMES => {
                     cx.waker().wake_by_ref();
@@ -117,7 +137,7 @@ where
     }
 
     /// Looks at an event: the terminal one is the end, and is not part of the log's run.
-    fn take_event(&mut self, block: Block) -> Option<EndRequest> {
+    fn take_event(&mut self, block: Block, made: &mut VecDeque<Made>) -> Option<EndRequest> {
         let framing = &self.core.framing;
         if self.route.classify.may_end(&block.bytes) {
             let outcome = guarded(|| self.route.classify.classify(&framing.view(&block.bytes)));
@@ -132,7 +152,7 @@ where
         }
         self.batch.push(block.bytes.clone());
         // The seq is not known before the whole batch is pushed.
-        self.blocks.push(Made::Event(block, EventId::default()));
+        made.push_back(Made::Event(block, EventId::default()));
         None
     }
 
@@ -172,20 +192,19 @@ where
     }
 
     /// Gives the batch to the recorder, which says its ids.
-    fn hand_over(&mut self, made: &mut impl Extend<Made>) {
-        if !self.batch.is_empty() || self.inner_id.is_some() {
-            let first = self.lane.push(&self.core.recorder, &self.batch, self.inner_id.take());
-            self.batch.clear();
-            let ids = (first..).map(|seq| EventId::new(self.lane.epoch, seq));
-            let events = self.blocks.iter_mut().filter_map(|made| match made {
-                Made::Event(_, id) => Some(id),
-                Made::Aside(_) => None,
-            });
-            for (place, id) in events.zip(ids) {
-                *place = id;
-            }
+    fn hand_over<'a>(&mut self, made: impl Iterator<Item = &'a mut Made>) {
+        if self.batch.is_empty() && self.inner_id.is_none() {
+            return;
         }
-        made.extend(self.blocks.drain(..));
+        let first = self.lane.push(&self.core.recorder, mem::take(&mut self.batch), self.inner_id.take());
+        let ids = (first..).map(|seq| EventId::new(self.lane.epoch, seq));
+        let events = made.filter_map(|made| match made {
+            Made::Event(_, id) => Some(id),
+            Made::Aside(_) => None,
+        });
+        for (place, id) in events.zip(ids) {
+            *place = id;
+        }
     }
 
     fn finish(&mut self, end: &EndRequest) {

@@ -1,6 +1,7 @@
 //! Who drives the inner body: the client's response body while it reads, else a task of its own.
 
 use std::{
+    collections::VecDeque,
     pin::Pin,
     sync::{
         Arc, Mutex, Weak,
@@ -67,7 +68,7 @@ where
     }
 
     /// Makes events for the client; `None` if somebody else drives the body now.
-    pub(crate) fn make(&self, cx: &mut Context<'_>, made: &mut impl Extend<Made>) -> Option<Progress> {
+    pub(crate) fn make(&self, cx: &mut Context<'_>, made: &mut VecDeque<Made>) -> Option<Progress> {
         lock(&self.engine).as_mut().map(|engine| engine.make(cx, made))
     }
 
@@ -257,9 +258,10 @@ where
             if this.waits_for_store(cx) {
                 return Poll::Pending;
             }
-            let mut unheard = Unheard(0);
+            let mut unheard = VecDeque::new();
             let progress = this.engine.make(cx, &mut unheard);
-            add(&this.producer.core.telemetry.unheard, unheard.0);
+            let events = unheard.iter().filter(|made| matches!(made, Made::Event(..))).count();
+            add(&this.producer.core.telemetry.unheard, events as u64);
             match progress {
                 Progress::Made => {}
                 Progress::Waiting => return Poll::Pending,
@@ -314,14 +316,5 @@ where
         self.store_wait = None;
         core.store.trip("append");
         false
-    }
-}
-
-/// Counts what nobody listens to.
-struct Unheard(u64);
-
-impl Extend<Made> for Unheard {
-    fn extend<T: IntoIterator<Item = Made>>(&mut self, made: T) {
-        self.0 += made.into_iter().filter(|made| matches!(made, Made::Event(..))).count() as u64;
     }
 }

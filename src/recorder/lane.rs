@@ -176,7 +176,12 @@ impl Lane {
     }
 
     /// Takes events, gives them the next seqs, and returns the first of these.
-    pub(crate) fn push(self: &Arc<Self>, recorder: &Arc<Recorder>, events: &[Bytes], inner_id: Option<String>) -> u64 {
+    pub(crate) fn push(
+        self: &Arc<Self>,
+        recorder: &Arc<Recorder>,
+        events: Vec<Bytes>,
+        inner_id: Option<String>,
+    ) -> u64 {
         let first = {
             let mut state = lock(&self.state);
             let first = state.last + 1;
@@ -187,9 +192,7 @@ impl Lane {
             if inner_id.is_some() {
                 state.inner_id = inner_id;
             }
-            for event in events {
-                state.take(recorder, event);
-            }
+            state.take(recorder, events);
             if state.claimed || !recorder.store.is_immediate() {
                 state.pending_since.get_or_insert_with(Instant::now);
             }
@@ -362,8 +365,21 @@ impl std::fmt::Debug for Lane {
 }
 
 impl State {
-    /// Holds an event until it is stored; where there is no room, the oldest that wait are lost.
-    fn take(&mut self, recorder: &Recorder, event: &Bytes) {
+    /// Holds events until they are stored; where there is no room, the oldest that wait are lost.
+    fn take(&mut self, recorder: &Recorder, events: Vec<Bytes>) {
+        let bytes = events.iter().map(Bytes::len).sum();
+        if !recorder.charge(bytes) {
+            return events.into_iter().for_each(|event| self.take_singly(recorder, event));
+        }
+        self.pending_bytes += bytes;
+        if self.pending.is_empty() {
+            self.pending = events.into();
+        } else {
+            self.pending.extend(events);
+        }
+    }
+
+    fn take_singly(&mut self, recorder: &Recorder, event: Bytes) {
         while !recorder.charge(event.len()) {
             let Some(oldest) = self.pending.pop_front() else {
                 // Not even the event alone fits: it is made, and missing.
@@ -375,7 +391,7 @@ impl State {
             recorder.lost(1);
         }
         self.pending_bytes += event.len();
-        self.pending.push_back(event.clone());
+        self.pending.push_back(event);
     }
 
     /// The batch to send: the one that has no answer yet, or a new one of what waits.
@@ -406,7 +422,11 @@ impl State {
             bytes <= BATCH_BYTES
         };
         let count = self.pending.iter().take(BATCH_EVENTS).take_while(fits).count().max(1).min(self.pending.len());
-        let events: Vec<_> = self.pending.drain(..count).collect();
+        let events: Vec<_> = if count == self.pending.len() {
+            std::mem::take(&mut self.pending).into()
+        } else {
+            self.pending.drain(..count).collect()
+        };
         self.flight_bytes = events.iter().map(Bytes::len).sum();
         self.pending_bytes -= self.flight_bytes;
         events
