@@ -256,6 +256,11 @@ impl CursorWriter {
         self.stream.as_ref()
     }
 
+    /// The most bytes that the ids of a run may have.
+    pub(crate) fn max_len(&self) -> usize {
+        self.stream.as_ref().map_or(0, |stream| stream.as_str().len() + 1) + 2 * DIGITS + 1
+    }
+
     /// The id of an event, until the next one is written.
     pub(crate) fn write(&mut self, id: EventId) -> &[u8] {
         match self.stem {
@@ -278,9 +283,12 @@ impl CursorWriter {
     }
 }
 
+/// Of the longest `u64`.
+const DIGITS: usize = 20;
+
 /// `fmt` costs more than the rest of delivering a small event.
 fn push_decimal(mut number: u64, out: &mut Vec<u8>) {
-    let mut digits = [b'0'; 20];
+    let mut digits = [b'0'; DIGITS];
     let mut start = digits.len();
     loop {
         start -= 1;

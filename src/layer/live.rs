@@ -28,6 +28,9 @@ use crate::{
     stream::{Ended, Ending, StreamState},
 };
 
+/// Events that a silent body keeps the room for.
+const FEW: usize = 4;
+
 /// What a body gives next.
 pub(crate) enum Next<B>
 where
@@ -152,25 +155,28 @@ where
         }
     }
 
-    /// Writes what was made and may be delivered.
+    /// Writes what was made and may be delivered: a batch, made at once, is delivered at once.
     fn deliver(&mut self) {
         if self.made.is_empty() {
             return;
         }
         let limit = self.deliverable();
-        while self.speaker.len() < BATCH_BYTES {
-            match self.made.front() {
-                Some(Made::Event(_, id)) if id.seq > limit => return,
-                None => return,
-                Some(_) => {}
+        let (mut count, mut bytes) = (0, 0);
+        for made in &self.made {
+            if made.seq() > limit || bytes >= BATCH_BYTES {
+                break;
             }
-            match self.made.pop_front() {
-                Some(Made::Event(block, id)) => {
+            count += 1;
+            bytes += made.len();
+        }
+        self.speaker.reserve(count, bytes);
+        for made in self.made.drain(..count) {
+            match made {
+                Made::Event(block, id) => {
                     self.speaker.event(&block.bytes, block.has_id, id);
                     self.delivered = id;
                 }
-                Some(Made::Aside(lines)) => self.speaker.aside(&lines),
-                None => return,
+                Made::Aside(lines) => self.speaker.aside(&lines),
             }
         }
     }
@@ -185,6 +191,9 @@ where
 
     /// Nothing to give now, but perhaps a heartbeat.
     fn idle(&mut self, cx: &mut Context<'_>) -> Poll<Next<B>> {
+        if self.made.is_empty() && self.made.capacity() > FEW {
+            self.made = VecDeque::new();
+        }
         if !self.pulse.silent(cx.waker()) {
             return Poll::Pending;
         }

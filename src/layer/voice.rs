@@ -29,6 +29,9 @@ pub enum Voice {
     Silent,
 }
 
+/// What delivering adds to an event and its id at most, reconnect delay included.
+const FRAMED: usize = 36;
+
 /// What the library has to say.
 #[derive(Debug)]
 pub(crate) enum Notice<'a> {
@@ -83,9 +86,17 @@ impl Speaker {
         self.out.len()
     }
 
-    /// What was written, as one frame.
+    /// Makes room for events of so many bytes, so that a frame of many is one allocation.
+    pub(crate) fn reserve(&mut self, events: usize, bytes: usize) {
+        if events == 0 {
+            return;
+        }
+        self.out.reserve(bytes + events * (self.id.max_len() + FRAMED));
+    }
+
+    /// What was written, as one frame. Nothing of it is kept: most streams are silent most of the time.
     pub(crate) fn take(&mut self) -> Option<bytes::Bytes> {
-        (!self.out.is_empty()).then(|| self.out.split().freeze())
+        (!self.out.is_empty()).then(|| std::mem::take(&mut self.out).freeze())
     }
 
     /// An event of the log.
