@@ -61,7 +61,8 @@ impl Clock {
 
 #[derive(Default)]
 struct Shard {
-    entries: HashMap<StreamKey, Entry>,
+    /// Boxed, since a table has room for more than it holds.
+    entries: HashMap<StreamKey, Box<Entry>>,
     /// One element for each entry: when to look at it. It may be early, never late.
     timers: BTreeSet<(u64, StreamKey)>,
     /// Those who wait for streams that do not exist yet, or no more.
@@ -74,7 +75,7 @@ struct Shard {
 impl Shard {
     /// The stream, unless nothing is left to be known of it.
     fn entry(&mut self, key: &StreamKey, now: u64) -> Option<&mut Entry> {
-        self.entries.get_mut(key).filter(|entry| !entry.is_over(now))
+        self.entries.get_mut(key).map(|entry| &mut **entry).filter(|entry| !entry.is_over(now))
     }
 
     /// The stream as a reader sees it: a deleted one is a missing one.
@@ -87,7 +88,7 @@ impl Shard {
         self.remove(key, now);
         let entry = entry(self.waiting.remove(key).unwrap_or_default());
         entry.tail.notify();
-        self.entries.insert(key.clone(), entry);
+        self.entries.insert(key.clone(), Box::new(entry));
         self.reschedule(key);
     }
 
@@ -346,8 +347,9 @@ impl MemoryStore {
         let mut stale = Vec::new();
         for shard in &self.0.shards {
             let shard = lock(shard);
-            let silent =
-                |(_, entry): &(&_, &Entry)| entry.state() == StreamState::Active && entry.last_heartbeat() <= before;
+            let silent = |(_, entry): &(&_, &Box<Entry>)| {
+                entry.state() == StreamState::Active && entry.last_heartbeat() <= before
+            };
             stale.extend(shard.entries.iter().filter(silent).map(|(key, entry)| entry.info(key)));
         }
         stale.truncate(limit);
@@ -364,7 +366,7 @@ impl MemoryStore {
 impl Shard {
     /// The epoch of a new run of a stream that is not held, or held no more.
     fn next_epoch(&self, key: &StreamKey, now: u64) -> u64 {
-        let held = self.entries.get(key).map(Entry::newest_epoch);
+        let held = self.entries.get(key).map(|entry| entry.newest_epoch());
         let before = held.max(self.removed.get(key).copied());
         before.map_or(now, |before| now.max(before.saturating_add(1)))
     }
