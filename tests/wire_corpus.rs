@@ -180,8 +180,8 @@ impl Items {
         if lines.iter().any(|line| field(line).0 == b"data") {
             return self.0.push(Item::Event(lines.concat()));
         }
-        let ids = lines.iter().map(|line| field(line)).filter(|(name, id)| name == b"id" && !id.contains(&0));
-        if let Some((_, id)) = ids.last() {
+        let mut fields = lines.iter().map(|line| field(line));
+        if let Some((_, id)) = fields.rfind(|(name, id)| name == b"id" && !id.contains(&0)) {
             self.0.push(Item::Id(id.to_vec()));
         }
         let kept: Vec<_> = lines.iter().filter(|line| matches!(field(line).0, b"" | b"retry")).copied().collect();

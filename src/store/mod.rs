@@ -2,9 +2,12 @@
 //!
 //! A store keeps, for each stream, what is known of it, its log and its ending, and orders what
 //! several nodes do to it. [`MemoryStore`] ships with the crate;
-//! `conformance` (feature `test-util`) states in tests what any other
+//! `store::conformance` (feature `test-util`) states in tests what any other
 //! store must do.
 
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub mod conformance;
 pub(crate) mod handle;
 mod memory;
 mod notify;
@@ -54,7 +57,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Registers a producer, or says why there is none to register.
     ///
-    /// A new run's epoch is `max(previous + 1, now in unix ms)`.
+    /// A new run's epoch is `max(previous + 1, now in unix ms)`, where `previous` is the highest that any
+    /// id of the stream was given, a terminal event's included, also of a stream that was withdrawn,
+    /// deleted or has expired.
     fn open(&self, open: Open) -> impl Future<Output = Result<Opened, Self::Error>> + Send;
 
     /// Takes back an [`open`](Self::open) whose producer never started: as if it had not been, but for the epoch.

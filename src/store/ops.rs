@@ -248,7 +248,7 @@ pub struct Read {
     pub key: StreamKey,
     /// From where.
     pub from: From,
-    /// At most so many entries.
+    /// At most so many entries; the end comes on top.
     pub max_events: usize,
     /// At most so many bytes of events, but always at least one entry.
     pub max_bytes: usize,

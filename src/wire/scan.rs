@@ -302,3 +302,6 @@ impl Scan for SseScan {
         self.held.len()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! What a log takes.
+
+use super::bench::{Bench, append, epoch_of};
+use crate::{
+    id::EventId,
+    store::{Append, Appended, Fence, From, Open, Opened, Store},
+    stream::RecordKind,
+};
+
+/// Events lie in the log in order, without holes, byte for byte, under the ids they were given.
+pub async fn a_log_is_dense(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = bench.begin("dense").await;
+    bench.write(&key, epoch, 1, &["a"]).await;
+    bench.write(&key, epoch, 2, &["b\ndata: é\r\nid: 7", "", "c"]).await;
+    let page = bench.all(&key, From::Start).await;
+    let ids: Vec<_> = page.records.iter().map(|record| record.id).collect();
+    assert_eq!(ids, (0..=4).map(|seq| EventId::new(epoch, seq)).collect::<Vec<_>>());
+    let RecordKind::Event(block) = &page.records[2].kind else { panic!("not an event") };
+    assert_eq!(&block[..], "data: b\ndata: é\r\nid: 7\n".as_bytes());
+    assert!(page.records.is_sorted_by_key(|record| record.at) && page.records[0].at > 0);
+    assert_eq!((page.top, bench.look(&key).await.top), (EventId::new(epoch, 4), EventId::new(epoch, 4)));
+}
+
+/// A batch that is sent again after a lost reply is `Stored`, once.
+pub async fn a_repeat_changes_nothing(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = bench.begin("repeat").await;
+    bench.write(&key, epoch, 1, &["a", "b"]).await;
+    let before = bench.all(&key, From::Start).await;
+    bench.write(&key, epoch, 1, &["a", "b"]).await;
+    assert_eq!(bench.all(&key, From::Start).await, before);
+    bench.write(&key, epoch, 3, &["c"]).await;
+    bench.write(&key, epoch, 1, &["a", "b"]).await;
+    assert_eq!(bench.held(&key).await, ["r", "a", "b", "c"], "also an older one");
+}
+
+/// Of a batch that was stored in part the rest is added.
+pub async fn an_overlap_adds_what_is_new(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = bench.begin("overlap").await;
+    bench.write(&key, epoch, 1, &["a", "b"]).await;
+    bench.write(&key, epoch, 2, &["b", "c", "d"]).await;
+    assert_eq!(bench.held(&key).await, ["r", "a", "b", "c", "d"]);
+    assert_eq!(bench.look(&key).await.top, EventId::new(epoch, 4));
+}
+
+/// Events that the producer lost leave a hole, which shows by the ids.
+pub async fn a_hole_stays_one(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = bench.begin("hole").await;
+    bench.write(&key, epoch, 1, &["a"]).await;
+    bench.write(&key, epoch, 5, &["e"]).await;
+    let page = bench.all(&key, From::After(EventId::new(epoch, 1))).await;
+    assert_eq!(page.records.iter().map(|record| record.id.seq).collect::<Vec<_>>(), [5]);
+    // Late, it would come behind what readers were given already.
+    bench.put(append(&key, epoch, 2, &["b"])).await;
+    let page = bench.all(&key, From::After(EventId::new(epoch, 1))).await;
+    assert_eq!(page.records.iter().map(|record| record.id.seq).collect::<Vec<_>>(), [5]);
+}
+
+/// One outcome for each element, in order, whatever becomes of the others.
+pub async fn batches_are_answered_one_by_one(store: impl Store) {
+    let bench = Bench::new(store);
+    let (a, epoch_a) = bench.begin("a").await;
+    let (b, epoch_b) = bench.begin("b").await;
+    let outcomes = bench
+        .append(vec![
+            append(&a, epoch_a, 1, &["1"]),
+            append(&bench.key("none"), 5, 1, &["x"]),
+            append(&b, epoch_b - 1, 1, &["x"]),
+            append(&b, epoch_b, 1, &["1", "2"]),
+        ])
+        .await
+        .expect("the store answers");
+    assert_eq!(outcomes, [Appended::Stored, Appended::Gone, Appended::Fenced(Fence::Newer), Appended::Stored]);
+    assert_eq!(bench.held(&a).await, ["r", "1"]);
+    assert_eq!(bench.held(&b).await, ["r", "1", "2"]);
+    assert_eq!(bench.known(&bench.key("none")).await, None);
+    assert_eq!(bench.append(Vec::new()).await.expect("the store answers"), []);
+}
+
+/// Guarantee G4: the late word of a producer whose stream another run has, or may have, is refused.
+pub async fn an_older_run_is_fenced(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, first) = bench.begin("fenced").await;
+    bench.write(&key, first, 1, &["a"]).await;
+    bench.stand_still(&key, first).await;
+    let newer = Appended::Fenced(Fence::Newer);
+    assert_eq!(bench.put(append(&key, first, 2, &["late"])).await, newer, "interrupted");
+    let (_, second) = bench.begin("fenced").await;
+    assert_eq!(bench.put(append(&key, first, 2, &["late"])).await, newer, "a newer run");
+    assert_eq!(bench.put(append(&key, first, 1, &["a"])).await, newer, "also a repeat");
+    assert_eq!(bench.put(append(&key, first, 2, &[])).await, newer, "also an empty one");
+    bench.write(&key, second, 1, &["b"]).await;
+    assert_eq!(bench.held(&key).await, ["r", "a", "r", "b"]);
+}
+
+/// Behind the end there is nothing; a late producer is told the end.
+pub async fn after_the_end_nothing_is_appended(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = bench.begin("over").await;
+    bench.write(&key, epoch, 1, &["a"]).await;
+    let ended = bench.finish(&key, epoch).await;
+    let fenced = Appended::Fenced(Fence::Ended(ended));
+    assert_eq!(bench.put(append(&key, epoch, 2, &["late"])).await, fenced);
+    assert_eq!(bench.held(&key).await, ["r", "a", "e"]);
+}
+
+/// Metadata that comes with a batch is added; a key that is there already is replaced.
+pub async fn metadata_is_merged(store: impl Store) {
+    let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let bench = Bench::new(store);
+    let request = Open { metadata: pairs(&[("a", "1"), ("b", "1")]), ..bench.request("kept") };
+    let epoch = epoch_of(&bench.ask(request).await);
+    let key = bench.key("kept");
+    let batch = append(&key, epoch, 1, &["x"]);
+    bench.put(Append { metadata: pairs(&[("b", "2"), ("c", "2")]), ..batch.clone() }).await;
+    bench.put(Append { metadata: pairs(&[("b", "2"), ("c", "2")]), ..batch }).await;
+    let kept = async || {
+        let mut kept = bench.look(&key).await.metadata;
+        kept.sort();
+        kept
+    };
+    assert_eq!(kept().await, pairs(&[("a", "1"), ("b", "2"), ("c", "2")]) as Vec<_>);
+    bench.stand_still(&key, epoch).await;
+    bench.ask(Open { metadata: pairs(&[("c", "3")]), ..bench.request("kept") }).await;
+    assert_eq!(kept().await, pairs(&[("a", "1"), ("b", "2"), ("c", "3")]) as Vec<_>, "also over a second run");
+}
+
+/// The inner service's own last id is kept, and given to the next run.
+pub async fn the_inner_id_is_kept(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = bench.begin("inner").await;
+    bench.put(Append { inner_id: Some("mine-7".to_owned()), ..append(&key, epoch, 1, &["a"]) }).await;
+    bench.write(&key, epoch, 2, &["b"]).await;
+    assert_eq!(bench.look(&key).await.inner_id.as_deref(), Some("mine-7"));
+    bench.stand_still(&key, epoch).await;
+    let Opened::New { inner_id, .. } = bench.ask(bench.request("inner")).await else { panic!("not opened") };
+    assert_eq!(inner_id.as_deref(), Some("mine-7"));
+}

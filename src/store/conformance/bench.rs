@@ -1,0 +1,286 @@
+//! What the checks share: a store, short words for its requests, and patience.
+
+use std::{borrow::Cow, future::poll_fn, ops::Deref, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::{
+    id::{EventId, NodeId, Owner, StreamId, StreamKey},
+    store::{
+        Append, Appended, Beat, Beaten, Close, Closed, Due, From, Interrupt, Interrupted, Open, Opened, Page, Publish,
+        Published, Read, Reopen, Retention, Store, Tail,
+    },
+    stream::{Ended, Ending, Metadata, RecordKind, StreamInfo, StreamState, reason},
+};
+
+/// How long a store may take for what it must do.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is asked meanwhile.
+const ASK_EVERY: Duration = Duration::from_millis(5);
+/// What a check that waits for a deadline asks for.
+pub(super) const SOON: Duration = Duration::from_millis(40);
+pub(super) const LONG: Duration = Duration::from_secs(600);
+
+/// A store, and an owner and a node to use it as. Clones are the same.
+pub(super) struct Bench<S> {
+    store: Arc<S>,
+    pub(super) owner: Owner,
+    pub(super) node: NodeId,
+}
+
+impl<S> Clone for Bench<S> {
+    fn clone(&self) -> Self {
+        Self { store: Arc::clone(&self.store), owner: self.owner.clone(), node: self.node.clone() }
+    }
+}
+
+impl<S> Deref for Bench<S> {
+    type Target = S;
+
+    fn deref(&self) -> &S {
+        &self.store
+    }
+}
+
+/// Long enough that nothing happens by itself.
+pub(super) const fn retention() -> Retention {
+    Retention { stale: LONG, lifetime: LONG, recovery_window: LONG, max_events: 10_000, max_bytes: 1 << 20 }
+}
+
+pub(super) fn owner(name: &str) -> Owner {
+    Owner::new(name).expect("a valid owner")
+}
+
+pub(super) fn blocks(data: &[&str]) -> Vec<Bytes> {
+    data.iter().map(|data| Bytes::from(format!("data: {data}\n"))).collect()
+}
+
+pub(super) fn finished(data: &str) -> Ending {
+    Ending::with_event(StreamState::Completed, Bytes::from(format!("data: {data}\n")))
+}
+
+pub(super) fn close(key: &StreamKey, epoch: Option<u64>) -> Close {
+    let ending = Ending::supplied(StreamState::Failed, reason::ERROR);
+    Close { key: key.clone(), epoch, ending, last: None, if_deadline: None, hook: None }
+}
+
+pub(super) fn interrupt(key: &StreamKey, epoch: u64) -> Interrupt {
+    Interrupt { key: key.clone(), epoch, last: None, if_deadline: None }
+}
+
+pub(super) fn append(key: &StreamKey, epoch: u64, first: u64, data: &[&str]) -> Append {
+    let events = blocks(data);
+    Append { key: key.clone(), epoch, first, events, inner_id: None, metadata: Metadata::new() }
+}
+
+pub(super) fn reopen(open: Open, epoch: u64, acknowledged: u64) -> Reopen {
+    Reopen { open: Open { started: true, ..open }, epoch, acknowledged }
+}
+
+pub(super) fn epoch_of(opened: &Opened) -> u64 {
+    match opened {
+        Opened::New { epoch, .. } => *epoch,
+        other => panic!("not the caller's: {other:?}"),
+    }
+}
+
+/// What a page holds, in short: `r` a run's start, `e` the end, else the event's data.
+pub(super) fn brief(page: &Page) -> Vec<String> {
+    let entry = |record: &crate::stream::Record| match &record.kind {
+        RecordKind::Run { .. } => "r".to_owned(),
+        RecordKind::End(_) => "e".to_owned(),
+        RecordKind::Event(block) => {
+            String::from_utf8_lossy(block).trim_start_matches("data: ").trim_end_matches('\n').to_owned()
+        }
+    };
+    page.records.iter().map(entry).collect()
+}
+
+/// Waits for a wake-up.
+pub(super) async fn woken(tail: &mut Tail, why: &str) {
+    let changed = poll_fn(|cx| tail.poll_changed(cx));
+    assert!(tokio::time::timeout(PATIENCE, changed).await.is_ok(), "nobody was woken by {why}");
+}
+
+/// Takes the wake-ups that have come already.
+pub(super) async fn settle(tail: &mut Tail) {
+    while tokio::time::timeout(SOON, poll_fn(|cx| tail.poll_changed(cx))).await.is_ok() {}
+}
+
+impl<S: Store> Bench<S> {
+    pub(super) fn new(store: S) -> Self {
+        Self { store: Arc::new(store), owner: owner("alice"), node: NodeId::new("node-1") }
+    }
+
+    /// The same store, used by another owner.
+    pub(super) fn of(&self, name: &str) -> Self {
+        Self { owner: owner(name), ..self.clone() }
+    }
+
+    /// The same store, used anonymously.
+    pub(super) fn of_nobody(&self) -> Self {
+        Self { owner: Owner::ANONYMOUS, ..self.clone() }
+    }
+
+    /// The same store, used by another node.
+    pub(super) fn on(&self, node: &str) -> Self {
+        Self { node: NodeId::new(node), ..self.clone() }
+    }
+
+    pub(super) fn key(&self, id: &str) -> StreamKey {
+        StreamKey::new(self.owner.clone(), StreamId::new(id).expect("a valid id"))
+    }
+
+    /// A request to open a stream that may be run again.
+    pub(super) fn request(&self, id: &str) -> Open {
+        Open {
+            key: self.key(id),
+            kind: Cow::Borrowed("check"),
+            node: self.node.clone(),
+            token: crate::random::u128(),
+            create: true,
+            reruns: true,
+            started: false,
+            fingerprint: None,
+            limit: None,
+            metadata: Metadata::new(),
+            retention: retention(),
+        }
+    }
+
+    pub(super) async fn ask(&self, open: Open) -> Opened {
+        self.open(open).await.expect("the store answers")
+    }
+
+    /// Opens a stream that is to be the caller's. Returns its key and epoch.
+    pub(super) async fn begin(&self, id: &str) -> (StreamKey, u64) {
+        (self.key(id), epoch_of(&self.ask(self.request(id)).await))
+    }
+
+    /// Opens a stream and has the store forget it, as if it had been emptied. Returns its epoch.
+    pub(super) async fn begin_forgotten(&self, open: Open) -> u64 {
+        let (key, token) = (open.key.clone(), open.token);
+        let epoch = epoch_of(&self.ask(open).await);
+        self.withdraw(key.clone(), token).await.expect("the store answers");
+        assert_eq!(self.known(&key).await, None);
+        epoch
+    }
+
+    pub(super) async fn put(&self, append: Append) -> Appended {
+        let mut outcomes = self.append(vec![append]).await.expect("the store answers");
+        assert_eq!(outcomes.len(), 1, "one outcome for each element");
+        outcomes.remove(0)
+    }
+
+    /// Appends what is to be stored.
+    pub(super) async fn write(&self, key: &StreamKey, epoch: u64, first: u64, data: &[&str]) {
+        assert_eq!(self.put(append(key, epoch, first, data)).await, Appended::Stored);
+    }
+
+    pub(super) async fn end(&self, close: Close) -> Closed {
+        self.close(close).await.expect("the store answers")
+    }
+
+    /// Ends a stream that has not ended.
+    pub(super) async fn finish(&self, key: &StreamKey, epoch: u64) -> Ended {
+        match self.end(close(key, Some(epoch))).await {
+            Closed::Now { ended, .. } => ended,
+            other => panic!("not closed: {other:?}"),
+        }
+    }
+
+    pub(super) async fn stand_still(&self, key: &StreamKey, epoch: u64) {
+        let outcome = self.interrupt(interrupt(key, epoch)).await.expect("the store answers");
+        assert_eq!(outcome, Interrupted::Done);
+    }
+
+    pub(super) async fn known(&self, key: &StreamKey) -> Option<StreamInfo> {
+        self.info(key.clone()).await.expect("the store answers")
+    }
+
+    /// What is known of a stream that is held.
+    pub(super) async fn look(&self, key: &StreamKey) -> StreamInfo {
+        self.known(key).await.expect("the stream is held")
+    }
+
+    pub(super) async fn page(&self, key: &StreamKey, from: From, max_events: usize, max_bytes: usize) -> Option<Page> {
+        let read = Read { key: key.clone(), from, max_events, max_bytes };
+        self.read(read).await.expect("the store answers")
+    }
+
+    /// A page of a stream that is held, as large as it comes.
+    pub(super) async fn all(&self, key: &StreamKey, from: From) -> Page {
+        self.page(key, from, usize::MAX, usize::MAX).await.expect("the stream is held")
+    }
+
+    /// The events that are held, marker and end included, in short.
+    pub(super) async fn held(&self, key: &StreamKey) -> Vec<String> {
+        brief(&self.all(key, From::Start).await)
+    }
+
+    pub(super) async fn heartbeat(&self, streams: &[(StreamKey, u64)], stale: Duration) -> Beaten {
+        let beat = Beat { node: self.node.clone(), streams: streams.to_vec(), stale };
+        self.beat(beat).await.expect("the store answers")
+    }
+
+    /// The store's clock.
+    pub(super) async fn now(&self) -> u64 {
+        self.heartbeat(&[], LONG).await.now
+    }
+
+    pub(super) async fn sweep(&self, lease: Duration, claim: bool) -> Vec<Due> {
+        self.due(100, lease, claim).await.expect("the store answers")
+    }
+
+    /// Sweeps until something is due.
+    pub(super) async fn swept(&self, lease: Duration, claim: bool) -> Vec<Due> {
+        let found = std::sync::Mutex::new(Vec::new());
+        self.until("something is due", async || {
+            let due = self.sweep(lease, claim).await;
+            let any = !due.is_empty();
+            crate::sync::lock(&found).extend(due);
+            any
+        })
+        .await;
+        found.into_inner().expect("not poisoned")
+    }
+
+    pub(super) fn event(&self, id: &str, data: &str) -> Publish {
+        Publish {
+            key: self.key(id),
+            kind: Cow::Borrowed("check"),
+            block: Bytes::from(format!("data: {data}\n")),
+            ends: None,
+            idempotency_key: None,
+            hook: None,
+            retention: retention(),
+        }
+    }
+
+    pub(super) async fn send(&self, publish: Publish) -> Published {
+        self.publish(publish).await.expect("the store answers")
+    }
+
+    /// Sends an event that is to be stored.
+    pub(super) async fn sent(&self, publish: Publish) -> EventId {
+        match self.send(publish).await {
+            Published::Stored(id) => id,
+            other => panic!("not stored: {other:?}"),
+        }
+    }
+
+    /// Asks until it is so.
+    pub(super) async fn until(&self, what: &str, is_so: impl AsyncFn() -> bool) {
+        let give_up = Instant::now() + PATIENCE;
+        while !is_so().await {
+            assert!(Instant::now() < give_up, "never came true: {what}");
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+
+    /// Waits until the store's clock has come this far.
+    pub(super) async fn until_clock(&self, at: u64) {
+        self.until("the store's clock moves", async || self.now().await >= at).await;
+    }
+}

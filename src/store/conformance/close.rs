@@ -1,0 +1,162 @@
+//! How a stream ends, or stands still.
+
+use std::future::poll_fn;
+
+use tokio::task::JoinSet;
+
+use super::bench::{Bench, LONG, close, finished, interrupt};
+use crate::{
+    id::EventId,
+    store::{Close, Closed, Fence, Interrupt, Interrupted, Store},
+    stream::{Ending, StreamState, reason},
+};
+
+/// Guarantee G3: the first end counts, and everyone learns it. Its id is `<epoch+1>-0`, whoever closes.
+pub async fn the_first_end_wins(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = bench.begin("first").await;
+    bench.write(&key, epoch, 1, &["a"]).await;
+    let first = Close { ending: finished("done"), ..close(&key, Some(epoch)) };
+    let Closed::Now { ended, node } = bench.end(first.clone()).await else { panic!("not closed") };
+    assert_eq!(node, Some(bench.node.clone()));
+    assert_eq!((ended.id, ended.last), (EventId::terminal(epoch), EventId::new(epoch, 1)));
+    assert_eq!(ended.ending, first.ending);
+    assert_eq!(bench.end(first).await, Closed::Before(ended.clone()), "a repeat");
+    assert_eq!(bench.end(close(&key, Some(epoch))).await, Closed::Before(ended.clone()), "another end");
+    assert_eq!(bench.end(close(&key, None)).await, Closed::Before(ended.clone()));
+    let late = bench.interrupt(interrupt(&key, epoch)).await.expect("the store answers");
+    assert_eq!(late, Interrupted::Fenced(Fence::Ended(ended.clone())));
+    let info = bench.look(&key).await;
+    assert_eq!((info.state, info.top, info.ended), (StreamState::Completed, ended.id, Some(ended)));
+    assert_eq!(bench.end(close(&bench.key("none"), None)).await, Closed::Missing);
+}
+
+/// Of ends that race one counts, and all are told that one.
+pub async fn racing_ends_agree(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = bench.begin("race").await;
+    let mut racing = JoinSet::new();
+    for number in 0..20 {
+        let (bench, key) = (bench.clone(), key.clone());
+        racing.spawn(async move {
+            tokio::task::yield_now().await;
+            bench.end(Close { ending: finished(&number.to_string()), ..close(&key, Some(epoch)) }).await
+        });
+    }
+    let stored = |closed| match closed {
+        Closed::Now { ended, .. } => (true, ended),
+        Closed::Before(ended) => (false, ended),
+        other => panic!("neither closed nor before: {other:?}"),
+    };
+    let ends: Vec<_> = racing.join_all().await.into_iter().map(stored).collect();
+    assert_eq!(ends.iter().filter(|(won, _)| *won).count(), 1);
+    assert!(ends.iter().all(|(_, ended)| *ended == ends[0].1));
+}
+
+/// The end keeps which event was made last, recorded or not, so that a loss at the very end shows.
+pub async fn the_end_says_what_was_made_last(store: impl Store) {
+    let bench = Bench::new(store);
+    for (id, said, kept) in [("said", Some(9), 9), ("unsaid", None, 2), ("less", Some(1), 2)] {
+        let (key, epoch) = bench.begin(id).await;
+        bench.write(&key, epoch, 1, &["a", "b"]).await;
+        let closed = bench.end(Close { last: said, ..close(&key, Some(epoch)) }).await;
+        let Closed::Now { ended, .. } = closed else { panic!("not closed: {closed:?}") };
+        assert_eq!(ended.last, EventId::new(epoch, kept), "{id}");
+    }
+}
+
+/// Guarantee G5: whoever was heard of since is not taken for an orphan.
+pub async fn a_deadline_that_moved_is_no_reason_to_close(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = bench.begin("moved").await;
+    let deadline = bench.look(&key).await.deadline;
+    bench.heartbeat(&[(key.clone(), epoch)], LONG * 2).await;
+    let moved = Close { if_deadline: Some(deadline), ..close(&key, Some(epoch)) };
+    assert_eq!(bench.end(moved).await, Closed::Moved);
+    assert_eq!(bench.look(&key).await.state, StreamState::Active);
+    let deadline = bench.look(&key).await.deadline;
+    let still = Close { if_deadline: Some(deadline), ..close(&key, Some(epoch)) };
+    assert!(matches!(bench.end(still).await, Closed::Now { .. }));
+}
+
+/// An end that names a run ends that run only.
+pub async fn another_run_is_not_closed(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, first) = bench.begin("runs").await;
+    bench.stand_still(&key, first).await;
+    let (_, second) = bench.begin("runs").await;
+    assert_eq!(bench.end(close(&key, Some(first))).await, Closed::Newer);
+    assert_eq!(bench.look(&key).await.state, StreamState::Active);
+    assert_eq!(bench.finish(&key, second).await.id, EventId::terminal(second));
+}
+
+/// An end that names no run ends whichever runs: to stop a stream from anywhere.
+pub async fn whichever_runs_can_be_closed(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = bench.begin("any").await;
+    let ending = Ending::supplied(StreamState::Cancelled, reason::STOPPED);
+    let closed = bench.on("node-2").end(Close { ending: ending.clone(), ..close(&key, None) }).await;
+    let Closed::Now { ended, node } = closed else { panic!("not closed: {closed:?}") };
+    assert_eq!((ended.ending, ended.id, node), (ending, EventId::terminal(epoch), Some(bench.node.clone())));
+}
+
+/// A stream that stands still can be ended, and keeps what its last run had made.
+pub async fn an_interrupted_stream_can_be_closed(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = bench.begin("still").await;
+    bench.write(&key, epoch, 1, &["a"]).await;
+    let interrupt = Interrupt { last: Some(4), ..interrupt(&key, epoch) };
+    bench.interrupt(interrupt).await.expect("the store answers");
+    let closed = bench.end(close(&key, None)).await;
+    let Closed::Now { ended, .. } = closed else { panic!("not closed: {closed:?}") };
+    assert_eq!((ended.id, ended.last), (EventId::terminal(epoch), EventId::new(epoch, 4)));
+}
+
+/// The node whose stream somebody else ended is told which.
+pub async fn a_foreign_end_is_posted_to_the_producing_node(store: impl Store) {
+    let bench = Bench::new(store);
+    let mut notices = bench.notices(&bench.node);
+    let mut others = bench.notices(&bench.on("node-2").node);
+    let (key, _) = bench.begin("posted").await;
+    bench.begin("quiet").await;
+    bench.on("node-2").end(close(&key, None)).await;
+    let mut posted = Vec::new();
+    let all = async {
+        while !posted.contains(&key) {
+            posted.extend(poll_fn(|cx| notices.poll(cx)).await);
+        }
+    };
+    tokio::time::timeout(LONG, all).await.expect("the node is told");
+    assert!(!posted.contains(&bench.key("quiet")));
+    let nothing = poll_fn(|cx| std::task::Poll::Ready(others.poll(cx).is_pending())).await;
+    assert!(nothing, "it is not another node's stream");
+}
+
+/// An interruption keeps the log, may be repeated, and is refused to whom the stream does not belong.
+pub async fn an_interruption_keeps_the_log(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, first) = bench.begin("kept").await;
+    bench.write(&key, first, 1, &["a"]).await;
+    bench.stand_still(&key, first).await;
+    bench.stand_still(&key, first).await;
+    assert_eq!(bench.held(&key).await, ["r", "a"]);
+    bench.begin("kept").await;
+    let late = bench.interrupt(interrupt(&key, first)).await.expect("the store answers");
+    assert_eq!(late, Interrupted::Fenced(Fence::Newer));
+    assert_eq!(bench.look(&key).await.state, StreamState::Active);
+    let none = bench.interrupt(interrupt(&bench.key("none"), first)).await.expect("the store answers");
+    assert_eq!(none, Interrupted::Missing);
+}
+
+/// A claim interrupts only whom it leased.
+pub async fn an_interruption_is_conditional(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = bench.begin("claimed").await;
+    let deadline = bench.look(&key).await.deadline;
+    bench.heartbeat(&[(key.clone(), epoch)], LONG * 2).await;
+    let claim = Interrupt { if_deadline: Some(deadline), ..interrupt(&key, epoch) };
+    assert_eq!(bench.interrupt(claim).await.expect("the store answers"), Interrupted::Moved);
+    let deadline = bench.look(&key).await.deadline;
+    let claim = Interrupt { if_deadline: Some(deadline), ..interrupt(&key, epoch) };
+    assert_eq!(bench.interrupt(claim).await.expect("the store answers"), Interrupted::Done);
+}

@@ -1,0 +1,210 @@
+//! Beats, deadlines, leases, hooks and expiry.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::bench::{Bench, LONG, SOON, close, epoch_of, interrupt, retention};
+use crate::{
+    id::StreamKey,
+    store::{Beat, Close, DueReason, Interrupted, Open, Retention, Store},
+    stream::StreamState,
+};
+
+/// Opens a stream that nobody beats, and waits until it is overdue.
+async fn overdue<S: Store>(bench: &Bench<S>, id: &str) -> (StreamKey, u64) {
+    let retention = Retention { stale: SOON, ..retention() };
+    let epoch = epoch_of(&bench.ask(Open { retention, ..bench.request(id) }).await);
+    let key = bench.key(id);
+    bench.until_clock(bench.look(&key).await.deadline + 1).await;
+    (key, epoch)
+}
+
+/// A beat says that its streams' producers live, and is told which of them it has lost.
+pub async fn a_beat_pushes_deadlines_and_names_the_lost(store: impl Store) {
+    let bench = Bench::new(store);
+    let (own, epoch) = bench.begin("own").await;
+    let (older, first) = bench.begin("older").await;
+    bench.stand_still(&older, first).await;
+    let (still, stood) = bench.begin("still").await;
+    bench.stand_still(&still, stood).await;
+    bench.begin("older").await;
+    let (over, done) = bench.begin("over").await;
+    bench.finish(&over, done).await;
+    let (second, epoch2) = bench.begin("second").await;
+    let before = bench.look(&own).await;
+    bench.until_clock(before.last_heartbeat + 2).await;
+
+    let streams = [
+        (own.clone(), epoch),
+        (older, first),
+        (bench.key("none"), 5),
+        (over, done),
+        (second.clone(), epoch2),
+        (still, stood),
+    ];
+    let beaten = bench.heartbeat(&streams, LONG).await;
+    assert_eq!(beaten.lost, [1, 2, 3, 5]);
+    let after = bench.look(&own).await;
+    assert!(after.last_heartbeat > before.last_heartbeat && after.deadline > before.deadline);
+    assert!(bench.look(&second).await.deadline >= after.last_heartbeat + LONG.as_millis() as u64 - 1);
+}
+
+/// Every beat learns the store's clock, which does not go back, and which run of the store answered.
+pub async fn the_stores_clock_and_run_are_told(store: impl Store) {
+    let bench = Bench::new(store);
+    let first = bench.heartbeat(&[], LONG).await;
+    let unix_2020 = 1_577_836_800_000;
+    assert!(first.now > unix_2020, "unix milliseconds");
+    bench.until_clock(first.now + 1).await;
+    let beat = Beat { node: bench.on("node-2").node, streams: Vec::new(), stale: LONG };
+    let second = bench.beat(beat).await.expect("the store answers");
+    assert!(second.now > first.now);
+    assert_eq!((second.run, second.lost), (first.run, Vec::new()));
+}
+
+/// Guarantee G5: whoever does not trust the store enough to claim is given no orphans.
+pub async fn overdue_streams_are_given_only_to_those_who_may_claim(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = overdue(&bench, "stale").await;
+    bench.begin("fresh").await;
+    assert_eq!(bench.sweep(LONG, false).await, []);
+    let due = bench.sweep(LONG, true).await;
+    let [due] = &due[..] else { panic!("not one: {due:?}") };
+    assert_eq!((&due.info.key, due.info.epoch, due.reason), (&key, epoch, DueReason::Stale));
+    assert_eq!(due.info, bench.look(&key).await, "its deadline is what the lease wrote");
+}
+
+/// Of guardians that race one is given the stream; it fences nothing, and a beat in between is seen.
+pub async fn an_overdue_stream_is_given_to_one(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = overdue(&bench, "stale").await;
+    let mut racing = JoinSet::new();
+    for _ in 0..4 {
+        let bench = bench.clone();
+        racing.spawn(async move { bench.sweep(LONG, true).await });
+    }
+    let mut given = racing.join_all().await.concat();
+    assert_eq!(given.len(), 1, "{given:?}");
+    assert_eq!(bench.sweep(LONG, true).await, []);
+    bench.write(&key, epoch, 1, &["late, but alive"]).await;
+
+    let leased = given.remove(0).info;
+    bench.until_clock(bench.now().await + 2).await;
+    assert!(bench.heartbeat(&[(key.clone(), epoch)], LONG * 2).await.lost.is_empty());
+    let close = Close { if_deadline: Some(leased.deadline), ..close(&key, Some(epoch)) };
+    assert_eq!(bench.end(close).await, crate::store::Closed::Moved);
+}
+
+/// When the lease is over and nothing was done, somebody else is given the stream.
+pub async fn a_lease_ends(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, _) = overdue(&bench, "stale").await;
+    let first = bench.sweep(SOON, true).await;
+    let second = bench.swept(LONG, true).await;
+    assert_eq!((first.len(), second.len()), (1, 1));
+    assert!(second[0].info.key == key && second[0].info.deadline > first[0].info.deadline);
+    assert_eq!(bench.sweep(LONG, true).await, []);
+    assert_eq!(bench.due(0, LONG, true).await.expect("the store answers"), []);
+}
+
+/// Opens a stream whose lifetime is over soon.
+async fn outlived<S: Store>(bench: &Bench<S>, id: &str) -> (StreamKey, u64) {
+    let retention = Retention { lifetime: SOON, ..retention() };
+    let epoch = epoch_of(&bench.ask(Open { retention, reruns: false, ..bench.request(id) }).await);
+    (bench.key(id), epoch)
+}
+
+/// A stream of which nobody was heard for its lifetime is due, whoever asks; each sign of life renews it.
+pub async fn a_lifetime_ends(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = outlived(&bench, "old").await;
+    for seq in 1..=8 {
+        tokio::time::sleep(SOON / 4).await;
+        // Under real time this may come too late, which only a store that is slower than that notices.
+        if !bench.sweep(LONG, false).await.is_empty() {
+            return;
+        }
+        bench.write(&key, epoch, seq, &["alive"]).await;
+    }
+    let due = bench.swept(LONG, false).await;
+    assert_eq!((&due[0].info.key, due[0].reason), (&key, DueReason::Lifetime));
+}
+
+/// Also of these each is given to one guardian at a time.
+pub async fn a_lifetime_is_looked_after_by_one(store: impl Store) {
+    let bench = Bench::new(store);
+    outlived(&bench, "active").await;
+    let (still, epoch) = outlived(&bench, "still").await;
+    let stood = bench.interrupt(interrupt(&still, epoch)).await.expect("the store answers");
+    assert_eq!(stood, Interrupted::Done);
+    bench.until_clock(bench.now().await + 2 * SOON.as_millis() as u64).await;
+    let mut given = Vec::new();
+    for _ in 0..4 {
+        given.extend(bench.sweep(LONG, true).await.into_iter().map(|due| due.info.key));
+    }
+    given.sort();
+    assert_eq!(given, [bench.key("active"), still]);
+}
+
+/// A hook is its closer's for a while, then due to one guardian after the other, until it is done.
+pub async fn a_hook_is_due_until_it_is_done(store: impl Store) {
+    let bench = Bench::new(store);
+    let (unhooked, epoch) = bench.begin("unhooked").await;
+    bench.finish(&unhooked, epoch).await;
+    let (key, epoch) = bench.begin("hooked").await;
+    bench.end(Close { hook: Some(SOON), ..close(&key, Some(epoch)) }).await;
+    let first = bench.swept(SOON, false).await;
+    assert_eq!((first.len(), &first[0].info.key, first[0].reason), (1, &key, DueReason::Hook));
+    assert_eq!(first[0].info.state, StreamState::Failed);
+    let second = bench.swept(SOON, false).await;
+    assert_eq!((second.len(), &second[0].info.key), (1, &key));
+    bench.hook_done(key.clone()).await.expect("the store answers");
+    bench.hook_done(key).await.expect("a repeat is no error");
+    bench.until_clock(bench.now().await + 3 * SOON.as_millis() as u64).await;
+    assert_eq!(bench.sweep(SOON, true).await, []);
+}
+
+/// One recovery window after its end nothing is left: no completion, no log, nothing in any index.
+pub async fn what_has_expired_is_gone(store: impl Store) {
+    let bench = Bench::new(store);
+    let retention = Retention { recovery_window: SOON, ..retention() };
+    let epoch = epoch_of(&bench.ask(Open { retention, ..bench.request("over") }).await);
+    let key = bench.key("over");
+    bench.write(&key, epoch, 1, &["a"]).await;
+    bench.end(Close { hook: Some(LONG), ..close(&key, Some(epoch)) }).await;
+    assert_eq!(bench.held(&key).await, ["r", "a", "e"], "for the whole window");
+    let gone = async || bench.sweep(LONG, true).await.is_empty() && bench.known(&key).await.is_none();
+    bench.until("an ended stream expires", gone).await;
+    assert_eq!(bench.page(&key, crate::store::From::Start, 1, 1).await, None);
+    assert_eq!(bench.list(bench.owner.clone()).await.expect("the store answers"), []);
+    assert_eq!(bench.ask(Open { create: false, ..bench.request("over") }).await, crate::store::Opened::Missing);
+}
+
+/// A stream that stands still and may be run again expires by itself after its lifetime.
+pub async fn an_interrupted_stream_expires(store: impl Store) {
+    let bench = Bench::new(store);
+    let retention = Retention { lifetime: SOON, ..retention() };
+    let epoch = epoch_of(&bench.ask(Open { retention, ..bench.request("still") }).await);
+    let key = bench.key("still");
+    bench.stand_still(&key, epoch).await;
+    bench.until("it expires", async || bench.known(&key).await.is_none()).await;
+    assert_eq!(bench.sweep(LONG, true).await, []);
+    assert_eq!(bench.list(bench.owner.clone()).await.expect("the store answers"), []);
+}
+
+/// Active streams can be listed by how long nobody was heard of, whatever their deadlines say.
+pub async fn silent_streams_are_listed(store: impl Store) {
+    let bench = Bench::new(store);
+    let (silent, _) = bench.begin("silent").await;
+    let (over, epoch) = bench.begin("over").await;
+    bench.finish(&over, epoch).await;
+    let (alive, epoch) = bench.begin("alive").await;
+    bench.until_clock(bench.now().await + 1000).await;
+    bench.heartbeat(&[(alive, epoch)], LONG).await;
+    let stale = bench.stale(Duration::from_millis(500), 10).await.expect("the store answers");
+    assert_eq!(stale.iter().map(|info| &info.key).collect::<Vec<_>>(), [&silent]);
+    assert_eq!(stale[0], bench.look(&silent).await);
+    assert_eq!(bench.stale(LONG, 10).await.expect("the store answers"), []);
+    assert_eq!(bench.stale(Duration::ZERO, 1).await.expect("the store answers").len(), 1, "at most so many");
+}

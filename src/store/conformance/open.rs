@@ -1,0 +1,233 @@
+//! Who becomes a stream's producer.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::bench::{Bench, SOON, close, epoch_of, finished};
+use crate::{
+    id::EventId,
+    store::{Close, Closed, From, Interrupt, Open, Opened, Store},
+    stream::StreamState,
+};
+
+/// A stream that is not held is created, active and unstarted, and the caller's.
+pub async fn a_new_stream_is_the_callers(store: impl Store) {
+    let bench = Bench::new(store);
+    let metadata = vec![("job".to_owned(), "7".to_owned())];
+    let opened = bench.ask(Open { metadata: metadata.clone(), ..bench.request("new") }).await;
+    let epoch = epoch_of(&opened);
+    assert_eq!(opened, Opened::New { epoch, previous: None, inner_id: None });
+    let info = bench.look(&bench.key("new")).await;
+    assert_eq!((info.state, info.epoch, info.started, info.reruns), (StreamState::Active, epoch, false, true));
+    assert_eq!((info.node, info.metadata, info.kind.as_ref()), (Some(bench.node.clone()), metadata, "check"));
+    assert_eq!((info.top, info.ended), (EventId::new(epoch, 0), None));
+    assert!(info.deadline > info.last_heartbeat && info.last_heartbeat >= info.started_at);
+}
+
+/// A request that is repeated after a lost reply gets the same outcome, not a second run.
+pub async fn a_repeat_is_known_by_its_token(store: impl Store) {
+    let bench = Bench::new(store);
+    let request = bench.request("repeat");
+    let first = bench.ask(request.clone()).await;
+    assert_eq!(bench.ask(request.clone()).await, first);
+    let key = request.key.clone();
+    bench.write(&key, epoch_of(&first), 1, &["a"]).await;
+    bench.stand_still(&key, epoch_of(&first)).await;
+    let again = bench.request("repeat");
+    let second = bench.ask(again.clone()).await;
+    assert!(epoch_of(&second) > epoch_of(&first));
+    assert_eq!(bench.ask(again).await, second, "also of a second run");
+    assert_eq!(bench.held(&key).await, ["r", "a", "r"]);
+}
+
+/// While a producer runs, no other begins; whether it has begun to answer is told.
+pub async fn an_active_stream_is_anothers(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = bench.begin("active").await;
+    let other = bench.on("node-2");
+    assert_eq!(other.ask(other.request("active")).await, Opened::Active { started: false });
+    bench.write(&key, epoch, 1, &[]).await;
+    assert_eq!(other.ask(other.request("active")).await, Opened::Active { started: true });
+    assert!(bench.look(&key).await.started);
+}
+
+/// After an interruption a request starts a run of a higher epoch; the log is kept.
+pub async fn an_interrupted_stream_is_run_again_in_a_higher_epoch(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, first) = bench.begin("again").await;
+    bench.write(&key, first, 1, &["a", "b"]).await;
+    let interrupt = Interrupt { key: key.clone(), epoch: first, last: Some(3), if_deadline: None };
+    bench.interrupt(interrupt).await.expect("the store answers");
+    assert_eq!(bench.look(&key).await.state, StreamState::Interrupted);
+    let other = bench.on("node-2");
+    let opened = other.ask(Open { create: false, ..other.request("again") }).await;
+    let second = epoch_of(&opened);
+    assert!(second > first);
+    let previous = Some(EventId::new(first, 3));
+    assert_eq!(opened, Opened::New { epoch: second, previous, inner_id: None }, "the third was made, not recorded");
+    let info = bench.look(&key).await;
+    assert_eq!(
+        (info.state, info.epoch, info.started, info.node),
+        (StreamState::Active, second, false, Some(other.node))
+    );
+    bench.write(&key, second, 1, &["c"]).await;
+    assert_eq!(bench.held(&key).await, ["r", "a", "b", "r", "c"]);
+}
+
+/// A stream that has ended answers with its end.
+pub async fn an_ended_stream_is_not_run_again(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = bench.begin("ended").await;
+    let close = Close { ending: finished("done"), ..close(&key, Some(epoch)) };
+    let Closed::Now { ended, .. } = bench.end(close).await else { panic!("not closed") };
+    assert_eq!(bench.ask(bench.request("ended")).await, Opened::Ended(ended.clone()));
+    assert_eq!(bench.look(&key).await.ended, Some(ended));
+}
+
+/// `create: false` creates nothing.
+pub async fn a_missing_stream_is_not_created_unasked(store: impl Store) {
+    let bench = Bench::new(store);
+    let request = Open { create: false, ..bench.request("missing") };
+    assert_eq!(bench.ask(request).await, Opened::Missing);
+    let key = bench.key("missing");
+    assert_eq!(bench.known(&key).await, None);
+    assert_eq!(bench.page(&key, From::Start, 1, 1).await, None);
+    assert_eq!(bench.list(bench.owner.clone()).await.expect("the store answers"), []);
+}
+
+fn limited(request: Open) -> Open {
+    Open { limit: Some(2), ..request }
+}
+
+/// The limit is one of active streams: those that ended or stand still do not count, nor those of others.
+pub async fn a_limit_counts_active_streams(store: impl Store) {
+    let bench = Bench::new(store);
+    let a = epoch_of(&bench.ask(limited(bench.request("a"))).await);
+    let b = epoch_of(&bench.ask(limited(bench.request("b"))).await);
+    assert_eq!(bench.ask(limited(bench.request("c"))).await, Opened::OverLimit);
+    assert_eq!(bench.known(&bench.key("c")).await, None, "a refused stream leaves nothing");
+    assert_eq!(bench.ask(limited(bench.request("a"))).await, Opened::Active { started: false }, "not a new one");
+    let bob = bench.of("bob");
+    epoch_of(&bob.ask(limited(bob.request("c"))).await);
+
+    bench.stand_still(&bench.key("a"), a).await;
+    epoch_of(&bench.ask(limited(bench.request("c"))).await);
+    assert_eq!(bench.ask(limited(bench.request("a"))).await, Opened::OverLimit, "a second run counts too");
+    bench.finish(&bench.key("b"), b).await;
+    epoch_of(&bench.ask(limited(bench.request("a"))).await);
+}
+
+/// Requests that race for an owner's last places get exactly those.
+pub async fn of_racing_requests_exactly_the_limit_is_allowed(store: impl Store) {
+    const LIMIT: usize = 7;
+    let bench = Bench::new(store);
+    let mut racing = JoinSet::new();
+    for number in 0..40 {
+        let bench = bench.clone();
+        racing.spawn(async move {
+            tokio::task::yield_now().await;
+            bench.ask(Open { limit: Some(LIMIT), ..bench.request(&format!("race-{number}")) }).await
+        });
+    }
+    let outcomes = racing.join_all().await;
+    let opened = outcomes.iter().filter(|outcome| matches!(outcome, Opened::New { .. })).count();
+    assert_eq!(opened, LIMIT);
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Opened::New { .. } | Opened::OverLimit)));
+}
+
+/// The same id for another request is refused, in whatever state the stream is.
+pub async fn another_fingerprint_is_refused(store: impl Store) {
+    let bench = Bench::new(store);
+    let asking = |what: &str| Open { fingerprint: Some(what.to_owned()), ..bench.request("print") };
+    let epoch = epoch_of(&bench.ask(asking("one")).await);
+    let key = bench.key("print");
+    assert_eq!(bench.ask(asking("two")).await, Opened::OtherFingerprint);
+    assert_eq!(bench.ask(asking("one")).await, Opened::Active { started: false });
+    assert_eq!(bench.ask(bench.request("print")).await, Opened::Active { started: false }, "none is no other one");
+    let ended = bench.finish(&key, epoch).await;
+    assert_eq!(bench.ask(asking("two")).await, Opened::OtherFingerprint);
+    assert_eq!(bench.ask(asking("one")).await, Opened::Ended(ended));
+}
+
+/// A run's epoch is `max(previous + 1, now)`, by the store's clock in unix milliseconds.
+pub async fn epochs_are_times_and_rise(store: impl Store) {
+    let bench = Bench::new(store);
+    let mut previous = 0;
+    for _ in 0..20 {
+        let before = bench.now().await;
+        let (key, epoch) = bench.begin("epochs").await;
+        let after = bench.now().await;
+        assert!(epoch > previous && epoch >= before, "{epoch} after {previous} at {before}");
+        assert!(epoch <= after.max(previous + 1), "{epoch} after {previous} at {after}");
+        bench.stand_still(&key, epoch).await;
+        previous = epoch;
+    }
+}
+
+/// No epoch is given twice, so that a late word of a producer that is gone never counts, and a cursor
+/// at its end never means another run.
+pub async fn epochs_rise_across_withdrawal_and_deletion(store: impl Store) {
+    let bench = Bench::new(store);
+    let mut above = 0;
+    for round in 0..30 {
+        let request = bench.request("risen");
+        let (key, token) = (request.key.clone(), request.token);
+        let epoch = epoch_of(&bench.ask(request).await);
+        assert!(epoch > above, "{epoch} is not above {above}, in round {round}");
+        above = epoch;
+        match round % 3 {
+            0 => bench.withdraw(key, token).await.expect("the store answers"),
+            1 => bench.delete(key).await.expect("the store answers"),
+            _ => {
+                above = bench.finish(&key, epoch).await.id.epoch;
+                bench.delete(key).await.expect("the store answers");
+            }
+        }
+    }
+    let epoch = bench.sent(bench.event("risen", "a")).await.epoch;
+    assert!(epoch > above, "{epoch} is not above {above}, published");
+}
+
+/// A stream that comes again after it expired has a higher epoch than its terminal event.
+pub async fn epochs_rise_across_expiry(store: impl Store) {
+    let bench = Bench::new(store);
+    let mut request = bench.request("expired");
+    request.retention.recovery_window = SOON;
+    let epoch = epoch_of(&bench.ask(request.clone()).await);
+    let ended = bench.finish(&request.key, epoch).await;
+    bench.until("an ended stream expires", async || bench.known(&request.key).await.is_none()).await;
+    let (_, epoch) = bench.begin("expired").await;
+    assert!(epoch > ended.id.epoch);
+}
+
+/// Guarantee G4: of all requests racing for a stream one produces, the rest follow.
+pub async fn of_ten_thousand_racing_requests_one_per_stream_produces(store: impl Store) {
+    const STREAMS: usize = 1000;
+    const TASKS: usize = 10;
+    let bench = Bench::new(store);
+    let mut racing = JoinSet::new();
+    for task in 0..TASKS {
+        let bench = bench.on(&format!("node-{task}"));
+        racing.spawn(async move {
+            let mut won = Vec::new();
+            for number in 0..STREAMS {
+                // Each task comes from elsewhere, so that all of them win some.
+                let stream = (number + task * STREAMS / TASKS) % STREAMS;
+                match bench.ask(bench.request(&format!("race-{stream}"))).await {
+                    Opened::New { .. } => won.push(stream),
+                    Opened::Active { .. } => {}
+                    other => panic!("neither opened nor active: {other:?}"),
+                }
+                if number % 16 == 0 {
+                    tokio::time::sleep(Duration::from_micros(1)).await;
+                }
+            }
+            won
+        });
+    }
+    let mut won: Vec<_> = racing.join_all().await.into_iter().flatten().collect();
+    won.sort_unstable();
+    assert!(won.iter().copied().eq(0..STREAMS), "{} runs of {STREAMS} streams", won.len());
+    assert_eq!(bench.active_count().await.expect("the store answers"), STREAMS as u64);
+}

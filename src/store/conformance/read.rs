@@ -1,0 +1,159 @@
+//! What a reader is given.
+
+use super::bench::{Bench, brief, close, epoch_of, retention};
+use crate::{
+    id::{EventId, StreamKey},
+    store::{Close, From, Interrupt, Open, Page, Retention, Store},
+    stream::{RecordKind, StreamState},
+};
+
+/// Reads page by page until there is no more. Returns all records, in short.
+async fn paged<S: Store>(bench: &Bench<S>, key: &StreamKey, max_events: usize, max_bytes: usize) -> Vec<String> {
+    let (mut from, mut all) = (From::Start, Vec::new());
+    loop {
+        let page = bench.page(key, from, max_events, max_bytes).await.expect("the stream is held");
+        let entries = page.records.iter().filter(|record| !matches!(record.kind, RecordKind::End(_))).count();
+        assert!(entries <= max_events, "more than {max_events} entries");
+        assert!(entries <= 1 || bytes(&page) <= max_bytes, "more than {max_bytes} bytes");
+        assert!(!page.more || !page.records.is_empty(), "a page that brings nobody on");
+        all.extend(brief(&page));
+        let Some(last) = page.records.last().filter(|_| page.more) else { return all };
+        from = From::After(last.id);
+    }
+}
+
+fn bytes(page: &Page) -> usize {
+    let length = |record: &crate::stream::Record| match &record.kind {
+        RecordKind::Event(block) => block.len(),
+        RecordKind::Run { .. } | RecordKind::End(_) => 0,
+    };
+    page.records.iter().map(length).sum()
+}
+
+/// Pages hold no more entries and bytes than asked for (the end comes on top), and together all there is.
+pub async fn pages_are_bounded_and_complete(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = bench.begin("pages").await;
+    bench.write(&key, epoch, 1, &["a", "bb", "ccc", "dddd", "eeeee"]).await;
+    bench.finish(&key, epoch).await;
+    let whole = ["r", "a", "bb", "ccc", "dddd", "eeeee", "e"];
+    for max_events in 1..=8 {
+        assert_eq!(paged(&bench, &key, max_events, usize::MAX).await, whole, "{max_events} entries");
+    }
+    for max_bytes in [1, 8, 9, 17, 30, 1000] {
+        assert_eq!(paged(&bench, &key, 100, max_bytes).await, whole, "{max_bytes} bytes");
+    }
+    assert!(!bench.all(&key, From::Start).await.more);
+}
+
+/// An event that is larger than the page is given all the same.
+pub async fn a_page_holds_at_least_one_entry(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = bench.begin("large").await;
+    bench.write(&key, epoch, 1, &["a large event", "b"]).await;
+    let page = bench.page(&key, From::After(EventId::new(epoch, 0)), 10, 1).await.expect("the stream is held");
+    assert_eq!((brief(&page), page.more), (vec!["a large event".to_owned()], true));
+}
+
+/// From the start, from the newest run, or exactly after a cursor.
+pub async fn a_reader_starts_where_it_says(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, first) = bench.begin("from").await;
+    bench.write(&key, first, 1, &["a", "b"]).await;
+    bench.stand_still(&key, first).await;
+    let (_, second) = bench.begin("from").await;
+    bench.write(&key, second, 1, &["c", "d"]).await;
+    let from = async |from| brief(&bench.all(&key, from).await).into_iter().filter(|entry| entry != "r").collect();
+    assert_eq!(from(From::Start).await, ["a", "b", "c", "d"] as [&str; 4]);
+    let newest: Vec<String> = from(From::Newest).await;
+    assert_eq!(newest, ["c", "d"]);
+    assert_eq!(from(From::After(EventId::new(first, 1))).await, ["b", "c", "d"] as [&str; 3]);
+    assert_eq!(from(From::After(EventId::new(first, 9))).await, ["c", "d"] as [&str; 2]);
+    assert_eq!(from(From::After(EventId::new(second, 1))).await, ["d"] as [&str; 1]);
+    assert_eq!(from(From::After(EventId::new(second, 7))).await, [""; 0]);
+    let page = bench.all(&key, From::After(EventId::new(second, 7))).await;
+    assert_eq!((page.top, page.epoch), (EventId::new(second, 2), second));
+    assert_eq!((page.state, page.started, page.more), (StreamState::Active, true, false));
+}
+
+/// Whether a cursor speaks of a run that the stream had, as far as can be known.
+pub async fn an_epoch_is_known_or_not(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, first) = bench.begin("known").await;
+    bench.write(&key, first, 1, &["a"]).await;
+    bench.stand_still(&key, first).await;
+    let (_, second) = bench.begin("known").await;
+    let knows = async |epoch, seq| bench.all(&key, From::After(EventId::new(epoch, seq))).await.known;
+    assert!(knows(first, 1).await && knows(first, 99).await && knows(second, 0).await && knows(second, 99).await);
+    assert!(!knows(first - 1, 1).await, "an epoch that never was");
+    assert!(!knows(second + 1, 0).await, "an end that never was");
+    assert!(bench.all(&key, From::Start).await.known && bench.all(&key, From::Newest).await.known);
+    let ended = bench.finish(&key, second).await;
+    assert!(knows(ended.id.epoch, 0).await && knows(second, 1).await && knows(first, 1).await);
+    assert!(!knows(ended.id.epoch + 1, 1).await);
+}
+
+/// A run's first entry is its marker, which says what the run before had made, recorded or not.
+pub async fn markers_say_where_the_run_before_ended(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, first) = bench.begin("markers").await;
+    bench.write(&key, first, 1, &["a"]).await;
+    let interrupt = Interrupt { key: key.clone(), epoch: first, last: Some(6), if_deadline: None };
+    bench.interrupt(interrupt).await.expect("the store answers");
+    let (_, second) = bench.begin("markers").await;
+    let page = bench.all(&key, From::Start).await;
+    let markers = page.records.iter().filter_map(|record| match &record.kind {
+        RecordKind::Run { previous } => Some((record.id, *previous)),
+        RecordKind::Event(_) | RecordKind::End(_) => None,
+    });
+    let expected = [(EventId::new(first, 0), None), (EventId::new(second, 0), Some(EventId::new(first, 6)))];
+    assert_eq!(markers.collect::<Vec<_>>(), expected);
+}
+
+async fn trimmed<S: Store>(bench: &Bench<S>, id: &str, retention: Retention) -> (StreamKey, u64) {
+    let epoch = epoch_of(&bench.ask(Open { retention, ..bench.request(id) }).await);
+    let key = bench.key(id);
+    for seq in 1..=9 {
+        bench.write(&key, epoch, seq, &[&seq.to_string()]).await;
+    }
+    (key, epoch)
+}
+
+/// A log holds the newest events only, and can tell that a cursor speaks of older ones.
+pub async fn logs_are_bounded_in_events(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = trimmed(&bench, "count", Retention { max_events: 4, ..retention() }).await;
+    assert_eq!(bench.held(&key).await, ["6", "7", "8", "9"]);
+    let page = bench.all(&key, From::After(EventId::new(epoch, 2))).await;
+    assert_eq!((page.known, page.records[0].id), (true, EventId::new(epoch, 6)));
+    bench.write(&key, epoch, 8, &["8", "9", "10"]).await;
+    bench.write(&key, epoch, 1, &["1", "2"]).await;
+    assert_eq!(bench.held(&key).await, ["7", "8", "9", "10"], "a repeat of what was trimmed is no news");
+}
+
+/// The bound in bytes is one of the events' blocks.
+pub async fn logs_are_bounded_in_bytes(store: impl Store) {
+    let bench = Bench::new(store);
+    let block = "data: 1\n".len();
+    let (key, epoch) = trimmed(&bench, "bytes", Retention { max_bytes: 3 * block + 1, ..retention() }).await;
+    assert_eq!(bench.held(&key).await, ["7", "8", "9"]);
+    assert!(bench.all(&key, From::After(EventId::new(epoch, 2))).await.known);
+}
+
+/// The end is an entry of the log, behind all others, once these are read.
+pub async fn the_end_is_the_last_record(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = bench.begin("end").await;
+    bench.write(&key, epoch, 1, &["a", "b"]).await;
+    let close = Close { last: Some(5), ..close(&key, Some(epoch)) };
+    bench.end(close).await;
+    let ended = bench.look(&key).await.ended.expect("it has ended");
+    let page = bench.all(&key, From::After(EventId::new(epoch, 2))).await;
+    assert_eq!((page.state, page.top, page.epoch), (StreamState::Failed, ended.id, epoch));
+    let [end] = &page.records[..] else { panic!("more than the end: {page:?}") };
+    assert_eq!((end.id, &end.kind), (ended.id, &RecordKind::End(Box::new(ended.clone()))));
+    assert_eq!(brief(&bench.all(&key, From::Newest).await), ["a", "b", "e"]);
+    let page = bench.page(&key, From::Start, 2, usize::MAX).await.expect("the stream is held");
+    assert_eq!((brief(&page), page.more), (vec!["r".to_owned(), "a".to_owned()], true), "not before the others");
+    assert_eq!(bench.all(&key, From::After(ended.id)).await.records, []);
+}

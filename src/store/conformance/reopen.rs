@@ -1,0 +1,65 @@
+//! How a running producer comes back into a store that forgot it.
+
+use super::bench::{Bench, epoch_of, reopen};
+use crate::{
+    id::EventId,
+    store::{Fence, From, Open, Reopened, Store},
+    stream::StreamState,
+};
+
+/// The producer keeps its epoch, goes on behind what it knows to be lost, and readers can tell.
+pub async fn a_forgotten_stream_is_registered_again(store: impl Store) {
+    let bench = Bench::new(store);
+    let request = bench.request("forgotten");
+    let key = request.key.clone();
+    let epoch = bench.begin_forgotten(request.clone()).await;
+    let metadata = vec![("job".to_owned(), "7".to_owned())];
+    let request = Open { metadata: metadata.clone(), ..request };
+    let registered = bench.reopen(reopen(request, epoch, 3)).await.expect("the store answers");
+    assert_eq!(registered, Reopened::Registered);
+    let info = bench.look(&key).await;
+    assert_eq!((info.state, info.epoch, info.started), (StreamState::Active, epoch, true));
+    assert_eq!((info.metadata, info.node), (metadata, Some(bench.node.clone())));
+    assert_eq!(bench.list(bench.owner.clone()).await.expect("the store answers").len(), 1);
+    bench.write(&key, epoch, 4, &["d"]).await;
+    let page = bench.all(&key, From::After(EventId::new(epoch, 2))).await;
+    assert!(page.known, "the stream had that run");
+    assert_eq!(page.records.iter().map(|record| record.id.seq).collect::<Vec<_>>(), [4], "the third is missing");
+    let lost = bench.heartbeat(&[(key, epoch)], super::bench::LONG).await.lost;
+    assert!(lost.is_empty(), "{lost:?}");
+}
+
+/// A repeat, and a producer that was not forgotten at all, is registered.
+pub async fn a_repeat_is_registered(store: impl Store) {
+    let bench = Bench::new(store);
+    let request = bench.request("there");
+    let key = request.key.clone();
+    let epoch = epoch_of(&bench.ask(request.clone()).await);
+    bench.write(&key, epoch, 1, &["a"]).await;
+    for _ in 0..2 {
+        let again = bench.reopen(reopen(request.clone(), epoch, 1)).await.expect("the store answers");
+        assert_eq!(again, Reopened::Registered);
+    }
+    assert_eq!(bench.held(&key).await, ["r", "a"]);
+}
+
+/// Where a newer run began meanwhile, or the stream has ended, the producer has lost it.
+pub async fn a_newer_run_fences(store: impl Store) {
+    let bench = Bench::new(store);
+    let request = bench.request("taken");
+    let key = request.key.clone();
+    let old = bench.begin_forgotten(request.clone()).await;
+    let other = bench.on("node-2");
+    let (_, new) = other.begin("taken").await;
+    let late = bench.reopen(reopen(request.clone(), old, 0)).await.expect("the store answers");
+    assert_eq!(late, Reopened::Fenced(Fence::Newer));
+    assert_eq!(bench.look(&key).await.epoch, new);
+
+    bench.stand_still(&key, new).await;
+    let late = bench.reopen(reopen(request, new, 0)).await.expect("the store answers");
+    assert_eq!(late, Reopened::Fenced(Fence::Newer), "interrupted, by whom ever");
+    let (_, newest) = other.begin("taken").await;
+    let ended = bench.finish(&key, newest).await;
+    let late = bench.reopen(reopen(other.request("taken"), newest, 0)).await.expect("the store answers");
+    assert_eq!(late, Reopened::Fenced(Fence::Ended(ended)));
+}

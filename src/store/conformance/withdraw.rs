@@ -1,0 +1,71 @@
+//! What becomes of a registration whose producer never started.
+
+use super::bench::{Bench, append, epoch_of};
+use crate::{
+    id::EventId,
+    store::{Appended, Opened, Store},
+    stream::StreamState,
+};
+
+/// A new stream is gone again, its owner's list included, and may be opened by the next.
+pub async fn a_withdrawn_new_stream_is_gone(store: impl Store) {
+    let bench = Bench::new(store);
+    let request = bench.request("gone");
+    let (key, token) = (request.key.clone(), request.token);
+    let epoch = epoch_of(&bench.ask(request).await);
+    bench.withdraw(key.clone(), token).await.expect("the store answers");
+    bench.withdraw(key.clone(), token).await.expect("a repeat is no error");
+    assert_eq!(bench.known(&key).await, None);
+    assert_eq!(bench.list(bench.owner.clone()).await.expect("the store answers"), []);
+    assert_eq!(bench.active_count().await.expect("the store answers"), 0);
+    assert_eq!(bench.put(append(&key, epoch, 1, &["late"])).await, Appended::Gone);
+    let opened = bench.ask(bench.request("gone")).await;
+    assert_eq!(opened, Opened::New { epoch: epoch_of(&opened), previous: None, inner_id: None });
+}
+
+/// Of a stream that had a run before, that run is left: interrupted, with its log.
+pub async fn a_withdrawn_second_run_leaves_the_stream_interrupted(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, first) = bench.begin("before").await;
+    bench.write(&key, first, 1, &["a"]).await;
+    bench.stand_still(&key, first).await;
+    let request = bench.request("before");
+    let token = request.token;
+    let second = epoch_of(&bench.ask(request).await);
+    bench.withdraw(key.clone(), token).await.expect("the store answers");
+    assert_eq!(bench.look(&key).await.state, StreamState::Interrupted);
+    let opened = bench.ask(bench.request("before")).await;
+    let third = epoch_of(&opened);
+    let Opened::New { previous: Some(previous), .. } = opened else { panic!("{opened:?}") };
+    assert!(third > second);
+    assert!(previous == EventId::new(first, 1) || previous == EventId::new(second, 0), "{previous}");
+    bench.write(&key, third, 1, &["b"]).await;
+    let held: Vec<_> = bench.held(&key).await.into_iter().filter(|entry| entry != "r").collect();
+    assert_eq!(held, ["a", "b"]);
+}
+
+/// A producer that has begun to answer is not taken back.
+pub async fn a_started_run_is_not_withdrawn(store: impl Store) {
+    let bench = Bench::new(store);
+    let request = bench.request("started");
+    let (key, token) = (request.key.clone(), request.token);
+    let epoch = epoch_of(&bench.ask(request).await);
+    bench.write(&key, epoch, 1, &[]).await;
+    bench.withdraw(key.clone(), token).await.expect("the store answers");
+    bench.write(&key, epoch, 1, &["a"]).await;
+    let started = crate::store::Open { started: true, ..bench.request("at-once") };
+    let (key, token) = (started.key.clone(), started.token);
+    bench.ask(started).await;
+    bench.withdraw(key.clone(), token).await.expect("the store answers");
+    assert_eq!(bench.look(&key).await.state, StreamState::Active);
+}
+
+/// Nobody takes back what another registered.
+pub async fn only_the_own_request_is_withdrawn(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = bench.begin("own").await;
+    bench.withdraw(key.clone(), 12345).await.expect("the store answers");
+    let info = bench.look(&key).await;
+    assert_eq!((info.state, info.epoch), (StreamState::Active, epoch));
+    bench.withdraw(bench.key("none"), 12345).await.expect("nothing to do is no error");
+}

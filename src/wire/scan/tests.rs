@@ -1,0 +1,148 @@
+//! What the scanner finds in streams of which each has one point.
+
+use super::*;
+
+fn event(lines: &'static str, has_id: bool) -> Scanned {
+    Scanned::Event(Block { bytes: Bytes::from_static(lines.as_bytes()), has_id })
+}
+
+fn aside(lines: &'static str) -> Scanned {
+    Scanned::Aside(Bytes::from_static(lines.as_bytes()))
+}
+
+fn id(id: &'static str) -> Scanned {
+    Scanned::Id(Bytes::from_static(id.as_bytes()))
+}
+
+fn drain(scanner: &mut SseScan) -> Result<Vec<Scanned>, TooLarge> {
+    std::iter::from_fn(|| scanner.next().transpose()).collect()
+}
+
+/// What is found after each chunk.
+fn scan<const N: usize>(chunks: [&'static str; N]) -> [Vec<Scanned>; N] {
+    let mut scanner = SseScan::new(1000);
+    chunks.map(|chunk| {
+        scanner.push(Bytes::from_static(chunk.as_bytes()));
+        drain(&mut scanner).expect("small")
+    })
+}
+
+#[test]
+fn a_whole_block_is_a_slice_of_its_chunk() {
+    let chunk = Bytes::from(b"\ndata: a\n\nid: 7\r\ndata: b\r\n\r\n".to_vec());
+    let mut scanner = SseScan::new(1000);
+    scanner.push(chunk.clone());
+    let found = drain(&mut scanner).expect("small");
+    assert_eq!(found, [event("data: a\n", false), event("id: 7\r\ndata: b\r\n", true)]);
+    for found in found {
+        let Scanned::Event(block) = found else { panic!("an event was due") };
+        assert!(chunk.as_ptr_range().contains(&block.bytes.as_ptr()));
+    }
+}
+
+#[test]
+fn a_comment_before_a_block_is_given_at_once() {
+    assert_eq!(
+        scan([": hb\n", ":", "\n: a\n:b\r", "\n:c\ndata: x\n: d\n", "\n:\n\n"]),
+        [
+            vec![aside(": hb\n")],
+            vec![],
+            vec![aside(":\n"), aside(": a\n:b\r")],
+            vec![aside(":c\n")],
+            vec![event("data: x\n: d\n", false), aside(":\n")],
+        ]
+    );
+}
+
+#[test]
+fn a_block_without_data_leaves_its_id_and_what_works_outside_of_it() {
+    assert_eq!(
+        scan(["event: e\nid: 1\nid: \0\nretry: 5\nx\n: c\n\n", "id\n\n", "event: e\n\n", "re", "try:\n\n"]),
+        [vec![id("1"), aside("retry: 5\n: c\n")], vec![id("")], vec![], vec![], vec![aside("retry:\n")]]
+    );
+}
+
+#[test]
+fn a_carriage_return_ends_a_line_at_once() {
+    assert_eq!(
+        scan(["data: a\r", "\n\r", "\ndata: b\r\r", "data\r", "\r\n\n"]),
+        [
+            vec![],
+            vec![event("data: a\r\n", false)],
+            vec![event("data: b\r", false)],
+            vec![],
+            vec![event("data\r", false)],
+        ]
+    );
+}
+
+#[test]
+fn what_is_not_quite_a_byte_order_mark_is_kept() {
+    let mut scanner = SseScan::new(1000);
+    for chunk in [&b"\xef"[..], b"\xbb", b"data: a\n", b"data: b\n\n"] {
+        scanner.push(Bytes::from_static(chunk));
+        assert_eq!(drain(&mut scanner).map(|found| found.len()), Ok(usize::from(chunk.ends_with(b"\n\n"))));
+    }
+}
+
+#[test]
+fn what_is_held_is_bounded() {
+    for endless in ["data: x", ": x", "event: x\n", "x\n", "data: x\n"] {
+        let mut scanner = SseScan::new(100);
+        scanner.push(Bytes::from_static(b"data: before\n\n"));
+        assert_eq!(drain(&mut scanner), Ok(vec![event("data: before\n", false)]));
+        if endless == ": x" {
+            scanner.push(Bytes::from_static(b":"));
+        }
+        let errors = (0..100).filter(|_| {
+            scanner.push(Bytes::from_static(endless.trim_start_matches(": ").as_bytes()));
+            let failed = scanner.next() == Err(TooLarge { limit: 100 });
+            assert!(scanner.pending() <= 100);
+            failed
+        });
+        assert!(errors.count() > 0, "{endless}");
+    }
+}
+
+#[test]
+fn comments_and_blank_lines_go_on_for_ever() {
+    let mut scanner = SseScan::new(10);
+    for chunk in [": hb\n", "\n\n", ":\n\n", "\r\n", "id: 1\n\n"].iter().cycle().take(10_000) {
+        scanner.push(Bytes::from_static(chunk.as_bytes()));
+        assert!(drain(&mut scanner).is_ok());
+        assert_eq!(scanner.pending(), 0);
+    }
+}
+
+#[test]
+fn an_event_of_just_the_limit_passes() {
+    for (chunks, fits) in [
+        (["data: 7890", "\n\n"], false),
+        (["data: 789\n", "\n"], true),
+        (["data: 789\r", "\n\n"], false),
+        (["data: 789\r", "\r\n"], true),
+    ] {
+        let mut scanner = SseScan::new(10);
+        let found = chunks.map(|chunk| {
+            scanner.push(Bytes::from_static(chunk.as_bytes()));
+            drain(&mut scanner)
+        });
+        assert_eq!(found[1].is_ok(), fits, "{chunks:?}");
+    }
+}
+
+#[test]
+fn a_large_block_leaves_no_large_buffer() {
+    let mut scanner = SseScan::new(1 << 20);
+    let line = format!("data: {}\n", "x".repeat(100_000));
+    for piece in line.as_bytes().chunks(1000) {
+        scanner.push(Bytes::copy_from_slice(piece));
+        assert_eq!(drain(&mut scanner), Ok(vec![]));
+    }
+    assert_eq!(scanner.pending(), line.len());
+    scanner.push(Bytes::from_static(b"\n"));
+    let found = drain(&mut scanner).expect("small");
+    assert_eq!(found, [Scanned::Event(Block { bytes: line.into(), has_id: false })]);
+    assert_eq!((scanner.pending(), scanner.chunk.len()), (0, 0));
+    assert!(scanner.held.capacity() <= KEPT);
+}
