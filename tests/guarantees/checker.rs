@@ -1,0 +1,304 @@
+//! The one judge: what clients saw over all their connections, what the store holds, what the counters say.
+
+use std::collections::BTreeMap;
+
+use resilient_sse::{
+    Ended, EventId, Health, RecordKind, StreamId, StreamKey, Voice,
+    store::Page,
+    test_util::Seen,
+    wire::{Framing as _, Sse},
+};
+use serde_json::Value;
+
+/// What is known of a stream from everybody who saw it.
+#[derive(Debug, Default)]
+pub struct Facts {
+    events: BTreeMap<EventId, String>,
+    /// Which run of the handler made an epoch's events.
+    runs: BTreeMap<u64, String>,
+    /// The ends that clients saw: more than one where a stream expired and came again.
+    told: BTreeMap<EventId, String>,
+    /// Where clients were when they got the end, and whether they were told of a gap there.
+    ends: Vec<(Option<EventId>, bool)>,
+    pub gaps: u64,
+}
+
+impl Facts {
+    /// An id says the same to everybody, and events of the tests' handlers say where they belong.
+    fn learn(&mut self, key: &StreamKey, id: EventId, data: &str) {
+        let known = self.events.entry(id).or_insert_with(|| data.to_owned());
+        assert_eq!(known, data, "{id} says one thing to all");
+        let Some((tag, n)) = data.rsplit_once(':') else { return };
+        let Some((stream, run)) = tag.rsplit_once('#') else { return };
+        let own = format!("{}/{}", key.owner.name().unwrap_or("-"), key.id);
+        assert_eq!(stream, own, "an event of another stream: {id} {data}");
+        if let Ok(n) = n.parse::<u64>() {
+            let from = self.runs.entry(id.epoch).or_insert_with(|| run.to_owned());
+            assert_eq!(from, run, "one epoch, one run of the handler: {id} {data}");
+            // A handler that goes on after its own last id starts later: dense, but not from 1.
+            assert!(n >= id.seq, "{id} {data}");
+        }
+    }
+
+    /// The log is dense within its runs, in order, and says what clients were told.
+    pub fn check_log(&mut self, key: &StreamKey, page: &Page, lost: u64) {
+        let mut at = EventId::default();
+        for (index, record) in page.records.iter().enumerate() {
+            assert!(record.id > at, "{} after {at}", record.id);
+            match &record.kind {
+                RecordKind::Run { .. } => assert_eq!(record.id.seq, 0),
+                RecordKind::Event(block) => {
+                    let dense = record.id == EventId::new(at.epoch, at.seq + 1);
+                    assert!(dense || index == 0 || lost > 0, "{} after {at}", record.id);
+                    self.learn(key, record.id, &Sse.view(block).data);
+                }
+                RecordKind::End(ended) => {
+                    assert_eq!(index + 1, page.records.len(), "the end is the last");
+                    assert_eq!(record.id, EventId::terminal(page.epoch));
+                    assert!(ended.last >= at, "the end knows of all events");
+                    self.check_end(ended);
+                }
+            }
+            at = record.id;
+        }
+        let ended = matches!(page.records.last().map(|record| &record.kind), Some(RecordKind::End(_)));
+        assert_eq!(ended, page.state.is_terminal(), "{}", page.state);
+    }
+
+    /// What clients were told at the end is what the store holds, and nobody was silently short of something.
+    fn check_end(&self, ended: &Ended) {
+        if let Some((id, told)) = self.told.last_key_value() {
+            assert_eq!(*id, ended.id, "the end that clients saw is the one that is stored");
+            if let Some(block) = &ended.ending.event {
+                assert_eq!(*told, told_as(&Sse.view(block).name.unwrap_or("message".into()), &Sse.view(block).data));
+            }
+        }
+        for (at, gap) in &self.ends {
+            let owed = at.is_some_and(|at| at.epoch == ended.last.epoch && at < ended.last);
+            assert!(!owed || *gap, "at {at:?}, ended after {}: no gap was told", ended.last);
+        }
+    }
+}
+
+fn told_as(name: &str, data: &str) -> String {
+    format!("{name} {data}")
+}
+
+/// A notice of the library's own, in the route's voice.
+#[derive(Debug)]
+struct Notice {
+    name: String,
+    data: Value,
+}
+
+impl Notice {
+    fn of(voice: Voice, seen: &Seen) -> Option<Self> {
+        let notices = ["connected", "gap", "restart"];
+        let data = serde_json::from_str(&seen.data).unwrap_or(Value::Null);
+        let name = match voice {
+            Voice::Named => seen.name.clone(),
+            _ => data["type"].as_str().unwrap_or_default().to_owned(),
+        };
+        notices.contains(&name.as_str()).then_some(Self { name, data })
+    }
+}
+
+/// What a client's cursor is to the stream when it connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cursor {
+    /// It has none, or asks for what comes from now on.
+    None,
+    /// The last id that it saw.
+    Own,
+    /// One that says nothing here: a gap must come first.
+    Foreign,
+}
+
+/// One client of one stream, over all its connections.
+#[derive(Debug)]
+pub struct Witness {
+    pub key: StreamKey,
+    pub voice: Voice,
+    /// Whether event ids carry the stream's.
+    pub prefixed: bool,
+    at: Option<EventId>,
+    cursor: Cursor,
+    greeted: bool,
+    gap: Option<Value>,
+    restart: Option<u64>,
+    pub ended: Option<EventId>,
+    pub gaps: u64,
+    pub restarts: u64,
+    /// The data of every event, terminal ones included.
+    pub data: Vec<String>,
+    /// The names of every event and notice but `connected`.
+    pub names: Vec<String>,
+}
+
+impl Witness {
+    pub fn new(key: StreamKey, voice: Voice, prefixed: bool) -> Self {
+        Self {
+            key,
+            voice,
+            prefixed,
+            at: None,
+            cursor: Cursor::None,
+            greeted: false,
+            gap: None,
+            restart: None,
+            ended: None,
+            gaps: 0,
+            restarts: 0,
+            data: Vec::new(),
+            names: Vec::new(),
+        }
+    }
+
+    /// A new connection begins.
+    pub fn connects(&mut self, cursor: Cursor) {
+        if cursor != Cursor::Own {
+            self.at = None;
+            self.ended = None;
+        }
+        self.cursor = cursor;
+        (self.greeted, self.gap, self.restart) = (false, None, None);
+    }
+
+    pub fn at(&self) -> Option<EventId> {
+        self.at
+    }
+
+    /// Judges the next event that came.
+    pub fn hears(&mut self, seen: &Seen, facts: &mut Facts) {
+        assert!(self.ended.is_none(), "after the end: {seen:?}");
+        match Notice::of(self.voice, seen) {
+            Some(notice) => self.notice(&notice, facts),
+            None => self.event(seen, facts),
+        }
+        if seen.name != "connected" {
+            self.names.push(seen.name.clone());
+        }
+    }
+
+    fn notice(&mut self, notice: &Notice, facts: &mut Facts) {
+        match notice.name.as_str() {
+            "connected" => {
+                assert!(!std::mem::replace(&mut self.greeted, true), "greeted twice");
+                assert_eq!(notice.data["streamId"], self.key.id.as_str());
+            }
+            "gap" => {
+                assert!(self.gap.is_none() && self.restart.is_none(), "one gap, before a restart");
+                let after = notice.data["after"].as_str().map(|after| self.read(after));
+                match self.cursor {
+                    Cursor::None | Cursor::Own => assert_eq!(after, self.at, "a gap begins where the client is"),
+                    Cursor::Foreign => {}
+                }
+                self.gap = Some(notice.data.clone());
+                self.gaps += 1;
+                facts.gaps += 1;
+            }
+            _ => {
+                assert!(self.restart.is_none(), "one restart");
+                self.restart = Some(notice.data["epoch"].as_str().unwrap().parse().unwrap());
+                self.restarts += 1;
+            }
+        }
+    }
+
+    fn event(&mut self, seen: &Seen, facts: &mut Facts) {
+        let id = self.read(&seen.id);
+        let (gap, restart) = (self.gap.take(), self.restart.take());
+        let run = if id.seq == 0 { id.epoch - 1 } else { id.epoch };
+        if let Some(gap) = &gap {
+            assert_eq!(self.read(gap["resumesAt"].as_str().unwrap()), id, "a gap ends where it says");
+        }
+        if let Some(restart) = restart {
+            assert_eq!(restart, run, "a restart names the run that follows");
+        }
+        match (self.cursor, self.at) {
+            (Cursor::Foreign, None) => assert!(gap.is_some(), "{id} after a cursor that says nothing, without a gap"),
+            (_, None) => {}
+            (_, Some(at)) => {
+                assert!(id > at, "{id} after {at}");
+                assert_eq!(at.epoch != run, restart.is_some(), "from {at} to {id}: a restart between runs, only there");
+                self.check_dense(at, id, gap.as_ref());
+            }
+        }
+        if id.seq == 0 {
+            facts.ends.push((self.at, gap.is_some()));
+            let end = told_as(&seen.name, &seen.data);
+            assert_eq!(*facts.told.entry(id).or_insert_with(|| end.clone()), end, "one end for all");
+            self.ended = Some(id);
+        } else {
+            facts.learn(&self.key, id, &seen.data);
+        }
+        (self.at, self.cursor) = (Some(id), Cursor::Own);
+        self.data.push(seen.data.clone());
+    }
+
+    /// The next one, or told how many are missing.
+    fn check_dense(&self, at: EventId, id: EventId, gap: Option<&Value>) {
+        if id.seq == 0 {
+            return;
+        }
+        let before = if at.epoch == id.epoch { at.seq } else { 0 };
+        let missing = id.seq - before - 1;
+        match gap {
+            None => assert_eq!(missing, 0, "{id} after {at} without a gap"),
+            Some(gap) if at.epoch == id.epoch => assert_eq!(gap["missed"], missing, "{id} after {at}"),
+            Some(_) => {}
+        }
+    }
+
+    /// Reads an id in its wire form.
+    fn read(&self, id: &str) -> EventId {
+        let bare = match id.rsplit_once('.') {
+            Some((stream, id)) => {
+                assert!(self.prefixed, "{id} names its stream only where the library made that up");
+                assert_eq!(stream, self.key.id.as_str(), "an id of another stream");
+                id
+            }
+            None => {
+                assert!(!self.prefixed, "{id} names its stream");
+                id
+            }
+        };
+        bare.parse().unwrap_or_else(|_| panic!("{id:?} is no event id"))
+    }
+
+    /// The cursor with which the client comes again.
+    pub fn cursor(&self) -> Option<String> {
+        let at = self.at?;
+        Some(if self.prefixed { format!("{}.{at}", self.key.id) } else { at.to_string() })
+    }
+
+    /// Takes the name of a stream that the library made up.
+    pub fn learns_name(&mut self, id: &str) {
+        self.key.id = StreamId::new(id).unwrap();
+    }
+}
+
+/// What the raw bytes of a body must be like: every block with data whole, its id last; no block without data.
+pub fn check_bytes(bytes: &[u8], ended: bool) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut blocks: Vec<_> = text.split("\n\n").collect();
+    let rest = blocks.pop().unwrap_or_default();
+    assert!(!ended || !rest.lines().any(|line| line.starts_with("data")), "cut off: {rest:?}");
+    for block in blocks {
+        let lines: Vec<_> = block.lines().filter(|line| !line.starts_with(':')).collect();
+        assert!(lines.iter().any(|line| line.starts_with("data")), "a block without data: {block:?}");
+        let ids: Vec<_> = lines.iter().enumerate().filter(|(_, line)| line.starts_with("id:")).collect();
+        assert!(ids.len() <= 1, "{block:?}");
+        assert!(ids.iter().all(|(index, _)| index + 1 == lines.len()), "the id is the last line: {block:?}");
+        let retry = lines.iter().position(|line| line.starts_with("retry:"));
+        assert!(retry.is_none_or(|index| index == 0), "{block:?}");
+    }
+}
+
+/// The counters of a node where nothing runs any more.
+pub fn check_health(health: &Health) {
+    assert_eq!((health.active, health.detached, health.followers), (0, 0, 0), "{health:?}");
+    assert!(health.ended.values().sum::<u64>() >= health.orphaned, "{health:?}");
+    assert_eq!(health.bypassed, health.bypassed_by.values().sum::<u64>(), "{health:?}");
+    assert_eq!(health.breaker, "closed");
+}

@@ -1,0 +1,14 @@
+//! The guarantees G1 to G6 and the table of admissions, each in scenarios that one checker judges.
+#![cfg(feature = "test-util")]
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod checker;
+mod stage;
+
+mod g1_cursors;
+mod g1_nodes;
+mod g1_policies;
+mod g1_resume;
