@@ -81,11 +81,12 @@ impl Shard {
 
     /// The cell for a new entry: that of those who wait for it, if any do.
     fn tail_cell(&mut self, key: &StreamKey) -> Arc<TailCell> {
+        self.remove(key);
         self.waiting.remove(key).unwrap_or_default()
     }
 
+    /// Takes in a new entry, whose cell is that of [`tail_cell`](Self::tail_cell).
     fn insert(&mut self, key: &StreamKey, entry: Entry) {
-        self.remove(key);
         self.entries.insert(key.clone(), entry);
         self.reschedule(key);
     }
@@ -105,6 +106,10 @@ impl Shard {
         let entry = self.entries.remove(key)?;
         self.timers.remove(&(entry.timer, key.clone()));
         entry.tail.notify();
+        // Whoever waits at it waits for the next stream of this name.
+        if Arc::strong_count(&entry.tail) > 1 {
+            self.waiting.insert(key.clone(), Arc::clone(&entry.tail));
+        }
         Some(entry)
     }
 }
@@ -159,9 +164,9 @@ impl MemoryStore {
         *lock(&self.0.run) = crate::random::u128();
         for shard in &self.0.shards {
             let mut shard = lock(shard);
-            shard.timers.clear();
-            for (_, entry) in shard.entries.drain() {
-                entry.tail.notify();
+            let keys: Vec<_> = shard.entries.keys().cloned().collect();
+            for key in &keys {
+                shard.remove(key);
             }
         }
     }
