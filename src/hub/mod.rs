@@ -205,8 +205,13 @@ impl Core {
     }
 
     pub(crate) fn reject(&self, rejection: &Rejection) -> Response<Bytes> {
+        self.reject_with(rejection, rejection.response())
+    }
+
+    /// The same, with an answer in a form of its own.
+    pub(crate) fn reject_with(&self, rejection: &Rejection, response: Response<Bytes>) -> Response<Bytes> {
         crate::telemetry::add(&self.telemetry.rejected, 1);
-        self.rejecter.answer(rejection)
+        self.rejecter.shape(rejection, response)
     }
 
     /// Whether a producer whose stream stands like this still serves its client: it does where the

@@ -48,7 +48,7 @@ impl Rejection {
     }
 
     /// The answer, as the library makes it.
-    fn response(&self) -> Response<Bytes> {
+    pub(super) fn response(&self) -> Response<Bytes> {
         let mut response = Response::new(Bytes::from(format!("{self}\n")));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
@@ -90,8 +90,8 @@ pub(crate) type OnReject = dyn Fn(&Rejection, Response<Bytes>) -> Response<Bytes
 pub(crate) struct Rejecter(pub(crate) Option<Arc<OnReject>>);
 
 impl Rejecter {
-    pub(crate) fn answer(&self, rejection: &Rejection) -> Response<Bytes> {
-        let response = rejection.response();
+    /// Shapes an answer, as the library makes it.
+    pub(crate) fn shape(&self, rejection: &Rejection, response: Response<Bytes>) -> Response<Bytes> {
         match &self.0 {
             Some(shape) => shape(rejection, response),
             None => response,

@@ -188,6 +188,10 @@ pub(crate) fn payload_type(data: &str) -> Option<String> {
         #[serde(borrow, rename = "type")]
         kind: Option<Cow<'a, str>>,
     }
+    // An array would be read as the fields in their order.
+    if !data.trim_start().starts_with('{') {
+        return None;
+    }
     serde_json::from_str::<Typed<'_>>(data).ok()?.kind.map(Cow::into_owned)
 }
 

@@ -188,7 +188,7 @@ impl fmt::Debug for WaitStopped<'_> {
 /// More was to be kept with a stream than there is room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MetadataTooLarge {
-    bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 impl fmt::Display for MetadataTooLarge {

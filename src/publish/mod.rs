@@ -111,7 +111,7 @@ impl Publisher {
             Opened::New { epoch, .. } => {
                 let lane = Lane::new(open, epoch, core.hooks.lease());
                 core.recorder.enter(&lane);
-                Ok(Publication::new(Arc::clone(core), lane))
+                Ok(Publication::new(Arc::clone(core), lane, bytes))
             }
             Opened::Ended(ended) => Err(PublishError::Ended(Box::new(ended))),
             Opened::Active { .. } | Opened::Missing | Opened::OverLimit | Opened::OtherFingerprint => {

@@ -4,7 +4,10 @@ use std::{
     fmt,
     future::poll_fn,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -12,11 +15,12 @@ use bytes::Bytes;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::{
-    config::AHEAD_EVENTS,
+    config::{AHEAD_EVENTS, METADATA_BYTES},
     error::StoreError,
     event::Event,
     hub::Core,
     id::{EventId, StreamKey},
+    layer::MetadataTooLarge,
     recorder::{EndRequest, Lane, Producing, Status},
     stream::{Ended, Ending, StreamState, reason},
     wire::EncodeError,
@@ -95,6 +99,8 @@ pub struct Publication {
     core: Arc<Core>,
     lane: Arc<Lane>,
     job: Arc<Job>,
+    /// Bytes of metadata.
+    kept: AtomicUsize,
 }
 
 /// What the lane can tell the job.
@@ -116,11 +122,12 @@ impl Producing for Job {
 }
 
 impl Publication {
-    pub(super) fn new(core: Arc<Core>, lane: Arc<Lane>) -> Self {
+    /// `kept`: how many bytes of metadata it is registered with.
+    pub(super) fn new(core: Arc<Core>, lane: Arc<Lane>, kept: usize) -> Self {
         let job = Arc::new(Job { stop: CancellationToken::new() });
         let producing: Arc<dyn Producing> = job.clone();
         lane.set_producer(Arc::downgrade(&producing));
-        Self { core, lane, job }
+        Self { core, lane, job, kept: AtomicUsize::new(kept) }
     }
 
     /// Whose and which stream.
@@ -214,8 +221,18 @@ impl Publication {
     }
 
     /// Keeps something with the stream, such as the job's id, for the job probe.
-    pub fn metadata(&self, key: impl Into<String>, value: impl Into<String>) {
-        self.lane.keep(&self.core.recorder, key.into(), value.into());
+    ///
+    /// # Errors
+    ///
+    /// [`MetadataTooLarge`] beyond 4 KiB of keys and values; what was kept before stays.
+    pub fn metadata(&self, key: impl Into<String>, value: impl Into<String>) -> Result<(), MetadataTooLarge> {
+        let (key, value) = (key.into(), value.into());
+        let more = |kept: usize| Some(kept + key.len() + value.len()).filter(|bytes| *bytes <= METADATA_BYTES);
+        if let Err(kept) = self.kept.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
+            return Err(MetadataTooLarge { bytes: kept + key.len() + value.len() });
+        }
+        self.lane.keep(&self.core.recorder, key, value);
+        Ok(())
     }
 
     /// Ready once the work is to stop: somebody stopped the stream, or it ended elsewhere.

@@ -7,6 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use tower_service::Service;
 
@@ -83,13 +84,20 @@ impl<B> Service<Request<B>> for Recover {
 pub(crate) async fn recover(core: Arc<Core>, parts: Parts, name: Name, voice: Voice) -> Response<AnswerBody> {
     match answer(&core, parts, name, voice).await {
         Ok(response) => response,
+        // A stream that is missing, another owner's or denied: nobody can tell which.
+        Err(Rejection::NotFound) => {
+            let response = json(StatusCode::NOT_FOUND, br#"{"status":"not_found"}"#.to_vec());
+            core.reject_with(&Rejection::NotFound, response).map(AnswerBody::full)
+        }
         Err(rejection) => core.reject(&rejection).map(AnswerBody::full),
     }
 }
 
 async fn answer(core: &Arc<Core>, parts: Parts, name: Name, voice: Voice) -> Result<Response<AnswerBody>, Rejection> {
-    if parts.method != Method::GET && parts.method != Method::HEAD {
-        return Err(Rejection::MethodNotAllowed);
+    match parts.method {
+        Method::GET | Method::HEAD => {}
+        Method::OPTIONS => return Ok(options()),
+        _ => return Err(Rejection::MethodNotAllowed),
     }
     let id = match name {
         Name::Id(id) => id,
@@ -104,10 +112,10 @@ async fn answer(core: &Arc<Core>, parts: Parts, name: Name, voice: Voice) -> Res
     }
     match Answer::ask(core, key, query).await {
         Err(_) => Err(Rejection::Unavailable),
-        Ok(None) => Ok(json(StatusCode::NOT_FOUND, br#"{"status":"not_found"}"#.to_vec())),
+        Ok(None) => Err(Rejection::NotFound),
         Ok(Some(answer)) => {
             add(&core.telemetry.resumed, 1);
-            Ok(json(StatusCode::OK, serde_json::to_vec(&answer).unwrap_or_default()))
+            Ok(json(StatusCode::OK, serde_json::to_vec(&answer).unwrap_or_default()).map(AnswerBody::full))
         }
     }
 }
@@ -123,7 +131,7 @@ async fn follow(
         // An `EventSource` would give up for good; the body asks again.
         Err(_) if position.is_reconnect() => {}
         Err(_) => return Err(Rejection::Unavailable),
-        Ok(None) => return Ok(json(StatusCode::NOT_FOUND, br#"{"status":"not_found"}"#.to_vec())),
+        Ok(None) => return Err(Rejection::NotFound),
         Ok(Some(info)) if info.ended.as_ref().is_some_and(|ended| position.is_at(ended)) => {
             return Ok(AnswerBody::no_content());
         }
@@ -134,8 +142,15 @@ async fn follow(
     Ok(AnswerBody::follow(core, request))
 }
 
-fn json(status: StatusCode, body: Vec<u8>) -> Response<AnswerBody> {
-    let mut response = Response::new(AnswerBody::full(body.into()));
+/// Which methods there are.
+fn options() -> Response<AnswerBody> {
+    let mut response = AnswerBody::no_content();
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+    response
+}
+
+fn json(status: StatusCode, body: Vec<u8>) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -1,0 +1,11 @@
+//! Bounds, leaks, owners, bytes and cancellation (guarantees G6, G8, G9, G10, G11), publisher and relay.
+#![cfg(feature = "test-util")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod owners;
+mod publishing;
+mod relay;
+mod slow;
+mod support;
+mod touched;
+mod vectors;

@@ -1,0 +1,334 @@
+//! G9: no one else's stream, on any route, by any verb.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+
+use http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
+use resilient_sse::{Access, AnswerBody, Event, Owner, ResilientSseLayer, StreamId, StreamSpec, test_util::TestHub};
+use tower::ServiceExt as _;
+
+use crate::support::{App, Client, Step, Watch, app, events, numbers, send, serving, then};
+
+fn owner(name: &str) -> Owner {
+    Owner::new(name).unwrap()
+}
+
+/// Users are named by a header that a trusted proxy sets.
+fn hub() -> TestHub {
+    TestHub::with(|builder| builder.owner(|parts| Owner::new(parts.headers.get("x-user")?.to_str().ok()?).ok()))
+        .unwrap()
+}
+
+fn by(user: &str, uri: &str) -> Request<()> {
+    Request::get(uri).header("x-user", user).body(()).unwrap()
+}
+
+fn after(user: &str, uri: &str, cursor: &str) -> Request<()> {
+    Request::get(uri).header("x-user", user).header("last-event-id", cursor).body(()).unwrap()
+}
+
+/// Status and body, and all headers but those of the moment.
+async fn answer(response: http::Response<AnswerBody>) -> (StatusCode, Vec<(String, String)>, String) {
+    let (parts, body) = response.into_parts();
+    let mut headers: Vec<_> =
+        parts.headers.iter().map(|(name, value)| (name.to_string(), format!("{value:?}"))).collect();
+    headers.sort();
+    let body = body.collect().await.unwrap().to_bytes();
+    (parts.status, headers, String::from_utf8(body.to_vec()).unwrap())
+}
+
+async fn recover(hub: &TestHub, request: Request<()>) -> http::Response<AnswerBody> {
+    hub.sse.recover().id(StreamId::path("/s/{id}/recover")).oneshot(request).await.unwrap()
+}
+
+fn generation(hub: &TestHub, watch: &Watch) -> App {
+    app(hub.sse.generation().id(StreamId::path("/s/{id}")), watch, then(numbers(2), Step::Hang))
+}
+
+#[tokio::test(start_paused = true)]
+async fn g9_a_foreign_stream_is_a_missing_one_on_recover() {
+    let hub = hub();
+    let watch = Watch::default();
+    let app = generation(&hub, &watch);
+    let mut client = Client::new(send(&app, by("ada", "/s/a")).await.into_body());
+    client.drain();
+    assert_eq!(recover(&hub, by("ada", "/s/a/recover")).await.status(), 200);
+    let events = |user: &str, id: &str| {
+        let mut request = by(user, &format!("/s/{id}/recover"));
+        request.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
+        request
+    };
+    let missing = answer(recover(&hub, by("eve", "/s/none/recover")).await).await;
+    assert_eq!((missing.0, &*missing.2), (StatusCode::NOT_FOUND, r#"{"status":"not_found"}"#));
+    let cursor = client.last_id();
+    for foreign in [
+        by("eve", "/s/a/recover"),
+        events("eve", "a"),
+        events("eve", "none"),
+        after("eve", "/s/a/recover", &cursor),
+        by("eve", &format!("/s/a/recover?after={cursor}")),
+    ] {
+        assert_eq!(answer(recover(&hub, foreign).await).await, missing);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g9_a_foreign_stream_cannot_be_stopped_or_seen_by_handles() {
+    let mut hub = hub();
+    let watch = Watch::default();
+    let app = generation(&hub, &watch);
+    let mut client = Client::new(send(&app, by("ada", "/s/a")).await.into_body());
+    client.drain();
+    let id = StreamId::new("a").unwrap();
+    assert!(hub.sse.streams().stop(&owner("eve"), &id).await.unwrap().is_none());
+    assert!(hub.sse.streams().stop(&Owner::ANONYMOUS, &id).await.unwrap().is_none());
+    assert!(hub.sse.streams().list(&owner("eve")).await.unwrap().is_empty());
+    assert!(hub.sse.streams().list(&Owner::ANONYMOUS).await.unwrap().is_empty());
+    hub.step().await;
+    assert_eq!(watch.alive(), 1);
+    assert!(hub.sse.streams().stop(&owner("ada"), &id).await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn g9_a_foreign_user_on_the_stream_route_gets_a_stream_of_his_own() {
+    let hub = hub();
+    let watch = Watch::default();
+    let app = generation(&hub, &watch);
+    let mut ada = Client::new(send(&app, by("ada", "/s/a")).await.into_body());
+    ada.drain();
+    let mut eve = Client::new(send(&app, by("eve", "/s/a")).await.into_body());
+    eve.drain();
+    assert_eq!(watch.made(), 2, "a run of her own");
+    assert_eq!(eve.data(), ["0", "1"]);
+    // With the cursor of another's stream it is one that existed and expired.
+    let mallory = send(&app, after("mallory", "/s/a", &ada.last_id())).await;
+    assert_eq!(mallory.status(), StatusCode::NOT_FOUND);
+    assert_eq!(watch.made(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g9_a_cursor_that_names_another_owner_s_stream_says_nothing() {
+    let hub = hub();
+    let watch = Watch::default();
+    let steps = then(numbers(2), Step::Hang);
+    let made_up = app(hub.sse.generation(), &watch, steps.clone());
+    let mut ada = Client::new(send(&made_up, by("ada", "/")).await.into_body());
+    ada.drain();
+    let cursor = ada.last_id();
+    assert!(cursor.contains('.'), "{cursor}");
+    assert_eq!(send(&made_up, after("eve", "/", &cursor)).await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(watch.made(), 1, "her work is not done for his cursor");
+
+    let feed = app(hub.sse.layer(), &watch, steps.clone());
+    let mut ada = Client::new(send(&feed, by("ada", "/")).await.into_body());
+    ada.drain();
+    let mut eve = Client::new(send(&feed, after("eve", "/", &ada.last_id())).await.into_body());
+    eve.drain();
+    assert_eq!(watch.made(), 3, "a run of her own");
+    assert_eq!(eve.names(), ["gap", "message", "message"]);
+    let stolen = String::from_utf8(eve.bytes.clone()).unwrap();
+    assert!(!stolen.contains(ada.last_id().split('.').next().unwrap()), "never echoed: {stolen}");
+
+    let named = app(hub.sse.generation().id(StreamId::path("/s/{id}")), &watch, steps);
+    let mut eve = Client::new(send(&named, after("eve", "/s/b", &cursor)).await.into_body());
+    eve.drain();
+    assert_eq!(eve.names(), ["gap", "message", "message"], "a cursor of another stream");
+    assert!(!String::from_utf8(eve.bytes.clone()).unwrap().contains(&cursor));
+}
+
+#[tokio::test(start_paused = true)]
+async fn g9_a_foreign_user_on_the_relay_waits_as_for_an_unopened_stream() {
+    let hub = hub();
+    let spec = StreamSpec::new(owner("ada"), StreamId::new("a").unwrap());
+    let mut job = hub.sse.publisher().open(spec).await.unwrap();
+    let cursor = job.send(Event::new("secret")).await.unwrap().to_string();
+    let relay = |request| async { hub.sse.relay().oneshot(request).await.unwrap() };
+    let foreign = relay(by("eve", "/a")).await;
+    let missing = relay(by("eve", "/none")).await;
+    assert_eq!(foreign.status(), missing.status());
+    let (mut foreign, mut missing) = (Client::new(foreign.into_body()), Client::new(missing.into_body()));
+    foreign.drain();
+    missing.drain();
+    assert_eq!((foreign.names(), foreign.ended), (missing.names(), missing.ended));
+    assert_eq!(relay(after("eve", "/a", &cursor)).await.status(), 404);
+    assert_eq!(relay(after("eve", "/none", &cursor)).await.status(), 404);
+    job.send(Event::new("more")).await.unwrap();
+    foreign.drain();
+    assert!(foreign.data().is_empty());
+    let mut own = Client::new(relay(by("ada", "/a")).await.into_body());
+    own.drain();
+    assert_eq!(own.data(), ["secret", "more"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g9_whom_the_hook_denies_gets_404_as_any_consumer() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    let hub = TestHub::with(|builder| {
+        builder.anonymous().authorize(move |access: Access| {
+            seen.lock().unwrap().push(access.key.id.to_string());
+            let allowed = access.headers.contains_key("x-pass");
+            async move { allowed }
+        })
+    })
+    .unwrap();
+    let watch = Watch::default();
+    let app = generation(&hub, &watch);
+    let pass = |uri: &str| Request::get(uri).header("x-pass", "1").body(()).unwrap();
+    let plain = |uri: &str| Request::get(uri).body(()).unwrap();
+    let mut client = Client::new(send(&app, pass("/s/a")).await.into_body());
+    client.drain();
+    let missing = answer(recover(&hub, pass("/s/none/recover")).await).await;
+    let denied = answer(recover(&hub, plain("/s/a/recover")).await).await;
+    assert_eq!(denied, missing, "denied and missing look the same");
+    let mut events = plain("/s/a/recover");
+    events.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
+    assert_eq!(answer(recover(&hub, events).await).await, missing);
+    assert_eq!(send(&app, plain("/s/a")).await.status(), 404, "a follower");
+    let resumed = Request::get("/s/a").header("last-event-id", client.last_id()).body(()).unwrap();
+    assert_eq!(send(&app, resumed).await.status(), 404, "a resumption");
+    assert_eq!(hub.sse.relay().oneshot(plain("/a")).await.unwrap().status(), 404);
+    assert_eq!(send(&app, plain("/s/new")).await.status(), 404, "a producer");
+    assert_eq!(watch.made(), 1);
+    assert!(asked.lock().unwrap().len() >= 7);
+}
+
+/// Collects log lines.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g9_an_owner_rule_that_finds_nobody_answers_401_and_says_so_once() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let errors = || {
+        let text = String::from_utf8(std::mem::take(&mut *lines.0.lock().unwrap())).unwrap();
+        text.lines().filter(|line| line.contains("ERROR")).count()
+    };
+
+    // The default rule looks for an extension, which authentication outside of the layer has put there.
+    let hub = TestHub::with(|builder| builder).unwrap();
+    let watch = Watch::default();
+    let stream = |layer: ResilientSseLayer| {
+        let watch = watch.clone();
+        serving(layer, move |mut request: Request<()>| {
+            // As authentication inside of it would, too late.
+            request.extensions_mut().insert(owner("ada"));
+            events(watch.body(numbers(2)))
+        })
+    };
+    let request = |uri: &str| Request::get(uri).body(()).unwrap();
+    for layer in [
+        hub.sse.layer(),
+        hub.sse.feed(),
+        hub.sse.generation(),
+        hub.sse.generation().id(StreamId::path("/s/{id}")),
+        hub.sse.generation().id(StreamId::path("/s/{id}")).recover_suffix("/recover"),
+    ] {
+        let app = stream(layer);
+        assert_eq!(send(&app, request("/s/a")).await.status(), 401);
+        assert_eq!(errors(), if cfg!(feature = "tracing") { 1 } else { 0 });
+    }
+    let app = stream(hub.sse.generation().id(StreamId::path("/s/{id}")).recover_suffix("/recover"));
+    assert_eq!(send(&app, request("/s/a/recover")).await.status(), 401);
+    assert_eq!(errors(), 1);
+    assert_eq!(recover(&hub, request("/s/a/recover")).await.status(), 401);
+    assert_eq!(errors(), 1);
+    assert_eq!(hub.sse.relay().oneshot(request("/a")).await.unwrap().status(), 401);
+    assert_eq!(errors(), 1);
+    assert_eq!(watch.made(), 0, "the inner service is not reached");
+
+    let mut known = request("/s/a");
+    known.extensions_mut().insert(owner("ada"));
+    assert_eq!(send(&app, known).await.status(), 200, "authentication outside");
+    assert_eq!(errors(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g9_anonymous_streams_are_a_choice_and_no_client_s_word_is_an_identity() {
+    let hub = TestHub::with(|builder| builder).unwrap();
+    let watch = Watch::default();
+    let app = generation(&hub, &watch);
+    for header in ["x-user", "x-user-id", "authorization", "x-owner", "x-forwarded-user"] {
+        let request = Request::get("/s/a").header(header, "ada").body(()).unwrap();
+        assert_eq!(send(&app, request).await.status(), 401, "{header}");
+    }
+    let anonymous = TestHub::new();
+    let app = generation(&anonymous, &watch);
+    assert_eq!(send(&app, Request::get("/s/a").body(()).unwrap()).await.status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g9_no_id_or_cursor_puts_anything_into_a_response() {
+    let hub = TestHub::new();
+    let watch = Watch::default();
+    let header = http::HeaderName::from_static("x-id");
+    let app = app(hub.sse.generation().id(StreamId::header(header.clone())), &watch, numbers(1));
+    let long = "a".repeat(129);
+    for id in ["a\tb", "a b", "a/../b", "..%0d%0aX: y", "\u{e9}", "a:b", "a{b}", "", long.as_str()] {
+        let value = http::HeaderValue::from_bytes(id.as_bytes()).unwrap();
+        let response = send(&app, Request::get("/").header(&header, value).body(()).unwrap()).await;
+        assert_eq!(response.status(), 400, "{id:?}");
+        assert!(response.headers().get("x-stream-id").is_none());
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        assert!(text.lines().count() == 1 && (id.is_empty() || !text.contains(id)), "{text}");
+    }
+    assert_eq!(watch.made(), 0);
+    for cursor in ["1-1\tdata: x", "<script>", "999-1;x", "$$", "\u{ff}\u{fe}"] {
+        let value = http::HeaderValue::from_bytes(cursor.as_bytes()).unwrap();
+        let request = Request::get("/").header(&header, "good").header("last-event-id", value).body(()).unwrap();
+        let response = send(&app, request).await;
+        assert_eq!(response.status(), 200, "never 400 with a cursor");
+        let mut client = Client::new(response.into_body());
+        client.drain();
+        assert!(!String::from_utf8(client.bytes.clone()).unwrap().contains(cursor), "{cursor} is echoed");
+        assert_eq!(client.names()[0], "gap");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g9_made_up_ids_are_random() {
+    let (hub, _guardian) =
+        resilient_sse::ResilientSse::builder(resilient_sse::MemoryStore::new()).anonymous().build().unwrap();
+    let watch = Watch::default();
+    let app = app(hub.generation(), &watch, numbers(1));
+    let mut ids = std::collections::HashSet::new();
+    for _ in 0..1000 {
+        let response = send(&app, Request::get("/").body(()).unwrap()).await;
+        let id = response.headers()["x-stream-id"].to_str().unwrap().to_owned();
+        assert_eq!((id.len(), &id[14..15]), (36, "4"), "{id}");
+        assert!(ids.insert(id));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn recovery_says_which_methods_it_answers() {
+    let hub = TestHub::new();
+    for (method, status) in
+        [("OPTIONS", 204), ("POST", 405), ("PUT", 405), ("DELETE", 405), ("HEAD", 404), ("GET", 404)]
+    {
+        let request = Request::builder().method(method).uri("/s/a/recover").body(()).unwrap();
+        let response = recover(&hub, request).await;
+        assert_eq!(response.status(), status, "{method}");
+        if status != 404 {
+            assert_eq!(response.headers()["allow"], "GET, HEAD, OPTIONS");
+        }
+    }
+}
