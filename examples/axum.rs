@@ -1,0 +1,88 @@
+//! Resilient streams in an axum service: `cargo run --example axum`, then
+//!
+//! ```text
+//! curl -N -H 'authorization: Bearer ada' localhost:3000/chat/42
+//! curl -N -H 'authorization: Bearer ada' -H 'last-event-id: <an id from above>' localhost:3000/chat/42
+//! curl -H 'authorization: Bearer ada' localhost:3000/chat/42/recover
+//! ```
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    Router,
+    extract::Request,
+    http::{StatusCode, header},
+    middleware::{Next, from_fn},
+    response::{
+        Response, Sse,
+        sse::{Event, KeepAlive},
+    },
+    routing::get,
+    serve::ListenerExt as _,
+};
+use futures_util::{Stream, stream::unfold};
+use resilient_sse::{MemoryStore, Owner, ResilientSse, StreamId};
+use tokio_util::sync::CancellationToken;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // The owner of a stream is the `Owner` in the request's extensions, unless `.owner(…)` says otherwise.
+    let (sse, guardian) = ResilientSse::builder(MemoryStore::new()).build()?;
+
+    let chat = get(chat).layer(sse.generation().id(StreamId::path("/chat/{id}")));
+    let health = sse.clone();
+    let app = Router::new()
+        .route("/chat/{id}", chat)
+        .route_service("/chat/{id}/recover", sse.recover())
+        .route("/feed", get(feed).layer(sse.feed()))
+        // Outside of the layers above: whoever resumes a stream is let in here, since the handler does not run again.
+        .layer(from_fn(authenticate))
+        .route("/metrics", get(async move || health.health().to_prometheus()));
+
+    // An event is a small packet that must not wait for the next one.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?.tap_io(|connection| {
+        let _ = connection.set_nodelay(true);
+    });
+    // The guardian and the server go down at the same time: the server waits for answers to end, and the guardian
+    // sees to it that streams do.
+    let down = CancellationToken::new();
+    let server = axum::serve(listener, app).with_graceful_shutdown(down.clone().cancelled_owned());
+    let guardian = guardian.with_graceful_shutdown(async move {
+        let _ = tokio::signal::ctrl_c().await;
+        down.cancel();
+    });
+    let guardian = tokio::spawn(guardian);
+    server.await?;
+    println!("{:?}", guardian.await?);
+    Ok(())
+}
+
+/// An ordinary handler: its work is done once, whether its client stays, reloads or comes back later.
+async fn chat() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let words = "Whoever comes back gets what came in between, and then the rest.".split_inclusive(' ');
+    let words = unfold(words, async |mut words| {
+        let word = words.next()?;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        Some((Ok(Event::default().data(word)), words))
+    });
+    Sse::new(words)
+}
+
+/// A stream without an end, which is run anew for a client that comes back; the layer brings the heartbeats,
+/// and axum's own do no harm.
+async fn feed() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let ticks = unfold(0_u64, async |tick| {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Some((Ok(Event::default().data(tick.to_string())), tick + 1))
+    });
+    Sse::new(ticks).keep_alive(KeepAlive::default())
+}
+
+/// Whose request it is. A real service checks the token; here it is the name itself.
+async fn authenticate(mut request: Request, next: Next) -> Result<Response, StatusCode> {
+    let token = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let name = token.and_then(|token| token.strip_prefix("Bearer ")).ok_or(StatusCode::UNAUTHORIZED)?;
+    let owner = Owner::new(name).map_err(|_| StatusCode::UNAUTHORIZED)?;
+    request.extensions_mut().insert(owner);
+    Ok(next.run(request).await)
+}

@@ -1,0 +1,85 @@
+//! Resilient streams without a router, on bare hyper: `cargo run --example hyper`, then
+//!
+//! ```text
+//! curl -N localhost:3000/stream/42
+//! curl localhost:3000/stream/42/recover
+//! ```
+
+use std::{convert::Infallible, time::Duration};
+
+use bytes::Bytes;
+use futures_util::stream::unfold;
+use http::{Request, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Empty, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use resilient_sse::{MemoryStore, ResilientSse, StreamId};
+use tokio::net::TcpListener;
+use tower::{ServiceBuilder, service_fn};
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // Nobody signs in here, so whoever knows a stream's id may read it: that has to be said.
+    let (sse, guardian) = ResilientSse::builder(MemoryStore::new()).anonymous().build()?;
+    // There is no router, so the layer serves recovery, too: under a stream's own path.
+    let layer = sse.generation().id(StreamId::path("/stream/{id}")).recover_suffix("/recover");
+    let service = TowerToHyperService::new(ServiceBuilder::new().layer(layer).service(service_fn(answer)));
+
+    let (down, is_down) = tokio::sync::oneshot::channel::<()>();
+    let guardian = tokio::spawn(guardian.with_graceful_shutdown(async { drop(is_down.await) }));
+    let listener = TcpListener::bind("127.0.0.1:3000").await?;
+    let connections = GracefulShutdown::new();
+    let mut signal = std::pin::pin!(tokio::signal::ctrl_c());
+    loop {
+        let connection = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = &mut signal => break,
+        };
+        let Ok((connection, _)) = connection else {
+            // Out of file descriptors, most likely: some will be given back.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        // An event is a small packet that must not wait for the next one.
+        let _ = connection.set_nodelay(true);
+        let server = auto::Builder::new(TokioExecutor::new());
+        let serving = server.serve_connection(TokioIo::new(connection), service.clone()).into_owned();
+        let serving = connections.watch(serving);
+        tokio::spawn(async move {
+            // A client that goes away in the middle is what all this is for.
+            let _ = serving.await;
+        });
+    }
+    // The guardian ends streams in time, and connections end with their answers.
+    drop(down);
+    let (report, ()) = tokio::join!(guardian, connections.shutdown());
+    println!("{:?}", report?);
+    Ok(())
+}
+
+/// What the service does: a stream for every path under `/stream/`.
+async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let mut response = Response::new(Empty::new().boxed_unsync());
+    if !request.uri().path().starts_with("/stream/") {
+        *response.status_mut() = StatusCode::NOT_FOUND;
+        return Ok(response);
+    }
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/event-stream"));
+    Ok(response.map(|_| count_down()))
+}
+
+fn count_down() -> Body {
+    let events = unfold(10_u32, async |number| {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let frame = Frame::data(Bytes::from(format!("data: {number}\n\n")));
+        number.checked_sub(1).map(|next| (Ok(frame), next))
+    });
+    StreamBody::new(events).boxed_unsync()
+}

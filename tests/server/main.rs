@@ -1,0 +1,10 @@
+//! The example server as a process, over real sockets: what a newcomer starts first works as it says.
+#![cfg(feature = "test-util")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
+
+mod jobs;
+mod lifecycle;
+mod process;
+mod publish;
+mod refusals;
+mod streams;

@@ -1,0 +1,176 @@
+//! The example server as a process of its own, and a client for it.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant, SystemTime},
+};
+
+use http::{Request, Response, StatusCode, request};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{
+    body::{Bytes, Incoming},
+    client::conn::http1,
+};
+use hyper_util::rt::TokioIo;
+use resilient_sse::test_util::{Transcript, collect, cut_after};
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+/// How long anything may take before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running server; it is killed when this goes.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// Starts one on a free port, and waits until it serves.
+    pub fn start(options: &[&str]) -> Self {
+        let mut child = command(options).stdout(Stdio::piped()).spawn().expect("the server starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("stdout is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("stdout is text");
+        let address = line.trim_end().strip_prefix("listening on http://").expect("the first line says where");
+        Self { address: address.parse().expect("an address"), child }
+    }
+
+    /// Sends the process a signal by its name.
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill is there").success());
+    }
+
+    /// Waits until the process is gone.
+    pub async fn exit(mut self) -> ExitStatus {
+        eventually(async || self.child.try_wait().expect("the process can be waited for")).await
+    }
+
+    /// Sends a request over a connection of its own, which ends when the response is dropped.
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Response<Incoming> {
+        let stream = TcpStream::connect(self.address).await.expect("the server accepts");
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("the server speaks HTTP");
+        tokio::spawn(async move { drop(connection.await) });
+        sender.send_request(request).await.expect("the server answers")
+    }
+
+    pub async fn get(&self, path: &str) -> Response<Incoming> {
+        self.send(get(path).body(Full::default()).unwrap()).await
+    }
+
+    /// Follows a stream to its end.
+    pub async fn collect(&self, path: &str) -> Transcript {
+        let response = self.get(path).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        collect(response.into_body()).await
+    }
+
+    /// Follows a stream for so many events, then goes away.
+    pub async fn cut_after(&self, events: usize, path: &str) -> Transcript {
+        cut_after(events, self.get(path).await.into_body()).await
+    }
+
+    pub async fn json(&self, path: &str) -> (StatusCode, Value) {
+        answer(self.get(path).await).await
+    }
+
+    pub async fn post(&self, path: &str, body: &str) -> (StatusCode, Value) {
+        let request = Request::post(path).header("host", "test").body(Full::from(body.to_owned())).unwrap();
+        answer(self.send(request).await).await
+    }
+
+    pub async fn delete(&self, path: &str) -> StatusCode {
+        let request = Request::delete(path).header("host", "test").body(Full::default()).unwrap();
+        self.send(request).await.status()
+    }
+
+    /// Waits until recovery says that a stream stands so, and returns all that it says.
+    pub async fn until_status(&self, id: &str, status: &str) -> Value {
+        eventually(async || {
+            let (_, told) = self.json(&format!("/api/stream/{id}/recover")).await;
+            (told["status"] == status).then_some(told)
+        })
+        .await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Its own child, by its own handle; it may be gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn get(path: &str) -> request::Builder {
+    Request::get(path).header("host", "test")
+}
+
+/// A response's status, and its body: as JSON, or else as a JSON string.
+pub async fn answer(response: Response<Incoming>) -> (StatusCode, Value) {
+    let status = response.status();
+    let body = response.into_body().collect().await.expect("the whole body").to_bytes();
+    let text = String::from_utf8(body.to_vec()).expect("text");
+    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+/// The numbers of the token events that a client has seen.
+pub fn numbers(seen: &Transcript) -> Vec<u64> {
+    let payloads = seen.data().into_iter().map(|data| serde_json::from_str(data).expect("JSON"));
+    payloads.filter_map(|payload: Value| payload["s"].as_u64()).collect()
+}
+
+/// Asks again and again, until there is an answer.
+pub async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "it did not happen in time");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The server, to be started on a free port.
+pub fn command(options: &[&str]) -> Command {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let mut command = Command::new(BUILT.get_or_init(executable));
+    command.args(["--listen", "127.0.0.1:0"]).args(options).env("RUST_LOG", "info");
+    command
+}
+
+/// The example beside this test. Where only some tests are built, it may be missing or out of date.
+fn executable() -> PathBuf {
+    let test = std::env::current_exe().expect("this test's own path");
+    let profile = test.parent().and_then(Path::parent).expect("<target>/<profile>/deps/<test>");
+    let server = profile.join("examples").join("server");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources = ["src", "examples/server", "examples/texts"].map(|folder| newest(&root.join(folder)));
+    let built = server.metadata().and_then(|metadata| metadata.modified()).ok();
+    if built < sources.into_iter().max().flatten() {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--example", "server"]).current_dir(root);
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        let target = profile.parent().expect("<target>/<profile>");
+        assert!(build.env("CARGO_TARGET_DIR", target).status().expect("cargo runs").success(), "the example is built");
+    }
+    server
+}
+
+/// When something under a folder was last changed.
+fn newest(folder: &Path) -> Option<SystemTime> {
+    let entries = folder.read_dir().ok()?.filter_map(Result::ok);
+    let changed = entries.filter_map(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => newest(&entry.path()),
+        _ => entry.metadata().and_then(|metadata| metadata.modified()).ok(),
+    });
+    changed.max()
+}
