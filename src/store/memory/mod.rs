@@ -347,10 +347,11 @@ impl MemoryStore {
         let mut stale = Vec::new();
         for shard in &self.0.shards {
             let shard = lock(shard);
-            let silent = |(_, entry): &(&_, &Box<Entry>)| {
-                entry.state() == StreamState::Active && entry.last_heartbeat() <= before
-            };
-            stale.extend(shard.entries.iter().filter(silent).map(|(key, entry)| entry.info(key)));
+            for (key, entry) in &shard.entries {
+                if entry.state() == StreamState::Active && entry.last_heartbeat() <= before {
+                    stale.push(entry.info(key));
+                }
+            }
         }
         stale.truncate(limit);
         stale
