@@ -191,8 +191,10 @@ impl Identify for Extension {
 impl StreamId {
     /// By the segment `{id}` of the path; any other `{name}` matches any segment.
     ///
-    /// The template matches the path's tail, so that nesting does not matter; a path that does not
-    /// match is bypassed.
+    /// The template matches the tail of the path that the layer sees: what stands before it, such as
+    /// the prefix of a router around, does not matter. A router that is nested under a prefix sees
+    /// only what follows it, so a layer in there must not name the prefix: in axum's
+    /// `nest("/chat", …)` the template is `/{id}`. A path that does not match is bypassed.
     #[must_use]
     pub fn path(template: &str) -> PathTemplate {
         PathTemplate::new(template)
