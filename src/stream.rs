@@ -199,6 +199,16 @@ pub struct Record {
     pub kind: RecordKind,
 }
 
+impl Record {
+    /// The run that it belongs to. An end has the id of the run that would come next: that is what fences.
+    pub(crate) fn run(&self) -> u64 {
+        match &self.kind {
+            RecordKind::Event(_) | RecordKind::Run { .. } => self.id.epoch,
+            RecordKind::End(ended) => ended.last.epoch,
+        }
+    }
+}
+
 /// What an entry of a log is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordKind {

@@ -248,7 +248,7 @@ impl FollowBody {
                 return true;
             }
             let Some(step) = self.replayer.take(record) else { continue };
-            if !self.tell_step(step, record.id.epoch) {
+            if !self.tell_step(step, record.run()) {
                 return self.over();
             }
             match &record.kind {

@@ -13,8 +13,8 @@ use crate::{
     id::{EventId, StreamId, StreamKey},
     protocol::admission::Position,
     recorder::Lane,
-    store::{From, Open, Opened, Read},
-    stream::Metadata,
+    store::{Open, Opened},
+    stream::{Ended, Metadata},
     telemetry::add,
 };
 
@@ -147,14 +147,21 @@ impl Admission {
                 core.recorder.enter(&lane);
                 Self::Produce(Registered { core: Arc::clone(core), lane, previous, inner_id, opening })
             }
-            Ok(Opened::Ended(ended)) if asked.position.is_at(&ended) => Self::NoContent,
-            Ok(Opened::Active { .. } | Opened::Ended(_)) => Self::follow(core, route, asked),
+            Ok(Opened::Ended(ended)) => Self::ended(core, route, asked, &ended),
+            Ok(Opened::Active { .. }) => Self::follow(core, route, asked),
             Ok(Opened::Missing) if core.may_be_forgotten() => Self::Retry,
             Ok(Opened::Missing) if route.disconnect.reruns() => Self::Anew,
             Ok(Opened::Missing) => Self::Reject(Rejection::NotFound),
             Ok(Opened::OverLimit) => Self::Reject(Rejection::TooManyStreams { limit: route.limit.unwrap_or(0) }),
             Ok(Opened::OtherFingerprint) => Self::Reject(Rejection::OtherRequest),
         }
+    }
+
+    fn ended(core: &Arc<Core>, route: &Route, asked: Asked, ended: &Ended) -> Self {
+        if asked.position.has_all(ended, route.voice.tells(&ended.ending)) {
+            return Self::NoContent;
+        }
+        Self::follow(core, route, asked)
     }
 
     fn follow(core: &Arc<Core>, route: &Route, asked: Asked) -> Self {
@@ -178,13 +185,10 @@ impl Admission {
 
     /// Nothing new is begun; what has ended is still told.
     async fn while_draining(core: &Arc<Core>, route: &Route, asked: Asked) -> Self {
-        let read = Read { key: asked.key.clone(), from: From::Newest, max_events: 1, max_bytes: 1 };
-        match core.store.read(read).await {
-            Ok(Some(page)) if page.state.is_terminal() && asked.position != Position::After(page.top) => {
-                Self::follow(core, route, asked)
-            }
-            Ok(Some(page)) if page.state.is_terminal() => Self::NoContent,
-            _ => Self::Retry,
+        let info = core.store.info(asked.key.clone()).await.ok().flatten();
+        match info.and_then(|info| info.ended) {
+            Some(ended) => Self::ended(core, route, asked, &ended),
+            None => Self::Retry,
         }
     }
 }

@@ -212,6 +212,10 @@ where
             self.wait = None;
             return true;
         }
+        if self.lane().is_halted() {
+            self.made.clear();
+            return true;
+        }
         if self.wait_up_to(self.core.settings.store_limit, cx) {
             self.core.store.trip("append");
             return true;

@@ -7,7 +7,7 @@ use crate::{
     event::Event,
     id::{CursorWriter, EventId, StreamId},
     protocol::replay::Gap,
-    stream::{Ended, StreamState},
+    stream::{Ended, Ending, StreamState},
     wire::Framing,
 };
 
@@ -31,6 +31,18 @@ pub enum Voice {
 
 /// What delivering adds to an event and its id at most, reconnect delay included.
 const FRAMED: usize = 36;
+
+impl Voice {
+    /// Whether a client is told of an ending by an event, whose id it then has.
+    pub(crate) fn tells(self, ending: &Ending) -> bool {
+        let supplied = match self {
+            Self::Named | Self::Json => true,
+            Self::OpenAi => ending.state != StreamState::Completed,
+            Self::Silent => false,
+        };
+        supplied || ending.event.is_some()
+    }
+}
 
 /// What the library has to say.
 #[derive(Debug)]

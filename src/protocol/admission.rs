@@ -46,9 +46,12 @@ impl Position {
         !matches!(self, Self::After(_)) || policy.reruns()
     }
 
-    /// Whether the client has seen the end of the stream already.
-    pub(crate) fn is_at(self, ended: &Ended) -> bool {
-        self == Self::After(ended.id)
+    /// Whether the client has everything: the end, or all before an end that it is not `told` of.
+    ///
+    /// Without the latter it would come again for ever, for an id that no event of its route has.
+    pub(crate) fn has_all(self, ended: &Ended, told: bool) -> bool {
+        let Self::After(at) = self else { return false };
+        at == ended.id || (!told && at.epoch == ended.last.epoch && at >= ended.last)
     }
 }
 

@@ -115,8 +115,9 @@ impl Replay {
     fn end(&mut self, ended: &Ended) -> Step {
         if !self.fresh {
             self.owed_up_to(ended.last);
+            // The run that ended may have said nothing else, and its marker may be trimmed.
+            self.restart |= ended.last.epoch != self.at.epoch;
         }
-        self.restart = false;
         self.at = ended.id;
         self.told(ended.id)
     }
@@ -210,7 +211,7 @@ mod tests {
     fn a_loss_at_the_very_end_is_a_gap() {
         assert_eq!(told(after(5, 2), &[event(5, 3), end(5, 7)]), "5-3 -4 6-0");
         assert_eq!(told(after(5, 9), &[end(5, 7)]), "6-0", "a buffered client may be ahead of the log");
-        assert_eq!(told(after(4, 9), &[end(5, 7)]), "-? 6-0");
+        assert_eq!(told(after(4, 9), &[end(5, 7)]), "-? ! 6-0");
     }
 
     #[test]
@@ -222,6 +223,8 @@ mod tests {
         assert_eq!(told(after(5, 1), &log[3..]), "-? ! 9-1 10-0", "the marker is trimmed");
         let empty = [run(9, Some((5, 3))), run(12, Some((9, 0))), event(12, 1)];
         assert_eq!(told(after(5, 2), &empty), "-1 ! 12-1", "an empty run between");
+        let only_an_end = [run(9, Some((5, 3))), end(9, 0)];
+        assert_eq!(told(after(5, 3), &only_an_end), "! 10-0", "an end that is not the first run's");
     }
 
     #[test]

@@ -95,7 +95,7 @@ async fn relay(core: &Arc<Core>, parts: &Parts, name: Name, voice: Voice) -> Res
     // A store that does not answer now may do so while the body waits.
     let info = core.store.info(key.clone()).await.ok().flatten();
     let ended = info.as_ref().and_then(|info| info.ended.as_ref());
-    if ended.is_some_and(|ended| position.is_at(ended)) {
+    if ended.is_some_and(|ended| position.has_all(ended, voice.tells(&ended.ending))) {
         return Ok(AnswerBody::no_content());
     }
     if info.is_none() && matches!(position, Position::After(_)) && !core.store.is_broken() && !core.may_be_forgotten() {

@@ -242,8 +242,14 @@ impl Lane {
     /// Up to which seq events may be delivered now.
     pub(crate) fn deliverable(&self, durability: Durability) -> u64 {
         let state = lock(&self.state);
-        if state.status != Status::Running {
-            return u64::MAX;
+        match &state.status {
+            Status::Running => {}
+            // Served to its end, unrecorded; and what was made before its own end is part of the stream.
+            Status::Ended(ended) if ended.ending.state == StreamState::Orphaned || state.end.is_some() => {
+                return u64::MAX;
+            }
+            // Cut off by somebody else: what is not in the log by now is not part of the stream.
+            Status::Ended(_) | Status::Superseded => return state.acknowledged,
         }
         if state.metadata_waits {
             return 0;

@@ -132,10 +132,11 @@ async fn follow(
         Err(_) if position.is_reconnect() => {}
         Err(_) => return Err(Rejection::Unavailable),
         Ok(None) => return Err(Rejection::NotFound),
-        Ok(Some(info)) if info.ended.as_ref().is_some_and(|ended| position.is_at(ended)) => {
-            return Ok(AnswerBody::no_content());
+        Ok(Some(info)) => {
+            if info.ended.is_some_and(|ended| position.has_all(&ended, voice.tells(&ended.ending))) {
+                return Ok(AnswerBody::no_content());
+            }
         }
-        Ok(Some(_)) => {}
     }
     add(&core.telemetry.resumed, 1);
     let request = FollowRequest { key, position, voice, prefix: None, wait: None, until: None };

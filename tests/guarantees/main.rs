@@ -12,3 +12,6 @@ mod g1_cursors;
 mod g1_nodes;
 mod g1_policies;
 mod g1_resume;
+mod g2_durability;
+mod g3_endings;
+mod g3_terminal;

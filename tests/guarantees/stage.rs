@@ -7,10 +7,11 @@ use std::{
 };
 
 use bytes::Buf as _;
+use futures_util::FutureExt as _;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use resilient_sse::{
-    Builder, MemoryStore, Owner, ResilientSse, ResilientSseBody, StreamId, StreamKey, StreamState, Voice,
+    Builder, MemoryStore, Owner, ResilientSse, ResilientSseBody, Store as _, StreamId, StreamKey, StreamState, Voice,
     test_util::{FaultStore, Seen, TestHub},
     wire::{Parsed, Parser},
 };
@@ -88,8 +89,22 @@ impl Stage {
         }
     }
 
+    /// Lets time pass; the guardians of all other nodes are not polled.
+    pub async fn advance_only(&mut self, nodes: &[usize], time: Duration) {
+        let mut left = time;
+        while !left.is_zero() {
+            let step = left.min(Duration::from_millis(250));
+            tokio::time::advance(step).await;
+            for node in nodes {
+                self.hubs[*node].step().await;
+            }
+            left -= step;
+        }
+    }
+
     pub async fn state(&self, client: &Client) -> Option<StreamState> {
-        self.sse().registry().stream(&client.witness.key).await.unwrap().map(|info| info.state)
+        // Past the faults, and past the breaker.
+        self.store.inner().info(client.witness.key.clone()).await.unwrap().map(|info| info.state)
     }
 
     /// The log as the store holds it, against what clients saw.
@@ -263,6 +278,17 @@ impl Client {
         }
         assert_eq!(id, self.witness.key.id.as_str());
         self.facts.lock().unwrap().entry(self.witness.key.clone()).or_default();
+    }
+
+    /// Reads what is there now. Returns how many events came.
+    pub async fn read_ready(&mut self) -> u64 {
+        let before = self.witness.data.len() as u64;
+        // What was taken from the body before the future is dropped is kept.
+        let _ = self.read(u64::MAX).now_or_never();
+        // Where the work is a task's, that gets its turn too.
+        tokio::task::yield_now().await;
+        let _ = self.read(u64::MAX).now_or_never();
+        self.witness.data.len() as u64 - before
     }
 
     /// Reads until so many events came, the library's notices not counted. Returns how many did.
