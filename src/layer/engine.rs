@@ -108,7 +108,8 @@ where
     /// Takes blocks from the body until there is reason to stop. Returns the end, if that was the reason.
     fn fill(&mut self, cx: &mut Context<'_>, made: &mut VecDeque<Made>) -> Option<EndRequest> {
         let (mut bytes, mut idle) = (0, 0);
-        while self.batch.len() < BATCH_EVENTS && bytes < BATCH_BYTES {
+        let full = made.len() + BATCH_EVENTS;
+        while made.len() < full && bytes < BATCH_BYTES {
             match self.scanner.next() {
                 Ok(Some(Scanned::Event(block))) => {
                     bytes += block.bytes.len();
@@ -116,7 +117,10 @@ where
                         return Some(end);
                     }
                 }
-                Ok(Some(Scanned::Aside(lines))) => made.push_back(Made::Aside(lines)),
+                Ok(Some(Scanned::Aside(lines))) => {
+                    bytes += lines.len();
+                    made.push_back(Made::Aside(lines));
+                }
                 Ok(Some(Scanned::Id(id))) => self.inner_id = Some(String::from_utf8_lossy(&id).into_owned()),
                 Ok(None) if idle == IDLE_FRAMES => {
                     cx.waker().wake_by_ref();
