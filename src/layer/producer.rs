@@ -30,8 +30,6 @@ use crate::{
 
 /// Events that a body which runs without a client may be ahead of the store.
 const DRIVEN_AHEAD: u64 = 256;
-/// Batches that it makes before others get their turn.
-const DRIVEN_BATCHES: usize = 16;
 
 /// An engine, shared between the client's body and those who may take it over.
 pub(crate) struct Producer<B> {
@@ -250,24 +248,23 @@ where
         let this = self.get_mut();
         // First, so that whatever changes from here on wakes this task.
         this.producer.lane.waker.register(cx.waker());
-        for _ in 0..DRIVEN_BATCHES {
-            if this.must_stop(cx) {
-                this.engine.drop_body();
-                return Poll::Ready(());
-            }
-            if this.waits_for_store(cx) {
-                return Poll::Pending;
-            }
-            let mut unheard = VecDeque::new();
-            let progress = this.engine.make(cx, &mut unheard);
-            let events = unheard.iter().filter(|made| matches!(made, Made::Event(..))).count();
-            add(&this.producer.core.telemetry.unheard, events as u64);
-            match progress {
-                Progress::Made => {}
-                Progress::Waiting => return Poll::Pending,
-                Progress::Over(_) => return Poll::Ready(()),
-            }
+        if this.must_stop(cx) {
+            this.engine.drop_body();
+            return Poll::Ready(());
         }
+        if this.waits_for_store(cx) {
+            return Poll::Pending;
+        }
+        let mut unheard = VecDeque::new();
+        let progress = this.engine.make(cx, &mut unheard);
+        let events = unheard.iter().filter(|made| matches!(made, Made::Event(..))).count();
+        add(&this.producer.core.telemetry.unheard, events as u64);
+        match progress {
+            Progress::Made => {}
+            Progress::Waiting => return Poll::Pending,
+            Progress::Over(_) => return Poll::Ready(()),
+        }
+        // After each batch it is the others' turn: the runtime looks at its sockets only once in dozens of polls.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
