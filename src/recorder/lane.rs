@@ -193,7 +193,11 @@ impl Lane {
                 state.inner_id = inner_id;
             }
             state.take(recorder, events);
-            if state.claimed || !recorder.store.is_immediate() {
+            // What was lost already is nothing to wait for.
+            let waits = state.claimed || !recorder.store.is_immediate();
+            if state.pending.is_empty() {
+                state.pending_since = None;
+            } else if waits {
                 state.pending_since.get_or_insert_with(Instant::now);
             }
             first
