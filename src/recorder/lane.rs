@@ -295,7 +295,8 @@ impl Lane {
             return None;
         }
         if state.forgotten {
-            let open = Open { started: true, metadata: state.metadata.clone(), ..self.registration.clone() };
+            let mut open = Open { started: true, ..self.registration.clone() };
+            open.metadata.extend_from_slice(&state.metadata);
             let reopen = Reopen { open, epoch: self.epoch, acknowledged: state.acknowledged };
             return Some(Op::Reopen(Box::new(reopen)));
         }
