@@ -175,6 +175,8 @@ where
                 Made::Event(block, id) => {
                     self.speaker.event(&block.bytes, block.has_id, id);
                     self.delivered = id;
+                    // What waits next has a time limit of its own.
+                    self.wait = None;
                 }
                 Made::Aside(lines) => self.speaker.aside(&lines),
             }

@@ -193,7 +193,11 @@ impl Lane {
                 state.inner_id = inner_id;
             }
             state.take(recorder, events);
-            if state.claimed || !recorder.store.is_immediate() {
+            // What was lost already is nothing to wait for.
+            let waits = state.claimed || !recorder.store.is_immediate();
+            if state.pending.is_empty() {
+                state.pending_since = None;
+            } else if waits {
                 state.pending_since.get_or_insert_with(Instant::now);
             }
             first
@@ -291,7 +295,8 @@ impl Lane {
             return None;
         }
         if state.forgotten {
-            let open = Open { started: true, metadata: state.metadata.clone(), ..self.registration.clone() };
+            let mut open = Open { started: true, ..self.registration.clone() };
+            open.metadata.extend_from_slice(&state.metadata);
             let reopen = Reopen { open, epoch: self.epoch, acknowledged: state.acknowledged };
             return Some(Op::Reopen(Box::new(reopen)));
         }

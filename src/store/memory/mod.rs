@@ -117,7 +117,8 @@ impl Shard {
         }
         self.removed.retain(|_, epoch| *epoch >= now);
         if entry.newest_epoch() >= now {
-            self.removed.insert(key, entry.newest_epoch());
+            let newest = self.removed.entry(key).or_default();
+            *newest = (*newest).max(entry.newest_epoch());
         }
     }
 }

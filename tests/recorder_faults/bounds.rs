@@ -1,0 +1,83 @@
+//! What cannot be held is lost, counted, and told.
+
+use resilient_sse::{Durability, test_util::Fault};
+
+use super::support::{Rig, Script, account, assert_unharmed, delays, millis};
+
+/// The oldest events that wait are lost; the live client sees them, and whoever comes later is told
+/// by one gap.
+#[tokio::test(start_paused = true)]
+async fn g7_beyond_the_byte_limit_the_oldest_are_lost_and_told() {
+    for batched in [false, true] {
+        let script = Script { padding: 100, ..Script::default() };
+        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(4096), |layer| layer);
+        let client = rig.client().await;
+        tokio::time::sleep(millis(1000)).await;
+        rig.store.fail(Fault::Hang);
+        tokio::time::sleep(millis(3000)).await;
+        rig.store.heal();
+        let seen = client.await.unwrap();
+        assert_unharmed(&seen, script);
+        let lost = rig.sse.health().lost;
+        let recorded = rig.recorded().await;
+        assert_eq!(recorded.len() as u64 + lost, script.events, "each is recorded or counted");
+        assert!(lost > 100 && lost < 200, "{lost} lost");
+        assert!(recorded.windows(2).filter(|pair| pair[1] != pair[0] + 1).count() == 1, "one hole: {recorded:?}");
+        let again = rig.resume(&seen[5].id).await;
+        assert_eq!(account(&again, 6, script.events), lost);
+        assert_eq!(again.iter().filter(|seen| seen.name == "gap").count(), 1);
+    }
+}
+
+/// A loss at the very end of the log shows too.
+#[tokio::test(start_paused = true)]
+async fn g1_a_loss_at_the_end_is_told() {
+    for batched in [false, true] {
+        let script = Script { events: 60, padding: 600, ..Script::default() };
+        // No more than the end has room.
+        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(600), |layer| layer);
+        let seen = rig.client().await.await.unwrap();
+        assert_unharmed(&seen, script);
+        assert_eq!((rig.sse.health().lost, rig.recorded().await.len()), (60, 0), "batched {batched}");
+        assert_eq!(account(&rig.resume(&seen[5].id).await, 6, script.events), 55);
+    }
+}
+
+/// An event that cannot be held at all is nothing to wait for: the store is well.
+#[tokio::test(start_paused = true)]
+async fn g7_nobody_waits_for_what_is_lost() {
+    for batched in [false, true] {
+        for durability in [Durability::Buffered, Durability::BeforeSend] {
+            let script = Script { padding: 600, ..Script::default() };
+            let hub = |hub: resilient_sse::Builder| hub.recorder_bytes(600).durability(durability);
+            let rig = Rig::with(batched, script, hub, |layer| layer);
+            let seen = rig.client().await.await.unwrap();
+            assert_unharmed(&seen, script);
+            let late = delays(&seen, script).into_iter().find(|(_, delay)| *delay > millis(5));
+            assert_eq!(late, None, "batched {batched}, {durability:?}");
+            assert_eq!(rig.sse.health().store_errors, 0);
+        }
+    }
+}
+
+/// What waited for the store is given back once it is stored, lost or given up: the next stream has
+/// the whole limit.
+#[tokio::test(start_paused = true)]
+async fn g6_the_byte_limit_is_given_back() {
+    for batched in [false, true] {
+        let script = Script { events: 60, padding: 100, ..Script::default() };
+        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(60 * 120), |layer| layer);
+        for round in 0..4 {
+            let id = format!("stream-{round}");
+            let start = tokio::time::Instant::now();
+            let client = tokio::spawn(super::support::watch(rig.get(&id, None).await.into_body(), start));
+            tokio::time::sleep(millis(200)).await;
+            rig.store.fail(if round % 2 == 0 { Fault::Hang } else { Fault::LoseReply });
+            tokio::time::sleep(millis(3000)).await;
+            rig.store.heal();
+            assert_unharmed(&client.await.unwrap(), script);
+            tokio::time::sleep(millis(2000)).await;
+        }
+        assert_eq!((rig.sse.health().lost, rig.sse.health().recorded), (0, 4 * script.events), "batched {batched}");
+    }
+}

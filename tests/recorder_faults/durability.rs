@@ -1,0 +1,113 @@
+//! Guarantee G2: when an event may be delivered.
+
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use resilient_sse::{Durability, Store as _, test_util::Fault};
+
+use super::support::{Rig, Script, assert_unharmed, delays, key, millis, numbered, watch, watch_with};
+
+const SLACK: Duration = millis(5);
+
+/// Nothing reaches a client before the store has it, however slow that is within its limit.
+#[tokio::test(start_paused = true)]
+async fn g2_before_send_means_before() {
+    for batched in [false, true] {
+        for every in [1, 20, 150, 400] {
+            let script = Script { events: 100, every: millis(every), ..Script::default() };
+            let rig = Rig::with(batched, script, |hub| hub.durability(Durability::BeforeSend), |layer| layer);
+            rig.store.fail_on("append", Fault::Delay(millis(100)));
+            let start = tokio::time::Instant::now();
+            let body = rig.get("a", None).await.into_body();
+            let seen = watch_with(body, start, |seen| {
+                let top = rig.store.inner().info(key("a")).now_or_never().unwrap().unwrap().unwrap().top;
+                assert!(seen.name != "message" || seen.event_id() <= top, "{seen:?} before its acknowledgement");
+            })
+            .await;
+            assert_unharmed(&seen, script);
+            assert_eq!(rig.sse.health().store_errors, 0);
+            let late = delays(&seen, script).into_iter().map(|(_, delay)| delay);
+            let slowest = late.clone().max().unwrap();
+            // A thousand events a second are more than such a store takes, 64 a flight.
+            assert!(
+                every == 1 || slowest <= millis(300) + SLACK,
+                "its own flight, the one before, the answer's: {slowest:?}"
+            );
+            assert!(late.clone().any(|delay| delay >= millis(100)));
+        }
+    }
+}
+
+/// With a store that gives no answer, a client is at most 64 events ahead of it.
+#[tokio::test(start_paused = true)]
+async fn g2_buffered_is_at_most_64_events_ahead() {
+    for batched in [false, true] {
+        let script = Script { events: 500, every: Duration::from_micros(1), ..Script::default() };
+        let rig = Rig::new(batched, script);
+        rig.store.fail_on("append", Fault::Hang);
+        let seen = rig.client().await.await.unwrap();
+        assert_unharmed(&seen, script);
+        let at_once = numbered(&seen).filter(|seen| seen.at < millis(499)).count();
+        assert_eq!(at_once, 64, "batched {batched}");
+        let slowest = numbered(&seen).map(|seen| seen.at).max().unwrap();
+        assert!(slowest <= millis(500) + SLACK, "{slowest:?}");
+    }
+}
+
+/// … and at most 100 ms ahead.
+#[tokio::test(start_paused = true)]
+async fn g2_buffered_is_at_most_100_ms_ahead() {
+    for batched in [false, true] {
+        let script = Script { events: 30, every: millis(20), ..Script::default() };
+        let rig = Rig::new(batched, script);
+        let client = rig.client().await;
+        tokio::time::sleep(millis(110)).await;
+        rig.store.fail_on("append", Fault::Hang);
+        let seen = client.await.unwrap();
+        assert_unharmed(&seen, script);
+        // The first one without an acknowledgement is made at 120 ms.
+        let ahead = delays(&seen, script).into_iter().skip(5);
+        for (number, delay) in ahead {
+            let made = millis(20) * u32::try_from(number).unwrap();
+            let waits = made >= millis(120 + 100) && made < millis(120 + 500);
+            assert_eq!(delay > SLACK, waits, "{number}, made at {made:?}, is {delay:?} late, batched {batched}");
+            assert!(made + delay <= millis(120 + 100 + 500) + SLACK, "{number}: {delay:?}");
+        }
+    }
+}
+
+/// What a handler keeps with its stream is stored before the first event is delivered.
+#[tokio::test(start_paused = true)]
+async fn g2_metadata_is_stored_before_the_first_event_is_seen() {
+    for batched in [false, true] {
+        let script = Script { events: 10, metadata: true, ..Script::default() };
+        let rig = Rig::new(batched, script);
+        rig.store.fail_on("append", Fault::Delay(millis(200)));
+        let start = tokio::time::Instant::now();
+        let body = rig.get("a", None).await.into_body();
+        let seen = watch_with(body, start, |seen| {
+            let info = rig.store.inner().info(key("a")).now_or_never().unwrap().unwrap().unwrap();
+            assert!(seen.name != "message" || info.metadata == [("job".to_owned(), "7".to_owned())]);
+        })
+        .await;
+        assert_unharmed(&seen, script);
+        let first = numbered(&seen).next().unwrap().at;
+        assert!(first >= millis(200) && first <= millis(400) + SLACK, "{first:?}, batched {batched}");
+    }
+}
+
+/// A store that answers delays nothing at all.
+#[tokio::test(start_paused = true)]
+async fn g7_a_healthy_store_is_not_felt() {
+    for batched in [false, true] {
+        for durability in [Durability::Buffered, Durability::BeforeSend] {
+            let script = Script { events: 200, every: millis(7), ..Script::default() };
+            let rig = Rig::with(batched, script, |hub| hub.durability(durability), |layer| layer);
+            let start = tokio::time::Instant::now();
+            let seen = watch(rig.get("a", None).await.into_body(), start).await;
+            assert_unharmed(&seen, script);
+            assert!(delays(&seen, script).iter().all(|(_, delay)| *delay <= millis(1)));
+            assert_eq!(rig.sse.health().recorded, script.events);
+        }
+    }
+}

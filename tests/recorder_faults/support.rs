@@ -1,0 +1,271 @@
+//! A hub on a store that fails, a producer with a schedule, a client with a clock.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::{Buf as _, Bytes};
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt as _, Empty, StreamBody, combinators::BoxBody};
+use resilient_sse::{
+    Builder, DrainReport, EventId, MemoryStore, Owner, RecordKind, ResilientSse, ResilientSseBody, ResilientSseLayer,
+    Store, StreamContext, StreamId, StreamInfo, StreamKey,
+    store::{From, Page, Read},
+    test_util::FaultStore,
+    wire::{Parsed, Parser},
+};
+use serde_json::Value;
+use tokio::{task::JoinHandle, time::Instant};
+use tower::{ServiceBuilder, ServiceExt as _, service_fn, util::BoxCloneService};
+
+pub(crate) type Answer = Response<ResilientSseBody<BoxBody<Bytes, Infallible>>>;
+
+/// What the inner service's body does.
+#[derive(Clone, Copy)]
+pub(crate) struct Script {
+    /// So many events, the first one `every` after the start.
+    pub(crate) events: u64,
+    pub(crate) every: Duration,
+    /// So many bytes of data are added to each event's number.
+    pub(crate) padding: usize,
+    /// Whether it ends with a terminal event, as opposed to just ending.
+    pub(crate) terminal: bool,
+    /// Whether the handler keeps metadata with the stream.
+    pub(crate) metadata: bool,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self { events: 300, every: millis(20), padding: 0, terminal: true, metadata: false }
+    }
+}
+
+impl Script {
+    /// How long it takes.
+    pub(crate) fn length(self) -> Duration {
+        self.every * u32::try_from(self.events).unwrap()
+    }
+
+    fn answer(self) -> Response<BoxBody<Bytes, Infallible>> {
+        let start = Instant::now();
+        let piece = move |number: u64| async move {
+            tokio::time::sleep_until(start + self.every * u32::try_from(number.min(self.events)).unwrap()).await;
+            if number > self.events {
+                return Some(Bytes::from_static(b"event: completed\ndata: done\n\n"))
+                    .filter(|_| self.terminal && number == self.events + 1)
+                    .map(|end| (end, number + 1));
+            }
+            let padding = "x".repeat(self.padding);
+            Some((Bytes::from(format!("data: {number} {padding}\n\n")), number + 1))
+        };
+        let frames = futures_util::stream::unfold(1, move |number| async move {
+            piece(number).await.map(|(bytes, next)| (Ok::<_, Infallible>(Frame::data(bytes)), next))
+        });
+        Response::builder().header("content-type", "text/event-stream").body(StreamBody::new(frames).boxed()).unwrap()
+    }
+}
+
+/// A hub with its guardian running, on a store that fails on demand.
+pub(crate) struct Rig {
+    pub(crate) sse: ResilientSse,
+    pub(crate) store: FaultStore<MemoryStore>,
+    pub(crate) guardian: JoinHandle<DrainReport>,
+    pub(crate) calls: Arc<AtomicUsize>,
+    app: BoxCloneService<Request<Empty<Bytes>>, Answer, Infallible>,
+}
+
+pub(crate) const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+pub(crate) fn key(id: &str) -> StreamKey {
+    StreamKey::new(Owner::ANONYMOUS, StreamId::new(id).unwrap())
+}
+
+impl Rig {
+    pub(crate) fn new(batched: bool, script: Script) -> Self {
+        Self::with(batched, script, |hub| hub, |layer| layer)
+    }
+
+    pub(crate) fn with(
+        batched: bool,
+        script: Script,
+        hub: impl FnOnce(Builder) -> Builder,
+        layer: impl FnOnce(ResilientSseLayer) -> ResilientSseLayer,
+    ) -> Self {
+        let store = FaultStore::new(MemoryStore::new());
+        let store = if batched { store.batched() } else { store };
+        let (sse, guardian) = hub(ResilientSse::builder(store.clone()).anonymous().seed(1)).build().unwrap();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        let inner = service_fn(move |request: Request<Empty<Bytes>>| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            if script.metadata {
+                let context = request.extensions().get::<StreamContext>().unwrap();
+                context.metadata("job", "7").unwrap();
+            }
+            async move { Ok::<_, Infallible>(script.answer()) }
+        });
+        let layer = layer(sse.generation().id(StreamId::path("/chat/{id}")));
+        let app = BoxCloneService::new(ServiceBuilder::new().layer(layer).service(inner));
+        Self { sse, store, guardian: tokio::spawn(guardian), calls, app }
+    }
+
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    pub(crate) async fn get(&self, id: &str, cursor: Option<&str>) -> Answer {
+        let request = Request::get(format!("/chat/{id}"));
+        let request = cursor.iter().fold(request, |request, cursor| request.header("last-event-id", *cursor));
+        self.app.clone().oneshot(request.body(Empty::new()).unwrap()).await.unwrap()
+    }
+
+    /// A client of the stream `a`, from now on.
+    pub(crate) async fn client(&self) -> JoinHandle<Vec<Seen>> {
+        let start = Instant::now();
+        tokio::spawn(watch(self.get("a", None).await.into_body(), start))
+    }
+
+    /// What a client sees that comes back to the stream `a`.
+    pub(crate) async fn resume(&self, cursor: &str) -> Vec<Seen> {
+        watch(self.get("a", Some(cursor)).await.into_body(), Instant::now()).await
+    }
+
+    /// What recovery says of the stream `a`.
+    pub(crate) async fn recover(&self) -> Value {
+        let request = Request::get("/chat/a/recover").body(Empty::<Bytes>::new()).unwrap();
+        let body = self.sse.recover().oneshot(request).await.unwrap().into_body().collect().await.unwrap();
+        serde_json::from_slice(&body.to_bytes()).unwrap()
+    }
+
+    pub(crate) async fn info(&self) -> Option<StreamInfo> {
+        self.store.inner().info(key("a")).await.unwrap()
+    }
+
+    pub(crate) async fn page(&self) -> Page {
+        let read = Read { key: key("a"), from: From::Start, max_events: usize::MAX, max_bytes: usize::MAX };
+        self.store.inner().read(read).await.unwrap().unwrap()
+    }
+
+    /// The numbers of the events in the log, checked against their ids.
+    pub(crate) async fn recorded(&self) -> Vec<u64> {
+        let event = |record: resilient_sse::Record| match record.kind {
+            RecordKind::Event(block) => {
+                let number = number(std::str::from_utf8(&block).unwrap().strip_prefix("data: ").unwrap());
+                assert_eq!(record.id.seq, number, "an event under another's id");
+                Some(number)
+            }
+            RecordKind::Run { .. } | RecordKind::End(_) => None,
+        };
+        self.page().await.records.into_iter().filter_map(event).collect()
+    }
+}
+
+/// An event as the client saw it, and when, from its request on.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) at: Duration,
+    pub(crate) name: String,
+    pub(crate) data: String,
+    pub(crate) id: String,
+}
+
+impl Seen {
+    pub(crate) fn number(&self) -> u64 {
+        number(&self.data)
+    }
+
+    pub(crate) fn event_id(&self) -> EventId {
+        self.id.parse().unwrap()
+    }
+}
+
+fn number(data: &str) -> u64 {
+    data.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+/// Reads to the end.
+pub(crate) async fn watch<B: Body<Error: std::fmt::Debug> + Unpin>(body: B, start: Instant) -> Vec<Seen> {
+    watch_with(body, start, |_| {}).await
+}
+
+/// Reads to the end, with a look at each event as it comes.
+pub(crate) async fn watch_with<B: Body<Error: std::fmt::Debug> + Unpin>(
+    mut body: B,
+    start: Instant,
+    mut look: impl FnMut(&Seen),
+) -> Vec<Seen> {
+    let mut parser = Parser::new(1 << 20);
+    let mut all = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(mut data) = frame.unwrap().into_data() else { continue };
+        parser.push(&data.copy_to_bytes(data.remaining())).unwrap();
+        while let Some(parsed) = parser.pop() {
+            let Parsed::Message(message) = parsed else { continue };
+            let seen = Seen { at: start.elapsed(), name: message.name, data: message.data, id: message.last_event_id };
+            look(&seen);
+            all.push(seen);
+        }
+    }
+    all
+}
+
+/// The numbered events.
+pub(crate) fn numbered(seen: &[Seen]) -> impl Iterator<Item = &Seen> {
+    seen.iter().filter(|seen| seen.name == "message")
+}
+
+/// How late each event came, behind its schedule.
+pub(crate) fn delays(seen: &[Seen], script: Script) -> Vec<(u64, Duration)> {
+    let delay = |seen: &Seen| {
+        let due = script.every * u32::try_from(seen.number()).unwrap();
+        (seen.number(), seen.at.saturating_sub(due))
+    };
+    numbered(seen).map(delay).collect()
+}
+
+/// Guarantee G1: every number from `first` to `last` once, in order, or in an explicit gap. Returns how many are in gaps.
+pub(crate) fn account(seen: &[Seen], first: u64, last: u64) -> u64 {
+    let (mut next, mut lost, mut gap) = (first, 0, None::<Value>);
+    for seen in seen.iter().filter(|seen| seen.name != "connected") {
+        if seen.name == "gap" {
+            assert!(gap.is_none(), "two gaps in one place");
+            gap = Some(serde_json::from_str(&seen.data).unwrap());
+            continue;
+        }
+        let at = if seen.name == "message" { seen.number() } else { last + 1 };
+        assert!(at >= next, "{at} came again");
+        match gap.take() {
+            None => assert_eq!(at, next, "skipped in silence"),
+            Some(gap) => {
+                assert!(at > next || gap["missed"].is_null(), "a gap where nothing is missing: {gap}");
+                assert!(gap["missed"].is_null() || gap["missed"] == at - next, "{gap} for {next} to {at}");
+                assert_eq!(gap["resumesAt"], seen.id, "{gap}");
+                lost += at - next;
+            }
+        }
+        next = at + 1;
+    }
+    assert_eq!(next, last + 2, "the end is missing");
+    lost
+}
+
+/// Checks that a live client got every event as it was made, in order, and the terminal one.
+pub(crate) fn assert_unharmed(seen: &[Seen], script: Script) {
+    assert_eq!(account(seen, 1, script.events), 0, "a live client misses nothing");
+    let epoch = numbered(seen).next().unwrap().event_id().epoch;
+    for seen in numbered(seen) {
+        assert_eq!(seen.data, format!("{} {}", seen.number(), "x".repeat(script.padding)));
+        assert_eq!(seen.event_id(), EventId::new(epoch, seen.number()));
+    }
+    let end = seen.last().unwrap();
+    assert_eq!((end.name.as_str(), end.data.as_str()), ("completed", "done"));
+    assert_eq!(end.event_id(), EventId::terminal(epoch));
+}

@@ -1,0 +1,103 @@
+//! The store gives no answer when a stream is asked for.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use resilient_sse::{
+    OnUnavailable,
+    test_util::{Fault, collect},
+};
+use tokio::time::Instant;
+
+use super::support::{Rig, Script, millis};
+
+const OPEN_LIMIT: Duration = Duration::from_secs(2);
+const POLICIES: [OnUnavailable; 3] = [OnUnavailable::Serve, OnUnavailable::Retry, OnUnavailable::Status];
+
+fn rig(batched: bool, policy: OnUnavailable) -> Rig {
+    let script = Script { events: 3, ..Script::default() };
+    Rig::with(batched, script, |hub| hub.on_unavailable(policy), |layer| layer)
+}
+
+/// Without a cursor the route says what a request gets, after `open`'s time limit at most.
+#[tokio::test(start_paused = true)]
+async fn g7_a_request_without_a_cursor_gets_what_the_route_says() {
+    for fault in [Fault::Hang, Fault::Refuse, Fault::LoseReply] {
+        for policy in POLICIES {
+            let rig = rig(true, policy);
+            rig.store.fail(fault);
+            let start = Instant::now();
+            let answer = rig.get("a", None).await;
+            assert!(start.elapsed() <= OPEN_LIMIT + millis(5), "{:?}", start.elapsed());
+            let (status, calls) = (answer.status(), rig.calls());
+            let marked = answer.headers().get("x-stream-recorded").is_some();
+            let seen = collect(answer.into_body()).await;
+            assert!(seen.ended);
+            match policy {
+                OnUnavailable::Serve => {
+                    assert_eq!((status, calls, marked), (StatusCode::OK, 1, true));
+                    assert_eq!(seen.names(), ["message", "message", "message", "completed"]);
+                    assert!(seen.events.iter().all(|event| event.id.is_empty()), "nothing is recorded");
+                }
+                OnUnavailable::Retry => {
+                    assert_eq!((status, calls, seen.events.len()), (StatusCode::OK, 0, 0));
+                    assert!(seen.retry.is_some());
+                }
+                OnUnavailable::Status => assert_eq!((status, calls), (StatusCode::SERVICE_UNAVAILABLE, 0)),
+            }
+        }
+    }
+}
+
+/// With a cursor it is to come again: what it asks for only the store has.
+#[tokio::test(start_paused = true)]
+async fn g7_a_request_with_a_cursor_is_to_come_again() {
+    for fault in [Fault::Hang, Fault::Refuse] {
+        for policy in POLICIES {
+            for cursor in ["1700000000000-2", "$", "unreadable"] {
+                let rig = rig(true, policy);
+                rig.store.fail(fault);
+                let answer = rig.get("a", Some(cursor)).await;
+                assert_eq!((answer.status(), rig.calls()), (StatusCode::OK, 0));
+                let seen = collect(answer.into_body()).await;
+                assert_eq!((seen.events.len(), seen.ended), (0, true), "{seen:?}");
+                assert!(seen.retry.is_some());
+            }
+        }
+    }
+}
+
+/// An `open` whose reply was lost registers nobody for good.
+#[tokio::test(start_paused = true)]
+async fn g4_an_open_that_was_not_heard_of_is_taken_back() {
+    for batched in [false, true] {
+        let rig = rig(batched, OnUnavailable::Retry);
+        rig.store.fail_on("open", Fault::LoseReply);
+        assert_eq!(rig.get("a", None).await.status(), StatusCode::OK);
+        rig.store.heal();
+        tokio::time::sleep(millis(10)).await;
+        let seen = collect(rig.get("a", None).await.into_body()).await;
+        assert_eq!(seen.names(), ["message", "message", "message", "completed"]);
+        assert_eq!(rig.calls(), 1);
+    }
+}
+
+/// While the breaker is open nobody waits for the two seconds; afterwards everything is as before.
+#[tokio::test(start_paused = true)]
+async fn g7_only_the_first_request_waits_for_a_store_that_is_gone() {
+    let rig = rig(true, OnUnavailable::Serve);
+    rig.store.fail(Fault::Hang);
+    rig.get("a", None).await;
+    for id in ["b", "c", "d"] {
+        let start = Instant::now();
+        let answer = rig.get(id, None).await;
+        assert_eq!(answer.headers()["x-stream-recorded"], "false");
+        assert!(start.elapsed() <= millis(5), "{:?}", start.elapsed());
+    }
+    rig.store.heal();
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    let answer = rig.get("e", None).await;
+    assert!(answer.headers().get("x-stream-recorded").is_none());
+    let seen = collect(answer.into_body()).await;
+    assert!(seen.events.iter().filter(|event| event.name == "message").all(|event| !event.id.is_empty()));
+}

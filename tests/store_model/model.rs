@@ -1,0 +1,249 @@
+//! What a store is to answer, in the plainest terms: a map, and no thought of cost.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use resilient_sse::{
+    Ended, EventId, NodeId, RecordKind, StreamKey, StreamState,
+    store::{
+        Append, Appended, Beat, Close, Closed, DueReason, Fence, Interrupt, Interrupted, Open, Opened, Reopen, Reopened,
+    },
+};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Stream {
+    pub(crate) state: StreamState,
+    pub(crate) epoch: u64,
+    token: u128,
+    pub(crate) node: NodeId,
+    pub(crate) started: bool,
+    reruns: bool,
+    pub(crate) deadline: u64,
+    expires: u64,
+    leased: u64,
+    hook: Option<u64>,
+    /// The last event that the newest run but one, or the one that stands still, has made.
+    previous: Option<EventId>,
+    pub(crate) ended: Option<Ended>,
+    pub(crate) log: BTreeMap<EventId, RecordKind>,
+}
+
+impl Stream {
+    /// The newest entry of the log, the end apart.
+    fn recorded(&self) -> EventId {
+        *self.log.keys().last().unwrap()
+    }
+
+    pub(crate) fn top(&self) -> EventId {
+        self.ended.as_ref().map_or(self.recorded(), |ended| ended.id)
+    }
+
+    fn fence(&self, epoch: u64) -> Option<Fence> {
+        match (&self.ended, self.state) {
+            _ if self.epoch != epoch => Some(Fence::Newer),
+            (Some(ended), _) => Some(Fence::Ended(ended.clone())),
+            (None, StreamState::Interrupted) => Some(Fence::Newer),
+            _ => None,
+        }
+    }
+}
+
+pub(crate) struct Model {
+    pub(crate) now: u64,
+    streams: BTreeMap<StreamKey, Stream>,
+    /// The highest epoch of any id of a name, for ever.
+    highest: BTreeMap<StreamKey, u64>,
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap()
+}
+
+impl Model {
+    pub(crate) fn at(now: u64) -> Self {
+        Self { now, streams: BTreeMap::new(), highest: BTreeMap::new() }
+    }
+
+    /// A stream, unless it has expired.
+    pub(crate) fn held(&mut self, key: &StreamKey) -> Option<&mut Stream> {
+        let now = self.now;
+        self.streams.get_mut(key).filter(|stream| {
+            let stands = stream.state == StreamState::Interrupted && stream.reruns;
+            !((stands || stream.state.is_terminal()) && stream.expires <= now)
+        })
+    }
+
+    fn next_epoch(&mut self, key: &StreamKey) -> u64 {
+        let highest = self.highest.entry(key.clone()).or_default();
+        *highest = self.now.max(*highest + 1);
+        *highest
+    }
+
+    fn begin(&mut self, open: &Open, epoch: u64, previous: Option<EventId>, mut log: BTreeMap<EventId, RecordKind>) {
+        log.insert(EventId::new(epoch, 0), RecordKind::Run { previous });
+        let stream = Stream {
+            state: StreamState::Active,
+            epoch,
+            token: open.token,
+            node: open.node.clone(),
+            started: open.started,
+            reruns: open.reruns,
+            deadline: self.now + millis(open.retention.stale),
+            expires: self.now + millis(open.retention.lifetime),
+            leased: 0,
+            hook: None,
+            previous,
+            ended: None,
+            log,
+        };
+        self.streams.insert(open.key.clone(), stream);
+    }
+
+    pub(crate) fn open(&mut self, open: &Open) -> Opened {
+        let new = |epoch, previous| Opened::New { epoch, previous, inner_id: None };
+        let Some(stream) = self.held(&open.key) else {
+            if !open.create {
+                return Opened::Missing;
+            }
+            let epoch = self.next_epoch(&open.key);
+            self.begin(open, epoch, None, BTreeMap::new());
+            return new(epoch, None);
+        };
+        match stream.state {
+            StreamState::Active if stream.token == open.token => new(stream.epoch, stream.previous),
+            StreamState::Active => Opened::Active { started: stream.started },
+            StreamState::Interrupted => {
+                let (previous, log) = (stream.previous, stream.log.clone());
+                let epoch = self.next_epoch(&open.key);
+                self.begin(open, epoch, previous, log);
+                new(epoch, previous)
+            }
+            _ => Opened::Ended(stream.ended.clone().unwrap()),
+        }
+    }
+
+    pub(crate) fn withdraw(&mut self, key: &StreamKey, token: u128) {
+        let Some(stream) = self.held(key) else { return };
+        if stream.state != StreamState::Active || stream.token != token || stream.started {
+            return;
+        }
+        if stream.previous.is_some() {
+            stream.state = StreamState::Interrupted;
+            stream.previous = Some(EventId::new(stream.epoch, 0));
+        } else {
+            self.streams.remove(key);
+        }
+    }
+
+    pub(crate) fn append(&mut self, append: &Append, lifetime: u64) -> Appended {
+        let now = self.now;
+        let Some(stream) = self.held(&append.key) else { return Appended::Gone };
+        if let Some(fence) = stream.fence(append.epoch) {
+            return Appended::Fenced(fence);
+        }
+        let top = stream.recorded();
+        for (block, seq) in append.events.iter().zip(append.first..) {
+            let id = EventId::new(append.epoch, seq);
+            if id > top {
+                stream.log.insert(id, RecordKind::Event(Bytes::clone(block)));
+            }
+        }
+        stream.started = true;
+        stream.expires = now + lifetime;
+        Appended::Stored
+    }
+
+    pub(crate) fn close(&mut self, close: &Close, window: u64) -> Closed {
+        let now = self.now;
+        let Some(stream) = self.held(&close.key) else { return Closed::Missing };
+        if let Some(ended) = &stream.ended {
+            return Closed::Before(ended.clone());
+        }
+        if close.epoch.is_some_and(|epoch| epoch != stream.epoch) {
+            return Closed::Newer;
+        }
+        if close.if_deadline.is_some_and(|deadline| deadline != stream.deadline) {
+            return Closed::Moved;
+        }
+        let stands = stream.state == StreamState::Interrupted;
+        let made = stream.previous.filter(|_| stands).unwrap_or_default();
+        let said = close.last.map(|seq| EventId::new(stream.epoch, seq)).unwrap_or_default();
+        let id = EventId::new(stream.epoch + 1, 0);
+        let ended = Ended { ending: close.ending.clone(), id, last: stream.recorded().max(made).max(said), at: now };
+        stream.state = close.ending.state;
+        stream.ended = Some(ended.clone());
+        stream.expires = now + window;
+        stream.hook = close.hook.map(|lease| now + millis(lease));
+        let node = Some(stream.node.clone());
+        let highest = self.highest.get_mut(&close.key).unwrap();
+        *highest = (*highest).max(id.epoch);
+        Closed::Now { ended, node }
+    }
+
+    pub(crate) fn interrupt(&mut self, interrupt: &Interrupt) -> Interrupted {
+        let Some(stream) = self.held(&interrupt.key) else { return Interrupted::Missing };
+        if stream.state == StreamState::Interrupted && stream.epoch == interrupt.epoch {
+            return Interrupted::Done;
+        }
+        if let Some(fence) = stream.fence(interrupt.epoch) {
+            return Interrupted::Fenced(fence);
+        }
+        if interrupt.if_deadline.is_some_and(|deadline| deadline != stream.deadline) {
+            return Interrupted::Moved;
+        }
+        let said = interrupt.last.map(|seq| EventId::new(stream.epoch, seq)).unwrap_or_default();
+        stream.previous = Some(stream.recorded().max(said));
+        stream.state = StreamState::Interrupted;
+        Interrupted::Done
+    }
+
+    pub(crate) fn reopen(&mut self, reopen: &Reopen) -> Reopened {
+        let key = &reopen.open.key;
+        if let Some(stream) = self.held(key) {
+            return match stream.fence(reopen.epoch) {
+                None if stream.token == reopen.open.token => Reopened::Registered,
+                fence => Reopened::Fenced(fence.unwrap_or(Fence::Newer)),
+            };
+        }
+        let highest = self.highest.entry(key.clone()).or_default();
+        *highest = (*highest).max(reopen.epoch);
+        self.begin(&reopen.open, reopen.epoch, None, BTreeMap::new());
+        Reopened::Registered
+    }
+
+    pub(crate) fn beat(&mut self, beat: &Beat, lifetime: u64) -> Vec<usize> {
+        let now = self.now;
+        let mut is_lost = |(key, epoch): &(StreamKey, u64)| {
+            let own = |stream: &&mut Stream| stream.state == StreamState::Active && stream.epoch == *epoch;
+            let Some(stream) = self.held(key).filter(own) else { return true };
+            stream.deadline = now + millis(beat.stale);
+            stream.expires = now + lifetime;
+            false
+        };
+        beat.streams.iter().enumerate().filter_map(|(index, stream)| is_lost(stream).then_some(index)).collect()
+    }
+
+    /// What is due, with the deadlines that the leases write.
+    pub(crate) fn due(&mut self, lease: u64, claim: bool) -> Vec<(StreamKey, DueReason, u64)> {
+        let (now, mut due) = (self.now, Vec::new());
+        for key in self.streams.keys().cloned().collect::<Vec<_>>() {
+            let Some(stream) = self.held(&key) else { continue };
+            let reason = if stream.state.is_terminal() {
+                stream.hook.filter(|at| *at <= now).map(|_| DueReason::Hook)
+            } else if stream.expires.max(stream.leased) <= now {
+                Some(DueReason::Lifetime)
+            } else {
+                let stale = stream.state == StreamState::Active && stream.deadline <= now;
+                (stale && claim).then_some(DueReason::Stale)
+            };
+            let Some(reason) = reason else { continue };
+            if reason == DueReason::Hook {
+                stream.hook = Some(now + lease);
+            } else {
+                (stream.deadline, stream.leased) = (now + lease, now + lease);
+            }
+            due.push((key, reason, stream.deadline));
+        }
+        due
+    }
+}
