@@ -144,6 +144,10 @@ where
 
     /// Takes the engine from a client that is still there, and drives it on.
     fn take_over(self: &Arc<Self>, counted: Counted) {
+        // What is not recorded any more cannot be followed: only its client has it, and is waited for.
+        if self.lane.is_halted() {
+            return;
+        }
         let engine = {
             let mut engine = lock(&self.engine);
             if engine.as_ref().is_none_or(Engine::is_over) {

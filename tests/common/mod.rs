@@ -234,6 +234,12 @@ impl Handler {
     }
 }
 
+/// A handler that never answers, behind a layer.
+pub fn blocked(layer: ResilientSseLayer) -> App {
+    let inner = service_fn(|_: Request<()>| std::future::pending::<Result<Response<Body>, Infallible>>());
+    BoxCloneService::new(ServiceBuilder::new().layer(layer).service(inner))
+}
+
 /// A handler behind a layer.
 pub fn app(layer: ResilientSseLayer, handler: &Handler) -> App {
     let handler = handler.clone();

@@ -15,3 +15,6 @@ mod g1_resume;
 mod g2_durability;
 mod g3_endings;
 mod g3_terminal;
+mod g4_fencing;
+mod g4_races;
+mod g5_orphans;

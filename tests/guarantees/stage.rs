@@ -118,20 +118,39 @@ impl Stage {
         }
     }
 
-    /// Judges everything, then lets it all expire: nothing may be left.
-    pub async fn verdict(mut self) {
+    async fn judge(&mut self) {
         self.store.heal();
         self.step().await;
         self.check_logs().await;
         let told: u64 = self.facts.lock().unwrap().values().map(|facts| facts.gaps).sum();
         let counted: u64 = self.hubs.iter().map(|hub| hub.sse.health().gaps).sum();
         assert!(told <= counted, "{told} gaps were told, {counted} counted");
+    }
+
+    /// The same where time is real: waits until everything has expired.
+    pub async fn real_verdict(mut self) {
+        self.judge().await;
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        while !self.store.inner().is_empty() {
+            assert!(tokio::time::Instant::now() < deadline, "left in the store: {:?}", self.store.inner());
+            self.step().await;
+        }
+        self.check_nodes();
+    }
+
+    /// Judges everything, then lets it all expire: nothing may be left.
+    pub async fn verdict(mut self) {
+        self.judge().await;
         self.advance(RECOVERY + SWEEP * 2).await;
         if !self.store.inner().is_empty() {
             // What is interrupted may be run again for as long as its lifetime.
             self.advance(LIFETIME).await;
         }
         assert!(self.store.inner().is_empty(), "left in the store: {:?}", self.store.inner());
+        self.check_nodes();
+    }
+
+    fn check_nodes(&self) {
         for hub in &self.hubs {
             check_health(&hub.sse.health());
         }
@@ -352,6 +371,18 @@ impl Client {
         let block = |block: &str| block.lines().filter(|line| !own(line)).map(|line| format!("{line}\n")).collect();
         let blocks: Vec<String> = text.split("\n\n").map(block).collect();
         blocks.into_iter().filter(|block| block.contains("id: ")).map(|block| block + "\n").collect()
+    }
+
+    /// Its node is gone, and with it everything that would have happened on the way out.
+    pub fn dies_with_its_node(&mut self) {
+        std::mem::forget(self.connection.take());
+    }
+
+    /// Comes, and dies with its node before there is an answer.
+    pub fn dies_waiting(&mut self) {
+        let mut answer = Box::pin(self.app.clone().oneshot(self.request(None)));
+        assert!(answer.as_mut().now_or_never().is_none());
+        std::mem::forget(answer);
     }
 
     /// Comes, reads so many events, and goes.
