@@ -2,6 +2,9 @@
 #![cfg(feature = "test-util")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod bytes_pass;
+mod framing;
+mod leaks;
 mod owners;
 mod publishing;
 mod relay;
@@ -9,3 +12,4 @@ mod slow;
 mod support;
 mod touched;
 mod vectors;
+mod yielding;
