@@ -4,8 +4,10 @@
 
 mod bytes_pass;
 mod framing;
+mod fused;
 mod leaks;
 mod owners;
+mod panics;
 mod publishing;
 mod relay;
 mod slow;
