@@ -111,7 +111,7 @@ async fn g10_a_response_that_is_no_event_stream_passes_untouched() {
             assert_eq!(response.headers()["content-length"], "21");
             assert_untouched(response.into_body()).await;
         }
-        assert!(hub.store.inner().len() == 0, "the registration is withdrawn");
+        assert_eq!(hub.store.inner().len(), 0, "the registration is withdrawn");
         assert_eq!(hub.sse.health().bypassed, 0, "not an event stream");
     }
 }
@@ -143,7 +143,7 @@ async fn g10_event_streams_that_are_not_protected_are_marked_and_counted_by_reas
         assert_eq!(after.bypassed_by[reason], before.bypassed_by[reason] + 1, "{reason}");
         assert_eq!(after.bypassed, before.bypassed + 1);
         assert_untouched(response.into_body()).await;
-        assert!(hub.store.inner().len() == 0, "{reason}");
+        assert_eq!(hub.store.inner().len(), 0, "{reason}");
     }
     hub.store.fail(Fault::Refuse);
     let response = answer(path(&hub), Method::GET, ok, &[SSE]).await;
@@ -186,6 +186,6 @@ async fn g10_errors_of_the_inner_service_are_its_own_and_withdraw_the_stream() {
         let app = ServiceBuilder::new().layer(layer).service(inner);
         let error = app.oneshot(Request::get("/s/a").body(()).unwrap()).await.unwrap_err();
         assert_eq!(error.to_string(), "broken");
-        assert!(hub.store.inner().len() == 0);
+        assert_eq!(hub.store.inner().len(), 0);
     }
 }

@@ -31,7 +31,7 @@ fn node(store: &FaultStore<MemoryStore>, seed: u64, hooks: &Arc<AtomicUsize>) ->
             .on_end(move |_: EndedStream| {
                 let nth = hooks.fetch_add(1, Ordering::SeqCst);
                 // Every third one fails the first time.
-                async move { if nth % 3 == 0 { Err("not yet") } else { Ok(()) } }
+                async move { if nth.is_multiple_of(3) { Err("not yet") } else { Ok(()) } }
             })
             .job_probe(|stream: StreamInfo| async move {
                 match stream.key.id.as_str() {
