@@ -142,12 +142,15 @@ where
 
     /// Looks at an event: the terminal one is the end, and is not part of the log's run.
     fn take_event(&mut self, block: Block, made: &mut VecDeque<Made>) -> Option<EndRequest> {
-        let framing = &self.core.framing;
-        if self.route.classify.may_end(&block.bytes) {
-            let outcome = guarded(|| self.route.classify.classify(&framing.view(&block.bytes)));
-            if let Ok(Some(outcome)) = outcome {
-                return Some(EndRequest::Close(Ending::with_event(outcome.state(), block.bytes)));
-            }
+        let (framing, classify) = (&self.core.framing, &self.route.classify);
+        let outcome = guarded(|| {
+            let may_end = classify.may_end(&block.bytes);
+            if may_end { classify.classify(&framing.view(&block.bytes)) } else { None }
+        });
+        match outcome {
+            Ok(Some(outcome)) => return Some(EndRequest::Close(Ending::with_event(outcome.state(), block.bytes))),
+            Ok(None) => {}
+            Err(_) => self.core.telemetry.panicked("classify"),
         }
         if block.has_id
             && let Some(id) = framing.view(&block.bytes).id
@@ -163,18 +166,24 @@ where
     /// The next piece of the body: `Some` if it is over.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<EndRequest>> {
         let Some(body) = &mut self.body else { return Poll::Ready(Some(self.eof())) };
-        let polled = guarded(|| body.as_mut().poll_frame(cx));
+        // Foreign code all of it: the body, its data, its error.
+        let polled = guarded(|| {
+            body.as_mut().poll_frame(cx).map_err(Into::into).map_ok(|frame| {
+                let data = frame.into_data().ok();
+                data.map(|mut data| data.copy_to_bytes(data.remaining()))
+            })
+        });
         Poll::Ready(match polled {
             Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(Some(Ok(frame)))) => {
-                if let Ok(mut data) = frame.into_data() {
-                    self.scanner.push(data.copy_to_bytes(data.remaining()));
+            Ok(Poll::Ready(Some(Ok(data)))) => {
+                if let Some(data) = data {
+                    self.scanner.push(data);
                 }
                 None
             }
             Ok(Poll::Ready(None)) => Some(self.eof()),
             Ok(Poll::Ready(Some(Err(error)))) => {
-                self.core.telemetry.host_failed("inner body", &error.into());
+                let _ = guarded(|| self.core.telemetry.host_failed("inner body", &error));
                 Some(EndRequest::supplied(StreamState::Failed, reason::ERROR))
             }
             Err(_) => {

@@ -241,6 +241,20 @@ where
 {
 }
 
+impl<B> Drop for Drive<B>
+where
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    /// Dropped before the body is over, by an executor that goes down or has no runtime: what it leaves
+    /// undone is what a killed process leaves undone, so nobody says any more that the stream lives.
+    fn drop(&mut self) {
+        if !self.engine.is_over() {
+            self.producer.core.recorder.abandon(&self.producer.lane);
+        }
+    }
+}
+
 impl<B> Future for Drive<B>
 where
     B: Body + Send + 'static,

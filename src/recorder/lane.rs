@@ -229,13 +229,14 @@ impl Lane {
             if state.end.is_some() || state.status != Status::Running {
                 return;
             }
-            state.end = Some(end);
+            if recorder.charge(END_COST) {
+                state.end = Some(end);
+            } else {
+                drop(state);
+                return recorder.abandon(self);
+            }
         }
-        if recorder.charge(END_COST) {
-            recorder.ready(self);
-        } else {
-            recorder.abandon(self);
-        }
+        recorder.ready(self);
     }
 
     /// Whether the producer's end was requested already.

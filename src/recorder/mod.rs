@@ -235,7 +235,10 @@ impl Recorder {
 
     /// The lane is left as it is: the sweep of some guardian will find it overdue.
     pub(crate) fn abandon(&self, lane: &Arc<Lane>) {
-        let dropped = lane.settle(Status::Superseded).saturating_sub(END_COST);
+        if lane.is_halted() {
+            return;
+        }
+        let dropped = lane.settle(Status::Superseded);
         self.held.fetch_sub(dropped, Ordering::Relaxed);
         self.leave(lane);
     }

@@ -2,10 +2,20 @@
 #![cfg(feature = "test-util")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod bench;
+mod bytes_pass;
+mod cancel;
+mod cancel_publishing;
+mod framing;
+mod fused;
+mod identity;
+mod leaks;
 mod owners;
+mod panics;
 mod publishing;
 mod relay;
 mod slow;
 mod support;
 mod touched;
 mod vectors;
+mod yielding;

@@ -89,7 +89,7 @@ async fn a_publication_dropped_without_an_end_has_failed() {
 #[tokio::test(start_paused = true)]
 async fn a_job_is_told_when_its_stream_is_stopped_from_another_node() {
     let store = FaultStore::new(MemoryStore::new());
-    let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous()).unwrap();
+    let mut hub = TestHub::on(store.clone(), resilient_sse::Builder::anonymous).unwrap();
     let other = TestHub::on(store, |builder| builder.anonymous().seed(2)).unwrap();
     let mut job = open(&hub, "a").await;
     job.send(Event::new("one")).await.unwrap();
@@ -214,7 +214,7 @@ async fn a_store_that_hangs_delays_a_publication_by_its_time_limit_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_complete_that_is_dropped_ends_the_stream_all_the_same() {
-    let mut hub = TestHub::with(|builder| builder.anonymous()).unwrap();
+    let mut hub = TestHub::with(resilient_sse::Builder::anonymous).unwrap();
     hub.store.fail_on("close", Fault::Delay(Duration::from_millis(200)));
     let job = open(&hub, "a").await;
     let mut done = Box::pin(job.complete(Event::new("done").named("completed")));

@@ -56,7 +56,7 @@ async fn a_relay_answers_at_once_and_waits_for_30_seconds_with_heartbeats() {
 #[tokio::test(start_paused = true)]
 async fn a_relay_follows_what_is_opened_while_it_waits_on_another_node() {
     let store = FaultStore::new(MemoryStore::new());
-    let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous()).unwrap();
+    let mut hub = TestHub::on(store.clone(), resilient_sse::Builder::anonymous).unwrap();
     let worker = TestHub::on(store, |builder| builder.anonymous().seed(2)).unwrap();
     let mut client = Client::new(relay(&hub, None).await.into_body());
     client.drain();

@@ -4,7 +4,6 @@ use std::{
     collections::VecDeque,
     convert::Infallible,
     fmt,
-    future::Future,
     pin::Pin,
     sync::{
         Arc,
@@ -176,21 +175,6 @@ pub(crate) fn resuming(uri: &str, cursor: &str) -> Request<()> {
 
 pub(crate) async fn send(app: &App, request: Request<()>) -> Response<ResilientSseBody<Script>> {
     app.clone().oneshot(request).await.unwrap()
-}
-
-/// Runs a future on a task while time passes and the guardian is stepped.
-pub(crate) async fn with_guardian<T: Send + 'static>(
-    hub: &mut TestHub,
-    future: impl Future<Output = T> + Send + 'static,
-) -> T {
-    let task = tokio::spawn(future);
-    for _ in 0..100_000 {
-        if task.is_finished() {
-            break;
-        }
-        hub.advance(Duration::from_millis(10)).await;
-    }
-    task.await.unwrap()
 }
 
 /// A client that reads poll by poll, and keeps what it has seen when its body is dropped.

@@ -1,0 +1,102 @@
+//! A store that answers late, poll by poll, and tells when its last clone is gone.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Weak},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use resilient_sse::{
+    MemoryStore, NodeId, Owner, Store, StreamInfo, StreamKey,
+    store::{
+        Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, Notices, Open, Opened, Page,
+        Publish, Published, Read, Reopen, Reopened, Tail,
+    },
+};
+
+/// Pending so many times before a request is done, and again before its answer comes.
+#[derive(Clone)]
+pub(crate) struct Yielding {
+    pub(crate) inner: MemoryStore,
+    pub(crate) times: usize,
+    alive: Arc<()>,
+}
+
+impl Yielding {
+    pub(crate) fn new(times: usize) -> Self {
+        Self { inner: MemoryStore::new(), times, alive: Arc::default() }
+    }
+
+    /// Dead once nobody holds the store any more.
+    pub(crate) fn alive(&self) -> Weak<()> {
+        Arc::downgrade(&self.alive)
+    }
+}
+
+struct Yield(usize);
+
+impl Future for Yield {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.0 == 0 {
+            return Poll::Ready(());
+        }
+        self.0 -= 1;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl fmt::Debug for Yielding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Yielding")
+    }
+}
+
+macro_rules! late {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
+        $(fn $name(&self, $($arg: $type),*) -> impl Future<Output = Result<$out, Self::Error>> + Send {
+            async move {
+                Yield(self.times).await;
+                let answer = self.inner.$name($($arg),*).await;
+                Yield(self.times).await;
+                answer
+            }
+        })*
+    };
+}
+
+impl Store for Yielding {
+    type Error = std::convert::Infallible;
+
+    late! {
+        open(open: Open) -> Opened;
+        withdraw(key: StreamKey, token: u128) -> ();
+        append(appends: Vec<Append>) -> Vec<Appended>;
+        close(close: Close) -> Closed;
+        interrupt(interrupt: Interrupt) -> Interrupted;
+        reopen(reopen: Reopen) -> Reopened;
+        publish(publish: Publish) -> Published;
+        read(read: Read) -> Option<Page>;
+        info(key: StreamKey) -> Option<StreamInfo>;
+        list(owner: Owner) -> Vec<StreamInfo>;
+        active_count() -> u64;
+        delete(key: StreamKey) -> ();
+        beat(beat: Beat) -> Beaten;
+        due(limit: usize, lease: Duration, claim: bool) -> Vec<Due>;
+        stale(threshold: Duration, limit: usize) -> Vec<StreamInfo>;
+        hook_done(key: StreamKey) -> ();
+    }
+
+    fn tail(&self, key: &StreamKey) -> Tail {
+        self.inner.tail(key)
+    }
+
+    fn notices(&self, node: &NodeId) -> Notices {
+        self.inner.notices(node)
+    }
+}
