@@ -11,8 +11,8 @@ root=$PWD
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export CARGO_INCREMENTAL=0
-# Shared by all mutations, so that only this crate is built again for each.
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}/mutations"
+# The tree's own, so that only this crate is built again.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}"
 
 wanted=" $* "
 failed=0
@@ -33,13 +33,13 @@ mutate() {
   fi
   local log=$work/log prefix
   prefix=$(tr '[:upper:]' '[:lower:]' <<<"$guarantee")_
-  if ! (cd "$tree" && cargo test --quiet --features test-util --test "$binary" --no-run) >"$log" 2>&1; then
+  if ! (cd "$tree" && cargo test --quiet --all-features --test "$binary" --no-run) >"$log" 2>&1; then
     echo "$guarantee: the mutation does not compile: $what" >&2
     tail -n 20 "$log" >&2
     failed=1
     return
   fi
-  if (cd "$tree" && timeout 180 cargo test --quiet --features test-util --test "$binary" "$prefix") >"$log" 2>&1; then
+  if (cd "$tree" && timeout 180 cargo test --quiet --all-features --test "$binary" "$prefix") >"$log" 2>&1; then
     echo "$guarantee: no test of $binary notices: $what" >&2
     failed=1
   else
