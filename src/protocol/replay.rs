@@ -90,8 +90,10 @@ impl Replay {
 
     fn enter_run(&mut self, id: EventId, previous: Option<EventId>) {
         if !self.fresh {
-            if let Some(previous) = previous {
-                self.owed_up_to(previous);
+            match previous {
+                Some(previous) => self.owed_up_to(previous),
+                // The store lost what was before this run, and with it the knowledge of how much that was.
+                None => self.lose(None),
             }
             self.restart = true;
         }
@@ -221,6 +223,8 @@ mod tests {
         assert_eq!(told(after(5, 3), &log), "! 9-1 10-0");
         assert_eq!(told(after(5, 4), &log), "! 9-1 10-0");
         assert_eq!(told(after(5, 1), &log[3..]), "-? ! 9-1 10-0", "the marker is trimmed");
+        assert_eq!(told(after(5, 1), &[run(9, None), event(9, 1)]), "-? ! 9-1", "the store was emptied between");
+        assert_eq!(told(after(5, 1), &[run(9, None), event(9, 4)]), "-? ! 9-4");
         let empty = [run(9, Some((5, 3))), run(12, Some((9, 0))), event(12, 1)];
         assert_eq!(told(after(5, 2), &empty), "-1 ! 12-1", "an empty run between");
         let only_an_end = [run(9, Some((5, 3))), end(9, 0)];
