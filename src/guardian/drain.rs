@@ -64,8 +64,7 @@ async fn end_all(core: &Arc<Core>, lanes: &[Arc<Lane>], report: &mut DrainReport
     let sweeper = Arc::new(Sweeper::new(Arc::clone(core)));
     let mut closing = Vec::new();
     for lane in lanes {
-        let outlives_client = lane.producer().is_some_and(|producer| producer.outlives_client());
-        if outlives_client && !lane.reruns() {
+        if !lane.reruns() {
             report.closed += 1;
             let (core, lane, sweeper) = (Arc::clone(core), Arc::clone(lane), Arc::clone(&sweeper));
             let (done, closed) = tokio::sync::oneshot::channel();

@@ -211,10 +211,6 @@ where
             self.take_over(self.count());
         }
     }
-
-    fn outlives_client(&self) -> bool {
-        self.outlives_client()
-    }
 }
 
 /// A body that runs without its client.

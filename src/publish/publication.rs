@@ -115,10 +115,6 @@ impl Producing for Job {
     }
 
     fn release(self: Arc<Self>) {}
-
-    fn outlives_client(&self) -> bool {
-        true
-    }
 }
 
 impl Publication {

@@ -64,9 +64,6 @@ pub(crate) trait Producing: Send + Sync {
 
     /// The process goes down: where the work outlives its client, that is let go. Called on the executor.
     fn release(self: Arc<Self>);
-
-    /// Whether the work goes on when its client does not.
-    fn outlives_client(&self) -> bool;
 }
 
 /// What landed in the store.

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod admission;
 mod checker;
 mod stage;
 
@@ -17,4 +18,7 @@ mod g3_endings;
 mod g3_terminal;
 mod g4_fencing;
 mod g4_races;
+mod g5_drain;
 mod g5_orphans;
+mod g5_real;
+mod g5_trust;

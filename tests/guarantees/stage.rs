@@ -33,6 +33,8 @@ type AllFacts = Arc<Mutex<BTreeMap<StreamKey, Facts>>>;
 pub struct Stage {
     pub hubs: Vec<TestHub>,
     pub store: FaultStore<MemoryStore>,
+    /// Whether the store lost what it held.
+    forgot: bool,
     facts: AllFacts,
 }
 
@@ -48,7 +50,7 @@ impl Stage {
     }
 
     pub fn on(store: FaultStore<MemoryStore>, nodes: usize, setup: impl Fn(Builder) -> Builder) -> Self {
-        let mut stage = Self { hubs: Vec::new(), store, facts: Arc::default() };
+        let mut stage = Self { hubs: Vec::new(), store, forgot: false, facts: Arc::default() };
         for _ in 0..nodes {
             stage.add(&setup);
         }
@@ -68,6 +70,12 @@ impl Stage {
     /// A client of a stream that the path's last segment names.
     pub fn client(&self, app: &App, uri: &str) -> Client {
         Client::new(app, uri, &self.facts)
+    }
+
+    /// The store loses everything, as one that restarts without persistence.
+    pub fn forget(&mut self) {
+        self.forgot = true;
+        self.store.forget();
     }
 
     /// Polls every node's guardian until it has nothing to do now.
@@ -109,7 +117,7 @@ impl Stage {
 
     /// The log as the store holds it, against what clients saw.
     pub async fn check_logs(&self) {
-        let lost: u64 = self.hubs.iter().map(|hub| hub.sse.health().lost).sum();
+        let lost = self.forgot || self.hubs.iter().any(|hub| hub.sse.health().lost > 0);
         let keys: Vec<_> = self.facts.lock().unwrap().keys().cloned().collect();
         for key in keys {
             let page = self.sse().completions().events(&key, None, usize::MAX).await.unwrap();
