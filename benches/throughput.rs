@@ -47,6 +47,8 @@ enum Server {
     Named,
     /// The layer makes up the stream's name, which then stands in every event id: 37 bytes more an event.
     Generated,
+    /// Like `Named`, with logs of 256 events instead of 10,000: without what it costs to touch that much memory.
+    ShortLog,
 }
 
 #[derive(Clone, Copy)]
@@ -84,8 +86,12 @@ fn main() -> Result<()> {
 }
 
 fn compare(load: Load, rounds: usize) -> Result<()> {
-    const SERVERS: [(&str, Server); 3] =
-        [("plain", Server::Plain), ("named", Server::Named), ("generated", Server::Generated)];
+    const SERVERS: [(&str, Server); 4] = [
+        ("plain", Server::Plain),
+        ("named", Server::Named),
+        ("generated", Server::Generated),
+        ("short log", Server::ShortLog),
+    ];
     let mut costs: [Vec<Cost>; SERVERS.len()] = Default::default();
     for round in 0..=rounds {
         for turn in 0..SERVERS.len() {
@@ -144,7 +150,7 @@ fn run(server: Server, load: Load) -> Result<Cost> {
     // The layer says `connected` and `completed` besides.
     let expected = match server {
         Server::Plain => events,
-        Server::Named | Server::Generated => events + 2 * load.streams,
+        Server::Named | Server::Generated | Server::ShortLog => events + 2 * load.streams,
     };
     if read != expected {
         return Err(format!("{read} events came, {expected} were due").into());
@@ -169,12 +175,13 @@ fn serve(
 ) -> Result<Duration> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let (sse, guardian) = ResilientSse::builder(MemoryStore::new()).anonymous().build()?;
+        let log = if matches!(server, Server::ShortLog) { 256 } else { 10_000 };
+        let (sse, guardian) = ResilientSse::builder(MemoryStore::new()).anonymous().max_events(log).build()?;
         let guardian = tokio::spawn(guardian);
         let routes = Router::new().route("/chat/{id}", get(move |Path(id): Path<String>| answer(id, load)));
         let app = match server {
             Server::Plain => routes,
-            Server::Named => routes.layer(sse.generation().id(StreamId::path("/chat/{id}"))),
+            Server::Named | Server::ShortLog => routes.layer(sse.generation().id(StreamId::path("/chat/{id}"))),
             Server::Generated => routes.layer(sse.generation().voice(Voice::Named)),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await?;

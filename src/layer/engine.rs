@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -25,6 +24,9 @@ use crate::{
 
 /// Inner frames without an event that one poll takes before others get their turn.
 const IDLE_FRAMES: usize = 64;
+
+/// Events that a silent body keeps the room for.
+pub(crate) const FEW: usize = 4;
 
 /// What a client is to be given.
 #[derive(Debug)]
@@ -101,7 +103,12 @@ where
                 Progress::Over(end)
             }
             None if something => Progress::Made,
-            None => Progress::Waiting,
+            None => {
+                if self.batch.capacity() > FEW {
+                    self.batch = Vec::new();
+                }
+                Progress::Waiting
+            }
         }
     }
 
@@ -209,7 +216,8 @@ where
         if self.batch.is_empty() && self.inner_id.is_none() {
             return;
         }
-        let first = self.lane.push(&self.core.recorder, mem::take(&mut self.batch), self.inner_id.take());
+        let first = self.lane.push(&self.core.recorder, &mut self.batch, self.inner_id.take());
+        self.batch.clear();
         let ids = (first..).map(|seq| EventId::new(self.lane.epoch, seq));
         let events = made.filter_map(|made| match made {
             Made::Event(_, id) => Some(id),

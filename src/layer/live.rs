@@ -12,7 +12,7 @@ use http_body::Body;
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    engine::{Made, Progress},
+    engine::{FEW, Made, Progress},
     producer::Producer,
     route::Route,
     voice::Speaker,
@@ -27,9 +27,6 @@ use crate::{
     recorder::{EndRequest, Status},
     stream::{Ended, Ending, StreamState},
 };
-
-/// Events that a silent body keeps the room for.
-const FEW: usize = 4;
 
 /// What a body gives next.
 pub(crate) enum Next<B>
@@ -196,6 +193,7 @@ where
         if self.made.is_empty() && self.made.capacity() > FEW {
             self.made = VecDeque::new();
         }
+        self.speaker.rest();
         if !self.pulse.silent(cx.waker()) {
             return Poll::Pending;
         }

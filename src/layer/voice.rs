@@ -106,9 +106,16 @@ impl Speaker {
         self.out.reserve(bytes + events * (self.id.max_len() + FRAMED));
     }
 
-    /// What was written, as one frame. Nothing of it is kept: most streams are silent most of the time.
+    /// What was written, as one frame.
     pub(crate) fn take(&mut self) -> Option<bytes::Bytes> {
-        (!self.out.is_empty()).then(|| std::mem::take(&mut self.out).freeze())
+        (!self.out.is_empty()).then(|| self.out.split().freeze())
+    }
+
+    /// There is nothing to say for now: the room for it is given back.
+    pub(crate) fn rest(&mut self) {
+        if self.out.is_empty() {
+            self.out = BytesMut::new();
+        }
     }
 
     /// An event of the log.

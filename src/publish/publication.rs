@@ -147,7 +147,7 @@ impl Publication {
         let block = encode(&self.core, &event)?;
         self.check()?;
         let inner_id = event.id().map(str::to_owned);
-        let seq = self.lane.push(&self.core.recorder, vec![block], inner_id);
+        let seq = self.lane.push(&self.core.recorder, &mut vec![block], inner_id);
         let limit = self.core.settings.store_limit;
         let room = poll_fn(|cx| self.poll_room(cx));
         if tokio::time::timeout(limit, room).await.is_err() {

@@ -172,11 +172,11 @@ impl Lane {
         EventId::new(self.epoch, lock(&self.state).last)
     }
 
-    /// Takes events, gives them the next seqs, and returns the first of these.
+    /// Takes events out of the list, gives them the next seqs, and returns the first of these.
     pub(crate) fn push(
         self: &Arc<Self>,
         recorder: &Arc<Recorder>,
-        events: Vec<Bytes>,
+        events: &mut Vec<Bytes>,
         inner_id: Option<String>,
     ) -> u64 {
         let first = {
@@ -377,17 +377,13 @@ impl std::fmt::Debug for Lane {
 
 impl State {
     /// Holds events until they are stored; where there is no room, the oldest that wait are lost.
-    fn take(&mut self, recorder: &Recorder, events: Vec<Bytes>) {
+    fn take(&mut self, recorder: &Recorder, events: &mut Vec<Bytes>) {
         let bytes = events.iter().map(Bytes::len).sum();
         if !recorder.charge(bytes) {
-            return events.into_iter().for_each(|event| self.take_singly(recorder, event));
+            return events.drain(..).for_each(|event| self.take_singly(recorder, event));
         }
         self.pending_bytes += bytes;
-        if self.pending.is_empty() {
-            self.pending = events.into();
-        } else {
-            self.pending.extend(events);
-        }
+        self.pending.extend(events.drain(..));
     }
 
     fn take_singly(&mut self, recorder: &Recorder, event: Bytes) {
