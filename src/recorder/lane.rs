@@ -297,7 +297,9 @@ impl Lane {
         }
         if state.forgotten {
             let mut open = Open { started: true, ..self.registration.clone() };
-            open.metadata.extend_from_slice(&state.metadata);
+            // What was kept later stands for what was kept before under the same key.
+            open.metadata.retain(|(key, _)| !state.metadata.iter().any(|(kept, _)| kept == key));
+            open.metadata.extend(state.metadata.iter().cloned());
             let reopen = Reopen { open, epoch: self.epoch, acknowledged: state.acknowledged };
             return Some(Op::Reopen(Box::new(reopen)));
         }
