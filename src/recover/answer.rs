@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     error::StoreError,
     hub::Core,
-    id::{Cursor, EventId, StreamKey},
+    id::{Cursor, StreamId, StreamKey},
     layer::{classify::payload_type, identify::query},
     store::{From, Page, Read},
     stream::{Ended, Record, RecordKind, StreamInfo, StreamState},
@@ -24,16 +24,19 @@ const MAX_BYTES: usize = 4 << 20;
 /// What a recovery request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecoverQuery {
-    after: Option<EventId>,
+    from: From,
     limit: usize,
 }
 
 impl RecoverQuery {
-    /// Reads `?after=<id>&limit=<n>`; the error names the parameter and its rule.
-    pub(crate) fn parse(request: &Parts) -> Result<Self, &'static str> {
-        let after = match query(request, "after") {
-            None => None,
-            Some(text) => Some(Cursor::parse(&text).ok_or("`after` is an event id, <epoch>-<seq>")?.at),
+    /// Reads `?after=<id>&limit=<n>` for the stream `id`; the error names the parameter and its rule.
+    pub(crate) fn parse(request: &Parts, id: &StreamId) -> Result<Self, &'static str> {
+        let from = match query(request, "after") {
+            None => From::Newest,
+            Some(text) => match Cursor::parse(&text).ok_or("`after` is an event id, <epoch>-<seq>")? {
+                Cursor { stream: Some(other), .. } if other != *id => From::Start,
+                Cursor { at, .. } => From::After(at),
+            },
         };
         let limit = match query(request, "limit") {
             None => DEFAULT_LIMIT,
@@ -42,12 +45,11 @@ impl RecoverQuery {
                 _ => return Err("`limit` is a number from 1 to 10000"),
             },
         };
-        Ok(Self { after, limit })
+        Ok(Self { from, limit })
     }
 
     fn read(self, key: StreamKey) -> Read {
-        let from = self.after.map_or(From::Newest, From::After);
-        Read { key, from, max_events: self.limit, max_bytes: MAX_BYTES }
+        Read { key, from: self.from, max_events: self.limit, max_bytes: MAX_BYTES }
     }
 }
 
@@ -99,7 +101,13 @@ impl Answer {
         if let Some(ended) = &info.ended {
             return Ok(Some(Self::Ended(EndedAnswer::new(&info, ended, &*core.framing))));
         }
-        let Some(page) = core.store.read(query.read(key)).await? else { return Ok(None) };
+        let Some(mut page) = core.store.read(query.read(key.clone())).await? else { return Ok(None) };
+        if !page.known {
+            // A cursor that says nothing here hides nothing either: all that is held, as for one who follows.
+            let query = RecoverQuery { from: From::Start, ..query };
+            let Some(whole) = core.store.read(query.read(key)).await? else { return Ok(None) };
+            page = whole;
+        }
         Ok(Some(Self::Running(RunningAnswer::new(&info, &page, &*core.framing))))
     }
 }

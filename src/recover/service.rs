@@ -105,7 +105,7 @@ async fn answer(core: &Arc<Core>, parts: Parts, name: Name, voice: Voice) -> Res
         Name::Bypass | Name::Generate => return Err(Rejection::NotFound),
     };
     let key = StreamKey::new(core.owner_of(&parts)?, id);
-    let query = RecoverQuery::parse(&parts).map_err(Rejection::BadQuery)?;
+    let query = RecoverQuery::parse(&parts, &key.id).map_err(Rejection::BadQuery)?;
     core.authorize(&key, &parts).await?;
     if accepts_events(&parts) && parts.method == Method::GET {
         return follow(core, key, &parts, voice).await;
