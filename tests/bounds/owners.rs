@@ -207,3 +207,19 @@ async fn recovery_says_which_methods_it_answers() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn recovery_after_a_cursor_of_another_stream_hides_nothing() {
+    let hub = hub();
+    let watch = Watch::default();
+    let app = generation(&hub, &watch);
+    let mut client = Client::new(send(&app, by("ada", "/s/a")).await.into_body());
+    client.drain();
+    for after in ["9999999999999-1", "other.1-1", "other.9999999999999-1"] {
+        let response = recover(&hub, by("ada", &format!("/s/a/recover?after={after}"))).await;
+        assert_eq!(response.status(), 200);
+        let (_, _, body) = answer(response).await;
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(body["events"].as_array().unwrap().len(), 2, "{after}: {body}");
+    }
+}

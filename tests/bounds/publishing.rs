@@ -224,3 +224,16 @@ async fn a_complete_that_is_dropped_ends_the_stream_all_the_same() {
     hub.advance(Duration::from_secs(2)).await;
     assert_eq!(ending(&hub, "a").await, Some((StreamState::Completed, None)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_with_a_stream_survives_a_store_that_forgets() {
+    let mut hub = TestHub::new();
+    let job = hub.sse.publisher().open(spec("a").metadata("job", "7").metadata("step", "0")).await.unwrap();
+    job.metadata("step", "1").unwrap();
+    hub.store.forget();
+    hub.advance(Duration::from_secs(15)).await;
+    let info = hub.sse.registry().stream(&key("a")).await.unwrap().expect("registered again");
+    let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    assert_eq!(info.metadata, [pair("job", "7"), pair("step", "1")]);
+    job.complete(Event::new("done")).await.unwrap();
+}
