@@ -99,12 +99,13 @@ async fn answer(core: &Arc<Core>, parts: Parts, name: Name, voice: Voice) -> Res
         Method::OPTIONS => return Ok(options()),
         _ => return Err(Rejection::MethodNotAllowed),
     }
+    let owner = core.owner_of(&parts)?;
     let id = match name {
         Name::Id(id) => id,
         Name::Malformed(error) => return Err(Rejection::MalformedId(error)),
         Name::Bypass | Name::Generate => return Err(Rejection::NotFound),
     };
-    let key = StreamKey::new(core.owner_of(&parts)?, id);
+    let key = StreamKey::new(owner, id);
     let query = RecoverQuery::parse(&parts, &key.id).map_err(Rejection::BadQuery)?;
     core.authorize(&key, &parts).await?;
     if accepts_events(&parts) && parts.method == Method::GET {

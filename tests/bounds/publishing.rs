@@ -228,7 +228,7 @@ async fn a_complete_that_is_dropped_ends_the_stream_all_the_same() {
 #[tokio::test(start_paused = true)]
 async fn what_is_kept_with_a_stream_survives_a_store_that_forgets() {
     let mut hub = TestHub::new();
-    let job = hub.sse.publisher().open(spec("a").metadata("job", "7")).await.unwrap();
+    let job = hub.sse.publisher().open(spec("a").metadata("job", "7").metadata("step", "0")).await.unwrap();
     job.metadata("step", "1").unwrap();
     hub.store.forget();
     hub.advance(Duration::from_secs(15)).await;

@@ -189,8 +189,10 @@ struct Inner {
     alive: Arc<AtomicI64>,
     /// The `Last-Event-ID` of each call.
     last_event_ids: Mutex<Vec<Option<String>>>,
-    answer: Box<dyn Fn(&Call) -> Response<Body> + Send + Sync>,
+    answer: Box<Answer>,
 }
+
+type Answer = dyn Fn(&Call) -> Response<Body> + Send + Sync;
 
 impl Handler {
     pub fn new(answer: impl Fn(&Call) -> Response<Body> + Send + Sync + 'static) -> Self {
