@@ -184,12 +184,14 @@ pub fn plain(status: u16, content_type: &str, body: &'static str) -> Response<Bo
 #[derive(Clone)]
 pub struct Handler(Arc<Inner>);
 
+type Answer = dyn Fn(&Call) -> Response<Body> + Send + Sync;
+
 struct Inner {
     calls: AtomicU64,
     alive: Arc<AtomicI64>,
     /// The `Last-Event-ID` of each call.
     last_event_ids: Mutex<Vec<Option<String>>>,
-    answer: Box<dyn Fn(&Call) -> Response<Body> + Send + Sync>,
+    answer: Box<Answer>,
 }
 
 impl Handler {

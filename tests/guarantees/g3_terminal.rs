@@ -106,11 +106,14 @@ async fn g3_the_node_dies_right_after_the_end() {
     stage.verdict().await;
 }
 
+/// State, events and terminal data.
+type Answer = (String, Vec<String>, Option<String>);
+
 /// Counts the runs of an `on_end` hook, and what it said.
 #[derive(Clone, Default)]
 struct Saved {
     runs: Arc<AtomicU64>,
-    answers: Arc<Mutex<Vec<(String, Vec<String>, Option<String>)>>>,
+    answers: Arc<Mutex<Vec<Answer>>>,
 }
 
 impl Saved {
