@@ -184,6 +184,8 @@ pub fn plain(status: u16, content_type: &str, body: &'static str) -> Response<Bo
 #[derive(Clone)]
 pub struct Handler(Arc<Inner>);
 
+type Answer = dyn Fn(&Call) -> Response<Body> + Send + Sync;
+
 struct Inner {
     calls: AtomicU64,
     alive: Arc<AtomicI64>,

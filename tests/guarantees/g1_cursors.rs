@@ -7,8 +7,9 @@ use resilient_sse::{Disconnect, StreamId, StreamState};
 
 use crate::{
     checker::Cursor,
+    client::Client,
     common::{App, Finish, Handler, Script, app},
-    stage::{Client, Stage},
+    stage::Stage,
 };
 
 fn chat(stage: &Stage, disconnect: Disconnect, handler: &Handler) -> App {

@@ -7,8 +7,9 @@ use resilient_sse::{Disconnect, StreamId, StreamState};
 
 use crate::{
     checker::Cursor,
+    client::Client,
     common::{App, Handler, Script, app},
-    stage::{Client, Stage},
+    stage::Stage,
 };
 
 async fn cut_at_five(stage: &Stage, handler: &Handler, disconnect: Disconnect) -> (App, Client) {

@@ -5,8 +5,9 @@ use std::time::Duration;
 use resilient_sse::{Disconnect, Durability, StreamId};
 
 use crate::{
+    client::Via,
     common::{Handler, Script, app},
-    stage::{Stage, Via},
+    stage::Stage,
 };
 
 const EVENTS: u64 = 10;

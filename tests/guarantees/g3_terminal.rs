@@ -106,7 +106,7 @@ async fn g3_the_node_dies_right_after_the_end() {
     stage.verdict().await;
 }
 
-/// A stream's id, the data of its events, and its terminal event's data.
+/// State, events and terminal data.
 type Answer = (String, Vec<String>, Option<String>);
 
 /// Counts the runs of an `on_end` hook, and what it said.

@@ -6,8 +6,9 @@ use resilient_sse::{Disconnect, StreamId, StreamState};
 use tokio::sync::watch;
 
 use crate::{
+    client::Client,
     common::{App, Handler, Script, app},
-    stage::{Client, Stage},
+    stage::Stage,
 };
 
 /// The second node takes the first for dead, whose guardian is not polled, and whose client has read two events.

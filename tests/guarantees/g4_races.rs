@@ -12,8 +12,9 @@ use resilient_sse::{StreamId, test_util::TestHub};
 use tokio::{sync::Barrier, task::JoinSet};
 
 use crate::{
+    client::Client,
     common::{App, Call, Handler, Script, app},
-    stage::{Client, Stage},
+    stage::Stage,
 };
 
 /// Longer than any contender is late, and short enough to wait for.

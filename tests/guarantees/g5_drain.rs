@@ -8,8 +8,9 @@ use tokio::sync::watch;
 
 use crate::{
     checker::Cursor,
+    client::Client,
     common::{App, Handler, Script, app},
-    stage::{Client, Stage},
+    stage::Stage,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -12,8 +12,9 @@ use std::{
 use resilient_sse::{BoxError, Builder, Disconnect, Event, JobStatus, StreamId, StreamInfo, StreamState};
 
 use crate::{
+    client::Client,
     common::{App, Handler, Script, app},
-    stage::{Client, Stage},
+    stage::Stage,
 };
 
 const STALE: Duration = Duration::from_secs(30);

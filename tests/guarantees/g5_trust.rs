@@ -7,8 +7,9 @@ use resilient_sse::{Disconnect, StreamId, StreamState, test_util::Fault};
 use tokio::sync::watch;
 
 use crate::{
+    client::Client,
     common::{App, Handler, Script, app},
-    stage::{Client, Stage},
+    stage::Stage,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -7,6 +7,7 @@ mod common;
 
 mod admission;
 mod checker;
+mod client;
 mod stage;
 
 mod g1_cursors;

@@ -1,4 +1,4 @@
-//! Nodes on one store, clients that come and go, and the verdict in which every scenario ends.
+//! Nodes on one store, and the verdict in which every scenario ends.
 
 use std::{
     collections::BTreeMap,
@@ -6,20 +6,15 @@ use std::{
     time::Duration,
 };
 
-use bytes::Buf as _;
-use futures_util::FutureExt as _;
-use http::{HeaderMap, Method, Request, StatusCode};
-use http_body_util::BodyExt as _;
 use resilient_sse::{
-    Builder, MemoryStore, Owner, ResilientSse, ResilientSseBody, Store as _, StreamId, StreamKey, StreamState, Voice,
-    test_util::{FaultStore, Seen, TestHub},
-    wire::{Parsed, Parser},
+    Builder, MemoryStore, Owner, ResilientSse, Store as _, StreamKey, StreamState,
+    test_util::{FaultStore, TestHub},
 };
-use tower::ServiceExt as _;
 
 use crate::{
-    checker::{Cursor, Facts, Witness, check_bytes, check_health},
-    common::{App, Body},
+    checker::{Facts, check_health},
+    client::Client,
+    common::App,
 };
 
 /// Short enough that a scenario can wait for it.
@@ -27,7 +22,7 @@ const LIFETIME: Duration = Duration::from_secs(600);
 const RECOVERY: Duration = Duration::from_secs(300);
 const SWEEP: Duration = Duration::from_secs(30);
 
-type AllFacts = Arc<Mutex<BTreeMap<StreamKey, Facts>>>;
+pub type AllFacts = Arc<Mutex<BTreeMap<StreamKey, Facts>>>;
 
 /// Nodes that share a store.
 pub struct Stage {
@@ -170,251 +165,5 @@ pub fn user(request: &http::request::Parts) -> Option<Owner> {
     match request.headers.get("x-user") {
         Some(user) => Owner::new(user.to_str().ok()?).ok(),
         None => Some(Owner::ANONYMOUS),
-    }
-}
-
-/// How a client sends its cursor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Via {
-    Header,
-    Query,
-}
-
-/// A client that comes, reads, goes, and comes again with the last id it saw.
-pub struct Client {
-    pub app: App,
-    uri: String,
-    user: Option<String>,
-    pub via: Via,
-    pub method: Method,
-    pub headers: HeaderMap,
-    pub witness: Witness,
-    facts: AllFacts,
-    connection: Option<Connection>,
-    /// Everything that came, as it came.
-    bytes: Vec<u8>,
-}
-
-struct Connection {
-    body: ResilientSseBody<Body>,
-    parser: Parser,
-    bytes: Vec<u8>,
-    comments: u64,
-    ended: bool,
-}
-
-impl Client {
-    fn new(app: &App, uri: &str, facts: &AllFacts) -> Self {
-        let name = uri.split('?').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
-        let id = StreamId::new(name).unwrap_or_else(|_| StreamId::new("unnamed").unwrap());
-        Self {
-            app: app.clone(),
-            uri: uri.to_owned(),
-            user: None,
-            via: Via::Header,
-            method: Method::GET,
-            headers: HeaderMap::new(),
-            witness: Witness::new(StreamKey::new(Owner::ANONYMOUS, id), Voice::Named, false),
-            facts: Arc::clone(facts),
-            connection: None,
-            bytes: Vec::new(),
-        }
-    }
-
-    pub fn user(mut self, user: &str) -> Self {
-        self.witness.key.owner = Owner::new(user).unwrap();
-        self.user = Some(user.to_owned());
-        self
-    }
-
-    pub fn voice(mut self, voice: Voice) -> Self {
-        self.witness.voice = voice;
-        self
-    }
-
-    /// Its stream's name is made up by the library.
-    pub fn unnamed(mut self) -> Self {
-        self.witness.prefixed = true;
-        self
-    }
-
-    /// What it sees is not what the store holds: it is judged by itself.
-    pub fn apart(mut self) -> Self {
-        self.facts = Arc::default();
-        self
-    }
-
-    pub fn key(&self) -> &StreamKey {
-        &self.witness.key
-    }
-
-    /// Comes with the last id it saw, if it saw one.
-    pub async fn connect(&mut self) -> StatusCode {
-        let cursor = self.witness.cursor();
-        let kind = if cursor.is_some() { Cursor::Own } else { Cursor::None };
-        self.connect_with(cursor.as_deref(), kind).await
-    }
-
-    /// Comes with a cursor of the test's choice.
-    pub async fn connect_with(&mut self, cursor: Option<&str>, kind: Cursor) -> StatusCode {
-        self.leave();
-        let request = self.request(cursor);
-        let response = self.app.clone().oneshot(request).await.unwrap();
-        let status = response.status();
-        if status != StatusCode::OK {
-            return status;
-        }
-        self.check_headers(response.headers());
-        let had_ended = self.witness.ended.is_some();
-        assert!(!had_ended || kind != Cursor::Own, "after the end comes 204");
-        self.witness.connects(kind);
-        self.connection = Some(Connection {
-            body: response.into_body(),
-            parser: Parser::new(1 << 24),
-            bytes: Vec::new(),
-            comments: 0,
-            ended: false,
-        });
-        status
-    }
-
-    fn request(&self, cursor: Option<&str>) -> Request<()> {
-        let uri = match cursor {
-            Some(cursor) if self.via == Via::Query => format!("{}?last_event_id={cursor}", self.uri),
-            _ => self.uri.clone(),
-        };
-        let mut request = Request::builder().method(self.method.clone()).uri(uri).body(()).unwrap();
-        request.headers_mut().extend(self.headers.clone());
-        if let Some(user) = &self.user {
-            request.headers_mut().insert("x-user", user.parse().unwrap());
-        }
-        if let Some(cursor) = cursor.filter(|_| self.via == Via::Header) {
-            request.headers_mut().insert("last-event-id", cursor.parse().unwrap());
-        }
-        request
-    }
-
-    fn check_headers(&mut self, headers: &HeaderMap) {
-        assert_eq!(headers["content-type"], "text/event-stream");
-        assert_eq!(headers["cache-control"], "no-store, no-transform");
-        assert_eq!(headers["x-accel-buffering"], "no");
-        assert!(!headers.contains_key("content-length") && !headers.contains_key("x-stream-recorded"));
-        let id = headers["x-stream-id"].to_str().unwrap();
-        if self.witness.prefixed {
-            self.witness.learns_name(id);
-        }
-        assert_eq!(id, self.witness.key.id.as_str());
-        self.facts.lock().unwrap().entry(self.witness.key.clone()).or_default();
-    }
-
-    /// Reads what is there now. Returns how many events came.
-    pub async fn read_ready(&mut self) -> u64 {
-        let before = self.witness.data.len() as u64;
-        // What was taken from the body before the future is dropped is kept.
-        let _ = self.read(u64::MAX).now_or_never();
-        // Where the work is a task's, that gets its turn too.
-        tokio::task::yield_now().await;
-        let _ = self.read(u64::MAX).now_or_never();
-        self.witness.data.len() as u64 - before
-    }
-
-    /// Reads until so many events came, the library's notices not counted. Returns how many did.
-    pub async fn read(&mut self, events: u64) -> u64 {
-        let before = self.witness.data.len() as u64;
-        let mut facts = Facts::default();
-        while self.witness.data.len() as u64 - before < events {
-            let connection = self.connection.as_mut().expect("connected");
-            if let Some(parsed) = connection.parser.pop() {
-                match parsed {
-                    Parsed::Comment(_) => connection.comments += 1,
-                    Parsed::Message(message) => {
-                        let seen = Seen { name: message.name, data: message.data, id: message.last_event_id };
-                        let mut all = self.facts.lock().unwrap();
-                        let facts = all.get_mut(&self.witness.key).unwrap_or(&mut facts);
-                        self.witness.hears(&seen, facts);
-                    }
-                }
-                continue;
-            }
-            match connection.body.frame().await {
-                None => {
-                    connection.ended = true;
-                    break;
-                }
-                Some(frame) => {
-                    let mut data = frame.unwrap().into_data().unwrap();
-                    let bytes = data.copy_to_bytes(data.remaining());
-                    connection.bytes.extend_from_slice(&bytes);
-                    connection.parser.push(&bytes).unwrap();
-                }
-            }
-        }
-        self.witness.data.len() as u64 - before
-    }
-
-    /// Reads until the body ends. Returns how many events came.
-    pub async fn read_to_end(&mut self) -> u64 {
-        let read = self.read(u64::MAX).await;
-        assert!(self.connection.as_ref().is_some_and(|connection| connection.ended));
-        self.leave();
-        read
-    }
-
-    /// Goes away.
-    pub fn leave(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.bytes.extend_from_slice(&connection.bytes);
-            check_bytes(&connection.bytes, connection.ended);
-            if connection.ended || connection.bytes.windows(5).any(|bytes| bytes == b"data:") {
-                let retry = connection.parser.reconnection_time();
-                assert!(retry.is_some_and(|ms| (1000..=5000).contains(&ms)), "{retry:?}");
-            }
-        }
-    }
-
-    /// The bytes of every event that came, without the library's own words.
-    pub fn events_sent(&self) -> String {
-        let text = String::from_utf8_lossy(&self.bytes);
-        let own = |line: &&str| line.starts_with(':') || line.starts_with("retry:");
-        let block = |block: &str| block.lines().filter(|line| !own(line)).map(|line| format!("{line}\n")).collect();
-        let blocks: Vec<String> = text.split("\n\n").map(block).collect();
-        blocks.into_iter().filter(|block| block.contains("id: ")).map(|block| block + "\n").collect()
-    }
-
-    /// Its node is gone, and with it everything that would have happened on the way out.
-    pub fn dies_with_its_node(&mut self) {
-        std::mem::forget(self.connection.take());
-    }
-
-    /// Comes, and dies with its node before there is an answer.
-    pub fn dies_waiting(&mut self) {
-        let mut answer = Box::pin(self.app.clone().oneshot(self.request(None)));
-        assert!(answer.as_mut().now_or_never().is_none());
-        std::mem::forget(answer);
-    }
-
-    /// Comes, reads so many events, and goes.
-    pub async fn cut(&mut self, events: u64) {
-        assert_eq!(self.connect().await, StatusCode::OK);
-        assert_eq!(self.read(events).await, events);
-        self.leave();
-    }
-
-    /// Comes, and reads to the end of the body.
-    pub async fn finish(&mut self) -> u64 {
-        assert_eq!(self.connect().await, StatusCode::OK);
-        self.read_to_end().await
-    }
-
-    /// It has seen the whole stream: so many events of this run, the end last, and is told so.
-    pub async fn has_all(&mut self, events: u64) {
-        assert!(self.witness.ended.is_some(), "no end came: {:?}", self.witness.data);
-        let n = |data: &String| data.rsplit(':').next().unwrap_or_default().to_owned();
-        let seen: Vec<_> = self.witness.data.iter().map(n).collect();
-        let mut expected: Vec<_> = (1..=events).map(|n| n.to_string()).collect();
-        expected.push("end".to_owned());
-        assert_eq!(seen, expected);
-        assert_eq!((self.witness.gaps, self.witness.restarts), (0, 0));
-        assert_eq!(self.connect().await, StatusCode::NO_CONTENT);
     }
 }
