@@ -194,8 +194,6 @@ struct Inner {
     answer: Box<Answer>,
 }
 
-type Answer = dyn Fn(&Call) -> Response<Body> + Send + Sync;
-
 impl Handler {
     pub fn new(answer: impl Fn(&Call) -> Response<Body> + Send + Sync + 'static) -> Self {
         Self(Arc::new(Inner {
