@@ -25,6 +25,8 @@ pub struct DrainReport {
     pub interrupted: usize,
     /// Streams that were closed, by what the job probe said or as `failed`, reason `shutdown`.
     pub closed: usize,
+    /// Streams whose job runs outside of this process, as the probe says: left to other nodes.
+    pub left: usize,
     /// Streams whose end the store has not acknowledged: another node will find them overdue.
     pub unsettled: usize,
     /// Bytes of events that the store has not acknowledged.
@@ -65,12 +67,10 @@ async fn end_all(core: &Arc<Core>, lanes: &[Arc<Lane>], report: &mut DrainReport
     let mut closing = Vec::new();
     for lane in lanes {
         if !lane.reruns() {
-            report.closed += 1;
             let (core, lane, sweeper) = (Arc::clone(core), Arc::clone(lane), Arc::clone(&sweeper));
             let (done, closed) = tokio::sync::oneshot::channel();
             core.clone().executor.spawn(async move {
-                close(&core, &lane, &sweeper).await;
-                let _ = done.send(());
+                let _ = done.send(close(&core, &lane, &sweeper).await);
             });
             closing.push(closed);
         } else {
@@ -79,12 +79,15 @@ async fn end_all(core: &Arc<Core>, lanes: &[Arc<Lane>], report: &mut DrainReport
         }
     }
     for closed in closing {
-        let _ = closed.await;
+        match closed.await {
+            Ok(true) => report.closed += 1,
+            Ok(false) | Err(_) => report.left += 1,
+        }
     }
 }
 
-/// Asks the probe what became of the work, which may go on outside of this process.
-async fn close(core: &Arc<Core>, lane: &Arc<Lane>, sweeper: &Sweeper) {
+/// Asks the probe what became of the work. `false`: it goes on outside of this process.
+async fn close(core: &Arc<Core>, lane: &Arc<Lane>, sweeper: &Sweeper) -> bool {
     let failed = EndRequest::supplied(StreamState::Failed, reason::SHUTDOWN);
     let status = match core.store.info(lane.key.clone()).await {
         Ok(Some(info)) => sweeper.probe(&info, 0).await,
@@ -92,7 +95,8 @@ async fn close(core: &Arc<Core>, lane: &Arc<Lane>, sweeper: &Sweeper) {
     };
     if status == JobStatus::Running {
         // It runs outside of this process: a later sweep, of another node, asks again.
-        return core.recorder.abandon(lane);
+        core.recorder.abandon(lane);
+        return false;
     }
     let ending = |state, event| Some(Ending::with_event(state, block_of(&*core.framing, event)?));
     let ending = match &status {
@@ -101,6 +105,7 @@ async fn close(core: &Arc<Core>, lane: &Arc<Lane>, sweeper: &Sweeper) {
         JobStatus::Running | JobStatus::Unknown => None,
     };
     end(core, lane, ending.map_or(failed, EndRequest::Close));
+    true
 }
 
 fn end(core: &Arc<Core>, lane: &Arc<Lane>, request: EndRequest) {

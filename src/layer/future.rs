@@ -103,6 +103,11 @@ where
         Self::new(core, State::Forwarding { future, reason })
     }
 
+    pub(super) fn retrying(core: &Arc<Core>, asked: &Asked) -> Self {
+        let response = Some(answer(core, asked, Admission::Retry));
+        Self::new(Arc::clone(core), State::Answered { response })
+    }
+
     pub(super) fn rejected(core: &Arc<Core>, rejection: &Rejection) -> Self {
         let response = Some(reject(core, rejection));
         Self::new(Arc::clone(core), State::Answered { response })

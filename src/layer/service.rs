@@ -20,7 +20,7 @@ use super::{
 use crate::{
     error::BoxError,
     headers::LAST_EVENT_ID,
-    hub::{Core, Rejection, cursor_of},
+    hub::{Core, Rejection, accepts_events, cursor_of},
     id::{Cursor, StreamId, StreamKey},
     protocol::admission::Position,
     recover::recover,
@@ -89,6 +89,10 @@ where
         }
         match self.asked(&parts, identity) {
             Err(rejection) => ResilientSseFuture::rejected(&self.core, &rejection),
+            // Work that is certain not to be registered is not begun.
+            Ok(Wanted::New(asked)) if self.core.is_draining() && accepts_events(&parts) => {
+                ResilientSseFuture::retrying(&self.core, &asked)
+            }
             Ok(Wanted::New(asked)) => self.generate(Request::from_parts(parts, body), asked),
             Ok(Wanted::Named(asked)) => self.admit(Request::from_parts(parts, body), asked),
         }
