@@ -142,6 +142,7 @@ impl Recorder {
 
     /// One request to the store. `false`: it failed, and is to be repeated.
     async fn perform(&self, lane: &Arc<Lane>, op: Op) -> bool {
+        // All but appending is rare, and boxed, so that the future of an append is small.
         match op {
             Op::Append(append) => match self.store.append(vec![append]).await {
                 Ok(outcomes) => {
@@ -152,7 +153,7 @@ impl Recorder {
                 }
                 Err(_) => false,
             },
-            Op::Reopen(reopen) => match self.store.reopen(*reopen).await {
+            Op::Reopen(reopen) => match Box::pin(self.store.reopen(*reopen)).await {
                 Ok(Reopened::Registered) => {
                     lane.reopened();
                     true
@@ -163,14 +164,14 @@ impl Recorder {
                 }
                 Err(_) => false,
             },
-            Op::Close(close) => match self.store.close(*close).await {
+            Op::Close(close) => match Box::pin(self.store.close(*close)).await {
                 Ok(closed) => {
                     self.closed(lane, closed);
                     true
                 }
                 Err(_) => false,
             },
-            Op::Interrupt(interrupt) => match self.store.interrupt(interrupt).await {
+            Op::Interrupt(interrupt) => match Box::pin(self.store.interrupt(interrupt)).await {
                 Ok(interrupted) => {
                     self.interrupted(lane, interrupted);
                     true

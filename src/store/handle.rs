@@ -171,7 +171,9 @@ impl StoreHandle {
         let answer = match poll_fn(|cx| Poll::Ready(request.as_mut().poll(cx))).await {
             Poll::Ready(answer) => answer,
             Poll::Pending => {
-                tokio::time::timeout(limit, request).await.unwrap_or_else(|_| Err(StoreError::timed_out(operation)))
+                // Boxed, so that the future of a request that is answered at once is small.
+                let late = Box::pin(tokio::time::timeout(limit, request));
+                late.await.unwrap_or_else(|_| Err(StoreError::timed_out(operation)))
             }
         };
         match &answer {
