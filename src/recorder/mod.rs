@@ -282,6 +282,11 @@ impl Recorder {
         true
     }
 
+    /// Charges for bytes that are held whether there is room for them or not.
+    fn charge_beyond(&self, bytes: usize) {
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     fn refund(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
     }
