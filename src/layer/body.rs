@@ -111,10 +111,17 @@ where
                     Next::Follow(follow, attached) => self.state = State::Follow(follow, Some(attached)),
                     Next::Over => self.state = State::Full(None),
                 },
-                State::Rerun(rerun) => match std::task::ready!(rerun.missed.poll_bytes(cx)) {
-                    Some(frame) => return Poll::Ready(Some(frame)),
-                    None => self.go_live(),
-                },
+                State::Rerun(rerun) => {
+                    // A client that does not read of the earlier run holds up the new one.
+                    rerun.live.polled();
+                    match std::task::ready!(rerun.missed.poll_bytes(cx)) {
+                        Some(frame) => {
+                            rerun.live.spoke();
+                            return Poll::Ready(Some(frame));
+                        }
+                        None => self.go_live(),
+                    }
+                }
                 State::Follow(follow, _) => return follow.poll_bytes(cx),
                 State::Full(bytes) => return Poll::Ready(bytes.take()),
                 State::Recover(recover) => return recover.poll_bytes(cx),

@@ -121,6 +121,16 @@ where
         self.speaker = speaker;
     }
 
+    /// The client asks for more, of what is told before this body's own.
+    pub(crate) fn polled(&self) {
+        self.pulse.polled();
+    }
+
+    /// The client was given some of that.
+    pub(crate) fn spoke(&self) {
+        self.pulse.spoke();
+    }
+
     /// What is given next.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next<B>> {
         self.pulse.polled();
@@ -208,11 +218,13 @@ where
     fn wait_for_store(&mut self, cx: &mut Context<'_>) -> bool {
         self.pulse.register(cx.waker());
         let Some(Made::Event(_, next)) = self.made.front() else { return true };
+        // Looked at first: once nothing more is stored, what was stored by then is known for good.
+        let halted = self.lane().is_halted();
         if next.seq <= self.deliverable() {
             self.wait = None;
             return true;
         }
-        if self.lane().is_halted() {
+        if halted {
             self.made.clear();
             return true;
         }
@@ -279,7 +291,9 @@ where
 
     /// Has the inner body make events.
     fn produce(&mut self, cx: &mut Context<'_>) -> Produced {
-        // Before the stream's end is looked at: what lies between is in the log, and comes first.
+        // In this order: whoever ended the stream after taking the work over is then known to have taken it
+        // over, and what was made in between is in the log, and comes first.
+        let halted = self.lane().is_halted();
         if self.producer.is_driven() {
             if !self.producer.is_released() {
                 return Produced::Follow;
@@ -287,7 +301,7 @@ where
             self.finish(None);
             return Produced::GoOn(true);
         }
-        if self.lane().is_halted() && !self.go_on_halted() {
+        if halted && !self.go_on_halted() {
             return Produced::GoOn(true);
         }
         match self.producer.make(cx, &mut self.made) {

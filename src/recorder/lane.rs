@@ -226,12 +226,15 @@ impl Lane {
             if state.end.is_some() || state.status != Status::Running {
                 return;
             }
-            if recorder.charge(END_COST) {
-                state.end = Some(end);
-            } else {
-                drop(state);
-                return recorder.abandon(self);
+            // Room for it is made among the stream's own events. Where other streams' take it all it is held
+            // nonetheless: an end is lost by nobody (guarantee G3), and each stream has but one.
+            while !recorder.charge(END_COST) {
+                if !state.lose_oldest(recorder) {
+                    recorder.charge_beyond(END_COST);
+                    break;
+                }
             }
+            state.end = Some(end);
         }
         recorder.ready(self);
     }
@@ -355,12 +358,14 @@ impl Lane {
     /// Nothing more is recorded. Returns the bytes that are held no more.
     pub(super) fn settle(&self, status: Status) -> usize {
         let mut state = lock(&self.state);
+        // Given back once: a lane that was given up may still hear from the store.
+        let charged = state.end.is_some() && state.status == Status::Running;
         state.status = status;
         state.pending.clear();
         state.pending_since = None;
         state.flight = None;
         state.flight_since = None;
-        let end = if state.end.is_some() { END_COST } else { 0 };
+        let end = if charged { END_COST } else { 0 };
         let dropped = std::mem::take(&mut state.pending_bytes) + std::mem::take(&mut state.flight_bytes) + end;
         drop(state);
         self.halted.store(true, Ordering::Release);
@@ -388,17 +393,23 @@ impl State {
 
     fn take_singly(&mut self, recorder: &Recorder, event: Bytes) {
         while !recorder.charge(event.len()) {
-            let Some(oldest) = self.pending.pop_front() else {
+            if !self.lose_oldest(recorder) {
                 // Not even the event alone fits: it is made, and missing.
                 recorder.lost(1);
                 return;
-            };
-            self.pending_bytes -= oldest.len();
-            recorder.refund(oldest.len());
-            recorder.lost(1);
+            }
         }
         self.pending_bytes += event.len();
         self.pending.push_back(event);
+    }
+
+    /// Gives up the oldest event that waits. `false`: none does.
+    fn lose_oldest(&mut self, recorder: &Recorder) -> bool {
+        let Some(oldest) = self.pending.pop_front() else { return false };
+        self.pending_bytes -= oldest.len();
+        recorder.refund(oldest.len());
+        recorder.lost(1);
+        true
     }
 
     /// The batch to send: the one that has no answer yet, or a new one of what waits.

@@ -283,11 +283,51 @@ impl Recorder {
         true
     }
 
+    /// Charges for bytes that are held whether there is room for them or not.
+    fn charge_beyond(&self, bytes: usize) {
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     fn refund(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn lost(&self, events: u64) {
         add(&self.telemetry.lost, events);
+    }
+}
+
+#[cfg(all(test, feature = "test-util"))]
+mod tests {
+    use std::time::Duration;
+
+    use super::{EndRequest, Recorder};
+    use crate::{
+        Event, MemoryStore, Owner, ResilientSse, StreamId, StreamSpec,
+        stream::{StreamState, reason},
+        test_util::{Fault, FaultStore},
+    };
+
+    /// A lane that is given up while its end is on the way to the store hears of that all the same.
+    #[tokio::test(start_paused = true)]
+    async fn g7_what_an_end_was_charged_is_given_back_once() {
+        let store = FaultStore::new(MemoryStore::new()).batched();
+        let (sse, guardian) = ResilientSse::builder(store.clone()).anonymous().build().expect("valid");
+        let guardian = tokio::spawn(guardian);
+        let spec = StreamSpec::new(Owner::ANONYMOUS, StreamId::new("a").expect("valid"));
+        let mut publication = sse.publisher().open(spec).await.expect("open");
+        publication.send(Event::new("one")).await.expect("sent");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        store.fail_on("close", Fault::Delay(Duration::from_millis(300)));
+        let recorder: &std::sync::Arc<Recorder> = &sse.0.recorder;
+        let lane = recorder.lane(publication.key()).expect("it runs");
+        lane.end(recorder, EndRequest::supplied(StreamState::Failed, reason::ERROR));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(recorder.held() > 0, "the end waits");
+        recorder.abandon(&lane);
+        assert_eq!(recorder.held(), 0);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!((recorder.held(), store.calls("close")), (0, 1));
+        guardian.abort();
     }
 }

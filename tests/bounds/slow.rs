@@ -133,6 +133,47 @@ async fn g8_where_others_follow_a_stalled_client_does_not_hold_them_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn g8_a_client_that_stalls_on_an_earlier_run_does_not_hold_up_the_new_one() {
+    let mut hub = TestHub::new();
+    let watch = Watch::default();
+    let app = app(hub.sse.layer().id(path()), &watch, then(large(20), Step::Hang));
+    let mut first = Client::new(send(&app, request("/s/a")).await.into_body());
+    while first.data().is_empty() {
+        assert!(first.poll());
+    }
+    let (cursor, seen) = (first.last_id(), first.data().len());
+    first.drain();
+    drop(first);
+    hub.step().await;
+    let mut stalled = Client::new(send(&app, resuming("/s/a", &cursor)).await.into_body());
+    assert!(stalled.poll(), "something of the run before");
+    let mut other = Client::new(send(&app, request("/s/a")).await.into_body());
+    for _ in 0..12 {
+        hub.advance(Duration::from_secs(1)).await;
+        other.drain();
+    }
+    for _ in 0..100 {
+        hub.step().await;
+        other.drain();
+    }
+    assert_eq!(watch.made(), 2, "one more run");
+    assert_eq!(trimmed(&other.data()), numbered(20));
+    for _ in 0..100 {
+        hub.step().await;
+        stalled.drain();
+    }
+    let expected: Vec<_> =
+        numbered(20).into_iter().skip(seen).chain(["restart".to_owned()]).chain(numbered(20)).collect();
+    let names = stalled.names();
+    let told: Vec<_> = trimmed(&stalled.data())
+        .into_iter()
+        .zip(&names)
+        .map(|(data, name)| if *name == "restart" { "restart".to_owned() } else { data.to_owned() })
+        .collect();
+    assert_eq!(told, expected);
+}
+
+#[tokio::test(start_paused = true)]
 async fn g8_a_body_without_its_client_runs_for_at_most_the_route_s_time() {
     let mut hub = TestHub::new();
     let watch = Watch::default();

@@ -81,3 +81,24 @@ async fn g6_the_byte_limit_is_given_back() {
         assert_eq!((rig.sse.health().lost, rig.sse.health().recorded), (0, 4 * script.events), "batched {batched}");
     }
 }
+
+/// Events that wait make room for the end of their own stream: that is never what is lost.
+#[tokio::test(start_paused = true)]
+async fn g3_an_end_finds_room_among_the_events_that_wait() {
+    for batched in [false, true] {
+        let script = Script { padding: 200, ..Script::default() };
+        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(600), |layer| layer);
+        let client = rig.client().await;
+        tokio::time::sleep(script.length() - millis(100)).await;
+        rig.store.fail(Fault::Hang);
+        tokio::time::sleep(millis(5000)).await;
+        rig.store.heal();
+        let seen = client.await.unwrap();
+        assert_unharmed(&seen, script);
+        tokio::time::sleep(millis(2000)).await;
+        assert_eq!(rig.recover().await["status"], "completed", "batched {batched}");
+        let lost = rig.sse.health().lost;
+        assert_eq!(rig.recorded().await.len() as u64 + lost, script.events, "each is recorded or counted");
+        assert_eq!(account(&rig.resume(&seen[5].id).await, 6, script.events), lost);
+    }
+}
