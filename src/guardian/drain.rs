@@ -35,7 +35,8 @@ pub struct DrainReport {
 
 /// Drains the process.
 pub(super) async fn run(core: Arc<Core>) -> DrainReport {
-    let deadline = Instant::now() + core.settings.drain;
+    // A drain without end is one of a year.
+    let deadline = Instant::now() + core.settings.drain.min(std::time::Duration::from_secs(31_536_000));
     core.start_draining();
     let running = core.recorder.lanes();
     log_debug!(running = running.len(), "the process goes down");

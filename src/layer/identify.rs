@@ -234,7 +234,9 @@ fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
-        let hex = tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        // A sign would be read as part of a number.
+        let hex = tail.get(..2).filter(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+        let hex = hex.and_then(|hex| std::str::from_utf8(hex).ok());
         match (byte, hex.and_then(|hex| u8::from_str_radix(hex, 16).ok())) {
             (b'%', Some(decoded)) => {
                 bytes.push(decoded);
@@ -273,9 +275,10 @@ mod tests {
 
     #[test]
     fn query_parameters_are_decoded() {
-        let request = parts("/?x=1&last_event_id=5%2D6&last_event_id=no&bad=%zz%4");
+        let request = parts("/?x=1&last_event_id=5%2D6&last_event_id=no&bad=%zz%4&sign=%+5");
         assert_eq!(query(&request, "last_event_id").as_deref(), Some("5-6"));
         assert_eq!(query(&request, "bad").as_deref(), Some("%zz%4"));
+        assert_eq!(query(&request, "sign").as_deref(), Some("%+5"));
         assert_eq!(query(&request, "missing"), None);
         assert_eq!(StreamId::query("x").identify(&request).name, Name::Id(StreamId::new("1").expect("valid")));
     }
