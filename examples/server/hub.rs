@@ -30,7 +30,7 @@ fn on_store(options: &Options) -> Result<Builder, String> {
     match scheme {
         "memory" => Ok(ResilientSse::builder(MemoryStore::new())),
         "redis" | "rediss" | "redis+cluster" | "redis+sentinel" => Err(format!(
-            "the store `{url}` needs the feature `redis`, which is not built in: build with `--features full`"
+            "the store `{url}` needs the feature `redis`, which is not built in; without it there is `memory`"
         )),
         _ => Err(format!(
             "`--store` is memory, redis://…, rediss://…, redis+cluster://… or redis+sentinel://…; `{url}` is not"

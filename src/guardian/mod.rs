@@ -50,7 +50,8 @@ use crate::{
 ///
 /// # Cancel safety
 ///
-/// Dropped at any point, live streams flow on; heartbeats, beats and sweeps stop, which
+/// Dropped at any point, live streams flow on; with a store that does not answer at once they are not
+/// recorded any more, and heartbeats, beats and sweeps stop, which
 /// [`Health::guarded`](crate::Health) says, and other nodes' guardians take this node's streams for
 /// orphans after the stale threshold.
 #[must_use = "a guardian does nothing unless it is polled"]

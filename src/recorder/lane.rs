@@ -259,17 +259,20 @@ impl Lane {
         if state.metadata_waits {
             return 0;
         }
-        match (durability, state.flight_since.or(state.pending_since)) {
-            (_, None) => u64::MAX,
-            (Durability::Buffered, Some(since)) if since.elapsed() < AHEAD_TIME => state.acknowledged + AHEAD_EVENTS,
+        if state.waiting() == 0 {
+            return u64::MAX;
+        }
+        let since = state.flight_since.or(state.pending_since);
+        let fresh = since.is_none_or(|since| since.elapsed() < AHEAD_TIME);
+        match durability {
+            Durability::Buffered if fresh => state.acknowledged + AHEAD_EVENTS,
             _ => state.acknowledged,
         }
     }
 
     /// How many events wait for the store.
     pub(crate) fn unacknowledged(&self) -> u64 {
-        let state = lock(&self.state);
-        (state.pending.len() + state.flight.as_ref().map_or(0, |flight| flight.events.len())) as u64
+        lock(&self.state).waiting()
     }
 
     /// Asks the store how the stream stands, with the next request.
@@ -381,6 +384,11 @@ impl std::fmt::Debug for Lane {
 }
 
 impl State {
+    /// How many events wait for the store, or for its answer.
+    fn waiting(&self) -> u64 {
+        (self.pending.len() + self.flight.as_ref().map_or(0, |flight| flight.events.len())) as u64
+    }
+
     /// Holds events until they are stored; where there is no room, the oldest that wait are lost.
     fn take(&mut self, recorder: &Recorder, events: &mut Vec<Bytes>) {
         let bytes = events.iter().map(Bytes::len).sum();

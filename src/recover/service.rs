@@ -106,11 +106,11 @@ async fn answer(core: &Arc<Core>, parts: Parts, name: Name, voice: Voice) -> Res
         Name::Bypass | Name::Generate => return Err(Rejection::NotFound),
     };
     let key = StreamKey::new(owner, id);
-    let query = RecoverQuery::parse(&parts, &key.id).map_err(Rejection::BadQuery)?;
     core.authorize(&key, &parts).await?;
     if accepts_events(&parts) && parts.method == Method::GET {
         return follow(core, key, &parts, voice).await;
     }
+    let query = RecoverQuery::parse(&parts, &key.id).map_err(Rejection::BadQuery)?;
     match Answer::ask(core, key, query).await {
         Err(_) => Err(Rejection::Unavailable),
         Ok(None) => Err(Rejection::NotFound),
@@ -132,6 +132,8 @@ async fn follow(
         // An `EventSource` would give up for good; the body asks again.
         Err(_) if position.is_reconnect() => {}
         Err(_) => return Err(Rejection::Unavailable),
+        // It may be about to register again: the body ends at once, and the client comes again.
+        Ok(None) if position.is_reconnect() && core.may_be_forgotten() => {}
         Ok(None) => return Err(Rejection::NotFound),
         Ok(Some(info)) => {
             if info.ended.is_some_and(|ended| position.has_all(&ended, voice.tells(&ended.ending))) {
