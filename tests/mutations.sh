@@ -65,11 +65,11 @@ mutate G2 recorder_faults src/recorder/lane.rs "an event goes out before the sto
   's/_ => state\.acknowledged,/_ => u64::MAX,/'
 mutate G3 guarantees src/store/memory/entry.rs "an end is not kept" \
   's/self\.expires_at = now\.saturating_add\(millis\(self\.retention\.recovery_window\)\)/self.expires_at = now/'
-mutate G4 guarantees src/store/memory/mod.rs "a stream that runs is opened again" \
+mutate G4 guarantees src/store/memory/shard.rs "a stream that runs is opened again" \
   's/if entry\.state\(\) == StreamState::Active \{\s*return Opened::Active/if entry.epoch() == 0 { return Opened::Active/'
 mutate G5 guarantees src/protocol/trust.rs "a guardian claims whatever its own beats say" \
   's/fresh && proven/fresh || proven || true/'
-mutate G6 bounds src/store/memory/mod.rs "what has expired is not removed" \
+mutate G6 bounds src/store/memory/shard.rs "what has expired is not removed" \
   's/if entry\.is_over\(look\.now\) \{/if false {/'
 mutate G7 recorder_faults src/layer/live.rs "a stream waits for the store for as long as that takes" \
   's/self\.core\.settings\.store_limit, cx/self.core.settings.store_limit * 1000, cx/'

@@ -1,0 +1,181 @@
+//! A part of the memory store's streams, under one lock.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use super::{entry::Entry, log::Log};
+use crate::{
+    id::StreamKey,
+    store::{Due, DueReason, Open, Opened, TailCell},
+    stream::StreamState,
+};
+
+#[derive(Default)]
+pub(super) struct Shard {
+    /// Boxed, since a table has room for more than it holds.
+    pub(super) entries: HashMap<StreamKey, Box<Entry>>,
+    /// One element for each entry: when to look at it. It may be early, never late.
+    pub(super) timers: BTreeSet<(u64, StreamKey)>,
+    /// Those who wait for streams that do not exist yet, or no more.
+    pub(super) waiting: HashMap<StreamKey, Arc<TailCell>>,
+    /// The newest epochs of streams that were removed before the clock had passed these: they are not
+    /// given again, since a producer of theirs may still speak.
+    pub(super) removed: HashMap<StreamKey, u64>,
+}
+
+impl Shard {
+    /// The stream, unless nothing is left to be known of it.
+    pub(super) fn entry(&mut self, key: &StreamKey, now: u64) -> Option<&mut Entry> {
+        self.entries.get_mut(key).map(|entry| &mut **entry).filter(|entry| !entry.is_over(now))
+    }
+
+    /// The stream as a reader sees it: a deleted one is a missing one.
+    pub(super) fn held(&mut self, key: &StreamKey, now: u64) -> Option<&mut Entry> {
+        self.entry(key, now).filter(|entry| !entry.is_deleted())
+    }
+
+    /// Puts in a new entry, made with the tail of those who wait for it.
+    pub(super) fn insert(&mut self, key: &StreamKey, now: u64, entry: impl FnOnce(Arc<TailCell>) -> Entry) {
+        self.remove(key, now);
+        let entry = entry(self.waiting.remove(key).unwrap_or_default());
+        entry.tail.notify();
+        self.entries.insert(key.clone(), Box::new(entry));
+        self.reschedule(key);
+    }
+
+    /// Sees to it that the entry is looked at in time.
+    pub(super) fn reschedule(&mut self, key: &StreamKey) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let next = entry.next_look();
+        if entry.timer == 0 || next < entry.timer {
+            self.timers.remove(&(entry.timer, key.clone()));
+            entry.timer = next;
+            self.timers.insert((next, key.clone()));
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: &StreamKey, now: u64) {
+        let Some(entry) = self.entries.remove(key) else { return };
+        self.timers.remove(&(entry.timer, key.clone()));
+        self.take_leave(key.clone(), &entry, now);
+    }
+
+    /// What outlives an entry: its epoch, and those who follow its name.
+    pub(super) fn take_leave(&mut self, key: StreamKey, entry: &Entry, now: u64) {
+        entry.tail.notify();
+        if Arc::strong_count(&entry.tail) > 1 {
+            self.waiting.insert(key.clone(), Arc::clone(&entry.tail));
+        }
+        self.removed.retain(|_, epoch| *epoch >= now);
+        if entry.newest_epoch() >= now {
+            let newest = self.removed.entry(key).or_default();
+            *newest = (*newest).max(entry.newest_epoch());
+        }
+    }
+}
+
+impl Shard {
+    /// The epoch of a new run of a stream that is not held, or held no more.
+    pub(super) fn next_epoch(&self, key: &StreamKey, now: u64) -> u64 {
+        let held = self.entries.get(key).map(|entry| entry.newest_epoch());
+        let before = held.max(self.removed.get(key).copied());
+        before.map_or(now, |before| now.max(before.saturating_add(1)))
+    }
+
+    pub(super) fn open(&mut self, open: &Open, over_limit: bool, now: u64) -> Opened {
+        if let Some(entry) = self.held(&open.key, now) {
+            if entry.asks_for_another(open.fingerprint.as_deref()) {
+                return Opened::OtherFingerprint;
+            }
+            if entry.is_repeat(open) {
+                return opened(entry);
+            }
+            if let Some(ended) = entry.ended() {
+                return Opened::Ended(ended.clone());
+            }
+            if entry.state() == StreamState::Active {
+                return Opened::Active { started: entry.is_started() };
+            }
+            if over_limit {
+                return Opened::OverLimit;
+            }
+            entry.rerun(open, now);
+            entry.tail.notify();
+            let opened = opened(entry);
+            self.reschedule(&open.key);
+            return opened;
+        }
+        if !open.create {
+            return Opened::Missing;
+        }
+        if over_limit {
+            return Opened::OverLimit;
+        }
+        let epoch = self.next_epoch(&open.key, now);
+        self.insert(&open.key, now, |tail| Entry::new(open, epoch, Log::default(), tail, now));
+        Opened::New { epoch, previous: None, inner_id: None }
+    }
+
+    /// Looks at the streams whose time has come.
+    pub(super) fn look(&mut self, look: &mut Look) {
+        self.waiting.retain(|_, cell| Arc::strong_count(cell) > 1);
+        self.removed.retain(|_, epoch| *epoch >= look.now);
+        let mut later = Vec::new();
+        while look.due.len() < look.limit {
+            match self.timers.pop_first() {
+                Some((at, key)) if at <= look.now => later.extend(self.look_at(key, look)),
+                Some(timer) => {
+                    self.timers.insert(timer);
+                    break;
+                }
+                None => break,
+            }
+        }
+        for key in later {
+            self.reschedule(&key);
+        }
+    }
+
+    /// Looks at one stream; it is returned if it is to be looked at again.
+    fn look_at(&mut self, key: StreamKey, look: &mut Look) -> Option<StreamKey> {
+        let entry = self.entries.get_mut(&key)?;
+        entry.timer = 0;
+        if entry.is_over(look.now) {
+            self.remove(&key, look.now);
+            look.gone.push(key);
+            return None;
+        }
+        let reason = why_due(entry, look.now).filter(|reason| *reason != DueReason::Stale || look.claim);
+        if let Some(reason) = reason {
+            entry.lease(look.now, look.lease);
+            look.due.push(Due { info: entry.info(&key), reason });
+        }
+        Some(key)
+    }
+}
+
+/// A look at all streams whose time has come.
+pub(super) struct Look {
+    pub(super) now: u64,
+    pub(super) lease: u64,
+    pub(super) limit: usize,
+    pub(super) claim: bool,
+    pub(super) due: Vec<Due>,
+    pub(super) gone: Vec<StreamKey>,
+}
+
+fn why_due(entry: &Entry, now: u64) -> Option<DueReason> {
+    if entry.has_expired(now) {
+        Some(DueReason::Lifetime)
+    } else if entry.is_stale(now) {
+        Some(DueReason::Stale)
+    } else {
+        entry.hook_is_due(now).then_some(DueReason::Hook)
+    }
+}
+
+fn opened(entry: &Entry) -> Opened {
+    Opened::New { epoch: entry.epoch(), previous: entry.run_end(), inner_id: entry.inner_id() }
+}
