@@ -81,6 +81,8 @@ pub(crate) struct Lane {
     halted: AtomicBool,
     /// The producer, while it waits.
     pub(crate) waker: Arc<WakerCell>,
+    /// Whether the producer is pushing, and so looks at the lane right afterwards.
+    pushing: AtomicBool,
     /// How many read the stream on this node.
     pub(crate) followers: AtomicUsize,
     state: Mutex<State>,
@@ -123,6 +125,7 @@ impl Lane {
             hook,
             halted: AtomicBool::new(false),
             waker: Arc::default(),
+            pushing: AtomicBool::new(false),
             producer: Mutex::new(None),
             followers: AtomicUsize::new(0),
             state: Mutex::new(State {
@@ -199,6 +202,7 @@ impl Lane {
             }
             first
         };
+        let _pushing = Pushing::of(self);
         recorder.ready(self);
         first
     }
@@ -345,7 +349,10 @@ impl Lane {
         state.metadata_waits &= state.metadata_is_newer(&flight);
         let bytes = std::mem::take(&mut state.flight_bytes);
         drop(state);
-        self.waker.wake();
+        // Read after the state was locked: a producer that was done before has seen what landed.
+        if !self.pushing.load(Ordering::Relaxed) {
+            self.waker.wake();
+        }
         Landed { events, bytes }
     }
 
@@ -374,6 +381,22 @@ impl Lane {
         self.halted.store(true, Ordering::Release);
         self.waker.wake();
         dropped
+    }
+}
+
+/// A producer that pushes: it needs no waking for what lands at once.
+struct Pushing<'a>(&'a Lane);
+
+impl<'a> Pushing<'a> {
+    fn of(lane: &'a Lane) -> Self {
+        lane.pushing.store(true, Ordering::Relaxed);
+        Self(lane)
+    }
+}
+
+impl Drop for Pushing<'_> {
+    fn drop(&mut self) {
+        self.0.pushing.store(false, Ordering::Relaxed);
     }
 }
 

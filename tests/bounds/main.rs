@@ -18,4 +18,5 @@ mod slow;
 mod support;
 mod touched;
 mod vectors;
+mod wakes;
 mod yielding;
