@@ -9,6 +9,8 @@
 //!
 //! `ready`: the handler always has the next event. `trickle`: a task makes one event at a time for it,
 //! so that each is a frame, a chunk and a write of its own for either server: nothing can be joined.
+//! There a reader that has to wait for the slower server falls asleep, and waking it counts as the
+//! server's time: about two fifths of what the layer seems to add are the kernel's.
 
 use std::{
     convert::Infallible,
