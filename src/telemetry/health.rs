@@ -211,4 +211,55 @@ mod tests {
         }
         assert_eq!(text.matches("# TYPE").count(), seen);
     }
+
+    /// Keeps what is registered with it, by name.
+    #[cfg(feature = "metrics")]
+    #[derive(Default)]
+    struct Names(std::sync::Mutex<Vec<String>>);
+
+    #[cfg(feature = "metrics")]
+    impl Names {
+        fn keep(&self, key: &metrics::Key) {
+            crate::sync::lock(&self.0).push(key.name().to_owned());
+        }
+    }
+
+    #[cfg(feature = "metrics")]
+    impl metrics::Recorder for Names {
+        fn describe_counter(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+        fn describe_gauge(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+        fn describe_histogram(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+
+        fn register_counter(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
+            self.keep(key);
+            metrics::Counter::noop()
+        }
+
+        fn register_gauge(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
+            self.keep(key);
+            metrics::Gauge::noop()
+        }
+
+        fn register_histogram(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Histogram {
+            self.keep(key);
+            metrics::Histogram::noop()
+        }
+    }
+
+    #[cfg(feature = "metrics")]
+    #[test]
+    fn the_metrics_facade_gets_every_documented_metric() {
+        let (names, telemetry) = (Names::default(), Telemetry::default());
+        metrics::with_local_recorder(&names, || {
+            Health::of(&telemetry, true).report();
+            telemetry.first_event(std::time::Duration::from_millis(1));
+            telemetry.event_gap(std::time::Duration::from_millis(1));
+        });
+        let reported = crate::sync::lock(&names.0).clone();
+        let documented = include_str!("mod.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
+        for line in documented {
+            let name = line.split(['`', '{']).next().expect("a name");
+            assert!(reported.iter().any(|reported| reported == name), "{name}");
+        }
+    }
 }
