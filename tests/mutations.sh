@@ -74,7 +74,7 @@ mutate G6 bounds src/store/memory/shard.rs "what has expired is not removed" \
 mutate G7 recorder_faults src/layer/live.rs "a stream waits for the store for as long as that takes" \
   's/self\.core\.settings\.store_limit, cx/self.core.settings.store_limit * 1000, cx/'
 mutate G8 bounds src/layer/producer.rs "a client that does not read holds the work up" \
-  's/if self\.outlives_client\(\) \|\| self\.lane\.followers/if false \&\& self.lane.followers/'
+  's/if self\.outlives_client\(\) \|\| self\.is_followed\(\)/if false/'
 mutate G9 bounds src/hub/mod.rs "everybody is the same owner" \
   's/let owner = \(self\.owner\)\(request\);/let owner = (self.owner)(request).map(|_| Owner::ANONYMOUS);/'
 mutate G10 bounds src/wire/sse.rs "a heartbeat ends a block" \

@@ -55,7 +55,7 @@ async fn round(core: &Arc<Core>, trust: &Mutex<Trust>) -> bool {
 
 async fn beat(core: &Arc<Core>, trust: &Mutex<Trust>, lanes: &[Arc<Lane>]) -> bool {
     let streams = lanes.iter().map(|lane| (lane.key.clone(), lane.epoch)).collect();
-    let beat = Beat { node: core.node.clone(), streams, stale: core.settings.stale };
+    let beat = Beat { node: core.node.clone(), streams, stale: core.settings.stale, lifetime: core.settings.lifetime };
     let Ok(beaten) = core.store.beat(beat).await else {
         lock(trust).failed();
         return false;

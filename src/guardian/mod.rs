@@ -109,8 +109,8 @@ impl Guardian {
 
     /// Looks at the streams that others changed.
     fn poll_notices(&mut self, cx: &mut Context<'_>) {
-        while let Poll::Ready(keys) = self.notices.poll(cx) {
-            for lane in keys.iter().filter_map(|key| self.core.recorder.lane(key)) {
+        while let Poll::Ready(post) = self.notices.poll(cx) {
+            for lane in post.streams.iter().filter_map(|key| self.core.recorder.lane(key)) {
                 self.core.recorder.look(&lane);
             }
         }

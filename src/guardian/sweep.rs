@@ -38,8 +38,8 @@ pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
     loop {
         tokio::time::sleep(sweeper.core.settings.sweep).await;
         number += 1;
-        let may_claim = lock(&trust).may_claim(Instant::now().into_std());
-        sweeper.sweep(may_claim, number).await;
+        let claim = lock(&trust).claim(Instant::now().into_std());
+        sweeper.sweep(claim, number).await;
         let store_now = lock(&trust).store_now(Instant::now().into_std());
         sweeper.core.telemetry.last_sweep.store(store_now.unwrap_or(0), Ordering::Relaxed);
     }
@@ -51,11 +51,11 @@ impl Sweeper {
     }
 
     /// Looks at everything that is due, page by page. The next sweep goes on where the store fails.
-    async fn sweep(self: &Arc<Self>, may_claim: bool, number: u64) {
+    async fn sweep(self: &Arc<Self>, claim: Option<u64>, number: u64) {
         lock(&self.strikes).retain(|_, (_, seen)| *seen + 2 * u64::from(PROBE_STRIKES) >= number);
         let lease = self.core.settings.lease();
         loop {
-            let Ok(page) = self.core.store.due(SWEEP_PAGE, lease, may_claim).await else { return };
+            let Ok(page) = self.core.store.due(SWEEP_PAGE, lease, claim).await else { return };
             let full = page.len() == SWEEP_PAGE;
             for due in page {
                 let sweeper = Arc::clone(self);

@@ -1,11 +1,13 @@
 //! Which event is the last one, and what it says of the work.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
 use memchr::memmem::Finder;
-use serde::Deserialize;
 
-use crate::{stream::StreamState, wire::EventView};
+use crate::{
+    stream::StreamState,
+    wire::{EventView, fields::payload_type},
+};
 
 /// How the work went, as a terminal event says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,20 +181,6 @@ impl Classify for Ends {
     fn needs_terminal(&self) -> bool {
         self.needs_terminal
     }
-}
-
-/// The `type` of a JSON object.
-pub(crate) fn payload_type(data: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Typed<'a> {
-        #[serde(borrow, rename = "type")]
-        kind: Option<Cow<'a, str>>,
-    }
-    // An array would be read as the fields in their order.
-    if !data.trim_start().starts_with('{') {
-        return None;
-    }
-    serde_json::from_str::<Typed<'_>>(data).ok()?.kind.map(Cow::into_owned)
 }
 
 impl fmt::Debug for dyn Classify {

@@ -168,6 +168,11 @@ where
         self.drive(engine, limit, counted);
     }
 
+    /// Whether somebody else reads the stream, on this node or on another.
+    fn is_followed(&self) -> bool {
+        self.lane.followers.load(Ordering::Relaxed) > 0 || self.core.store.is_followed(&self.lane.key)
+    }
+
     /// Whether the work goes on when its client does not.
     fn outlives_client(&self) -> bool {
         matches!(self.route.disconnect, Disconnect::Detach { .. })
@@ -180,7 +185,7 @@ where
     B::Error: Into<BoxError>,
 {
     fn stalled(self: Arc<Self>) {
-        if self.outlives_client() || self.lane.followers.load(Ordering::Relaxed) > 0 {
+        if self.outlives_client() || self.is_followed() {
             // On the executor: the lock may be held while the inner body is polled.
             let executor = self.core.executor.clone();
             executor.spawn(async move {

@@ -51,6 +51,14 @@ impl Trust {
         fresh && proven
     }
 
+    /// Up to which time of the store's clock overdue streams may be claimed; `None`: none may.
+    ///
+    /// It is this node's own clock that says how far the store's has come since the last beat: a store whose
+    /// clock jumped since then is not believed.
+    pub(crate) fn claim(&self, now: Instant) -> Option<u64> {
+        self.store_now(now).filter(|_| self.may_claim(now))
+    }
+
     /// The store's clock, in unix milliseconds, as far as the last beat tells.
     pub(crate) fn store_now(&self, now: Instant) -> Option<u64> {
         let last = self.last?;
@@ -93,6 +101,16 @@ mod tests {
         beat(&mut trust, start, 30, 30);
         assert!(trust.may_claim(start + STEP * 3));
         assert!(!trust.may_claim(start + STEP * 5), "its own last beat is too old");
+    }
+
+    #[test]
+    fn a_claim_reaches_as_far_as_this_nodes_own_clock() {
+        let start = Instant::now();
+        let mut trust = Trust::new(THRESHOLD);
+        beat(&mut trust, start, 0, 20);
+        assert_eq!(trust.claim(start + STEP * 2), None);
+        beat(&mut trust, start, 30, 30);
+        assert_eq!(trust.claim(start + STEP * 3 + Duration::from_millis(7)), Some(30_007));
     }
 
     #[test]

@@ -109,6 +109,8 @@ struct State {
     news: bool,
     metadata: Metadata,
     inner_id: Option<String>,
+    /// The last inner id there was, sent or not.
+    last_inner_id: Option<String>,
     /// Whether metadata is not acknowledged yet: until then nothing may be delivered.
     metadata_waits: bool,
     forgotten: bool,
@@ -142,6 +144,7 @@ impl Lane {
                 news: false,
                 metadata: Metadata::new(),
                 inner_id: None,
+                last_inner_id: None,
                 metadata_waits: false,
                 forgotten: false,
                 end: None,
@@ -190,6 +193,7 @@ impl Lane {
                 return first;
             }
             if inner_id.is_some() {
+                state.last_inner_id.clone_from(&inner_id);
                 state.inner_id = inner_id;
             }
             state.take(recorder, events);
@@ -307,7 +311,8 @@ impl Lane {
             // What was kept later stands for what was kept before under the same key.
             open.metadata.retain(|(key, _)| !state.metadata.iter().any(|(kept, _)| kept == key));
             open.metadata.extend(state.metadata.iter().cloned());
-            let reopen = Reopen { open, epoch: self.epoch, acknowledged: state.acknowledged };
+            let inner_id = state.last_inner_id.clone();
+            let reopen = Reopen { open, epoch: self.epoch, acknowledged: state.acknowledged, inner_id };
             return Some(Op::Reopen(Box::new(reopen)));
         }
         if let Some(flight) = state.next_flight(&self.key, self.epoch) {

@@ -190,6 +190,7 @@ impl Recorder {
             }
             Appended::Fenced(fence) => self.fenced(lane, fence),
             Appended::Gone => lane.forgotten(),
+            Appended::Refused => {}
         }
     }
 

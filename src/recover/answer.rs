@@ -8,10 +8,13 @@ use crate::{
     error::StoreError,
     hub::Core,
     id::{Cursor, StreamId, StreamKey},
-    layer::{classify::payload_type, identify::query},
+    layer::identify::query,
     store::{From, Page, Read},
     stream::{Ended, Record, RecordKind, StreamInfo, StreamState},
-    wire::Framing,
+    wire::{
+        Framing,
+        fields::{EventFields, terminal},
+    },
 };
 
 /// Events in an answer, unless the request asks for fewer or more.
@@ -114,7 +117,7 @@ impl Answer {
 
 impl EndedAnswer {
     fn new(info: &StreamInfo, ended: &Ended, framing: &dyn Framing) -> Self {
-        let (kind, data) = terminal(ended, framing);
+        let (kind, data) = terminal(framing, &ended.ending);
         Self {
             status: ended.ending.state,
             reason: ended.ending.reason.as_deref().map(str::to_owned),
@@ -147,44 +150,4 @@ impl EventAnswer {
         let EventFields { kind, data, json } = EventFields::of(framing, block);
         Some(Self { id: record.id.to_string(), kind, data, json, ts: record.at })
     }
-}
-
-/// How an event's block reads: the same in recovery, in the store's completions and in the clients.
-pub(crate) struct EventFields {
-    /// The event's name, else its payload's `type`, else `message`.
-    pub(crate) kind: String,
-    pub(crate) data: String,
-    pub(crate) json: Option<Value>,
-}
-
-impl EventFields {
-    pub(crate) fn of(framing: &dyn Framing, block: &[u8]) -> Self {
-        let event = framing.view(block);
-        let named = event.name.map(std::borrow::Cow::into_owned);
-        let data = event.data.into_owned();
-        let kind = named.or_else(|| payload_type(&data)).unwrap_or_else(|| "message".to_owned());
-        let json = serde_json::from_str(&data).ok();
-        Self { kind, data, json }
-    }
-}
-
-/// A completion's `terminalEventType` and `terminalEventData`.
-///
-/// A payload that is a `{type, data}` envelope and nothing more is unwrapped; any other is given whole.
-pub(crate) fn terminal(ended: &Ended, framing: &dyn Framing) -> (String, Value) {
-    let Some(block) = &ended.ending.event else {
-        let reason = ended.ending.reason.as_deref();
-        return (ended.ending.state.to_string(), serde_json::json!({ "reason": reason }));
-    };
-    let EventFields { kind, data, json } = EventFields::of(framing, block);
-    let data = match json {
-        Some(Value::Object(mut envelope)) if is_envelope(&envelope) => envelope.remove("data").unwrap_or_default(),
-        Some(json) => json,
-        None => Value::String(data),
-    };
-    (kind, data)
-}
-
-fn is_envelope(object: &serde_json::Map<String, Value>) -> bool {
-    object.len() == 2 && object.contains_key("data") && object.get("type").is_some_and(Value::is_string)
 }

@@ -36,6 +36,7 @@ macro_rules! erased {
         trait ErasedStore: Send + Sync {
             $(fn $name(self: Arc<Self>, $($arg: $type),*) -> Answer<$out>;)*
             fn tail(&self, key: &StreamKey) -> Tail;
+            fn is_followed(&self, key: &StreamKey) -> bool;
             fn notices(&self, node: &NodeId) -> Notices;
         }
 
@@ -47,6 +48,9 @@ macro_rules! erased {
             })*
             fn tail(&self, key: &StreamKey) -> Tail {
                 Store::tail(self, key)
+            }
+            fn is_followed(&self, key: &StreamKey) -> bool {
+                Store::is_followed(self, key)
             }
             fn notices(&self, node: &NodeId) -> Notices {
                 Store::notices(self, node)
@@ -76,7 +80,7 @@ erased! {
     active_count() -> u64;
     delete(key: StreamKey) -> ();
     beat(beat: Beat) -> Beaten;
-    due(limit: usize, lease: Duration, claim: bool) -> Vec<Due>;
+    due(limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due>;
     stale(threshold: Duration, limit: usize) -> Vec<StreamInfo>;
     hook_done(key: StreamKey) -> ();
 }
@@ -122,6 +126,10 @@ impl StoreHandle {
 
     pub(crate) fn tail(&self, key: &StreamKey) -> Tail {
         self.store.tail(key)
+    }
+
+    pub(crate) fn is_followed(&self, key: &StreamKey) -> bool {
+        self.store.is_followed(key)
     }
 
     pub(crate) fn notices(&self, node: &NodeId) -> Notices {

@@ -17,7 +17,7 @@ use std::{error::Error, future::Future};
 
 pub(crate) use handle::StoreHandle;
 pub use memory::MemoryStore;
-pub use notify::{Notices, NoticesSender, Tail, TailCell};
+pub use notify::{Notices, NoticesSender, Post, Tail, TailCell};
 pub use ops::{
     Append, Appended, Beat, Beaten, Close, Closed, Due, DueReason, Fence, From, Hook, Interrupt, Interrupted, Open,
     Opened, Page, Publish, Published, Read, Reopen, Reopened, Retention,
@@ -67,7 +67,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Appends to logs; one outcome for each element, in order.
     ///
-    /// Events that are held already are skipped: a repeat is `Stored`.
+    /// Events that are held already are skipped: a repeat is `Stored`. An error says that none of the streams
+    /// can be written now; where only some cannot, those are [`Appended::Refused`].
     fn append(&self, appends: Vec<Append>) -> impl Future<Output = Result<Vec<Appended>, Self::Error>> + Send;
 
     /// Ends a stream; the first to do so wins, and everyone learns that end.
@@ -102,7 +103,12 @@ pub trait Store: Send + Sync + 'static {
     fn beat(&self, beat: Beat) -> impl Future<Output = Result<Beaten, Self::Error>> + Send;
 
     /// Streams that somebody must look at, at most `limit`; each is leased: nobody else is given it
-    /// for `lease`, and its deadline is what the lease wrote. Overdue ones only with `claim`.
+    /// for `lease`, and its deadline is what the lease wrote.
+    ///
+    /// `claim`: active streams that were overdue, or had outlived their lifetime, at this time of the
+    /// store's clock, as far as the caller trusts that clock; `None`: no active stream at all. The store
+    /// takes the lower of that time and its own clock, so that one which jumps ahead makes no orphans
+    /// (guarantee G5). Hooks, and interrupted streams whose lifetime is over, are given regardless.
     ///
     /// Also removes what has expired. With nothing due, the cost does not depend on how many
     /// streams there are.
@@ -110,7 +116,7 @@ pub trait Store: Send + Sync + 'static {
         &self,
         limit: usize,
         lease: std::time::Duration,
-        claim: bool,
+        claim: Option<u64>,
     ) -> impl Future<Output = Result<Vec<Due>, Self::Error>> + Send;
 
     /// Active streams whose producer was last heard of longer ago than `threshold`, at most `limit`.
@@ -126,6 +132,14 @@ pub trait Store: Send + Sync + 'static {
     /// Wakes whoever follows a stream, whether or not it exists yet.
     fn tail(&self, key: &StreamKey) -> Tail;
 
-    /// Tells a node which of its streams somebody else changed.
+    /// Whether somebody on another node follows the stream, as far as is known here.
+    ///
+    /// Asked in passing: it must be cheap, and must not wait. Default: `false`.
+    fn is_followed(&self, _key: &StreamKey) -> bool {
+        false
+    }
+
+    /// Tells a node which of its streams somebody else changed, and when the store itself was away
+    /// ([`NoticesSender::reconnected`]).
     fn notices(&self, node: &NodeId) -> Notices;
 }

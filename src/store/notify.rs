@@ -94,7 +94,18 @@ impl Drop for Tail {
     }
 }
 
-/// The receiving half of a node's post: which of its streams somebody else stopped, closed or took over.
+/// What a node is told: see [`Notices`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Post {
+    /// The node's streams that somebody else changed.
+    pub streams: Vec<StreamKey>,
+    /// The store was away and is back: what it holds may be older than what it acknowledged.
+    pub reconnected: bool,
+}
+
+/// The receiving half of a node's post: which of its streams somebody else stopped, closed or took over,
+/// and whether the store was away.
 ///
 /// Each stream stands in it once, however often it was posted, so it is bounded by the node's streams.
 #[derive(Debug)]
@@ -106,7 +117,27 @@ pub struct NoticesSender(Arc<Mailbox>);
 
 #[derive(Debug, Default)]
 struct Mailbox {
-    post: Mutex<(HashSet<StreamKey>, Option<Waker>)>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    streams: HashSet<StreamKey>,
+    reconnected: bool,
+    waker: Option<Waker>,
+}
+
+impl Mailbox {
+    fn put(&self, put: impl FnOnce(&mut Waiting)) {
+        let waker = {
+            let mut waiting = lock(&self.waiting);
+            put(&mut waiting);
+            waiting.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
 }
 
 impl Notices {
@@ -117,28 +148,31 @@ impl Notices {
         (NoticesSender(Arc::clone(&mailbox)), Self(mailbox))
     }
 
-    /// Ready with the streams that were posted since.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Vec<StreamKey>> {
-        let mut post = lock(&self.0.post);
-        if post.0.is_empty() {
-            post.1 = Some(cx.waker().clone());
+    /// Ready with what was posted since.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Post> {
+        let mut waiting = lock(&self.0.waiting);
+        if waiting.streams.is_empty() && !waiting.reconnected {
+            waiting.waker = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        Poll::Ready(post.0.drain().collect())
+        let streams = waiting.streams.drain().collect();
+        Poll::Ready(Post { streams, reconnected: std::mem::take(&mut waiting.reconnected) })
     }
 }
 
 impl NoticesSender {
     /// Posts a stream.
     pub fn post(&self, key: StreamKey) {
-        let waker = {
-            let mut post = lock(&self.0.post);
-            post.0.insert(key);
-            post.1.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        self.0.put(|waiting| {
+            waiting.streams.insert(key);
+        });
+    }
+
+    /// The store was away and is back: what it holds may be older than what it acknowledged.
+    ///
+    /// The node then beats at once, which finds out whether the store is still the one it was.
+    pub fn reconnected(&self) {
+        self.0.put(|waiting| waiting.reconnected = true);
     }
 
     /// Whether nobody receives any more.
@@ -171,6 +205,25 @@ mod tests {
         assert!(wait.is_woken());
         assert_ready!(wait.enter(|cx, _| tail.poll_changed(cx)));
         assert_pending!(wait.enter(|cx, _| tail.poll_changed(cx)));
+    }
+
+    #[test]
+    fn post_is_given_once_and_wakes() {
+        let (sender, mut notices) = Notices::channel();
+        let mut wait = task::spawn(());
+        assert_pending!(wait.enter(|cx, _| notices.poll(cx)));
+        let key = StreamKey::new(crate::Owner::ANONYMOUS, crate::StreamId::new("a").expect("valid"));
+        sender.post(key.clone());
+        sender.post(key.clone());
+        assert!(wait.is_woken());
+        let post = assert_ready!(wait.enter(|cx, _| notices.poll(cx)));
+        assert_eq!(post, Post { streams: vec![key], reconnected: false });
+        assert_pending!(wait.enter(|cx, _| notices.poll(cx)));
+        sender.reconnected();
+        assert!(wait.is_woken());
+        let post = assert_ready!(wait.enter(|cx, _| notices.poll(cx)));
+        assert_eq!(post, Post { streams: Vec::new(), reconnected: true });
+        assert_pending!(wait.enter(|cx, _| notices.poll(cx)));
     }
 
     #[test]

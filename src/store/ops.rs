@@ -104,6 +104,10 @@ pub enum Appended {
     Fenced(Fence),
     /// The stream is not held.
     Gone,
+    /// This stream's part cannot be written now, for a reason that is this stream's own (a key of another
+    /// type is in the way, the node of a cluster that holds it is away); the others' can. It is sent again,
+    /// unchanged.
+    Refused,
 }
 
 /// Why a producer's word counts no more.
@@ -187,6 +191,8 @@ pub struct Reopen {
     pub epoch: u64,
     /// The seq of the last event that the store had acknowledged before it forgot.
     pub acknowledged: u64,
+    /// The last id that the inner service gave an event of its own, whether or not the store had acknowledged it.
+    pub inner_id: Option<String>,
 }
 
 /// The outcome of [`Reopen`].
@@ -282,6 +288,9 @@ pub struct Beat {
     pub streams: Vec<(StreamKey, u64)>,
     /// How long after this they are overdue.
     pub stale: Duration,
+    /// How long a stream lives on after its producer was last heard of: what the streams' keys are renewed
+    /// to, where a store has such.
+    pub lifetime: Duration,
 }
 
 /// The outcome of a [`Beat`].

@@ -4,6 +4,7 @@
 
 mod deliver;
 mod encode;
+pub(crate) mod fields;
 mod lines;
 mod mime;
 mod parse;

@@ -87,13 +87,17 @@ impl Store for Yielding {
         active_count() -> u64;
         delete(key: StreamKey) -> ();
         beat(beat: Beat) -> Beaten;
-        due(limit: usize, lease: Duration, claim: bool) -> Vec<Due>;
+        due(limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due>;
         stale(threshold: Duration, limit: usize) -> Vec<StreamInfo>;
         hook_done(key: StreamKey) -> ();
     }
 
     fn tail(&self, key: &StreamKey) -> Tail {
         self.inner.tail(key)
+    }
+
+    fn is_followed(&self, key: &StreamKey) -> bool {
+        self.inner.is_followed(key)
     }
 
     fn notices(&self, node: &NodeId) -> Notices {

@@ -224,17 +224,18 @@ impl Model {
     }
 
     /// What is due, with the deadlines that the leases write.
-    pub(crate) fn due(&mut self, lease: u64, claim: bool) -> Vec<(StreamKey, DueReason, u64)> {
+    pub(crate) fn due(&mut self, lease: u64, claim: Option<u64>) -> Vec<(StreamKey, DueReason, u64)> {
         let (now, mut due) = (self.now, Vec::new());
         for key in self.streams.keys().cloned().collect::<Vec<_>>() {
             let Some(stream) = self.held(&key) else { continue };
             let reason = if stream.state.is_terminal() {
                 stream.hook.filter(|at| *at <= now).map(|_| DueReason::Hook)
-            } else if stream.expires.max(stream.leased) <= now {
-                Some(DueReason::Lifetime)
             } else {
-                let stale = stream.state == StreamState::Active && stream.deadline <= now;
-                (stale && claim).then_some(DueReason::Stale)
+                let active = stream.state == StreamState::Active;
+                let at = if active { claim.map(|claim| claim.min(now)) } else { Some(now) };
+                let outlived = at.is_some_and(|at| stream.expires.max(stream.leased) <= at);
+                let stale = active && at.is_some_and(|at| stream.deadline <= at);
+                outlived.then_some(DueReason::Lifetime).or(stale.then_some(DueReason::Stale))
             };
             let Some(reason) = reason else { continue };
             if reason == DueReason::Hook {

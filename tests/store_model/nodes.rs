@@ -161,6 +161,7 @@ impl World {
             Appended::Fenced(Fence::Newer) => "append newer",
             Appended::Fenced(_) => "append ended",
             Appended::Gone => "append gone",
+            Appended::Refused => "append refused",
         };
         (name, differs)
     }
@@ -224,7 +225,8 @@ impl World {
 
     async fn beat(&mut self) -> Step {
         let runs = self.runs.iter().rev().take(5).map(|run| (run.open.key.clone(), run.epoch)).collect();
-        let beat = Beat { node: NodeId::new("one"), streams: runs, stale: RETENTION.stale };
+        let beat =
+            Beat { node: NodeId::new("one"), streams: runs, stale: RETENTION.stale, lifetime: RETENTION.lifetime };
         let answer = self.store.beat(beat.clone()).await.unwrap();
         let expected = (self.model.now, self.model.beat(&beat, LIFETIME));
         let name = if answer.lost.is_empty() { "beat" } else { "beat lost" };
@@ -232,7 +234,9 @@ impl World {
     }
 
     async fn due(&mut self) -> Step {
-        let claim = self.random.one_in(2);
+        // Not at all, as far as the store's clock, or as far as the asker's own, which is behind or ahead.
+        let now = self.model.now;
+        let claim = self.random.pick(&[None, Some(now), Some(u64::MAX), Some(now - 40), Some(now - 400)]);
         let due = self.store.due(100, LEASE, claim).await.unwrap();
         let brief = |due: &Due| (due.info.key.clone(), due.reason, due.info.deadline);
         let mut answer: Vec<_> = due.iter().map(brief).collect();
@@ -250,7 +254,7 @@ impl World {
     async fn reopen(&mut self) -> Step {
         let Some(index) = self.run() else { return ("nothing", None) };
         let Run { open, epoch, acknowledged } = self.runs[index].clone();
-        let reopen = Reopen { open: Open { started: true, ..open }, epoch, acknowledged };
+        let reopen = Reopen { open: Open { started: true, ..open }, epoch, acknowledged, inner_id: None };
         let answer = self.store.reopen(reopen.clone()).await.unwrap();
         let differs = compare(&reopen, &answer, &self.model.reopen(&reopen));
         let name = match answer {
@@ -293,6 +297,6 @@ impl World {
             self.store.close(close).await.unwrap();
         }
         tokio::time::advance(RETENTION.recovery_window).await;
-        assert_eq!(self.store.due(100, LEASE, true).await.unwrap(), []);
+        assert_eq!(self.store.due(100, LEASE, Some(self.model.now)).await.unwrap(), []);
     }
 }

@@ -21,6 +21,8 @@ const ASK_EVERY: Duration = Duration::from_millis(5);
 /// What a check that waits for a deadline asks for.
 pub(super) const SOON: Duration = Duration::from_millis(40);
 pub(super) const LONG: Duration = Duration::from_secs(600);
+/// A claim that leaves the time to the store's own clock.
+pub(super) const ALL: Option<u64> = Some(1 << 52);
 
 /// A store, and an owner and a node to use it as. Clones are the same.
 pub(super) struct Bench<S> {
@@ -75,7 +77,7 @@ pub(super) fn append(key: &StreamKey, epoch: u64, first: u64, data: &[&str]) -> 
 }
 
 pub(super) fn reopen(open: Open, epoch: u64, acknowledged: u64) -> Reopen {
-    Reopen { open: Open { started: true, ..open }, epoch, acknowledged }
+    Reopen { open: Open { started: true, ..open }, epoch, acknowledged, inner_id: None }
 }
 
 pub(super) fn epoch_of(opened: &Opened) -> u64 {
@@ -220,7 +222,7 @@ impl<S: Store> Bench<S> {
     }
 
     pub(super) async fn heartbeat(&self, streams: &[(StreamKey, u64)], stale: Duration) -> Beaten {
-        let beat = Beat { node: self.node.clone(), streams: streams.to_vec(), stale };
+        let beat = Beat { node: self.node.clone(), streams: streams.to_vec(), stale, lifetime: LONG };
         self.beat(beat).await.expect("the store answers")
     }
 
@@ -229,12 +231,12 @@ impl<S: Store> Bench<S> {
         self.heartbeat(&[], LONG).await.now
     }
 
-    pub(super) async fn sweep(&self, lease: Duration, claim: bool) -> Vec<Due> {
+    pub(super) async fn sweep(&self, lease: Duration, claim: Option<u64>) -> Vec<Due> {
         self.due(100, lease, claim).await.expect("the store answers")
     }
 
     /// Sweeps until something is due.
-    pub(super) async fn swept(&self, lease: Duration, claim: bool) -> Vec<Due> {
+    pub(super) async fn swept(&self, lease: Duration, claim: Option<u64>) -> Vec<Due> {
         let found = std::sync::Mutex::new(Vec::new());
         self.until("something is due", async || {
             let due = self.sweep(lease, claim).await;

@@ -123,7 +123,7 @@ pub async fn a_foreign_end_is_posted_to_the_producing_node(store: impl Store) {
     let mut posted = Vec::new();
     let all = async {
         while !posted.contains(&key) {
-            posted.extend(poll_fn(|cx| notices.poll(cx)).await);
+            posted.extend(poll_fn(|cx| notices.poll(cx)).await.streams);
         }
     };
     tokio::time::timeout(LONG, all).await.expect("the node is told");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::bench::{Bench, LONG, SOON, close, epoch_of, interrupt, retention};
+use super::bench::{ALL, Bench, LONG, SOON, close, epoch_of, interrupt, retention};
 use crate::{
     id::StreamKey,
     store::{Beat, Close, DueReason, Interrupted, Open, Retention, Store},
@@ -57,7 +57,7 @@ pub async fn the_stores_clock_and_run_are_told(store: impl Store) {
     let unix_2020 = 1_577_836_800_000;
     assert!(first.now > unix_2020, "unix milliseconds");
     bench.until_clock(first.now + 1).await;
-    let beat = Beat { node: bench.on("node-2").node, streams: Vec::new(), stale: LONG };
+    let beat = Beat { node: bench.on("node-2").node, streams: Vec::new(), stale: LONG, lifetime: LONG };
     let second = bench.beat(beat).await.expect("the store answers");
     assert!(second.now > first.now);
     assert_eq!((second.run, second.lost), (first.run, Vec::new()));
@@ -68,8 +68,8 @@ pub async fn overdue_streams_are_given_only_to_those_who_may_claim(store: impl S
     let bench = Bench::new(store);
     let (key, epoch) = overdue(&bench, "stale").await;
     bench.begin("fresh").await;
-    assert_eq!(bench.sweep(LONG, false).await, []);
-    let due = bench.sweep(LONG, true).await;
+    assert_eq!(bench.sweep(LONG, None).await, []);
+    let due = bench.sweep(LONG, ALL).await;
     let [due] = &due[..] else { panic!("not one: {due:?}") };
     assert_eq!((&due.info.key, due.info.epoch, due.reason), (&key, epoch, DueReason::Stale));
     assert_eq!(due.info, bench.look(&key).await, "its deadline is what the lease wrote");
@@ -82,11 +82,11 @@ pub async fn an_overdue_stream_is_given_to_one(store: impl Store) {
     let mut racing = JoinSet::new();
     for _ in 0..4 {
         let bench = bench.clone();
-        racing.spawn(async move { bench.sweep(LONG, true).await });
+        racing.spawn(async move { bench.sweep(LONG, ALL).await });
     }
     let mut given = racing.join_all().await.concat();
     assert_eq!(given.len(), 1, "{given:?}");
-    assert_eq!(bench.sweep(LONG, true).await, []);
+    assert_eq!(bench.sweep(LONG, ALL).await, []);
     bench.write(&key, epoch, 1, &["late, but alive"]).await;
 
     let leased = given.remove(0).info;
@@ -100,12 +100,12 @@ pub async fn an_overdue_stream_is_given_to_one(store: impl Store) {
 pub async fn a_lease_ends(store: impl Store) {
     let bench = Bench::new(store);
     let (key, _) = overdue(&bench, "stale").await;
-    let first = bench.sweep(SOON, true).await;
-    let second = bench.swept(LONG, true).await;
+    let first = bench.sweep(SOON, ALL).await;
+    let second = bench.swept(LONG, ALL).await;
     assert_eq!((first.len(), second.len()), (1, 1));
     assert!(second[0].info.key == key && second[0].info.deadline > first[0].info.deadline);
-    assert_eq!(bench.sweep(LONG, true).await, []);
-    assert_eq!(bench.due(0, LONG, true).await.expect("the store answers"), []);
+    assert_eq!(bench.sweep(LONG, ALL).await, []);
+    assert_eq!(bench.due(0, LONG, ALL).await.expect("the store answers"), []);
 }
 
 /// Opens a stream whose lifetime is over soon.
@@ -115,20 +115,47 @@ async fn outlived<S: Store>(bench: &Bench<S>, id: &str) -> (StreamKey, u64) {
     (bench.key(id), epoch)
 }
 
-/// A stream of which nobody was heard for its lifetime is due, whoever asks; each sign of life renews it.
+/// A stream of which nobody was heard for its lifetime is due; each sign of life renews it.
 pub async fn a_lifetime_ends(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = outlived(&bench, "old").await;
     for seq in 1..=8 {
         tokio::time::sleep(SOON / 4).await;
         // Under real time this may come too late, which only a store that is slower than that notices.
-        if !bench.sweep(LONG, false).await.is_empty() {
+        if !bench.sweep(LONG, ALL).await.is_empty() {
             return;
         }
         bench.write(&key, epoch, seq, &["alive"]).await;
     }
-    let due = bench.swept(LONG, false).await;
+    let due = bench.swept(LONG, ALL).await;
     assert_eq!((&due[0].info.key, due[0].reason), (&key, DueReason::Lifetime));
+}
+
+/// Guarantee G5: what runs is judged by the time that the asker vouches for, if that is behind the store's
+/// clock. What does not run is looked after whatever that says.
+pub async fn a_claim_looks_no_further_than_the_time_it_names(store: impl Store) {
+    let bench = Bench::new(store);
+    let (stale, _) = overdue(&bench, "stale").await;
+    let (old, _) = outlived(&bench, "old").await;
+    let (still, epoch) = outlived(&bench, "still").await;
+    bench.stand_still(&still, epoch).await;
+    let (hooked, epoch) = bench.begin("hooked").await;
+    bench.end(Close { hook: Some(SOON), ..close(&hooked, Some(epoch)) }).await;
+    let soon = SOON.as_millis() as u64;
+    let deadline = bench.look(&stale).await.deadline;
+    let outlives = bench.look(&old).await.last_heartbeat + soon;
+    bench.until_clock(bench.now().await + 3 * soon).await;
+
+    let keys = |due: Vec<crate::store::Due>| {
+        let mut keys: Vec<_> = due.into_iter().map(|due| (due.info.key, due.reason)).collect();
+        keys.sort_by(|(one, _), (other, _)| one.cmp(other));
+        keys
+    };
+    let idle = [(hooked, DueReason::Hook), (still, DueReason::Lifetime)];
+    assert_eq!(keys(bench.sweep(LONG, Some(deadline - 1)).await), idle);
+    assert_eq!(keys(bench.sweep(LONG, None).await), []);
+    assert_eq!(keys(bench.sweep(LONG, Some(outlives - 1)).await), [(stale, DueReason::Stale)]);
+    assert_eq!(keys(bench.sweep(LONG, Some(outlives + 1)).await), [(old, DueReason::Lifetime)]);
 }
 
 /// Also of these each is given to one guardian at a time.
@@ -141,7 +168,7 @@ pub async fn a_lifetime_is_looked_after_by_one(store: impl Store) {
     bench.until_clock(bench.now().await + 2 * SOON.as_millis() as u64).await;
     let mut given = Vec::new();
     for _ in 0..4 {
-        given.extend(bench.sweep(LONG, true).await.into_iter().map(|due| due.info.key));
+        given.extend(bench.sweep(LONG, ALL).await.into_iter().map(|due| due.info.key));
     }
     given.sort();
     assert_eq!(given, [bench.key("active"), still]);
@@ -154,15 +181,15 @@ pub async fn a_hook_is_due_until_it_is_done(store: impl Store) {
     bench.finish(&unhooked, epoch).await;
     let (key, epoch) = bench.begin("hooked").await;
     bench.end(Close { hook: Some(SOON), ..close(&key, Some(epoch)) }).await;
-    let first = bench.swept(SOON, false).await;
+    let first = bench.swept(SOON, None).await;
     assert_eq!((first.len(), &first[0].info.key, first[0].reason), (1, &key, DueReason::Hook));
     assert_eq!(first[0].info.state, StreamState::Failed);
-    let second = bench.swept(SOON, false).await;
+    let second = bench.swept(SOON, None).await;
     assert_eq!((second.len(), &second[0].info.key), (1, &key));
     bench.hook_done(key.clone()).await.expect("the store answers");
     bench.hook_done(key).await.expect("a repeat is no error");
     bench.until_clock(bench.now().await + 3 * SOON.as_millis() as u64).await;
-    assert_eq!(bench.sweep(SOON, true).await, []);
+    assert_eq!(bench.sweep(SOON, ALL).await, []);
 }
 
 /// One recovery window after its end nothing is left: no completion, no log, nothing in any index.
@@ -174,7 +201,7 @@ pub async fn what_has_expired_is_gone(store: impl Store) {
     bench.write(&key, epoch, 1, &["a"]).await;
     bench.end(Close { hook: Some(LONG), ..close(&key, Some(epoch)) }).await;
     assert_eq!(bench.held(&key).await, ["r", "a", "e"], "for the whole window");
-    let gone = async || bench.sweep(LONG, true).await.is_empty() && bench.known(&key).await.is_none();
+    let gone = async || bench.sweep(LONG, ALL).await.is_empty() && bench.known(&key).await.is_none();
     bench.until("an ended stream expires", gone).await;
     assert_eq!(bench.page(&key, crate::store::From::Start, 1, 1).await, None);
     assert_eq!(bench.list(bench.owner.clone()).await.expect("the store answers"), []);
@@ -189,7 +216,7 @@ pub async fn an_interrupted_stream_expires(store: impl Store) {
     let key = bench.key("still");
     bench.stand_still(&key, epoch).await;
     bench.until("it expires", async || bench.known(&key).await.is_none()).await;
-    assert_eq!(bench.sweep(LONG, true).await, []);
+    assert_eq!(bench.sweep(LONG, ALL).await, []);
     assert_eq!(bench.list(bench.owner.clone()).await.expect("the store answers"), []);
 }
 

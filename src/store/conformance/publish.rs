@@ -2,7 +2,7 @@
 
 use tokio::task::JoinSet;
 
-use super::bench::{Bench, LONG, append, close, epoch_of};
+use super::bench::{ALL, Bench, LONG, append, close, epoch_of};
 use crate::{
     id::EventId,
     store::{Appended, From, Opened, Publish, Published, Store},
@@ -26,7 +26,7 @@ pub async fn the_first_event_opens_the_stream(store: impl Store) {
     assert_eq!((info.state, info.node, info.started), (StreamState::Active, None, true));
     assert_eq!(bench.list(bench.owner.clone()).await.expect("the store answers").len(), 1);
     assert_eq!(bench.ask(bench.request("feed")).await, Opened::Active { started: true });
-    let due = bench.sweep(LONG, true).await;
+    let due = bench.sweep(LONG, ALL).await;
     assert!(due.is_empty(), "nobody beats it, and nobody has to: {due:?}");
 }
 

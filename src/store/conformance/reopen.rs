@@ -3,7 +3,7 @@
 use super::bench::{Bench, epoch_of, reopen};
 use crate::{
     id::EventId,
-    store::{Fence, From, Open, Reopened, Store},
+    store::{Fence, From, Open, Opened, Reopen, Reopened, Store},
     stream::StreamState,
 };
 
@@ -27,6 +27,20 @@ pub async fn a_forgotten_stream_is_registered_again(store: impl Store) {
     assert_eq!(page.records.iter().map(|record| record.id.seq).collect::<Vec<_>>(), [4], "the third is missing");
     let lost = bench.heartbeat(&[(key, epoch)], super::bench::LONG).await.lost;
     assert!(lost.is_empty(), "{lost:?}");
+}
+
+/// The inner service goes on from its own last id also after the store forgot that.
+pub async fn the_inner_id_comes_back(store: impl Store) {
+    let bench = Bench::new(store);
+    let request = bench.request("forgotten");
+    let key = request.key.clone();
+    let epoch = bench.begin_forgotten(request.clone()).await;
+    let again = Reopen { inner_id: Some("row-7".to_owned()), ..reopen(request, epoch, 3) };
+    assert_eq!(bench.reopen(again).await.expect("the store answers"), Reopened::Registered);
+    assert_eq!(bench.look(&key).await.inner_id.as_deref(), Some("row-7"));
+    bench.stand_still(&key, epoch).await;
+    let Opened::New { inner_id, .. } = bench.ask(bench.request("forgotten")).await else { panic!("not the caller's") };
+    assert_eq!(inner_id.as_deref(), Some("row-7"));
 }
 
 /// A repeat, and a producer that was not forgotten at all, is registered.

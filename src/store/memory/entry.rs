@@ -7,7 +7,7 @@ use crate::{
     id::{EventId, NodeId, StreamKey},
     store::{
         Append, Appended, Close, Closed, Fence, From, Hook, Interrupt, Interrupted, Open, Page, Publish, Published,
-        Read, Retention, TailCell,
+        Read, Reopen, Retention, TailCell,
     },
     stream::{Ended, Ending, Metadata, Record, RecordKind, StreamInfo, StreamState, reason},
 };
@@ -82,6 +82,11 @@ impl Entry {
         entry.log.push_run(epoch, None, now);
         entry.beat(now, millis(open.retention.stale));
         entry
+    }
+
+    /// A stream whose producer runs, and which was forgotten.
+    pub(super) fn reopened(reopen: &Reopen, log: Log, tail: Arc<TailCell>, now: u64) -> Self {
+        Self { inner_id: reopen.inner_id.clone(), ..Self::new(&reopen.open, reopen.epoch, log, tail, now) }
     }
 
     /// A stream that nobody beats: it lives as long as something is published.

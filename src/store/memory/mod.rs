@@ -203,7 +203,7 @@ impl MemoryStore {
             return entry.take_back(reopen.epoch, reopen.open.token).map_or(Reopened::Registered, Reopened::Fenced);
         }
         let log = Log::resumed_after(crate::EventId::new(reopen.epoch, reopen.acknowledged));
-        shard.insert(key, now, |tail| Entry::new(&reopen.open, reopen.epoch, log, tail, now));
+        shard.insert(key, now, |tail| Entry::reopened(reopen, log, tail, now));
         owners.entry(key.owner.clone()).or_default().insert(key.id.clone());
         Reopened::Registered
     }
@@ -259,8 +259,10 @@ impl MemoryStore {
         Beaten { now, run: *lock(&self.0.run), lost: lost.map(|(index, _)| index).collect() }
     }
 
-    fn due_now(&self, limit: usize, lease: Duration, claim: bool) -> Vec<Due> {
-        let mut look = Look { now: self.now(), lease: millis(lease), limit, claim, due: Vec::new(), gone: Vec::new() };
+    fn due_now(&self, limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due> {
+        let now = self.now();
+        let claim = claim.map(|claim| claim.min(now));
+        let mut look = Look { now, lease: millis(lease), limit, claim, due: Vec::new(), gone: Vec::new() };
         for shard in &self.0.shards {
             lock(shard).look(&mut look);
         }
@@ -383,7 +385,7 @@ impl Store for MemoryStore {
         &self,
         limit: usize,
         lease: Duration,
-        claim: bool,
+        claim: Option<u64>,
     ) -> impl Future<Output = Result<Vec<Due>, Infallible>> + Send {
         ready(Ok(self.due_now(limit, lease, claim)))
     }

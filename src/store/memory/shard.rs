@@ -147,8 +147,7 @@ impl Shard {
             look.gone.push(key);
             return None;
         }
-        let reason = why_due(entry, look.now).filter(|reason| *reason != DueReason::Stale || look.claim);
-        if let Some(reason) = reason {
+        if let Some(reason) = why_due(entry, look) {
             entry.lease(look.now, look.lease);
             look.due.push(Due { info: entry.info(&key), reason });
         }
@@ -161,18 +160,21 @@ pub(super) struct Look {
     pub(super) now: u64,
     pub(super) lease: u64,
     pub(super) limit: usize,
-    pub(super) claim: bool,
+    /// Up to which time active streams may be claimed.
+    pub(super) claim: Option<u64>,
     pub(super) due: Vec<Due>,
     pub(super) gone: Vec<StreamKey>,
 }
 
-fn why_due(entry: &Entry, now: u64) -> Option<DueReason> {
-    if entry.has_expired(now) {
+fn why_due(entry: &Entry, look: &Look) -> Option<DueReason> {
+    // Whoever runs now is judged by a time that the asker vouches for.
+    let at = if entry.state() == StreamState::Active { look.claim? } else { look.now };
+    if entry.has_expired(at) {
         Some(DueReason::Lifetime)
-    } else if entry.is_stale(now) {
+    } else if entry.is_stale(at) {
         Some(DueReason::Stale)
     } else {
-        entry.hook_is_due(now).then_some(DueReason::Hook)
+        entry.hook_is_due(at).then_some(DueReason::Hook)
     }
 }
 
