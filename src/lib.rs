@@ -108,6 +108,9 @@ pub use layer::{
 };
 pub use publish::{Publication, PublishError, Publisher, Relay, Stopped, StreamSpec};
 pub use recover::Recover;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use store::redis::{RedisStore, RedisStoreBuilder, RedisStoreError};
 pub use store::{MemoryStore, Store};
 pub use stream::{Disconnect, Ended, Ending, Metadata, Reason, Record, RecordKind, StreamInfo, StreamState, reason};
 pub use telemetry::{Health, HistogramSnapshot};

@@ -12,6 +12,8 @@ pub(crate) mod handle;
 mod memory;
 mod notify;
 mod ops;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 
 use std::{error::Error, future::Future};
 

@@ -15,16 +15,32 @@ use crate::{id::StreamKey, sync::lock};
 /// The sending half of a [`Tail`]: what a store keeps for each stream.
 ///
 /// Notifying costs one atomic addition where nobody waits.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct TailCell {
     version: AtomicU64,
     /// How many wakers are waiting, so that an append need not take the lock to see that none is.
     waiting: AtomicU64,
     wakers: Mutex<Vec<(u64, Waker)>>,
     readers: AtomicU64,
+    /// Told whenever somebody begins to wait.
+    on_wait: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl TailCell {
+    /// A cell that says when somebody begins to wait: for a store that listens for changes only while it must.
+    ///
+    /// `on_wait` is called within a poll, before each wait: it must be quick.
+    #[must_use]
+    pub fn on_wait(on_wait: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { on_wait: Some(Box::new(on_wait)), ..Self::default() }
+    }
+
+    /// Whether somebody waits.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+
     /// Wakes whoever waits.
     pub fn notify(&self) {
         // SeqCst, like in `poll_changed`: either this sees the waiter, or the waiter sees the version.
@@ -50,6 +66,12 @@ impl TailCell {
     }
 }
 
+impl fmt::Debug for TailCell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TailCell").field("waiting", &self.waiting).finish_non_exhaustive()
+    }
+}
+
 /// Wakes a follower when its stream may have changed. A wake-up says no more than: read again.
 #[derive(Debug)]
 pub struct Tail {
@@ -67,6 +89,9 @@ impl Tail {
             return Poll::Ready(());
         }
         self.register(cx.waker());
+        if let Some(on_wait) = &self.cell.on_wait {
+            on_wait();
+        }
         // Between the look and the registration something may have been notified.
         if self.take_change() { Poll::Ready(()) } else { Poll::Pending }
     }

@@ -1,0 +1,264 @@
+//! The indexes in a cluster, where they lie in other slots than the streams: index first and stream second, stream first
+//! and index last. So an index may name too many streams, which a guardian's look mends, and never too few.
+//!
+//! Where one server holds everything the scripts keep the indexes themselves, and all of this does nothing.
+
+use std::time::Duration;
+
+use redis::cmd;
+
+use super::{
+    Shared, clock::millis, error::RedisStoreError, fleet::Request, keys::StreamKeys, life::kept, script, value,
+};
+use crate::{
+    id::StreamKey,
+    store::{Open, Opened, Publish},
+};
+
+/// What became of a request's place in the indexes, before its stream was asked for.
+pub(super) enum Reserved {
+    /// It has one: `Some` the deadline that was written for it, if it was not there before.
+    Made(Option<u64>),
+    Refused(Opened),
+}
+
+impl Shared {
+    /// Puts a stream that may be opened into the indexes.
+    pub(super) async fn reserve(&self, keys: &StreamKeys, open: &Open) -> Result<Reserved, RedisStoreError> {
+        if !self.cluster {
+            return Ok(Reserved::Made(None));
+        }
+        if open.limit.is_some() && !self.admit(open).await? {
+            // Perhaps some of them ended without a word.
+            self.list(open.key.owner.clone()).await?;
+            if !self.admit(open).await? {
+                return self.over_limit(keys, open).await;
+            }
+        }
+        let retention = &open.retention;
+        let deadline = self.clock.now() + millis(retention.stale).min(millis(retention.lifetime));
+        let added = self.fleet.ask(self.watching(keys, deadline, kept(retention), true)).await?;
+        Ok(Reserved::Made((value::number(&added) == Some(1)).then_some(deadline)))
+    }
+
+    /// Whether the owner may have one more active stream; this one is then counted.
+    async fn admit(&self, open: &Open) -> Result<bool, RedisStoreError> {
+        let (slot, owner) = self.keys.owner(&open.key.owner);
+        let limit = open.limit.map(|limit| limit.to_string()).unwrap_or_default();
+        let expires = self.clock.now() + kept(&open.retention);
+        let admit = Request::script(slot, &script::OWN, &[&owner]).arg(open.key.id.as_str()).arg(expires);
+        Ok(value::number(&self.fleet.ask(admit.arg(1).arg(limit).arg("")).await?) == Some(1))
+    }
+
+    /// An owner at the limit may still go back to a stream that is there.
+    async fn over_limit(&self, keys: &StreamKeys, open: &Open) -> Result<Reserved, RedisStoreError> {
+        let mut state = cmd("HGET");
+        state.arg(&keys.stream).arg("state");
+        let state = value::text(self.fleet.ask(Request::new(keys.slot, state)).await?);
+        Ok(match state.as_deref() {
+            None | Some("gone" | "deleted") if !open.create => Reserved::Refused(Opened::Missing),
+            None | Some("gone" | "deleted" | "interrupted") => Reserved::Refused(Opened::OverLimit),
+            Some(_) => Reserved::Made(None),
+        })
+    }
+
+    /// Sets the indexes right once it is known what became of the request.
+    pub(super) async fn settle_reservation(
+        &self,
+        keys: &StreamKeys,
+        open: &Open,
+        reserved: Option<u64>,
+        opened: &Opened,
+    ) -> Result<(), RedisStoreError> {
+        if !self.cluster {
+            return Ok(());
+        }
+        match (opened, reserved) {
+            (Opened::New { .. }, Some(_)) => {}
+            // Whoever put it in before may take it out again.
+            (Opened::New { .. }, None) => self.watch_again(keys, open).await?,
+            (_, Some(deadline)) => self.unwatch(keys, deadline, None).await?,
+            (_, None) => {}
+        }
+        if matches!(opened, Opened::New { .. }) || open.limit.is_some() {
+            self.relist(keys, &open.key).await?;
+        }
+        Ok(())
+    }
+
+    fn watching(&self, keys: &StreamKeys, deadline: u64, ttl: u64, only_new: bool) -> Request {
+        let part = self.keys.part(keys.slot);
+        Request::script(self.keys.part_slot(part), &script::WATCH, &[&self.keys.active(part)])
+            .arg(&keys.name)
+            .arg(deadline)
+            .arg(ttl)
+            .arg(if only_new { "NX" } else { "" })
+    }
+
+    pub(super) async fn watch_again(&self, keys: &StreamKeys, open: &Open) -> Result<(), RedisStoreError> {
+        if !self.cluster {
+            return Ok(());
+        }
+        let retention = &open.retention;
+        let deadline = self.clock.now() + millis(retention.stale).min(millis(retention.lifetime));
+        self.fleet.ask(self.watching(keys, deadline, kept(retention), false)).await.map(drop)
+    }
+
+    pub(super) async fn watch_published(&self, keys: &StreamKeys, publish: &Publish) -> Result<(), RedisStoreError> {
+        if !self.cluster {
+            return Ok(());
+        }
+        let deadline = self.clock.now() + millis(publish.retention.lifetime);
+        self.fleet.ask(self.watching(keys, deadline, kept(&publish.retention), false)).await.map(drop)
+    }
+
+    /// Takes a stream out of the index of deadlines, or sets its deadline, if that is still the one that was seen.
+    pub(super) async fn unwatch(
+        &self,
+        keys: &StreamKeys,
+        seen: u64,
+        deadline: Option<u64>,
+    ) -> Result<(), RedisStoreError> {
+        let part = self.keys.part(keys.slot);
+        self.unwatch_in(&self.keys.active(part), keys, seen, deadline).await
+    }
+
+    pub(super) async fn unwatch_in(
+        &self,
+        index: &str,
+        keys: &StreamKeys,
+        seen: u64,
+        deadline: Option<u64>,
+    ) -> Result<(), RedisStoreError> {
+        let part = self.keys.part(keys.slot);
+        let deadline = deadline.map(|deadline| deadline.to_string()).unwrap_or_default();
+        let unwatch = Request::script(self.keys.part_slot(part), &script::UNWATCH, &[index]);
+        self.fleet.ask(unwatch.arg(&keys.name).arg(seen).arg(deadline)).await.map(drop)
+    }
+
+    /// Writes into the owner's index what the stream itself says.
+    pub(super) async fn relist(&self, keys: &StreamKeys, key: &StreamKey) -> Result<(), RedisStoreError> {
+        if !self.cluster {
+            return Ok(());
+        }
+        let (mut state, mut left) = (cmd("HGET"), cmd("PTTL"));
+        state.arg(&keys.stream).arg("state");
+        left.arg(&keys.stream);
+        let asked = vec![Request::new(keys.slot, state), Request::new(keys.slot, left)];
+        let mut replies = self.fleet.send(asked).await?.into_iter();
+        let (state, left) = (replies.next().transpose()?, replies.next().transpose()?);
+        let state = state.and_then(value::text).filter(|state| state != "gone" && state != "deleted");
+        let left = left.as_ref().and_then(value::number);
+        let (Some(state), Some(left)) = (state, left) else { return self.unlist_owned(key).await };
+        let (slot, owner) = self.keys.owner(&key.owner);
+        let own = Request::script(slot, &script::OWN, &[&owner]).arg(key.id.as_str()).arg(self.clock.now() + left);
+        self.fleet.ask(own.arg(u8::from(state == "active")).arg("").arg("")).await.map(drop)
+    }
+
+    async fn unlist_owned(&self, key: &StreamKey) -> Result<(), RedisStoreError> {
+        let (slot, owner) = self.keys.owner(&key.owner);
+        let own = Request::script(slot, &script::OWN, &[&owner]).arg(key.id.as_str());
+        self.fleet.ask(own.arg("").arg(0).arg("").arg("")).await.map(drop)
+    }
+
+    /// A stream is active no more, or is gone.
+    pub(super) async fn unlist(&self, keys: &StreamKeys, key: &StreamKey) -> Result<(), RedisStoreError> {
+        if !self.cluster {
+            return Ok(());
+        }
+        self.take_out(&self.keys.active(self.keys.part(keys.slot)), keys).await?;
+        self.unwatch_due(keys).await?;
+        self.relist(keys, key).await
+    }
+
+    async fn take_out(&self, index: &str, keys: &StreamKeys) -> Result<(), RedisStoreError> {
+        let mut remove = cmd("ZREM");
+        remove.arg(index).arg(&keys.name);
+        let slot = self.keys.part_slot(self.keys.part(keys.slot));
+        self.fleet.ask(Request::new(slot, remove)).await.map(drop)
+    }
+
+    /// Nobody must look after it any more.
+    pub(super) async fn unwatch_due(&self, keys: &StreamKeys) -> Result<(), RedisStoreError> {
+        if !self.cluster {
+            return Ok(());
+        }
+        self.take_out(&self.keys.due(self.keys.part(keys.slot)), keys).await
+    }
+
+    /// A stream has ended at a time of the store's clock.
+    pub(super) async fn settle_end(
+        &self,
+        keys: &StreamKeys,
+        key: &StreamKey,
+        hook: Option<Duration>,
+        at: u64,
+    ) -> Result<(), RedisStoreError> {
+        if !self.cluster {
+            return Ok(());
+        }
+        // Its hook first: once it is out of the one index it must be in the other.
+        if let Some(hook) = hook {
+            self.watch_due(keys, at + millis(hook)).await?;
+        } else {
+            self.unwatch_due(keys).await?;
+        }
+        self.take_out(&self.keys.active(self.keys.part(keys.slot)), keys).await?;
+        self.relist(keys, key).await
+    }
+
+    async fn watch_due(&self, keys: &StreamKeys, deadline: u64) -> Result<(), RedisStoreError> {
+        let part = self.keys.part(keys.slot);
+        let ttl = deadline.saturating_sub(self.clock.now()) + LOOKED_AFTER;
+        let watch = Request::script(self.keys.part_slot(part), &script::WATCH, &[&self.keys.due(part)]);
+        self.fleet.ask(watch.arg(&keys.name).arg(deadline).arg(ttl).arg("")).await.map(drop)
+    }
+
+    /// A stream stands still; `expires`: when somebody must close it.
+    pub(super) async fn settle_interruption(
+        &self,
+        keys: &StreamKeys,
+        key: &StreamKey,
+        seen: Option<u64>,
+        expires: Option<u64>,
+    ) -> Result<(), RedisStoreError> {
+        if !self.cluster {
+            return Ok(());
+        }
+        if let Some(expires) = expires {
+            self.watch_due(keys, expires).await?;
+        }
+        if let Some(seen) = seen {
+            // Only if nobody has begun a new run since.
+            self.unwatch(keys, seen, None).await?;
+        }
+        self.relist(keys, key).await
+    }
+
+    async fn score(&self, index: &str, keys: &StreamKeys) -> Result<Option<u64>, RedisStoreError> {
+        let mut score = cmd("ZSCORE");
+        score.arg(index).arg(&keys.name);
+        let slot = self.keys.part_slot(self.keys.part(keys.slot));
+        Ok(value::number(&self.fleet.ask(Request::new(slot, score)).await?))
+    }
+
+    /// The stream's deadline before it is changed.
+    pub(super) async fn deadline_seen(&self, keys: &StreamKeys) -> Result<Option<u64>, RedisStoreError> {
+        if !self.cluster {
+            return Ok(None);
+        }
+        self.score(&self.keys.active(self.keys.part(keys.slot)), keys).await
+    }
+
+    /// Whether a stream's deadline is not the one that a lease wrote. In a cluster a beat may come between this look and
+    /// what follows it; but then its node was silent for longer than it may be (guarantee G5's exception).
+    pub(super) async fn has_moved(&self, keys: &StreamKeys, leased: Option<u64>) -> Result<bool, RedisStoreError> {
+        let Some(leased) = leased.filter(|_| self.cluster) else { return Ok(false) };
+        let part = self.keys.part(keys.slot);
+        let held = [self.score(&self.keys.active(part), keys).await?, self.score(&self.keys.due(part), keys).await?];
+        Ok(!held.contains(&Some(leased)))
+    }
+}
+
+/// How long an index outlives the last deadline in it, in milliseconds: a guardian's pause, at most.
+const LOOKED_AFTER: u64 = 3_600_000;

@@ -1,0 +1,138 @@
+//! What can go wrong with Redis.
+
+use std::{error::Error, fmt, sync::Arc};
+
+use redis::RedisError;
+
+/// Why a [`RedisStore`](super::RedisStore) could not be set up, or asked.
+#[derive(Clone, Debug)]
+pub struct RedisStoreError(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    /// The address cannot be read.
+    Address {
+        url: String,
+        rule: &'static str,
+        source: Option<Arc<RedisError>>,
+    },
+    Setting {
+        setting: &'static str,
+        rule: &'static str,
+    },
+    TooOld {
+        address: String,
+        version: String,
+    },
+    Redis {
+        address: Arc<str>,
+        source: Arc<RedisError>,
+    },
+    /// No answer in time, of a connection that is being made.
+    Slow {
+        address: Arc<str>,
+    },
+    /// A reply that makes no sense.
+    Unexpected {
+        what: &'static str,
+    },
+    /// No master is known for a slot.
+    Uncovered {
+        slot: u16,
+    },
+}
+
+impl RedisStoreError {
+    pub(super) fn address(url: &str, rule: &'static str) -> Self {
+        Self(Kind::Address { url: without_password(url), rule, source: None })
+    }
+
+    pub(super) fn unreadable(url: &str, source: RedisError) -> Self {
+        let rule = "is no address of a Redis server";
+        Self(Kind::Address { url: without_password(url), rule, source: Some(Arc::new(source)) })
+    }
+
+    pub(super) fn setting(setting: &'static str, rule: &'static str) -> Self {
+        Self(Kind::Setting { setting, rule })
+    }
+
+    pub(super) fn too_old(address: &str, version: &str) -> Self {
+        Self(Kind::TooOld { address: address.to_owned(), version: version.to_owned() })
+    }
+
+    pub(super) fn redis(address: &Arc<str>, source: RedisError) -> Self {
+        Self(Kind::Redis { address: Arc::clone(address), source: Arc::new(source) })
+    }
+
+    pub(super) fn slow(address: &Arc<str>) -> Self {
+        Self(Kind::Slow { address: Arc::clone(address) })
+    }
+
+    pub(super) fn unexpected(what: &'static str) -> Self {
+        Self(Kind::Unexpected { what })
+    }
+
+    pub(super) fn uncovered(slot: u16) -> Self {
+        Self(Kind::Uncovered { slot })
+    }
+
+    pub(super) fn as_redis(&self) -> Option<&RedisError> {
+        match &self.0 {
+            Kind::Redis { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
+    /// The server's word for it, such as `WRONGTYPE` or `OOM`, if it is the server's.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        self.as_redis().and_then(RedisError::code)
+    }
+}
+
+impl fmt::Display for RedisStoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Address { url, rule, .. } => write!(f, "`{url}` {rule}"),
+            Kind::Setting { setting, rule } => write!(f, "`{setting}` {rule}"),
+            Kind::TooOld { address, version } => {
+                write!(f, "the server at {address} is Redis {version}; 7.0 or later is needed, or Valkey")
+            }
+            Kind::Redis { address, source } => write!(f, "Redis at {address}: {source}"),
+            Kind::Slow { address } => write!(f, "Redis at {address} did not answer in time"),
+            Kind::Unexpected { what } => write!(f, "Redis answered `{what}` with something else than expected"),
+            Kind::Uncovered { slot } => write!(f, "no master of the cluster is known for slot {slot}"),
+        }
+    }
+}
+
+impl Error for RedisStoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.0 {
+            Kind::Address { source, .. } => source.as_deref().map(|source| source as _),
+            Kind::Redis { source, .. } => Some(&**source),
+            _ => None,
+        }
+    }
+}
+
+/// An address may hold a password, which has no place in a log.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    match rest.rsplit_once('@') {
+        Some((_, hosts)) => format!("{scheme}://…@{hosts}"),
+        None => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_never_shows_a_password() {
+        let error = RedisStoreError::address("redis://ada:secret@host:1/x", "is odd");
+        assert_eq!(error.to_string(), "`redis://…@host:1/x` is odd");
+        assert_eq!(without_password("redis://host"), "redis://host");
+    }
+}

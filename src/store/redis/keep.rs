@@ -1,0 +1,353 @@
+//! Signs of life, and looking after whoever gives none.
+
+use std::{
+    collections::{HashMap, hash_map::DefaultHasher},
+    hash::{Hash as _, Hasher as _},
+    time::Duration,
+};
+
+use redis::{Value, cmd};
+use tokio::time::Instant;
+
+use super::{
+    Shared,
+    clock::millis,
+    error::RedisStoreError,
+    fleet::Request,
+    keys::{self, StreamKeys},
+    look::Known,
+    script,
+    stored::Standing,
+    value,
+};
+use crate::{
+    id::NodeId,
+    store::{Beat, Beaten, Due, DueReason},
+    stream::StreamState,
+};
+
+/// Members of one command: as many cost the server hardly more than one, and it is not held up for long.
+const BEAT_MEMBERS: usize = 100;
+/// A node's own key outlives its beats by this factor of the stale threshold.
+const NODE_KEPT: u32 = 3;
+/// At most every so manieth beat of a stream looks at the stream itself.
+const LOOK_EVERY: u64 = 32;
+
+/// What a node's beats have found out.
+pub(super) struct Pulse {
+    /// How often it has beaten, which its own keys say.
+    beats: u64,
+    /// How often the store turned out to have lost what it had acknowledged.
+    losses: u64,
+    /// When the last beat was acknowledged.
+    last: Option<Instant>,
+    /// Until when each stream is looked at: somebody may have taken it over unnoticed.
+    suspicious: Instant,
+}
+
+pub(super) type Pulses = HashMap<NodeId, Pulse>;
+
+impl Pulse {
+    fn new() -> Self {
+        Self { beats: 0, losses: 0, last: None, suspicious: Instant::now() }
+    }
+}
+
+impl Shared {
+    pub(super) async fn beat(&self, beat: Beat) -> Result<Beaten, RedisStoreError> {
+        // One at a time: the node's own keys are compared with what the last beat wrote.
+        let mut pulses = self.pulses.lock().await;
+        let fresh = pulses.get(&beat.node).and_then(|pulse| pulse.last);
+        pulses.retain(|_, pulse| pulse.last.is_none_or(|last| last.elapsed() < Duration::from_secs(86_400)));
+        let pulse = pulses.entry(beat.node.clone()).or_insert_with(Pulse::new);
+        let now = self.say_that_it_lives(&beat, pulse).await?;
+        let silent = fresh.is_none_or(|last| last.elapsed() >= beat.stale / 2);
+        if silent {
+            pulse.suspicious = Instant::now() + beat.stale / 2;
+        }
+        let everything = Instant::now() < pulse.suspicious;
+        let round = pulse.beats;
+        let mut hasher = DefaultHasher::new();
+        let slots = self.keys.parts().map(|part| self.keys.part_slot(part));
+        (self.fleet.run(slots), pulse.losses).hash(&mut hasher);
+        drop(pulses);
+        let lost = self.push_deadlines(&beat, now, everything, round).await?;
+        Ok(Beaten { now, run: u128::from(hasher.finish()), lost })
+    }
+
+    /// Writes the node's own key, one in each part of the indexes, so that a beat is acknowledged only if each server takes
+    /// what other nodes' beats need it to take. What the key said before tells whether the store kept it.
+    async fn say_that_it_lives(&self, beat: &Beat, pulse: &mut Pulse) -> Result<u64, RedisStoreError> {
+        let next = pulse.beats + 1;
+        let mut requests = vec![Request::new(self.keys.part_slot(0), cmd("TIME"))];
+        for part in self.keys.parts() {
+            let mut set = cmd("SET");
+            set.arg(self.keys.node(&beat.node, part)).arg(next).arg("PX");
+            set.arg(millis(beat.stale * NODE_KEPT).max(1)).arg("GET");
+            requests.push(Request::new(self.keys.part_slot(part), set));
+        }
+        let before = pulse.last.filter(|last| last.elapsed() < beat.stale * (NODE_KEPT - 1));
+        let mut replies = self.fleet.send(requests).await?.into_iter();
+        let now = time_of(replies.next().unwrap_or_else(|| Err(value::unexpected("TIME")))?)?;
+        let mut kept = true;
+        for reply in replies {
+            kept &= value::number(&reply?) == Some(pulse.beats);
+        }
+        // Whether or not all of it was acknowledged: some of it says this from now on.
+        pulse.beats = next;
+        if before.is_some() && !kept {
+            pulse.losses += 1;
+            pulse.suspicious = Instant::now() + beat.stale / 2;
+        }
+        pulse.last = Some(Instant::now());
+        self.clock.heard(now);
+        Ok(now)
+    }
+
+    /// Returns which of the streams, by index, are not the node's any more.
+    async fn push_deadlines(
+        &self,
+        beat: &Beat,
+        now: u64,
+        everything: bool,
+        round: u64,
+    ) -> Result<Vec<usize>, RedisStoreError> {
+        if beat.streams.is_empty() {
+            return Ok(Vec::new());
+        }
+        let of: Vec<StreamKeys> = beat.streams.iter().map(|(key, _)| self.keys.of(key)).collect();
+        let deadline = now + millis(beat.stale);
+        let ttl = millis(beat.lifetime) + millis(beat.stale);
+        let mut parts: HashMap<u16, Vec<usize>> = HashMap::new();
+        for (index, keys) in of.iter().enumerate() {
+            parts.entry(self.keys.part(keys.slot)).or_default().push(index);
+        }
+        let mut requests = Vec::new();
+        let mut pages = Vec::new();
+        for (part, members) in &parts {
+            let (slot, active) = (self.keys.part_slot(*part), self.keys.active(*part));
+            for page in members.chunks(BEAT_MEMBERS) {
+                let mut push = cmd("ZADD");
+                push.arg(&active).arg("XX").arg("CH");
+                for index in page {
+                    push.arg(deadline).arg(&of[*index].name);
+                }
+                requests.push(Request::new(slot, push));
+                pages.push(page);
+            }
+            let mut renew = cmd("PEXPIRE");
+            renew.arg(&active).arg(ttl).arg("GT");
+            requests.push(Request::new(slot, renew));
+            pages.push(&[]);
+        }
+        let mut looked_at = Vec::new();
+        // A share of the streams each time, so that each one's keys are renewed well within its lifetime.
+        let share = (millis(beat.lifetime) / millis(beat.stale).max(1) / 4).clamp(1, LOOK_EVERY);
+        for (reply, page) in self.fleet.send(requests).await?.into_iter().zip(pages) {
+            let pushed = value::number(&reply?).unwrap_or(0);
+            // Some are missing, or are where they were: on a shortfall each is looked at.
+            let short = !page.is_empty() && pushed < page.len() as u64;
+            let turn = |index: &&usize| u64::from(of[**index].slot) % share == round % share;
+            looked_at.extend(page.iter().filter(|index| short || everything || turn(index)).copied());
+        }
+        self.look_at_own(beat, &of, deadline, &looked_at).await
+    }
+
+    /// Looks whether streams are still the node's, and renews what is kept of those that are.
+    async fn look_at_own(
+        &self,
+        beat: &Beat,
+        of: &[StreamKeys],
+        deadline: u64,
+        looked_at: &[usize],
+    ) -> Result<Vec<usize>, RedisStoreError> {
+        let held = |index: &usize| {
+            let mut held = cmd("HMGET");
+            held.arg(&of[*index].stream).arg(&["state", "epoch", "window", "node"]);
+            Request::new(of[*index].slot, held)
+        };
+        let mut lost = Vec::new();
+        let mut renewals = Vec::new();
+        let replies = self.fleet.send(looked_at.iter().map(held).collect()).await?;
+        for (index, reply) in looked_at.iter().zip(replies) {
+            let (key, epoch) = &beat.streams[*index];
+            let keys = &of[*index];
+            // What stands in the stream's place is somebody else's, whatever it is.
+            let held = reply.and_then(|held| value::array(held, "HMGET")).unwrap_or_default();
+            let mut held = held.into_iter();
+            let state = held.next().and_then(value::text);
+            let same = held.next().as_ref().and_then(value::number) == Some(*epoch);
+            if state.as_deref() != Some("active") || !same {
+                lost.push(*index);
+                continue;
+            }
+            let window = held.next().as_ref().and_then(value::number).unwrap_or(0);
+            let ttl = millis(beat.lifetime) + millis(beat.stale) + window;
+            for name in [&keys.stream, &keys.log] {
+                let mut renew = cmd("PEXPIRE");
+                renew.arg(name).arg(ttl);
+                renewals.push(Request::new(keys.slot, renew));
+            }
+            let part = self.keys.part(keys.slot);
+            let watch = Request::script(self.keys.part_slot(part), &script::WATCH, &[&self.keys.active(part)]);
+            renewals.push(watch.arg(&keys.name).arg(deadline).arg(ttl).arg("NX"));
+            let (slot, owner) = self.keys.owner(&key.owner);
+            let own = Request::script(slot, &script::OWN, &[&owner]).arg(key.id.as_str());
+            renewals.push(own.arg(deadline - millis(beat.stale) + ttl).arg(1).arg("").arg(""));
+        }
+        for reply in self.fleet.send(renewals).await? {
+            reply?;
+        }
+        lost.sort_unstable();
+        Ok(lost)
+    }
+
+    pub(super) async fn due(
+        &self,
+        limit: usize,
+        lease: Duration,
+        claim: Option<u64>,
+    ) -> Result<Vec<Due>, RedisStoreError> {
+        let mut all = Vec::new();
+        if limit == 0 {
+            return Ok(all);
+        }
+        // One clock for all parts of a cluster; a single server asks its own.
+        let time = if self.cluster { self.time().await?.to_string() } else { String::new() };
+        let claim = claim.map(|claim| claim.min(1 << 52).to_string()).unwrap_or_default();
+        let lease = millis(lease);
+        for part in self.keys.parts() {
+            let (slot, active, due) = (self.keys.part_slot(part), self.keys.active(part), self.keys.due(part));
+            loop {
+                let room = limit - all.len();
+                let claims = Request::script(slot, &script::CLAIM, &[&active, &due]).arg(&claim).arg(room);
+                let (now, leased) = leased(self.fleet.ask(claims.arg(lease).arg(&time)).await?)?;
+                let full = leased.len() == room;
+                self.look_at_leased(leased, now, &mut all).await?;
+                if all.len() >= limit {
+                    return Ok(all);
+                }
+                if !full {
+                    break;
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    async fn look_at_leased(&self, leased: Vec<Leased>, now: u64, all: &mut Vec<Due>) -> Result<(), RedisStoreError> {
+        let (named, unreadable): (Vec<_>, Vec<_>) =
+            leased.into_iter().partition(|leased| keys::key_of(&leased.name).is_some());
+        self.drop_unreadable(&unreadable).await?;
+        let of: Vec<_> = named.iter().filter_map(|leased| Some(self.keys.of(&keys::key_of(&leased.name)?))).collect();
+        if of.is_empty() {
+            return Ok(());
+        }
+        for ((leased, keys), known) in named.iter().zip(&of).zip(self.know_all(&of).await?) {
+            // One that cannot be looked at stays leased, and is looked at again.
+            if let Ok(known) = known {
+                all.extend(self.judge(leased, keys, known, now).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Members that are no stream's names.
+    async fn drop_unreadable(&self, leased: &[Leased]) -> Result<(), RedisStoreError> {
+        for leased in leased {
+            let part = self.keys.part(keys::slot(leased.name.as_bytes()));
+            let index = if leased.active { self.keys.active(part) } else { self.keys.due(part) };
+            let mut remove = cmd("ZREM");
+            remove.arg(index).arg(&leased.name);
+            self.fleet.ask(Request::new(self.keys.part_slot(part), remove)).await?;
+        }
+        Ok(())
+    }
+
+    /// Why somebody must look at a leased stream; `None`: nobody must, and the index is mended.
+    async fn judge(
+        &self,
+        leased: &Leased,
+        keys: &StreamKeys,
+        known: Known,
+        now: u64,
+    ) -> Result<Option<Due>, RedisStoreError> {
+        let Some(key) = keys::key_of(&leased.name) else { return Ok(None) };
+        let standing = known.held.standing();
+        let part = self.keys.part(keys.slot);
+        if !leased.active {
+            let expired = known.held.last_heard(0).max(known.written) + known.held.number("life") <= now;
+            let reason = match standing {
+                Standing::Is(state) if state.is_terminal() && known.hook => Some(DueReason::Hook),
+                Standing::Is(StreamState::Interrupted) if expired || leased.was <= now => Some(DueReason::Lifetime),
+                _ => None,
+            };
+            let info = reason.and_then(|reason| Some(Due { info: known.info(&key)?, reason }));
+            if info.is_none() {
+                self.unwatch_in(&self.keys.due(part), keys, leased.deadline, None).await?;
+            }
+            return Ok(info);
+        }
+        if standing != Standing::Is(StreamState::Active) {
+            self.unwatch(keys, leased.deadline, None).await?;
+            return Ok(None);
+        }
+        let heard = known.held.last_heard(leased.was);
+        let lives = heard.max(known.written) + known.held.number("life");
+        let overdue = heard + known.held.number("stale");
+        let reason = if lives <= now {
+            DueReason::Lifetime
+        } else if known.held.node().is_some() && overdue <= now {
+            DueReason::Stale
+        } else {
+            // Something was written since: its time has not come.
+            let deadline = if known.held.node().is_some() { lives.min(overdue) } else { lives };
+            self.unwatch(keys, leased.deadline, Some(deadline)).await?;
+            return Ok(None);
+        };
+        let mark = Request::script(keys.slot, &script::LEASED, &[&keys.stream]);
+        self.fleet.ask(mark.arg(known.held.epoch()).arg(heard).arg(leased.deadline)).await?;
+        let known = Known { active: Some(leased.deadline), ..known };
+        let info = known.info(&key).map(|info| crate::StreamInfo { last_heartbeat: heard, ..info });
+        Ok(info.map(|info| Due { info, reason }))
+    }
+
+    /// The store's clock.
+    pub(super) async fn time(&self) -> Result<u64, RedisStoreError> {
+        let now = time_of(self.fleet.ask(Request::new(self.keys.part_slot(0), cmd("TIME"))).await?)?;
+        self.clock.heard(now);
+        Ok(now)
+    }
+}
+
+/// A stream that was leased.
+struct Leased {
+    name: String,
+    /// The deadline that it had, and the one that the lease wrote.
+    was: u64,
+    deadline: u64,
+    active: bool,
+}
+
+fn leased(reply: Value) -> Result<(u64, Vec<Leased>), RedisStoreError> {
+    const WHAT: &str = "claim";
+    let mut words = value::array(reply, WHAT)?.into_iter();
+    let now = words.next().as_ref().and_then(value::number).ok_or_else(|| value::unexpected(WHAT))?;
+    let (mut active, mut all) = (false, Vec::new());
+    while let Some(name) = words.next() {
+        let name = value::text(name).ok_or_else(|| value::unexpected(WHAT))?;
+        if name.is_empty() {
+            active = true;
+            continue;
+        }
+        let mut score = || words.next().as_ref().and_then(value::number).ok_or_else(|| value::unexpected(WHAT));
+        all.push(Leased { name, was: score()?, deadline: score()?, active });
+    }
+    Ok((now, all))
+}
+
+fn time_of(reply: Value) -> Result<u64, RedisStoreError> {
+    let mut parts = value::array(reply, "TIME")?.into_iter();
+    let mut part = || parts.next().as_ref().and_then(value::number).ok_or_else(|| value::unexpected("TIME"));
+    Ok(part()? * 1000 + part()? / 1000)
+}

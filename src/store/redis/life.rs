@@ -1,0 +1,348 @@
+//! The transitions of a stream's life, one script each. In a cluster the indexes lie in other slots than the stream, so
+//! there they are kept by requests of their own: put in before the stream is, taken out after it.
+
+use super::{
+    Shared,
+    clock::millis,
+    cluster::Reserved,
+    error::RedisStoreError,
+    fleet::Request,
+    keys::StreamKeys,
+    script::{self, Script},
+    stored,
+    value::{self, Stored, Told},
+    write::fence,
+};
+use crate::{
+    id::{EventId, StreamKey},
+    store::{
+        Close, Closed, Fence, Interrupt, Interrupted, Open, Opened, Publish, Published, Reopen, Reopened, Retention,
+    },
+    stream::{Ended, Ending, Metadata},
+    wire::{Sse, fields::terminal},
+};
+
+/// How long a stream's keys live after its producer was last heard of, unless somebody ends it: long enough that a
+/// guardian finds it when its lifetime is over.
+pub(super) fn kept(retention: &Retention) -> u64 {
+    millis(retention.lifetime) + millis(retention.recovery_window) + millis(retention.stale)
+}
+
+impl Shared {
+    /// A script's call, with the indexes where they can be reached.
+    fn call(&self, keys: &StreamKeys, key: &StreamKey, script: &'static Script, with: Indexes) -> Request {
+        let sent = self.keys.sent(keys);
+        let mut names = vec![&*keys.stream, &*keys.log, &*keys.completion];
+        if with.sent {
+            names.push(&sent);
+        }
+        let (active, due) = (self.keys.active(0), self.keys.due(0));
+        let (_, owner) = self.keys.owner(&key.owner);
+        if !self.cluster {
+            names.extend([&*active, &*owner]);
+            if with.due {
+                names.push(&due);
+            }
+        }
+        Request::script(keys.slot, script, &names).arg(&keys.name).arg(key.id.as_str())
+    }
+
+    pub(super) async fn open(&self, open: Open) -> Result<Opened, RedisStoreError> {
+        let keys = self.keys.of(&open.key);
+        let reserved = match self.reserve(&keys, &open).await? {
+            Reserved::Refused(refused) => return Ok(refused),
+            Reserved::Made(deadline) => deadline,
+        };
+        let mut told = Told::read(self.fleet.ask(self.opening(&keys, &open)).await?, "open")?;
+        let opened = self.opened(&mut told, &keys.name, &open)?;
+        self.settle_reservation(&keys, &open, reserved, &opened).await?;
+        self.tails.wake(&keys.name);
+        Ok(opened)
+    }
+
+    fn opening(&self, keys: &StreamKeys, open: &Open) -> Request {
+        let retention = &open.retention;
+        let request = self
+            .call(keys, &open.key, &script::OPEN, Indexes::default())
+            .arg(hex(open.token))
+            .arg(open.node.as_str())
+            .arg(&*open.kind)
+            .arg(u8::from(open.create))
+            .arg(u8::from(open.reruns))
+            .arg(u8::from(open.started))
+            .arg(flagged(open.fingerprint.as_deref()))
+            .arg(open.limit.filter(|_| !self.cluster).map_or(String::new(), |limit| limit.to_string()))
+            .arg(millis(retention.stale))
+            .arg(millis(retention.lifetime))
+            .arg(millis(retention.recovery_window))
+            .arg(retention.max_events)
+            .arg(retention.max_bytes)
+            .arg(open.key.owner.name().unwrap_or_default())
+            .arg(self.keys.tail_channel(&keys.name));
+        pairs(request, &open.metadata)
+    }
+
+    fn opened(&self, told: &mut Told, name: &str, open: &Open) -> Result<Opened, RedisStoreError> {
+        Ok(match &*told.word {
+            "new" => {
+                let epoch = told.number()?;
+                let previous = told.text()?.parse().ok();
+                let inner_id = value::text(told.next()?);
+                self.clock.heard(told.number()?);
+                let taken = (told.number()?, told.number()?);
+                let max = (open.retention.max_events as u64, open.retention.max_bytes as u64);
+                self.know(name, EventId::new(epoch, 0), taken, max);
+                Opened::New { epoch, previous, inner_id }
+            }
+            "active" => Opened::Active { started: told.number()? == 1 },
+            "ended" => Opened::Ended(end(told)?),
+            "missing" => Opened::Missing,
+            "over" => Opened::OverLimit,
+            "other" => Opened::OtherFingerprint,
+            _ => return Err(told.unknown()),
+        })
+    }
+
+    pub(super) async fn withdraw(&self, key: StreamKey, token: u128) -> Result<(), RedisStoreError> {
+        let keys = self.keys.of(&key);
+        let channel = self.keys.tail_channel(&keys.name);
+        let call = self.call(&keys, &key, &script::WITHDRAW, Indexes::default()).arg(hex(token)).arg(channel);
+        let withdrawn = value::number(&self.fleet.ask(call).await?) == Some(1);
+        if withdrawn {
+            self.forget(&keys.name);
+            self.unlist(&keys, &key).await?;
+        }
+        self.tails.wake(&keys.name);
+        Ok(())
+    }
+
+    pub(super) async fn close(&self, close: Close) -> Result<Closed, RedisStoreError> {
+        let keys = self.keys.of(&close.key);
+        if self.has_moved(&keys, close.if_deadline).await? {
+            return Ok(Closed::Moved);
+        }
+        let Close { key, epoch, ending, last, if_deadline, hook } = &close;
+        let (kind, data) = terminal(&Sse, ending);
+        let call = self
+            .call(&keys, key, &script::CLOSE, Indexes::DUE)
+            .arg(optional(*epoch))
+            .arg(ending.state.as_str())
+            .arg(ending.reason.as_deref().unwrap_or_default())
+            .arg(u8::from(ending.event.is_some()))
+            .arg(Stored(ending.event.as_deref().unwrap_or_default()))
+            .arg(optional(*last))
+            .arg(optional(*if_deadline))
+            .arg(optional(hook.map(millis)))
+            .arg(kind)
+            .arg(data.to_string())
+            .arg(self.keys.tail_channel(&keys.name))
+            .arg(self.keys.node_channel(""));
+        let mut told = Told::read(self.fleet.ask(call).await?, "close")?;
+        let closed = match &*told.word {
+            "now" => {
+                let node = Some(told.text()?).filter(|node| !node.is_empty());
+                let ended = end(&mut told)?;
+                if let Some(node) = &node {
+                    self.tails.post(node, &keys.name);
+                }
+                self.settle_end(&keys, key, *hook, ended.at).await?;
+                Closed::Now { ended, node: node.map(crate::NodeId::new) }
+            }
+            "before" => Closed::Before(end(&mut told)?),
+            "newer" => Closed::Newer,
+            "moved" => Closed::Moved,
+            "missing" => Closed::Missing,
+            _ => return Err(told.unknown()),
+        };
+        if !matches!(closed, Closed::Moved) {
+            self.forget(&keys.name);
+        }
+        self.tails.wake(&keys.name);
+        Ok(closed)
+    }
+
+    pub(super) async fn interrupt(&self, interrupt: Interrupt) -> Result<Interrupted, RedisStoreError> {
+        let Interrupt { key, epoch, last, if_deadline } = interrupt;
+        let keys = self.keys.of(&key);
+        if self.has_moved(&keys, if_deadline).await? {
+            return Ok(Interrupted::Moved);
+        }
+        let seen = self.deadline_seen(&keys).await?;
+        let call = self
+            .call(&keys, &key, &script::INTERRUPT, Indexes::DUE)
+            .arg(epoch)
+            .arg(optional(last))
+            .arg(optional(if_deadline))
+            .arg(self.keys.tail_channel(&keys.name))
+            .arg(self.keys.node_channel(""));
+        let mut told = Told::read(self.fleet.ask(call).await?, "interrupt")?;
+        let interrupted = match &*told.word {
+            "done" => {
+                let (_, expires, reruns) = (told.number()?, told.number()?, told.number()? == 1);
+                self.settle_interruption(&keys, &key, seen, (!reruns).then_some(expires)).await?;
+                Interrupted::Done
+            }
+            "newer" => Interrupted::Fenced(Fence::Newer),
+            "ended" => Interrupted::Fenced(fence(&mut told)?),
+            "moved" => Interrupted::Moved,
+            "missing" => Interrupted::Missing,
+            _ => return Err(told.unknown()),
+        };
+        if interrupted != Interrupted::Moved {
+            self.forget(&keys.name);
+        }
+        self.tails.wake(&keys.name);
+        Ok(interrupted)
+    }
+
+    pub(super) async fn reopen(&self, reopen: Reopen) -> Result<Reopened, RedisStoreError> {
+        let Reopen { open, epoch, acknowledged, inner_id } = reopen;
+        let keys = self.keys.of(&open.key);
+        let retention = &open.retention;
+        self.watch_again(&keys, &open).await?;
+        let call = self
+            .call(&keys, &open.key, &script::REOPEN, Indexes::default())
+            .arg(hex(open.token))
+            .arg(open.node.as_str())
+            .arg(&*open.kind)
+            .arg(epoch)
+            .arg(u8::from(open.reruns))
+            .arg(acknowledged)
+            .arg(flagged(open.fingerprint.as_deref()))
+            .arg(u8::from(inner_id.is_some()))
+            .arg(millis(retention.stale))
+            .arg(millis(retention.lifetime))
+            .arg(millis(retention.recovery_window))
+            .arg(retention.max_events)
+            .arg(retention.max_bytes)
+            .arg(open.key.owner.name().unwrap_or_default())
+            .arg(self.keys.tail_channel(&keys.name))
+            .arg(inner_id.unwrap_or_default());
+        let mut told = Told::read(self.fleet.ask(pairs(call, &open.metadata)).await?, "reopen")?;
+        let reopened = match &*told.word {
+            "registered" => {
+                self.relist(&keys, &open.key).await?;
+                self.clock.heard(told.number()?);
+                let taken = (told.number()?, told.number()?);
+                self.forget(&keys.name);
+                self.know(
+                    &keys.name,
+                    EventId::new(epoch, acknowledged),
+                    taken,
+                    (retention.max_events as u64, retention.max_bytes as u64),
+                );
+                Reopened::Registered
+            }
+            "newer" => Reopened::Fenced(Fence::Newer),
+            "ended" => Reopened::Fenced(fence(&mut told)?),
+            _ => return Err(told.unknown()),
+        };
+        self.tails.wake(&keys.name);
+        Ok(reopened)
+    }
+
+    pub(super) async fn publish(&self, publish: Publish) -> Result<Published, RedisStoreError> {
+        let keys = self.keys.of(&publish.key);
+        let retention = &publish.retention;
+        let ending = publish.ends.map(|state| Ending::with_event(state, publish.block.clone()));
+        let (kind, data) = ending.map(|ending| terminal(&Sse, &ending)).unwrap_or_default();
+        let call = self
+            .call(&keys, &publish.key, &script::SEND, Indexes::SENT)
+            .arg(&*publish.kind)
+            .arg(Stored(&publish.block))
+            .arg(publish.ends.map(|state| state.as_str()).unwrap_or_default())
+            .arg(u8::from(publish.idempotency_key.is_some()))
+            .arg(publish.idempotency_key.as_deref().unwrap_or_default())
+            .arg(optional(publish.hook.map(millis)))
+            .arg(millis(retention.stale))
+            .arg(millis(retention.lifetime))
+            .arg(millis(retention.recovery_window))
+            .arg(retention.max_events)
+            .arg(retention.max_bytes)
+            .arg(publish.key.owner.name().unwrap_or_default())
+            .arg(self.keys.tail_channel(&keys.name))
+            .arg(kind)
+            .arg(data.to_string());
+        self.watch_published(&keys, &publish).await?;
+        let mut told = Told::read(self.fleet.ask(call).await?, "send")?;
+        let published = match &*told.word {
+            "stored" => {
+                let id: EventId = told.text()?.parse().map_err(|_| told.unknown())?;
+                self.clock.heard(told.number()?);
+                self.relist(&keys, &publish.key).await?;
+                Published::Stored(id)
+            }
+            "ended" => {
+                let ended = end(&mut told)?;
+                self.settle_end(&keys, &publish.key, publish.hook, ended.at).await?;
+                Published::Ended(ended)
+            }
+            "conflict" => Published::Conflict,
+            "before" => Published::EndedBefore(end(&mut told)?),
+            _ => return Err(told.unknown()),
+        };
+        self.tails.wake(&keys.name);
+        Ok(published)
+    }
+
+    pub(super) async fn delete(&self, key: StreamKey) -> Result<(), RedisStoreError> {
+        let keys = self.keys.of(&key);
+        let call = self
+            .call(&keys, &key, &script::DELETE, Indexes::BOTH)
+            .arg(self.keys.tail_channel(&keys.name))
+            .arg(self.keys.node_channel(""));
+        let deleted = value::number(&self.fleet.ask(call).await?) == Some(1);
+        if deleted {
+            self.forget(&keys.name);
+            self.unlist(&keys, &key).await?;
+        }
+        self.tails.wake(&keys.name);
+        Ok(())
+    }
+
+    pub(super) async fn hook_done(&self, key: StreamKey) -> Result<(), RedisStoreError> {
+        let keys = self.keys.of(&key);
+        let due = self.keys.due(0);
+        let mut names = vec![&*keys.completion];
+        if !self.cluster {
+            names.push(&due);
+        }
+        let hooked = Request::script(keys.slot, &script::HOOKED, &names).arg(&keys.name);
+        self.fleet.ask(hooked).await?;
+        self.unwatch_due(&keys).await
+    }
+}
+
+/// Which keys a script takes besides the stream's own.
+#[derive(Clone, Copy, Default)]
+struct Indexes {
+    sent: bool,
+    due: bool,
+}
+
+impl Indexes {
+    const DUE: Self = Self { sent: false, due: true };
+    const SENT: Self = Self { sent: true, due: true };
+    const BOTH: Self = Self::SENT;
+}
+
+fn hex(token: u128) -> String {
+    format!("{token:032x}")
+}
+
+/// A text that may be missing, where an empty one is not the same.
+fn flagged(text: Option<&str>) -> String {
+    text.map(|text| format!("={text}")).unwrap_or_default()
+}
+
+fn optional(number: Option<u64>) -> String {
+    number.map(|number| number.to_string()).unwrap_or_default()
+}
+
+fn pairs(request: Request, metadata: &Metadata) -> Request {
+    metadata.iter().fold(request, |request, (key, kept)| request.arg(key).arg(kept))
+}
+
+fn end(told: &mut Told) -> Result<Ended, RedisStoreError> {
+    stored::ended(told.fields()?).ok_or_else(|| told.unknown())
+}

@@ -1,0 +1,71 @@
+//! How far the logs are that this process writes: what a plain `XADD` must say without asking.
+
+use std::collections::HashMap;
+
+use tokio::time::Instant;
+
+/// How far a log is, as this process left it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Position {
+    pub(super) epoch: u64,
+    /// The newest seq that was written from here: what begins below it has to be compared.
+    pub(super) last: u64,
+    /// Events and bytes that the log has taken in, and up to where these were dropped again.
+    pub(super) events: u64,
+    pub(super) bytes: u64,
+    pub(super) dropped_events: u64,
+    pub(super) dropped_bytes: u64,
+    /// How many it holds.
+    pub(super) max_events: u64,
+    pub(super) max_bytes: u64,
+    /// When the last entry was written, by the store's clock: time does not go back in a log.
+    pub(super) at: u64,
+    /// When it was last used here: what nobody ends here is forgotten some time.
+    pub(super) used: Instant,
+}
+
+/// Positions by the names of their streams.
+pub(super) type Positions = HashMap<String, Position>;
+
+/// A position that is not used for so long is read from the store again.
+const KEPT: std::time::Duration = std::time::Duration::from_secs(600);
+
+/// Drops what was left behind by producers that did not end here.
+pub(super) fn tidy(positions: &mut Positions) {
+    positions.retain(|_, position| position.used.elapsed() < KEPT);
+}
+
+impl Position {
+    pub(super) fn new(
+        epoch: u64,
+        last: u64,
+        (events, bytes): (u64, u64),
+        (max_events, max_bytes): (u64, u64),
+        at: u64,
+    ) -> Self {
+        let used = Instant::now();
+        Self { epoch, last, events, bytes, dropped_events: 0, dropped_bytes: 0, max_events, max_bytes, at, used }
+    }
+
+    /// When what is written now was written.
+    pub(super) fn at(&mut self, now: u64) -> u64 {
+        self.at = self.at.max(now);
+        self.used = Instant::now();
+        self.at
+    }
+
+    /// How many events an entry may hold, so that a log can be cut where it must be.
+    pub(super) fn entry_events(&self) -> usize {
+        usize::try_from(self.max_events / 16).unwrap_or(usize::MAX).clamp(1, crate::config::BATCH_EVENTS)
+    }
+
+    /// Down to how many events and bytes the log is to be cut, if it holds too many after taking in so many.
+    ///
+    /// By a sixteenth too many, so that not every batch that follows has to cut.
+    pub(super) fn cut(&self, events: u64, bytes: u64) -> Option<(u64, u64)> {
+        let too_many = self.events + events - self.dropped_events > self.max_events;
+        let too_large = self.bytes + bytes - self.dropped_bytes > self.max_bytes;
+        let cut = |max: u64, too_much: bool| if too_much { max - max / 16 } else { max };
+        (too_many || too_large).then(|| (cut(self.max_events, too_many), cut(self.max_bytes, too_large)))
+    }
+}

@@ -1,0 +1,311 @@
+//! Looking: pages of logs, what is known of streams, lists of them.
+
+use redis::{Value, cmd};
+
+use super::{
+    Shared,
+    error::RedisStoreError,
+    fleet::{Reply, Request},
+    keys::{self, StreamKeys},
+    stored::{self, Entry, Held, Holds, Standing},
+    value,
+};
+use crate::{
+    id::{EventId, Owner, StreamId, StreamKey},
+    store::{From, Page, Read},
+    stream::{Ended, Record, RecordKind, StreamInfo, StreamState},
+};
+
+/// Entries that are asked for first: how many events an entry holds is not known before.
+const FIRST_ENTRIES: usize = 64;
+/// Streams in one request of a list.
+const LIST_PAGE: usize = 100;
+
+/// All that is stored of a stream but its log, and the log's newest entry.
+pub(super) struct Known {
+    pub(super) held: Held,
+    pub(super) ended: Option<Ended>,
+    /// Whether its hook waits.
+    pub(super) hook: bool,
+    pub(super) top: EventId,
+    /// When the newest entry was written.
+    pub(super) written: u64,
+    /// What stands in the indexes.
+    pub(super) active: Option<u64>,
+    pub(super) due: Option<u64>,
+}
+
+impl Known {
+    /// As a reader sees it: a deleted stream is a missing one.
+    pub(super) fn info(self, key: &StreamKey) -> Option<StreamInfo> {
+        let Standing::Is(state) = self.held.standing() else { return None };
+        let deadline = match state {
+            StreamState::Active => self.active,
+            _ => self.due,
+        };
+        Some(self.held.info(key, state, deadline.unwrap_or(0), self.top, self.ended))
+    }
+}
+
+impl Shared {
+    fn known_requests(&self, keys: &StreamKeys) -> [Request; 5] {
+        let part = self.keys.part(keys.slot);
+        let command = |name: &str, key: &str| {
+            let mut command = cmd(name);
+            command.arg(key);
+            command
+        };
+        let mut top = command("XREVRANGE", &keys.log);
+        top.arg("+").arg("-").arg("COUNT").arg(3);
+        let index = |index: &str| {
+            let mut score = command("ZSCORE", index);
+            score.arg(&keys.name);
+            Request::new(self.keys.part_slot(part), score)
+        };
+        [
+            Request::new(keys.slot, command("HGETALL", &keys.stream)),
+            Request::new(keys.slot, command("HGETALL", &keys.completion)),
+            Request::new(keys.slot, top),
+            index(&self.keys.active(part)),
+            index(&self.keys.due(part)),
+        ]
+    }
+
+    /// What is known of streams; `None` where nothing is, and where the server would not say.
+    pub(super) async fn know_all(
+        &self,
+        of: &[StreamKeys],
+    ) -> Result<Vec<Result<Known, RedisStoreError>>, RedisStoreError> {
+        let mut requests = Vec::with_capacity(5 * of.len());
+        for keys in of {
+            requests.extend(self.known_requests(keys));
+        }
+        let mut replies = self.fleet.send(requests).await?.into_iter();
+        Ok(of.iter().map(|_| known(&mut replies)).collect())
+    }
+
+    pub(super) async fn info(&self, key: StreamKey) -> Result<Option<StreamInfo>, RedisStoreError> {
+        let known = self.know_all(&[self.keys.of(&key)]).await?.pop();
+        Ok(known.transpose()?.and_then(|known| known.info(&key)))
+    }
+
+    pub(super) async fn list(&self, owner: Owner) -> Result<Vec<StreamInfo>, RedisStoreError> {
+        let (slot, index) = self.keys.owner(&owner);
+        let mut members = cmd("ZRANGEBYSCORE");
+        members.arg(&index).arg(format!("({}", self.clock.now())).arg("+inf");
+        let members = value::array(self.fleet.ask(Request::new(slot, members)).await?, "ZRANGEBYSCORE")?;
+        let ids = members.into_iter().filter_map(|id| StreamId::new(value::text(id)?).ok());
+        let all: Vec<StreamKey> = ids.map(|id| StreamKey::new(owner.clone(), id)).collect();
+        let mut infos = Vec::new();
+        for page in all.chunks(LIST_PAGE) {
+            let of: Vec<StreamKeys> = page.iter().map(|key| self.keys.of(key)).collect();
+            for ((key, keys), known) in page.iter().zip(&of).zip(self.know_all(&of).await?) {
+                match known?.info(key) {
+                    Some(info) => {
+                        if info.state != StreamState::Active {
+                            self.relist(keys, key).await?;
+                        }
+                        infos.push(info);
+                    }
+                    None => self.relist(keys, key).await?,
+                }
+            }
+        }
+        Ok(infos)
+    }
+
+    pub(super) async fn active_count(&self) -> Result<u64, RedisStoreError> {
+        let count = |part| {
+            let mut count = cmd("ZCARD");
+            count.arg(self.keys.active(part));
+            Request::new(self.keys.part_slot(part), count)
+        };
+        let replies = self.fleet.send(self.keys.parts().map(count).collect()).await?;
+        replies.into_iter().map(|reply| Ok(value::number(&reply?).unwrap_or(0))).sum()
+    }
+
+    pub(super) async fn stale(
+        &self,
+        threshold: std::time::Duration,
+        limit: usize,
+    ) -> Result<Vec<StreamInfo>, RedisStoreError> {
+        let before = self.time().await?.saturating_sub(super::clock::millis(threshold));
+        let mut stale = Vec::new();
+        for part in self.keys.parts() {
+            let mut at = 0;
+            // In the order of their deadlines, which is nearly that of their silence.
+            while stale.len() < limit {
+                let mut members = cmd("ZRANGE");
+                members.arg(self.keys.active(part)).arg(at).arg(at + LIST_PAGE - 1);
+                let members = self.fleet.ask(Request::new(self.keys.part_slot(part), members)).await?;
+                let members = value::array(members, "ZRANGE")?;
+                let count = members.len();
+                at += count;
+                let keys = members.into_iter().filter_map(|name| keys::key_of(&value::text(name)?));
+                let page: Vec<StreamKey> = keys.collect();
+                let of: Vec<StreamKeys> = page.iter().map(|key| self.keys.of(key)).collect();
+                for (key, known) in page.iter().zip(self.know_all(&of).await?) {
+                    let info = known?.info(key).filter(|info| info.state == StreamState::Active);
+                    stale.extend(info.filter(|info| info.last_heartbeat <= before));
+                }
+                if count < LIST_PAGE {
+                    break;
+                }
+            }
+        }
+        stale.truncate(limit);
+        Ok(stale)
+    }
+
+    pub(super) async fn read(&self, read: Read) -> Result<Option<Page>, RedisStoreError> {
+        let keys = self.keys.of(&read.key);
+        let (mut held, mut completion) = (cmd("HGETALL"), cmd("HGETALL"));
+        held.arg(&keys.stream);
+        completion.arg(&keys.completion);
+        let mut top = cmd("XREVRANGE");
+        top.arg(&keys.log).arg("+").arg("-").arg("COUNT").arg(3);
+        let mut requests =
+            vec![Request::new(keys.slot, held), Request::new(keys.slot, completion), Request::new(keys.slot, top)];
+        // Where the newest run begins only the state says: that is read first.
+        let after = match read.from {
+            From::After(cursor) => Some(cursor),
+            From::Start => Some(EventId::default()),
+            From::Newest => None,
+        };
+        let first = read.max_events.saturating_add(1).min(FIRST_ENTRIES);
+        if let Some(after) = after {
+            requests.push(range(&keys, after, first));
+        }
+        let mut replies = self.fleet.send(requests).await?.into_iter();
+        let mut next = || replies.next().unwrap_or_else(|| Err(value::unexpected("a page")));
+        let held = Held::new(value::fields(next()?, "HGETALL")?);
+        let ended = stored::ended(value::fields(next()?, "HGETALL")?);
+        let tops = stored::entries(next()?)?;
+        let Standing::Is(state) = held.standing() else { return Ok(None) };
+        let ended = ended.filter(|_| state.is_terminal());
+        let epoch = held.epoch();
+        let log_top = stored::top(&tops).map_or(EventId::new(epoch, 0), |entry| entry.id);
+        let (after, entries) = match after {
+            Some(after) => (after, stored::entries(next()?)?),
+            None => {
+                let after = EventId::new(epoch, 0);
+                (after, stored::entries(self.fleet.ask(range(&keys, after, first)).await?)?)
+            }
+        };
+        let mut page = Page {
+            state,
+            epoch,
+            started: held.flag("started") || log_top.seq > 0,
+            top: ended.as_ref().map_or(log_top, |ended| ended.id),
+            known: true,
+            records: Vec::new(),
+            more: false,
+        };
+        self.fill(&mut page, &keys, after, entries, first, &read).await?;
+        if !page.more
+            && let Some(ended) = ended.clone().filter(|ended| ended.id > after)
+        {
+            page.records.push(Record { id: ended.id, at: ended.at, kind: RecordKind::End(Box::new(ended)) });
+        }
+        if let From::After(cursor) = read.from {
+            let ends = ended.is_some_and(|ended| ended.id == cursor);
+            page.known = ends || cursor.epoch == epoch || self.knows(&keys, &held, cursor).await?;
+        }
+        Ok(Some(page))
+    }
+
+    /// Takes records until the page is full, or the log is at its end.
+    async fn fill(
+        &self,
+        page: &mut Page,
+        keys: &StreamKeys,
+        after: EventId,
+        mut entries: Vec<Entry>,
+        mut asked: usize,
+        read: &Read,
+    ) -> Result<(), RedisStoreError> {
+        let (mut bytes, mut taken) = (0, 0);
+        loop {
+            let last = entries.last().map(|entry| entry.id);
+            let count = entries.len();
+            taken += count;
+            for record in stored::records(entries, after) {
+                let length = if let RecordKind::Event(block) = &record.kind { block.len() } else { 0 };
+                bytes += length;
+                let full = page.records.len() >= read.max_events || bytes > read.max_bytes;
+                if full && !page.records.is_empty() {
+                    page.more = true;
+                    return Ok(());
+                }
+                page.records.push(record);
+            }
+            let Some(last) = last.filter(|_| count == asked) else { return Ok(()) };
+            // As many more as may fit, by what an entry has held so far.
+            let room = read.max_events.saturating_sub(page.records.len());
+            let events = page.records.len().div_ceil(taken).max(1);
+            let size = (bytes / taken).max(1);
+            let by_size = (read.max_bytes.saturating_sub(bytes) / size).saturating_add(1);
+            asked = (room / events).saturating_add(1).min(by_size).clamp(1, 1024);
+            entries = stored::entries(self.fleet.ask(range(keys, last, asked)).await?)?;
+        }
+    }
+
+    /// Whether a stream had a run of another epoch than its newest, as far as can be known.
+    async fn knows(&self, keys: &StreamKeys, held: &Held, cursor: EventId) -> Result<bool, RedisStoreError> {
+        if held.lost().is_some_and(|lost| cursor.epoch <= lost.epoch) {
+            return Ok(true);
+        }
+        if cursor.epoch > held.epoch() {
+            return Ok(false);
+        }
+        let marker = EventId::new(cursor.epoch, 0).to_string();
+        let (mut first, mut run) = (cmd("XRANGE"), cmd("XRANGE"));
+        first.arg(&keys.log).arg("-").arg("+").arg("COUNT").arg(1);
+        run.arg(&keys.log).arg(&marker).arg(&marker);
+        let asked = vec![Request::new(keys.slot, first), Request::new(keys.slot, run)];
+        let mut replies = self.fleet.send(asked).await?.into_iter();
+        let mut next = || replies.next().unwrap_or_else(|| Err(value::unexpected("a run")));
+        let (first, run) = (stored::entries(next()?)?, stored::entries(next()?)?);
+        if run.iter().any(|entry| matches!(entry.holds, Holds::Run { .. })) {
+            return Ok(true);
+        }
+        // What was before the first entry that is held was held once.
+        Ok(first.first().is_some_and(|first| match &first.holds {
+            Holds::Run { previous } => previous.is_some_and(|previous| cursor.epoch <= previous.epoch),
+            Holds::Events(_) | Holds::Seal => cursor.epoch <= first.id.epoch,
+        }))
+    }
+}
+
+/// So many entries after an id.
+fn range(keys: &StreamKeys, after: EventId, count: usize) -> Request {
+    let mut range = cmd("XRANGE");
+    range.arg(&keys.log).arg(format!("({after}")).arg("+").arg("COUNT").arg(count);
+    Request::new(keys.slot, range)
+}
+
+/// Five replies, in the order in which they were asked for.
+fn known(replies: &mut impl Iterator<Item = Reply>) -> Result<Known, RedisStoreError> {
+    let all: Vec<Reply> = replies.take(5).collect();
+    let mut all = all.into_iter();
+    let mut next = || -> Result<Value, RedisStoreError> {
+        all.next().unwrap_or_else(|| Err(value::unexpected("what is known of a stream")))
+    };
+    let held = Held::new(value::fields(next()?, "HGETALL")?);
+    let completion = value::fields(next()?, "HGETALL")?;
+    let tops = next().and_then(stored::entries);
+    let (active, due) = (value::number(&next()?), value::number(&next()?));
+    // A key of another type in the log's place says nothing of the stream's state.
+    let tops = tops.unwrap_or_default();
+    let top = stored::top(&tops);
+    Ok(Known {
+        hook: completion.get("onEnd").is_some_and(|mark| mark == b"due"),
+        ended: stored::ended(completion)
+            .filter(|_| matches!(held.standing(), Standing::Is(state) if state.is_terminal())),
+        top: top.map_or(EventId::new(held.epoch(), 0), |entry| entry.id),
+        written: top.map_or(0, Entry::at),
+        held,
+        active,
+        due,
+    })
+}

@@ -1,0 +1,173 @@
+//! Redis: the same guarantees on any number of nodes. See [`RedisStore`].
+
+mod clock;
+mod cluster;
+mod connect;
+mod error;
+mod fleet;
+mod keep;
+mod keys;
+mod life;
+mod link;
+mod logs;
+mod look;
+mod script;
+mod stored;
+mod tails;
+mod value;
+mod write;
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use clock::Clock;
+pub use connect::RedisStoreBuilder;
+pub use error::RedisStoreError;
+use fleet::{Fleet, Request};
+use keys::Keys;
+use tails::Tails;
+use tokio::task::AbortHandle;
+
+use super::{
+    Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, Notices, Open, Opened, Page, Publish,
+    Published, Read, Reopen, Reopened, Store, Tail,
+};
+use crate::{
+    id::{NodeId, Owner, StreamKey},
+    stream::StreamInfo,
+};
+
+/// Streams in Redis (7.0 or later) or Valkey, for services on many nodes: one server, one that Sentinels look after, or
+/// a Cluster. Clones are the same store.
+///
+/// ```no_run
+/// # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
+/// use resilient_sse::{RedisStore, ResilientSse};
+///
+/// let store = RedisStore::connect("redis://127.0.0.1:6379").await?;
+/// let (sse, guardian) = ResilientSse::builder(store).anonymous().build()?;
+/// # let _ = (sse, guardian);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # What an acknowledgement means
+///
+/// That the events are in the memory of the primary. They survive any node of the service. A crash of Redis may take back
+/// what was not written to disk (with `appendfsync everysec` about the last second), a failover what was not replicated.
+/// Whatever is lost so is told to clients as a gap, never passed over. To narrow that: `appendonly yes`, and
+/// `min-replicas-to-write 1` with a short `min-replicas-max-lag`, so that a primary which lost its replicas takes no more
+/// events that a failover would lose.
+///
+/// # What the server needs
+///
+/// - `maxmemory-policy noeviction`: a log that is evicted in part would be a gap.
+/// - About 4 KiB for each stream that has few events, as a server allots a stream's first node at once;
+///   `stream-node-max-bytes 1024` makes that 1.3 KiB.
+/// - As an ACL user no more than: `~sse:*` and `&sse:*` (the key prefix), and
+///   `+hello +auth +client|setinfo +client|setname +select +info +ping +time +evalsha +eval +get +set +del +pexpire
+///   +pexpireat +pttl +hget +hmget +hgetall +hset +hdel +xadd +xrange +xrevrange +xtrim +zadd +zrem +zcard +zscore +zrange
+///   +zrangebyscore +zrevrange +zremrangebyscore +zremrangebyrank +publish +subscribe +unsubscribe`, and in a cluster
+///   `+cluster|slots +asking`.
+/// - In a cluster, clocks of its nodes that are in step within a second, as NTP keeps them.
+///
+/// Keys under the prefix are the library's own: what else is found in the place of a log is removed.
+#[derive(Clone)]
+pub struct RedisStore(Arc<Shared>);
+
+/// What all clones share.
+pub(crate) struct Shared {
+    keys: Keys,
+    cluster: bool,
+    fleet: Fleet,
+    clock: Clock,
+    tails: Arc<Tails>,
+    positions: Mutex<logs::Positions>,
+    pulses: tokio::sync::Mutex<keep::Pulses>,
+    listening: Mutex<Option<AbortHandle>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(listening) = crate::sync::lock(&self.listening).take() {
+            listening.abort();
+        }
+    }
+}
+
+impl Shared {
+    /// Sends what may be lost.
+    async fn tell(&self, requests: Vec<Request>) {
+        if !requests.is_empty() {
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.fleet.send(requests)).await;
+        }
+    }
+}
+
+impl RedisStore {
+    /// Connects to the server or servers that a URL names, with all defaults: see [`builder`](Self::builder).
+    ///
+    /// # Errors
+    ///
+    /// [`RedisStoreError`] if the URL cannot be read, no server answers, or it is older than Redis 7.0.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, nothing is left behind.
+    pub async fn connect(url: &str) -> Result<Self, RedisStoreError> {
+        Self::builder(url)?.connect().await
+    }
+}
+
+macro_rules! delegate {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
+        $(fn $name(&self, $($arg: $type),*) -> impl Future<Output = Result<$out, RedisStoreError>> + Send {
+            self.0.$name($($arg),*)
+        })*
+    };
+}
+
+impl Store for RedisStore {
+    type Error = RedisStoreError;
+
+    delegate! {
+        open(open: Open) -> Opened;
+        withdraw(key: StreamKey, token: u128) -> ();
+        append(appends: Vec<Append>) -> Vec<Appended>;
+        close(close: Close) -> Closed;
+        interrupt(interrupt: Interrupt) -> Interrupted;
+        reopen(reopen: Reopen) -> Reopened;
+        publish(publish: Publish) -> Published;
+        read(read: Read) -> Option<Page>;
+        info(key: StreamKey) -> Option<StreamInfo>;
+        list(owner: Owner) -> Vec<StreamInfo>;
+        active_count() -> u64;
+        delete(key: StreamKey) -> ();
+        beat(beat: Beat) -> Beaten;
+        due(limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due>;
+        stale(threshold: Duration, limit: usize) -> Vec<StreamInfo>;
+        hook_done(key: StreamKey) -> ();
+    }
+
+    fn tail(&self, key: &StreamKey) -> Tail {
+        self.0.tails.tail(key)
+    }
+
+    fn is_followed(&self, key: &StreamKey) -> bool {
+        self.0.tails.is_followed(&keys::name_of(key))
+    }
+
+    fn notices(&self, node: &NodeId) -> Notices {
+        self.0.tails.notices(node)
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore").field("keys", &self.0.keys).finish_non_exhaustive()
+    }
+}

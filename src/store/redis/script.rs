@@ -1,0 +1,105 @@
+//! The scripts, each with its contract at its top.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, cmd};
+
+/// A script and the hash that the server knows it by.
+pub(super) struct Script {
+    source: LazyLock<redis::Script>,
+    text: fn() -> String,
+}
+
+/// A script whose writes free memory, or must land: it runs when the server is full, too.
+const SETTLES: &str = "#!lua flags=allow-oom";
+/// One that a full server refuses before its first write, not halfway.
+const GROWS: &str = "#!lua";
+
+const PRELUDE: &str = include_str!("scripts/prelude.lua");
+
+macro_rules! scripts {
+    ($($name:ident: $flags:ident $file:literal,)*) => {
+        $(pub(super) static $name: Script = {
+            fn text() -> String {
+                format!("{}\n{PRELUDE}\n{}", $flags, include_str!(concat!("scripts/", $file)))
+            }
+            Script { source: LazyLock::new(|| redis::Script::new(&text())), text }
+        };)*
+
+        #[cfg(test)]
+        static ALL: &[(&str, &Script)] = &[$(($file, &$name)),*];
+    };
+}
+
+scripts! {
+    OPEN: GROWS "open.lua",
+    WITHDRAW: SETTLES "withdraw.lua",
+    APPEND: GROWS "append.lua",
+    TRIM: SETTLES "trim.lua",
+    CLOSE: SETTLES "close.lua",
+    INTERRUPT: SETTLES "interrupt.lua",
+    REOPEN: GROWS "reopen.lua",
+    SEND: GROWS "send.lua",
+    DELETE: SETTLES "delete.lua",
+    CLAIM: GROWS "claim.lua",
+    LEASED: GROWS "leased.lua",
+    HOOKED: SETTLES "hooked.lua",
+    WATCH: GROWS "watch.lua",
+    UNWATCH: SETTLES "unwatch.lua",
+    OWN: SETTLES "own.lua",
+}
+
+impl Script {
+    /// A call, without its arguments.
+    pub(super) fn call(&'static self, keys: &[&str]) -> Cmd {
+        let mut call = cmd("EVALSHA");
+        call.arg(self.source.get_hash()).arg(keys.len()).arg(keys);
+        call
+    }
+
+    /// The same call to a server that does not know the script (any more): one that restarted, or was promoted.
+    pub(super) fn spelled_out(&self, call: &Cmd) -> Cmd {
+        let mut whole = cmd("EVAL");
+        whole.arg((self.text)());
+        for argument in call.args_iter().skip(2) {
+            if let redis::Arg::Simple(argument) = argument {
+                whole.arg(argument);
+            }
+        }
+        whole
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_script_states_its_contract() {
+        for (file, script) in ALL {
+            let text = (script.text)();
+            let own = text.rsplit("\n-- ").last();
+            assert!(text.starts_with("#!lua"), "{file}");
+            assert!(own.is_some() && text.contains("KEYS"), "{file}");
+            assert!(text.contains(&format!("\n-- {}: ", file.trim_end_matches(".lua"))), "{file} names itself");
+            assert!(text.contains("O("), "{file} says what it costs");
+        }
+    }
+
+    #[test]
+    fn a_call_is_spelled_out_with_the_same_arguments() {
+        let mut call = TRIM.call(&["a", "b"]);
+        call.arg(7);
+        let whole = TRIM.spelled_out(&call);
+        let tail: Vec<_> = whole
+            .args_iter()
+            .skip(2)
+            .map(|arg| match arg {
+                redis::Arg::Simple(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+                redis::Arg::Cursor => "cursor".to_owned(),
+                _ => "other".to_owned(),
+            })
+            .collect();
+        assert_eq!(tail, ["2", "a", "b", "7"]);
+    }
+}

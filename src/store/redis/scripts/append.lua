@@ -1,0 +1,50 @@
+-- append: what a plain XADD cannot say. A batch with news apart from its events, one of which the log may hold a part
+-- already, or one whose stream's log was not found: compared with what is stored, never believed.
+-- KEYS stream, log, completion
+-- ARGV epoch, first seq, time, has inner id, inner id, number of metadata pairs, the pairs, the events
+-- Returns stored {events, bytes, max events, max bytes} | newer | ended {completion} | gone.
+-- O(events of the batch + entries dropped).
+local stream, log, completion = KEYS[1], KEYS[2], KEYS[3]
+local held = redis.call('HMGET', stream, 'state', 'epoch', 'maxEvents', 'maxBytes')
+if not held[1] or held[1] == 'gone' then
+  return { 'gone' }
+end
+local fenced = fence(held[1], held[2], ARGV[1], completion)
+if fenced then
+  return fenced
+end
+local log_top, events, bytes = top(log)
+if not log_top then
+  -- The state without its log: evicted, or removed by hand. To register again brings both back.
+  redis.call('DEL', stream)
+  return { 'gone' }
+end
+local pairs_end = 6 + 2 * tonumber(ARGV[6])
+local epoch, first = tonumber(ARGV[1]), tonumber(ARGV[2])
+local top_epoch, top_seq = parts(log_top)
+local skip = 0
+if top_epoch == epoch and top_seq >= first then
+  skip = top_seq - first + 1
+end
+local entry = { 'XADD', log, '', 't', int(tonumber(ARGV[3]) - epoch), 'n', '', 'b', '' }
+local count = #ARGV - pairs_end
+for i = pairs_end + 1 + skip, #ARGV do
+  entry[#entry + 1] = 'e'
+  entry[#entry + 1] = ARGV[i]
+  events, bytes = events + 1, bytes + #ARGV[i] - 1
+end
+if count > skip then
+  entry[3], entry[7], entry[9] = id(epoch, first + count - 1), int(events), int(bytes)
+  redis.call(unpack(entry))
+  if events > tonumber(held[3]) or bytes > tonumber(held[4]) then
+    trim(log, tonumber(held[3]), tonumber(held[4]))
+  end
+end
+redis.call('HSET', stream, 'started', 1)
+if ARGV[4] == '1' then
+  redis.call('HSET', stream, 'inner', ARGV[5])
+end
+for i = 7, pairs_end, 2 do
+  redis.call('HSET', stream, 'm:' .. ARGV[i], ARGV[i + 1])
+end
+return { 'stored', int(events), int(bytes), held[3], held[4] }

@@ -1,0 +1,62 @@
+-- close: ends a stream; the first to do so wins, and everyone learns that end. In one step: the log is sealed, the
+-- terminal event stored, the state changed.
+-- KEYS stream, log, completion [, active, owner's, due]
+-- ARGV S, id, epoch or '', state, reason or '', has event, event, last seq or '', deadline or '', hook lease or '',
+--      terminal type, terminal data, channel, node channels' prefix
+-- Returns now {node, completion} | before {completion} | newer | moved | missing. O(log streams).
+local stream, log, completion, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local held = redis.call('HMGET', stream, 'state', 'epoch', 'runEnd', 'window', 'node')
+local state = held[1]
+if not state or state == 'gone' or (state == 'deleted' and ARGV[3] == '') then
+  return { 'missing' }
+end
+if is_terminal(state) then
+  return { 'before', redis.call('HGETALL', completion) }
+end
+if ARGV[3] ~= '' and ARGV[3] ~= held[2] then
+  return { 'newer' }
+end
+if active and ARGV[9] ~= '' then
+  local deadline = redis.call('ZSCORE', state == 'active' and active or due, ARGV[1])
+  if not deadline or tonumber(deadline) ~= tonumber(ARGV[9]) then
+    return { 'moved' }
+  end
+end
+
+local epoch, time, window = tonumber(held[2]), now(), tonumber(held[4])
+local log_top, events, bytes = top(log)
+local last = log_top or id(epoch, 0)
+if state == 'interrupted' and held[3] and above(held[3], last) then
+  last = held[3]
+end
+if ARGV[8] ~= '' and above(held[2] .. '-' .. ARGV[8], last) then
+  last = held[2] .. '-' .. ARGV[8]
+end
+mark(log, id(epoch + 1, 0), time, events, bytes, 's', '')
+redis.call('HSET', stream, 'state', ARGV[4])
+redis.call('DEL', completion)
+redis.call('HSET', completion, 'v', 1, 'state', ARGV[4], 'id', id(epoch + 1, 0), 'last', last, 'completedAt', int(time),
+  'terminalEventType', ARGV[11], 'terminalEventData', ARGV[12])
+if ARGV[5] ~= '' then
+  redis.call('HSET', completion, 'reason', ARGV[5])
+end
+if ARGV[6] == '1' then
+  redis.call('HSET', completion, 'event', ARGV[7])
+end
+if ARGV[10] ~= '' then
+  redis.call('HSET', completion, 'onEnd', 'due')
+end
+expire(window, stream, log, completion)
+if active then
+  redis.call('ZREM', active, ARGV[1])
+  redis.call('ZREM', due, ARGV[1])
+  if ARGV[10] ~= '' then
+    watch(due, ARGV[1], time + tonumber(ARGV[10]), window)
+  end
+  own(owners, ARGV[2], time + window, false, time)
+end
+redis.call('PUBLISH', ARGV[13], id(epoch + 1, 0))
+if held[5] and held[5] ~= '' then
+  redis.call('PUBLISH', ARGV[14] .. held[5], 'look ' .. ARGV[1])
+end
+return { 'now', held[5] or '', redis.call('HGETALL', completion), int(time) }

@@ -1,0 +1,36 @@
+-- delete: removes a stream and all that is held of it. A tombstone stays for one stale threshold: it fences whoever
+-- still produces the stream, who would else take this for forgetfulness.
+-- KEYS stream, log, completion, keys [, active, owner's, due]    ARGV S, id, channel, node channels' prefix
+-- Returns 1 if there was such a stream. O(entries of the log).
+local stream, log, completion, keys, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local held = redis.call('HMGET', stream, 'state', 'epoch', 'stale', 'node', 'runEnd')
+local state = held[1]
+if not state or state == 'gone' or state == 'deleted' then
+  return 0
+end
+local epoch, time = tonumber(held[2]), now()
+if is_terminal(state) then
+  redis.call('HDEL', completion, 'event', 'terminalEventType', 'terminalEventData', 'onEnd')
+else
+  local last = top(log) or id(epoch, 0)
+  if state == 'interrupted' and held[5] and above(held[5], last) then
+    last = held[5]
+  end
+  redis.call('DEL', completion)
+  redis.call('HSET', completion, 'v', 1, 'state', 'cancelled', 'reason', 'stopped', 'id', id(epoch + 1, 0), 'last', last,
+    'completedAt', int(time))
+end
+redis.call('DEL', stream, log, keys)
+redis.call('HSET', stream, 'v', 1, 'state', 'deleted', 'epoch', held[2])
+expire(math.max(tonumber(held[3]), epoch + 1 - time + 1000), stream, completion)
+if active then
+  redis.call('ZREM', active, ARGV[1])
+  redis.call('ZREM', due, ARGV[1])
+  redis.call('ZREM', owners, ARGV[2])
+  renew(owners)
+end
+redis.call('PUBLISH', ARGV[3], 'deleted')
+if held[4] and held[4] ~= '' then
+  redis.call('PUBLISH', ARGV[4] .. held[4], 'look ' .. ARGV[1])
+end
+return 1

@@ -1,0 +1,49 @@
+-- interrupt: says that a stream has no producer now, but may have one again. The log is sealed for the run.
+-- KEYS stream, log, completion [, active, owner's, due]
+-- ARGV S, id, epoch, last seq or '', deadline or '', channel, node channels' prefix
+-- Returns done {time, expiry, reruns} | newer | ended {completion} | moved | missing. O(log streams).
+local stream, log, completion, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local held = redis.call('HMGET', stream, 'state', 'epoch', 'life', 'window', 'stale', 'reruns', 'node')
+local state = held[1]
+if not state or state == 'gone' then
+  return { 'missing' }
+end
+local time, life = now(), tonumber(held[3])
+if state == 'interrupted' and held[2] == ARGV[3] then
+  return { 'done', int(time), int(time + life), held[6] }
+end
+local fenced = fence(state, held[2], ARGV[3], completion)
+if fenced then
+  return fenced
+end
+if active and ARGV[5] ~= '' then
+  local deadline = redis.call('ZSCORE', active, ARGV[1])
+  if not deadline or tonumber(deadline) ~= tonumber(ARGV[5]) then
+    return { 'moved' }
+  end
+end
+local log_top, events, bytes = top(log)
+local last = log_top or (held[2] .. '-0')
+if ARGV[4] ~= '' and above(held[2] .. '-' .. ARGV[4], last) then
+  last = held[2] .. '-' .. ARGV[4]
+end
+mark(log, held[2] .. '-' .. MAX_SEQ, time, events, bytes, 's', '')
+redis.call('HSET', stream, 'state', 'interrupted', 'runEnd', last)
+-- One that may not be run again is somebody's to close once its lifetime is over; any other just goes.
+local ttl = life
+if held[6] ~= '1' then
+  ttl = life + tonumber(held[4]) + tonumber(held[5])
+end
+expire(ttl, stream, log)
+if active then
+  redis.call('ZREM', active, ARGV[1])
+  if held[6] ~= '1' then
+    watch(due, ARGV[1], time + life, ttl)
+  end
+  own(owners, ARGV[2], time + ttl, false, time)
+end
+redis.call('PUBLISH', ARGV[6], held[2] .. '-' .. MAX_SEQ)
+if held[7] and held[7] ~= '' then
+  redis.call('PUBLISH', ARGV[7] .. held[7], 'look ' .. ARGV[1])
+end
+return { 'done', int(time), int(time + life), held[6] }

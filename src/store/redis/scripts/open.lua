@@ -1,0 +1,75 @@
+-- open: registers a producer, or says why there is none to register. Repeatable by its token.
+-- KEYS stream, log, completion [, active, owner's]
+-- ARGV S, id, token, node, kind, create, reruns, started, fingerprint, limit, stale, life, window, max events,
+--      max bytes, owner, channel, then metadata as pairs
+-- Returns new {epoch, previous, inner id, time, events, bytes} | active {started} | ended {completion} | missing | over | other
+-- O(log streams); with a limit O(streams of the owner).
+local stream, log, completion, active, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local name, short, token = ARGV[1], ARGV[2], ARGV[3]
+local stale, life, window = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
+local held = redis.call('HMGET', stream, 'state', 'epoch', 'token', 'fp', 'runEnd', 'inner', 'started')
+local state, epoch = held[1], held[2]
+local exists = state and state ~= 'gone' and state ~= 'deleted'
+
+if exists then
+  if held[4] and ARGV[9] ~= '' and held[4] ~= ARGV[9] then
+    return { 'other' }
+  end
+  if state == 'active' then
+    local log_top, events, bytes = top(log)
+    if held[3] == token then
+      return { 'new', epoch, held[5] or '', held[6] or false, int(now()), int(events), int(bytes) }
+    end
+    return { 'active', has_started(held[7], log_top) and 1 or 0 }
+  end
+  if is_terminal(state) then
+    return { 'ended', redis.call('HGETALL', completion) }
+  end
+elseif ARGV[6] ~= '1' then
+  return { 'missing' }
+end
+
+local time = now()
+if owners and ARGV[10] ~= '' and count_active(owners, short, time) >= tonumber(ARGV[10]) then
+  return { 'over' }
+end
+
+local newest = 0
+if state then
+  newest = tonumber(epoch)
+  if state ~= 'gone' and is_terminal(state) then
+    newest = newest + 1
+  end
+end
+local run = math.max(newest + 1, time)
+local previous, events, bytes = '', 0, 0
+if exists then
+  local log_top
+  log_top, events, bytes = top(log)
+  previous = held[5] or log_top or ''
+else
+  redis.call('DEL', stream, log, completion)
+end
+
+local ttl = life + window + stale
+mark(log, id(run, 0), time, events, bytes, 'r', previous)
+redis.call('HSET', stream, 'v', 1, 'state', 'active', 'epoch', int(run), 'token', token, 'node', ARGV[4], 'kind', ARGV[5],
+  'owner', ARGV[16], 'reruns', ARGV[7], 'started', ARGV[8], 'startedAt', int(time), 'stale', int(stale),
+  'life', int(life), 'window', int(window), 'maxEvents', ARGV[14], 'maxBytes', ARGV[15], 'firstHeld', id(run, 0))
+redis.call('HDEL', stream, 'leased', 'heard')
+if previous ~= '' then
+  redis.call('HSET', stream, 'runEnd', previous)
+end
+if ARGV[9] ~= '' then
+  redis.call('HSET', stream, 'fp', ARGV[9])
+end
+for i = 18, #ARGV, 2 do
+  redis.call('HSET', stream, 'm:' .. ARGV[i], ARGV[i + 1])
+end
+expire(ttl, stream, log)
+if active then
+  watch(active, name, time + math.min(stale, life), ttl)
+  own(owners, short, time + ttl, true, time)
+end
+redis.call('PUBLISH', ARGV[17], id(run, 0))
+return { 'new', int(run), previous, held[6] or false, int(time), int(events), int(bytes) }

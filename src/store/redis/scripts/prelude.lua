@@ -1,0 +1,167 @@
+-- Shared by all scripts. A log's entries carry, besides what they hold, when they were written (`t`, ms after their
+-- epoch) and how many events (`n`) and bytes (`b`) the log has taken in up to them: so whoever looks at two entries
+-- knows how much lies between.
+local MAX_SEQ = '18446744073709551615'
+
+local function now()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+local function int(number)
+  return string.format('%d', number)
+end
+
+local function id(epoch, seq)
+  return int(epoch) .. '-' .. int(seq)
+end
+
+local function parts(text)
+  local epoch, seq = string.match(text, '^(%d+)%-(%d+)$')
+  return tonumber(epoch), tonumber(seq)
+end
+
+-- Whether id `a` is above id `b`.
+local function above(a, b)
+  local ae, as = parts(a)
+  local be, bs = parts(b)
+  return ae > be or (ae == be and as > bs)
+end
+
+local function field(entry, name)
+  local fields = entry[2]
+  for i = 1, #fields, 2 do
+    if fields[i] == name then
+      return fields[i + 1]
+    end
+  end
+end
+
+-- The log's newest entry that is no seal, and how many events and bytes the log has taken in. A key of another type in
+-- its place is no log. O(1).
+local function top(log)
+  local entries = redis.pcall('XREVRANGE', log, '+', '-', 'COUNT', 3)
+  if entries.err then
+    return nil, 0, 0
+  end
+  local events, bytes = 0, 0
+  if entries[1] then
+    events, bytes = tonumber(field(entries[1], 'n')), tonumber(field(entries[1], 'b'))
+  end
+  for _, entry in ipairs(entries) do
+    if not field(entry, 's') then
+      return entry[1], events, bytes
+    end
+  end
+  return nil, events, bytes
+end
+
+-- Writes an entry that holds no event: a run's marker (`r`) or a seal (`s`). A seal that comes too late has one before it.
+local function mark(log, at, time, events, bytes, name, value)
+  local epoch = string.match(at, '^%d+')
+  redis.pcall('XADD', log, at, 't', int(time - tonumber(epoch)), 'n', int(events), 'b', int(bytes), name, value)
+end
+
+-- An index lives as long as its furthest member. O(log members).
+local function renew(index)
+  local last = redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
+  if last[2] then
+    redis.call('PEXPIREAT', index, int(math.ceil(tonumber(last[2]))))
+  end
+end
+
+-- An owner's index: stream -> expiry, odd while the stream is active. O(log streams + streams expired).
+local function own(index, stream, expires, active, time)
+  expires = expires - expires % 2
+  if active then
+    expires = expires + 1
+  end
+  redis.call('ZREMRANGEBYSCORE', index, '-inf', '(' .. int(time))
+  redis.call('ZADD', index, int(expires), stream)
+  renew(index)
+end
+
+-- How many active streams but this one an owner has. O(streams of the owner).
+local function count_active(index, stream, time)
+  redis.call('ZREMRANGEBYSCORE', index, '-inf', '(' .. int(time))
+  local members = redis.call('ZRANGE', index, 0, -1, 'WITHSCORES')
+  local count = 0
+  for i = 1, #members, 2 do
+    if members[i] ~= stream and tonumber(members[i + 1]) % 2 == 1 then
+      count = count + 1
+    end
+  end
+  return count
+end
+
+-- Puts a stream into an index of deadlines, which outlives it. O(log streams).
+local function watch(index, stream, deadline, ttl)
+  redis.call('ZADD', index, int(deadline), stream)
+  redis.call('PEXPIRE', index, int(ttl), 'NX')
+  redis.call('PEXPIRE', index, int(ttl), 'GT')
+end
+
+local function expire(ttl, ...)
+  for _, key in ipairs({ ... }) do
+    redis.call('PEXPIRE', key, int(ttl))
+  end
+end
+
+local function is_terminal(state)
+  return state ~= 'active' and state ~= 'interrupted'
+end
+
+-- Whether a producer has begun to answer: it said so, or has made an event.
+local function has_started(flag, log_top)
+  if flag == '1' then
+    return true
+  end
+  local _, seq = parts(log_top or '0-0')
+  return seq > 0
+end
+
+-- What stands in the way of the producer of `epoch`; nil if nothing does. `state` is not `gone`.
+local function fence(state, held, epoch, completion)
+  if held ~= epoch then
+    return { 'newer' }
+  end
+  if state == 'active' then
+    return nil
+  end
+  if state == 'interrupted' then
+    return { 'newer' }
+  end
+  return { 'ended', redis.call('HGETALL', completion) }
+end
+
+-- Drops a log's oldest entries, until it holds at most so many events and bytes. Returns how many the log had taken in up
+-- to what is dropped. O(entries dropped).
+local function trim(log, max_events, max_bytes)
+  local _, events, bytes = top(log)
+  local from, cut, dropped_events, dropped_bytes = '-', nil, nil, nil
+  while true do
+    local entries = redis.call('XRANGE', log, from, '+', 'COUNT', 16)
+    for _, entry in ipairs(entries) do
+      local entry_events, entry_bytes = tonumber(field(entry, 'n')), tonumber(field(entry, 'b'))
+      if not dropped_events then
+        dropped_events, dropped_bytes = entry_events, entry_bytes
+        for i = 1, #entry[2], 2 do
+          if entry[2][i] == 'e' then
+            dropped_events, dropped_bytes = dropped_events - 1, dropped_bytes - #entry[2][i + 1] + 1
+          end
+        end
+      end
+      if events - dropped_events <= max_events and bytes - dropped_bytes <= max_bytes then
+        if cut then
+          redis.call('XTRIM', log, 'MINID', entry[1])
+        end
+        return dropped_events, dropped_bytes
+      end
+      cut, dropped_events, dropped_bytes = entry[1], entry_events, entry_bytes
+    end
+    if #entries < 16 then
+      return dropped_events or 0, dropped_bytes or 0
+    end
+    from = '(' .. cut
+  end
+end

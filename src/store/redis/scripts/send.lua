@@ -1,0 +1,82 @@
+-- send: appends one event without a standing producer, taking the next seq; opens the stream if it is new. Repeatable by
+-- the caller's key, among the stream's newest 1024.
+-- KEYS stream, log, completion, keys [, active, owner's, due]
+-- ARGV S, id, kind, event, ending state or '', has key, key, hook lease or '', stale, life, window, max events, max bytes,
+--      owner, channel, terminal type, terminal data
+-- Returns stored {id} | ended {completion} | conflict | before {completion}, each with the time. O(log streams + entries
+-- dropped).
+local stream, log, completion, keys, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local stale, life, window = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
+local ttl, time = life + window + stale, now()
+local held = redis.call('HMGET', stream, 'state', 'epoch', 'node')
+local state, epoch = held[1], held[2]
+
+if not state or state == 'gone' or state == 'deleted' then
+  local newest = 0
+  if state then
+    newest = tonumber(epoch) + (state == 'deleted' and 1 or 0)
+  end
+  epoch = int(math.max(newest + 1, time))
+  redis.call('DEL', stream, log, completion, keys)
+  mark(log, epoch .. '-0', time, 0, 0, 'r', '')
+  redis.call('HSET', stream, 'v', 1, 'state', 'active', 'epoch', epoch, 'node', '', 'kind', ARGV[3], 'owner', ARGV[14],
+    'reruns', 0, 'started', 1, 'startedAt', int(time), 'stale', int(stale), 'life', int(life), 'window', int(window),
+    'maxEvents', ARGV[12], 'maxBytes', ARGV[13], 'firstHeld', epoch .. '-0')
+  held[3], state = '', 'active'
+end
+if ARGV[6] == '1' then
+  local seq = redis.call('ZSCORE', keys, ARGV[7])
+  if seq and tonumber(seq) < 0 then
+    return { 'ended', redis.call('HGETALL', completion), int(time) }
+  end
+  if seq then
+    return { 'stored', epoch .. '-' .. int(tonumber(seq)), int(time) }
+  end
+end
+if is_terminal(state) then
+  return { 'before', redis.call('HGETALL', completion), int(time) }
+end
+if held[3] ~= '' or state ~= 'active' then
+  return { 'conflict', '', int(time) }
+end
+
+local log_top, events, bytes = top(log)
+local _, seq = parts(log_top or (epoch .. '-0'))
+if ARGV[6] == '1' then
+  redis.call('ZADD', keys, ARGV[5] == '' and int(seq + 1) or -1, ARGV[7])
+  redis.call('ZREMRANGEBYRANK', keys, ARGV[5] == '' and 0 or 1, -1025)
+end
+if ARGV[5] ~= '' then
+  local terminal = id(tonumber(epoch) + 1, 0)
+  mark(log, terminal, time, events, bytes, 's', '')
+  redis.call('HSET', stream, 'state', ARGV[5])
+  redis.call('HSET', completion, 'v', 1, 'state', ARGV[5], 'id', terminal, 'last', log_top or (epoch .. '-0'),
+    'completedAt', int(time), 'event', ARGV[4], 'terminalEventType', ARGV[16], 'terminalEventData', ARGV[17])
+  if ARGV[8] ~= '' then
+    redis.call('HSET', completion, 'onEnd', 'due')
+  end
+  expire(window, stream, log, completion, keys)
+  if active then
+    redis.call('ZREM', active, ARGV[1])
+    if ARGV[8] ~= '' then
+      watch(due, ARGV[1], time + tonumber(ARGV[8]), window)
+    end
+    own(owners, ARGV[2], time + window, false, time)
+  end
+  redis.call('PUBLISH', ARGV[15], terminal)
+  return { 'ended', redis.call('HGETALL', completion), int(time) }
+end
+local taken = epoch .. '-' .. int(seq + 1)
+redis.call('XADD', log, taken, 't', int(time - tonumber(epoch)), 'n', int(events + 1), 'b', int(bytes + #ARGV[4] - 1),
+  'e', ARGV[4])
+if events + 1 > tonumber(ARGV[12]) or bytes + #ARGV[4] - 1 > tonumber(ARGV[13]) then
+  trim(log, tonumber(ARGV[12]), tonumber(ARGV[13]))
+end
+redis.call('HSET', stream, 'heard', int(time))
+expire(ttl, stream, log, keys)
+if active then
+  watch(active, ARGV[1], time + life, ttl)
+  own(owners, ARGV[2], time + ttl, true, time)
+end
+redis.call('PUBLISH', ARGV[15], taken)
+return { 'stored', taken, int(time) }

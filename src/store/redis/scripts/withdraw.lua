@@ -1,0 +1,35 @@
+-- withdraw: takes back an `open` whose producer never started.
+-- KEYS stream, log, completion [, active, owner's]    ARGV S, id, token, channel
+-- Returns 1 if it was taken back. A first run leaves nothing but its epoch, for as long as the clock has not passed
+-- that; of a second one the stream is left interrupted. O(log streams).
+local stream, log, completion, active, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local held = redis.call('HMGET', stream, 'state', 'token', 'epoch', 'started', 'runEnd', 'life', 'reruns')
+if held[1] ~= 'active' or held[2] ~= ARGV[3] then
+  return 0
+end
+local log_top, events, bytes = top(log)
+if has_started(held[4], log_top) then
+  return 0
+end
+local epoch, time = tonumber(held[3]), now()
+if held[5] then
+  mark(log, held[3] .. '-' .. MAX_SEQ, time, events, bytes, 's', '')
+  redis.call('HSET', stream, 'state', 'interrupted', 'runEnd', id(epoch, 0))
+  expire(tonumber(held[6]), stream, log)
+  if active then
+    own(owners, ARGV[2], time + tonumber(held[6]), false, time)
+  end
+else
+  redis.call('DEL', stream, log, completion)
+  redis.call('HSET', stream, 'v', 1, 'state', 'gone', 'epoch', held[3])
+  expire(math.max(epoch - time, 0) + 1000, stream)
+  if active then
+    redis.call('ZREM', owners, ARGV[2])
+    renew(owners)
+  end
+end
+if active then
+  redis.call('ZREM', active, ARGV[1])
+end
+redis.call('PUBLISH', ARGV[4], 'withdrawn')
+return 1

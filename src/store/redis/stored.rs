@@ -1,0 +1,217 @@
+//! What is stored of a stream, read back: its state, its end, its log.
+
+use std::borrow::Cow;
+
+use redis::Value;
+
+use super::{
+    error::RedisStoreError,
+    value::{self, Fields, VERSION},
+};
+use crate::{
+    id::{EventId, NodeId, StreamKey},
+    stream::{Ended, Ending, Metadata, Record, RecordKind, StreamInfo, StreamState},
+};
+
+/// A stream's hash.
+pub(super) struct Held(Fields);
+
+/// What a stream's hash says of its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing is held but, for a while, its epoch.
+    Gone,
+    /// Only a tombstone is left.
+    Deleted,
+    Is(StreamState),
+}
+
+impl Held {
+    pub(super) fn new(fields: Fields) -> Self {
+        Self(fields)
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        match self.text("state") {
+            None | Some("gone") => Standing::Gone,
+            Some("deleted") => Standing::Deleted,
+            Some(state) => state_of(state).map_or(Standing::Gone, Standing::Is),
+        }
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        str::from_utf8(self.0.get(name)?).ok()
+    }
+
+    pub(super) fn number(&self, name: &str) -> u64 {
+        self.0.get(name).and_then(|bytes| value::number_of(bytes)).unwrap_or(0)
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.number("epoch")
+    }
+
+    /// Up to where events were lost with a store that forgot them.
+    pub(super) fn lost(&self) -> Option<EventId> {
+        self.text("lost")?.parse().ok()
+    }
+
+    pub(super) fn flag(&self, name: &str) -> bool {
+        self.text(name) == Some("1")
+    }
+
+    pub(super) fn node(&self) -> Option<NodeId> {
+        self.text("node").filter(|node| !node.is_empty()).map(NodeId::new)
+    }
+
+    /// How long after its producer was heard of the deadline lies that its registration and its beats write.
+    pub(super) fn patience(&self) -> u64 {
+        self.number("stale").min(self.number("life"))
+    }
+
+    /// When the producer was last heard of, by the deadline that stands in the index.
+    pub(super) fn last_heard(&self, deadline: u64) -> u64 {
+        if self.node().is_none() && self.standing() == Standing::Is(StreamState::Active) {
+            // Nobody beats it; each event says when it was published.
+            return self.number("heard").max(self.number("startedAt"));
+        }
+        if deadline == 0 || (deadline == self.number("leased") && deadline != 0) {
+            return self.number("heard").max(self.number("startedAt"));
+        }
+        deadline.saturating_sub(self.patience()).max(self.number("startedAt"))
+    }
+
+    fn metadata(&self) -> Metadata {
+        let pair = |(name, value): (&String, &Vec<u8>)| {
+            let value = String::from_utf8(value.clone()).ok()?;
+            Some((name.strip_prefix("m:")?.to_owned(), value))
+        };
+        let mut metadata: Metadata = self.0.iter().filter_map(pair).collect();
+        metadata.sort();
+        metadata
+    }
+
+    /// What is known of a stream that is held; `deadline` is what stands in the index, 0 if nothing does.
+    pub(super) fn info(
+        &self,
+        key: &StreamKey,
+        state: StreamState,
+        deadline: u64,
+        log_top: EventId,
+        ended: Option<Ended>,
+    ) -> StreamInfo {
+        StreamInfo {
+            key: key.clone(),
+            kind: Cow::Owned(self.text("kind").unwrap_or_default().to_owned()),
+            state,
+            epoch: self.epoch(),
+            node: self.node(),
+            started: self.flag("started") || log_top.seq > 0,
+            reruns: self.flag("reruns"),
+            started_at: self.number("startedAt"),
+            last_heartbeat: self.last_heard(deadline),
+            deadline,
+            metadata: self.metadata(),
+            top: ended.as_ref().map_or(log_top, |ended| ended.id),
+            inner_id: self.text("inner").map(str::to_owned),
+            ended,
+        }
+    }
+}
+
+fn state_of(text: &str) -> Option<StreamState> {
+    use StreamState::{Active, Cancelled, Completed, Expired, Failed, Interrupted, Orphaned};
+    [Active, Interrupted, Completed, Failed, Cancelled, Orphaned, Expired]
+        .into_iter()
+        .find(|state| state.as_str() == text)
+}
+
+/// A completion: how a stream ended. `None`: there is none that this version can read.
+pub(super) fn ended(mut fields: Fields) -> Option<Ended> {
+    let text = |fields: &mut Fields, name| fields.remove(name).and_then(|bytes| String::from_utf8(bytes).ok());
+    if fields.get("v").map(Vec::as_slice) != Some(b"1") {
+        return None;
+    }
+    let state = state_of(&text(&mut fields, "state")?)?;
+    let reason = text(&mut fields, "reason").map(Cow::Owned);
+    let event = fields.remove("event").and_then(value::block);
+    Some(Ended {
+        ending: Ending { state, reason, event },
+        id: text(&mut fields, "id")?.parse().ok()?,
+        last: text(&mut fields, "last")?.parse().ok()?,
+        at: value::number_of(fields.get("completedAt")?)?,
+    })
+}
+
+/// An entry of a log, as it is stored: an entry holds up to a batch of events, under the id of its last one.
+pub(super) struct Entry {
+    pub(super) id: EventId,
+    at: u64,
+    pub(super) holds: Holds,
+}
+
+pub(super) enum Holds {
+    Events(Vec<Vec<u8>>),
+    Run { previous: Option<EventId> },
+    Seal,
+}
+
+impl Entry {
+    /// Reads one; its fields repeat, so they are no map.
+    fn read(entry: Value) -> Option<Self> {
+        let mut parts = value::array(entry, "XRANGE").ok()?.into_iter();
+        let id: EventId = value::text(parts.next()?)?.parse().ok()?;
+        let mut fields = value::array(parts.next()?, "XRANGE").ok()?.into_iter();
+        let mut entry = Self { id, at: 0, holds: Holds::Events(Vec::new()) };
+        while let (Some(name), Some(field)) = (fields.next(), fields.next()) {
+            match (value::bytes(name)?.as_slice(), &mut entry.holds) {
+                (b"t", _) => {
+                    let since: i64 = value::text(field)?.parse().ok()?;
+                    entry.at = id.epoch.checked_add_signed(since)?;
+                }
+                (b"e", Holds::Events(events)) => events.push(value::bytes(field)?),
+                (b"r", holds) => *holds = Holds::Run { previous: value::text(field)?.parse().ok() },
+                (b"s", holds) => *holds = Holds::Seal,
+                _ => {}
+            }
+        }
+        Some(entry)
+    }
+
+    /// When it was written, by the store's clock.
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// The records that it holds, oldest first. A block of another version is left out: a gap, as its ids show.
+    fn records(self) -> Vec<Record> {
+        let (id, at) = (self.id, self.at);
+        match self.holds {
+            Holds::Seal => Vec::new(),
+            Holds::Run { previous } => vec![Record { id, at, kind: RecordKind::Run { previous } }],
+            Holds::Events(events) => {
+                let first = (id.seq + 1).saturating_sub(events.len() as u64);
+                let record = |(block, seq): (Vec<u8>, u64)| {
+                    debug_assert!(block.first().is_none_or(|version| *version >= VERSION));
+                    Some(Record { id: EventId::new(id.epoch, seq), at, kind: RecordKind::Event(value::block(block)?) })
+                };
+                events.into_iter().zip(first..).filter_map(record).collect()
+            }
+        }
+    }
+}
+
+/// A reply to `XRANGE` or `XREVRANGE`. An entry that cannot be read is left out: a gap, as the ids show.
+pub(super) fn entries(reply: Value) -> Result<Vec<Entry>, RedisStoreError> {
+    Ok(value::array(reply, "XRANGE")?.into_iter().filter_map(Entry::read).collect())
+}
+
+/// The records of entries that come after `after`.
+pub(super) fn records(entries: Vec<Entry>, after: EventId) -> impl Iterator<Item = Record> {
+    entries.into_iter().flat_map(Entry::records).filter(move |record| record.id > after)
+}
+
+/// The newest entry that is no seal, of a log read backwards.
+pub(super) fn top(newest_first: &[Entry]) -> Option<&Entry> {
+    newest_first.iter().find(|entry| !matches!(entry.holds, Holds::Seal))
+}

@@ -1,0 +1,413 @@
+//! Who is woken by what: followers by their streams' changes, nodes by what others do to their streams.
+//!
+//! One connection of its own listens for the whole process, to a channel for each stream that somebody waits for and one
+//! for each node. A message says no more than: look. Messages may be lost, so a net is drawn through what is waited for
+//! every second. A node publishes the events of its streams only while some other node has asked for that.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use redis::{PushInfo, PushKind, Value, aio::MultiplexedConnection, cmd};
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    Shared,
+    error::RedisStoreError,
+    fleet::Request,
+    keys::{self, Keys},
+    link::Watch,
+    stored, value,
+};
+use crate::{
+    id::{NodeId, StreamKey},
+    protocol::backoff::Backoff,
+    store::{Notices, NoticesSender, Tail, TailCell},
+    sync::lock,
+};
+
+/// How often the net is drawn; a lost message is made up for within twice this.
+const NET: Duration = Duration::from_secs(1);
+/// For how long a node publishes a stream's events after it was asked to, and how often it is asked.
+const ASKED_FOR: Duration = Duration::from_secs(10);
+const ASK_EVERY: Duration = Duration::from_secs(3);
+/// How long the listening connection may take for an answer.
+const ANSWER: Duration = Duration::from_secs(1);
+/// Streams in one request of the net.
+const PAGE: usize = 200;
+
+pub(super) struct Tails {
+    keys: Keys,
+    streams: Mutex<HashMap<String, Arc<Stream>>>,
+    nodes: Mutex<HashMap<NodeId, NoticesSender>>,
+    /// This process's streams that other nodes follow, and until when that is known.
+    followed: Mutex<HashMap<String, Instant>>,
+    follows: AtomicUsize,
+    /// What the driver is to do next.
+    wanted: Arc<Wanted>,
+}
+
+#[derive(Default)]
+struct Wanted {
+    channels: Mutex<Vec<String>>,
+    announcements: Mutex<Vec<String>>,
+    lost: AtomicBool,
+    wake: Notify,
+}
+
+/// A stream that is waited for.
+struct Stream {
+    cell: Arc<TailCell>,
+    /// Somebody waited, so the channel is listened to, or will be.
+    wanted: Arc<AtomicBool>,
+    seen: Mutex<Seen>,
+}
+
+/// What the net saw last, and when the producing node was last asked to publish.
+#[derive(Default)]
+struct Seen {
+    top: Option<String>,
+    standing: Option<(String, String)>,
+    asked: Option<Instant>,
+}
+
+impl Tails {
+    pub(super) fn new(keys: Keys) -> Self {
+        Self {
+            keys,
+            streams: Mutex::default(),
+            nodes: Mutex::default(),
+            followed: Mutex::default(),
+            follows: AtomicUsize::new(0),
+            wanted: Arc::default(),
+        }
+    }
+
+    pub(super) fn tail(&self, key: &StreamKey) -> Tail {
+        let name = keys::name_of(key);
+        let mut streams = lock(&self.streams);
+        let stream = streams.entry(name).or_insert_with_key(|name| Arc::new(self.stream(name)));
+        stream.cell.tail()
+    }
+
+    fn stream(&self, name: &str) -> Stream {
+        let (flag, wanted) = (Arc::new(AtomicBool::new(false)), Arc::clone(&self.wanted));
+        let (channel, asked) = (self.keys.tail_channel(name), Arc::clone(&flag));
+        let cell = TailCell::on_wait(move || {
+            if !asked.swap(true, Ordering::Relaxed) {
+                lock(&wanted.channels).push(channel.clone());
+                wanted.wake.notify_one();
+            }
+        });
+        Stream { cell: Arc::new(cell), wanted: flag, seen: Mutex::default() }
+    }
+
+    /// The stream has changed: wakes who waits for it in this process.
+    pub(super) fn wake(&self, name: &str) {
+        if let Some(stream) = lock(&self.streams).get(name) {
+            stream.cell.notify();
+        }
+    }
+
+    /// The same for many, under one lock.
+    pub(super) fn wake_each<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        let streams = lock(&self.streams);
+        if streams.is_empty() {
+            return;
+        }
+        for stream in names.filter_map(|name| streams.get(name)) {
+            stream.cell.notify();
+        }
+    }
+
+    fn wake_all(&self) {
+        for stream in lock(&self.streams).values() {
+            stream.cell.notify();
+        }
+    }
+
+    pub(super) fn notices(&self, node: &NodeId) -> Notices {
+        let (sender, notices) = Notices::channel();
+        let mut nodes = lock(&self.nodes);
+        nodes.retain(|_, sender| !sender.is_closed());
+        nodes.insert(node.clone(), sender);
+        lock(&self.wanted.channels).push(self.keys.node_channel(node.as_str()));
+        self.wanted.wake.notify_one();
+        notices
+    }
+
+    /// Somebody else changed a node's stream.
+    pub(super) fn post(&self, node: &str, name: &str) {
+        if let (Some(sender), Some(key)) = (lock(&self.nodes).get(&NodeId::new(node)), keys::key_of(name)) {
+            sender.post(key);
+        }
+    }
+
+    /// Whether another node follows a stream of this process, as far as is known.
+    pub(super) fn is_followed(&self, name: &str) -> bool {
+        self.follows.load(Ordering::Relaxed) > 0
+            && lock(&self.followed).get(name).is_some_and(|until| *until > Instant::now())
+    }
+
+    /// A message came.
+    fn heard(&self, push: PushInfo) {
+        match push.kind {
+            PushKind::Message => {
+                let mut data = push.data.into_iter();
+                let (Some(channel), Some(text)) =
+                    (data.next().and_then(value::text), data.next().and_then(value::text))
+                else {
+                    return;
+                };
+                if let Some(name) = self.keys.tail_of(&channel) {
+                    self.wake(name);
+                } else if let Some(node) = self.keys.node_of(&channel) {
+                    self.heard_as(node, &text);
+                }
+            }
+            PushKind::Disconnection => {
+                self.wanted.lost.store(true, Ordering::Relaxed);
+                self.wanted.wake.notify_one();
+            }
+            _ => {}
+        }
+    }
+
+    /// A message to one of this process's nodes.
+    fn heard_as(&self, node: &str, text: &str) {
+        match text.split_once(' ') {
+            Some(("look", name)) => self.post(node, name),
+            Some(("tail", name)) => {
+                let mut followed = lock(&self.followed);
+                let news = followed.insert(name.to_owned(), Instant::now() + ASKED_FOR).is_none();
+                self.follows.store(followed.len(), Ordering::Relaxed);
+                if news {
+                    // What was appended before this was heard was not published.
+                    lock(&self.wanted.announcements).push(name.to_owned());
+                    self.wanted.wake.notify_one();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes out what nobody waits for any more. Returns the channels that need not be listened to.
+    fn tidy(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        lock(&self.streams).retain(|name, stream| {
+            let used = Arc::strong_count(&stream.cell) > 1;
+            if !used && stream.wanted.load(Ordering::Relaxed) {
+                left.push(self.keys.tail_channel(name));
+            }
+            used
+        });
+        let now = Instant::now();
+        let mut followed = lock(&self.followed);
+        followed.retain(|_, until| *until > now);
+        self.follows.store(followed.len(), Ordering::Relaxed);
+        left
+    }
+
+    /// Every channel that is to be listened to.
+    fn channels(&self) -> Vec<String> {
+        let streams = lock(&self.streams);
+        let wanted = streams.iter().filter(|(_, stream)| stream.wanted.load(Ordering::Relaxed));
+        let mut channels: Vec<_> = wanted.map(|(name, _)| self.keys.tail_channel(name)).collect();
+        channels.extend(lock(&self.nodes).keys().map(|node| self.keys.node_channel(node.as_str())));
+        channels
+    }
+
+    /// The streams that somebody waits for now.
+    fn awaited(&self) -> Vec<(String, Arc<Stream>)> {
+        let streams = lock(&self.streams);
+        let awaited = streams.iter().filter(|(_, stream)| stream.cell.is_awaited());
+        awaited.map(|(name, stream)| (name.clone(), Arc::clone(stream))).collect()
+    }
+}
+
+impl Watch for Tails {
+    fn reconnected(&self) {
+        for sender in lock(&self.nodes).values() {
+            sender.reconnected();
+        }
+    }
+}
+
+/// Listens for as long as the store lives.
+pub(super) async fn run(shared: Weak<Shared>) {
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+    let mut before = false;
+    loop {
+        let Some(store) = shared.upgrade() else { return };
+        let listening = listen(&store).await;
+        drop(store);
+        match listening {
+            Ok(connection) => {
+                if std::mem::replace(&mut before, true)
+                    && let Some(store) = shared.upgrade()
+                {
+                    // Whatever was said in between was not heard.
+                    store.tails.wake_all();
+                    store.tails.reconnected();
+                }
+                backoff.succeeded();
+                attend(&shared, connection).await;
+            }
+            Err(error) => {
+                crate::telemetry::log_debug!(error = %error, "changes cannot be listened for");
+                tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
+            }
+        }
+    }
+}
+
+/// A new connection, which listens to all that is waited for.
+async fn listen(store: &Arc<Shared>) -> Result<MultiplexedConnection, RedisStoreError> {
+    let link = store.fleet.any()?;
+    let tails = Arc::downgrade(&store.tails);
+    let hear = move |push| {
+        if let Some(tails) = tails.upgrade() {
+            tails.heard(push);
+        }
+    };
+    store.tails.wanted.lost.store(false, Ordering::Relaxed);
+    let mut connection = link.subscriber(hear).await?;
+    subscribe(&mut connection, store.tails.channels()).await.ok_or_else(|| RedisStoreError::slow(link.address()))?;
+    Ok(connection)
+}
+
+/// `None`: it did not work, or not in time.
+async fn subscribe(connection: &mut MultiplexedConnection, channels: Vec<String>) -> Option<()> {
+    if channels.is_empty() {
+        return Some(());
+    }
+    tokio::time::timeout(ANSWER, connection.subscribe(channels)).await.ok()?.ok()
+}
+
+/// Uses a listening connection until it is of no more use.
+async fn attend(shared: &Weak<Shared>, mut connection: MultiplexedConnection) {
+    let mut next = Instant::now();
+    let Some(wanted) = shared.upgrade().map(|store| Arc::clone(&store.tails.wanted)) else { return };
+    loop {
+        let tick = tokio::time::timeout_at(next, wanted.wake.notified()).await.is_err();
+        if tick {
+            next = Instant::now() + NET;
+        }
+        let Some(store) = shared.upgrade() else { return };
+        if wanted.lost.load(Ordering::Relaxed) || !serve(&store, &mut connection, tick).await {
+            return;
+        }
+    }
+}
+
+/// Does what there is to do. `false`: the connection is of no more use.
+async fn serve(store: &Arc<Shared>, connection: &mut MultiplexedConnection, tick: bool) -> bool {
+    let tails = &store.tails;
+    let channels = std::mem::take(&mut *lock(&tails.wanted.channels));
+    if subscribe(connection, channels.clone()).await.is_none() {
+        return false;
+    }
+    let names: Vec<_> = channels.iter().filter_map(|channel| tails.keys.tail_of(channel)).collect();
+    // What happened before the subscription counted was not heard.
+    tails.wake_each(names.iter().copied());
+    announce(store).await;
+    if tick {
+        let left = tails.tidy();
+        if !left.is_empty() && tokio::time::timeout(ANSWER, connection.unsubscribe(left)).await.is_err() {
+            return false;
+        }
+        let mut ping = cmd("PING");
+        let answer = tokio::time::timeout(ANSWER, ping.take().query_async::<Value>(connection)).await;
+        if !matches!(answer, Ok(Ok(_))) {
+            return false;
+        }
+    }
+    if tick || !names.is_empty() {
+        draw_net(store).await;
+    }
+    true
+}
+
+/// Publishes for those who have just begun to follow.
+async fn announce(store: &Arc<Shared>) {
+    let names = std::mem::take(&mut *lock(&store.tails.wanted.announcements));
+    let message = |name: &String| {
+        let mut publish = cmd("PUBLISH");
+        publish.arg(store.keys.tail_channel(name)).arg("followed");
+        Request::new(keys::slot(name.as_bytes()), publish)
+    };
+    for page in names.chunks(PAGE) {
+        store.tell(page.iter().map(message).collect()).await;
+    }
+}
+
+/// Looks whether what is waited for has changed without a word, and asks the producing nodes to publish.
+async fn draw_net(store: &Arc<Shared>) {
+    for page in store.tails.awaited().chunks(PAGE) {
+        let mut requests = Vec::with_capacity(2 * page.len());
+        for (name, stream) in page {
+            let slot = keys::slot(name.as_bytes());
+            let mut standing = cmd("HMGET");
+            standing.arg(store.keys.stream(name)).arg(&["state", "epoch", "node"]);
+            let mut newest = cmd("XREVRANGE");
+            let after = lock(&stream.seen).top.as_ref().map_or("-".to_owned(), |top| format!("({top}"));
+            newest.arg(store.keys.log(name)).arg("+").arg(after).arg("COUNT").arg(1);
+            requests.push(Request::new(slot, standing));
+            requests.push(Request::new(slot, newest));
+        }
+        let Ok(Ok(replies)) = tokio::time::timeout(ANSWER, store.fleet.send(requests)).await else { return };
+        let mut replies = replies.into_iter();
+        let mut asks = Vec::new();
+        for (name, stream) in page {
+            let (Some(Ok(standing)), Some(newest)) = (replies.next(), replies.next()) else { continue };
+            let mut standing = value::array(standing, "HMGET").unwrap_or_default().into_iter().map(value::text);
+            let mut part = || standing.next().flatten().unwrap_or_default();
+            let (standing, node) = ((part(), part()), part());
+            let top = newest.ok().and_then(|newest| stored::entries(newest).ok()).unwrap_or_default();
+            let top = top.first().map(|entry| entry.id.to_string());
+            if stream.look(standing, top) {
+                stream.cell.notify();
+            }
+            if stream.must_ask(store, &node) {
+                let mut ask = cmd("PUBLISH");
+                ask.arg(store.keys.node_channel(&node)).arg(format!("tail {name}"));
+                asks.push(Request::new(keys::slot(name.as_bytes()), ask));
+            }
+        }
+        store.tell(asks).await;
+    }
+}
+
+impl Stream {
+    /// Takes what the net saw. Returns whether that is news.
+    fn look(&self, standing: (String, String), top: Option<String>) -> bool {
+        let mut seen = lock(&self.seen);
+        let news = top.is_some() || seen.standing.as_ref().is_some_and(|before| *before != standing);
+        if standing.0.is_empty() {
+            seen.top = None;
+        }
+        if top.is_some() {
+            seen.top = top;
+        }
+        seen.standing = Some(standing);
+        news
+    }
+
+    /// Whether it is time to ask the producing node to publish.
+    fn must_ask(&self, store: &Shared, node: &str) -> bool {
+        if node.is_empty() || lock(&store.tails.nodes).contains_key(&NodeId::new(node)) {
+            return false;
+        }
+        let mut seen = lock(&self.seen);
+        let due = seen.asked.is_none_or(|at| at.elapsed() >= ASK_EVERY);
+        if due {
+            seen.asked = Some(Instant::now());
+        }
+        due
+    }
+}

@@ -1,0 +1,124 @@
+//! Reading what a server replies.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use redis::Value;
+
+use super::error::RedisStoreError;
+
+/// A hash's fields. Never a map to fields of a log's entry: those repeat.
+pub(super) type Fields = HashMap<String, Vec<u8>>;
+
+pub(super) fn unexpected(what: &'static str) -> RedisStoreError {
+    RedisStoreError::unexpected(what)
+}
+
+pub(super) fn array(value: Value, what: &'static str) -> Result<Vec<Value>, RedisStoreError> {
+    match value {
+        Value::Array(values) | Value::Set(values) => Ok(values),
+        Value::Nil => Ok(Vec::new()),
+        _ => Err(unexpected(what)),
+    }
+}
+
+pub(super) fn bytes(value: Value) -> Option<Vec<u8>> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        Value::SimpleString(text) => Some(text.into_bytes()),
+        Value::Okay => Some(b"OK".to_vec()),
+        Value::Int(number) => Some(number.to_string().into_bytes()),
+        Value::Double(number) => Some(format!("{number:.0}").into_bytes()),
+        _ => None,
+    }
+}
+
+pub(super) fn text(value: Value) -> Option<String> {
+    String::from_utf8(bytes(value)?).ok()
+}
+
+/// A whole number, also where it comes as text or as a score.
+pub(super) fn number(value: &Value) -> Option<u64> {
+    match value {
+        Value::Int(number) => u64::try_from(*number).ok(),
+        Value::Double(number) if *number >= 0.0 => Some(*number as u64),
+        Value::BulkString(bytes) => number_of(bytes),
+        Value::SimpleString(text) => number_of(text.as_bytes()),
+        _ => None,
+    }
+}
+
+/// A score comes as a decimal fraction where the protocol has no other word for it.
+pub(super) fn number_of(bytes: &[u8]) -> Option<u64> {
+    let text = str::from_utf8(bytes).ok()?;
+    text.parse().ok().or_else(|| text.parse::<f64>().ok().filter(|number| *number >= 0.0).map(|number| number as u64))
+}
+
+pub(super) fn fields(value: Value, what: &'static str) -> Result<Fields, RedisStoreError> {
+    let pairs: Vec<(Value, Value)> = match value {
+        Value::Map(pairs) => pairs,
+        other => {
+            let mut values = array(other, what)?.into_iter();
+            std::iter::from_fn(|| Some((values.next()?, values.next()?))).collect()
+        }
+    };
+    let field = |(name, value)| Some((text(name)?, bytes(value)?));
+    Ok(pairs.into_iter().filter_map(field).collect())
+}
+
+/// A script's reply: its first word, and the rest.
+pub(super) struct Told {
+    pub(super) word: String,
+    rest: std::vec::IntoIter<Value>,
+    what: &'static str,
+}
+
+impl Told {
+    pub(super) fn read(value: Value, what: &'static str) -> Result<Self, RedisStoreError> {
+        let mut rest = array(value, what)?.into_iter();
+        let word = rest.next().and_then(text).ok_or_else(|| unexpected(what))?;
+        Ok(Self { word, rest, what })
+    }
+
+    pub(super) fn next(&mut self) -> Result<Value, RedisStoreError> {
+        self.rest.next().ok_or_else(|| unexpected(self.what))
+    }
+
+    pub(super) fn text(&mut self) -> Result<String, RedisStoreError> {
+        text(self.next()?).ok_or_else(|| unexpected(self.what))
+    }
+
+    pub(super) fn number(&mut self) -> Result<u64, RedisStoreError> {
+        number(&self.next()?).ok_or_else(|| unexpected(self.what))
+    }
+
+    pub(super) fn fields(&mut self) -> Result<Fields, RedisStoreError> {
+        fields(self.next()?, self.what)
+    }
+
+    /// It said a word that this version does not know.
+    pub(super) fn unknown(&self) -> RedisStoreError {
+        unexpected(self.what)
+    }
+}
+
+/// How a stored block begins.
+pub(super) const VERSION: u8 = 1;
+
+/// Takes the version byte off a stored block; `None` if another version, or nothing at all, wrote it.
+pub(super) fn block(stored: Vec<u8>) -> Option<Bytes> {
+    let stored = Bytes::from(stored);
+    (stored.first() == Some(&VERSION)).then(|| stored.slice(1..))
+}
+
+/// A block as it is stored, as an argument.
+pub(super) struct Stored<'a>(pub(super) &'a [u8]);
+
+impl redis::ToRedisArgs for Stored<'_> {
+    fn write_redis_args<W: ?Sized + redis::RedisWrite>(&self, out: &mut W) {
+        use std::io::Write as _;
+        let mut argument = out.writer_for_next_arg();
+        // Into memory: it does not fail.
+        let _ = argument.write_all(&[VERSION]).and_then(|()| argument.write_all(self.0));
+    }
+}
