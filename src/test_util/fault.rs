@@ -163,6 +163,11 @@ impl FaultStore<MemoryStore> {
     pub fn forget(&self) {
         self.inner.forget();
     }
+
+    /// Sets the store's clock forwards, or backwards, by so many milliseconds.
+    pub fn shift_clock(&self, by: i64) {
+        self.inner.shift_clock(by);
+    }
 }
 
 /// An error of a [`FaultStore`].
