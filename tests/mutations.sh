@@ -69,6 +69,8 @@ mutate G4 guarantees src/store/memory/shard.rs "a stream that runs is opened aga
   's/if entry\.state\(\) == StreamState::Active \{\s*return Opened::Active/if entry.epoch() == 0 { return Opened::Active/'
 mutate G5 guarantees src/protocol/trust.rs "a guardian claims whatever its own beats say" \
   's/fresh && proven/fresh || proven || true/'
+mutate G5 guarantees src/protocol/trust.rs "a guardian believes whatever the store's clock says" \
+  's/self\.store_now\(now\)\.filter/Some(u64::MAX).filter/'
 mutate G6 bounds src/store/memory/shard.rs "what has expired is not removed" \
   's/if entry\.is_over\(look\.now\) \{/if false {/'
 mutate G7 recorder_faults src/layer/live.rs "a stream waits for the store for as long as that takes" \

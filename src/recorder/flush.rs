@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep};
 
-use super::{Lane, Op, Recorder};
+use super::{Lane, Op, Outcome, Recorder};
 use crate::{
     protocol::backoff::Backoff,
     store::{Append, handle::BoxFuture},
@@ -27,6 +27,8 @@ pub(crate) struct Flusher {
     recorder: Arc<Recorder>,
     flights: Vec<BoxFuture<()>>,
     pause: Option<Pin<Box<Sleep>>>,
+    /// Until the next lane that was put off has waited long enough.
+    recall: Option<Pin<Box<Sleep>>>,
     backoff: Backoff,
     failures_seen: u64,
 }
@@ -37,6 +39,7 @@ impl Flusher {
             recorder,
             flights: Vec::new(),
             pause: None,
+            recall: None,
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(1)),
             failures_seen: 0,
         }
@@ -50,6 +53,7 @@ impl Flusher {
             let before = self.flights.len();
             self.flights.retain_mut(|flight| flight.as_mut().poll(cx).is_pending());
             let landed = self.flights.len() < before;
+            self.recall(cx);
             if self.is_paused(cx) || (!self.start_flights() && !landed) {
                 return Poll::Pending;
             }
@@ -73,6 +77,20 @@ impl Flusher {
         let Some(until) = retry.max(self.recorder.store.closed_until()) else { return false };
         let pause = self.pause.insert(Box::pin(tokio::time::sleep_until(until)));
         pause.as_mut().poll(cx).is_pending()
+    }
+
+    /// Puts lanes that were put off back in line, and sees to it that it is polled for the next of them.
+    fn recall(&mut self, cx: &mut Context<'_>) {
+        while let Some(next) = self.recorder.recall(Instant::now()) {
+            let recall = self.recall.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
+            if recall.deadline() != next {
+                recall.as_mut().reset(next);
+            }
+            if recall.as_mut().poll(cx).is_pending() {
+                return;
+            }
+        }
+        self.recall = None;
     }
 
     /// Whether there was anything to send.
@@ -119,14 +137,18 @@ async fn fly(recorder: Arc<Recorder>, batch: Vec<(Arc<Lane>, Append)>) {
     let (lanes, appends): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
     match recorder.store.append(appends).await {
         Ok(outcomes) => {
-            for (lane, outcome) in lanes.iter().zip(outcomes) {
-                recorder.appended(lane, outcome);
+            let mut outcomes = outcomes.into_iter();
+            for lane in lanes {
+                let outcome = outcomes.next().map_or(Outcome::Done, |outcome| recorder.appended(&lane, outcome));
+                if recorder.go_on(&lane, outcome) {
+                    recorder.queue(lane);
+                }
             }
         }
-        Err(_) => add(&recorder.failures, 1),
-    }
-    for lane in lanes {
-        recorder.queue(lane);
+        Err(_) => {
+            add(&recorder.failures, 1);
+            lanes.into_iter().for_each(|lane| recorder.queue(lane));
+        }
     }
 }
 
@@ -134,8 +156,5 @@ async fn fly(recorder: Arc<Recorder>, batch: Vec<(Arc<Lane>, Append)>) {
 async fn settle(recorder: Arc<Recorder>, lane: Arc<Lane>, op: Op) {
     if recorder.perform(&lane, op).await {
         recorder.work(lane).await;
-    } else {
-        add(&recorder.failures, 1);
-        recorder.queue(lane);
     }
 }

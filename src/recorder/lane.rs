@@ -16,10 +16,15 @@ use super::{END_COST, Recorder};
 use crate::{
     config::{AHEAD_EVENTS, AHEAD_TIME, BATCH_BYTES, BATCH_EVENTS, Durability},
     id::{EventId, StreamKey},
+    protocol::backoff::Backoff,
     store::{Append, Close, Interrupt, Open, Reopen},
     stream::{Ended, Ending, Metadata, Reason, StreamState},
     sync::{WakerCell, lock},
 };
+
+/// How long a lane waits that was refused: at first and at most.
+const SOONEST: Duration = Duration::from_millis(20);
+const LATEST: Duration = Duration::from_secs(1);
 
 /// Where a producer stands, as far as the store has said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +119,11 @@ struct State {
     /// Whether metadata is not acknowledged yet: until then nothing may be delivered.
     metadata_waits: bool,
     forgotten: bool,
+    /// The store refuses this stream, or did not answer what only this stream asked: until something lands,
+    /// nobody waits for it.
+    refused: Option<Box<Backoff>>,
+    /// What was made before the stream was written again went out unrecorded: up to here nothing waits.
+    catches_up_to: u64,
     end: Option<EndRequest>,
 }
 
@@ -147,6 +157,8 @@ impl Lane {
                 last_inner_id: None,
                 metadata_waits: false,
                 forgotten: false,
+                refused: None,
+                catches_up_to: 0,
                 end: None,
             }),
         })
@@ -264,6 +276,9 @@ impl Lane {
             // Cut off by somebody else: what is not in the log by now is not part of the stream.
             Status::Ended(_) | Status::Superseded => return state.acknowledged,
         }
+        if state.refused.is_some() || state.acknowledged < state.catches_up_to {
+            return u64::MAX;
+        }
         if state.metadata_waits {
             return 0;
         }
@@ -278,9 +293,10 @@ impl Lane {
         }
     }
 
-    /// How many events wait for the store.
+    /// How many events wait for a store that can be waited for.
     pub(crate) fn unacknowledged(&self) -> u64 {
-        lock(&self.state).waiting()
+        let state = lock(&self.state);
+        if state.refused.is_some() { 0 } else { state.waiting() }
     }
 
     /// Asks the store how the stream stands, with the next request.
@@ -350,6 +366,10 @@ impl Lane {
         if events > 0 {
             state.acknowledged = flight.first + events - 1;
         }
+        // A look before an end is tried again says nothing of the end.
+        if (events > 0 || state.end.is_none()) && state.refused.take().is_some() {
+            state.catches_up_to = state.last;
+        }
         state.flight_since = None;
         state.metadata_waits &= state.metadata_is_newer(&flight);
         let bytes = std::mem::take(&mut state.flight_bytes);
@@ -364,6 +384,22 @@ impl Lane {
     /// The store does not know the stream.
     pub(super) fn forgotten(&self) {
         lock(&self.state).forgotten = true;
+    }
+
+    /// What was asked for this stream is to be asked again, after a while that is returned; others' is not
+    /// concerned. `unknown`: it was not answered, so the stream is looked at first, which is no error where
+    /// the store refuses it.
+    pub(super) fn put_off(&self, unknown: bool) -> Duration {
+        let mut state = lock(&self.state);
+        if unknown {
+            state.news = true;
+            state.forgotten = false;
+        }
+        let backoff = state.refused.get_or_insert_with(|| Box::new(Backoff::new(SOONEST, LATEST)));
+        let pause = backoff.failed(crate::random::u128() as u64);
+        drop(state);
+        self.waker.wake();
+        pause
     }
 
     pub(super) fn reopened(&self) {
@@ -420,15 +456,21 @@ impl State {
     /// Holds events until they are stored; where there is no room, the oldest that wait are lost.
     fn take(&mut self, recorder: &Recorder, events: &mut Vec<Bytes>) {
         let bytes = events.iter().map(Bytes::len).sum();
-        if !recorder.charge(bytes) {
+        if !self.charge(recorder, bytes) {
             return events.drain(..).for_each(|event| self.take_singly(recorder, event));
         }
         self.pending_bytes += bytes;
         self.pending.extend(events.drain(..));
     }
 
+    /// What is refused leaves half of the room to what is not.
+    fn charge(&self, recorder: &Recorder, bytes: usize) -> bool {
+        let limit = if self.refused.is_some() { recorder.max_held / 2 } else { recorder.max_held };
+        recorder.charge_up_to(limit, bytes)
+    }
+
     fn take_singly(&mut self, recorder: &Recorder, event: Bytes) {
-        while !recorder.charge(event.len()) {
+        while !self.charge(recorder, event.len()) {
             if !self.lose_oldest(recorder) {
                 // Not even the event alone fits: it is made, and missing.
                 recorder.lost(1);

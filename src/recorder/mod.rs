@@ -10,7 +10,7 @@ mod flush;
 mod lane;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -20,6 +20,7 @@ use std::{
 
 pub(crate) use flush::Flusher;
 pub(crate) use lane::{EndRequest, Lane, Op, Producing, Status};
+use tokio::time::Instant;
 
 use crate::{
     config::Settings,
@@ -45,13 +46,30 @@ pub(crate) struct Recorder {
     max_held: usize,
     lanes: Mutex<HashMap<StreamKey, Arc<Lane>>>,
     ready: Mutex<VecDeque<Arc<Lane>>>,
+    /// Claimed lanes that wait until they are asked for again, by when that is.
+    put_off: Mutex<BTreeMap<(Instant, u64), Arc<Lane>>>,
     /// Work that was begun in place and did not end at its first poll.
     adopted: Mutex<Vec<BoxFuture<()>>>,
     flusher: WakerCell,
     /// Told when the last lane leaves.
     idle: tokio::sync::Notify,
-    /// Requests of lanes that failed.
+    /// Flights that failed.
     failures: AtomicU64,
+    /// Lanes that were put off so far.
+    put_offs: AtomicU64,
+}
+
+/// How a request went.
+#[derive(Clone, Copy)]
+enum Outcome {
+    /// It was answered.
+    Done,
+    /// This stream alone is refused.
+    Refused,
+    /// What only this stream asked was not answered.
+    Unanswered,
+    /// It is to be repeated once the store answers again.
+    Failed,
 }
 
 impl Recorder {
@@ -71,10 +89,12 @@ impl Recorder {
             max_held: settings.recorder_bytes,
             lanes: Mutex::default(),
             ready: Mutex::default(),
+            put_off: Mutex::default(),
             adopted: Mutex::default(),
             flusher: WakerCell::default(),
             idle: tokio::sync::Notify::new(),
             failures: AtomicU64::new(0),
+            put_offs: AtomicU64::new(0),
         }
     }
 
@@ -130,59 +150,82 @@ impl Recorder {
         self.flusher.wake();
     }
 
+    /// A claimed lane waits on its own, while the flusher goes on with the others.
+    fn put_off(&self, lane: Arc<Lane>, unknown: bool) {
+        let until = Instant::now() + lane.put_off(unknown);
+        // Two lanes may have to wait until the same moment.
+        let number = self.put_offs.fetch_add(1, Ordering::Relaxed);
+        lock(&self.put_off).insert((until, number), lane);
+        self.flusher.wake();
+    }
+
+    /// Puts the lanes that have waited long enough back in line. Returns when the next one has.
+    fn recall(&self, now: Instant) -> Option<Instant> {
+        let mut put_off = lock(&self.put_off);
+        while let Some(first) = put_off.first_entry() {
+            if first.key().0 > now {
+                return Some(first.key().0);
+            }
+            lock(&self.ready).push_back(first.remove());
+        }
+        None
+    }
+
     /// Works a claimed lane off, one request after the other, until it has nothing to do or the store fails.
     async fn work(self: Arc<Self>, lane: Arc<Lane>) {
         while let Some(op) = lane.next_op() {
             if !self.perform(&lane, op).await {
-                add(&self.failures, 1);
-                return self.queue(lane);
+                return;
             }
         }
     }
 
-    /// One request to the store. `false`: it failed, and is to be repeated.
+    /// One request to the store for a claimed lane. `false`: it is to be repeated, and who does so is seen to.
     async fn perform(&self, lane: &Arc<Lane>, op: Op) -> bool {
         // All but appending is rare, and boxed, so that the future of an append is small.
-        match op {
+        let outcome = match op {
             Op::Append(append) => match self.store.append(vec![append]).await {
-                Ok(outcomes) => {
-                    for outcome in outcomes {
-                        self.appended(lane, outcome);
-                    }
-                    true
-                }
-                Err(_) => false,
+                Ok(mut outcomes) => outcomes.pop().map_or(Outcome::Failed, |outcome| self.appended(lane, outcome)),
+                Err(_) => Outcome::Failed,
             },
-            Op::Reopen(reopen) => match Box::pin(self.store.reopen(*reopen)).await {
-                Ok(Reopened::Registered) => {
-                    lane.reopened();
-                    true
+            Op::Reopen(reopen) => Box::pin(self.store.reopen(*reopen)).await.map_or(Outcome::Unanswered, |reopened| {
+                match reopened {
+                    Reopened::Registered => lane.reopened(),
+                    Reopened::Fenced(fence) => self.fenced(lane, fence),
                 }
-                Ok(Reopened::Fenced(fence)) => {
-                    self.fenced(lane, fence);
-                    true
-                }
-                Err(_) => false,
-            },
-            Op::Close(close) => match Box::pin(self.store.close(*close)).await {
-                Ok(closed) => {
-                    self.closed(lane, closed);
-                    true
-                }
-                Err(_) => false,
-            },
-            Op::Interrupt(interrupt) => match Box::pin(self.store.interrupt(interrupt)).await {
-                Ok(interrupted) => {
+                Outcome::Done
+            }),
+            Op::Close(close) => Box::pin(self.store.close(*close)).await.map_or(Outcome::Unanswered, |closed| {
+                self.closed(lane, closed);
+                Outcome::Done
+            }),
+            Op::Interrupt(interrupt) => {
+                Box::pin(self.store.interrupt(interrupt)).await.map_or(Outcome::Unanswered, |interrupted| {
                     self.interrupted(lane, interrupted);
-                    true
-                }
-                Err(_) => false,
-            },
-        }
+                    Outcome::Done
+                })
+            }
+        };
+        self.go_on(lane, outcome)
     }
 
-    fn appended(&self, lane: &Arc<Lane>, outcome: Appended) {
+    /// What follows from how a claimed lane's request went. `false`: it is put off, or back in line.
+    fn go_on(&self, lane: &Arc<Lane>, outcome: Outcome) -> bool {
         match outcome {
+            Outcome::Done => return true,
+            Outcome::Refused => self.put_off(Arc::clone(lane), false),
+            Outcome::Unanswered => self.put_off(Arc::clone(lane), true),
+            Outcome::Failed => {
+                add(&self.failures, 1);
+                self.queue(Arc::clone(lane));
+            }
+        }
+        false
+    }
+
+    fn appended(&self, lane: &Arc<Lane>, outcome: Appended) -> Outcome {
+        match outcome {
+            Appended::Refused => return Outcome::Refused,
             Appended::Stored => {
                 let landed = lane.landed();
                 add(&self.telemetry.recorded, landed.events);
@@ -190,8 +233,8 @@ impl Recorder {
             }
             Appended::Fenced(fence) => self.fenced(lane, fence),
             Appended::Gone => lane.forgotten(),
-            Appended::Refused => {}
         }
+        Outcome::Done
     }
 
     /// The producer's word counts no more: it is told why, and what it still had to say is dropped.
@@ -276,8 +319,12 @@ impl Recorder {
 
     /// Charges for bytes that are to wait for the store. `false`: there is no room for them.
     fn charge(&self, bytes: usize) -> bool {
+        self.charge_up_to(self.max_held, bytes)
+    }
+
+    fn charge_up_to(&self, limit: usize, bytes: usize) -> bool {
         let before = self.held.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes > self.max_held {
+        if before + bytes > limit {
             self.held.fetch_sub(bytes, Ordering::Relaxed);
             return false;
         }

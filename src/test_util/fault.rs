@@ -1,7 +1,7 @@
 //! A store that fails on demand.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     error::Error,
     fmt,
     future::{Future, pending},
@@ -44,6 +44,7 @@ pub struct FaultStore<S> {
 struct State {
     all: Option<Fault>,
     by_operation: HashMap<&'static str, Fault>,
+    refused: HashSet<StreamKey>,
     calls: HashMap<&'static str, u64>,
     nodes: u64,
 }
@@ -84,11 +85,18 @@ impl<S: Store> FaultStore<S> {
         lock(&self.state).by_operation.insert(operation, fault);
     }
 
+    /// From now on this one stream cannot be written: what is appended to it is
+    /// [`Refused`](Appended::Refused), and any other change of it is answered with an error, and not done.
+    pub fn refuse_stream(&self, key: StreamKey) {
+        lock(&self.state).refused.insert(key);
+    }
+
     /// From now on nothing goes wrong. A request that hangs already hangs on.
     pub fn heal(&self) {
         let mut state = lock(&self.state);
         state.all = None;
         state.by_operation.clear();
+        state.refused.clear();
     }
 
     /// How often the store was asked this (a method of [`Store`]).
@@ -110,15 +118,31 @@ impl<S: Store> FaultStore<S> {
         state.nodes
     }
 
+    fn is_refused(&self, key: &StreamKey) -> bool {
+        lock(&self.state).refused.contains(key)
+    }
+
+    /// Writes the streams that are not refused.
+    async fn append_others(&self, appends: Vec<Append>) -> Result<Vec<Appended>, S::Error> {
+        let refused: Vec<_> = appends.iter().map(|append| self.is_refused(&append.key)).collect();
+        let others = appends.into_iter().zip(&refused).filter(|(_, refused)| !**refused);
+        let mut written = self.inner.append(others.map(|(append, _)| append).collect()).await?.into_iter();
+        let outcome = |refused| if refused { Some(Appended::Refused) } else { written.next() };
+        Ok(refused.into_iter().filter_map(outcome).collect())
+    }
+
+    /// `refused`: this stream alone is.
     async fn through<T>(
         &self,
         operation: &'static str,
+        refused: bool,
         request: impl Future<Output = Result<T, S::Error>> + Send,
     ) -> Result<T, FaultError<S::Error>> {
         let fault = {
             let mut state = lock(&self.state);
             *state.calls.entry(operation).or_insert(0) += 1;
-            state.by_operation.get(operation).copied().or(state.all)
+            let fault = state.by_operation.get(operation).copied().or(state.all);
+            if refused { Some(Fault::Refuse) } else { fault }
         };
         match fault {
             None => {}
@@ -138,6 +162,11 @@ impl FaultStore<MemoryStore> {
     /// Forgets everything, as a server does that restarts empty.
     pub fn forget(&self) {
         self.inner.forget();
+    }
+
+    /// Sets the store's clock forwards, or backwards, by so many milliseconds.
+    pub fn shift_clock(&self, by: i64) {
+        self.inner.shift_clock(by);
     }
 }
 
@@ -170,9 +199,10 @@ impl<E: Error + 'static> Error for FaultError<E> {
 
 /// Sends each method through the faults. The request inside is made when it is first polled.
 macro_rules! through {
-    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty $(, of $key:expr)?;)*) => {
         $(fn $name(&self, $($arg: $type),*) -> impl Future<Output = Result<$out, Self::Error>> + Send {
-            self.through(stringify!($name), async move { self.inner.$name($($arg),*).await })
+            let refused = false $(|| self.is_refused(&$key))?;
+            self.through(stringify!($name), refused, async move { self.inner.$name($($arg),*).await })
         })*
     };
 }
@@ -185,13 +215,12 @@ impl<S: Store> Store for FaultStore<S> {
     }
 
     through! {
-        open(open: Open) -> Opened;
+        open(open: Open) -> Opened, of open.key;
         withdraw(key: StreamKey, token: u128) -> ();
-        append(appends: Vec<Append>) -> Vec<Appended>;
-        close(close: Close) -> Closed;
-        interrupt(interrupt: Interrupt) -> Interrupted;
-        reopen(reopen: Reopen) -> Reopened;
-        publish(publish: Publish) -> Published;
+        close(close: Close) -> Closed, of close.key;
+        interrupt(interrupt: Interrupt) -> Interrupted, of interrupt.key;
+        reopen(reopen: Reopen) -> Reopened, of reopen.open.key;
+        publish(publish: Publish) -> Published, of publish.key;
         read(read: Read) -> Option<Page>;
         info(key: StreamKey) -> Option<StreamInfo>;
         list(owner: Owner) -> Vec<StreamInfo>;
@@ -201,6 +230,10 @@ impl<S: Store> Store for FaultStore<S> {
         due(limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due>;
         stale(threshold: Duration, limit: usize) -> Vec<StreamInfo>;
         hook_done(key: StreamKey) -> ();
+    }
+
+    fn append(&self, appends: Vec<Append>) -> impl Future<Output = Result<Vec<Appended>, Self::Error>> + Send {
+        self.through("append", false, self.append_others(appends))
     }
 
     fn tail(&self, key: &StreamKey) -> Tail {

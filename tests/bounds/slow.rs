@@ -132,6 +132,38 @@ async fn g8_where_others_follow_a_stalled_client_does_not_hold_them_up() {
     assert_eq!(other.names().len(), 60, "no terminal event: it comes again");
 }
 
+/// The same where the others follow on another node.
+#[tokio::test(start_paused = true)]
+async fn g8_a_stalled_client_does_not_hold_up_who_follows_on_another_node() {
+    let mut hub = TestHub::new();
+    let mut elsewhere = TestHub::on(hub.store.clone(), resilient_sse::Builder::anonymous).unwrap();
+    let watch = Watch::default();
+    let steps = then(large(60), Step::Hang);
+    let here = app(hub.sse.layer().id(path()), &watch, steps.clone());
+    let there = app(elsewhere.sse.layer().id(path()), &watch, steps);
+    let mut stalled = Client::new(send(&here, request("/s/a")).await.into_body());
+    for _ in 0..3 {
+        assert!(stalled.poll());
+    }
+    let polls = watch.polls();
+    hub.advance(Duration::from_secs(30)).await;
+    assert_eq!(watch.polls(), polls, "nobody waits");
+    let mut other = Client::new(send(&there, request("/s/a")).await.into_body());
+    for _ in 0..12 {
+        other.drain();
+        hub.advance(Duration::from_secs(1)).await;
+        elsewhere.step().await;
+    }
+    for _ in 0..100 {
+        hub.step().await;
+        other.drain();
+        stalled.drain();
+    }
+    assert_eq!(watch.made(), 1, "one producer");
+    assert_eq!(trimmed(&other.data()), numbered(60));
+    assert_eq!(trimmed(&stalled.data()), numbered(60));
+}
+
 #[tokio::test(start_paused = true)]
 async fn g8_a_client_that_stalls_on_an_earlier_run_does_not_hold_up_the_new_one() {
     let mut hub = TestHub::new();

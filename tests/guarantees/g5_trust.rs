@@ -16,7 +16,10 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Two nodes that trust the store, and a stream of the first that has said two of five events.
 async fn live(disconnect: Disconnect) -> (Stage, [App; 2], Client, watch::Sender<u64>) {
-    let mut stage = Stage::nodes(2, |hub| hub);
+    live_on(Stage::nodes(2, |hub| hub), disconnect).await
+}
+
+async fn live_on(mut stage: Stage, disconnect: Disconnect) -> (Stage, [App; 2], Client, watch::Sender<u64>) {
     let (script, gate) = Script::events(5).gated();
     let handler = Handler::plays(script);
     let apps = [0, 1].map(|node: usize| {
@@ -107,6 +110,33 @@ async fn g5_an_emptied_store_is_told_anew_of_what_lives() {
     client.read_to_end().await;
     client.has_all(5).await;
     stage.verdict().await;
+}
+
+/// The clock is set between a guardian's beat, every 10 s, and its sweep: all that lives is overdue by it,
+/// and beyond its lifetime.
+#[tokio::test(start_paused = true)]
+async fn g5_a_store_whose_clock_jumps_makes_no_orphans() {
+    const HOUR_MS: i64 = 3_600_000;
+    for disconnect in [Disconnect::Interrupt, Disconnect::Cancel, Disconnect::DETACH] {
+        for jumps in [vec![HOUR_MS], vec![HOUR_MS, -HOUR_MS], vec![-HOUR_MS, HOUR_MS]] {
+            let stage = Stage::nodes(2, |hub| hub.sweep(SECOND * 25));
+            let (mut stage, _, client, gate) = live_on(stage, disconnect).await;
+            stage.advance(SECOND * 12).await;
+            let sweeps = stage.store.calls("due");
+            for jump in jumps {
+                assert!(stage.hubs.iter().all(|hub| !hub.sse.health().frozen), "they trust the store");
+                stage.store.shift_clock(jump);
+                stage.advance(SECOND * 5).await;
+                assert_eq!(stage.state(&client).await, Some(StreamState::Active));
+                let health = stage.hubs[0].sse.health();
+                assert_eq!((health.ended["orphaned"], health.ended["expired"]), (0, 0));
+                // Until they trust it again, just before the next sweep.
+                stage.advance(SECOND * 45).await;
+            }
+            assert!(stage.store.calls("due") >= sweeps + 2, "they swept in between");
+            lives_on(stage, client, &gate).await;
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,5 +10,6 @@ mod durability;
 mod endings;
 mod forgotten;
 mod outages;
+mod refused;
 mod support;
 mod unavailable;

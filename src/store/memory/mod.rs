@@ -9,7 +9,10 @@ use std::{
     convert::Infallible,
     future::{Future, ready},
     hash::BuildHasher as _,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -52,12 +55,13 @@ struct Inner {
 
 struct Clock {
     start: Instant,
-    start_ms: u64,
+    /// Atomic since a test may set the clock.
+    start_ms: AtomicU64,
 }
 
 impl Clock {
     fn now(&self) -> u64 {
-        self.start_ms + millis(self.start.elapsed())
+        self.start_ms.load(Ordering::Relaxed) + millis(self.start.elapsed())
     }
 }
 
@@ -80,7 +84,7 @@ impl MemoryStore {
     pub fn starting_at(unix_ms: u64) -> Self {
         Self(Arc::new(Inner {
             run: Mutex::new(crate::random::u128()),
-            clock: Clock { start: Instant::now(), start_ms: unix_ms },
+            clock: Clock { start: Instant::now(), start_ms: AtomicU64::new(unix_ms) },
             hasher: RandomState::new(),
             shards: std::array::from_fn(|_| Mutex::default()),
             owners: Mutex::default(),
@@ -118,6 +122,12 @@ impl MemoryStore {
                 shard.take_leave(key, &entry, now);
             }
         }
+    }
+
+    /// Sets the clock forwards or backwards, by so many milliseconds.
+    #[cfg(feature = "test-util")]
+    pub(crate) fn shift_clock(&self, by: i64) {
+        self.0.clock.start_ms.fetch_add(by.cast_unsigned(), Ordering::Relaxed);
     }
 
     fn shard(&self, key: &StreamKey) -> MutexGuard<'_, Shard> {
@@ -413,6 +423,11 @@ impl Store for MemoryStore {
             Some(entry) => entry.tail.tail(),
             None => shard.waiting.entry(key.clone()).or_default().tail(),
         }
+    }
+
+    /// Also on this node: who follows holds a tail.
+    fn is_followed(&self, key: &StreamKey) -> bool {
+        self.shard(key).entries.get(key).is_some_and(|entry| Arc::strong_count(&entry.tail) > 1)
     }
 
     fn notices(&self, node: &NodeId) -> Notices {
