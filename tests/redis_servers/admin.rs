@@ -1,0 +1,99 @@
+//! What a test asks a server and tells it, past the library.
+
+use std::time::Duration;
+
+use redis::{Client, FromRedisValue, RedisResult, Value, cmd};
+
+use super::RedisServer;
+
+/// A server that is not stopped answers well within this.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a key lives.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ttl {
+    Missing,
+    Forever,
+    Left(Duration),
+}
+
+impl RedisServer {
+    /// Runs a command as the default user.
+    pub fn command(&self, words: &[&str]) -> Value {
+        self.ask(words)
+    }
+
+    /// Runs a command that may fail.
+    pub fn try_command(&self, words: &[&str]) -> RedisResult<Value> {
+        self.try_ask(words)
+    }
+
+    /// Runs a command and reads its answer as a type of Rust.
+    pub fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        self.try_ask(words).unwrap_or_else(|error| panic!("{words:?} on {}: {error}", self.address()))
+    }
+
+    /// Runs a command that may fail, and reads its answer as a type of Rust.
+    ///
+    /// Over a connection of its own, so that it is of no matter what happened to the server before.
+    pub fn try_ask<T: FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
+        let mut connection = Client::open(self.url())?.get_connection_with_timeout(ANSWER_WITHIN)?;
+        connection.set_read_timeout(Some(ANSWER_WITHIN))?;
+        connection.set_write_timeout(Some(ANSWER_WITHIN))?;
+        let (name, arguments) = words.split_first().expect("a command");
+        cmd(name).arg(arguments).query(&mut connection)
+    }
+
+    /// A field of `INFO`, as `role` or `master_link_status`.
+    pub fn info(&self, field: &str) -> Option<String> {
+        let info: String = self.try_ask(&["INFO", "everything"]).ok()?;
+        info.lines().find_map(|line| Some(line.strip_prefix(field)?.strip_prefix(':')?.to_owned()))
+    }
+
+    pub fn dbsize(&self) -> usize {
+        self.ask(&["DBSIZE"])
+    }
+
+    pub fn flushall(&self) {
+        self.command(&["FLUSHALL"]);
+    }
+
+    /// Makes it forget all scripts, as a restart does.
+    pub fn script_flush(&self) {
+        self.command(&["SCRIPT", "FLUSH", "SYNC"]);
+    }
+
+    /// All keys, sorted.
+    pub fn keys(&self) -> Vec<String> {
+        let mut keys = Vec::new();
+        let mut cursor = "0".to_owned();
+        loop {
+            let (next, page): (String, Vec<String>) = self.ask(&["SCAN", &cursor, "COUNT", "1000"]);
+            keys.extend(page);
+            if next == "0" {
+                break;
+            }
+            cursor = next;
+        }
+        // A scan may name a key twice.
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
+    /// How long a key lives, to the millisecond.
+    pub fn ttl(&self, key: &str) -> Ttl {
+        match self.ask::<i64>(&["PTTL", key]) {
+            -2 => Ttl::Missing,
+            -1 => Ttl::Forever,
+            left => Ttl::Left(Duration::from_millis(left.unsigned_abs())),
+        }
+    }
+
+    /// The keys that would never go away by themselves.
+    pub fn keys_without_ttl(&self) -> Vec<String> {
+        let mut keys = self.keys();
+        keys.retain(|key| self.ttl(key) == Ttl::Forever);
+        keys
+    }
+}

@@ -1,0 +1,190 @@
+//! A Redis Cluster of three shards.
+
+use std::ops::RangeInclusive;
+
+use super::{
+    Options, RedisServer, SlotMove, eventually,
+    options::Role,
+    pair::{wait_linked, wait_replicated},
+    topology::View,
+};
+
+/// The slots that each shard starts with.
+const SLOTS: [RangeInclusive<u16>; 3] = [0..=5460, 5461..=10922, 10923..=16383];
+
+/// Three masters, and a replica for each where wanted.
+pub struct RedisCluster {
+    masters: Vec<RedisServer>,
+    replicas: Vec<RedisServer>,
+}
+
+impl RedisCluster {
+    /// Starts three masters, and waits until they are a Cluster.
+    pub fn start() -> Self {
+        Self::with(&Options::default())
+    }
+
+    /// The same, with options for all nodes.
+    pub fn with(options: &Options) -> Self {
+        Self::form(nodes(options), Vec::new())
+    }
+
+    /// Starts three masters with a replica each, and waits until all follow.
+    pub fn with_replicas(options: &Options) -> Self {
+        Self::form(nodes(options), nodes(options))
+    }
+
+    /// Where a client may begin: the nodes that started as masters.
+    pub fn seeds(&self) -> Vec<String> {
+        self.masters.iter().map(|node| node.address().to_string()).collect()
+    }
+
+    /// As `redis+cluster://h:p,h:p,h:p`.
+    pub fn url(&self) -> String {
+        format!("redis+cluster://{}", self.seeds().join(","))
+    }
+
+    /// The node that started as a shard's master.
+    pub fn master(&self, shard: usize) -> &RedisServer {
+        &self.masters[shard]
+    }
+
+    /// The node that started as a shard's replica.
+    pub fn replica(&self, shard: usize) -> &RedisServer {
+        &self.replicas[shard]
+    }
+
+    /// All nodes, those that started as masters first.
+    pub fn nodes(&self) -> impl Iterator<Item = &RedisServer> {
+        self.masters.iter().chain(&self.replicas)
+    }
+
+    pub fn slot_of(&self, key: &str) -> u16 {
+        self.any().ask(&["CLUSTER", "KEYSLOT", key])
+    }
+
+    /// Who serves a slot now. Nodes may differ about it until [`wait_ok`](Self::wait_ok).
+    pub fn owner_of(&self, slot: u16) -> &RedisServer {
+        let view = View::of(self.any()).expect("the node answers");
+        let port = view.owner(slot).expect("the slot has an owner").port;
+        self.nodes().find(|node| node.port() == port).expect("it is one of ours")
+    }
+
+    /// The keys of all masters, sorted.
+    pub fn keys(&self) -> Vec<String> {
+        let masters = self.nodes().filter(|node| is_master(node));
+        let mut keys: Vec<_> = masters.flat_map(RedisServer::keys).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// Moves a slot to a shard's master while clients go on.
+    pub fn move_slot(&self, slot: u16, to: usize) {
+        self.begin_move(slot, to).finish();
+    }
+
+    /// Begins to move a slot; its keys stay until told to go.
+    pub fn begin_move(&self, slot: u16, to: usize) -> SlotMove<'_> {
+        let others = self.nodes().filter(|node| node.is_running() && is_master(node)).collect();
+        SlotMove::begin(slot, self.owner_of(slot), self.master(to), others)
+    }
+
+    /// Lets a shard's replica take over in good order; returns the new master.
+    pub fn failover(&self, shard: usize) -> &RedisServer {
+        let (master, replica) = self.roles(shard);
+        wait_replicated(master, replica);
+        replica.command(&["CLUSTER", "FAILOVER"]);
+        self.wait_promoted(replica);
+        replica
+    }
+
+    /// Kills a shard's master and waits until the others have put its replica in its place, which is returned.
+    pub fn kill_and_wait_promoted(&self, shard: usize) -> &RedisServer {
+        let (master, replica) = self.roles(shard);
+        wait_replicated(master, replica);
+        master.kill();
+        self.wait_promoted(replica);
+        replica
+    }
+
+    /// Waits until all running nodes serve, know each other, and agree on who serves what.
+    pub fn wait_ok(&self) {
+        eventually("the cluster is whole", || self.is_whole().then_some(()));
+    }
+
+    fn form(masters: Vec<RedisServer>, replicas: Vec<RedisServer>) -> Self {
+        let cluster = Self { masters, replicas };
+        cluster.introduce();
+        for (replica, master) in cluster.replicas.iter().zip(&cluster.masters) {
+            follow(replica, master);
+        }
+        cluster.wait_ok();
+        cluster.replicas.iter().for_each(wait_linked);
+        cluster
+    }
+
+    fn introduce(&self) {
+        for (number, node) in self.nodes().enumerate() {
+            // Distinct from the start, so that no two need to settle a conflict.
+            node.command(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]);
+            for other in self.nodes().skip(number + 1) {
+                node.command(&["CLUSTER", "MEET", "127.0.0.1", &other.port().to_string()]);
+            }
+        }
+        for (node, slots) in self.masters.iter().zip(SLOTS) {
+            node.command(&["CLUSTER", "ADDSLOTSRANGE", &slots.start().to_string(), &slots.end().to_string()]);
+        }
+    }
+
+    /// A shard's master and replica as they are now.
+    fn roles(&self, shard: usize) -> (&RedisServer, &RedisServer) {
+        let (first, second) = (self.master(shard), self.replica(shard));
+        if is_master(first) { (first, second) } else { (second, first) }
+    }
+
+    fn wait_promoted(&self, replica: &RedisServer) {
+        eventually("the replica takes over", || is_master(replica).then_some(()));
+        self.wait_ok();
+    }
+
+    fn any(&self) -> &RedisServer {
+        self.running().next().expect("a node runs")
+    }
+
+    fn running(&self) -> impl Iterator<Item = &RedisServer> {
+        self.nodes().filter(|node| node.is_running())
+    }
+
+    fn is_whole(&self) -> bool {
+        let serve = self.running().all(|node| node_says(node, "cluster_state:ok"));
+        let Some(views) = self.running().map(View::of).collect::<Option<Vec<_>>>() else { return false };
+        let met = views.iter().all(|view| self.running().all(|node| view.knows(node.port())));
+        serve && met && views.windows(2).all(|pair| pair[0].owners() == pair[1].owners())
+    }
+}
+
+fn nodes(options: &Options) -> Vec<RedisServer> {
+    let options = options
+        .clone()
+        .role(Role::ClusterNode)
+        .line("cluster-enabled yes")
+        .line("cluster-node-timeout 1000")
+        // Replicas stay where a test put them.
+        .line("cluster-allow-replica-migration no");
+    SLOTS.iter().map(|_| RedisServer::with(options.clone())).collect()
+}
+
+fn follow(replica: &RedisServer, master: &RedisServer) {
+    let id: String = master.ask(&["CLUSTER", "MYID"]);
+    // Refused until it has heard of that master.
+    eventually("the replica knows its master", || replica.try_command(&["CLUSTER", "REPLICATE", &id]).ok());
+}
+
+fn is_master(node: &RedisServer) -> bool {
+    node.info("role").is_some_and(|role| role == "master")
+}
+
+fn node_says(node: &RedisServer, line: &str) -> bool {
+    let info = node.try_ask::<String>(&["CLUSTER", "INFO"]);
+    info.is_ok_and(|info| info.lines().any(|other| other == line))
+}

@@ -1,0 +1,88 @@
+//! One `redis-server` process: started, signalled, ended, all by its own handle.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+/// A process that ends with this.
+pub(super) struct Process {
+    child: Child,
+    log: PathBuf,
+    paused: bool,
+    killed: bool,
+}
+
+impl Process {
+    /// Starts one with a configuration file; what it says goes to `log` beside that.
+    pub(super) fn spawn(config: &Path, arguments: &[&str]) -> Self {
+        let log = config.with_file_name("log");
+        let output = OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
+        let errors: File = output.try_clone().expect("a second handle");
+        let mut command = Command::new("redis-server");
+        command.arg(config).args(arguments).stdin(Stdio::null()).stdout(output).stderr(errors);
+        let child = command.spawn().unwrap_or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => panic!("redis-server is missing; install it: apt-get install -y redis-server"),
+            _ => panic!("redis-server does not start: {error}"),
+        });
+        Self { child, log, paused: false, killed: false }
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it was neither killed nor paused from here.
+    pub(super) fn is_running(&self) -> bool {
+        !self.paused && !self.killed
+    }
+
+    /// Whether it has ended, by itself or not.
+    pub(super) fn has_exited(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be waited for").is_some()
+    }
+
+    pub(super) fn pause(&mut self) {
+        self.signal("STOP");
+        self.paused = true;
+    }
+
+    pub(super) fn resume(&mut self) {
+        self.signal("CONT");
+        self.paused = false;
+    }
+
+    /// Kills it, paused or not, and waits until its ports are free again.
+    pub(super) fn kill(&mut self) {
+        // It may be gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.killed = true;
+    }
+
+    pub(super) fn log(&self) -> String {
+        let text = fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// The end of its log, for a panic's message.
+    pub(super) fn last_words(&self) -> String {
+        let log = self.log();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(!self.killed, "a killed process takes no SIG{signal}");
+        let sent = Command::new("kill").args([&format!("-{signal}"), &self.id().to_string()]).status();
+        assert!(sent.expect("kill is there").success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,111 @@
+//! What a test has asked of a proxy, and what its connections have done.
+
+use std::{
+    mem,
+    net::SocketAddr,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::watch;
+
+use super::End;
+
+/// Told to all connections of one generation: those that came since the last cut.
+pub(super) type Cut = Option<End>;
+
+pub(super) struct Controls {
+    faults: watch::Sender<Faults>,
+    generation: Mutex<watch::Sender<Cut>>,
+    allowance: Mutex<Option<u64>>,
+    pub(super) connections: Counter,
+    pub(super) request_bytes: Counter,
+    pub(super) reply_bytes: Counter,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Faults {
+    pub(super) server: SocketAddr,
+    pub(super) refuse: bool,
+    pub(super) freeze: bool,
+    pub(super) drop_replies: bool,
+    pub(super) delay: Duration,
+}
+
+impl Controls {
+    pub(super) fn new(server: SocketAddr) -> Self {
+        let faults = Faults { server, refuse: false, freeze: false, drop_replies: false, delay: Duration::ZERO };
+        Self {
+            faults: watch::Sender::new(faults),
+            generation: Mutex::new(watch::Sender::new(None)),
+            allowance: Mutex::new(None),
+            connections: Counter::default(),
+            request_bytes: Counter::default(),
+            reply_bytes: Counter::default(),
+        }
+    }
+
+    pub(super) fn set(&self, change: impl FnOnce(&mut Faults)) {
+        self.faults.send_modify(change);
+    }
+
+    pub(super) fn faults(&self) -> Faults {
+        *self.faults.borrow()
+    }
+
+    /// Waits while all is frozen.
+    pub(super) async fn thawed(&self) {
+        let mut faults = self.faults.subscribe();
+        let thawed = faults.wait_for(|faults| !faults.freeze).await;
+        thawed.expect("its sender is borrowed here");
+    }
+
+    /// A connection's membership in the generation of now, for as long as it is open.
+    pub(super) fn join(&self) -> watch::Receiver<Cut> {
+        lock(&self.generation).subscribe()
+    }
+
+    pub(super) fn open(&self) -> usize {
+        lock(&self.generation).receiver_count()
+    }
+
+    /// Ends a generation, which has gone when the returned sender has no receivers.
+    pub(super) fn cut(&self, end: End) -> watch::Sender<Cut> {
+        let generation = mem::replace(&mut *lock(&self.generation), watch::Sender::new(None));
+        generation.send_replace(Some(end));
+        generation
+    }
+
+    pub(super) fn cut_after(&self, bytes: u64) {
+        *lock(&self.allowance) = Some(bytes);
+    }
+
+    /// How many of so many bytes may still go to the server, and whether all end after them.
+    pub(super) fn allow(&self, bytes: usize) -> (usize, bool) {
+        let mut allowance = lock(&self.allowance);
+        let Some(left) = *allowance else { return (bytes, false) };
+        let allowed = usize::try_from(left).map_or(bytes, |left| left.min(bytes));
+        *allowance = Some(left - allowed as u64).filter(|left| *left > 0);
+        (allowed, allowance.is_none())
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(super) fn add(&self, amount: usize) {
+        self.0.fetch_add(amount as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,144 @@
+//! A master and its replica under three Sentinels.
+
+use super::{
+    Options, Pair, RedisServer, eventually,
+    options::Role,
+    pair::{detach, lose_master, wait_linked, wait_replicated},
+};
+
+/// What the Sentinels call the master.
+const NAME: &str = "mymaster";
+
+/// Two servers and three Sentinels of quorum 2, which take a master for dead after half a second.
+pub struct Sentinels {
+    nodes: [RedisServer; 2],
+    sentinels: Vec<RedisServer>,
+}
+
+impl Sentinels {
+    /// Starts all, and waits until the Sentinels know each other and the replica.
+    pub fn start() -> Self {
+        Self::with(Options::default())
+    }
+
+    /// The same, with options for both servers.
+    pub fn with(options: Options) -> Self {
+        let Pair { master, replica } = Pair::with(options);
+        let sentinels = (0..3).map(|_| sentinel(&master)).collect();
+        let all = Self { nodes: [master, replica], sentinels };
+        eventually("the Sentinels know each other", || all.sentinels.iter().all(is_acquainted).then_some(()));
+        all
+    }
+
+    /// As `redis+sentinel://h:p,h:p,h:p/mymaster`.
+    pub fn url(&self) -> String {
+        let addresses: Vec<_> = self.sentinels.iter().map(|sentinel| sentinel.address().to_string()).collect();
+        format!("redis+sentinel://{}/{NAME}", addresses.join(","))
+    }
+
+    pub fn sentinel(&self, number: usize) -> &RedisServer {
+        &self.sentinels[number]
+    }
+
+    /// The master, as the Sentinels have agreed.
+    pub fn master(&self) -> &RedisServer {
+        self.agreed().expect("the Sentinels agree on one of these servers")
+    }
+
+    /// The server that is not the master.
+    pub fn replica(&self) -> &RedisServer {
+        self.other(self.master())
+    }
+
+    /// Has the Sentinels swap master and replica; returns the new master when the other follows it.
+    pub fn failover(&self) -> &RedisServer {
+        let (old, new) = (self.master(), self.replica());
+        wait_replicated(old, new);
+        // Refused until that Sentinel has seen the replica in good order.
+        eventually("the failover begins", || self.sentinels[0].try_command(&["SENTINEL", "FAILOVER", NAME]).ok());
+        eventually("the replica is master", || (self.promoted()?.port() == new.port()).then_some(()));
+        wait_linked(old);
+        new
+    }
+
+    /// Kills the master, as it is; the replica has all of its data if it had the time.
+    pub fn kill_master(&self) {
+        self.master().kill();
+    }
+
+    /// Waits until the Sentinels have agreed on a master that is alive and is one.
+    pub fn wait_promoted(&self) -> &RedisServer {
+        eventually("the Sentinels promote", || self.promoted())
+    }
+
+    /// Starts a server that was killed, and waits until it follows the master.
+    pub fn revive_replica(&self) {
+        let replica = self.replica();
+        replica.restart();
+        eventually("the Sentinels demote the old master", || (replica.info("role")? == "slave").then_some(()));
+        wait_linked(replica);
+    }
+
+    /// From here on the master's writes reach no one: they are the tail that a promotion loses.
+    pub fn detach_replica(&self) {
+        detach(self.master(), self.replica());
+    }
+
+    /// Kills the master and waits until the Sentinels have promoted the replica, which has nothing from after
+    /// [`detach_replica`](Self::detach_replica).
+    pub fn promote_with_lost_tail(&self) -> &RedisServer {
+        let (master, replica) = (self.master(), self.replica());
+        assert!(!replica.is_running(), "detach the replica first, then write the tail");
+        lose_master(master, replica);
+        self.wait_promoted()
+    }
+
+    fn other(&self, node: &RedisServer) -> &RedisServer {
+        let [first, second] = &self.nodes;
+        if node.port() == first.port() { second } else { first }
+    }
+
+    /// The server that all Sentinels in service name.
+    fn agreed(&self) -> Option<&RedisServer> {
+        let running = self.sentinels.iter().filter(|sentinel| sentinel.is_running());
+        let named: Vec<_> = running.map(named_by).collect::<Option<_>>()?;
+        let port = *named.first()?;
+        let all = named.iter().all(|other| *other == port);
+        self.nodes.iter().find(|node| all && node.port() == port)
+    }
+
+    fn promoted(&self) -> Option<&RedisServer> {
+        let master = self.agreed().filter(|node| node.is_running())?;
+        (master.info("role")? == "master").then_some(master)
+    }
+}
+
+fn sentinel(master: &RedisServer) -> RedisServer {
+    let options = Options::default()
+        .role(Role::Sentinel)
+        .line(&format!("sentinel monitor {NAME} 127.0.0.1 {} 2", master.port()))
+        .line(&format!("sentinel down-after-milliseconds {NAME} 500"))
+        .line(&format!("sentinel failover-timeout {NAME} 2000"));
+    let sentinel = RedisServer::with(options);
+    hasten(&sentinel);
+    sentinel
+}
+
+/// Makes a Sentinel look around ten times a second; and should this machine stall for two seconds, so that it
+/// distrusts its clock, makes it trust that again after half a second instead of thirty.
+fn hasten(sentinel: &RedisServer) {
+    let periods = ["INFO-PERIOD", "PING-PERIOD", "ASK-PERIOD", "PUBLISH-PERIOD"].map(|period| [period, "100"]);
+    let words = [&["SENTINEL", "DEBUG", "TILT-PERIOD", "500"], periods.concat().as_slice()].concat();
+    sentinel.command(&words);
+}
+
+fn is_acquainted(sentinel: &RedisServer) -> bool {
+    let told = sentinel.info("master0").unwrap_or_default();
+    ["status=ok", "slaves=1", "sentinels=3"].iter().all(|fact| told.split(',').any(|other| other == *fact))
+}
+
+/// The port of the master that a Sentinel names.
+fn named_by(sentinel: &RedisServer) -> Option<u16> {
+    let address: Vec<String> = sentinel.try_ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME]).ok()?;
+    address.get(1)?.parse().ok()
+}

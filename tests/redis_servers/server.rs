@@ -1,0 +1,150 @@
+//! One Redis server.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::{Options, eventually, folder::Folder, options::Role, port::Port, process::Process};
+
+/// A running server; its process, ports and folder go with it.
+pub struct RedisServer {
+    // The first field goes first: the process, then its folder.
+    process: Mutex<Process>,
+    config: PathBuf,
+    port: Port,
+    tls_port: Option<Port>,
+    role: Role,
+    _folder: Folder,
+}
+
+/// Something other than these tests got hold of the port between its choice and its use.
+struct PortTaken;
+
+impl RedisServer {
+    /// Starts one that persists nothing, and waits until it serves.
+    pub fn start() -> Self {
+        Self::with(Options::default())
+    }
+
+    /// Starts one with options, and waits until it serves.
+    pub fn with(options: Options) -> Self {
+        loop {
+            let server = Self::spawn(&options);
+            if server.settle().is_ok() {
+                return server;
+            }
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port()).into()
+    }
+
+    /// As `redis://127.0.0.1:6379`.
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.address())
+    }
+
+    /// The URL of one of its users.
+    pub fn url_as(&self, name: &str, password: &str) -> String {
+        format!("redis://{name}:{password}@{}", self.address())
+    }
+
+    /// As `rediss://127.0.0.1:6379`.
+    pub fn tls_url(&self) -> String {
+        let port = self.tls_port.as_ref().expect("the server was started with TLS");
+        format!("rediss://{}:{}", Ipv4Addr::LOCALHOST, port.number())
+    }
+
+    /// Ends it at once, as a crash does.
+    pub fn kill(&self) {
+        self.process().kill();
+    }
+
+    /// Kills it if need be, and starts it again: same port, same folder.
+    pub fn restart(&self) {
+        let mut process = self.process();
+        process.kill();
+        *process = self.run();
+        drop(process);
+        self.wait_ready();
+    }
+
+    /// Hangs it: its connections stay, nothing is answered.
+    pub fn stop(&self) {
+        self.process().pause();
+    }
+
+    /// Lets it go on after [`stop`](Self::stop).
+    pub fn cont(&self) {
+        self.process().resume();
+    }
+
+    /// Whether it was neither killed nor stopped from here.
+    pub fn is_running(&self) -> bool {
+        self.process().is_running()
+    }
+
+    /// Waits until it serves, all of its data loaded.
+    pub fn wait_ready(&self) {
+        assert!(self.settle().is_ok(), "port {} was taken meanwhile", self.port());
+    }
+
+    /// What it has logged since its first start.
+    pub fn log(&self) -> String {
+        self.process().log()
+    }
+
+    fn spawn(options: &Options) -> Self {
+        let folder = Folder::new();
+        let port = match options.role {
+            Role::ClusterNode => Port::claim_for_cluster(),
+            Role::Server | Role::Sentinel => Port::claim(),
+        };
+        let tls_port = options.tls.is_some().then(Port::claim);
+        let config = folder.write("redis.conf", &options.file(&folder, &port, tls_port.as_ref()));
+        let process = Mutex::new(run(&config, options.role));
+        Self { process, config, port, tls_port, role: options.role, _folder: folder }
+    }
+
+    fn run(&self) -> Process {
+        run(&self.config, self.role)
+    }
+
+    /// Waits until it either serves or has lost its port to another.
+    fn settle(&self) -> Result<(), PortTaken> {
+        eventually("the server serves", || {
+            let mut process = self.process();
+            if process.has_exited() {
+                let taken = process.log().contains("Address already in use");
+                assert!(taken, "redis-server ended:\n{}", process.last_words());
+                return Some(Err(PortTaken));
+            }
+            let id = process.id();
+            drop(process);
+            self.serves(id).then_some(Ok(()))
+        })
+    }
+
+    /// Whether it is this very process that answers on the port, and with all of its data.
+    fn serves(&self, id: u32) -> bool {
+        let Ok(info) = self.try_ask::<String>(&["INFO", "everything"]) else { return false };
+        let told = |line: &str| info.lines().any(|other| other == line);
+        told(&format!("process_id:{id}")) && !told("loading:1")
+    }
+
+    fn process(&self) -> MutexGuard<'_, Process> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn run(config: &std::path::Path, role: Role) -> Process {
+    let arguments: &[_] = if role == Role::Sentinel { &["--sentinel"] } else { &[] };
+    Process::spawn(config, arguments)
+}

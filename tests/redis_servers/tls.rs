@@ -1,0 +1,74 @@
+//! A certificate authority for one test, and a server certificate from it.
+
+use std::fmt;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+
+use super::{folder::Folder, port::Port};
+
+/// What a server needs to speak TLS as `127.0.0.1` and `localhost`, and a client to trust it.
+#[derive(Clone)]
+pub struct Tls {
+    authority: (String, Vec<u8>),
+    certificate: String,
+    key: String,
+}
+
+impl Tls {
+    pub fn generate() -> Self {
+        let issuer = authority();
+        let names = ["127.0.0.1", "localhost"].map(str::to_owned);
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(names).expect("valid names");
+        let certificate = params.signed_by(&key, &issuer.signer).expect("a certificate");
+        Self {
+            authority: (issuer.certificate.pem(), issuer.certificate.der().to_vec()),
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
+    /// The authority's certificate, which a client has to trust, as PEM.
+    pub fn ca_pem(&self) -> &str {
+        &self.authority.0
+    }
+
+    /// The same as DER.
+    pub fn ca_der(&self) -> &[u8] {
+        &self.authority.1
+    }
+
+    /// Writes the files for a server, and says how its configuration names them.
+    pub(super) fn lines(&self, folder: &Folder, port: &Port) -> String {
+        let files = [
+            ("tls-ca-cert-file", "ca.pem", &self.authority.0),
+            ("tls-cert-file", "server.pem", &self.certificate),
+            ("tls-key-file", "server.key", &self.key),
+        ];
+        let named = files.map(|(option, name, content)| {
+            let path = folder.write(name, content);
+            format!("{option} \"{}\"\n", path.display())
+        });
+        format!("tls-port {}\ntls-auth-clients no\n{}", port.number(), named.concat())
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
+
+struct Authority {
+    certificate: rcgen::Certificate,
+    signer: Issuer<'static, KeyPair>,
+}
+
+fn authority() -> Authority {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let key = KeyPair::generate().expect("a key");
+    let certificate = params.self_signed(&key).expect("a certificate");
+    Authority { certificate, signer: Issuer::new(params, key) }
+}
