@@ -13,8 +13,8 @@ use crate::{
 const AROUND: usize = 1024;
 
 /// Sets the hub up as the options say. The error is a sentence.
-pub(crate) fn build(options: &Options, jobs: &Jobs) -> Result<(ResilientSse, Guardian), String> {
-    let mut builder = options.apply(on_store(options)?).owner(owner).max_event(MAX_SIZE + AROUND);
+pub(crate) async fn build(options: &Options, jobs: &Jobs) -> Result<(ResilientSse, Guardian), String> {
+    let mut builder = options.apply(on_store(options).await?).owner(owner).max_event(MAX_SIZE + AROUND);
     if let Some(node) = &options.node {
         builder = builder.node(NodeId::new(node));
     }
@@ -24,18 +24,33 @@ pub(crate) fn build(options: &Options, jobs: &Jobs) -> Result<(ResilientSse, Gua
     builder.build().map_err(|error| format!("these options cannot work: {error}"))
 }
 
-fn on_store(options: &Options) -> Result<Builder, String> {
+async fn on_store(options: &Options) -> Result<Builder, String> {
     let url = options.store.as_str();
     let scheme = url.split_once("://").map_or(url, |(scheme, _)| scheme);
     match scheme {
         "memory" => Ok(ResilientSse::builder(MemoryStore::new())),
-        "redis" | "rediss" | "redis+cluster" | "redis+sentinel" => Err(format!(
-            "the store `{url}` needs the feature `redis`, which is not built in; without it there is `memory`"
-        )),
+        "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel" | "rediss+sentinel" => {
+            on_redis(options).await
+        }
         _ => Err(format!(
             "`--store` is memory, redis://…, rediss://…, redis+cluster://… or redis+sentinel://…; `{url}` is not"
         )),
     }
+}
+
+#[cfg(feature = "redis")]
+async fn on_redis(options: &Options) -> Result<Builder, String> {
+    let refused = |error: resilient_sse::RedisStoreError| format!("the store cannot be used: {error}");
+    let store = resilient_sse::RedisStore::builder(&options.store).map_err(refused)?.key_prefix(&options.key_prefix);
+    Ok(ResilientSse::builder(store.connect().await.map_err(refused)?))
+}
+
+#[cfg(not(feature = "redis"))]
+async fn on_redis(options: &Options) -> Result<Builder, String> {
+    Err(format!(
+        "the store `{}` needs the feature `redis`, which is not built in (--features full); without it there is `memory`",
+        options.store
+    ))
 }
 
 /// Whose a request is: the header `x-user-id`, else nobody in particular.

@@ -60,7 +60,7 @@ async fn main() -> ExitCode {
 /// Serves until a signal comes, then goes down in order. The error is a sentence.
 async fn run(options: Options) -> Result<(), String> {
     let jobs = Jobs::new(options.jobs.clone())?;
-    let (sse, guardian) = hub::build(&options, &jobs)?;
+    let (sse, guardian) = hub::build(&options, &jobs).await?;
     let signal = shutdown_signal().map_err(|error| format!("signals cannot be heard: {error}"))?;
     let listener = TcpListener::bind(&options.listen)
         .await

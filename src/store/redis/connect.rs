@@ -25,7 +25,7 @@ pub struct RedisStoreBuilder {
 }
 
 enum Servers {
-    One(Client),
+    One(Box<Client>),
     Sentinel {
         client: Box<SentinelClient>,
         name: String,
@@ -54,7 +54,7 @@ impl RedisStore {
             return Err(RedisStoreError::address(url, "needs the feature `redis-tls`, which is not built in"));
         }
         let servers = match (plain, kind) {
-            ("redis" | "rediss" | "unix" | "redis+unix", "") | ("redis", "unix") => Servers::One(open(url, url)?),
+            ("redis" | "rediss" | "unix" | "redis+unix", "") | ("redis", "unix") => Servers::One(Box::new(open(url, url)?)),
             ("redis" | "rediss", "sentinel") => sentinel(url, plain, rest)?,
             ("redis" | "rediss", "cluster") => cluster(url, plain, rest)?,
             _ => {
@@ -69,7 +69,7 @@ impl RedisStore {
     ///
     /// The library makes its own connections from it: the newer protocol (RESP3) and `TCP_NODELAY` are set.
     pub fn from_client(client: redis::Client) -> RedisStoreBuilder {
-        RedisStoreBuilder::new(Servers::One(client))
+        RedisStoreBuilder::new(Servers::One(Box::new(client)))
     }
 
     /// The same for a primary that Sentinels look after; the client must be one for the primary
@@ -118,6 +118,8 @@ impl RedisStoreBuilder {
     ///
     /// Dropped while it waits, nothing is left behind.
     pub async fn connect(self) -> Result<RedisStore, RedisStoreError> {
+        #[cfg(feature = "redis-tls")]
+        choose_cryptography();
         if self.prefix.contains(['{', '}']) {
             return Err(RedisStoreError::setting("key_prefix", "must have no braces"));
         }
@@ -170,6 +172,15 @@ impl std::fmt::Debug for RedisStoreBuilder {
     }
 }
 
+/// Where the host has not chosen who does the cryptography, rustls may not be able to, and would panic.
+#[cfg(feature = "redis-tls")]
+fn choose_cryptography() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Somebody else may choose at this very moment.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+}
+
 fn info(url: &str, whole: &str) -> Result<ConnectionInfo, RedisStoreError> {
     url.into_connection_info().map_err(|error| RedisStoreError::unreadable(whole, error))
 }
@@ -212,6 +223,7 @@ fn sentinel(url: &str, scheme: &str, rest: &str) -> Result<Servers, RedisStoreEr
         node = node.set_tls_mode(redis::TlsMode::Secure);
     }
     let sentinels = hosts.iter().map(|host| info(&format!("{scheme}://{host}"), url)).collect::<Result<Vec<_>, _>>()?;
+    #[allow(clippy::unnecessary_to_owned, reason = "what is taken depends on the library's features")]
     let client = SentinelClient::build(sentinels, name.to_owned(), Some(node), SentinelServerType::Master)
         .map_err(|error| RedisStoreError::unreadable(url, error))?;
     Ok(Servers::Sentinel { client: Box::new(client), name: name.to_owned() })

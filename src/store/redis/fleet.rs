@@ -184,7 +184,7 @@ impl Cluster {
         let template = clients.first()?.clone();
         let seed = |client: Client| {
             let address = client.get_connection_info().addr().to_string();
-            Link::new(&address, Source::Client(client), watch.clone())
+            Link::new(&address, Source::Client(Box::new(client)), watch.clone())
         };
         Some(Self {
             template,
@@ -324,7 +324,7 @@ impl Cluster {
             _ => ConnectionAddr::Tcp(host.to_owned(), port),
         };
         let client = Client::open(info.set_addr(addr)).ok()?;
-        let link = Link::new(address, Source::Client(client), self.watch.clone());
+        let link = Link::new(address, Source::Client(Box::new(client)), self.watch.clone());
         map.links.insert(address.to_owned(), link.clone());
         Some(link)
     }

@@ -214,7 +214,8 @@ impl Shared {
         }
         // One clock for all parts of a cluster; a single server asks its own.
         let time = if self.cluster { self.time().await?.to_string() } else { String::new() };
-        let claim = claim.map(|claim| claim.min(1 << 52).to_string()).unwrap_or_default();
+        let (vouched, claim) =
+            (claim.unwrap_or(0), claim.map(|claim| claim.min(1 << 52).to_string()).unwrap_or_default());
         let lease = millis(lease);
         for part in self.keys.parts() {
             let (slot, active, due) = (self.keys.part_slot(part), self.keys.active(part), self.keys.due(part));
@@ -223,7 +224,7 @@ impl Shared {
                 let claims = Request::script(slot, &script::CLAIM, &[&active, &due]).arg(&claim).arg(room);
                 let (now, leased) = leased(self.fleet.ask(claims.arg(lease).arg(&time)).await?)?;
                 let full = leased.len() == room;
-                self.look_at_leased(leased, now, &mut all).await?;
+                self.look_at_leased(leased, now, now.min(vouched), &mut all).await?;
                 if all.len() >= limit {
                     return Ok(all);
                 }
@@ -235,7 +236,13 @@ impl Shared {
         Ok(all)
     }
 
-    async fn look_at_leased(&self, leased: Vec<Leased>, now: u64, all: &mut Vec<Due>) -> Result<(), RedisStoreError> {
+    async fn look_at_leased(
+        &self,
+        leased: Vec<Leased>,
+        now: u64,
+        vouched: u64,
+        all: &mut Vec<Due>,
+    ) -> Result<(), RedisStoreError> {
         let (named, unreadable): (Vec<_>, Vec<_>) =
             leased.into_iter().partition(|leased| keys::key_of(&leased.name).is_some());
         self.drop_unreadable(&unreadable).await?;
@@ -246,7 +253,8 @@ impl Shared {
         for ((leased, keys), known) in named.iter().zip(&of).zip(self.know_all(&of).await?) {
             // One that cannot be looked at stays leased, and is looked at again.
             if let Ok(known) = known {
-                all.extend(self.judge(leased, keys, known, now).await?);
+                let at = if leased.active { vouched } else { now };
+                all.extend(self.judge(leased, keys, known, at).await?);
             }
         }
         Ok(())

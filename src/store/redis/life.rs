@@ -18,7 +18,7 @@ use crate::{
     store::{
         Close, Closed, Fence, Interrupt, Interrupted, Open, Opened, Publish, Published, Reopen, Reopened, Retention,
     },
-    stream::{Ended, Ending, Metadata},
+    stream::{Ended, Ending, Metadata, StreamState},
     wire::{Sse, fields::terminal},
 };
 
@@ -250,7 +250,7 @@ impl Shared {
             .call(&keys, &publish.key, &script::SEND, Indexes::SENT)
             .arg(&*publish.kind)
             .arg(Stored(&publish.block))
-            .arg(publish.ends.map(|state| state.as_str()).unwrap_or_default())
+            .arg(publish.ends.map(StreamState::as_str).unwrap_or_default())
             .arg(u8::from(publish.idempotency_key.is_some()))
             .arg(publish.idempotency_key.as_deref().unwrap_or_default())
             .arg(optional(publish.hook.map(millis)))

@@ -37,14 +37,14 @@ const OLDEST: u32 = 7;
 
 /// Where connections come from.
 pub(super) enum Source {
-    Client(Client),
+    Client(Box<Client>),
     Sentinel(Box<tokio::sync::Mutex<SentinelClient>>),
 }
 
 impl Source {
     async fn client(&self) -> Result<Client, RedisError> {
         match self {
-            Self::Client(client) => Ok(client.clone()),
+            Self::Client(client) => Ok(Client::clone(client)),
             Self::Sentinel(sentinel) => sentinel.lock().await.async_get_client().await,
         }
     }

@@ -75,7 +75,7 @@ impl Held {
             // Nobody beats it; each event says when it was published.
             return self.number("heard").max(self.number("startedAt"));
         }
-        if deadline == 0 || (deadline == self.number("leased") && deadline != 0) {
+        if deadline == 0 || deadline == self.number("leased") {
             return self.number("heard").max(self.number("startedAt"));
         }
         deadline.saturating_sub(self.patience()).max(self.number("startedAt"))
