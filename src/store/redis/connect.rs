@@ -54,7 +54,9 @@ impl RedisStore {
             return Err(RedisStoreError::address(url, "needs the feature `redis-tls`, which is not built in"));
         }
         let servers = match (plain, kind) {
-            ("redis" | "rediss" | "unix" | "redis+unix", "") | ("redis", "unix") => Servers::One(Box::new(open(url, url)?)),
+            ("redis" | "rediss" | "unix" | "redis+unix", "") | ("redis", "unix") => {
+                Servers::One(Box::new(open(url, url)?))
+            }
             ("redis" | "rediss", "sentinel") => sentinel(url, plain, rest)?,
             ("redis" | "rediss", "cluster") => cluster(url, plain, rest)?,
             _ => {
@@ -144,7 +146,7 @@ impl RedisStoreBuilder {
             }
             #[cfg(feature = "redis-cluster")]
             Servers::Cluster(clients) => {
-                let cluster = super::fleet::Cluster::new(clients, watch);
+                let cluster = super::masters::Masters::new(clients, watch);
                 Fleet::Cluster(Arc::new(cluster.ok_or(RedisStoreError::uncovered(0))?))
             }
         };

@@ -37,6 +37,7 @@ enum Kind {
         what: &'static str,
     },
     /// No master is known for a slot.
+    #[cfg(feature = "redis-cluster")]
     Uncovered {
         slot: u16,
     },
@@ -72,6 +73,7 @@ impl RedisStoreError {
         Self(Kind::Unexpected { what })
     }
 
+    #[cfg(feature = "redis-cluster")]
     pub(super) fn uncovered(slot: u16) -> Self {
         Self(Kind::Uncovered { slot })
     }
@@ -101,6 +103,7 @@ impl fmt::Display for RedisStoreError {
             Kind::Redis { address, source } => write!(f, "Redis at {address}: {source}"),
             Kind::Slow { address } => write!(f, "Redis at {address} did not answer in time"),
             Kind::Unexpected { what } => write!(f, "Redis answered `{what}` with something else than expected"),
+            #[cfg(feature = "redis-cluster")]
             Kind::Uncovered { slot } => write!(f, "no master of the cluster is known for slot {slot}"),
         }
     }

@@ -103,6 +103,7 @@ impl Link {
         }))
     }
 
+    #[cfg(feature = "redis-cluster")]
     pub(super) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }

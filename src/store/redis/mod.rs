@@ -11,6 +11,8 @@ mod life;
 mod link;
 mod logs;
 mod look;
+#[cfg(feature = "redis-cluster")]
+mod masters;
 mod script;
 mod stored;
 mod tails;

@@ -1,0 +1,346 @@
+//! The masters of a cluster: commands go to the master of their slot, and follow where they are sent on to.
+//!
+//! Own routing, since a flight then goes to each master in one go, each connection is supervised as that to a single server
+//! is, and what was sent is repeated by those who know what may be repeated.
+
+use std::{
+    collections::HashMap,
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use redis::{Client, ConnectionAddr, Pipeline, ServerErrorKind, Value};
+
+use super::{
+    error::RedisStoreError,
+    fleet::{Reply, Request, server_error},
+    keys::SLOTS,
+    link::{Link, Source, Watch},
+    value,
+};
+use crate::sync::lock;
+
+/// How often a command follows where it is sent on to, or is tried again while a slot is on its way.
+const TRIES: u32 = 6;
+/// How long a command of a slot on its way waits before it is tried again.
+const ON_ITS_WAY: Duration = Duration::from_millis(10);
+/// The map of slots is asked for no more often than this.
+const REFRESH: Duration = Duration::from_millis(100);
+
+/// The masters of a cluster, and which slots they have.
+pub(super) struct Masters {
+    /// How to reach a node whose address the cluster says.
+    template: Client,
+    seeds: Vec<Link>,
+    map: Mutex<Map>,
+    refreshing: tokio::sync::Mutex<Option<tokio::time::Instant>>,
+    stale: AtomicBool,
+    watch: std::sync::Weak<dyn Watch>,
+}
+
+#[derive(Default)]
+struct Map {
+    links: HashMap<String, Link>,
+    /// The first slot of each range, its last, and who has it.
+    ranges: Vec<(u16, u16, Link)>,
+}
+
+impl Map {
+    fn link(&self, slot: u16) -> Option<Link> {
+        let after = self.ranges.partition_point(|(first, ..)| *first <= slot);
+        let (_, last, link) = self.ranges.get(after.checked_sub(1)?)?;
+        (slot <= *last).then(|| link.clone())
+    }
+}
+
+impl Masters {
+    pub(super) fn new(clients: Vec<Client>, watch: std::sync::Weak<dyn Watch>) -> Option<Self> {
+        let template = clients.first()?.clone();
+        let seed = |client: Client| {
+            let address = client.get_connection_info().addr().to_string();
+            Link::new(&address, Source::Client(Box::new(client)), watch.clone())
+        };
+        Some(Self {
+            template,
+            seeds: clients.into_iter().map(seed).collect(),
+            map: Mutex::default(),
+            refreshing: tokio::sync::Mutex::new(None),
+            stale: AtomicBool::new(false),
+            watch,
+        })
+    }
+
+    pub(super) fn link(&self, slot: u16) -> Option<Link> {
+        lock(&self.map).link(slot)
+    }
+
+    pub(super) fn any(&self) -> Result<Link, RedisStoreError> {
+        let map = lock(&self.map);
+        let random = crate::random::u128() as usize;
+        let masters = map.ranges.len();
+        let link = if masters > 0 { Some(map.ranges[random % masters].2.clone()) } else { None };
+        link.or_else(|| self.seeds.first().cloned()).ok_or(RedisStoreError::uncovered(0))
+    }
+
+    pub(super) async fn send(self: &Arc<Self>, mut requests: Vec<Request>) -> Result<Vec<Reply>, RedisStoreError> {
+        if self.stale.load(Ordering::Relaxed) || lock(&self.map).ranges.is_empty() {
+            self.refresh().await?;
+        }
+        let mut replies: Vec<Option<Reply>> = requests.iter().map(|_| None).collect();
+        let mut open: Vec<(usize, Option<Link>)> = (0..requests.len()).map(|index| (index, None)).collect();
+        for attempt in 0..TRIES {
+            let outcomes = self.round(&requests, &open).await;
+            open.clear();
+            let mut waits = false;
+            for (index, reply) in outcomes {
+                match self.next_step(&reply, &mut requests[index]) {
+                    Next::Done => {}
+                    Next::Again => open.push((index, None)),
+                    Next::AskAt(link) => open.push((index, Some(link))),
+                    Next::Later => {
+                        waits = true;
+                        open.push((index, None));
+                    }
+                }
+                replies[index] = Some(reply);
+            }
+            if open.is_empty() {
+                break;
+            }
+            if waits {
+                tokio::time::sleep(ON_ITS_WAY * (attempt + 1)).await;
+            }
+            if self.stale.load(Ordering::Relaxed) {
+                // Where it fails, the reply that each command has says why.
+                let _ = self.refresh().await;
+            }
+        }
+        Ok(replies.into_iter().map(|reply| reply.unwrap_or_else(|| Err(value::unexpected("a command")))).collect())
+    }
+
+    /// One attempt for each open command: all masters at the same time, what goes to one of them in one go.
+    async fn round(&self, requests: &[Request], open: &[(usize, Option<Link>)]) -> Vec<(usize, Reply)> {
+        let mut outcomes = Vec::with_capacity(open.len());
+        let mut flights: Vec<(Link, Vec<(usize, bool)>)> = Vec::new();
+        for (index, target) in open {
+            let asking = target.is_some();
+            let Some(link) = target.clone().or_else(|| self.link(requests[*index].slot)) else {
+                self.stale.store(true, Ordering::Relaxed);
+                outcomes.push((*index, Err(RedisStoreError::uncovered(requests[*index].slot))));
+                continue;
+            };
+            match flights.iter_mut().find(|(held, _)| held.is(&link)) {
+                Some((_, flight)) => flight.push((*index, asking)),
+                None => flights.push((link, vec![(*index, asking)])),
+            }
+        }
+        let flights = flights.into_iter().map(|(link, flight)| async move {
+            let replies = fly(&link, requests, &flight).await;
+            (flight, replies)
+        });
+        for (flight, replies) in all(flights).await {
+            match replies {
+                Ok(replies) => outcomes.extend(flight.into_iter().map(|(index, _)| index).zip(replies)),
+                Err(error) => {
+                    // Its slots may have another master by now.
+                    self.stale.store(true, Ordering::Relaxed);
+                    outcomes.extend(flight.into_iter().map(|(index, _)| (index, Err(error.clone()))));
+                }
+            }
+        }
+        outcomes
+    }
+
+    fn next_step(self: &Arc<Self>, reply: &Reply, request: &mut Request) -> Next {
+        let Err(error) = reply else { return Next::Done };
+        let Some(error) = error.as_redis() else { return Next::Done };
+        let redis::ErrorKind::Server(kind) = error.kind() else { return Next::Done };
+        match kind {
+            ServerErrorKind::NoScript if request.spell_out() => Next::Again,
+            ServerErrorKind::Moved => {
+                self.stale.store(true, Ordering::Relaxed);
+                if let Some(link) = error.redirect_node().and_then(|(address, _)| self.link_to(address)) {
+                    lock(&self.map).give(request.slot, link);
+                }
+                Next::Again
+            }
+            ServerErrorKind::Ask => match error.redirect_node().and_then(|(address, _)| self.link_to(address)) {
+                Some(link) => Next::AskAt(link),
+                None => Next::Later,
+            },
+            ServerErrorKind::TryAgain | ServerErrorKind::ClusterDown | ServerErrorKind::ReadOnly => {
+                self.stale.store(true, Ordering::Relaxed);
+                Next::Later
+            }
+            _ => Next::Done,
+        }
+    }
+
+    /// The link to a node that the cluster names.
+    fn link_to(&self, address: &str) -> Option<Link> {
+        let (host, port) = address.rsplit_once(':')?;
+        let port = port.parse().ok()?;
+        if host.is_empty() {
+            return None;
+        }
+        let mut map = lock(&self.map);
+        if let Some(link) = map.links.get(address) {
+            return Some(link.clone());
+        }
+        let info = self.template.get_connection_info().clone();
+        let addr = match info.addr() {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
+                host: host.to_owned(),
+                port,
+                insecure: *insecure,
+                tls_params: tls_params.clone(),
+            },
+            _ => ConnectionAddr::Tcp(host.to_owned(), port),
+        };
+        let client = Client::open(info.set_addr(addr)).ok()?;
+        let link = Link::new(address, Source::Client(Box::new(client)), self.watch.clone());
+        map.links.insert(address.to_owned(), link.clone());
+        Some(link)
+    }
+
+    /// Learns which master has which slots, from whichever node answers.
+    ///
+    /// # Errors
+    ///
+    /// If none does.
+    pub(super) async fn refresh(self: &Arc<Self>) -> Result<(), RedisStoreError> {
+        let mut refreshed = self.refreshing.lock().await;
+        let now = tokio::time::Instant::now();
+        if refreshed.is_some_and(|at| now - at < REFRESH) {
+            return Ok(());
+        }
+        let mut asked = self.seeds.clone();
+        asked.extend(lock(&self.map).links.values().cloned());
+        let mut failed = RedisStoreError::uncovered(0);
+        // All at the same time: one that hangs must not keep the others' word away.
+        let (send, mut heard) = tokio::sync::mpsc::channel(asked.len().max(1));
+        for link in asked {
+            let send = send.clone();
+            tokio::spawn(async move {
+                let mut slots = Pipeline::with_capacity(1);
+                slots.cmd("CLUSTER").arg("SLOTS");
+                let reply = link.send(&slots).await.map(|mut replies| replies.pop().unwrap_or_default());
+                let _ = send.send(reply.and_then(|reply| server_error(&link, reply)).map(|reply| (link, reply))).await;
+            });
+        }
+        drop(send);
+        while let Some(reply) = heard.recv().await {
+            match reply.and_then(|(link, reply)| self.learn(&link, reply)) {
+                Ok(()) => {
+                    *refreshed = Some(tokio::time::Instant::now());
+                    self.stale.store(false, Ordering::Relaxed);
+                    return Ok(());
+                }
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    /// Takes a reply to `CLUSTER SLOTS`.
+    fn learn(&self, from: &Link, reply: Value) -> Result<(), RedisStoreError> {
+        const WHAT: &str = "CLUSTER SLOTS";
+        let mut ranges = Vec::new();
+        for range in value::array(reply, WHAT)? {
+            let mut range = value::array(range, WHAT)?.into_iter();
+            let mut slot = || range.next().and_then(|slot| u16::try_from(value::number(&slot)?).ok());
+            let (Some(first), Some(last)) = (slot(), slot()) else { return Err(value::unexpected(WHAT)) };
+            let mut master = value::array(range.next().unwrap_or_default(), WHAT)?.into_iter();
+            let host = master.next().and_then(value::text).filter(|host| !host.is_empty() && host != "?");
+            let port = master.next().as_ref().and_then(value::number).ok_or_else(|| value::unexpected(WHAT))?;
+            // A node that does not know its own address is where it was asked.
+            let host = host.unwrap_or_else(|| from.address().rsplit_once(':').map_or("", |(host, _)| host).to_owned());
+            let link = self.link_to(&format!("{host}:{port}")).ok_or_else(|| value::unexpected(WHAT))?;
+            ranges.push((first, last, link));
+        }
+        if ranges.is_empty() {
+            return Err(RedisStoreError::uncovered(0));
+        }
+        ranges.sort_by_key(|(first, ..)| *first);
+        let mut map = lock(&self.map);
+        // Links to nodes that are masters no more go with their last request.
+        map.links.retain(|_, link| ranges.iter().any(|(.., held)| held.is(link)));
+        map.ranges = ranges;
+        Ok(())
+    }
+}
+
+impl Map {
+    /// A slot has moved.
+    fn give(&mut self, slot: u16, link: Link) {
+        let after = self.ranges.partition_point(|(first, ..)| *first <= slot);
+        let Some(index) = after.checked_sub(1) else { return };
+        let (first, last, held) = self.ranges[index].clone();
+        if slot > last || slot >= SLOTS || held.is(&link) {
+            return;
+        }
+        let mut parts = Vec::with_capacity(3);
+        if first < slot {
+            parts.push((first, slot - 1, held.clone()));
+        }
+        parts.push((slot, slot, link));
+        if slot < last {
+            parts.push((slot + 1, last, held));
+        }
+        self.ranges.splice(index..=index, parts);
+    }
+}
+
+/// What becomes of a command after a reply.
+enum Next {
+    Done,
+    Again,
+    /// At the node that a slot is moving to, which must be asked in a certain way.
+    AskAt(Link),
+    Later,
+}
+
+async fn fly(link: &Link, requests: &[Request], flight: &[(usize, bool)]) -> Result<Vec<Reply>, RedisStoreError> {
+    let mut commands = Pipeline::with_capacity(flight.len());
+    for (index, asking) in flight {
+        if *asking {
+            // Holds for the one command that follows.
+            commands.cmd("ASKING");
+        }
+        commands.add_command(requests[*index].command.clone());
+    }
+    let mut replies = link.send(&commands).await?.into_iter();
+    let reply = |(_, asking): &(usize, bool)| {
+        if *asking {
+            replies.next();
+        }
+        server_error(link, replies.next().unwrap_or_default())
+    };
+    Ok(flight.iter().map(reply).collect())
+}
+
+/// Waits for all of them at the same time.
+async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut futures: Vec<Pin<Box<F>>> = futures.map(Box::pin).collect();
+    let mut outputs: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
+    poll_fn(|cx| {
+        let mut pending = false;
+        for (future, output) in futures.iter_mut().zip(&mut outputs) {
+            if output.is_none() {
+                match future.as_mut().poll(cx) {
+                    Poll::Ready(ready) => *output = Some(ready),
+                    Poll::Pending => pending = true,
+                }
+            }
+        }
+        if pending { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    outputs.into_iter().flatten().collect()
+}
