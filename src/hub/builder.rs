@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64},
     },
     time::Duration,
@@ -28,6 +28,7 @@ use crate::{
     id::{NodeId, Owner},
     pulse::Pulses,
     random::Seeded,
+    recent::RecentCloses,
     recorder::Recorder,
     store::{Store, StoreHandle, handle::BoxFuture},
     stream::StreamInfo,
@@ -226,6 +227,7 @@ impl Builder {
             telemetry: Arc::clone(&telemetry),
             framing: Arc::clone(&self.framing),
             lease: settings.lease(),
+            recent: Arc::new(RecentCloses::new(settings.stale.min(settings.recovery_window))),
         });
         let recorder =
             Recorder::new(store.clone(), Arc::clone(&telemetry), self.executor.clone(), Arc::clone(&hooks), &settings);
@@ -248,6 +250,7 @@ impl Builder {
             draining: AtomicBool::new(false),
             start: Instant::now(),
             forgotten_until: AtomicU64::new(0),
+            run: Mutex::new(None),
             warned_at: AtomicU64::new(0),
         }
     }

@@ -6,6 +6,7 @@
 //! once it is worked off in place; otherwise it waits in the ready list for the flusher, which the
 //! guardian polls and which gathers the batches of many lanes into one flight.
 
+mod again;
 mod flush;
 mod lane;
 
@@ -250,6 +251,9 @@ impl Recorder {
         match closed {
             Closed::Now { ended, .. } => {
                 self.telemetry.closed(ended.ending.state);
+                if let Some(recent) = lane.recent_close() {
+                    self.hooks.recent.landed(recent);
+                }
                 self.hooks.ended(lane.key.clone());
                 self.settle(lane, Status::Ended(ended));
             }
