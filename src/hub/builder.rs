@@ -186,6 +186,13 @@ impl Builder {
         /// How many bytes of events, of all streams, may wait for the store; beyond, the oldest of a
         /// stream are lost, which readers are told as a gap. Default: 64 MiB.
         recorder_bytes: usize,
+        /// How long recording waits, once a stream has something for the store, for other streams to join the
+        /// request. Zero does not wait, and is best for most stores: while requests are under way, what
+        /// comes meanwhile gathers by itself. More makes fewer and larger requests, and each event's
+        /// acknowledgement later by as much: a delay for clients with [`Durability::BeforeSend`], for
+        /// terminal events and for followers. Shorter than [`store_limit`](Self::store_limit); of no effect
+        /// with a store that answers at once, as [`MemoryStore`](crate::MemoryStore) does. Default: 0.
+        linger: Duration,
         /// How long a request to the store may take, and how long a stream waits for it. Default: 500 ms.
         store_limit: Duration,
         /// How long registering a stream may take. Default: 2 s.

@@ -17,6 +17,7 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Waker},
+    time::Duration,
 };
 
 pub(crate) use flush::Flusher;
@@ -45,6 +46,8 @@ pub(crate) struct Recorder {
     /// Bytes that wait for the store, and how many may.
     held: AtomicUsize,
     max_held: usize,
+    /// How long the flusher waits for lanes to join the one that is ready.
+    linger: Duration,
     lanes: Mutex<HashMap<StreamKey, Arc<Lane>>>,
     ready: Mutex<VecDeque<Arc<Lane>>>,
     /// Claimed lanes that wait until they are asked for again, by when that is.
@@ -88,6 +91,7 @@ impl Recorder {
             hooks,
             held: AtomicUsize::new(0),
             max_held: settings.recorder_bytes,
+            linger: settings.linger,
             lanes: Mutex::default(),
             ready: Mutex::default(),
             put_off: Mutex::default(),
