@@ -184,7 +184,8 @@ impl Builder {
         /// How many bytes an event may have; a larger one fails the stream. Default: 1 MiB.
         max_event: usize,
         /// How many bytes of events, of all streams, may wait for the store; beyond, the oldest of a
-        /// stream are lost, which readers are told as a gap. Default: 64 MiB.
+        /// stream are lost, which readers are told as a gap. Streams that the store refuses one by one may
+        /// take half of it. Default: 64 MiB.
         recorder_bytes: usize,
         /// How long recording waits, once a stream has something for the store, for other streams to join the
         /// request. Zero does not wait, and is best for most stores: while requests are under way, what
