@@ -96,8 +96,8 @@ fn get(cluster: &RedisCluster, key: &str) -> Option<String> {
         match get_from(node, key, asking) {
             Ok(value) => return value,
             Err(error) => {
-                let (_, port) = error.redirect_node().unwrap_or_else(|| panic!("{error}"));
-                node = cluster.nodes().find(|node| node.port() == port).expect("one of the nodes");
+                let (address, _) = error.redirect_node().unwrap_or_else(|| panic!("{error}"));
+                node = cluster.nodes().find(|node| node.address().to_string() == address).expect("one of the nodes");
                 asking = error.kind() == ErrorKind::Server(ServerErrorKind::Ask);
             }
         }

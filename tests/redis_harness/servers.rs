@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     io::{Read as _, Write as _},
-    net::TcpListener,
     panic::catch_unwind,
     sync::Arc,
     time::Duration,
@@ -11,6 +10,7 @@ use std::{
 
 use redis::{ErrorKind, ServerErrorKind, cmd};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, pki_types::CertificateDer};
+use tokio::net::TcpSocket;
 
 use crate::redis_servers::{Options, RedisServer, Tls, Ttl, acl_user};
 
@@ -108,7 +108,8 @@ fn many_at_once_have_ports_of_their_own() {
 fn a_port_that_was_taken_is_told_from_other_failures() {
     let server = RedisServer::start();
     server.kill();
-    let taken = TcpListener::bind(server.address()).unwrap();
+    let taken = TcpSocket::new_v4().unwrap();
+    taken.bind(server.address()).unwrap();
     let failure = panic_of(|| server.restart());
     assert!(failure.contains("was taken meanwhile"), "{failure}");
     drop(taken);
