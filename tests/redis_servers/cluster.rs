@@ -125,8 +125,10 @@ impl RedisCluster {
 
     fn introduce(&self) {
         for (number, node) in self.nodes().enumerate() {
-            // Distinct from the start, so that no two need to settle a conflict.
+            // Distinct from the start, so that no two need to settle a conflict. Refused once they know each other.
             node.command(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]);
+        }
+        for (number, node) in self.nodes().enumerate() {
             for other in self.nodes().skip(number + 1) {
                 node.command(&["CLUSTER", "MEET", "127.0.0.1", &other.port().to_string()]);
             }
@@ -171,7 +173,7 @@ fn nodes(options: &Options) -> Vec<RedisServer> {
         .line("cluster-node-timeout 1000")
         // Replicas stay where a test put them.
         .line("cluster-allow-replica-migration no");
-    SLOTS.iter().map(|_| RedisServer::with(options.clone())).collect()
+    SLOTS.iter().map(|_| RedisServer::with(&options)).collect()
 }
 
 fn follow(replica: &RedisServer, master: &RedisServer) {
