@@ -65,9 +65,15 @@ impl RedisCluster {
 
     /// Who serves a slot now. Nodes may differ about it until [`wait_ok`](Self::wait_ok).
     pub fn owner_of(&self, slot: u16) -> &RedisServer {
-        let view = View::of(self.any()).expect("the node answers");
-        let port = view.owner(slot).expect("the slot has an owner").port;
+        let port = self.owner_port(slot);
         self.nodes().find(|node| node.port() == port).expect("it is one of ours")
+    }
+
+    /// The shard that serves a slot now.
+    pub fn shard_of(&self, slot: u16) -> usize {
+        let port = self.owner_port(slot);
+        let place = self.nodes().position(|node| node.port() == port).expect("it is one of ours");
+        place % self.masters.len()
     }
 
     /// The keys of all masters, sorted.
@@ -85,8 +91,10 @@ impl RedisCluster {
 
     /// Begins to move a slot; its keys stay until told to go.
     pub fn begin_move(&self, slot: u16, to: usize) -> SlotMove<'_> {
-        let others = self.nodes().filter(|node| node.is_running() && is_master(node)).collect();
-        SlotMove::begin(slot, self.owner_of(slot), self.master(to), others)
+        let masters: Vec<_> = self.running().filter(|node| is_master(node)).collect();
+        let shard = [self.masters.get(to), self.replicas.get(to)].into_iter().flatten();
+        let to = shard.into_iter().find(|node| masters.iter().any(|master| master.port() == node.port()));
+        SlotMove::begin(slot, self.owner_of(slot), to.expect("the shard has a master"), masters)
     }
 
     /// Lets a shard's replica take over in good order; returns the new master.
@@ -107,7 +115,7 @@ impl RedisCluster {
         replica
     }
 
-    /// Waits until all running nodes serve, know each other, and agree on who serves what.
+    /// Waits until all slots are served, and all running nodes know each other and agree on who serves what.
     pub fn wait_ok(&self) {
         eventually("the cluster is whole", || self.is_whole().then_some(()));
     }
@@ -149,6 +157,11 @@ impl RedisCluster {
         self.wait_ok();
     }
 
+    fn owner_port(&self, slot: u16) -> u16 {
+        let view = View::of(self.any()).expect("the node answers");
+        view.owner(slot).expect("the slot has an owner").port
+    }
+
     fn any(&self) -> &RedisServer {
         self.running().next().expect("a node runs")
     }
@@ -158,7 +171,7 @@ impl RedisCluster {
     }
 
     fn is_whole(&self) -> bool {
-        let serve = self.running().all(|node| node_says(node, "cluster_state:ok"));
+        let serve = self.running().all(|node| says(node, &["cluster_state:ok", "cluster_slots_ok:16384"]));
         let Some(views) = self.running().map(View::of).collect::<Option<Vec<_>>>() else { return false };
         let met = views.iter().all(|view| self.running().all(|node| view.knows(node.port())));
         serve && met && views.windows(2).all(|pair| pair[0].owners() == pair[1].owners())
@@ -186,7 +199,7 @@ fn is_master(node: &RedisServer) -> bool {
     node.info("role").is_some_and(|role| role == "master")
 }
 
-fn node_says(node: &RedisServer, line: &str) -> bool {
+fn says(node: &RedisServer, facts: &[&str]) -> bool {
     let info = node.try_ask::<String>(&["CLUSTER", "INFO"]);
-    info.is_ok_and(|info| info.lines().any(|other| other == line))
+    info.is_ok_and(|info| facts.iter().all(|fact| info.lines().any(|line| line == *fact)))
 }
