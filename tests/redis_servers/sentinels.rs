@@ -24,11 +24,11 @@ pub struct Sentinels {
 impl Sentinels {
     /// Starts all, and waits until the Sentinels know each other and the replica.
     pub fn start() -> Self {
-        Self::with(Options::default())
+        Self::with(&Options::default())
     }
 
     /// The same, with options for both servers.
-    pub fn with(options: Options) -> Self {
+    pub fn with(options: &Options) -> Self {
         let Pair { master, replica } = Pair::with(options);
         let sentinels = (0..3).map(|_| sentinel(&master)).collect();
         let all = Self { nodes: [master, replica], sentinels };
@@ -126,7 +126,7 @@ fn sentinel(master: &RedisServer) -> RedisServer {
         .line(&format!("sentinel monitor {NAME} 127.0.0.1 {} 2", master.port()))
         .line(&format!("sentinel down-after-milliseconds {NAME} 500"))
         .line(&format!("sentinel failover-timeout {NAME} 2000"));
-    let sentinel = RedisServer::with(options);
+    let sentinel = RedisServer::with(&options);
     hasten(&sentinel);
     sentinel
 }
