@@ -1,5 +1,7 @@
 //! Looking: pages of logs, what is known of streams, lists of them.
 
+use std::borrow::Borrow;
+
 use redis::{Value, cmd};
 
 use super::{
@@ -74,11 +76,11 @@ impl Shared {
     /// What is known of streams; `None` where nothing is, and where the server would not say.
     pub(super) async fn know_all(
         &self,
-        of: &[StreamKeys],
+        of: &[impl Borrow<StreamKeys>],
     ) -> Result<Vec<Result<Known, RedisStoreError>>, RedisStoreError> {
         let mut requests = Vec::with_capacity(5 * of.len());
         for keys in of {
-            requests.extend(self.known_requests(keys));
+            requests.extend(self.known_requests(keys.borrow()));
         }
         let mut replies = self.fleet.send(requests).await?.into_iter();
         Ok(of.iter().map(|_| known(&mut replies)).collect())
@@ -100,7 +102,12 @@ impl Shared {
         for page in all.chunks(LIST_PAGE) {
             let of: Vec<StreamKeys> = page.iter().map(|key| self.keys.of(key)).collect();
             for ((key, keys), known) in page.iter().zip(&of).zip(self.know_all(&of).await?) {
-                match known?.info(key) {
+                let known = match known {
+                    // What stands in this one's place is no stream, and no reason to keep the others back.
+                    Err(error) if error.is_of_one_key() => continue,
+                    known => known?,
+                };
+                match known.info(key) {
                     Some(info) => {
                         if info.state != StreamState::Active {
                             self.relist(keys, key).await?;
@@ -145,7 +152,11 @@ impl Shared {
                 let page: Vec<StreamKey> = keys.collect();
                 let of: Vec<StreamKeys> = page.iter().map(|key| self.keys.of(key)).collect();
                 for (key, known) in page.iter().zip(self.know_all(&of).await?) {
-                    let info = known?.info(key).filter(|info| info.state == StreamState::Active);
+                    let known = match known {
+                        Err(error) if error.is_of_one_key() => continue,
+                        known => known?,
+                    };
+                    let info = known.info(key).filter(|info| info.state == StreamState::Active);
                     stale.extend(info.filter(|info| info.last_heartbeat <= before));
                 }
                 if count < LIST_PAGE {
@@ -280,7 +291,9 @@ impl Shared {
 /// So many entries after an id.
 fn range(keys: &StreamKeys, after: EventId, count: usize) -> Request {
     let mut range = cmd("XRANGE");
-    range.arg(&keys.log).arg(format!("({after}")).arg("+").arg("COUNT").arg(count);
+    // Nothing is after the highest id that there is, and a server takes no offence if it is not asked for that.
+    let open = if after == EventId::new(u64::MAX, u64::MAX) { "" } else { "(" };
+    range.arg(&keys.log).arg(format!("{open}{after}")).arg("+").arg("COUNT").arg(count);
     Request::new(keys.slot, range)
 }
 
