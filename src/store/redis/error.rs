@@ -85,6 +85,11 @@ impl RedisStoreError {
         }
     }
 
+    /// Whether it is about one key, not about the server.
+    pub(super) fn is_of_one_key(&self) -> bool {
+        self.code() == Some("WRONGTYPE")
+    }
+
     /// The server's word for it, such as `WRONGTYPE` or `OOM`, if it is the server's.
     #[must_use]
     pub fn code(&self) -> Option<&str> {

@@ -1,5 +1,7 @@
 //! Looking: pages of logs, what is known of streams, lists of them.
 
+use std::borrow::Borrow;
+
 use redis::{Value, cmd};
 
 use super::{
@@ -74,11 +76,11 @@ impl Shared {
     /// What is known of streams; `None` where nothing is, and where the server would not say.
     pub(super) async fn know_all(
         &self,
-        of: &[StreamKeys],
+        of: &[impl Borrow<StreamKeys>],
     ) -> Result<Vec<Result<Known, RedisStoreError>>, RedisStoreError> {
         let mut requests = Vec::with_capacity(5 * of.len());
         for keys in of {
-            requests.extend(self.known_requests(keys));
+            requests.extend(self.known_requests(keys.borrow()));
         }
         let mut replies = self.fleet.send(requests).await?.into_iter();
         Ok(of.iter().map(|_| known(&mut replies)).collect())
@@ -275,7 +277,9 @@ impl Shared {
 /// So many entries after an id.
 fn range(keys: &StreamKeys, after: EventId, count: usize) -> Request {
     let mut range = cmd("XRANGE");
-    range.arg(&keys.log).arg(format!("({after}")).arg("+").arg("COUNT").arg(count);
+    // Nothing is after the highest id that there is, and a server takes no offence if it is not asked for that.
+    let open = if after == EventId::new(u64::MAX, u64::MAX) { "" } else { "(" };
+    range.arg(&keys.log).arg(format!("{open}{after}")).arg("+").arg("COUNT").arg(count);
     Request::new(keys.slot, range)
 }
 

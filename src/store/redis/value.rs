@@ -111,7 +111,7 @@ impl Told {
 }
 
 /// How a stored block begins.
-pub(super) const VERSION: u8 = 1;
+const VERSION: u8 = 1;
 
 /// Takes the version byte off a stored block; `None` if another version, or nothing at all, wrote it.
 pub(super) fn block(stored: Vec<u8>) -> Option<Bytes> {

@@ -23,7 +23,7 @@ if active and ARGV[9] ~= '' then
   end
 end
 
-local epoch, time, window = tonumber(held[2]), now(), tonumber(held[4])
+local epoch, time, window = tonumber(held[2]), now(), count(held[4], 0)
 local log_top, events, bytes = top(log)
 local last = log_top or id(epoch, 0)
 if state == 'interrupted' and held[3] and above(held[3], last) then

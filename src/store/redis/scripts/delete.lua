@@ -22,7 +22,7 @@ else
 end
 redis.call('DEL', stream, log, keys)
 redis.call('HSET', stream, 'v', 1, 'state', 'deleted', 'epoch', held[2])
-expire(math.max(tonumber(held[3]), epoch + 1 - time + 1000), stream, completion)
+expire(math.max(count(held[3], 0), epoch + 1 - time + 1000), stream, completion)
 if active then
   redis.call('ZREM', active, ARGV[1])
   redis.call('ZREM', due, ARGV[1])

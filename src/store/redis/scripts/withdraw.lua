@@ -11,13 +11,13 @@ local log_top, events, bytes = top(log)
 if has_started(held[4], log_top) then
   return 0
 end
-local epoch, time = tonumber(held[3]), now()
+local epoch, time, life = tonumber(held[3]), now(), count(held[6], 0)
 if held[5] then
   mark(log, held[3] .. '-' .. MAX_SEQ, time, events, bytes, 's', '')
   redis.call('HSET', stream, 'state', 'interrupted', 'runEnd', id(epoch, 0))
-  expire(tonumber(held[6]), stream, log)
+  expire(life, stream, log)
   if active then
-    own(owners, ARGV[2], time + tonumber(held[6]), false, time)
+    own(owners, ARGV[2], time + life, false, time)
   end
 else
   redis.call('DEL', stream, log, completion)
