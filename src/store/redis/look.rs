@@ -101,11 +101,9 @@ impl Shared {
         let mut infos = Vec::new();
         for page in all.chunks(LIST_PAGE) {
             let of: Vec<StreamKeys> = page.iter().map(|key| self.keys.of(key)).collect();
-            for ((key, keys), known) in page.iter().zip(&of).zip(self.know_all(&of).await?) {
-                match known?.info(key) {
-                    Some(info) => infos.push(info),
-                    None => self.relist(keys, key).await?,
-                }
+            for (key, known) in page.iter().zip(self.know_all(&of).await?) {
+                // One that is gone, or about to be opened, goes out of the index by itself.
+                infos.extend(known?.info(key));
             }
         }
         Ok(infos)
