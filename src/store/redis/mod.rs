@@ -46,7 +46,7 @@ use crate::{
 /// Streams in Redis (7.0 or later) or Valkey, for services on many nodes: one server, one that Sentinels look after, or
 /// a Cluster. Clones are the same store.
 ///
-/// ```no_run
+/// ```
 /// # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
 /// use resilient_sse::{RedisStore, ResilientSse};
 ///
