@@ -308,10 +308,12 @@ impl Shared {
         }
         let heard = known.held.last_heard(leased.was);
         let lives = heard.max(known.written).saturating_add(known.held.number("life"));
+        // What the index holds is when it is overdue, unless its lifetime is even shorter.
+        let by_index = known.held.number("stale") <= known.held.number("life");
         let overdue = heard.saturating_add(known.held.number("stale"));
         let reason = if lives <= now {
             DueReason::Lifetime
-        } else if known.held.node().is_some() && overdue <= now {
+        } else if known.held.node().is_some() && (by_index || overdue <= now) {
             DueReason::Stale
         } else {
             // Something was written since: its time has not come.
