@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, Notices, Open, Opened, Page, Publish,
@@ -93,6 +93,8 @@ pub(crate) struct StoreHandle {
     limit: Duration,
     open_limit: Duration,
     breaker: Arc<Gate>,
+    /// Told when the store is back after it was away.
+    back: Arc<Notify>,
     telemetry: Arc<Telemetry>,
 }
 
@@ -116,6 +118,7 @@ impl StoreHandle {
                 open: AtomicBool::new(false),
                 unsettled: AtomicBool::new(false),
             }),
+            back: Arc::default(),
             telemetry,
         }
     }
@@ -147,6 +150,16 @@ impl StoreHandle {
             return None;
         }
         lock(&self.breaker.breaker).wait_until(Instant::now().into_std()).map(Instant::from_std)
+    }
+
+    /// The store was away, and is back: whoever waits for that hears of it once.
+    pub(crate) fn came_back(&self) {
+        self.back.notify_one();
+    }
+
+    /// Ready once the store is back. One waits for that, the guardian.
+    pub(crate) async fn back(&self) {
+        self.back.notified().await;
     }
 
     /// Somebody waited for the store for longer than its limit.
@@ -200,6 +213,7 @@ impl StoreHandle {
         if breaker.succeeded() {
             self.breaker.open.store(false, Ordering::Relaxed);
             self.telemetry.store_back();
+            self.came_back();
         }
     }
 

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     id::StreamKey,
     store::{Open, Opened, Publish},
+    stream::StreamState,
 };
 
 /// What became of a request's place in the indexes, before its stream was asked for.
@@ -30,7 +31,11 @@ impl Shared {
         }
         if open.limit.is_some() && !self.admit(open).await? {
             // Perhaps some of them ended without a word.
-            self.list(open.key.owner.clone()).await?;
+            for info in self.list(open.key.owner.clone()).await? {
+                if info.state != StreamState::Active {
+                    self.relist(&self.keys.of(&info.key), &info.key).await?;
+                }
+            }
             if !self.admit(open).await? {
                 return self.over_limit(keys, open).await;
             }

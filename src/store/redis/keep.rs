@@ -35,8 +35,10 @@ const LOOK_EVERY: u64 = 32;
 
 /// What a node's beats have found out.
 pub(super) struct Pulse {
-    /// How often it has beaten, which its own keys say.
-    beats: u64,
+    /// The number of the last beat that was sent, and of the last one that was acknowledged: its own keys say one of
+    /// these, or one in between.
+    sent: u64,
+    acknowledged: u64,
     /// How often the store turned out to have lost what it had acknowledged.
     losses: u64,
     /// When the last beat was acknowledged.
@@ -49,7 +51,7 @@ pub(super) type Pulses = HashMap<NodeId, Pulse>;
 
 impl Pulse {
     fn new() -> Self {
-        Self { beats: 0, losses: 0, last: None, suspicious: Instant::now() }
+        Self { sent: 0, acknowledged: 0, losses: 0, last: None, suspicious: Instant::now() }
     }
 }
 
@@ -66,7 +68,7 @@ impl Shared {
             pulse.suspicious = Instant::now() + beat.stale / 2;
         }
         let everything = Instant::now() < pulse.suspicious;
-        let round = pulse.beats;
+        let round = pulse.sent;
         let mut hasher = DefaultHasher::new();
         let slots = self.keys.parts().map(|part| self.keys.part_slot(part));
         (self.fleet.run(slots), pulse.losses).hash(&mut hasher);
@@ -78,11 +80,12 @@ impl Shared {
     /// Writes the node's own key, one in each part of the indexes, so that a beat is acknowledged only if each server takes
     /// what other nodes' beats need it to take. What the key said before tells whether the store kept it.
     async fn say_that_it_lives(&self, beat: &Beat, pulse: &mut Pulse) -> Result<u64, RedisStoreError> {
-        let next = pulse.beats + 1;
+        let may_say = pulse.acknowledged..=pulse.sent;
+        pulse.sent += 1;
         let mut requests = vec![Request::new(self.keys.part_slot(0), cmd("TIME"))];
         for part in self.keys.parts() {
             let mut set = cmd("SET");
-            set.arg(self.keys.node(&beat.node, part)).arg(next).arg("PX");
+            set.arg(self.keys.node(&beat.node, part)).arg(pulse.sent).arg("PX");
             set.arg(millis(beat.stale * NODE_KEPT).max(1)).arg("GET");
             requests.push(Request::new(self.keys.part_slot(part), set));
         }
@@ -91,10 +94,9 @@ impl Shared {
         let now = time_of(replies.next().unwrap_or_else(|| Err(value::unexpected("TIME")))?)?;
         let mut kept = true;
         for reply in replies {
-            kept &= value::number(&reply?) == Some(pulse.beats);
+            kept &= value::number(&reply?).is_some_and(|says| may_say.contains(&says));
         }
-        // Whether or not all of it was acknowledged: some of it says this from now on.
-        pulse.beats = next;
+        pulse.acknowledged = pulse.sent;
         if before.is_some() && !kept {
             pulse.losses += 1;
             pulse.suspicious = Instant::now() + beat.stale / 2;
@@ -147,7 +149,7 @@ impl Shared {
             let pushed = value::number(&reply?).unwrap_or(0);
             // Some are missing, or are where they were: on a shortfall each is looked at.
             let short = !page.is_empty() && pushed < page.len() as u64;
-            let turn = |index: &&usize| u64::from(of[**index].slot) % share == round % share;
+            let turn = |index: &&usize| beat.streams[**index].1 % share == round % share;
             looked_at.extend(page.iter().filter(|index| short || everything || turn(index)).copied());
         }
         self.look_at_own(beat, &of, deadline, &looked_at).await

@@ -102,18 +102,8 @@ impl Shared {
         for page in all.chunks(LIST_PAGE) {
             let of: Vec<StreamKeys> = page.iter().map(|key| self.keys.of(key)).collect();
             for ((key, keys), known) in page.iter().zip(&of).zip(self.know_all(&of).await?) {
-                let known = match known {
-                    // What stands in this one's place is no stream, and no reason to keep the others back.
-                    Err(error) if error.is_of_one_key() => continue,
-                    known => known?,
-                };
-                match known.info(key) {
-                    Some(info) => {
-                        if info.state != StreamState::Active {
-                            self.relist(keys, key).await?;
-                        }
-                        infos.push(info);
-                    }
+                match known?.info(key) {
+                    Some(info) => infos.push(info),
                     None => self.relist(keys, key).await?,
                 }
             }
@@ -152,11 +142,7 @@ impl Shared {
                 let page: Vec<StreamKey> = keys.collect();
                 let of: Vec<StreamKeys> = page.iter().map(|key| self.keys.of(key)).collect();
                 for (key, known) in page.iter().zip(self.know_all(&of).await?) {
-                    let known = match known {
-                        Err(error) if error.is_of_one_key() => continue,
-                        known => known?,
-                    };
-                    let info = known.info(key).filter(|info| info.state == StreamState::Active);
+                    let info = known?.info(key).filter(|info| info.state == StreamState::Active);
                     stale.extend(info.filter(|info| info.last_heartbeat <= before));
                 }
                 if count < LIST_PAGE {
@@ -188,7 +174,7 @@ impl Shared {
             requests.push(range(&keys, after, first));
         }
         let mut replies = self.fleet.send(requests).await?.into_iter();
-        let mut next = || replies.next().unwrap_or_else(|| Err(value::unexpected("a page")));
+        let mut next = || value::own(replies.next().unwrap_or_else(|| Err(value::unexpected("a page"))));
         let held = Held::new(value::fields(next()?, "HGETALL")?);
         let ended = stored::ended(value::fields(next()?, "HGETALL")?);
         let tops = stored::entries(next()?)?;
@@ -200,7 +186,7 @@ impl Shared {
             Some(after) => (after, stored::entries(next()?)?),
             None => {
                 let after = EventId::new(epoch, 0);
-                (after, stored::entries(self.fleet.ask(range(&keys, after, first)).await?)?)
+                (after, stored::entries(value::own(self.fleet.ask(range(&keys, after, first)).await)?)?)
             }
         };
         let mut page = Page {
@@ -275,7 +261,7 @@ impl Shared {
         run.arg(&keys.log).arg(&marker).arg(&marker);
         let asked = vec![Request::new(keys.slot, first), Request::new(keys.slot, run)];
         let mut replies = self.fleet.send(asked).await?.into_iter();
-        let mut next = || replies.next().unwrap_or_else(|| Err(value::unexpected("a run")));
+        let mut next = || value::own(replies.next().unwrap_or_else(|| Err(value::unexpected("a run"))));
         let (first, run) = (stored::entries(next()?)?, stored::entries(next()?)?);
         if run.iter().any(|entry| matches!(entry.holds, Holds::Run { .. })) {
             return Ok(true);
@@ -302,14 +288,12 @@ fn known(replies: &mut impl Iterator<Item = Reply>) -> Result<Known, RedisStoreE
     let all: Vec<Reply> = replies.take(5).collect();
     let mut all = all.into_iter();
     let mut next = || -> Result<Value, RedisStoreError> {
-        all.next().unwrap_or_else(|| Err(value::unexpected("what is known of a stream")))
+        value::own(all.next().unwrap_or_else(|| Err(value::unexpected("what is known of a stream"))))
     };
     let held = Held::new(value::fields(next()?, "HGETALL")?);
     let completion = value::fields(next()?, "HGETALL")?;
-    let tops = next().and_then(stored::entries);
+    let tops = stored::entries(next()?)?;
     let (active, due) = (value::number(&next()?), value::number(&next()?));
-    // A key of another type in the log's place says nothing of the stream's state.
-    let tops = tops.unwrap_or_default();
     let top = stored::top(&tops);
     Ok(Known {
         hook: completion.get("onEnd").is_some_and(|mark| mark == b"due"),

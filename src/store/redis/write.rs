@@ -81,7 +81,7 @@ impl Shared {
             let first = requests.len();
             let at = position.at(now);
             let mut after = *position;
-            let (slot, log) = (keys::slot(name.as_bytes()), self.keys.log(name));
+            let (slot, log) = (self.keys.slot(name), self.keys.log(name));
             let mut seq = append.first;
             for events in position.entries(&append.events) {
                 seq += events.len() as u64;
@@ -219,7 +219,7 @@ fn must_compare(error: &RedisStoreError) -> bool {
     not_above || error.is_of_one_key()
 }
 
-/// The end that fences.
+/// The end that fences. One that cannot be read, another version's perhaps, fences as a newer run does.
 pub(super) fn fence(told: &mut Told) -> Result<Fence, RedisStoreError> {
-    Ok(Fence::Ended(stored::ended(told.fields()?).ok_or_else(|| told.unknown())?))
+    Ok(stored::ended(told.fields()?).map_or(Fence::Newer, Fence::Ended))
 }

@@ -5,7 +5,7 @@
 -- Returns stored {events, bytes, max events, max bytes} | newer | ended {completion} | gone.
 -- O(events of the batch + entries dropped).
 local stream, log, completion = KEYS[1], KEYS[2], KEYS[3]
-local held = redis.call('HMGET', stream, 'state', 'epoch', 'maxEvents', 'maxBytes')
+local held = look(stream, 'state', 'epoch', 'maxEvents', 'maxBytes')
 if not held[1] or held[1] == 'gone' then
   return { 'gone' }
 end

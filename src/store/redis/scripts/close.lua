@@ -5,7 +5,7 @@
 --      terminal type, terminal data, channel, node channels' prefix
 -- Returns now {node, completion} | before {completion} | newer | moved | missing. O(log streams).
 local stream, log, completion, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local held = redis.call('HMGET', stream, 'state', 'epoch', 'runEnd', 'window', 'node')
+local held = look(stream, 'state', 'epoch', 'runEnd', 'window', 'node')
 local state = held[1]
 if not state or state == 'gone' or (state == 'deleted' and ARGV[3] == '') then
   return { 'missing' }

@@ -3,7 +3,7 @@
 -- KEYS stream, log, completion, keys [, active, owner's, due]    ARGV S, id, channel, node channels' prefix
 -- Returns 1 if there was such a stream. O(entries of the log).
 local stream, log, completion, keys, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-local held = redis.call('HMGET', stream, 'state', 'epoch', 'stale', 'node', 'runEnd')
+local held = look(stream, 'state', 'epoch', 'stale', 'node', 'runEnd')
 local state = held[1]
 if not state or state == 'gone' or state == 'deleted' then
   return 0

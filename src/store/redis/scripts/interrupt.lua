@@ -3,7 +3,7 @@
 -- ARGV S, id, epoch, last seq or '', deadline or '', channel, node channels' prefix
 -- Returns done {time, expiry, reruns} | newer | ended {completion} | moved | missing. O(log streams).
 local stream, log, completion, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local held = redis.call('HMGET', stream, 'state', 'epoch', 'life', 'window', 'stale', 'reruns', 'node')
+local held = look(stream, 'state', 'epoch', 'life', 'window', 'stale', 'reruns', 'node')
 local state = held[1]
 if not state or state == 'gone' then
   return { 'missing' }

@@ -38,6 +38,15 @@ local function above(a, b)
   return ae > be or (ae == be and as > bs)
 end
 
+-- A stream's fields. A key of another type in its place is no stream: whoever registers one replaces it.
+local function look(stream, ...)
+  local held = redis.pcall('HMGET', stream, ...)
+  if held.err then
+    return {}
+  end
+  return held
+end
+
 local function field(entry, name)
   local fields = entry[2]
   for i = 1, #fields, 2 do

@@ -3,7 +3,7 @@
 -- Returns 1 if it was taken back. A first run leaves nothing but its epoch, for as long as the clock has not passed
 -- that; of a second one the stream is left interrupted. O(log streams).
 local stream, log, completion, active, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local held = redis.call('HMGET', stream, 'state', 'token', 'epoch', 'started', 'runEnd', 'life', 'reruns')
+local held = look(stream, 'state', 'token', 'epoch', 'started', 'runEnd', 'life', 'reruns')
 if held[1] ~= 'active' or held[2] ~= ARGV[3] then
   return 0
 end
