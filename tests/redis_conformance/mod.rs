@@ -43,7 +43,7 @@ mod one_server {
         (; $($area:ident::$check:ident,)*) => {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $check() {
-                let server = RedisServer::with(Options::default().line(&user()));
+                let server = RedisServer::with(&Options::default().line(&user()));
                 conformance::$area::$check(connect(&server.url(), "sse:".to_owned()).await).await;
             })*
         };
@@ -54,7 +54,7 @@ mod one_server {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_server_is_asked_what_the_user_may() {
-    let server = RedisServer::with(Options::default().line(&user()));
+    let server = RedisServer::with(&Options::default().line(&user()));
     forget_commands(&server);
     all_checks(&server.url()).await;
     connect(&format!("{}/1", server.url()), "sse:".to_owned()).await;
@@ -65,7 +65,7 @@ async fn one_server_is_asked_what_the_user_may() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_sentinels() {
-    let servers = Sentinels::with(Options::default().line(&user()));
+    let servers = Sentinels::with(&Options::default().line(&user()));
     all_checks(&servers.url()).await;
     assert_eq!(denied(servers.master()), [""; 0]);
 }
