@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     Shared,
-    clock::millis,
+    clock::{LONGEST, millis},
     error::RedisStoreError,
     fleet::Request,
     keys::{self, StreamKeys},
@@ -183,7 +183,7 @@ impl Shared {
                 lost.push(*index);
                 continue;
             }
-            let window = held.next().as_ref().and_then(value::number).unwrap_or(0);
+            let window = held.next().as_ref().and_then(value::number).unwrap_or(0).min(LONGEST);
             let ttl = millis(beat.lifetime) + millis(beat.stale) + window;
             for name in [&keys.stream, &keys.log] {
                 let mut renew = cmd("PEXPIRE");

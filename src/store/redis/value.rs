@@ -69,7 +69,7 @@ pub(super) fn fields(value: Value, what: &'static str) -> Result<Fields, RedisSt
 /// A reply of a key of another type is that of a key which is not there.
 pub(super) fn own(reply: Result<Value, RedisStoreError>) -> Result<Value, RedisStoreError> {
     match reply {
-        Err(error) if error.code() == Some("WRONGTYPE") => Ok(Value::Nil),
+        Err(error) if error.is_of_one_key() => Ok(Value::Nil),
         reply => reply,
     }
 }

@@ -8,7 +8,7 @@ local state = held[1]
 if not state or state == 'gone' or state == 'deleted' then
   return 0
 end
-local epoch, time = tonumber(held[2]), now()
+local epoch, time = count(held[2], 0), now()
 if is_terminal(state) then
   redis.call('HDEL', completion, 'event', 'terminalEventType', 'terminalEventData', 'onEnd')
 else
@@ -21,7 +21,7 @@ else
     'completedAt', int(time))
 end
 redis.call('DEL', stream, log, keys)
-redis.call('HSET', stream, 'v', 1, 'state', 'deleted', 'epoch', held[2])
+redis.call('HSET', stream, 'v', 1, 'state', 'deleted', 'epoch', int(epoch))
 expire(math.max(count(held[3], 0), epoch + 1 - time + 1000), stream, completion)
 if active then
   redis.call('ZREM', active, ARGV[1])

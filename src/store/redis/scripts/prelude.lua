@@ -122,7 +122,7 @@ end
 
 local function expire(ttl, ...)
   for _, key in ipairs({ ... }) do
-    redis.call('PEXPIRE', key, int(ttl))
+    redis.call('PEXPIRE', key, int(math.min(ttl, 2 ^ 46)))
   end
 end
 

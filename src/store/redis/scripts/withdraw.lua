@@ -11,7 +11,7 @@ local log_top, events, bytes = top(log)
 if has_started(held[4], log_top) then
   return 0
 end
-local epoch, time, life = tonumber(held[3]), now(), count(held[6], 0)
+local epoch, time, life = count(held[3], 0), now(), count(held[6], 0)
 if held[5] then
   mark(log, held[3] .. '-' .. MAX_SEQ, time, events, bytes, 's', '')
   redis.call('HSET', stream, 'state', 'interrupted', 'runEnd', id(epoch, 0))
