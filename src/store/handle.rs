@@ -5,9 +5,9 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::Poll,
+    task::{Poll, Waker},
     time::Duration,
 };
 
@@ -23,7 +23,7 @@ use crate::{
     id::{NodeId, Owner, StreamKey},
     protocol::breaker::Breaker,
     stream::StreamInfo,
-    sync::lock,
+    sync::{WakerCell, lock},
     telemetry::Telemetry,
 };
 
@@ -102,6 +102,9 @@ struct Gate {
     open: AtomicBool,
     /// Something failed since the last success: only then does a success have anything to say to the breaker.
     unsettled: AtomicBool,
+    /// How often the breaker closed, and whom to tell.
+    healed: AtomicU64,
+    healing: WakerCell,
 }
 
 impl StoreHandle {
@@ -115,6 +118,8 @@ impl StoreHandle {
                 breaker: Mutex::new(Breaker::new(PROBE_EVERY)),
                 open: AtomicBool::new(false),
                 unsettled: AtomicBool::new(false),
+                healed: AtomicU64::new(0),
+                healing: WakerCell::default(),
             }),
             telemetry,
         }
@@ -147,6 +152,13 @@ impl StoreHandle {
             return None;
         }
         lock(&self.breaker.breaker).wait_until(Instant::now().into_std()).map(Instant::from_std)
+    }
+
+    /// How often the store answered again after it had failed; the waker is woken when it does the next time. One at a
+    /// time: the flusher's.
+    pub(crate) fn healed(&self, waker: &Waker) -> u64 {
+        self.breaker.healing.register(waker);
+        self.breaker.healed.load(Ordering::Relaxed)
     }
 
     /// Somebody waited for the store for longer than its limit.
@@ -199,7 +211,10 @@ impl StoreHandle {
         self.breaker.unsettled.store(false, Ordering::Relaxed);
         if breaker.succeeded() {
             self.breaker.open.store(false, Ordering::Relaxed);
+            self.breaker.healed.fetch_add(1, Ordering::Relaxed);
             self.telemetry.store_back();
+            drop(breaker);
+            self.breaker.healing.wake();
         }
     }
 

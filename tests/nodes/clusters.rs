@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use http::StatusCode;
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
     addresses,
@@ -76,11 +76,14 @@ pub async fn records(nodes: &[&Server], more: u64) {
 
 /// Waits until nodes are as they were before the fault, and streams are as they ever are.
 pub async fn heals(nodes: &[&Server], name: &str) {
+    let begun = Instant::now();
     for node in nodes {
         eventually(async || (node.json("/healthz").await.1["breaker"] == "closed").then_some(())).await;
         trusting(node).await;
     }
+    let trusted = begun.elapsed();
     records(nodes, 50).await;
+    eprintln!("{name}: trusted again after {trusted:?}, recording after {:?}", begun.elapsed());
     let mut fresh = Client::of(&format!("/api/stream/{name}?n=40&rate=200"));
     fresh.follow(&addresses(nodes), 9).await;
     fresh.has_all(40, "completed");
