@@ -29,6 +29,8 @@ pub(crate) struct Flusher {
     pause: Option<Pin<Box<Sleep>>>,
     /// Until lanes that are ready have waited long enough for others.
     linger: Option<Pin<Box<Sleep>>>,
+    /// How often the store had answered again when the pause began.
+    healed: u64,
     /// Until the next lane that was put off has waited long enough.
     recall: Option<Pin<Box<Sleep>>>,
     backoff: Backoff,
@@ -42,6 +44,7 @@ impl Flusher {
             flights: Vec::new(),
             pause: None,
             linger: None,
+            healed: 0,
             recall: None,
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(1)),
             failures_seen: 0,
@@ -63,10 +66,13 @@ impl Flusher {
         }
     }
 
-    /// After an error, and while the breaker is open, nothing is sent for a while.
+    /// After an error, and while the breaker is open, nothing is sent for a while; for no longer than until the store
+    /// has answered anybody: from then on bodies wait for what is sent here.
     fn is_paused(&mut self, cx: &mut Context<'_>) -> bool {
+        let store = &self.recorder.store;
         if let Some(pause) = &mut self.pause {
-            if pause.as_mut().poll(cx).is_pending() {
+            let heals = store.healed(cx.waker()) != self.healed;
+            if !heals && pause.as_mut().poll(cx).is_pending() {
                 return true;
             }
             self.pause = None;
@@ -76,8 +82,13 @@ impl Flusher {
         if !failed {
             self.backoff.succeeded();
         }
+        if !failed && !store.is_broken() {
+            return false;
+        }
+        // Read first: should the store answer right after, that is not missed.
+        self.healed = store.healed(cx.waker());
         let retry = failed.then(|| Instant::now() + self.backoff.failed(crate::random::u128() as u64));
-        let Some(until) = retry.max(self.recorder.store.closed_until()) else { return false };
+        let Some(until) = retry.max(store.closed_until()) else { return false };
         let pause = self.pause.insert(Box::pin(tokio::time::sleep_until(until)));
         pause.as_mut().poll(cx).is_pending()
     }
