@@ -169,22 +169,6 @@ impl Lane {
         })
     }
 
-    /// A lane that has nothing to do but to say again how the stream ended.
-    pub(super) fn again(&self) -> Option<Arc<Self>> {
-        let again = Self::new(self.registration.clone(), self.epoch, self.hook);
-        let state = lock(&self.state);
-        let Status::Ended(ended) = &state.status else { return None };
-        {
-            let mut repeat = lock(&again.state);
-            repeat.last = state.last.max(if ended.last.epoch == self.epoch { ended.last.seq } else { 0 });
-            repeat.acknowledged = repeat.last;
-            repeat.last_inner_id.clone_from(&state.last_inner_id);
-            repeat.end = Some(EndRequest::Close(ended.ending.clone()));
-        }
-        drop(state);
-        Some(again)
-    }
-
     pub(crate) fn reruns(&self) -> bool {
         self.registration.reruns
     }
