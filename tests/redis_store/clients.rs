@@ -29,6 +29,7 @@ async fn a_client_for_one_server() {
 async fn a_client_for_sentinels() {
     let servers = Sentinels::start();
     let sentinels = (0..3).map(|number| servers.sentinel(number).url()).collect::<Vec<_>>();
+    #[allow(clippy::unnecessary_to_owned, reason = "what is taken depends on the library's features")]
     let client = SentinelClient::build(sentinels, "mymaster".to_owned(), None, SentinelServerType::Master).unwrap();
     works(&RedisStore::from_sentinel_client(client, "mymaster").connect().await.unwrap()).await;
     assert!(servers.master().dbsize() > 0);

@@ -177,7 +177,7 @@ impl Damaged {
         let id = format!("s{}", self.cases);
         self.cases += 1;
         let epoch = full(&self.store, &id).await;
-        if self.only_ended || self.cases % 2 == 0 {
+        if self.only_ended || self.cases.is_multiple_of(2) {
             // Half of them after they have ended.
             let _ = self.store.close(close(&crate::support::key(&id), epoch)).await.unwrap();
         }
@@ -410,7 +410,7 @@ async fn a_block_of_another_version_is_a_gap() {
         let (log, id) = ("sse:events:{YWRh/chat}", format!("{epoch}-{seq}"));
         let mut add = cmd("XADD");
         add.arg(log).arg(id).arg("t").arg(0).arg("n").arg(seq).arg("b").arg(24);
-        add.arg(&blocks.map(|block| [b"e".as_slice(), block]).concat());
+        add.arg(blocks.map(|block| [b"e".as_slice(), block]).concat());
         add.exec(&mut admin(&server)).unwrap();
     }
     write(&store, &key, epoch, 6, &["6"]).await;

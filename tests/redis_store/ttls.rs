@@ -46,11 +46,11 @@ fn watch(server: &RedisServer, stop: &AtomicBool) -> (usize, Vec<String>) {
 /// A life of one stream, as its number has it.
 async fn live(store: RedisStore, number: u64, retention: Retention) {
     let id = format!("s{number}");
-    let request = Open { retention, reruns: number % 3 != 0, ..open(&id) };
+    let request = Open { retention, reruns: !number.is_multiple_of(3), ..open(&id) };
     let (key, token) = (request.key.clone(), request.token);
     let epoch = open_as(&store, request).await;
     let beat = Beat { stale: retention.stale, lifetime: retention.lifetime, ..beat(&[(key.clone(), epoch)]) };
-    if number % 7 == 0 {
+    if number.is_multiple_of(7) {
         return store.withdraw(key, token).await.unwrap();
     }
     for first in 1..=4 {
