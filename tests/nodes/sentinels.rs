@@ -12,17 +12,26 @@ use crate::{
 /// taken for dead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn g7_streams_run_while_sentinels_fail_over() {
+    runs_while("failover", |sentinels| drop(sentinels.failover())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn g7_streams_run_while_sentinels_replace_a_dead_master() {
+    runs_while("death", |sentinels| {
+        sentinels.kill_master();
+        sentinels.wait_promoted();
+    })
+    .await;
+}
+
+async fn runs_while(what: &str, fails: impl FnOnce(&Sentinels)) {
     let sentinels = Sentinels::start();
     let [a, b] = [(); 2].map(|()| node(&sentinels.url(), &["--stale", "2", "--sweep", "0.5"]));
     let nodes = [&a, &b];
     let traffic = Traffic::start(&a, &b, 6).await;
     records(&nodes, 100).await;
-    sentinels.failover();
-    heals(&nodes, "after-failover").await;
-    sentinels.kill_master();
-    sentinels.wait_promoted();
-    heals(&nodes, "after-death").await;
-    sentinels.revive_replica();
+    fails(&sentinels);
+    heals(&nodes, what).await;
     let gaps = traffic.stop(&b).await;
     eprintln!("{gaps} gaps, {} lost, {} store errors", sum(&nodes, "lost").await, sum(&nodes, "storeErrors").await);
     assert_eq!(sum(&nodes, "orphaned").await, 0);
