@@ -12,7 +12,10 @@ use crate::{
 /// taken for dead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn g7_streams_run_while_sentinels_fail_over() {
-    runs_while("failover", |sentinels| drop(sentinels.failover())).await;
+    runs_while("failover", |sentinels| {
+        sentinels.failover();
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
