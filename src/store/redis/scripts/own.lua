@@ -10,5 +10,11 @@ end
 if ARGV[4] ~= '' and count_active(KEYS[1], ARGV[1], time) >= tonumber(ARGV[4]) then
   return 0
 end
-own(KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', time)
+local expires = tonumber(ARGV[2])
+if ARGV[4] ~= '' then
+  -- A place that is only reserved takes nothing from one that is held.
+  local held = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 0)
+  expires = math.max(expires, held)
+end
+own(KEYS[1], ARGV[1], expires, ARGV[3] == '1', time)
 return 1
