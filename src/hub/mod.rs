@@ -281,7 +281,7 @@ impl Core {
         let asked = Instant::now();
         let mut answered = self.asked_store.lock().await;
         // One at a time: whoever waited is served by what was asked after it came.
-        if !self.may_be_forgotten() && answered.is_none_or(|begun| begun < asked) {
+        if !self.may_be_forgotten() && answered.is_none_or(|begun| begun <= asked) {
             let begun = Instant::now();
             let beaten = self.store.beat(self.beat_of(Vec::new())).await?;
             *answered = Some(begun);
