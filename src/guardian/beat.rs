@@ -12,26 +12,30 @@ use crate::{
     hub::Core,
     protocol::{backoff::Backoff, trust::Trust},
     recorder::{Lane, Status},
-    store::Beat,
     sync::lock,
-    telemetry::log_warn,
 };
 
-/// Beats three times within the stale threshold, streams or none; sooner again after a failure.
+/// The longest pause after a beat that failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Beats three times within the stale threshold, streams or none; sooner again after a failure, and at once
+/// where the store was away and is back.
 pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
     let every = core.settings.beat_every();
-    let mut backoff = Backoff::new(every.min(Duration::from_millis(50)), every);
+    let mut backoff = Backoff::new(every.min(Duration::from_millis(50)), every.min(RETRY));
     loop {
         let begun = Instant::now();
         let acknowledged = round(&core, &trust).await;
         let may_claim = lock(&trust).may_claim(Instant::now().into_std());
         core.telemetry.frozen.store(!may_claim, Ordering::Relaxed);
-        if acknowledged {
+        core.hooks.recent.expire();
+        let next = if acknowledged {
             backoff.succeeded();
-            tokio::time::sleep_until(begun + every).await;
+            begun + every
         } else {
-            tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
-        }
+            Instant::now() + backoff.failed(crate::random::u128() as u64)
+        };
+        let _ = tokio::time::timeout_at(next, core.store.back()).await;
     }
 }
 
@@ -55,16 +59,12 @@ async fn round(core: &Arc<Core>, trust: &Mutex<Trust>) -> bool {
 
 async fn beat(core: &Arc<Core>, trust: &Mutex<Trust>, lanes: &[Arc<Lane>]) -> bool {
     let streams = lanes.iter().map(|lane| (lane.key.clone(), lane.epoch)).collect();
-    let beat = Beat { node: core.node.clone(), streams, stale: core.settings.stale, lifetime: core.settings.lifetime };
-    let Ok(beaten) = core.store.beat(beat).await else {
+    let Ok(beaten) = core.store.beat(core.beat_of(streams)).await else {
         lock(trust).failed();
         return false;
     };
-    let another = lock(trust).acknowledged(Instant::now().into_std(), beaten.now, beaten.run);
-    if another {
-        log_warn!("the store is another than before: restarted, emptied or failed over");
-        core.store_forgot();
-    }
+    lock(trust).acknowledged(Instant::now().into_std(), beaten.now, beaten.run);
+    core.heard_run(beaten.run);
     for lane in beaten.lost.iter().filter_map(|index| lanes.get(*index)) {
         core.recorder.look(lane);
     }

@@ -113,6 +113,9 @@ impl Guardian {
             for lane in post.streams.iter().filter_map(|key| self.core.recorder.lane(key)) {
                 self.core.recorder.look(&lane);
             }
+            if post.reconnected {
+                self.core.store.came_back();
+            }
         }
     }
 

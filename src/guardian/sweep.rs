@@ -38,7 +38,8 @@ pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
     loop {
         tokio::time::sleep(sweeper.core.settings.sweep).await;
         number += 1;
-        let claim = lock(&trust).claim(Instant::now().into_std());
+        // A request may have heard sooner than the next beat that the store is another.
+        let claim = lock(&trust).claim(Instant::now().into_std()).filter(|_| !sweeper.core.may_be_forgotten());
         sweeper.sweep(claim, number).await;
         let store_now = lock(&trust).store_now(Instant::now().into_std());
         sweeper.core.telemetry.last_sweep.store(store_now.unwrap_or(0), Ordering::Relaxed);

@@ -7,7 +7,7 @@ mod reject;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -26,6 +26,7 @@ pub use reject::Rejection;
 
 use crate::{
     config::Settings,
+    error::StoreError,
     executor::Executor,
     headers::LAST_EVENT_ID,
     hooks::{Hooks, Probe},
@@ -36,8 +37,9 @@ use crate::{
     random::Seeded,
     recorder::{Recorder, Status},
     recover::Recover,
-    store::{Store, StoreHandle},
+    store::{Beat, Store, StoreHandle},
     stream::StreamState,
+    sync::lock,
     telemetry::{Health, Telemetry, log_warn},
     wire::Framing,
 };
@@ -90,6 +92,8 @@ pub(crate) struct Core {
     /// that it forgot, and when the last warning was given.
     forgotten_until: AtomicU64,
     warned_at: AtomicU64,
+    /// Which run of the store answered last.
+    run: Mutex<Option<u128>>,
 }
 
 impl ResilientSse {
@@ -251,8 +255,39 @@ impl Core {
         }
     }
 
+    /// A beat, of these streams.
+    pub(crate) fn beat_of(&self, streams: Vec<(StreamKey, u64)>) -> Beat {
+        Beat { node: self.node.clone(), streams, stale: self.settings.stale, lifetime: self.settings.lifetime }
+    }
+
+    /// A beat was answered by this run of the store. Returns whether that is another than before: the store has
+    /// restarted, was emptied, or failed over. What it may have lost is then told to it again.
+    pub(crate) fn heard_run(&self, run: u128) -> bool {
+        let before = lock(&self.run).replace(run);
+        let another = before.is_some_and(|before| before != run);
+        if another {
+            log_warn!("the store is another than before: restarted, emptied or failed over");
+            self.store_forgot();
+            self.recorder.store_changed();
+        }
+        another
+    }
+
+    /// Whether a stream that the store does not know may only have been forgotten, as far as the store
+    /// itself says now: a node need not have heard of that yet.
+    pub(crate) async fn ask_whether_forgotten(&self) -> Result<bool, StoreError> {
+        if !self.may_be_forgotten() {
+            let beaten = self.store.beat(self.beat_of(Vec::new())).await?;
+            if self.heard_run(beaten.run) {
+                // The guardian's own beats break off here too, and its streams are named.
+                self.store.came_back();
+            }
+        }
+        Ok(self.may_be_forgotten())
+    }
+
     /// The store has forgotten streams that may register again.
-    pub(crate) fn store_forgot(&self) {
+    fn store_forgot(&self) {
         let until = self.elapsed() + self.settings.stale.as_millis() as u64;
         self.forgotten_until.store(until, Ordering::Relaxed);
     }

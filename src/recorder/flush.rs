@@ -27,6 +27,8 @@ pub(crate) struct Flusher {
     recorder: Arc<Recorder>,
     flights: Vec<BoxFuture<()>>,
     pause: Option<Pin<Box<Sleep>>>,
+    /// Until lanes that are ready have waited long enough for others.
+    linger: Option<Pin<Box<Sleep>>>,
     /// How often the store had answered again when the pause began.
     healed: u64,
     /// Until the next lane that was put off has waited long enough.
@@ -41,6 +43,7 @@ impl Flusher {
             recorder,
             flights: Vec::new(),
             pause: None,
+            linger: None,
             healed: 0,
             recall: None,
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(1)),
@@ -57,7 +60,7 @@ impl Flusher {
             self.flights.retain_mut(|flight| flight.as_mut().poll(cx).is_pending());
             let landed = self.flights.len() < before;
             self.recall(cx);
-            if self.is_paused(cx) || (!self.start_flights() && !landed) {
+            if self.is_paused(cx) || (!self.start_flights(cx) && !landed) {
                 return Poll::Pending;
             }
         }
@@ -104,9 +107,26 @@ impl Flusher {
         self.recall = None;
     }
 
+    /// Whether the lanes that are ready wait for others.
+    fn lingers(&mut self, cx: &mut Context<'_>) -> bool {
+        let linger = self.recorder.linger;
+        if linger.is_zero() || lock(&self.recorder.ready).is_empty() {
+            return false;
+        }
+        let waits = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(linger)));
+        if waits.as_mut().poll(cx).is_pending() {
+            return true;
+        }
+        self.linger = None;
+        false
+    }
+
     /// Whether there was anything to send.
-    fn start_flights(&mut self) -> bool {
+    fn start_flights(&mut self, cx: &mut Context<'_>) -> bool {
         let mut started = false;
+        if self.flights.len() >= FLIGHTS || self.lingers(cx) {
+            return false;
+        }
         while self.flights.len() < FLIGHTS {
             let (appends, others) = self.gather();
             if appends.is_empty() && others.is_empty() {

@@ -17,6 +17,7 @@ use crate::{
     config::{AHEAD_EVENTS, AHEAD_TIME, BATCH_BYTES, BATCH_EVENTS, Durability},
     id::{EventId, StreamKey},
     protocol::backoff::Backoff,
+    recent::RecentClose,
     store::{Append, Close, Interrupt, Open, Reopen},
     stream::{Ended, Ending, Metadata, Reason, StreamState},
     sync::{WakerCell, lock},
@@ -122,6 +123,9 @@ struct State {
     /// The store refuses this stream, or did not answer what only this stream asked: until something lands,
     /// nobody waits for it.
     refused: Option<Box<Backoff>>,
+    /// Events went out that the store had not acknowledged, since nobody waited for it any more: until something lands,
+    /// nobody does.
+    passed_by: bool,
     /// What was made before the stream was written again went out unrecorded: up to here nothing waits.
     catches_up_to: u64,
     end: Option<EndRequest>,
@@ -158,6 +162,7 @@ impl Lane {
                 metadata_waits: false,
                 forgotten: false,
                 refused: None,
+                passed_by: false,
                 catches_up_to: 0,
                 end: None,
             }),
@@ -276,7 +281,7 @@ impl Lane {
             // Cut off by somebody else: what is not in the log by now is not part of the stream.
             Status::Ended(_) | Status::Superseded => return state.acknowledged,
         }
-        if state.refused.is_some() || state.acknowledged < state.catches_up_to {
+        if state.refused.is_some() || state.passed_by || state.acknowledged < state.catches_up_to {
             return u64::MAX;
         }
         if state.metadata_waits {
@@ -293,10 +298,16 @@ impl Lane {
         }
     }
 
+    /// The store is not waited for: what waits goes out, and so does all that is made until the store has caught up.
+    pub(crate) fn pass_by(&self) {
+        let mut state = lock(&self.state);
+        state.passed_by |= state.waiting() > 0;
+    }
+
     /// How many events wait for a store that can be waited for.
     pub(crate) fn unacknowledged(&self) -> u64 {
         let state = lock(&self.state);
-        if state.refused.is_some() { 0 } else { state.waiting() }
+        if state.refused.is_some() || state.passed_by { 0 } else { state.waiting() }
     }
 
     /// Asks the store how the stream stands, with the next request.
@@ -323,31 +334,46 @@ impl Lane {
             return None;
         }
         if state.forgotten {
-            let mut open = Open { started: true, ..self.registration.clone() };
-            // What was kept later stands for what was kept before under the same key.
-            open.metadata.retain(|(key, _)| !state.metadata.iter().any(|(kept, _)| kept == key));
-            open.metadata.extend(state.metadata.iter().cloned());
-            let inner_id = state.last_inner_id.clone();
-            let reopen = Reopen { open, epoch: self.epoch, acknowledged: state.acknowledged, inner_id };
-            return Some(Op::Reopen(Box::new(reopen)));
+            return Some(Op::Reopen(Box::new(self.reopen(state))));
         }
         if let Some(flight) = state.next_flight(&self.key, self.epoch) {
             return Some(Op::Append(flight));
         }
-        let last = Some(state.last);
-        let (key, epoch) = (self.key.clone(), self.epoch);
         match &state.end {
             None => None,
-            Some(EndRequest::Interrupt) => Some(Op::Interrupt(Interrupt { key, epoch, last, if_deadline: None })),
-            Some(EndRequest::Close(ending)) => Some(Op::Close(Box::new(Close {
-                key,
-                epoch: Some(epoch),
-                ending: ending.clone(),
-                last,
-                if_deadline: None,
-                hook: self.hook,
-            }))),
+            Some(EndRequest::Interrupt) => {
+                let (key, last) = (self.key.clone(), Some(state.last));
+                Some(Op::Interrupt(Interrupt { key, epoch: self.epoch, last, if_deadline: None }))
+            }
+            Some(EndRequest::Close(ending)) => Some(Op::Close(Box::new(self.close(state, ending)))),
         }
+    }
+
+    fn reopen(&self, state: &State) -> Reopen {
+        let mut open = Open { started: true, ..self.registration.clone() };
+        // What was kept later stands for what was kept before under the same key.
+        open.metadata.retain(|(key, _)| !state.metadata.iter().any(|(kept, _)| kept == key));
+        open.metadata.extend(state.metadata.iter().cloned());
+        let inner_id = state.last_inner_id.clone();
+        Reopen { open, epoch: self.epoch, acknowledged: state.acknowledged, inner_id }
+    }
+
+    fn close(&self, state: &State, ending: &Ending) -> Close {
+        Close {
+            key: self.key.clone(),
+            epoch: Some(self.epoch),
+            ending: ending.clone(),
+            last: Some(state.last),
+            if_deadline: None,
+            hook: self.hook,
+        }
+    }
+
+    /// The lane's own end, to be said again should the store lose it.
+    pub(super) fn recent_close(&self) -> Option<RecentClose> {
+        let state = lock(&self.state);
+        let Some(EndRequest::Close(ending)) = &state.end else { return None };
+        Some(RecentClose { close: self.close(&state, ending), reopen: self.reopen(&state) })
     }
 
     /// The store did not answer at once: what was sent waits from now on.
@@ -367,7 +393,8 @@ impl Lane {
             state.acknowledged = flight.first + events - 1;
         }
         // A look before an end is tried again says nothing of the end.
-        if (events > 0 || state.end.is_none()) && state.refused.take().is_some() {
+        let refused = (events > 0 || state.end.is_none()) && state.refused.take().is_some();
+        if refused || (events > 0 && std::mem::take(&mut state.passed_by)) {
             state.catches_up_to = state.last;
         }
         state.flight_since = None;

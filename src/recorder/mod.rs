@@ -6,6 +6,7 @@
 //! once it is worked off in place; otherwise it waits in the ready list for the flusher, which the
 //! guardian polls and which gathers the batches of many lanes into one flight.
 
+mod again;
 mod flush;
 mod lane;
 
@@ -16,6 +17,7 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Waker},
+    time::Duration,
 };
 
 pub(crate) use flush::Flusher;
@@ -44,6 +46,8 @@ pub(crate) struct Recorder {
     /// Bytes that wait for the store, and how many may.
     held: AtomicUsize,
     max_held: usize,
+    /// How long the flusher waits for lanes to join the one that is ready.
+    linger: Duration,
     lanes: Mutex<HashMap<StreamKey, Arc<Lane>>>,
     ready: Mutex<VecDeque<Arc<Lane>>>,
     /// Claimed lanes that wait until they are asked for again, by when that is.
@@ -87,6 +91,7 @@ impl Recorder {
             hooks,
             held: AtomicUsize::new(0),
             max_held: settings.recorder_bytes,
+            linger: settings.linger,
             lanes: Mutex::default(),
             ready: Mutex::default(),
             put_off: Mutex::default(),
@@ -250,6 +255,9 @@ impl Recorder {
         match closed {
             Closed::Now { ended, .. } => {
                 self.telemetry.closed(ended.ending.state);
+                if let Some(recent) = lane.recent_close() {
+                    self.hooks.recent.landed(recent);
+                }
                 self.hooks.ended(lane.key.clone());
                 self.settle(lane, Status::Ended(ended));
             }

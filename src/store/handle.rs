@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, Notices, Open, Opened, Page, Publish,
@@ -93,6 +93,8 @@ pub(crate) struct StoreHandle {
     limit: Duration,
     open_limit: Duration,
     breaker: Arc<Gate>,
+    /// Told when the store is back after it was away.
+    back: Arc<Notify>,
     telemetry: Arc<Telemetry>,
 }
 
@@ -121,6 +123,7 @@ impl StoreHandle {
                 healed: AtomicU64::new(0),
                 healing: WakerCell::default(),
             }),
+            back: Arc::default(),
             telemetry,
         }
     }
@@ -154,6 +157,16 @@ impl StoreHandle {
         lock(&self.breaker.breaker).wait_until(Instant::now().into_std()).map(Instant::from_std)
     }
 
+    /// The store was away, and is back: whoever waits for that hears of it once.
+    pub(crate) fn came_back(&self) {
+        self.back.notify_one();
+    }
+
+    /// Ready once the store is back. One waits for that, the guardian.
+    pub(crate) async fn back(&self) {
+        self.back.notified().await;
+    }
+
     /// How often the store answered again after it had failed; the waker is woken when it does the next time. One at a
     /// time: the flusher's.
     pub(crate) fn healed(&self, waker: &Waker) -> u64 {
@@ -163,7 +176,7 @@ impl StoreHandle {
 
     /// Somebody waited for the store for longer than its limit.
     pub(crate) fn trip(&self, operation: &'static str) {
-        self.failed(&StoreError::timed_out(operation));
+        self.failed(true, &StoreError::timed_out(operation));
     }
 
     fn limit(&self, operation: &str) -> Duration {
@@ -178,13 +191,17 @@ impl StoreHandle {
         limit: Duration,
         request: impl FnOnce() -> Answer<T>,
     ) -> Result<T, StoreError> {
+        let write = needs_room(operation);
         if self.is_broken() {
             let now = Instant::now().into_std();
             let mut breaker = lock(&self.breaker.breaker);
-            if breaker.wait_until(now).is_some() && operation != "beat" {
+            let passes = breaker.lets_through(write);
+            if !passes && breaker.wait_until(now).is_some() && operation != "beat" {
                 return Err(StoreError::breaker_open(operation));
             }
-            breaker.asked(now);
+            if !passes {
+                breaker.asked(now);
+            }
         }
         let mut request = request();
         // One that is answered at once needs no timer, nor a runtime that has one.
@@ -197,36 +214,45 @@ impl StoreHandle {
             }
         };
         match &answer {
-            Ok(_) => self.succeeded(),
-            Err(error) => self.failed(error),
+            Ok(_) => self.succeeded(write),
+            Err(error) => self.failed(write, error),
         }
         answer
     }
 
-    fn succeeded(&self) {
+    fn succeeded(&self, write: bool) {
         if !self.breaker.unsettled.load(Ordering::Relaxed) {
             return;
         }
         let mut breaker = lock(&self.breaker.breaker);
+        if breaker.lets_through(write) {
+            return;
+        }
         self.breaker.unsettled.store(false, Ordering::Relaxed);
-        if breaker.succeeded() {
+        if breaker.succeeded(write) {
             self.breaker.open.store(false, Ordering::Relaxed);
             self.breaker.healed.fetch_add(1, Ordering::Relaxed);
             self.telemetry.store_back();
             drop(breaker);
+            self.came_back();
             self.breaker.healing.wake();
         }
     }
 
-    fn failed(&self, error: &StoreError) {
+    fn failed(&self, write: bool, error: &StoreError) {
         self.telemetry.store_failed(error);
         let now = Instant::now().into_std();
         let mut breaker = lock(&self.breaker.breaker);
         self.breaker.unsettled.store(true, Ordering::Relaxed);
-        let opened = if error.is_timeout() { breaker.timed_out(now) } else { breaker.errored(now) };
+        let opened = if error.is_timeout() { breaker.timed_out(now) } else { breaker.errored(write, now) };
         if opened {
             self.breaker.open.store(true, Ordering::Relaxed);
             self.telemetry.store_lost(error);
         }
     }
+}
+
+/// Whether a request is one that a full store refuses: it answers readers, and takes what frees memory.
+fn needs_room(operation: &str) -> bool {
+    matches!(operation, "open" | "append" | "reopen" | "publish" | "beat")
 }

@@ -204,7 +204,7 @@ impl Worker {
             let (kind, ends) = KINDS[number % KINDS.len()];
             // Each kind begins on each of the two nodes, some for a user, most for nobody.
             let flip = number / KINDS.len() % 2 == 1;
-            let user = (number % 3 == 0).then(|| format!("user-{}", number % 60));
+            let user = number.is_multiple_of(3).then(|| format!("user-{}", number % 60));
             self.broken = false;
             let end = timeout(PATIENCE * 2, self.live(kind, &Stream { number, flip, user })).await;
             let end = end.unwrap_or_else(|_| panic!("stream {number}, {kind:?}, takes too long"));
@@ -218,13 +218,15 @@ impl Worker {
     async fn live(&mut self, kind: Kind, stream: &Stream) -> String {
         let (here, there) = if stream.flip { (Role::Second, Role::First) } else { (Role::First, Role::Second) };
         match kind {
-            Kind::Read(query) => self.to_the_end(&[here], &stream.path(query), usize::MAX, stream).await,
-            Kind::Unnamed(query) => self.to_the_end(&[here], &format!("/api/stream?{query}"), usize::MAX, stream).await,
-            Kind::Roam(query) => self.to_the_end(&[here, there], &stream.path(query), 4, stream).await,
+            Kind::Read(query) => self.until_the_end(&[here], &stream.path(query), usize::MAX, stream).await,
+            Kind::Unnamed(query) => {
+                self.until_the_end(&[here], &format!("/api/stream?{query}"), usize::MAX, stream).await
+            }
+            Kind::Roam(query) => self.until_the_end(&[here, there], &stream.path(query), 4, stream).await,
             Kind::Feed(query) => {
                 self.leave(Role::Feeds, &stream.path(query), stream).await;
                 // Without a cursor: it begins anew if it was interrupted by then, and is followed if not.
-                self.to_the_end(&[Role::Feeds], &stream.path(query), usize::MAX, stream).await
+                self.until_the_end(&[Role::Feeds], &stream.path(query), usize::MAX, stream).await
             }
             Kind::Leave(query) => self.leave(here, &stream.path(query), stream).await,
             Kind::LeaveFeed(query) => self.leave(Role::Feeds, &stream.path(query), stream).await,
@@ -234,7 +236,7 @@ impl Worker {
                 let request = stream.request("DELETE", &format!("/api/stream/{}", stream.id()), "");
                 match self.ask(there, request).await {
                     Some(StatusCode::ACCEPTED) => {
-                        self.to_the_end(&[there, here], &stream.path(query), usize::MAX, stream).await
+                        self.until_the_end(&[there, here], &stream.path(query), usize::MAX, stream).await
                     }
                     // It never began on a node that was gone, or nobody was there to stop it.
                     status => {
@@ -266,7 +268,7 @@ impl Worker {
     }
 
     /// Comes to each node in turn, for so many events at a time, until the end.
-    async fn to_the_end(&mut self, roles: &[Role], path: &str, events: usize, stream: &Stream) -> String {
+    async fn until_the_end(&mut self, roles: &[Role], path: &str, events: usize, stream: &Stream) -> String {
         let mut cursor = String::new();
         let mut visits = 0;
         loop {

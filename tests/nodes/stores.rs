@@ -41,7 +41,7 @@ fn a_store_that_is_not_there_is_a_sentence() {
 
 #[test]
 fn a_store_that_lets_nobody_in_is_a_sentence() {
-    let redis = RedisServer::with(Options::default().line(&acl_user("ada", "right", &["ping"], "sse:")));
+    let redis = RedisServer::with(&Options::default().line(&acl_user("ada", "right", &["ping"], "sse:")));
     let address = redis.address();
     refused(&format!("redis://ada:hunter2@{address}"), &address.to_string());
     refused(&format!("redis://bob:hunter2@{address}"), &address.to_string());
@@ -52,7 +52,7 @@ fn a_store_that_lets_nobody_in_is_a_sentence() {
     // No Cluster, and no Sentinel.
     refused(&format!("redis+cluster://{address}"), "");
     refused(&format!("redis+sentinel://{address}/main"), "main");
-    let sealed = RedisServer::with(Options::default().tls(&Tls::generate()));
+    let sealed = RedisServer::with(&Options::default().tls(&Tls::generate()));
     refused(&sealed.tls_url(), "");
     refused(&sealed.tls_url().replace("rediss", "redis"), "");
 }
@@ -96,7 +96,7 @@ async fn whole_life(a: &Server, b: &Server) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_needs_only_what_is_documented() {
     let user = acl_user("app", "s/e@c:ret", &documented(), "sse:");
-    let redis = RedisServer::with(Options::default().line(&user));
+    let redis = RedisServer::with(&Options::default().line(&user));
     let url = format!("{}/3", redis.url_as("app", "s%2Fe%40c%3Aret"));
     let options = ["--stale", "0.6", "--sweep", "0.2", "--recovery-window", "3", "--lifetime", "3"];
     let [a, b] = [(); 2].map(|()| node(&url, &options));
@@ -132,7 +132,7 @@ async fn prefixes_keep_services_apart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_are_kept_over_tls() {
     let tls = Tls::generate();
-    let redis = RedisServer::with(Options::default().tls(&tls));
+    let redis = RedisServer::with(&Options::default().tls(&tls));
     let authority = env::temp_dir().join(format!("resilient-sse-nodes-{}.pem", std::process::id()));
     fs::write(&authority, tls.ca_pem()).unwrap();
     let node = || Server::run(command(&["--store", &redis.tls_url()]).env("SSL_CERT_FILE", &authority));

@@ -1,6 +1,6 @@
 //! A client's connection, and its other half to the server.
 
-use std::{net, sync::Arc, time::Duration};
+use std::{future::pending, net, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncWriteExt as _, copy, sink},
@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     End,
-    controls::{Controls, Cut},
+    controls::{Controls, Cut, Fate},
     pump::{replies, requests},
 };
 
@@ -22,7 +22,7 @@ pub(super) async fn accept(listener: net::TcpListener, controls: Arc<Controls>) 
         let (client, _) = listener.accept().await.expect("the listener accepts");
         controls.connections.add(1);
         if controls.faults().refuse {
-            close(client, End::Reset);
+            end_by(&client, End::Reset);
         } else {
             // Its membership begins here, so that a cut does not miss what was accepted before it.
             tokio::spawn(serve(client, controls.join(), controls.clone()));
@@ -32,21 +32,23 @@ pub(super) async fn accept(listener: net::TcpListener, controls: Arc<Controls>) 
 
 async fn serve(mut client: TcpStream, mut cut: watch::Receiver<Cut>, controls: Arc<Controls>) {
     let Ok(mut server) = TcpStream::connect(controls.faults().server).await else {
-        return close(client, End::Reset);
+        return end_by(&client, End::Reset);
     };
-    let end = tokio::select! {
+    let fate = tokio::select! {
         biased;
-        end = told(&mut cut) => end,
-        end = forward(&mut client, &mut server, &controls) => end,
+        fate = told(&mut cut) => fate,
+        end = forward(&mut client, &mut server, &controls) => Fate::End(end),
     };
-    close(client, end);
+    let Fate::End(end) = fate else { return pending().await };
+    end_by(&client, end);
+    drop(client);
     drop(cut);
     let_go(server).await;
 }
 
-async fn told(cut: &mut watch::Receiver<Cut>) -> End {
-    let end = cut.wait_for(Option::is_some).await;
-    end.ok().and_then(|end| *end).unwrap_or(End::Reset)
+async fn told(cut: &mut watch::Receiver<Cut>) -> Fate {
+    let fate = cut.wait_for(Option::is_some).await;
+    fate.ok().and_then(|fate| *fate).unwrap_or(Fate::End(End::Reset))
 }
 
 /// Until both sides have finished, or one is lost.
@@ -61,7 +63,8 @@ async fn forward(client: &mut TcpStream, server: &mut TcpStream, controls: &Cont
     both.map_or(End::Reset, |_| End::Finish)
 }
 
-fn close(client: TcpStream, end: End) {
+/// How the client's side will end when it is dropped.
+fn end_by(client: &TcpStream, end: End) {
     if end == End::Reset {
         // Where this fails the client is gone already.
         let _ = client.set_zero_linger();

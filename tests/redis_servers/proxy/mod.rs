@@ -27,8 +27,8 @@ pub enum End {
 
 /// A proxy on a port of its own.
 ///
-/// It runs on a thread of its own, so that neither a paused clock nor a blocked test holds it up. All its controls
-/// are in force when they return.
+/// It runs on a thread of its own, so that neither a paused clock nor a blocked test holds it up. A control holds
+/// for all that is sent after it has returned.
 pub struct Proxy {
     address: SocketAddr,
     controls: Arc<Controls>,
@@ -79,6 +79,12 @@ impl Proxy {
     /// Ends all connections once so many more bytes went to the server, counted over all of them.
     pub fn cut_after_bytes(&self, bytes: u64) {
         self.controls.cut_after(bytes);
+    }
+
+    /// Leaves all connections half open for good: they stay, and nothing passes in either direction, as when a host went
+    /// away without a word. New ones are as any.
+    pub fn strand(&self) {
+        self.controls.strand();
     }
 
     /// Whether to reset new connections at once; those that are open stay.
