@@ -47,6 +47,7 @@ struct State {
     refused: HashSet<StreamKey>,
     calls: HashMap<&'static str, u64>,
     nodes: u64,
+    ahead: i64,
 }
 
 impl<S: Clone> Clone for FaultStore<S> {
@@ -91,12 +92,18 @@ impl<S: Store> FaultStore<S> {
         lock(&self.state).refused.insert(key);
     }
 
+    /// From now on beats are answered with a clock that is so many milliseconds ahead of the store's, or behind it.
+    pub fn answer_ahead(&self, by: i64) {
+        lock(&self.state).ahead = by;
+    }
+
     /// From now on nothing goes wrong. A request that hangs already hangs on.
     pub fn heal(&self) {
         let mut state = lock(&self.state);
         state.all = None;
         state.by_operation.clear();
         state.refused.clear();
+        state.ahead = 0;
     }
 
     /// How often the store was asked this (a method of [`Store`]).
@@ -226,7 +233,6 @@ impl<S: Store> Store for FaultStore<S> {
         list(owner: Owner) -> Vec<StreamInfo>;
         active_count() -> u64;
         delete(key: StreamKey) -> ();
-        beat(beat: Beat) -> Beaten;
         due(limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due>;
         stale(threshold: Duration, limit: usize) -> Vec<StreamInfo>;
         hook_done(key: StreamKey) -> ();
@@ -234,6 +240,11 @@ impl<S: Store> Store for FaultStore<S> {
 
     fn append(&self, appends: Vec<Append>) -> impl Future<Output = Result<Vec<Appended>, Self::Error>> + Send {
         self.through("append", false, self.append_others(appends))
+    }
+
+    async fn beat(&self, beat: Beat) -> Result<Beaten, Self::Error> {
+        let beaten = self.through("beat", false, async move { self.inner.beat(beat).await }).await?;
+        Ok(Beaten { now: beaten.now.saturating_add_signed(lock(&self.state).ahead), ..beaten })
     }
 
     fn tail(&self, key: &StreamKey) -> Tail {

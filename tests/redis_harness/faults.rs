@@ -69,6 +69,17 @@ fn frozen_it_keeps_connections_and_forwards_nothing() {
 }
 
 #[test]
+fn it_strands_old_connections_only() {
+    let (_server, proxy) = proxied();
+    let mut old = connect(&proxy);
+    old.ask(INCR).unwrap();
+    proxy.strand();
+    assert_eq!(old.ask_briefly(INCR).unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert_eq!(connect(&proxy).ask(INCR).unwrap(), ":2\r\n");
+    assert_eq!(old.ask_briefly(INCR).unwrap_err().kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
 fn it_delays_each_way_and_keeps_the_pace() {
     let (_server, proxy) = proxied();
     proxy.delay(Duration::from_millis(50));

@@ -1,6 +1,6 @@
 //! A client's connection, and its other half to the server.
 
-use std::{net, sync::Arc, time::Duration};
+use std::{future::pending, net, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncWriteExt as _, copy, sink},
@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     End,
-    controls::{Controls, Cut},
+    controls::{Controls, Cut, Fate},
     pump::{replies, requests},
 };
 
@@ -34,19 +34,20 @@ async fn serve(mut client: TcpStream, mut cut: watch::Receiver<Cut>, controls: A
     let Ok(mut server) = TcpStream::connect(controls.faults().server).await else {
         return close(client, End::Reset);
     };
-    let end = tokio::select! {
+    let fate = tokio::select! {
         biased;
-        end = told(&mut cut) => end,
-        end = forward(&mut client, &mut server, &controls) => end,
+        fate = told(&mut cut) => fate,
+        end = forward(&mut client, &mut server, &controls) => Fate::End(end),
     };
+    let Fate::End(end) = fate else { return pending().await };
     close(client, end);
     drop(cut);
     let_go(server).await;
 }
 
-async fn told(cut: &mut watch::Receiver<Cut>) -> End {
-    let end = cut.wait_for(Option::is_some).await;
-    end.ok().and_then(|end| *end).unwrap_or(End::Reset)
+async fn told(cut: &mut watch::Receiver<Cut>) -> Fate {
+    let fate = cut.wait_for(Option::is_some).await;
+    fate.ok().and_then(|fate| *fate).unwrap_or(Fate::End(End::Reset))
 }
 
 /// Until both sides have finished, or one is lost.

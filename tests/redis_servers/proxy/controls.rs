@@ -15,7 +15,15 @@ use tokio::sync::watch;
 use super::End;
 
 /// Told to all connections of one generation: those that came since the last cut.
-pub(super) type Cut = Option<End>;
+pub(super) type Cut = Option<Fate>;
+
+/// What becomes of connections.
+#[derive(Clone, Copy)]
+pub(super) enum Fate {
+    End(End),
+    /// They stay, and nothing passes any more.
+    Strand,
+}
 
 pub(super) struct Controls {
     faults: watch::Sender<Faults>,
@@ -74,8 +82,16 @@ impl Controls {
 
     /// Ends a generation, which has gone when the returned sender has no receivers.
     pub(super) fn cut(&self, end: End) -> watch::Sender<Cut> {
+        self.meet(Fate::End(end))
+    }
+
+    pub(super) fn strand(&self) {
+        drop(self.meet(Fate::Strand));
+    }
+
+    fn meet(&self, fate: Fate) -> watch::Sender<Cut> {
         let generation = mem::replace(&mut *lock(&self.generation), watch::Sender::new(None));
-        generation.send_replace(Some(end));
+        generation.send_replace(Some(fate));
         generation
     }
 

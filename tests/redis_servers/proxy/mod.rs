@@ -81,6 +81,12 @@ impl Proxy {
         self.controls.cut_after(bytes);
     }
 
+    /// Leaves all connections half open for good: they stay, and nothing passes in either direction, as when a host went
+    /// away without a word. New ones are as any.
+    pub fn strand(&self) {
+        self.controls.strand();
+    }
+
     /// Whether to reset new connections at once; those that are open stay.
     pub fn refuse(&self, refuse: bool) {
         self.controls.set(|faults| faults.refuse = refuse);

@@ -1,0 +1,91 @@
+//! The server hangs: its connections stay, nothing is answered.
+
+use std::time::Duration;
+
+use resilient_sse::{Builder, Durability, StreamState};
+
+use crate::{
+    redis_servers::RedisServer,
+    stage::{Stage, for_a_while, quick},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g7_a_server_that_hangs_for_10_s() {
+    hangs(quick, Duration::from_secs(10), true).await;
+}
+
+/// Longer than the threshold that is the default.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g5_a_server_that_hangs_for_45_s() {
+    hangs(|hub| hub.sweep(Duration::from_secs(1)), Duration::from_secs(45), false).await;
+}
+
+/// `trusted`: the guardians trust the store when it hangs.
+async fn hangs(setup: fn(Builder) -> Builder, time: Duration, trusted: bool) {
+    let server = RedisServer::start();
+    let stage = Stage::new();
+    let before_send = |hub| setup(hub).durability(Durability::BeforeSend);
+    let [first, second] = [stage.node(&server.url(), setup).await, stage.node(&server.url(), before_send).await];
+    let buffered = stage.client(&first.generation, "buffered").staying();
+    let careful = stage.client(&second.generation, "careful").staying();
+    let silent = stage.client(&first.generation, "silent").staying();
+    let feed = stage.client(&second.feed, "feed").staying();
+    buffered.hears(10).await;
+    let early = stage.client(&second.generation, "buffered").cut(5).await;
+    let follower = stage.client(&first.generation, "careful").staying();
+    for node in [&first, &second] {
+        if trusted {
+            node.until_trusting().await;
+        }
+    }
+
+    server.stop();
+    for_a_while(time).await;
+    server.cont();
+    for node in [&first, &second] {
+        node.until_recording().await;
+        node.sweeps(2).await;
+    }
+    for id in ["buffered", "careful", "silent", "feed"] {
+        assert_eq!(first.info(id).await.unwrap().state, StreamState::Active, "{id}");
+    }
+
+    stage.finish();
+    let [buffered, careful] = [buffered.done().await, careful.done().await];
+    for client in [&buffered, &careful, &silent.done().await, &feed.done().await] {
+        client.has_all();
+        stage.check_delays(client, 1);
+    }
+    let follower = follower.done().await;
+    follower.has_all();
+    let early = early.stay().await;
+    assert_eq!((early.misses(&buffered), early.witness.gaps), (0, 0));
+    for node in [&first, &second] {
+        let health = node.sse.health();
+        assert_eq!((health.lost, health.orphaned), (0, 0));
+    }
+    assert_eq!(stage.runs(), 4);
+    stage.verdict(&[&first, &second], false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g3_an_end_waits_2_s_for_a_server_that_hangs_and_lands_later() {
+    let server = RedisServer::start();
+    let stage = Stage::new();
+    let node = stage.node(&server.url(), quick).await;
+    let live = stage.client(&node.generation, "a").listening();
+    live.hears(10).await;
+    let early = stage.client(&node.generation, "a").cut(5).await;
+    server.stop();
+    for_a_while(Duration::from_millis(200)).await;
+    stage.finish();
+    let live = live.done().await;
+    live.has_all();
+    stage.check_delays(&live, 1);
+    server.cont();
+    node.until_state("a", StreamState::Completed).await;
+    assert_eq!(node.recover("a").await["terminalEventType"], "completed");
+    let early = early.stay().await;
+    assert_eq!((early.misses(&live), early.witness.gaps), (0, 0));
+    stage.verdict(&[&node], false).await;
+}

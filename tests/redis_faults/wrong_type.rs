@@ -1,0 +1,112 @@
+//! A key of another type stands where one of a stream's should be.
+
+use std::time::Duration;
+
+use resilient_sse::StreamState;
+
+use crate::{
+    redis_servers::RedisServer,
+    stage::{STALE, Stage, for_a_while, quick},
+};
+
+/// What stands in a log's place is removed, and the stream is registered again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g7_a_string_in_a_logs_place() {
+    let server = RedisServer::start();
+    let stage = Stage::new();
+    let [first, second] = [stage.node(&server.url(), quick).await, stage.node(&server.url(), quick).await];
+    let live = stage.client(&first.generation, "a").staying();
+    let other = stage.client(&first.generation, "b").staying();
+    live.hears(20).await;
+    let early = stage.client(&second.generation, "a").cut(5).await;
+    server.command(&["SET", "sse:events:{a}", "in the way"]);
+    live.hears(20).await;
+    first.until_recording().await;
+    let health = first.sse.health();
+    assert_eq!((health.breaker, health.frozen), ("closed", health.frozen));
+    assert_eq!(first.info("a").await.unwrap().state, StreamState::Active);
+    stage.finish();
+    let [live, other] = [live.done().await, other.done().await];
+    for client in [&live, &other] {
+        client.has_all();
+        stage.check_delays(client, 0);
+    }
+    let early = early.stay().await;
+    assert!(early.misses(&live) > 0 && early.witness.gaps == 1, "{} missed", early.misses(&live));
+    let late = stage.client(&second.generation, "b").stay().await;
+    assert_eq!(late.has_all(), other.has_all());
+    let health = first.sse.health();
+    assert_eq!((health.lost, health.orphaned), (0, 0));
+    stage.verdict(&[&first, &second], true).await;
+    assert_eq!(server.keys_without_ttl(), Vec::<String>::new());
+}
+
+/// What stands in the place of a stream's state is left alone; the stream is itself again once that is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g7_a_string_in_the_states_place() {
+    let server = RedisServer::start();
+    let stage = Stage::new();
+    let [first, second] = [stage.node(&server.url(), quick).await, stage.node(&server.url(), quick).await];
+    let live = stage.client(&first.generation, "a").staying();
+    let silent = stage.client(&first.generation, "silent").staying();
+    let other = stage.client(&first.generation, "b").staying();
+    live.hears(20).await;
+    let early = stage.client(&second.generation, "a").cut(5).await;
+    second.until_trusting().await;
+    for id in ["a", "silent"] {
+        server.command(&["SET", &format!("sse:stream:{{{id}}}"), "in the way"]);
+    }
+    for_a_while(STALE + Duration::from_secs(1)).await;
+    for node in [&first, &second] {
+        let health = node.sse.health();
+        assert_eq!((health.breaker, health.frozen, health.orphaned), ("closed", false, 0));
+    }
+    for id in ["a", "silent"] {
+        server.command(&["DEL", &format!("sse:stream:{{{id}}}")]);
+    }
+    for id in ["a", "silent"] {
+        first.until_state(id, StreamState::Active).await;
+    }
+    for node in [&first, &second] {
+        node.sweeps(2).await;
+    }
+    first.until_recording().await;
+    stage.finish();
+    let [live, silent, other] = [live.done().await, silent.done().await, other.done().await];
+    for client in [&live, &silent, &other] {
+        client.has_all();
+        stage.check_delays(client, 0);
+    }
+    let early = early.stay().await;
+    assert!(early.misses(&live) > 0 && early.witness.gaps == 1, "{} missed", early.misses(&live));
+    let late = stage.client(&second.generation, "b").stay().await;
+    assert_eq!(late.has_all(), other.has_all());
+    let health = first.sse.health();
+    assert_eq!((health.lost, health.orphaned), (0, 0));
+    stage.verdict(&[&first, &second], true).await;
+    assert_eq!(server.keys_without_ttl(), Vec::<String>::new());
+}
+
+/// Its end, too, waits until it can be stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g3_an_end_lands_once_the_way_is_clear() {
+    let server = RedisServer::start();
+    let stage = Stage::new();
+    let node = stage.node(&server.url(), quick).await;
+    let live = stage.client(&node.generation, "a").listening();
+    let other = stage.client(&node.generation, "b").staying();
+    live.hears(20).await;
+    server.command(&["SET", "sse:stream:{a}", "in the way"]);
+    stage.finish_one("a");
+    let live = live.done().await;
+    live.has_all();
+    stage.check_delays(&live, 0);
+    server.command(&["DEL", "sse:stream:{a}"]);
+    node.until_state("a", StreamState::Completed).await;
+    assert_eq!(node.recover("a").await["terminalEventType"], "completed");
+    stage.finish();
+    let other = other.done().await;
+    other.has_all();
+    stage.check_delays(&other, 0);
+    stage.verdict(&[&node], true).await;
+}
