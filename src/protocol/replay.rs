@@ -53,7 +53,8 @@ impl Replay {
     /// `cursor` is `None` where it could not be read: it is never echoed.
     pub(crate) const fn unknown(cursor: Option<EventId>) -> Self {
         let gap = Gap { after: cursor, resumes_at: None, missed: None };
-        Self { gap: Some(gap), ..Self::fresh() }
+        // What the reader has of another run is not to be taken for the beginning of this one.
+        Self { gap: Some(gap), restart: cursor.is_some(), ..Self::fresh() }
     }
 
     /// The last thing given, or the cursor; `None` before either.
@@ -235,6 +236,7 @@ mod tests {
     fn a_cursor_that_says_nothing_here_gets_a_gap_and_all_that_is_held() {
         let log = [run(5, None), event(5, 1), run(9, Some((5, 1))), event(9, 1)];
         assert_eq!(told(Replay::unknown(None), &log), "-? 5-1 ! 9-1");
+        assert_eq!(told(Replay::unknown(Some(EventId::new(4, 7))), &log), "-? ! 5-1 ! 9-1");
     }
 
     #[test]
