@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -60,6 +61,8 @@ where
     end: Option<EndRequest>,
     /// While the store is waited for.
     wait: Option<Pin<Box<Sleep>>>,
+    /// The store was waited for in vain, and nothing since: an end that comes now may have been made before that.
+    held_up: bool,
     /// When the request came, until the first event; and since when there is silence.
     opened: Option<Instant>,
     silent_since: Option<Instant>,
@@ -107,6 +110,7 @@ where
             made: VecDeque::new(),
             end: None,
             wait: None,
+            held_up: false,
             opened: Some(opened),
             silent_since: None,
             over: false,
@@ -177,13 +181,15 @@ where
             bytes += made.len();
         }
         self.speaker.reserve(count, bytes);
+        if count > 0 {
+            // What waits next has a time limit of its own.
+            self.waits_no_more();
+        }
         for made in self.made.drain(..count) {
             match made {
                 Made::Event(block, id) => {
                     self.speaker.event(&block.bytes, block.has_id, id);
                     self.delivered = id;
-                    // What waits next has a time limit of its own.
-                    self.wait = None;
                 }
                 Made::Aside(lines) => self.speaker.aside(&lines),
             }
@@ -191,7 +197,11 @@ where
     }
 
     fn deliverable(&self) -> u64 {
-        if self.core.store.is_broken() { u64::MAX } else { self.lane().deliverable(self.route.durability) }
+        if self.core.store.is_broken() {
+            self.lane().pass_by();
+            return u64::MAX;
+        }
+        self.lane().deliverable(self.route.durability)
     }
 
     fn lane(&self) -> &Arc<crate::recorder::Lane> {
@@ -221,7 +231,7 @@ where
         // Looked at first: once nothing more is stored, what was stored by then is known for good.
         let halted = self.lane().is_halted();
         if next.seq <= self.deliverable() {
-            self.wait = None;
+            self.waits_no_more();
             return true;
         }
         if halted {
@@ -230,12 +240,18 @@ where
         }
         if self.wait_up_to(self.core.settings.store_limit, cx) {
             self.core.store.trip("append");
+            self.lane().pass_by();
+            self.held_up = true;
             return true;
         }
         false
     }
 
-    fn wait_up_to(&mut self, limit: std::time::Duration, cx: &mut Context<'_>) -> bool {
+    fn waits_no_more(&mut self) {
+        self.held_up |= self.wait.take().is_some() && self.core.store.is_broken();
+    }
+
+    fn wait_up_to(&mut self, limit: Duration, cx: &mut Context<'_>) -> bool {
         let wait = self.wait.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         let elapsed = wait.as_mut().poll(cx).is_ready();
         if elapsed {
@@ -253,7 +269,9 @@ where
             Status::Running => match &self.end {
                 Some(EndRequest::Close(ending)) => {
                     let ending = ending.clone();
-                    if !self.wait_up_to(self.core.settings.terminal_limit, cx) {
+                    let settings = &self.core.settings;
+                    let waited = if self.held_up { settings.store_limit } else { Duration::ZERO };
+                    if !self.wait_up_to(settings.terminal_limit.saturating_sub(waited), cx) {
                         return false;
                     }
                     Some(self.own_end(ending))
@@ -321,6 +339,7 @@ where
                 Produced::GoOn(true)
             }
             Some(Progress::Waiting) => {
+                self.held_up = false;
                 if self.silent_since.is_none() && self.opened.is_none() {
                     self.silent_since = Some(Instant::now());
                 }

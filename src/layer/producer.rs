@@ -331,6 +331,7 @@ where
         }
         self.store_wait = None;
         core.store.trip("append");
+        self.producer.lane.pass_by();
         false
     }
 }

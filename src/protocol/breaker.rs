@@ -11,11 +11,13 @@ pub(crate) struct Breaker {
     probe_every: Duration,
     errors: u32,
     next_probe: Option<Instant>,
+    /// What was answered with an error last was a write: that the store answers readers says nothing then.
+    refuses_writes: bool,
 }
 
 impl Breaker {
     pub(crate) const fn new(probe_every: Duration) -> Self {
-        Self { probe_every, errors: 0, next_probe: None }
+        Self { probe_every, errors: 0, next_probe: None, refuses_writes: false }
     }
 
     pub(crate) const fn is_open(&self) -> bool {
@@ -34,19 +36,30 @@ impl Breaker {
         }
     }
 
-    /// The store answered; whether that closed the breaker.
-    pub(crate) fn succeeded(&mut self) -> bool {
+    /// Whether a request may be sent now, whatever the breaker says: a reader's, while it is only writes that fail.
+    pub(crate) const fn lets_through(&self, write: bool) -> bool {
+        self.refuses_writes && !write
+    }
+
+    /// The store answered, a write or a reader; whether that closed the breaker.
+    pub(crate) fn succeeded(&mut self, write: bool) -> bool {
+        if self.lets_through(write) {
+            return false;
+        }
+        self.refuses_writes = false;
         self.errors = 0;
         self.next_probe.take().is_some()
     }
 
     /// The store did not answer in time; whether that opened the breaker.
     pub(crate) fn timed_out(&mut self, now: Instant) -> bool {
+        self.refuses_writes = false;
         self.open(now)
     }
 
-    /// The store answered with an error; whether that opened the breaker.
-    pub(crate) fn errored(&mut self, now: Instant) -> bool {
+    /// The store answered a write or a reader with an error; whether that opened the breaker.
+    pub(crate) fn errored(&mut self, write: bool, now: Instant) -> bool {
+        self.refuses_writes |= write;
         self.errors = self.errors.saturating_add(1);
         (self.is_open() || self.errors >= ERRORS) && self.open(now)
     }
@@ -72,19 +85,35 @@ mod tests {
         assert_eq!(breaker.wait_until(now + SECOND), None, "one probe is due");
         breaker.asked(now + SECOND);
         assert_eq!(breaker.wait_until(now + SECOND), Some(now + SECOND * 2), "and only one");
-        assert!(breaker.succeeded());
+        assert!(breaker.succeeded(true));
         assert!(!breaker.is_open());
+    }
+
+    #[test]
+    fn a_store_that_only_refuses_writes_still_answers_readers() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(SECOND);
+        assert!(!breaker.errored(true, now));
+        assert!(!breaker.succeeded(false), "says nothing");
+        assert!(!breaker.errored(true, now));
+        assert!(breaker.errored(true, now));
+        assert!(breaker.lets_through(false) && !breaker.lets_through(true));
+        assert!(!breaker.succeeded(false) && breaker.is_open());
+        assert!(breaker.succeeded(true) && !breaker.is_open());
+        assert!(breaker.timed_out(now));
+        assert!(!breaker.lets_through(false));
+        assert!(breaker.succeeded(false), "it hung for all");
     }
 
     #[test]
     fn three_errors_in_a_row_open() {
         let now = Instant::now();
         let mut breaker = Breaker::new(SECOND);
-        assert!(!breaker.errored(now));
-        assert!(!breaker.errored(now));
-        assert!(!breaker.succeeded());
-        assert!(!breaker.errored(now));
-        assert!(!breaker.errored(now));
-        assert!(breaker.errored(now));
+        assert!(!breaker.errored(true, now));
+        assert!(!breaker.errored(true, now));
+        assert!(!breaker.succeeded(true));
+        assert!(!breaker.errored(true, now));
+        assert!(!breaker.errored(true, now));
+        assert!(breaker.errored(true, now));
     }
 }

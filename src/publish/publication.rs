@@ -152,6 +152,7 @@ impl Publication {
         let room = poll_fn(|cx| self.poll_room(cx));
         if tokio::time::timeout(limit, room).await.is_err() {
             self.core.store.trip("append");
+            self.lane.pass_by();
         }
         Ok(EventId::new(self.lane.epoch, seq))
     }

@@ -122,6 +122,9 @@ struct State {
     /// The store refuses this stream, or did not answer what only this stream asked: until something lands,
     /// nobody waits for it.
     refused: Option<Box<Backoff>>,
+    /// Events went out that the store had not acknowledged, since nobody waited for it any more: until something lands,
+    /// nobody does.
+    passed_by: bool,
     /// What was made before the stream was written again went out unrecorded: up to here nothing waits.
     catches_up_to: u64,
     end: Option<EndRequest>,
@@ -158,10 +161,27 @@ impl Lane {
                 metadata_waits: false,
                 forgotten: false,
                 refused: None,
+                passed_by: false,
                 catches_up_to: 0,
                 end: None,
             }),
         })
+    }
+
+    /// A lane that has nothing to do but to say again how the stream ended.
+    pub(super) fn again(&self) -> Option<Arc<Self>> {
+        let again = Self::new(self.registration.clone(), self.epoch, self.hook);
+        let state = lock(&self.state);
+        let Status::Ended(ended) = &state.status else { return None };
+        {
+            let mut repeat = lock(&again.state);
+            repeat.last = state.last.max(if ended.last.epoch == self.epoch { ended.last.seq } else { 0 });
+            repeat.acknowledged = repeat.last;
+            repeat.last_inner_id.clone_from(&state.last_inner_id);
+            repeat.end = Some(EndRequest::Close(ended.ending.clone()));
+        }
+        drop(state);
+        Some(again)
     }
 
     pub(crate) fn reruns(&self) -> bool {
@@ -276,7 +296,7 @@ impl Lane {
             // Cut off by somebody else: what is not in the log by now is not part of the stream.
             Status::Ended(_) | Status::Superseded => return state.acknowledged,
         }
-        if state.refused.is_some() || state.acknowledged < state.catches_up_to {
+        if state.refused.is_some() || state.passed_by || state.acknowledged < state.catches_up_to {
             return u64::MAX;
         }
         if state.metadata_waits {
@@ -293,10 +313,16 @@ impl Lane {
         }
     }
 
+    /// The store is not waited for: what waits goes out, and so does all that is made until the store has caught up.
+    pub(crate) fn pass_by(&self) {
+        let mut state = lock(&self.state);
+        state.passed_by |= state.waiting() > 0;
+    }
+
     /// How many events wait for a store that can be waited for.
     pub(crate) fn unacknowledged(&self) -> u64 {
         let state = lock(&self.state);
-        if state.refused.is_some() { 0 } else { state.waiting() }
+        if state.refused.is_some() || state.passed_by { 0 } else { state.waiting() }
     }
 
     /// Asks the store how the stream stands, with the next request.
@@ -367,7 +393,8 @@ impl Lane {
             state.acknowledged = flight.first + events - 1;
         }
         // A look before an end is tried again says nothing of the end.
-        if (events > 0 || state.end.is_none()) && state.refused.take().is_some() {
+        let refused = (events > 0 || state.end.is_none()) && state.refused.take().is_some();
+        if refused || (events > 0 && std::mem::take(&mut state.passed_by)) {
             state.catches_up_to = state.last;
         }
         state.flight_since = None;

@@ -151,7 +151,7 @@ impl StoreHandle {
 
     /// Somebody waited for the store for longer than its limit.
     pub(crate) fn trip(&self, operation: &'static str) {
-        self.failed(&StoreError::timed_out(operation));
+        self.failed(true, &StoreError::timed_out(operation));
     }
 
     fn limit(&self, operation: &str) -> Duration {
@@ -166,13 +166,17 @@ impl StoreHandle {
         limit: Duration,
         request: impl FnOnce() -> Answer<T>,
     ) -> Result<T, StoreError> {
+        let write = needs_room(operation);
         if self.is_broken() {
             let now = Instant::now().into_std();
             let mut breaker = lock(&self.breaker.breaker);
-            if breaker.wait_until(now).is_some() && operation != "beat" {
+            let passes = breaker.lets_through(write);
+            if !passes && breaker.wait_until(now).is_some() && operation != "beat" {
                 return Err(StoreError::breaker_open(operation));
             }
-            breaker.asked(now);
+            if !passes {
+                breaker.asked(now);
+            }
         }
         let mut request = request();
         // One that is answered at once needs no timer, nor a runtime that has one.
@@ -185,33 +189,41 @@ impl StoreHandle {
             }
         };
         match &answer {
-            Ok(_) => self.succeeded(),
-            Err(error) => self.failed(error),
+            Ok(_) => self.succeeded(write),
+            Err(error) => self.failed(write, error),
         }
         answer
     }
 
-    fn succeeded(&self) {
+    fn succeeded(&self, write: bool) {
         if !self.breaker.unsettled.load(Ordering::Relaxed) {
             return;
         }
         let mut breaker = lock(&self.breaker.breaker);
+        if breaker.lets_through(write) {
+            return;
+        }
         self.breaker.unsettled.store(false, Ordering::Relaxed);
-        if breaker.succeeded() {
+        if breaker.succeeded(write) {
             self.breaker.open.store(false, Ordering::Relaxed);
             self.telemetry.store_back();
         }
     }
 
-    fn failed(&self, error: &StoreError) {
+    fn failed(&self, write: bool, error: &StoreError) {
         self.telemetry.store_failed(error);
         let now = Instant::now().into_std();
         let mut breaker = lock(&self.breaker.breaker);
         self.breaker.unsettled.store(true, Ordering::Relaxed);
-        let opened = if error.is_timeout() { breaker.timed_out(now) } else { breaker.errored(now) };
+        let opened = if error.is_timeout() { breaker.timed_out(now) } else { breaker.errored(write, now) };
         if opened {
             self.breaker.open.store(true, Ordering::Relaxed);
             self.telemetry.store_lost(error);
         }
     }
+}
+
+/// Whether a request is one that a full store refuses: it answers readers, and takes what frees memory.
+fn needs_room(operation: &str) -> bool {
+    matches!(operation, "open" | "append" | "reopen" | "publish" | "beat")
 }
