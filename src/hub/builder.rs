@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64},
     },
     time::Duration,
@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Response, request::Parts};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Access, Core, Rejection, ResilientSse,
@@ -26,6 +26,7 @@ use crate::{
     guardian::Guardian,
     hooks::{Acknowledge, EndedStream, Hooks, OnEnd, Probe, ProbeAnswer, on_end, probe},
     id::{NodeId, Owner},
+    protocol::trust::Trust,
     pulse::Pulses,
     random::Seeded,
     recorder::Recorder,
@@ -248,6 +249,9 @@ impl Builder {
             draining: AtomicBool::new(false),
             start: Instant::now(),
             forgotten_until: AtomicU64::new(0),
+            trust: Mutex::new(Trust::new(settings.stale)),
+            reconnected: Notify::new(),
+            asked_whether_forgotten: tokio::sync::Mutex::new(None),
             warned_at: AtomicU64::new(0),
         }
     }

@@ -7,7 +7,7 @@ mod reject;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Response, header, request::Parts};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 pub use builder::Builder;
 pub use handles::{CompletionStore, StreamRegistry, Streams};
@@ -31,13 +31,15 @@ use crate::{
     hooks::{Hooks, Probe},
     id::{NodeId, Owner, StreamKey},
     layer::{ResilientSseLayer, identify::query, route::Route},
+    protocol::trust::Trust,
     publish::{Publisher, Relay},
     pulse::Pulses,
     random::Seeded,
     recorder::{Recorder, Status},
     recover::Recover,
-    store::{Store, StoreHandle},
+    store::{Beat, Beaten, Store, StoreHandle},
     stream::StreamState,
+    sync::lock,
     telemetry::{Health, Telemetry, log_warn},
     wire::Framing,
 };
@@ -90,6 +92,12 @@ pub(crate) struct Core {
     /// that it forgot, and when the last warning was given.
     forgotten_until: AtomicU64,
     warned_at: AtomicU64,
+    /// What this node's beats say of the store.
+    pub(crate) trust: Mutex<Trust>,
+    /// The store was away and is back: a beat is due.
+    pub(crate) reconnected: Notify,
+    /// When the last beat began that was to find out whether the store forgot.
+    asked_whether_forgotten: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl ResilientSse {
@@ -257,7 +265,41 @@ impl Core {
         self.forgotten_until.store(until, Ordering::Relaxed);
     }
 
-    /// Whether a stream that the store does not know may only have been forgotten.
+    /// Says that this node lives, and with it these streams. `None`: that was not acknowledged.
+    pub(crate) async fn beat(&self, streams: Vec<(StreamKey, u64)>) -> Option<Beaten> {
+        let Settings { stale, lifetime, .. } = self.settings;
+        let beat = Beat { node: self.node.clone(), streams, stale, lifetime };
+        let Ok(beaten) = self.store.beat(beat).await else {
+            lock(&self.trust).failed();
+            return None;
+        };
+        if lock(&self.trust).acknowledged(Instant::now().into_std(), beaten.now, beaten.run) {
+            log_warn!("the store is another than before: restarted, emptied or failed over");
+            self.store_forgot();
+            self.recorder.repeat_ends();
+        }
+        Some(beaten)
+    }
+
+    /// Whether a stream that the store does not know may only have been forgotten. Where nothing is known of that, a beat
+    /// finds out; however many ask, one at a time does.
+    pub(crate) async fn may_have_forgotten(&self) -> bool {
+        if self.may_be_forgotten() {
+            return true;
+        }
+        let now = Instant::now();
+        let mut asked = self.asked_whether_forgotten.lock().await;
+        if asked.is_none_or(|begun| begun < now) {
+            let begun = Instant::now();
+            if self.beat(Vec::new()).await.is_none() {
+                return true;
+            }
+            *asked = Some(begun);
+        }
+        self.may_be_forgotten()
+    }
+
+    /// Whether it is known that a stream that the store does not know may only have been forgotten.
     pub(crate) fn may_be_forgotten(&self) -> bool {
         self.elapsed() < self.forgotten_until.load(Ordering::Relaxed)
     }

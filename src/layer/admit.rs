@@ -110,7 +110,16 @@ impl Admission {
         loop {
             // Before the stream is looked at: what changes in between is then seen.
             let mut tail = core.store.tail(&asked.key);
-            let (opening, opened) = open(&core, &route, &asked, false).await;
+            let (mut opening, mut opened) = open(&core, &route, &asked, Asking::First).await;
+            if asked.position.is_reconnect() && matches!(opened, Ok(Opened::Missing)) {
+                opening.armed = false;
+                if core.may_have_forgotten().await {
+                    return Self::Retry;
+                }
+                if may_create(&route, &asked) {
+                    (opening, opened) = open(&core, &route, &asked, Asking::Again).await;
+                }
+            }
             let waiting = matches!(opened, Ok(Opened::Active { started: false })) && Instant::now() < give_up;
             if !waiting {
                 return Self::decide(&core, &route, asked, opening, opened);
@@ -126,7 +135,7 @@ impl Admission {
         if core.is_draining() {
             return Self::Retry;
         }
-        let (opening, opened) = open(&core, &route, &asked, true).await;
+        let (opening, opened) = open(&core, &route, &asked, Asking::Answered).await;
         Self::decide(&core, &route, asked, opening, opened)
     }
 
@@ -142,7 +151,7 @@ impl Admission {
         match opened {
             Err(_) => Self::without_store(route, asked.position),
             Ok(Opened::New { epoch, previous, inner_id }) => {
-                let registration = registration(core, route, &asked, opening.token, true);
+                let registration = registration(core, route, &asked, opening.token, Asking::Answered);
                 let lane = Lane::new(registration, epoch, core.hooks.lease());
                 core.recorder.enter(&lane);
                 Self::Produce(Registered { core: Arc::clone(core), lane, previous, inner_id, opening })
@@ -198,11 +207,11 @@ async fn open(
     core: &Arc<Core>,
     route: &Route,
     asked: &Asked,
-    started: bool,
+    asking: Asking,
 ) -> (Opening, Result<Opened, crate::StoreError>) {
     let token = core.random.u128();
     let opening = Opening { core: Arc::clone(core), key: asked.key.clone(), token, armed: true };
-    let request = registration(core, route, asked, token, started);
+    let request = registration(core, route, asked, token, asking);
     let opened = match core.store.open(request.clone()).await {
         // The token makes it the same request: a reply that was lost is not a second registration.
         Err(error) if !error.is_timeout() => core.store.open(request).await,
@@ -211,15 +220,26 @@ async fn open(
     (opening, opened)
 }
 
-fn registration(core: &Core, route: &Route, asked: &Asked, token: u128, started: bool) -> Open {
-    // A name that the library made up names no new stream, whoever brings it back.
-    let anew = asked.prefix.is_none() || started;
+/// At what point the store is asked to register a producer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asking {
+    /// A stream that a cursor speaks of is not created: it may be about to register again.
+    First,
+    /// The store is known to have forgotten nothing.
+    Again,
+    /// The inner service has answered.
+    Answered,
+}
+
+fn registration(core: &Core, route: &Route, asked: &Asked, token: u128, asking: Asking) -> Open {
+    let started = asking == Asking::Answered;
+    let cautious = asking == Asking::First && asked.position.is_reconnect();
     Open {
         key: asked.key.clone(),
         kind: asked.kind.clone(),
         node: core.node.clone(),
         token,
-        create: anew && (started || asked.position.may_create(route.disconnect)) && !forgotten(core, asked, started),
+        create: started || (may_create(route, asked) && !cautious),
         reruns: route.disconnect.reruns(),
         started,
         fingerprint: asked.fingerprint.clone(),
@@ -229,7 +249,7 @@ fn registration(core: &Core, route: &Route, asked: &Asked, token: u128, started:
     }
 }
 
-/// Whether the stream that a cursor speaks of may be about to register again.
-fn forgotten(core: &Core, asked: &Asked, started: bool) -> bool {
-    !started && asked.position.is_reconnect() && core.may_be_forgotten()
+/// A name that the library made up names no new stream, whoever brings it back.
+fn may_create(route: &Route, asked: &Asked) -> bool {
+    asked.prefix.is_none() && asked.position.may_create(route.disconnect)
 }

@@ -11,6 +11,8 @@ pub(crate) struct Trust {
     threshold: Duration,
     since: Option<Instant>,
     last: Option<Heard>,
+    /// Which run of the store answered last, however long ago.
+    run: Option<u128>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +25,7 @@ struct Heard {
 impl Trust {
     /// `threshold`: the stale threshold.
     pub(crate) const fn new(threshold: Duration) -> Self {
-        Self { threshold, since: None, last: None }
+        Self { threshold, since: None, last: None, run: None }
     }
 
     /// A beat was acknowledged at `now`, by a store whose clock says `store_ms` and whose run id is `run`.
@@ -35,7 +37,8 @@ impl Trust {
         if !before.is_some_and(|before| self.follows(before, heard)) {
             self.since = Some(now);
         }
-        before.is_some_and(|before| before.run != run)
+        // Also after an outage: that is when a store comes back as another.
+        self.run.replace(run).is_some_and(|before| before != run)
     }
 
     /// A beat was refused, lost or never sent.
@@ -101,6 +104,18 @@ mod tests {
         beat(&mut trust, start, 30, 30);
         assert!(trust.may_claim(start + STEP * 3));
         assert!(!trust.may_claim(start + STEP * 5), "its own last beat is too old");
+    }
+
+    #[test]
+    fn another_store_is_noticed_after_an_outage_too() {
+        let start = Instant::now();
+        let mut trust = Trust::new(THRESHOLD);
+        assert!(!trust.acknowledged(start, 0, 1), "the first one is no other");
+        trust.failed();
+        assert!(!trust.acknowledged(start + STEP, 10_000, 1));
+        trust.failed();
+        assert!(trust.acknowledged(start + STEP * 2, 20_000, 2));
+        assert!(!trust.acknowledged(start + STEP * 3, 30_000, 2));
     }
 
     #[test]

@@ -98,7 +98,8 @@ async fn relay(core: &Arc<Core>, parts: &Parts, name: Name, voice: Voice) -> Res
     if ended.is_some_and(|ended| position.has_all(ended, voice.tells(&ended.ending))) {
         return Ok(AnswerBody::no_content());
     }
-    if info.is_none() && matches!(position, Position::After(_)) && !core.store.is_broken() && !core.may_be_forgotten() {
+    let unknown = info.is_none() && matches!(position, Position::After(_)) && !core.store.is_broken();
+    if unknown && !core.may_have_forgotten().await {
         // It existed, and has expired: nobody is going to open it.
         return Err(Rejection::NotFound);
     }

@@ -16,6 +16,7 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Waker},
+    time::Duration,
 };
 
 pub(crate) use flush::Flusher;
@@ -34,6 +35,8 @@ use crate::{
 
 /// Bytes that a lane is charged for its end until that is stored.
 const END_COST: usize = 512;
+/// How many ended streams' ends are kept, to be repeated.
+const ENDED: usize = 1024;
 
 /// The recorder of a process.
 pub(crate) struct Recorder {
@@ -48,6 +51,10 @@ pub(crate) struct Recorder {
     ready: Mutex<VecDeque<Arc<Lane>>>,
     /// Claimed lanes that wait until they are asked for again, by when that is.
     put_off: Mutex<BTreeMap<(Instant, u64), Arc<Lane>>>,
+    /// Streams that ended lately, and when: their ends are repeated where the store may have lost them.
+    ended: Mutex<VecDeque<(Instant, Arc<Lane>)>>,
+    /// For how long.
+    ended_kept: Duration,
     /// Work that was begun in place and did not end at its first poll.
     adopted: Mutex<Vec<BoxFuture<()>>>,
     flusher: WakerCell,
@@ -90,6 +97,9 @@ impl Recorder {
             lanes: Mutex::default(),
             ready: Mutex::default(),
             put_off: Mutex::default(),
+            ended: Mutex::default(),
+            // Afterwards some guardian has found the stream overdue, or it has expired.
+            ended_kept: settings.stale.min(settings.recovery_window),
             adopted: Mutex::default(),
             flusher: WakerCell::default(),
             idle: tokio::sync::Notify::new(),
@@ -270,9 +280,12 @@ impl Recorder {
     /// The lane has nothing more to record, and its producer is told how the stream stands.
     fn settle(&self, lane: &Arc<Lane>, status: Status) {
         let ending = lane.is_ending();
+        let ended = matches!(status, Status::Ended(_));
         let dropped = lane.settle(status);
         self.held.fetch_sub(dropped, Ordering::Relaxed);
-        self.leave(lane);
+        if self.leave(lane) && ended {
+            self.keep_ended(lane);
+        }
         if let Some(producer) = lane.producer().filter(|_| !ending) {
             self.executor.spawn(async move { producer.halted() });
         }
@@ -288,16 +301,43 @@ impl Recorder {
         self.leave(lane);
     }
 
-    /// Takes the lane out of the running streams.
-    pub(crate) fn leave(&self, lane: &Arc<Lane>) {
+    /// Keeps a stream's end for a while.
+    fn keep_ended(&self, lane: &Arc<Lane>) {
+        let mut ended = lock(&self.ended);
+        if ended.len() == ENDED {
+            ended.pop_front();
+        }
+        ended.push_back((Instant::now(), Arc::clone(lane)));
+    }
+
+    /// Lets go of the ends that need not be repeated any more.
+    pub(crate) fn tidy_ended(&self) {
+        lock(&self.ended).retain(|(at, _)| at.elapsed() < self.ended_kept);
+    }
+
+    /// The store was away and is back, or is another: what ended lately may be lost, and is said again. Who ended it first
+    /// still did.
+    pub(crate) fn repeat_ends(self: &Arc<Self>) {
+        self.tidy_ended();
+        let again: Vec<_> = lock(&self.ended).iter().filter_map(|(_, lane)| lane.again()).collect();
+        for lane in again {
+            self.charge_beyond(END_COST);
+            self.ready(&lane);
+        }
+    }
+
+    /// Takes the lane out of the running streams. Returns whether it was one of them.
+    pub(crate) fn leave(&self, lane: &Arc<Lane>) -> bool {
         let mut lanes = lock(&self.lanes);
-        if lanes.get(&lane.key).is_some_and(|held| Arc::ptr_eq(held, lane)) {
+        let held = lanes.get(&lane.key).is_some_and(|held| Arc::ptr_eq(held, lane));
+        if held {
             lanes.remove(&lane.key);
             self.telemetry.active.store(lanes.len() as i64, Ordering::Relaxed);
             if lanes.is_empty() {
                 self.idle.notify_waiters();
             }
         }
+        held
     }
 
     /// Ready once no stream runs here.
