@@ -1,5 +1,7 @@
 //! Clients that come, read, go, and come again with the last id they saw, and note when each event came.
 
+use std::sync::PoisonError;
+
 use bytes::Buf as _;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
@@ -77,6 +79,12 @@ impl Client {
         let enough = self.heard.len().saturating_add(events);
         while self.heard.len() < enough {
             let connection = self.connection.as_mut().expect("connected");
+            if let Some(parsed) = connection.parser.pop() {
+                if let Parsed::Message(message) = parsed {
+                    self.hears(Seen { name: message.name, data: message.data, id: message.last_event_id });
+                }
+                continue;
+            }
             let Some(frame) = connection.body.frame().await else {
                 self.leave(true);
                 return false;
@@ -85,23 +93,17 @@ impl Client {
             let bytes = data.copy_to_bytes(data.remaining());
             connection.bytes.extend_from_slice(&bytes);
             connection.parser.push(&bytes).unwrap();
-            let now = Instant::now();
-            // Whatever came with the frame came.
-            while let Some(parsed) = self.connection.as_mut().and_then(|connection| connection.parser.pop()) {
-                if let Parsed::Message(message) = parsed {
-                    self.hears(now, Seen { name: message.name, data: message.data, id: message.last_event_id });
-                }
-            }
         }
         true
     }
 
-    fn hears(&mut self, now: Instant, seen: Seen) {
+    fn hears(&mut self, seen: Seen) {
         let before = self.witness.data.len();
-        let mut all = self.facts.lock().unwrap();
+        let mut all = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
         self.witness.hears(&seen, all.entry(self.witness.key.clone()).or_default());
+        drop(all);
         if self.witness.data.len() > before {
-            self.heard.push((now, seen.data));
+            self.heard.push((Instant::now(), seen.data));
             self.count.send_replace(self.heard.len());
         }
     }

@@ -11,21 +11,32 @@ use crate::{
 
 /// Fills it until it takes nothing any more.
 fn fill(server: &RedisServer) {
+    let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+    let mut number = 0;
     for size in [100_000, 1000, 10] {
         let junk = "x".repeat(size);
-        for number in 0.. {
-            if let Err(error) = server.try_command(&["SET", &format!("junk:{size}:{number}"), &junk]) {
-                assert_eq!(error.code(), Some("OOM"));
+        loop {
+            let mut some = redis::pipe();
+            for _ in 0..50 {
+                number += 1;
+                some.cmd("SET").arg(format!("junk:{number}")).arg(&junk).ignore();
+            }
+            if some.query::<()>(&mut connection).is_err() {
                 break;
             }
         }
     }
+    // What its clients' buffers take up comes and goes.
+    let used: u64 = server.info("used_memory").unwrap().parse().unwrap();
+    server.command(&["CONFIG", "SET", "maxmemory", &(used - 500_000).to_string()]);
+    let error = server.try_command(&["SET", "junk:more", "x"]).unwrap_err();
+    assert_eq!(error.code(), Some("OOM"));
 }
 
 fn free(server: &RedisServer) {
-    for key in server.keys().iter().filter(|key| key.starts_with("junk:")) {
-        server.command(&["DEL", key]);
-    }
+    let keys = server.keys();
+    let junk = keys.iter().map(String::as_str).filter(|key| key.starts_with("junk:"));
+    server.command(&["DEL"].into_iter().chain(junk).collect::<Vec<_>>());
 }
 
 /// `read`: whether somebody reads the while, which a full server lets them.

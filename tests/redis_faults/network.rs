@@ -74,8 +74,11 @@ async fn g1_replies_that_are_lost() {
     for lost_for in [10, 20, 50, 100, 200, 300, 700, 10, 20, 50, 100] {
         proxy.drop_replies(true);
         for_a_while(Duration::from_millis(lost_for)).await;
+        // A connection that comes meanwhile would take later replies for those that it lost.
+        proxy.refuse(true);
         proxy.cut(if lost_for % 3 == 0 { End::Finish } else { End::Reset });
         proxy.drop_replies(false);
+        proxy.refuse(false);
         for node in &nodes {
             node.until_recording().await;
         }

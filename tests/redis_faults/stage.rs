@@ -133,7 +133,9 @@ impl Stage {
 
     /// One stream ends now.
     pub fn finish_one(&self, id: &str) {
-        self.finish.send_modify(|finish| drop(finish.insert(id.to_owned(), Instant::now())));
+        self.finish.send_modify(|finish| {
+            finish.insert(id.to_owned(), Instant::now());
+        });
     }
 
     /// What this machine was late by itself, and a little more.
