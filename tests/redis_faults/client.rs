@@ -126,7 +126,9 @@ impl Client {
     pub async fn stay(mut self) -> Self {
         let deadline = Instant::now() + PATIENCE * 2;
         loop {
-            self.connect().await;
+            if self.connection.is_none() {
+                self.connect().await;
+            }
             while self.read(usize::MAX).await {}
             if self.witness.ended.is_some() {
                 break;
@@ -141,12 +143,28 @@ impl Client {
 
     /// Comes once, and reads to the end of that body.
     pub async fn listen(mut self) -> Self {
-        self.connect().await;
+        if self.connection.is_none() {
+            self.connect().await;
+        }
         while self.read(usize::MAX).await {}
         self
     }
 
-    /// The same in the background.
+    /// Is admitted, and gets its first event; the rest is read in the background.
+    pub async fn attached(mut self) -> Listening {
+        self.connect().await;
+        assert!(self.read(1).await);
+        self.staying()
+    }
+
+    /// The same for one that does not come again.
+    pub async fn attached_once(mut self) -> Listening {
+        self.connect().await;
+        assert!(self.read(1).await);
+        self.listening()
+    }
+
+    /// Stays, in the background.
     pub fn staying(self) -> Listening {
         let count = self.count.subscribe();
         Listening { task: tokio::spawn(self.stay()), count }

@@ -21,9 +21,9 @@ async fn g5_a_clock_that_is_set_makes_no_orphans() {
         nodes.push(stage.node_on(store.clone(), quick));
         stores.push(store);
     }
-    let live = stage.client(&nodes[0].generation, "a").staying();
-    let silent = stage.client(&nodes[0].generation, "silent").staying();
-    let feed = stage.client(&nodes[1].feed, "feed").staying();
+    let live = stage.client(&nodes[0].generation, "a").attached().await;
+    let silent = stage.client(&nodes[0].generation, "silent").attached().await;
+    let feed = stage.client(&nodes[1].feed, "feed").attached().await;
     live.hears(10).await;
     let early = stage.client(&nodes[1].generation, "a").cut(5).await;
     for ahead in [HOUR_MS, -HOUR_MS, 0] {

@@ -37,13 +37,13 @@ async fn cut_off(cut: Cut) {
     let stage = Stage::new();
     let [lonely, other] = [stage.node(&proxy.url(), quick).await, stage.node(&server.url(), quick).await];
     // Its own clients see what nobody else does.
-    let live = stage.client_apart(&lonely.generation, "a").listening();
-    let silent = stage.client_apart(&lonely.generation, "silent").listening();
-    let feed = stage.client_apart(&lonely.feed, "feed").listening();
-    let safe = stage.client(&other.generation, "safe").staying();
+    let live = stage.client_apart(&lonely.generation, "a").attached_once().await;
+    let silent = stage.client_apart(&lonely.generation, "silent").attached_once().await;
+    let feed = stage.client_apart(&lonely.feed, "feed").attached_once().await;
+    let safe = stage.client(&other.generation, "safe").attached().await;
     live.hears(20).await;
     let followers = ["a", "silent"].map(|id| stage.client(&other.generation, id).staying());
-    let following = stage.client(&other.feed, "feed").listening();
+    let following = stage.client(&other.feed, "feed").attached_once().await;
     following.hears(5).await;
     for node in [&lonely, &other] {
         node.until_trusting().await;

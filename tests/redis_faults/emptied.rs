@@ -25,9 +25,9 @@ async fn flushed(setup: fn(Builder) -> Builder) {
     let server = RedisServer::start();
     let stage = Stage::new();
     let [first, second] = [stage.node(&server.url(), setup).await, stage.node(&server.url(), setup).await];
-    let live = stage.client(&first.generation, "a").staying();
-    let silent = stage.client(&first.generation, "silent").staying();
-    let feed = stage.client(&first.feed, "silent-feed").staying();
+    let live = stage.client(&first.generation, "a").attached().await;
+    let silent = stage.client(&first.generation, "silent").attached().await;
+    let feed = stage.client(&first.feed, "silent-feed").attached().await;
     let spec = StreamSpec::new(Owner::ANONYMOUS, StreamId::new("job").unwrap());
     let mut job = first.sse.publisher().open(spec).await.unwrap();
     for n in 1..=10 {
@@ -109,7 +109,7 @@ async fn g3_an_end_lands_in_a_server_that_was_just_flushed() {
     let node = stage.node(&server.url(), quick).await;
     for round in 0..10_u32 {
         let id = format!("a-{round}");
-        let live = stage.client(&node.generation, &id).staying();
+        let live = stage.client(&node.generation, &id).attached().await;
         live.hears(10).await;
         let early = stage.client(&node.generation, &id).cut(5).await;
         server.flushall();

@@ -13,19 +13,18 @@ async fn g1_a_tail_that_is_lost_is_a_gap() {
     let proxy = Proxy::start(pair.master.address());
     let stage = Stage::new();
     let [first, second] = [stage.node(&proxy.url(), quick).await, stage.node(&proxy.url(), quick).await];
-    let live = stage.client(&first.generation, "a").staying();
-    let silent = stage.client(&first.generation, "silent").staying();
+    let live = stage.client(&first.generation, "a").attached().await;
+    let silent = stage.client(&first.generation, "silent").attached().await;
     live.hears(20).await;
     let early = stage.client(&second.generation, "a").cut(5).await;
-    let follower = stage.client(&second.generation, "a").staying();
+    let follower = stage.client(&second.generation, "a").attached().await;
     second.until_trusting().await;
 
     pair.detach_replica();
     first.until_recording().await;
     // It reads what is going to be lost, and goes on behind it.
-    let lucky = stage.client(&second.generation, "a");
-    let lucky = lucky.cut(early_and_tail(&live)).await;
-    let opened = stage.client(&first.generation, "late").staying();
+    let lucky = stage.client(&second.generation, "a").cut(live.heard()).await;
+    let opened = stage.client(&first.generation, "late").attached().await;
     opened.hears(10).await;
     first.until_recording().await;
     proxy.point_at(pair.replica.address());
@@ -58,11 +57,6 @@ async fn g1_a_tail_that_is_lost_is_a_gap() {
     stage.verdict(&[&first, &second], true).await;
 }
 
-/// As many events as a client of the stream has by now.
-fn early_and_tail(live: &crate::client::Listening) -> usize {
-    live.heard()
-}
-
 /// The end was acknowledged and told, and then lost: it is stored again, and nobody takes the stream for an orphan.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g3_a_close_that_is_lost_is_sent_again() {
@@ -70,8 +64,8 @@ async fn g3_a_close_that_is_lost_is_sent_again() {
     let proxy = Proxy::start(pair.master.address());
     let stage = Stage::new();
     let node = stage.node(&proxy.url(), quick).await;
-    let live = stage.client(&node.generation, "a").listening();
-    let published = stage.client(&node.generation, "b").staying();
+    let live = stage.client(&node.generation, "a").attached_once().await;
+    let other = stage.client(&node.generation, "b").attached().await;
     live.hears(20).await;
     let early = stage.client(&node.generation, "a").cut(5).await;
     pair.detach_replica();
@@ -89,7 +83,7 @@ async fn g3_a_close_that_is_lost_is_sent_again() {
     let early = early.stay().await;
     assert!(early.witness.gaps <= 1);
     stage.finish();
-    published.done().await.has_all();
+    other.done().await.has_all();
     assert_eq!(node.sse.health().orphaned, 0);
     stage.verdict(&[&node], true).await;
 }
@@ -99,8 +93,8 @@ async fn g1_sentinels_promote_a_replica_without_the_tail() {
     let servers = Sentinels::start();
     let stage = Stage::new();
     let node = stage.node(&servers.url(), quick).await;
-    let live = stage.client(&node.generation, "a").staying();
-    let ending = stage.client(&node.generation, "ending").listening();
+    let live = stage.client(&node.generation, "a").attached().await;
+    let ending = stage.client(&node.generation, "ending").attached_once().await;
     live.hears(20).await;
     let early = stage.client(&node.generation, "a").cut(5).await;
     node.until_trusting().await;

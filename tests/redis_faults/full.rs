@@ -44,8 +44,8 @@ async fn a_full_server(read: bool) {
     let server = RedisServer::with(Options::bounded("8mb"));
     let stage = Stage::new();
     let [first, second] = [stage.node(&server.url(), quick).await, stage.node(&server.url(), quick).await];
-    let live = stage.client(&first.generation, "a").staying();
-    let silent = stage.client(&first.generation, "silent").staying();
+    let live = stage.client(&first.generation, "a").attached().await;
+    let silent = stage.client(&first.generation, "silent").attached().await;
     live.hears(10).await;
     let early = stage.client(&second.generation, "a").cut(5).await;
     for node in [&first, &second] {
@@ -104,7 +104,7 @@ async fn g3_an_end_lands_in_a_full_server_once_it_is_reached() {
     let server = RedisServer::with(Options::bounded("8mb"));
     let stage = Stage::new();
     let node = stage.node(&server.url(), quick).await;
-    let live = stage.client(&node.generation, "a").listening();
+    let live = stage.client(&node.generation, "a").attached_once().await;
     live.hears(10).await;
     fill(&server);
     for_a_while(Duration::from_secs(1)).await;

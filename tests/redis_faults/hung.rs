@@ -26,13 +26,13 @@ async fn hangs(setup: fn(Builder) -> Builder, time: Duration, trusted: bool) {
     let stage = Stage::new();
     let before_send = |hub| setup(hub).durability(Durability::BeforeSend);
     let [first, second] = [stage.node(&server.url(), setup).await, stage.node(&server.url(), before_send).await];
-    let buffered = stage.client(&first.generation, "buffered").staying();
-    let careful = stage.client(&second.generation, "careful").staying();
-    let silent = stage.client(&first.generation, "silent").staying();
-    let feed = stage.client(&second.feed, "feed").staying();
+    let buffered = stage.client(&first.generation, "buffered").attached().await;
+    let careful = stage.client(&second.generation, "careful").attached().await;
+    let silent = stage.client(&first.generation, "silent").attached().await;
+    let feed = stage.client(&second.feed, "feed").attached().await;
     buffered.hears(10).await;
     let early = stage.client(&second.generation, "buffered").cut(5).await;
-    let follower = stage.client(&first.generation, "careful").staying();
+    let follower = stage.client(&first.generation, "careful").attached().await;
     for node in [&first, &second] {
         if trusted {
             node.until_trusting().await;
@@ -73,7 +73,7 @@ async fn g3_an_end_waits_2_s_for_a_server_that_hangs_and_lands_later() {
     let server = RedisServer::start();
     let stage = Stage::new();
     let node = stage.node(&server.url(), quick).await;
-    let live = stage.client(&node.generation, "a").listening();
+    let live = stage.client(&node.generation, "a").attached_once().await;
     live.hears(10).await;
     let early = stage.client(&node.generation, "a").cut(5).await;
     server.stop();

@@ -14,9 +14,9 @@ async fn g1_a_server_that_kept_its_log_has_lost_nothing() {
     let server = RedisServer::with(Options::durable());
     let stage = Stage::new();
     let [first, second] = [stage.node(&server.url(), quick).await, stage.node(&server.url(), quick).await];
-    let live = stage.client(&first.generation, "a").staying();
-    let silent = stage.client(&first.generation, "silent").staying();
-    let feed = stage.client(&second.feed, "feed").staying();
+    let live = stage.client(&first.generation, "a").attached().await;
+    let silent = stage.client(&first.generation, "silent").attached().await;
+    let feed = stage.client(&second.feed, "feed").attached().await;
     live.hears(10).await;
     let early = stage.client(&second.generation, "a").cut(10).await;
     for node in [&first, &second] {
@@ -62,9 +62,9 @@ async fn g1_a_server_that_restarts_empty_is_told_of_what_lives() {
     let server = RedisServer::start();
     let stage = Stage::new();
     let [first, second] = [stage.node(&server.url(), quick).await, stage.node(&server.url(), quick).await];
-    let live = stage.client(&first.generation, "a").staying();
-    let silent = stage.client(&first.generation, "silent").staying();
-    let feed = stage.client(&first.feed, "feed").staying();
+    let live = stage.client(&first.generation, "a").attached().await;
+    let silent = stage.client(&first.generation, "silent").attached().await;
+    let feed = stage.client(&first.feed, "feed").attached().await;
     live.hears(20).await;
     let early = [
         stage.client(&second.generation, "a").cut(5).await,
@@ -113,14 +113,15 @@ async fn g1_a_cursor_from_before_is_no_place_in_a_run_from_after() {
     let server = RedisServer::start();
     let stage = Stage::new();
     let node = stage.node(&server.url(), quick).await;
-    let live = stage.client(&node.generation, "a").listening();
+    let live = stage.client(&node.generation, "a").attached_once().await;
     live.hears(20).await;
     let early = stage.client(&node.generation, "a").cut(5).await;
     node.sse.streams().stop(&Owner::ANONYMOUS, &StreamId::new("a").unwrap()).await.unwrap().unwrap();
     live.done().await;
 
     server.restart();
-    let again = stage.client(&node.generation, "a").staying();
+    node.until_answered().await;
+    let again = stage.client(&node.generation, "a").attached().await;
     again.hears(30).await;
     let early = early.staying();
     early.hears(30).await;

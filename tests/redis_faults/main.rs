@@ -4,7 +4,9 @@
 //! when each event came. Every scenario ends in a verdict over what clients saw, what the store holds, and the counters.
 #![cfg(all(feature = "redis", feature = "test-util"))]
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::needless_pass_by_value, reason = "what is closed is gone")]
 
+#[allow(dead_code, reason = "it uses its part of it")]
 #[path = "../guarantees/checker.rs"]
 mod checker;
 #[path = "../common/mod.rs"]

@@ -19,7 +19,7 @@ async fn busy(proxy: &Proxy) -> (Stage, [Node; 2], Vec<Listening>) {
     let nodes = [stage.node(&proxy.url(), quick).await, stage.node(&proxy.url(), before_send).await];
     let mut live = Vec::new();
     for number in 0..STREAMS {
-        let client = stage.client(&nodes[number % 2].generation, &format!("busy-{number}")).staying();
+        let client = stage.client(&nodes[number % 2].generation, &format!("busy-{number}")).attached().await;
         client.hears(20).await;
         live.push(client);
     }
@@ -92,7 +92,7 @@ async fn g7_a_half_open_connection_is_replaced() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.address());
     let (stage, nodes, live) = busy(&proxy).await;
-    let follower = stage.client(&nodes[1].generation, "busy-0").staying();
+    let follower = stage.client(&nodes[1].generation, "busy-0").attached().await;
     follower.hears(20).await;
     let recorded = nodes[0].sse.health().recorded;
     proxy.strand();
@@ -103,7 +103,6 @@ async fn g7_a_half_open_connection_is_replaced() {
     assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
     assert!(nodes[0].sse.health().recorded > recorded);
     follower.hears(20).await;
-    let followed = follower;
     all_is_there(stage, nodes, live).await;
-    followed.done().await.has_all();
+    follower.done().await.has_all();
 }

@@ -12,7 +12,7 @@ async fn g7_scripts_that_are_flushed_are_no_outage() {
     let server = RedisServer::start();
     let stage = Stage::new();
     let node = stage.node(&server.url(), quick).await;
-    let live = stage.client(&node.generation, "a").staying();
+    let live = stage.client(&node.generation, "a").attached().await;
     live.hears(10).await;
     server.script_flush();
     let feed = stage.client(&node.feed, "feed");

@@ -285,6 +285,11 @@ impl Node {
         until(&format!("{id} is {state}"), async || self.info(id).await.is_some_and(|info| info.state == state)).await;
     }
 
+    /// Waits until its store answers.
+    pub async fn until_answered(&self) {
+        until("the store answers", async || self.sse.registry().active_count().await.is_ok()).await;
+    }
+
     /// Waits until its guardian may claim what it takes for an orphan.
     pub async fn until_trusting(&self) {
         until("the guardian trusts the store", async || !self.sse.health().frozen).await;

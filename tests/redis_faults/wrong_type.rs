@@ -15,8 +15,8 @@ async fn g7_a_string_in_a_logs_place() {
     let server = RedisServer::start();
     let stage = Stage::new();
     let [first, second] = [stage.node(&server.url(), quick).await, stage.node(&server.url(), quick).await];
-    let live = stage.client(&first.generation, "a").staying();
-    let other = stage.client(&first.generation, "b").staying();
+    let live = stage.client(&first.generation, "a").attached().await;
+    let other = stage.client(&first.generation, "b").attached().await;
     live.hears(20).await;
     let early = stage.client(&second.generation, "a").cut(5).await;
     server.command(&["SET", "sse:events:{a}", "in the way"]);
@@ -47,9 +47,9 @@ async fn g7_a_string_in_the_states_place() {
     let server = RedisServer::start();
     let stage = Stage::new();
     let [first, second] = [stage.node(&server.url(), quick).await, stage.node(&server.url(), quick).await];
-    let live = stage.client(&first.generation, "a").staying();
-    let silent = stage.client(&first.generation, "silent").staying();
-    let other = stage.client(&first.generation, "b").staying();
+    let live = stage.client(&first.generation, "a").attached().await;
+    let silent = stage.client(&first.generation, "silent").attached().await;
+    let other = stage.client(&first.generation, "b").attached().await;
     live.hears(20).await;
     let early = stage.client(&second.generation, "a").cut(5).await;
     second.until_trusting().await;
@@ -93,8 +93,8 @@ async fn g3_an_end_lands_once_the_way_is_clear() {
     let server = RedisServer::start();
     let stage = Stage::new();
     let node = stage.node(&server.url(), quick).await;
-    let live = stage.client(&node.generation, "a").listening();
-    let other = stage.client(&node.generation, "b").staying();
+    let live = stage.client(&node.generation, "a").attached_once().await;
+    let other = stage.client(&node.generation, "b").attached().await;
     live.hears(20).await;
     server.command(&["SET", "sse:stream:{a}", "in the way"]);
     stage.finish_one("a");

@@ -28,8 +28,9 @@ pub(super) async fn requests(from: ReadHalf<'_>, mut to: WriteHalf<'_>, controls
     let arrive = async {
         while let Some(bytes) = next(&mut arriving, controls).await {
             let (allowed, last) = controls.allow(bytes.len());
-            to.write_all(&bytes[..allowed]).await?;
+            // Before anybody can see that they went.
             controls.request_bytes.add(allowed);
+            to.write_all(&bytes[..allowed]).await?;
             if last {
                 controls.cut(End::Reset);
                 // This connection is among those that were cut.
@@ -47,8 +48,8 @@ pub(super) async fn replies(from: ReadHalf<'_>, mut to: WriteHalf<'_>, controls:
     let arrive = async {
         while let Some(bytes) = next(&mut arriving, controls).await {
             if !controls.faults().drop_replies {
-                to.write_all(&bytes).await?;
                 controls.reply_bytes.add(bytes.len());
+                to.write_all(&bytes).await?;
             }
         }
         to.shutdown().await
