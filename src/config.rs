@@ -39,6 +39,7 @@ pub(crate) struct Settings {
     pub(crate) max_bytes: usize,
     pub(crate) max_event: usize,
     pub(crate) recorder_bytes: usize,
+    pub(crate) linger: Duration,
     pub(crate) store_limit: Duration,
     pub(crate) open_limit: Duration,
     pub(crate) terminal_limit: Duration,
@@ -62,6 +63,7 @@ impl Default for Settings {
             max_bytes: 8 << 20,
             max_event: 1 << 20,
             recorder_bytes: 64 << 20,
+            linger: Duration::ZERO,
             store_limit: Duration::from_millis(500),
             open_limit: Duration::from_secs(2),
             terminal_limit: Duration::from_secs(2),
@@ -150,6 +152,9 @@ impl Settings {
                 setting: "max_event",
                 rule: "must not exceed `max_bytes`: the log could not hold it",
             });
+        }
+        if self.linger >= self.store_limit {
+            return Err(ConfigError { setting: "linger", rule: "must be shorter than `store_limit`" });
         }
         if self.lifetime < self.stale {
             return Err(ConfigError { setting: "lifetime", rule: "must not be shorter than `stale`" });

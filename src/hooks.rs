@@ -10,6 +10,7 @@ use crate::{
     executor::Executor,
     id::StreamKey,
     panics::Guarded,
+    recent::RecentCloses,
     store::{From, Read, StoreHandle, handle::BoxFuture},
     stream::{Ended, Metadata, RecordKind, StreamInfo},
     telemetry::Telemetry,
@@ -137,6 +138,8 @@ pub(crate) struct Hooks {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) framing: Arc<dyn Framing>,
     pub(crate) lease: Duration,
+    /// Told of hooks that were acknowledged: these are not to run again after a failover.
+    pub(crate) recent: Arc<RecentCloses>,
 }
 
 impl Hooks {
@@ -161,6 +164,7 @@ impl Hooks {
         let stream = EndedStream { info, ended, store: self.store.clone(), framing: Arc::clone(&self.framing) };
         match Guarded::new(run_hook(on_end, stream)).await {
             Ok(Ok(())) => {
+                self.recent.hook_done(&key);
                 let _ = self.store.hook_done(key).await;
             }
             Ok(Err(error)) => self.telemetry.host_failed("on_end", &error),

@@ -82,6 +82,7 @@ mod protocol;
 mod publish;
 mod pulse;
 mod random;
+mod recent;
 mod recorder;
 mod recover;
 pub mod store;

@@ -3,6 +3,12 @@
 
 use resilient_sse::{MemoryStore, store_conformance, test_util::FaultStore};
 
+#[cfg(feature = "redis")]
+#[path = "redis_conformance/mod.rs"]
+mod redis;
+#[cfg(feature = "redis")]
+mod redis_servers;
+
 store_conformance!(
     #[tokio::test(start_paused = true)]
     mod memory = || async { MemoryStore::new() }

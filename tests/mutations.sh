@@ -61,10 +61,14 @@ rsync_files() {
 
 mutate G1 guarantees src/protocol/replay.rs "a reader is not told of what is missing" \
   's/if last <= self\.at \{/if true {/'
+mutate G1 guarantees src/hub/mod.rs "nobody asks whether the store was emptied" \
+  's/if !self\.may_be_forgotten\(\) \{/if false {/'
 mutate G2 recorder_faults src/recorder/lane.rs "an event goes out before the store has acknowledged it" \
   's/_ => state\.acknowledged,/_ => u64::MAX,/'
 mutate G3 guarantees src/store/memory/entry.rs "an end is not kept" \
   's/self\.expires_at = now\.saturating_add\(millis\(self\.retention\.recovery_window\)\)/self.expires_at = now/'
+mutate G3 guarantees src/recorder/mod.rs "an end that the store lost is not said again" \
+  's/self\.hooks\.recent\.landed\(recent\)/drop(recent)/'
 mutate G4 guarantees src/store/memory/shard.rs "a stream that runs is opened again" \
   's/if entry\.state\(\) == StreamState::Active \{\s*return Opened::Active/if entry.epoch() == 0 { return Opened::Active/'
 mutate G5 guarantees src/protocol/trust.rs "a guardian claims whatever its own beats say" \
@@ -75,6 +79,8 @@ mutate G6 bounds src/store/memory/shard.rs "what has expired is not removed" \
   's/if entry\.is_over\(look\.now\) \{/if false {/'
 mutate G7 recorder_faults src/layer/live.rs "a stream waits for the store for as long as that takes" \
   's/self\.core\.settings\.store_limit, cx/self.core.settings.store_limit * 1000, cx/'
+mutate G7 recorder_faults src/recorder/lane.rs "a stream that the store refuses is waited for" \
+  's/if state\.refused\.is_some\(\) \|\|/if false \&\&/'
 mutate G8 bounds src/layer/producer.rs "a client that does not read holds the work up" \
   's/if self\.outlives_client\(\) \|\| self\.is_followed\(\)/if false/'
 mutate G9 bounds src/hub/mod.rs "everybody is the same owner" \

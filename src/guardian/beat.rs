@@ -1,7 +1,7 @@
 //! Saying that this node lives, and with it its streams.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -10,41 +10,44 @@ use tokio::time::Instant;
 use crate::{
     config::BEAT_PAGE,
     hub::Core,
-    protocol::backoff::Backoff,
+    protocol::{backoff::Backoff, trust::Trust},
     recorder::{Lane, Status},
     sync::lock,
 };
 
-/// Beats three times within the stale threshold, streams or none; sooner again after a failure, and at once when the store
-/// was away: what it holds may be older than what it acknowledged.
-pub(super) async fn run(core: Arc<Core>) {
+/// The longest pause after a beat that failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Beats three times within the stale threshold, streams or none; sooner again after a failure, and at once
+/// where the store was away and is back.
+pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
     let every = core.settings.beat_every();
-    let mut backoff = Backoff::new(every.min(Duration::from_millis(50)), every);
+    let mut backoff = Backoff::new(every.min(Duration::from_millis(50)), every.min(RETRY));
     loop {
         let begun = Instant::now();
-        let acknowledged = round(&core).await;
-        core.recorder.tidy_ended();
-        let may_claim = lock(&core.trust).may_claim(Instant::now().into_std());
+        let acknowledged = round(&core, &trust).await;
+        let may_claim = lock(&trust).may_claim(Instant::now().into_std());
         core.telemetry.frozen.store(!may_claim, Ordering::Relaxed);
+        core.hooks.recent.expire();
         let next = if acknowledged {
             backoff.succeeded();
             begun + every
         } else {
             Instant::now() + backoff.failed(crate::random::u128() as u64)
         };
-        let _ = tokio::time::timeout_at(next, core.reconnected.notified()).await;
+        let _ = tokio::time::timeout_at(next, core.store.back()).await;
     }
 }
 
 /// Names all running streams, page by page. Returns whether every page was acknowledged.
-async fn round(core: &Arc<Core>) -> bool {
+async fn round(core: &Arc<Core>, trust: &Mutex<Trust>) -> bool {
     let mut lanes = core.recorder.lanes();
     lanes.retain(|lane| lane.status() == Status::Running);
     let mut pages = lanes.chunks(BEAT_PAGE);
     // A node without streams beats too: that is how its guardian earns the right to claim others'.
     let mut page = pages.next().unwrap_or_default();
     loop {
-        if !beat(core, page).await {
+        if !beat(core, trust, page).await {
             return false;
         }
         match pages.next() {
@@ -54,9 +57,14 @@ async fn round(core: &Arc<Core>) -> bool {
     }
 }
 
-async fn beat(core: &Arc<Core>, lanes: &[Arc<Lane>]) -> bool {
+async fn beat(core: &Arc<Core>, trust: &Mutex<Trust>, lanes: &[Arc<Lane>]) -> bool {
     let streams = lanes.iter().map(|lane| (lane.key.clone(), lane.epoch)).collect();
-    let Some(beaten) = core.beat(streams).await else { return false };
+    let Ok(beaten) = core.store.beat(core.beat_of(streams)).await else {
+        lock(trust).failed();
+        return false;
+    };
+    lock(trust).acknowledged(Instant::now().into_std(), beaten.now, beaten.run);
+    core.heard_run(beaten.run);
     for lane in beaten.lost.iter().filter_map(|index| lanes.get(*index)) {
         core.recorder.look(lane);
     }

@@ -12,7 +12,7 @@ use std::{
     fmt,
     future::{Future, pending},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::{Context, Poll},
 };
 
@@ -21,6 +21,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::{
     hub::Core,
+    protocol::trust::Trust,
     recorder::Flusher,
     store::{Notices, handle::BoxFuture},
 };
@@ -70,12 +71,13 @@ pub struct Guardian {
 
 impl Guardian {
     pub(crate) fn new(core: Arc<Core>) -> Self {
+        let trust = Arc::new(Mutex::new(Trust::new(core.settings.stale)));
         Self {
             flusher: Flusher::new(Arc::clone(&core.recorder)),
             notices: core.store.notices(&core.node),
             tick: None,
-            beats: Box::pin(beat::run(Arc::clone(&core))),
-            sweeps: Box::pin(sweep::run(Arc::clone(&core))),
+            beats: Box::pin(beat::run(Arc::clone(&core), Arc::clone(&trust))),
+            sweeps: Box::pin(sweep::run(Arc::clone(&core), trust)),
             shutdown: Some(Box::pin(pending())),
             drain: None,
             #[cfg(feature = "metrics")]
@@ -105,15 +107,14 @@ impl Guardian {
         }
     }
 
-    /// Looks at the streams that others changed. A store that was away may have lost what it acknowledged.
+    /// Looks at the streams that others changed.
     fn poll_notices(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(post) = self.notices.poll(cx) {
-            if post.reconnected {
-                self.core.reconnected.notify_one();
-                self.core.recorder.repeat_ends();
-            }
             for lane in post.streams.iter().filter_map(|key| self.core.recorder.lane(key)) {
                 self.core.recorder.look(&lane);
+            }
+            if post.reconnected {
+                self.core.store.came_back();
             }
         }
     }

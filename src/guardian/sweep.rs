@@ -13,6 +13,7 @@ use crate::{
     hub::Core,
     id::StreamKey,
     panics::Guarded,
+    protocol::trust::Trust,
     store::{Close, Closed, Due, DueReason, Interrupt},
     stream::{Ending, StreamInfo, StreamState, reason},
     sync::lock,
@@ -31,15 +32,16 @@ pub(super) struct Sweeper {
 }
 
 /// Sweeps at every interval.
-pub(super) async fn run(core: Arc<Core>) {
+pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
     let sweeper = Arc::new(Sweeper::new(core));
     let mut number = 0;
     loop {
         tokio::time::sleep(sweeper.core.settings.sweep).await;
         number += 1;
-        let claim = lock(&sweeper.core.trust).claim(Instant::now().into_std());
+        // A request may have heard sooner than the next beat that the store is another.
+        let claim = lock(&trust).claim(Instant::now().into_std()).filter(|_| !sweeper.core.may_be_forgotten());
         sweeper.sweep(claim, number).await;
-        let store_now = lock(&sweeper.core.trust).store_now(Instant::now().into_std());
+        let store_now = lock(&trust).store_now(Instant::now().into_std());
         sweeper.core.telemetry.last_sweep.store(store_now.unwrap_or(0), Ordering::Relaxed);
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Response, request::Parts};
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     Access, Core, Rejection, ResilientSse,
@@ -26,9 +26,9 @@ use crate::{
     guardian::Guardian,
     hooks::{Acknowledge, EndedStream, Hooks, OnEnd, Probe, ProbeAnswer, on_end, probe},
     id::{NodeId, Owner},
-    protocol::trust::Trust,
     pulse::Pulses,
     random::Seeded,
+    recent::RecentCloses,
     recorder::Recorder,
     store::{Store, StoreHandle, handle::BoxFuture},
     stream::StreamInfo,
@@ -184,8 +184,16 @@ impl Builder {
         /// How many bytes an event may have; a larger one fails the stream. Default: 1 MiB.
         max_event: usize,
         /// How many bytes of events, of all streams, may wait for the store; beyond, the oldest of a
-        /// stream are lost, which readers are told as a gap. Default: 64 MiB.
+        /// stream are lost, which readers are told as a gap. Streams that the store refuses one by one may
+        /// take half of it. Default: 64 MiB.
         recorder_bytes: usize,
+        /// How long recording waits, once a stream has something for the store, for other streams to join the
+        /// request. Zero does not wait, and is best for most stores: while requests are under way, what
+        /// comes meanwhile gathers by itself. More makes fewer and larger requests, and each event's
+        /// acknowledgement later by as much: a delay for clients with [`Durability::BeforeSend`], for
+        /// terminal events and for followers. Shorter than [`store_limit`](Self::store_limit); of no effect
+        /// with a store that answers at once, as [`MemoryStore`](crate::MemoryStore) does. Default: 0.
+        linger: Duration,
         /// How long a request to the store may take, and how long a stream waits for it. Default: 500 ms.
         store_limit: Duration,
         /// How long registering a stream may take. Default: 2 s.
@@ -227,6 +235,7 @@ impl Builder {
             telemetry: Arc::clone(&telemetry),
             framing: Arc::clone(&self.framing),
             lease: settings.lease(),
+            recent: Arc::new(RecentCloses::new(settings.stale.min(settings.recovery_window))),
         });
         let recorder =
             Recorder::new(store.clone(), Arc::clone(&telemetry), self.executor.clone(), Arc::clone(&hooks), &settings);
@@ -249,9 +258,7 @@ impl Builder {
             draining: AtomicBool::new(false),
             start: Instant::now(),
             forgotten_until: AtomicU64::new(0),
-            trust: Mutex::new(Trust::new(settings.stale)),
-            reconnected: Notify::new(),
-            asked_whether_forgotten: tokio::sync::Mutex::new(None),
+            run: Mutex::new(None),
             warned_at: AtomicU64::new(0),
         }
     }

@@ -137,6 +137,7 @@ impl StreamRegistry {
     /// Dropped while it waits, the stream may be stopped and still held: delete it again.
     pub async fn delete(&self, key: &StreamKey) -> Result<(), StoreError> {
         Streams::new(Arc::clone(&self.0)).stop(&key.owner, &key.id).await?;
+        self.0.hooks.recent.forget(key);
         self.0.store.delete(key.clone()).await
     }
 }

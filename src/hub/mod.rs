@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Response, header, request::Parts};
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 
 pub use builder::Builder;
 pub use handles::{CompletionStore, StreamRegistry, Streams};
@@ -26,18 +26,18 @@ pub use reject::Rejection;
 
 use crate::{
     config::Settings,
+    error::StoreError,
     executor::Executor,
     headers::LAST_EVENT_ID,
     hooks::{Hooks, Probe},
     id::{NodeId, Owner, StreamKey},
     layer::{ResilientSseLayer, identify::query, route::Route},
-    protocol::trust::Trust,
     publish::{Publisher, Relay},
     pulse::Pulses,
     random::Seeded,
     recorder::{Recorder, Status},
     recover::Recover,
-    store::{Beat, Beaten, Store, StoreHandle},
+    store::{Beat, Store, StoreHandle},
     stream::StreamState,
     sync::lock,
     telemetry::{Health, Telemetry, log_warn},
@@ -92,12 +92,8 @@ pub(crate) struct Core {
     /// that it forgot, and when the last warning was given.
     forgotten_until: AtomicU64,
     warned_at: AtomicU64,
-    /// What this node's beats say of the store.
-    pub(crate) trust: Mutex<Trust>,
-    /// The store was away and is back: a beat is due.
-    pub(crate) reconnected: Notify,
-    /// When the last beat began that was to find out whether the store forgot.
-    asked_whether_forgotten: tokio::sync::Mutex<Option<Instant>>,
+    /// Which run of the store answered last.
+    run: Mutex<Option<u128>>,
 }
 
 impl ResilientSse {
@@ -259,47 +255,44 @@ impl Core {
         }
     }
 
+    /// A beat, of these streams.
+    pub(crate) fn beat_of(&self, streams: Vec<(StreamKey, u64)>) -> Beat {
+        Beat { node: self.node.clone(), streams, stale: self.settings.stale, lifetime: self.settings.lifetime }
+    }
+
+    /// A beat was answered by this run of the store. Returns whether that is another than before: the store has
+    /// restarted, was emptied, or failed over. What it may have lost is then told to it again.
+    pub(crate) fn heard_run(&self, run: u128) -> bool {
+        let before = lock(&self.run).replace(run);
+        let another = before.is_some_and(|before| before != run);
+        if another {
+            log_warn!("the store is another than before: restarted, emptied or failed over");
+            self.store_forgot();
+            self.recorder.store_changed();
+        }
+        another
+    }
+
+    /// Whether a stream that the store does not know may only have been forgotten, as far as the store
+    /// itself says now: a node need not have heard of that yet.
+    pub(crate) async fn ask_whether_forgotten(&self) -> Result<bool, StoreError> {
+        if !self.may_be_forgotten() {
+            let beaten = self.store.beat(self.beat_of(Vec::new())).await?;
+            if self.heard_run(beaten.run) {
+                // The guardian's own beats break off here too, and its streams are named.
+                self.store.came_back();
+            }
+        }
+        Ok(self.may_be_forgotten())
+    }
+
     /// The store has forgotten streams that may register again.
-    pub(crate) fn store_forgot(&self) {
+    fn store_forgot(&self) {
         let until = self.elapsed() + self.settings.stale.as_millis() as u64;
         self.forgotten_until.store(until, Ordering::Relaxed);
     }
 
-    /// Says that this node lives, and with it these streams. `None`: that was not acknowledged.
-    pub(crate) async fn beat(&self, streams: Vec<(StreamKey, u64)>) -> Option<Beaten> {
-        let Settings { stale, lifetime, .. } = self.settings;
-        let beat = Beat { node: self.node.clone(), streams, stale, lifetime };
-        let Ok(beaten) = self.store.beat(beat).await else {
-            lock(&self.trust).failed();
-            return None;
-        };
-        if lock(&self.trust).acknowledged(Instant::now().into_std(), beaten.now, beaten.run) {
-            log_warn!("the store is another than before: restarted, emptied or failed over");
-            self.store_forgot();
-            self.recorder.repeat_ends();
-        }
-        Some(beaten)
-    }
-
-    /// Whether a stream that the store does not know may only have been forgotten. Where nothing is known of that, a beat
-    /// finds out; however many ask, one at a time does.
-    pub(crate) async fn may_have_forgotten(&self) -> bool {
-        if self.may_be_forgotten() {
-            return true;
-        }
-        let now = Instant::now();
-        let mut asked = self.asked_whether_forgotten.lock().await;
-        if asked.is_none_or(|begun| begun < now) {
-            let begun = Instant::now();
-            if self.beat(Vec::new()).await.is_none() {
-                return true;
-            }
-            *asked = Some(begun);
-        }
-        self.may_be_forgotten()
-    }
-
-    /// Whether it is known that a stream that the store does not know may only have been forgotten.
+    /// Whether a stream that the store does not know may only have been forgotten.
     pub(crate) fn may_be_forgotten(&self) -> bool {
         self.elapsed() < self.forgotten_until.load(Ordering::Relaxed)
     }

@@ -35,6 +35,9 @@ pub(super) struct Asked {
     pub(super) opened: Instant,
 }
 
+/// What the store said, with what undoes it.
+type Answered = (Opening, Result<Opened, crate::StoreError>);
+
 /// What becomes of a request.
 pub(super) enum Admission {
     /// It is the stream's producer.
@@ -110,16 +113,10 @@ impl Admission {
         loop {
             // Before the stream is looked at: what changes in between is then seen.
             let mut tail = core.store.tail(&asked.key);
-            let (mut opening, mut opened) = open(&core, &route, &asked, Asking::First).await;
-            if asked.position.is_reconnect() && matches!(opened, Ok(Opened::Missing)) {
-                opening.armed = false;
-                if core.may_have_forgotten().await {
-                    return Self::Retry;
-                }
-                if may_create(&route, &asked) {
-                    (opening, opened) = open(&core, &route, &asked, Asking::Again).await;
-                }
-            }
+            let (opening, opened) = match open_held_first(&core, &route, &asked).await {
+                Ok(opened) => opened,
+                Err(admission) => return admission,
+            };
             let waiting = matches!(opened, Ok(Opened::Active { started: false })) && Instant::now() < give_up;
             if !waiting {
                 return Self::decide(&core, &route, asked, opening, opened);
@@ -135,7 +132,7 @@ impl Admission {
         if core.is_draining() {
             return Self::Retry;
         }
-        let (opening, opened) = open(&core, &route, &asked, Asking::Answered).await;
+        let (opening, opened) = open(&core, &route, &asked, true).await;
         Self::decide(&core, &route, asked, opening, opened)
     }
 
@@ -143,15 +140,13 @@ impl Admission {
         core: &Arc<Core>,
         route: &Route,
         asked: Asked,
-        mut opening: Opening,
+        opening: Opening,
         opened: Result<Opened, crate::StoreError>,
     ) -> Self {
-        // Only a new registration, or one of which nothing was heard, may have to be taken back.
-        opening.armed = matches!(opened, Err(_) | Ok(Opened::New { .. }));
         match opened {
             Err(_) => Self::without_store(route, asked.position),
             Ok(Opened::New { epoch, previous, inner_id }) => {
-                let registration = registration(core, route, &asked, opening.token, Asking::Answered);
+                let registration = registration(core, route, &asked, opening.token, true);
                 let lane = Lane::new(registration, epoch, core.hooks.lease());
                 core.recorder.enter(&lane);
                 Self::Produce(Registered { core: Arc::clone(core), lane, previous, inner_id, opening })
@@ -202,44 +197,50 @@ impl Admission {
     }
 }
 
+/// Asks the store to register the request's producer. Where the stream that its cursor speaks of is missing, it
+/// is run anew, or not found, only if the store was not emptied since this node last heard of it.
+async fn open_held_first(core: &Arc<Core>, route: &Route, asked: &Asked) -> Result<Answered, Admission> {
+    if !asked.position.names_what_was() {
+        return Ok(open(core, route, asked, false).await);
+    }
+    let request = registration(core, route, asked, core.random.u128(), false);
+    let answered = ask(core, Open { create: false, ..request.clone() }).await;
+    if !matches!(answered.1, Ok(Opened::Missing)) {
+        return Ok(answered);
+    }
+    match core.ask_whether_forgotten().await {
+        Err(_) => Err(Admission::without_store(route, asked.position)),
+        Ok(false) if request.create => Ok(ask(core, request).await),
+        Ok(_) => Ok(answered),
+    }
+}
+
 /// Asks the store to register the request's producer.
-async fn open(
-    core: &Arc<Core>,
-    route: &Route,
-    asked: &Asked,
-    asking: Asking,
-) -> (Opening, Result<Opened, crate::StoreError>) {
-    let token = core.random.u128();
-    let opening = Opening { core: Arc::clone(core), key: asked.key.clone(), token, armed: true };
-    let request = registration(core, route, asked, token, asking);
+async fn open(core: &Arc<Core>, route: &Route, asked: &Asked, started: bool) -> Answered {
+    ask(core, registration(core, route, asked, core.random.u128(), started)).await
+}
+
+async fn ask(core: &Arc<Core>, request: Open) -> Answered {
+    let mut opening = Opening { core: Arc::clone(core), key: request.key.clone(), token: request.token, armed: true };
     let opened = match core.store.open(request.clone()).await {
         // The token makes it the same request: a reply that was lost is not a second registration.
         Err(error) if !error.is_timeout() => core.store.open(request).await,
         opened => opened,
     };
+    // Only a new registration, or one of which nothing was heard, may have to be taken back.
+    opening.armed = matches!(opened, Err(_) | Ok(Opened::New { .. }));
     (opening, opened)
 }
 
-/// At what point the store is asked to register a producer.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Asking {
-    /// A stream that a cursor speaks of is not created: it may be about to register again.
-    First,
-    /// The store is known to have forgotten nothing.
-    Again,
-    /// The inner service has answered.
-    Answered,
-}
-
-fn registration(core: &Core, route: &Route, asked: &Asked, token: u128, asking: Asking) -> Open {
-    let started = asking == Asking::Answered;
-    let cautious = asking == Asking::First && asked.position.is_reconnect();
+fn registration(core: &Core, route: &Route, asked: &Asked, token: u128, started: bool) -> Open {
+    // A name that the library made up names no new stream, whoever brings it back.
+    let anew = asked.prefix.is_none() || started;
     Open {
         key: asked.key.clone(),
         kind: asked.kind.clone(),
         node: core.node.clone(),
         token,
-        create: started || (may_create(route, asked) && !cautious),
+        create: anew && (started || asked.position.may_create(route.disconnect)) && !forgotten(core, asked, started),
         reruns: route.disconnect.reruns(),
         started,
         fingerprint: asked.fingerprint.clone(),
@@ -249,7 +250,7 @@ fn registration(core: &Core, route: &Route, asked: &Asked, token: u128, asking: 
     }
 }
 
-/// A name that the library made up names no new stream, whoever brings it back.
-fn may_create(route: &Route, asked: &Asked) -> bool {
-    asked.prefix.is_none() && asked.position.may_create(route.disconnect)
+/// Whether the stream that a cursor speaks of may be about to register again.
+fn forgotten(core: &Core, asked: &Asked, started: bool) -> bool {
+    !started && asked.position.is_reconnect() && core.may_be_forgotten()
 }

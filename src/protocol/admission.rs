@@ -39,6 +39,11 @@ impl Position {
         self != Self::Newest
     }
 
+    /// Whether the client sent a cursor of something that was: the stream existed.
+    pub(crate) fn names_what_was(self) -> bool {
+        matches!(self, Self::After(_) | Self::Unreadable)
+    }
+
     /// Whether a stream that the store does not know may be created for this request.
     ///
     /// A readable cursor says that the stream existed: its work is done again only where work may be done again.

@@ -93,13 +93,13 @@ async fn relay(core: &Arc<Core>, parts: &Parts, name: Name, voice: Voice) -> Res
     core.authorize(&key, parts).await?;
     let position = Position::of(cursor_of(parts).as_deref(), Some(&id));
     // A store that does not answer now may do so while the body waits.
-    let info = core.store.info(key.clone()).await.ok().flatten();
-    let ended = info.as_ref().and_then(|info| info.ended.as_ref());
-    if ended.is_some_and(|ended| position.has_all(ended, voice.tells(&ended.ending))) {
+    let info = core.store.info(key.clone()).await;
+    let missing = matches!(info, Ok(None));
+    let ended = info.ok().flatten().and_then(|info| info.ended);
+    if ended.as_ref().is_some_and(|ended| position.has_all(ended, voice.tells(&ended.ending))) {
         return Ok(AnswerBody::no_content());
     }
-    let unknown = info.is_none() && matches!(position, Position::After(_)) && !core.store.is_broken();
-    if unknown && !core.may_have_forgotten().await {
+    if missing && matches!(position, Position::After(_)) && matches!(core.ask_whether_forgotten().await, Ok(false)) {
         // It existed, and has expired: nobody is going to open it.
         return Err(Rejection::NotFound);
     }

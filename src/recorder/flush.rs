@@ -27,6 +27,10 @@ pub(crate) struct Flusher {
     recorder: Arc<Recorder>,
     flights: Vec<BoxFuture<()>>,
     pause: Option<Pin<Box<Sleep>>>,
+    /// Until lanes that are ready have waited long enough for others.
+    linger: Option<Pin<Box<Sleep>>>,
+    /// How often the store had answered again when the pause began.
+    healed: u64,
     /// Until the next lane that was put off has waited long enough.
     recall: Option<Pin<Box<Sleep>>>,
     backoff: Backoff,
@@ -39,6 +43,8 @@ impl Flusher {
             recorder,
             flights: Vec::new(),
             pause: None,
+            linger: None,
+            healed: 0,
             recall: None,
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(1)),
             failures_seen: 0,
@@ -54,16 +60,19 @@ impl Flusher {
             self.flights.retain_mut(|flight| flight.as_mut().poll(cx).is_pending());
             let landed = self.flights.len() < before;
             self.recall(cx);
-            if self.is_paused(cx) || (!self.start_flights() && !landed) {
+            if self.is_paused(cx) || (!self.start_flights(cx) && !landed) {
                 return Poll::Pending;
             }
         }
     }
 
-    /// After an error, and while the breaker is open, nothing is sent for a while.
+    /// After an error, and while the breaker is open, nothing is sent for a while; for no longer than until the store
+    /// has answered anybody: from then on bodies wait for what is sent here.
     fn is_paused(&mut self, cx: &mut Context<'_>) -> bool {
+        let store = &self.recorder.store;
         if let Some(pause) = &mut self.pause {
-            if pause.as_mut().poll(cx).is_pending() {
+            let heals = store.healed(cx.waker()) != self.healed;
+            if !heals && pause.as_mut().poll(cx).is_pending() {
                 return true;
             }
             self.pause = None;
@@ -73,8 +82,13 @@ impl Flusher {
         if !failed {
             self.backoff.succeeded();
         }
+        if !failed && !store.is_broken() {
+            return false;
+        }
+        // Read first: should the store answer right after, that is not missed.
+        self.healed = store.healed(cx.waker());
         let retry = failed.then(|| Instant::now() + self.backoff.failed(crate::random::u128() as u64));
-        let Some(until) = retry.max(self.recorder.store.closed_until()) else { return false };
+        let Some(until) = retry.max(store.closed_until()) else { return false };
         let pause = self.pause.insert(Box::pin(tokio::time::sleep_until(until)));
         pause.as_mut().poll(cx).is_pending()
     }
@@ -93,9 +107,26 @@ impl Flusher {
         self.recall = None;
     }
 
+    /// Whether the lanes that are ready wait for others.
+    fn lingers(&mut self, cx: &mut Context<'_>) -> bool {
+        let linger = self.recorder.linger;
+        if linger.is_zero() || lock(&self.recorder.ready).is_empty() {
+            return false;
+        }
+        let waits = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(linger)));
+        if waits.as_mut().poll(cx).is_pending() {
+            return true;
+        }
+        self.linger = None;
+        false
+    }
+
     /// Whether there was anything to send.
-    fn start_flights(&mut self) -> bool {
+    fn start_flights(&mut self, cx: &mut Context<'_>) -> bool {
         let mut started = false;
+        if self.flights.len() >= FLIGHTS || self.lingers(cx) {
+            return false;
+        }
         while self.flights.len() < FLIGHTS {
             let (appends, others) = self.gather();
             if appends.is_empty() && others.is_empty() {

@@ -17,6 +17,7 @@ use crate::{
     config::{AHEAD_EVENTS, AHEAD_TIME, BATCH_BYTES, BATCH_EVENTS, Durability},
     id::{EventId, StreamKey},
     protocol::backoff::Backoff,
+    recent::RecentClose,
     store::{Append, Close, Interrupt, Open, Reopen},
     stream::{Ended, Ending, Metadata, Reason, StreamState},
     sync::{WakerCell, lock},
@@ -166,22 +167,6 @@ impl Lane {
                 end: None,
             }),
         })
-    }
-
-    /// A lane that has nothing to do but to say again how the stream ended.
-    pub(super) fn again(&self) -> Option<Arc<Self>> {
-        let again = Self::new(self.registration.clone(), self.epoch, self.hook);
-        let state = lock(&self.state);
-        let Status::Ended(ended) = &state.status else { return None };
-        {
-            let mut repeat = lock(&again.state);
-            repeat.last = state.last.max(if ended.last.epoch == self.epoch { ended.last.seq } else { 0 });
-            repeat.acknowledged = repeat.last;
-            repeat.last_inner_id.clone_from(&state.last_inner_id);
-            repeat.end = Some(EndRequest::Close(ended.ending.clone()));
-        }
-        drop(state);
-        Some(again)
     }
 
     pub(crate) fn reruns(&self) -> bool {
@@ -349,31 +334,46 @@ impl Lane {
             return None;
         }
         if state.forgotten {
-            let mut open = Open { started: true, ..self.registration.clone() };
-            // What was kept later stands for what was kept before under the same key.
-            open.metadata.retain(|(key, _)| !state.metadata.iter().any(|(kept, _)| kept == key));
-            open.metadata.extend(state.metadata.iter().cloned());
-            let inner_id = state.last_inner_id.clone();
-            let reopen = Reopen { open, epoch: self.epoch, acknowledged: state.acknowledged, inner_id };
-            return Some(Op::Reopen(Box::new(reopen)));
+            return Some(Op::Reopen(Box::new(self.reopen(state))));
         }
         if let Some(flight) = state.next_flight(&self.key, self.epoch) {
             return Some(Op::Append(flight));
         }
-        let last = Some(state.last);
-        let (key, epoch) = (self.key.clone(), self.epoch);
         match &state.end {
             None => None,
-            Some(EndRequest::Interrupt) => Some(Op::Interrupt(Interrupt { key, epoch, last, if_deadline: None })),
-            Some(EndRequest::Close(ending)) => Some(Op::Close(Box::new(Close {
-                key,
-                epoch: Some(epoch),
-                ending: ending.clone(),
-                last,
-                if_deadline: None,
-                hook: self.hook,
-            }))),
+            Some(EndRequest::Interrupt) => {
+                let (key, last) = (self.key.clone(), Some(state.last));
+                Some(Op::Interrupt(Interrupt { key, epoch: self.epoch, last, if_deadline: None }))
+            }
+            Some(EndRequest::Close(ending)) => Some(Op::Close(Box::new(self.close(state, ending)))),
         }
+    }
+
+    fn reopen(&self, state: &State) -> Reopen {
+        let mut open = Open { started: true, ..self.registration.clone() };
+        // What was kept later stands for what was kept before under the same key.
+        open.metadata.retain(|(key, _)| !state.metadata.iter().any(|(kept, _)| kept == key));
+        open.metadata.extend(state.metadata.iter().cloned());
+        let inner_id = state.last_inner_id.clone();
+        Reopen { open, epoch: self.epoch, acknowledged: state.acknowledged, inner_id }
+    }
+
+    fn close(&self, state: &State, ending: &Ending) -> Close {
+        Close {
+            key: self.key.clone(),
+            epoch: Some(self.epoch),
+            ending: ending.clone(),
+            last: Some(state.last),
+            if_deadline: None,
+            hook: self.hook,
+        }
+    }
+
+    /// The lane's own end, to be said again should the store lose it.
+    pub(super) fn recent_close(&self) -> Option<RecentClose> {
+        let state = lock(&self.state);
+        let Some(EndRequest::Close(ending)) = &state.end else { return None };
+        Some(RecentClose { close: self.close(&state, ending), reopen: self.reopen(&state) })
     }
 
     /// The store did not answer at once: what was sent waits from now on.

@@ -6,6 +6,7 @@
 //! once it is worked off in place; otherwise it waits in the ready list for the flusher, which the
 //! guardian polls and which gathers the batches of many lanes into one flight.
 
+mod again;
 mod flush;
 mod lane;
 
@@ -35,8 +36,6 @@ use crate::{
 
 /// Bytes that a lane is charged for its end until that is stored.
 const END_COST: usize = 512;
-/// How many ended streams' ends are kept, to be repeated.
-const ENDED: usize = 1024;
 
 /// The recorder of a process.
 pub(crate) struct Recorder {
@@ -47,14 +46,12 @@ pub(crate) struct Recorder {
     /// Bytes that wait for the store, and how many may.
     held: AtomicUsize,
     max_held: usize,
+    /// How long the flusher waits for lanes to join the one that is ready.
+    linger: Duration,
     lanes: Mutex<HashMap<StreamKey, Arc<Lane>>>,
     ready: Mutex<VecDeque<Arc<Lane>>>,
     /// Claimed lanes that wait until they are asked for again, by when that is.
     put_off: Mutex<BTreeMap<(Instant, u64), Arc<Lane>>>,
-    /// Streams that ended lately, and when: their ends are repeated where the store may have lost them.
-    ended: Mutex<VecDeque<(Instant, Arc<Lane>)>>,
-    /// For how long.
-    ended_kept: Duration,
     /// Work that was begun in place and did not end at its first poll.
     adopted: Mutex<Vec<BoxFuture<()>>>,
     flusher: WakerCell,
@@ -94,12 +91,10 @@ impl Recorder {
             hooks,
             held: AtomicUsize::new(0),
             max_held: settings.recorder_bytes,
+            linger: settings.linger,
             lanes: Mutex::default(),
             ready: Mutex::default(),
             put_off: Mutex::default(),
-            ended: Mutex::default(),
-            // Afterwards some guardian has found the stream overdue, or it has expired.
-            ended_kept: settings.stale.min(settings.recovery_window),
             adopted: Mutex::default(),
             flusher: WakerCell::default(),
             idle: tokio::sync::Notify::new(),
@@ -260,6 +255,9 @@ impl Recorder {
         match closed {
             Closed::Now { ended, .. } => {
                 self.telemetry.closed(ended.ending.state);
+                if let Some(recent) = lane.recent_close() {
+                    self.hooks.recent.landed(recent);
+                }
                 self.hooks.ended(lane.key.clone());
                 self.settle(lane, Status::Ended(ended));
             }
@@ -280,12 +278,9 @@ impl Recorder {
     /// The lane has nothing more to record, and its producer is told how the stream stands.
     fn settle(&self, lane: &Arc<Lane>, status: Status) {
         let ending = lane.is_ending();
-        let ended = matches!(status, Status::Ended(_));
         let dropped = lane.settle(status);
         self.held.fetch_sub(dropped, Ordering::Relaxed);
-        if self.leave(lane) && ended {
-            self.keep_ended(lane);
-        }
+        self.leave(lane);
         if let Some(producer) = lane.producer().filter(|_| !ending) {
             self.executor.spawn(async move { producer.halted() });
         }
@@ -301,43 +296,16 @@ impl Recorder {
         self.leave(lane);
     }
 
-    /// Keeps a stream's end for a while.
-    fn keep_ended(&self, lane: &Arc<Lane>) {
-        let mut ended = lock(&self.ended);
-        if ended.len() == ENDED {
-            ended.pop_front();
-        }
-        ended.push_back((Instant::now(), Arc::clone(lane)));
-    }
-
-    /// Lets go of the ends that need not be repeated any more.
-    pub(crate) fn tidy_ended(&self) {
-        lock(&self.ended).retain(|(at, _)| at.elapsed() < self.ended_kept);
-    }
-
-    /// The store was away and is back, or is another: what ended lately may be lost, and is said again. Who ended it first
-    /// still did.
-    pub(crate) fn repeat_ends(self: &Arc<Self>) {
-        self.tidy_ended();
-        let again: Vec<_> = lock(&self.ended).iter().filter_map(|(_, lane)| lane.again()).collect();
-        for lane in again {
-            self.charge_beyond(END_COST);
-            self.ready(&lane);
-        }
-    }
-
-    /// Takes the lane out of the running streams. Returns whether it was one of them.
-    pub(crate) fn leave(&self, lane: &Arc<Lane>) -> bool {
+    /// Takes the lane out of the running streams.
+    pub(crate) fn leave(&self, lane: &Arc<Lane>) {
         let mut lanes = lock(&self.lanes);
-        let held = lanes.get(&lane.key).is_some_and(|held| Arc::ptr_eq(held, lane));
-        if held {
+        if lanes.get(&lane.key).is_some_and(|held| Arc::ptr_eq(held, lane)) {
             lanes.remove(&lane.key);
             self.telemetry.active.store(lanes.len() as i64, Ordering::Relaxed);
             if lanes.is_empty() {
                 self.idle.notify_waiters();
             }
         }
-        held
     }
 
     /// Ready once no stream runs here.

@@ -133,7 +133,7 @@ async fn follow(
         Err(_) if position.is_reconnect() => {}
         Err(_) => return Err(Rejection::Unavailable),
         // It may be about to register again: the body ends at once, and the client comes again.
-        Ok(None) if position.is_reconnect() && core.may_have_forgotten().await => {}
+        Ok(None) if position.is_reconnect() && core.may_be_forgotten() => {}
         Ok(None) => return Err(Rejection::NotFound),
         Ok(Some(info)) => {
             if info.ended.is_some_and(|ended| position.has_all(&ended, voice.tells(&ended.ending))) {

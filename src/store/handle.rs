@@ -5,13 +5,13 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::Poll,
+    task::{Poll, Waker},
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, Notices, Open, Opened, Page, Publish,
@@ -23,7 +23,7 @@ use crate::{
     id::{NodeId, Owner, StreamKey},
     protocol::breaker::Breaker,
     stream::StreamInfo,
-    sync::lock,
+    sync::{WakerCell, lock},
     telemetry::Telemetry,
 };
 
@@ -93,6 +93,8 @@ pub(crate) struct StoreHandle {
     limit: Duration,
     open_limit: Duration,
     breaker: Arc<Gate>,
+    /// Told when the store is back after it was away.
+    back: Arc<Notify>,
     telemetry: Arc<Telemetry>,
 }
 
@@ -102,6 +104,9 @@ struct Gate {
     open: AtomicBool,
     /// Something failed since the last success: only then does a success have anything to say to the breaker.
     unsettled: AtomicBool,
+    /// How often the breaker closed, and whom to tell.
+    healed: AtomicU64,
+    healing: WakerCell,
 }
 
 impl StoreHandle {
@@ -115,7 +120,10 @@ impl StoreHandle {
                 breaker: Mutex::new(Breaker::new(PROBE_EVERY)),
                 open: AtomicBool::new(false),
                 unsettled: AtomicBool::new(false),
+                healed: AtomicU64::new(0),
+                healing: WakerCell::default(),
             }),
+            back: Arc::default(),
             telemetry,
         }
     }
@@ -147,6 +155,23 @@ impl StoreHandle {
             return None;
         }
         lock(&self.breaker.breaker).wait_until(Instant::now().into_std()).map(Instant::from_std)
+    }
+
+    /// The store was away, and is back: whoever waits for that hears of it once.
+    pub(crate) fn came_back(&self) {
+        self.back.notify_one();
+    }
+
+    /// Ready once the store is back. One waits for that, the guardian.
+    pub(crate) async fn back(&self) {
+        self.back.notified().await;
+    }
+
+    /// How often the store answered again after it had failed; the waker is woken when it does the next time. One at a
+    /// time: the flusher's.
+    pub(crate) fn healed(&self, waker: &Waker) -> u64 {
+        self.breaker.healing.register(waker);
+        self.breaker.healed.load(Ordering::Relaxed)
     }
 
     /// Somebody waited for the store for longer than its limit.
@@ -206,7 +231,11 @@ impl StoreHandle {
         self.breaker.unsettled.store(false, Ordering::Relaxed);
         if breaker.succeeded(write) {
             self.breaker.open.store(false, Ordering::Relaxed);
+            self.breaker.healed.fetch_add(1, Ordering::Relaxed);
             self.telemetry.store_back();
+            drop(breaker);
+            self.came_back();
+            self.breaker.healing.wake();
         }
     }
 

@@ -171,6 +171,11 @@ impl FaultStore<MemoryStore> {
         self.inner.forget();
     }
 
+    /// Tells every node that the store was away and is back, as one over a network does.
+    pub fn reconnected(&self) {
+        self.inner.reconnected();
+    }
+
     /// Sets the store's clock forwards, or backwards, by so many milliseconds.
     pub fn shift_clock(&self, by: i64) {
         self.inner.shift_clock(by);

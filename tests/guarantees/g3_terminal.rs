@@ -26,7 +26,7 @@ use crate::{
 const WINDOW: Duration = Duration::from_secs(300);
 
 /// Asks the recovery service.
-async fn recovered(sse: &ResilientSse, id: &str) -> (StatusCode, Value) {
+pub(crate) async fn recovered(sse: &ResilientSse, id: &str) -> (StatusCode, Value) {
     let request = Request::get(format!("/chat/{id}/recover")).body(()).unwrap();
     let response = sse.recover().oneshot(request).await.unwrap();
     let status = response.status();

@@ -11,11 +11,13 @@ mod client;
 mod stage;
 
 mod g1_cursors;
+mod g1_emptied;
 mod g1_nodes;
 mod g1_policies;
 mod g1_resume;
 mod g2_durability;
 mod g3_endings;
+mod g3_failover;
 mod g3_terminal;
 mod g4_fencing;
 mod g4_races;

@@ -9,6 +9,7 @@ mod bounds;
 mod durability;
 mod endings;
 mod forgotten;
+mod linger;
 mod outages;
 mod refused;
 mod support;

@@ -75,6 +75,33 @@ async fn g7_a_store_that_answers_too_late() {
     }
 }
 
+/// A beat finds out that the store is back, while the recorder waits for its own next try: nobody waits for the recorder.
+#[tokio::test(start_paused = true)]
+async fn g7_a_store_that_answers_a_beat_first() {
+    for fault in [Fault::Hang, Fault::Refuse] {
+        for (batched, durability) in cases() {
+            for stale in (600..3000).step_by(300) {
+                let script = Script::default();
+                let hub = |hub: resilient_sse::Builder| hub.durability(durability).stale(millis(stale));
+                let rig = Rig::with(batched, script, hub, |layer| layer);
+                let client = rig.client().await;
+                tokio::time::sleep(BEGINS).await;
+                rig.store.fail(fault);
+                tokio::time::sleep(HEALS - BEGINS).await;
+                rig.store.heal();
+                let seen = client.await.unwrap();
+                assert_unharmed(&seen, script);
+                let case = format!("{fault:?}, batched {batched}, {durability:?}, stale after {stale} ms");
+                for (number, delay) in delays(&seen, script) {
+                    let known = script.every * u32::try_from(number).unwrap() > KNOWN;
+                    assert!(!known || delay <= SLACK, "{case}: {number} is {delay:?} late");
+                }
+                assert!(rig.recorded().await.into_iter().eq(1..=script.events), "{case}");
+            }
+        }
+    }
+}
+
 /// What is slow, but answers within its limit, is waited for, and nothing adds up.
 #[tokio::test(start_paused = true)]
 async fn g7_a_store_that_is_slow() {

@@ -41,7 +41,7 @@ fn free(server: &RedisServer) {
 
 /// `read`: whether somebody reads the while, which a full server lets them.
 async fn a_full_server(read: bool) {
-    let server = RedisServer::with(Options::bounded("8mb"));
+    let server = RedisServer::with(&Options::bounded("8mb"));
     let stage = Stage::new();
     let [first, second] = [stage.node(&server.url(), quick).await, stage.node(&server.url(), quick).await];
     let live = stage.client(&first.generation, "a").attached().await;
@@ -101,7 +101,7 @@ async fn g7_a_full_server_that_still_answers_readers_holds_up_once() {
 /// What ends in a full server is stored all the same: that takes little, and frees more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g3_an_end_lands_in_a_full_server_once_it_is_reached() {
-    let server = RedisServer::with(Options::bounded("8mb"));
+    let server = RedisServer::with(&Options::bounded("8mb"));
     let stage = Stage::new();
     let node = stage.node(&server.url(), quick).await;
     let live = stage.client(&node.generation, "a").attached_once().await;

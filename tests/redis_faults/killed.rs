@@ -11,7 +11,7 @@ use crate::{
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g1_a_server_that_kept_its_log_has_lost_nothing() {
-    let server = RedisServer::with(Options::durable());
+    let server = RedisServer::with(&Options::durable());
     let stage = Stage::new();
     let [first, second] = [stage.node(&server.url(), quick).await, stage.node(&server.url(), quick).await];
     let live = stage.client(&first.generation, "a").attached().await;

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     io::{Read as _, Write as _},
-    net::TcpListener,
     panic::catch_unwind,
     sync::Arc,
     time::Duration,
@@ -11,6 +10,7 @@ use std::{
 
 use redis::{ErrorKind, ServerErrorKind, cmd};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, pki_types::CertificateDer};
+use tokio::net::TcpSocket;
 
 use crate::redis_servers::{Options, RedisServer, Tls, Ttl, acl_user};
 
@@ -27,7 +27,7 @@ fn restarted_it_is_empty() {
 
 #[test]
 fn restarted_with_a_log_it_has_all() {
-    let server = RedisServer::with(Options::durable());
+    let server = RedisServer::with(&Options::durable());
     for number in 0..100 {
         server.command(&["RPUSH", "list", &number.to_string()]);
     }
@@ -50,7 +50,7 @@ fn stopped_it_takes_connections_and_answers_none() {
 
 #[test]
 fn full_it_refuses_writes() {
-    let server = RedisServer::with(Options::bounded("3mb"));
+    let server = RedisServer::with(&Options::bounded("3mb"));
     let large = "x".repeat(500_000);
     let refused = (0..10).find_map(|n| server.try_command(&["SET", &n.to_string(), &large]).err());
     assert_eq!(refused.expect("full by then").code(), Some("OOM"));
@@ -77,7 +77,7 @@ fn its_keys_can_be_looked_at() {
 #[test]
 fn a_user_may_do_what_the_line_says() {
     let line = acl_user("app", "secret", &["get", "set", "publish"], "sse:");
-    let server = RedisServer::with(Options::default().line(&line));
+    let server = RedisServer::with(&Options::default().line(&line));
     let mut app = redis::Client::open(server.url_as("app", "secret")).unwrap().get_connection().unwrap();
     let mut run = |words: &[&str]| cmd(words[0]).arg(&words[1..]).query::<redis::Value>(&mut app);
     run(&["SET", "sse:key", "value"]).unwrap();
@@ -92,7 +92,7 @@ fn a_user_may_do_what_the_line_says() {
 #[test]
 fn it_speaks_tls_to_who_trusts_its_authority() {
     let tls = Tls::generate();
-    let server = RedisServer::with(Options::default().tls(&tls));
+    let server = RedisServer::with(&Options::default().tls(&tls));
     assert_eq!(ping_over_tls(&server, &tls).unwrap(), "+PONG\r\n");
     ping_over_tls(&server, &Tls::generate()).expect_err("another authority");
 }
@@ -108,13 +108,14 @@ fn many_at_once_have_ports_of_their_own() {
 fn a_port_that_was_taken_is_told_from_other_failures() {
     let server = RedisServer::start();
     server.kill();
-    let taken = TcpListener::bind(server.address()).unwrap();
+    let taken = TcpSocket::new_v4().unwrap();
+    taken.bind(server.address()).unwrap();
     let failure = panic_of(|| server.restart());
     assert!(failure.contains("was taken meanwhile"), "{failure}");
     drop(taken);
     server.restart();
 
-    let failure = panic_of(|| drop(RedisServer::with(Options::default().line("no-such-option yes"))));
+    let failure = panic_of(|| drop(RedisServer::with(&Options::default().line("no-such-option yes"))));
     assert!(failure.contains("Bad directive"), "the log's end is told: {failure}");
 }
 

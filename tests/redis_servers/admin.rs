@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use redis::{Client, FromRedisValue, RedisResult, Value, cmd};
+use redis::{Client, Connection, FromRedisValue, IntoConnectionInfo as _, RedisResult, Value, cmd};
 
 use super::RedisServer;
 
@@ -37,11 +37,19 @@ impl RedisServer {
     ///
     /// Over a connection of its own, so that it is of no matter what happened to the server before.
     pub fn try_ask<T: FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
-        let mut connection = Client::open(self.url())?.get_connection_with_timeout(ANSWER_WITHIN)?;
+        let (name, arguments) = words.split_first().expect("a command");
+        cmd(name).arg(arguments).query(&mut self.connect()?)
+    }
+
+    fn connect(&self) -> RedisResult<Connection> {
+        let info = self.url().into_connection_info()?;
+        // A connection introduces itself otherwise, which takes a time limit of its own.
+        let settings = info.redis_settings().clone().set_skip_set_lib_name();
+        let client = Client::open(info.set_redis_settings(settings))?;
+        let connection = client.get_connection_with_timeout(ANSWER_WITHIN)?;
         connection.set_read_timeout(Some(ANSWER_WITHIN))?;
         connection.set_write_timeout(Some(ANSWER_WITHIN))?;
-        let (name, arguments) = words.split_first().expect("a command");
-        cmd(name).arg(arguments).query(&mut connection)
+        Ok(connection)
     }
 
     /// A field of `INFO`, as `role` or `master_link_status`.

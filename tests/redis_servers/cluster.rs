@@ -65,9 +65,15 @@ impl RedisCluster {
 
     /// Who serves a slot now. Nodes may differ about it until [`wait_ok`](Self::wait_ok).
     pub fn owner_of(&self, slot: u16) -> &RedisServer {
-        let view = View::of(self.any()).expect("the node answers");
-        let port = view.owner(slot).expect("the slot has an owner").port;
+        let port = self.owner_port(slot);
         self.nodes().find(|node| node.port() == port).expect("it is one of ours")
+    }
+
+    /// The shard that serves a slot now.
+    pub fn shard_of(&self, slot: u16) -> usize {
+        let port = self.owner_port(slot);
+        let place = self.nodes().position(|node| node.port() == port).expect("it is one of ours");
+        place % self.masters.len()
     }
 
     /// The keys of all masters, sorted.
@@ -85,8 +91,10 @@ impl RedisCluster {
 
     /// Begins to move a slot; its keys stay until told to go.
     pub fn begin_move(&self, slot: u16, to: usize) -> SlotMove<'_> {
-        let others = self.nodes().filter(|node| node.is_running() && is_master(node)).collect();
-        SlotMove::begin(slot, self.owner_of(slot), self.master(to), others)
+        let masters: Vec<_> = self.running().filter(|node| is_master(node)).collect();
+        let shard = [self.masters.get(to), self.replicas.get(to)].into_iter().flatten();
+        let to = shard.into_iter().find(|node| masters.iter().any(|master| master.port() == node.port()));
+        SlotMove::begin(slot, self.owner_of(slot), to.expect("the shard has a master"), masters)
     }
 
     /// Lets a shard's replica take over in good order; returns the new master.
@@ -107,7 +115,7 @@ impl RedisCluster {
         replica
     }
 
-    /// Waits until all running nodes serve, know each other, and agree on who serves what.
+    /// Waits until all slots are served, and all running nodes know each other and agree on who serves what.
     pub fn wait_ok(&self) {
         eventually("the cluster is whole", || self.is_whole().then_some(()));
     }
@@ -125,8 +133,10 @@ impl RedisCluster {
 
     fn introduce(&self) {
         for (number, node) in self.nodes().enumerate() {
-            // Distinct from the start, so that no two need to settle a conflict.
+            // Distinct from the start, so that no two need to settle a conflict. Refused once they know each other.
             node.command(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]);
+        }
+        for (number, node) in self.nodes().enumerate() {
             for other in self.nodes().skip(number + 1) {
                 node.command(&["CLUSTER", "MEET", "127.0.0.1", &other.port().to_string()]);
             }
@@ -147,6 +157,11 @@ impl RedisCluster {
         self.wait_ok();
     }
 
+    fn owner_port(&self, slot: u16) -> u16 {
+        let view = View::of(self.any()).expect("the node answers");
+        view.owner(slot).expect("the slot has an owner").port
+    }
+
     fn any(&self) -> &RedisServer {
         self.running().next().expect("a node runs")
     }
@@ -156,7 +171,7 @@ impl RedisCluster {
     }
 
     fn is_whole(&self) -> bool {
-        let serve = self.running().all(|node| node_says(node, "cluster_state:ok"));
+        let serve = self.running().all(|node| says(node, &["cluster_state:ok", "cluster_slots_ok:16384"]));
         let Some(views) = self.running().map(View::of).collect::<Option<Vec<_>>>() else { return false };
         let met = views.iter().all(|view| self.running().all(|node| view.knows(node.port())));
         serve && met && views.windows(2).all(|pair| pair[0].owners() == pair[1].owners())
@@ -171,7 +186,7 @@ fn nodes(options: &Options) -> Vec<RedisServer> {
         .line("cluster-node-timeout 1000")
         // Replicas stay where a test put them.
         .line("cluster-allow-replica-migration no");
-    SLOTS.iter().map(|_| RedisServer::with(options.clone())).collect()
+    SLOTS.iter().map(|_| RedisServer::with(&options)).collect()
 }
 
 fn follow(replica: &RedisServer, master: &RedisServer) {
@@ -184,7 +199,7 @@ fn is_master(node: &RedisServer) -> bool {
     node.info("role").is_some_and(|role| role == "master")
 }
 
-fn node_says(node: &RedisServer, line: &str) -> bool {
+fn says(node: &RedisServer, facts: &[&str]) -> bool {
     let info = node.try_ask::<String>(&["CLUSTER", "INFO"]);
-    info.is_ok_and(|info| info.lines().any(|other| other == line))
+    info.is_ok_and(|info| facts.iter().all(|fact| info.lines().any(|line| line == *fact)))
 }

@@ -8,6 +8,7 @@
 //! flavour, whose own tasks go on beside a blocked test.
 #![allow(dead_code, unused_imports, reason = "each test crate uses its part of it")]
 #![allow(unreachable_pub, clippy::expect_used, clippy::panic, clippy::must_use_candidate, reason = "tests")]
+#![allow(clippy::needless_pass_by_value, reason = "what is taken is used up")]
 
 mod acl;
 mod admin;

@@ -11,13 +11,14 @@ pub struct Pair {
 impl Pair {
     /// Starts both, and waits until the replica follows.
     pub fn start() -> Self {
-        Self::with(Options::default())
+        Self::with(&Options::default())
     }
 
     /// The same, with options for both.
-    pub fn with(options: Options) -> Self {
-        let master = RedisServer::with(options.clone());
-        let replica = RedisServer::with(options.line(&format!("replicaof 127.0.0.1 {}", master.port())));
+    pub fn with(options: &Options) -> Self {
+        let master = RedisServer::with(options);
+        let following = options.clone().line(&format!("replicaof 127.0.0.1 {}", master.port()));
+        let replica = RedisServer::with(&following);
         wait_linked(&replica);
         Self { master, replica }
     }

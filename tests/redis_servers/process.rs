@@ -7,6 +7,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use super::eventually;
+
 /// A process that ends with this.
 pub(super) struct Process {
     child: Child,
@@ -44,8 +46,10 @@ impl Process {
         self.child.try_wait().expect("a child can be waited for").is_some()
     }
 
+    /// Stops it, and waits until it has stopped.
     pub(super) fn pause(&mut self) {
         self.signal("STOP");
+        eventually("the process stops", || self.has_stopped().then_some(()));
         self.paused = true;
     }
 
@@ -72,6 +76,13 @@ impl Process {
         let log = self.log();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// As Linux tells; elsewhere the signal has to be trusted.
+    fn has_stopped(&self) -> bool {
+        // `<id> (<name>) <state> ...`
+        let told = fs::read_to_string(format!("/proc/{}/stat", self.id()));
+        told.map_or(true, |stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
     }
 
     fn signal(&self, signal: &str) {

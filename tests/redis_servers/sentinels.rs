@@ -9,6 +9,12 @@ use super::{
 /// What the Sentinels call the master.
 const NAME: &str = "mymaster";
 
+/// How often Sentinels that know each other say hello, in milliseconds.
+///
+/// Whoever claims for four such periods to be a master and is not theirs, they demote. They must not do so to a
+/// replica that one of them is about to promote, and that one notices only within a second.
+const UNHURRIED: &str = "750";
+
 /// Two servers and three Sentinels of quorum 2, which take a master for dead after half a second.
 pub struct Sentinels {
     nodes: [RedisServer; 2],
@@ -18,15 +24,16 @@ pub struct Sentinels {
 impl Sentinels {
     /// Starts all, and waits until the Sentinels know each other and the replica.
     pub fn start() -> Self {
-        Self::with(Options::default())
+        Self::with(&Options::default())
     }
 
     /// The same, with options for both servers.
-    pub fn with(options: Options) -> Self {
+    pub fn with(options: &Options) -> Self {
         let Pair { master, replica } = Pair::with(options);
         let sentinels = (0..3).map(|_| sentinel(&master)).collect();
         let all = Self { nodes: [master, replica], sentinels };
         eventually("the Sentinels know each other", || all.sentinels.iter().all(is_acquainted).then_some(()));
+        all.sentinels.iter().for_each(|sentinel| publish_every(sentinel, UNHURRIED));
         all
     }
 
@@ -119,17 +126,26 @@ fn sentinel(master: &RedisServer) -> RedisServer {
         .line(&format!("sentinel monitor {NAME} 127.0.0.1 {} 2", master.port()))
         .line(&format!("sentinel down-after-milliseconds {NAME} 500"))
         .line(&format!("sentinel failover-timeout {NAME} 2000"));
-    let sentinel = RedisServer::with(options);
+    let sentinel = RedisServer::with(&options);
     hasten(&sentinel);
     sentinel
 }
 
-/// Makes a Sentinel look around ten times a second; and should this machine stall for two seconds, so that it
-/// distrusts its clock, makes it trust that again after half a second instead of thirty.
+/// Makes a Sentinel look around more often; and should this machine stall for two seconds, so that it distrusts its
+/// clock, makes it trust that again after half a second instead of thirty.
+///
+/// The ping period has to be well below the time after which a master is down, because a Sentinel waits that long
+/// before it connects to the master it has just promoted. But five of them must be more than a second: it promotes no
+/// replica that it has older news of, and while the master is down it asks for news once a second.
 fn hasten(sentinel: &RedisServer) {
-    let periods = ["INFO-PERIOD", "PING-PERIOD", "ASK-PERIOD", "PUBLISH-PERIOD"].map(|period| [period, "100"]);
-    let words = [&["SENTINEL", "DEBUG", "TILT-PERIOD", "500"], periods.concat().as_slice()].concat();
-    sentinel.command(&words);
+    let periods = [["PING-PERIOD", "300"], ["INFO-PERIOD", "500"], ["ASK-PERIOD", "100"], ["TILT-PERIOD", "500"]];
+    sentinel.command(&[&["SENTINEL", "DEBUG"], periods.concat().as_slice()].concat());
+    publish_every(sentinel, "100");
+}
+
+/// Sets how many milliseconds a Sentinel lets pass between its hellos, by which Sentinels find each other.
+fn publish_every(sentinel: &RedisServer, period: &str) {
+    sentinel.command(&["SENTINEL", "DEBUG", "PUBLISH-PERIOD", period]);
 }
 
 fn is_acquainted(sentinel: &RedisServer) -> bool {

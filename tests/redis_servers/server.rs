@@ -25,13 +25,13 @@ struct PortTaken;
 impl RedisServer {
     /// Starts one that persists nothing, and waits until it serves.
     pub fn start() -> Self {
-        Self::with(Options::default())
+        Self::with(&Options::default())
     }
 
     /// Starts one with options, and waits until it serves.
-    pub fn with(options: Options) -> Self {
+    pub fn with(options: &Options) -> Self {
         loop {
-            let server = Self::spawn(&options);
+            let server = Self::spawn(options);
             if server.settle().is_ok() {
                 return server;
             }

@@ -1,7 +1,8 @@
 //! The example server as a process of its own, and a client for it.
+#![allow(dead_code, reason = "each test crate uses its part of it")]
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{self, BufRead as _, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -32,7 +33,12 @@ pub struct Server {
 impl Server {
     /// Starts one on a free port, and waits until it serves.
     pub fn start(options: &[&str]) -> Self {
-        let mut child = command(options).stdout(Stdio::piped()).spawn().expect("the server starts");
+        Self::run(&mut command(options))
+    }
+
+    /// The same with a command of the test's own making.
+    pub fn run(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the server starts");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("stdout is piped");
         BufReader::new(stdout).read_line(&mut line).expect("stdout is text");
@@ -46,6 +52,12 @@ impl Server {
         assert!(sent.expect("kill is there").success());
     }
 
+    /// Ends it at once, as a crash does.
+    pub fn kill(mut self) {
+        self.child.kill().expect("its own child can be killed");
+        self.child.wait().expect("its own child can be waited for");
+    }
+
     /// Waits until the process is gone.
     pub async fn exit(mut self) -> ExitStatus {
         eventually(async || self.child.try_wait().expect("the process can be waited for")).await
@@ -53,9 +65,7 @@ impl Server {
 
     /// Sends a request over a connection of its own, which ends when the response is dropped.
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Response<Incoming> {
-        let stream = TcpStream::connect(self.address).await.expect("the server accepts");
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("the server speaks HTTP");
-        tokio::spawn(async move { drop(connection.await) });
+        let mut sender = connect(self.address).await.expect("the server accepts");
         sender.send_request(request).await.expect("the server answers")
     }
 
@@ -107,6 +117,15 @@ impl Drop for Server {
     }
 }
 
+/// A connection of one's own; an error where nobody listens.
+pub async fn connect(address: SocketAddr) -> io::Result<http1::SendRequest<Full<Bytes>>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(sender)
+}
+
 pub fn get(path: &str) -> request::Builder {
     Request::get(path).header("host", "test")
 }
@@ -145,7 +164,8 @@ pub fn command(options: &[&str]) -> Command {
     command
 }
 
-/// The example beside this test. Where only some tests are built, it may be missing or out of date.
+/// The example beside this test. Where only some tests are built, it may be missing, out of date, or built with fewer
+/// features than this test.
 fn executable() -> PathBuf {
     let test = std::env::current_exe().expect("this test's own path");
     let profile = test.parent().and_then(Path::parent).expect("<target>/<profile>/deps/<test>");
@@ -153,9 +173,9 @@ fn executable() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sources = ["src", "examples/server", "examples/texts"].map(|folder| newest(&root.join(folder)));
     let built = server.metadata().and_then(|metadata| metadata.modified()).ok();
-    if built < sources.into_iter().max().flatten() {
+    if built < sources.into_iter().max().flatten() || !has_features(&server) {
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--example", "server"]).current_dir(root);
+        build.args(["build", "--quiet", "--example", "server"]).args(FEATURES).current_dir(root);
         if profile.ends_with("release") {
             build.arg("--release");
         }
@@ -163,6 +183,21 @@ fn executable() -> PathBuf {
         assert!(build.env("CARGO_TARGET_DIR", target).status().expect("cargo runs").success(), "the example is built");
     }
     server
+}
+
+/// What this test was built with, as far as the example cares.
+const FEATURES: &[&str] = match (cfg!(feature = "full"), cfg!(feature = "test-util")) {
+    (true, true) => &["--all-features"],
+    (true, false) => &["--features", "full"],
+    (false, _) => &[],
+};
+
+/// Whether the example has what this test has: one without TLS, clusters or Redis says so before it looks at the rest
+/// of this address, which is wrong.
+fn has_features(server: &Path) -> bool {
+    let mut asked = Command::new(server);
+    let Ok(output) = asked.args(["--store", "rediss+cluster://127.0.0.1:1/2"]).output() else { return false };
+    FEATURES.is_empty() || !String::from_utf8_lossy(&output.stderr).contains("needs the feature")
 }
 
 /// When something under a folder was last changed.

@@ -130,6 +130,12 @@ impl MemoryStore {
         self.0.clock.start_ms.fetch_add(by.cast_unsigned(), Ordering::Relaxed);
     }
 
+    /// Tells every node that the store was away.
+    #[cfg(feature = "test-util")]
+    pub(crate) fn reconnected(&self) {
+        lock(&self.0.nodes).values().for_each(NoticesSender::reconnected);
+    }
+
     fn shard(&self, key: &StreamKey) -> MutexGuard<'_, Shard> {
         let hash = self.0.hasher.hash_one(key);
         lock(&self.0.shards[hash as usize % SHARDS])

@@ -26,7 +26,10 @@ impl Clock {
     }
 }
 
-/// In milliseconds, at most some 2,000 years: what scripts count with is exact up to 2^53.
+/// Some 2,000 years in milliseconds, longer than anything lasts: what scripts count with is exact up to 2^53.
+pub(super) const LONGEST: u64 = 1 << 46;
+
+/// In milliseconds, at most [`LONGEST`].
 pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(1 << 46)
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(LONGEST)
 }

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     id::StreamKey,
     store::{Open, Opened, Publish},
+    stream::StreamState,
 };
 
 /// What became of a request's place in the indexes, before its stream was asked for.
@@ -30,7 +31,11 @@ impl Shared {
         }
         if open.limit.is_some() && !self.admit(open).await? {
             // Perhaps some of them ended without a word.
-            self.list(open.key.owner.clone()).await?;
+            for info in self.list(open.key.owner.clone()).await? {
+                if info.state != StreamState::Active {
+                    self.relist(&self.keys.of(&info.key), &info.key).await?;
+                }
+            }
             if !self.admit(open).await? {
                 return self.over_limit(keys, open).await;
             }
@@ -41,11 +46,11 @@ impl Shared {
         Ok(Reserved::Made((value::number(&added) == Some(1)).then_some(deadline)))
     }
 
-    /// Whether the owner may have one more active stream; this one is then counted.
+    /// Whether the owner may have one more active stream; this one is then counted, for as long as opening it may take.
     async fn admit(&self, open: &Open) -> Result<bool, RedisStoreError> {
         let (slot, owner) = self.keys.owner(&open.key.owner);
         let limit = open.limit.map(|limit| limit.to_string()).unwrap_or_default();
-        let expires = self.clock.now() + kept(&open.retention);
+        let expires = self.clock.now() + RESERVED;
         let admit = Request::script(slot, &script::OWN, &[&owner]).arg(open.key.id.as_str()).arg(expires);
         Ok(value::number(&self.fleet.ask(admit.arg(1).arg(limit).arg("")).await?) == Some(1))
     }
@@ -259,6 +264,9 @@ impl Shared {
         Ok(!held.contains(&Some(leased)))
     }
 }
+
+/// For how long a stream that may be opened counts as one of its owner's, in milliseconds.
+const RESERVED: u64 = 10_000;
 
 /// How long an index outlives the last deadline in it, in milliseconds: a guardian's pause, at most.
 const LOOKED_AFTER: u64 = 3_600_000;

@@ -1,11 +1,16 @@
 //! Where the servers are, and how to reach them.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use redis::{
     Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _,
     sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
 };
+
+use tokio::time::Instant;
 
 use super::{
     RedisStore, Shared,
@@ -16,6 +21,10 @@ use super::{
     link::{Link, Source, Watch},
     tails::{self, Tails},
 };
+
+/// For how long a slow server is tried again at first, and how often.
+const FIRST_CONNECT: Duration = Duration::from_secs(3);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Sets up a [`RedisStore`].
 #[must_use = "a builder does nothing until it connects"]
@@ -113,7 +122,7 @@ impl RedisStoreBuilder {
     ///
     /// # Errors
     ///
-    /// [`RedisStoreError`] if no server answers within 3 s, it refuses the user, or is older than Redis 7.0; or if the
+    /// [`RedisStoreError`] if no server answers within 6 s, it refuses the user, or is older than Redis 7.0; or if the
     /// prefix has braces, which have a meaning of their own in a cluster.
     ///
     /// # Cancel safety
@@ -150,7 +159,7 @@ impl RedisStoreBuilder {
                 Fleet::Cluster(Arc::new(cluster.ok_or(RedisStoreError::uncovered(0))?))
             }
         };
-        fleet.connect().await?;
+        connect(&fleet).await?;
         let shared = Arc::new(Shared {
             keys,
             cluster: is_cluster,
@@ -165,6 +174,17 @@ impl RedisStoreBuilder {
         let listening = tokio::spawn(tails::run(Arc::downgrade(&shared)));
         *crate::sync::lock(&shared.listening) = Some(listening.abort_handle());
         Ok(RedisStore(shared))
+    }
+}
+
+/// Connects; a server that is slow, or Sentinels that are, get some time.
+async fn connect(fleet: &Fleet) -> Result<(), RedisStoreError> {
+    let give_up = Instant::now() + FIRST_CONNECT;
+    loop {
+        match fleet.connect().await {
+            Err(error) if error.is_slow() && Instant::now() < give_up => tokio::time::sleep(FIRST_PAUSE).await,
+            connected => return connected,
+        }
     }
 }
 

@@ -85,6 +85,16 @@ impl RedisStoreError {
         }
     }
 
+    /// Whether it is about one key, not about the server.
+    pub(super) fn is_of_one_key(&self) -> bool {
+        self.code() == Some("WRONGTYPE")
+    }
+
+    /// Whether no answer came in time.
+    pub(super) fn is_slow(&self) -> bool {
+        matches!(self.0, Kind::Slow { .. }) || self.as_redis().is_some_and(RedisError::is_timeout)
+    }
+
     /// The server's word for it, such as `WRONGTYPE` or `OOM`, if it is the server's.
     #[must_use]
     pub fn code(&self) -> Option<&str> {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     Shared,
-    clock::millis,
+    clock::{LONGEST, millis},
     error::RedisStoreError,
     fleet::Request,
     keys::{self, StreamKeys},
@@ -21,7 +21,7 @@ use super::{
     value,
 };
 use crate::{
-    id::NodeId,
+    id::{NodeId, StreamKey},
     store::{Beat, Beaten, Due, DueReason},
     stream::StreamState,
 };
@@ -35,8 +35,10 @@ const LOOK_EVERY: u64 = 32;
 
 /// What a node's beats have found out.
 pub(super) struct Pulse {
-    /// How often it has beaten, which its own keys say.
-    beats: u64,
+    /// The number of the last beat that was sent, and of the last one that was acknowledged: its own keys say one of
+    /// these, or one in between.
+    sent: u64,
+    acknowledged: u64,
     /// How often the store turned out to have lost what it had acknowledged.
     losses: u64,
     /// When the last beat was acknowledged.
@@ -49,7 +51,7 @@ pub(super) type Pulses = HashMap<NodeId, Pulse>;
 
 impl Pulse {
     fn new() -> Self {
-        Self { beats: 0, losses: 0, last: None, suspicious: Instant::now() }
+        Self { sent: 0, acknowledged: 0, losses: 0, last: None, suspicious: Instant::now() }
     }
 }
 
@@ -66,7 +68,7 @@ impl Shared {
             pulse.suspicious = Instant::now() + beat.stale / 2;
         }
         let everything = Instant::now() < pulse.suspicious;
-        let round = pulse.beats;
+        let round = pulse.sent;
         let mut hasher = DefaultHasher::new();
         let slots = self.keys.parts().map(|part| self.keys.part_slot(part));
         (self.fleet.run(slots), pulse.losses).hash(&mut hasher);
@@ -78,11 +80,12 @@ impl Shared {
     /// Writes the node's own key, one in each part of the indexes, so that a beat is acknowledged only if each server takes
     /// what other nodes' beats need it to take. What the key said before tells whether the store kept it.
     async fn say_that_it_lives(&self, beat: &Beat, pulse: &mut Pulse) -> Result<u64, RedisStoreError> {
-        let next = pulse.beats + 1;
+        let may_say = pulse.acknowledged..=pulse.sent;
+        pulse.sent += 1;
         let mut requests = vec![Request::new(self.keys.part_slot(0), cmd("TIME"))];
         for part in self.keys.parts() {
             let mut set = cmd("SET");
-            set.arg(self.keys.node(&beat.node, part)).arg(next).arg("PX");
+            set.arg(self.keys.node(&beat.node, part)).arg(pulse.sent).arg("PX");
             set.arg(millis(beat.stale * NODE_KEPT).max(1)).arg("GET");
             requests.push(Request::new(self.keys.part_slot(part), set));
         }
@@ -91,10 +94,9 @@ impl Shared {
         let now = time_of(replies.next().unwrap_or_else(|| Err(value::unexpected("TIME")))?)?;
         let mut kept = true;
         for reply in replies {
-            kept &= value::number(&reply?) == Some(pulse.beats);
+            kept &= value::number(&reply?).is_some_and(|says| may_say.contains(&says));
         }
-        // Whether or not all of it was acknowledged: some of it says this from now on.
-        pulse.beats = next;
+        pulse.acknowledged = pulse.sent;
         if before.is_some() && !kept {
             pulse.losses += 1;
             pulse.suspicious = Instant::now() + beat.stale / 2;
@@ -147,7 +149,7 @@ impl Shared {
             let pushed = value::number(&reply?).unwrap_or(0);
             // Some are missing, or are where they were: on a shortfall each is looked at.
             let short = !page.is_empty() && pushed < page.len() as u64;
-            let turn = |index: &&usize| u64::from(of[**index].slot) % share == round % share;
+            let turn = |index: &&usize| beat.streams[**index].1 % share == round % share;
             looked_at.extend(page.iter().filter(|index| short || everything || turn(index)).copied());
         }
         self.look_at_own(beat, &of, deadline, &looked_at).await
@@ -181,7 +183,7 @@ impl Shared {
                 lost.push(*index);
                 continue;
             }
-            let window = held.next().as_ref().and_then(value::number).unwrap_or(0);
+            let window = held.next().as_ref().and_then(value::number).unwrap_or(0).min(LONGEST);
             let ttl = millis(beat.lifetime) + millis(beat.stale) + window;
             for name in [&keys.stream, &keys.log] {
                 let mut renew = cmd("PEXPIRE");
@@ -222,7 +224,7 @@ impl Shared {
             loop {
                 let room = limit - all.len();
                 let claims = Request::script(slot, &script::CLAIM, &[&active, &due]).arg(&claim).arg(room);
-                let (now, leased) = leased(self.fleet.ask(claims.arg(lease).arg(&time)).await?)?;
+                let (now, leased) = leased(self.fleet.ask(claims.arg(lease).arg(&time)).await?, part)?;
                 let full = leased.len() == room;
                 self.look_at_leased(leased, now, now.min(vouched), &mut all).await?;
                 if all.len() >= limit {
@@ -243,33 +245,36 @@ impl Shared {
         vouched: u64,
         all: &mut Vec<Due>,
     ) -> Result<(), RedisStoreError> {
-        let (named, unreadable): (Vec<_>, Vec<_>) =
-            leased.into_iter().partition(|leased| keys::key_of(&leased.name).is_some());
-        self.drop_unreadable(&unreadable).await?;
-        let of: Vec<_> = named.iter().filter_map(|leased| Some(self.keys.of(&keys::key_of(&leased.name)?))).collect();
+        let mut named = Vec::with_capacity(leased.len());
+        for leased in leased {
+            // A name, and one that belongs where it stands.
+            let key = str::from_utf8(&leased.name).ok().and_then(keys::key_of);
+            let keys = key.map(|key| (self.keys.of(&key), key));
+            match keys.filter(|(keys, _)| self.keys.part(keys.slot) == leased.part) {
+                Some((keys, key)) => named.push((leased, keys, key)),
+                None => self.drop_unreadable(&leased).await?,
+            }
+        }
+        let of: Vec<_> = named.iter().map(|(_, keys, _)| keys).collect();
         if of.is_empty() {
             return Ok(());
         }
-        for ((leased, keys), known) in named.iter().zip(&of).zip(self.know_all(&of).await?) {
+        for ((leased, keys, key), known) in named.iter().zip(self.know_all(&of).await?) {
             // One that cannot be looked at stays leased, and is looked at again.
             if let Ok(known) = known {
                 let at = if leased.active { vouched } else { now };
-                all.extend(self.judge(leased, keys, known, at).await?);
+                all.extend(self.judge(leased, keys, key, known, at).await?);
             }
         }
         Ok(())
     }
 
-    /// Members that are no stream's names.
-    async fn drop_unreadable(&self, leased: &[Leased]) -> Result<(), RedisStoreError> {
-        for leased in leased {
-            let part = self.keys.part(keys::slot(leased.name.as_bytes()));
-            let index = if leased.active { self.keys.active(part) } else { self.keys.due(part) };
-            let mut remove = cmd("ZREM");
-            remove.arg(index).arg(&leased.name);
-            self.fleet.ask(Request::new(self.keys.part_slot(part), remove)).await?;
-        }
-        Ok(())
+    /// A member that is no stream's name.
+    async fn drop_unreadable(&self, leased: &Leased) -> Result<(), RedisStoreError> {
+        let index = if leased.active { self.keys.active(leased.part) } else { self.keys.due(leased.part) };
+        let mut remove = cmd("ZREM");
+        remove.arg(index).arg(&*leased.name);
+        self.fleet.ask(Request::new(self.keys.part_slot(leased.part), remove)).await.map(drop)
     }
 
     /// Why somebody must look at a leased stream; `None`: nobody must, and the index is mended.
@@ -277,20 +282,21 @@ impl Shared {
         &self,
         leased: &Leased,
         keys: &StreamKeys,
+        key: &StreamKey,
         known: Known,
         now: u64,
     ) -> Result<Option<Due>, RedisStoreError> {
-        let Some(key) = keys::key_of(&leased.name) else { return Ok(None) };
         let standing = known.held.standing();
         let part = self.keys.part(keys.slot);
         if !leased.active {
-            let expired = known.held.last_heard(0).max(known.written) + known.held.number("life") <= now;
+            let heard = known.held.last_heard(0).max(known.written);
+            let expired = heard.saturating_add(known.held.number("life")) <= now;
             let reason = match standing {
                 Standing::Is(state) if state.is_terminal() && known.hook => Some(DueReason::Hook),
                 Standing::Is(StreamState::Interrupted) if expired || leased.was <= now => Some(DueReason::Lifetime),
                 _ => None,
             };
-            let info = reason.and_then(|reason| Some(Due { info: known.info(&key)?, reason }));
+            let info = reason.and_then(|reason| Some(Due { info: known.info(key)?, reason }));
             if info.is_none() {
                 self.unwatch_in(&self.keys.due(part), keys, leased.deadline, None).await?;
             }
@@ -301,11 +307,13 @@ impl Shared {
             return Ok(None);
         }
         let heard = known.held.last_heard(leased.was);
-        let lives = heard.max(known.written) + known.held.number("life");
-        let overdue = heard + known.held.number("stale");
+        let lives = heard.max(known.written).saturating_add(known.held.number("life"));
+        // What the index holds is when it is overdue, unless its lifetime is even shorter.
+        let by_index = known.held.number("stale") <= known.held.number("life");
+        let overdue = heard.saturating_add(known.held.number("stale"));
         let reason = if lives <= now {
             DueReason::Lifetime
-        } else if known.held.node().is_some() && overdue <= now {
+        } else if known.held.node().is_some() && (by_index || overdue <= now) {
             DueReason::Stale
         } else {
             // Something was written since: its time has not come.
@@ -316,7 +324,7 @@ impl Shared {
         let mark = Request::script(keys.slot, &script::LEASED, &[&keys.stream]);
         self.fleet.ask(mark.arg(known.held.epoch()).arg(heard).arg(leased.deadline)).await?;
         let known = Known { active: Some(leased.deadline), ..known };
-        let info = known.info(&key).map(|info| crate::StreamInfo { last_heartbeat: heard, ..info });
+        let info = known.info(key).map(|info| crate::StreamInfo { last_heartbeat: heard, ..info });
         Ok(info.map(|info| Due { info, reason }))
     }
 
@@ -328,28 +336,29 @@ impl Shared {
     }
 }
 
-/// A stream that was leased.
+/// A stream that was leased; or whatever else stood in the index.
 struct Leased {
-    name: String,
+    name: Vec<u8>,
+    /// The part of the indexes that it stood in.
+    part: u16,
     /// The deadline that it had, and the one that the lease wrote.
     was: u64,
     deadline: u64,
     active: bool,
 }
 
-fn leased(reply: Value) -> Result<(u64, Vec<Leased>), RedisStoreError> {
+fn leased(reply: Value, part: u16) -> Result<(u64, Vec<Leased>), RedisStoreError> {
     const WHAT: &str = "claim";
-    let mut words = value::array(reply, WHAT)?.into_iter();
-    let now = words.next().as_ref().and_then(value::number).ok_or_else(|| value::unexpected(WHAT))?;
-    let (mut active, mut all) = (false, Vec::new());
-    while let Some(name) = words.next() {
-        let name = value::text(name).ok_or_else(|| value::unexpected(WHAT))?;
-        if name.is_empty() {
-            active = true;
-            continue;
+    let mut parts = value::array(reply, WHAT)?.into_iter();
+    let now = parts.next().as_ref().and_then(value::number).ok_or_else(|| value::unexpected(WHAT))?;
+    let mut all = Vec::new();
+    for (active, list) in [false, true].into_iter().zip(parts) {
+        let mut words = value::array(list, WHAT)?.into_iter();
+        while let (Some(name), Some(was), Some(deadline)) = (words.next(), words.next(), words.next()) {
+            let name = value::bytes(name).ok_or_else(|| value::unexpected(WHAT))?;
+            let deadline = value::number(&deadline).ok_or_else(|| value::unexpected(WHAT))?;
+            all.push(Leased { name, part, was: value::number(&was).unwrap_or(0), deadline, active });
         }
-        let mut score = || words.next().as_ref().and_then(value::number).ok_or_else(|| value::unexpected(WHAT));
-        all.push(Leased { name, was: score()?, deadline: score()?, active });
     }
     Ok((now, all))
 }

@@ -37,12 +37,17 @@ impl Keys {
     pub(super) fn of(&self, key: &StreamKey) -> StreamKeys {
         let (prefix, name) = (&self.prefix, name_of(key));
         StreamKeys {
-            slot: slot(name.as_bytes()),
+            slot: self.slot(&name),
             stream: format!("{prefix}stream:{{{name}}}"),
             log: format!("{prefix}events:{{{name}}}"),
             completion: format!("{prefix}completion:{{{name}}}"),
             name,
         }
+    }
+
+    /// The slot of a stream's keys. One server has all of them, and is not asked for one.
+    pub(super) fn slot(&self, name: &str) -> u16 {
+        if self.cluster { slot(name.as_bytes()) } else { 0 }
     }
 
     pub(super) fn stream(&self, name: &str) -> String {
@@ -61,7 +66,7 @@ impl Keys {
 
     /// In which part of the indexes a stream is.
     pub(super) fn part(&self, slot: u16) -> u16 {
-        if self.cluster { slot % PARTS } else { 0 }
+        slot % PARTS
     }
 
     /// All parts of the indexes.

@@ -95,7 +95,8 @@ impl Shared {
                 Opened::New { epoch, previous, inner_id }
             }
             "active" => Opened::Active { started: told.number()? == 1 },
-            "ended" => Opened::Ended(end(told)?),
+            // An end that cannot be read, another version's perhaps, is that of a stream that cannot be served.
+            "ended" => end(told)?.map_or(Opened::Missing, Opened::Ended),
             "missing" => Opened::Missing,
             "over" => Opened::OverLimit,
             "other" => Opened::OtherFingerprint,
@@ -141,14 +142,14 @@ impl Shared {
         let closed = match &*told.word {
             "now" => {
                 let node = Some(told.text()?).filter(|node| !node.is_empty());
-                let ended = end(&mut told)?;
+                let ended = end(&mut told)?.ok_or_else(|| told.unknown())?;
                 if let Some(node) = &node {
                     self.tails.post(node, &keys.name);
                 }
                 self.settle_end(&keys, key, *hook, ended.at).await?;
                 Closed::Now { ended, node: node.map(crate::NodeId::new) }
             }
-            "before" => Closed::Before(end(&mut told)?),
+            "before" => end(&mut told)?.map_or(Closed::Newer, Closed::Before),
             "newer" => Closed::Newer,
             "moved" => Closed::Moved,
             "missing" => Closed::Missing,
@@ -273,12 +274,12 @@ impl Shared {
                 Published::Stored(id)
             }
             "ended" => {
-                let ended = end(&mut told)?;
+                let ended = end(&mut told)?.ok_or_else(|| told.unknown())?;
                 self.settle_end(&keys, &publish.key, publish.hook, ended.at).await?;
                 Published::Ended(ended)
             }
             "conflict" => Published::Conflict,
-            "before" => Published::EndedBefore(end(&mut told)?),
+            "before" => end(&mut told)?.map_or(Published::Conflict, Published::EndedBefore),
             _ => return Err(told.unknown()),
         };
         self.tails.wake(&keys.name);
@@ -343,6 +344,6 @@ fn pairs(request: Request, metadata: &Metadata) -> Request {
     metadata.iter().fold(request, |request, (key, kept)| request.arg(key).arg(kept))
 }
 
-fn end(told: &mut Told) -> Result<Ended, RedisStoreError> {
-    stored::ended(told.fields()?).ok_or_else(|| told.unknown())
+fn end(told: &mut Told) -> Result<Option<Ended>, RedisStoreError> {
+    Ok(stored::ended(told.fields()?))
 }

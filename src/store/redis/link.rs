@@ -70,6 +70,7 @@ struct Inner {
     state: watch::Sender<State>,
     backoff: Mutex<Backoff>,
     connections: AtomicU64,
+    run: Mutex<Arc<str>>,
     unanswered: AtomicU32,
     watch: std::sync::Weak<dyn Watch>,
 }
@@ -86,8 +87,6 @@ enum State {
 struct Live {
     number: u64,
     connection: MultiplexedConnection,
-    /// The server's run, as it names it: another after each start of a server.
-    run: Arc<str>,
 }
 
 impl Link {
@@ -98,6 +97,7 @@ impl Link {
             state: watch::Sender::new(State::Idle),
             backoff: Mutex::new(Backoff::new(Duration::from_millis(50), Duration::from_secs(1))),
             connections: AtomicU64::new(0),
+            run: Mutex::default(),
             unanswered: AtomicU32::new(0),
             watch,
         }))
@@ -112,12 +112,9 @@ impl Link {
         &self.0.address
     }
 
-    /// The run of the server that answered last; empty before any did.
+    /// The run of the server that was connected to last, as it names it: another after each start of a server.
     pub(super) fn run(&self) -> Arc<str> {
-        match &*self.0.state.borrow() {
-            State::Up(live) => Arc::clone(&live.run),
-            _ => Arc::default(),
-        }
+        Arc::clone(&lock(&self.0.run))
     }
 
     /// Sends commands, and returns a reply for each; one that the server refused is `Value::ServerError`.
@@ -259,7 +256,8 @@ impl Inner {
             return Err(RedisStoreError::too_old(&self.address, version));
         }
         let number = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
-        Ok(Live { number, connection, run: find("run_id:").into() })
+        *lock(&self.run) = find("run_id:").into();
+        Ok(Live { number, connection })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 /// How far a log is, as this process left it.
@@ -54,18 +55,50 @@ impl Position {
         self.at
     }
 
-    /// How many events an entry may hold, so that a log can be cut where it must be.
-    pub(super) fn entry_events(&self) -> usize {
-        usize::try_from(self.max_events / 16).unwrap_or(usize::MAX).clamp(1, crate::config::BATCH_EVENTS)
+    /// Parts events into entries: of so few events and bytes that a log can be cut where it must be.
+    pub(super) fn entries<'a>(&self, events: &'a [Bytes]) -> impl Iterator<Item = &'a [Bytes]> + use<'a> {
+        let count = usize::try_from(self.max_events / 16).unwrap_or(usize::MAX).clamp(1, crate::config::BATCH_EVENTS);
+        let size = usize::try_from(self.max_bytes / 16).unwrap_or(usize::MAX);
+        let mut rest = events;
+        std::iter::from_fn(move || {
+            let mut bytes = 0;
+            let fits = |event: &&Bytes| {
+                let first = bytes == 0;
+                bytes += event.len();
+                first || bytes <= size
+            };
+            let (entry, left) = rest.split_at(rest.iter().take(count).take_while(fits).count());
+            rest = left;
+            (!entry.is_empty()).then_some(entry)
+        })
     }
 
     /// Down to how many events and bytes the log is to be cut, if it holds too many after taking in so many.
     ///
     /// By a sixteenth too many, so that not every batch that follows has to cut.
     pub(super) fn cut(&self, events: u64, bytes: u64) -> Option<(u64, u64)> {
-        let too_many = self.events + events - self.dropped_events > self.max_events;
-        let too_large = self.bytes + bytes - self.dropped_bytes > self.max_bytes;
+        let too_many = (self.events + events).saturating_sub(self.dropped_events) > self.max_events;
+        let too_large = (self.bytes + bytes).saturating_sub(self.dropped_bytes) > self.max_bytes;
         let cut = |max: u64, too_much: bool| if too_much { max - max / 16 } else { max };
         (too_many || too_large).then(|| (cut(self.max_events, too_many), cut(self.max_bytes, too_large)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_small_enough_to_cut_between() {
+        let sizes = |max_events, max_bytes, lengths: &[usize]| {
+            let events: Vec<_> = lengths.iter().map(|length| Bytes::from(vec![b'x'; *length])).collect();
+            let position = Position::new(1, 0, (0, 0), (max_events, max_bytes), 0);
+            position.entries(&events).map(<[Bytes]>::len).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(10_000, 1 << 20, &[8; 130]), [64, 64, 2]);
+        assert_eq!(sizes(32, 1 << 20, &[8; 5]), [2, 2, 1]);
+        assert_eq!(sizes(1, 1 << 20, &[8; 2]), [1, 1]);
+        assert_eq!(sizes(10_000, 160, &[4, 4, 4, 400, 4, 10, 1]), [2, 1, 1, 1, 1, 1]);
+        assert_eq!(sizes(10_000, 160, &[]), [0; 0]);
     }
 }

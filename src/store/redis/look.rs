@@ -1,5 +1,7 @@
 //! Looking: pages of logs, what is known of streams, lists of them.
 
+use std::borrow::Borrow;
+
 use redis::{Value, cmd};
 
 use super::{
@@ -74,11 +76,11 @@ impl Shared {
     /// What is known of streams; `None` where nothing is, and where the server would not say.
     pub(super) async fn know_all(
         &self,
-        of: &[StreamKeys],
+        of: &[impl Borrow<StreamKeys>],
     ) -> Result<Vec<Result<Known, RedisStoreError>>, RedisStoreError> {
         let mut requests = Vec::with_capacity(5 * of.len());
         for keys in of {
-            requests.extend(self.known_requests(keys));
+            requests.extend(self.known_requests(keys.borrow()));
         }
         let mut replies = self.fleet.send(requests).await?.into_iter();
         Ok(of.iter().map(|_| known(&mut replies)).collect())
@@ -99,16 +101,9 @@ impl Shared {
         let mut infos = Vec::new();
         for page in all.chunks(LIST_PAGE) {
             let of: Vec<StreamKeys> = page.iter().map(|key| self.keys.of(key)).collect();
-            for ((key, keys), known) in page.iter().zip(&of).zip(self.know_all(&of).await?) {
-                match known?.info(key) {
-                    Some(info) => {
-                        if info.state != StreamState::Active {
-                            self.relist(keys, key).await?;
-                        }
-                        infos.push(info);
-                    }
-                    None => self.relist(keys, key).await?,
-                }
+            for (key, known) in page.iter().zip(self.know_all(&of).await?) {
+                // One that is gone, or about to be opened, goes out of the index by itself.
+                infos.extend(known?.info(key));
             }
         }
         Ok(infos)
@@ -177,7 +172,7 @@ impl Shared {
             requests.push(range(&keys, after, first));
         }
         let mut replies = self.fleet.send(requests).await?.into_iter();
-        let mut next = || replies.next().unwrap_or_else(|| Err(value::unexpected("a page")));
+        let mut next = || value::own(replies.next().unwrap_or_else(|| Err(value::unexpected("a page"))));
         let held = Held::new(value::fields(next()?, "HGETALL")?);
         let ended = stored::ended(value::fields(next()?, "HGETALL")?);
         let tops = stored::entries(next()?)?;
@@ -189,7 +184,7 @@ impl Shared {
             Some(after) => (after, stored::entries(next()?)?),
             None => {
                 let after = EventId::new(epoch, 0);
-                (after, stored::entries(self.fleet.ask(range(&keys, after, first)).await?)?)
+                (after, stored::entries(value::own(self.fleet.ask(range(&keys, after, first)).await)?)?)
             }
         };
         let mut page = Page {
@@ -264,7 +259,7 @@ impl Shared {
         run.arg(&keys.log).arg(&marker).arg(&marker);
         let asked = vec![Request::new(keys.slot, first), Request::new(keys.slot, run)];
         let mut replies = self.fleet.send(asked).await?.into_iter();
-        let mut next = || replies.next().unwrap_or_else(|| Err(value::unexpected("a run")));
+        let mut next = || value::own(replies.next().unwrap_or_else(|| Err(value::unexpected("a run"))));
         let (first, run) = (stored::entries(next()?)?, stored::entries(next()?)?);
         if run.iter().any(|entry| matches!(entry.holds, Holds::Run { .. })) {
             return Ok(true);
@@ -280,7 +275,9 @@ impl Shared {
 /// So many entries after an id.
 fn range(keys: &StreamKeys, after: EventId, count: usize) -> Request {
     let mut range = cmd("XRANGE");
-    range.arg(&keys.log).arg(format!("({after}")).arg("+").arg("COUNT").arg(count);
+    // Nothing is after the highest id that there is, and a server takes no offence if it is not asked for that.
+    let open = if after == EventId::new(u64::MAX, u64::MAX) { "" } else { "(" };
+    range.arg(&keys.log).arg(format!("{open}{after}")).arg("+").arg("COUNT").arg(count);
     Request::new(keys.slot, range)
 }
 
@@ -289,14 +286,12 @@ fn known(replies: &mut impl Iterator<Item = Reply>) -> Result<Known, RedisStoreE
     let all: Vec<Reply> = replies.take(5).collect();
     let mut all = all.into_iter();
     let mut next = || -> Result<Value, RedisStoreError> {
-        all.next().unwrap_or_else(|| Err(value::unexpected("what is known of a stream")))
+        value::own(all.next().unwrap_or_else(|| Err(value::unexpected("what is known of a stream"))))
     };
     let held = Held::new(value::fields(next()?, "HGETALL")?);
     let completion = value::fields(next()?, "HGETALL")?;
-    let tops = next().and_then(stored::entries);
+    let tops = stored::entries(next()?)?;
     let (active, due) = (value::number(&next()?), value::number(&next()?));
-    // A key of another type in the log's place says nothing of the stream's state.
-    let tops = tops.unwrap_or_default();
     let top = stored::top(&tops);
     Ok(Known {
         hook: completion.get("onEnd").is_some_and(|mark| mark == b"due"),

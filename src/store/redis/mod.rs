@@ -46,7 +46,7 @@ use crate::{
 /// Streams in Redis (7.0 or later) or Valkey, for services on many nodes: one server, one that Sentinels look after, or
 /// a Cluster. Clones are the same store.
 ///
-/// ```no_run
+/// ```
 /// # async fn doc() -> Result<(), Box<dyn std::error::Error>> {
 /// use resilient_sse::{RedisStore, ResilientSse};
 ///
@@ -70,11 +70,8 @@ use crate::{
 /// - `maxmemory-policy noeviction`: a log that is evicted in part would be a gap.
 /// - About 4 KiB for each stream that has few events, as a server allots a stream's first node at once;
 ///   `stream-node-max-bytes 1024` makes that 1.3 KiB.
-/// - As an ACL user no more than: `~sse:*` and `&sse:*` (the key prefix), and
-///   `+hello +auth +client|setinfo +client|setname +select +info +ping +time +evalsha +eval +get +set +del +pexpire
-///   +pexpireat +pttl +hget +hmget +hgetall +hset +hdel +xadd +xrange +xrevrange +xtrim +zadd +zrem +zcard +zscore +zrange
-///   +zrangebyscore +zrevrange +zremrangebyscore +zremrangebyrank +publish +subscribe +unsubscribe`, and in a cluster
-///   `+cluster|slots +asking`.
+/// - As an ACL user no more than `~sse:*` and `&sse:*` (the key prefix) and the commands in
+///   [`ACL_COMMANDS`](Self::ACL_COMMANDS).
 /// - In a cluster, clocks of its nodes that are in step within a second, as NTP keeps them.
 ///
 /// Keys under the prefix are the library's own: what else is found in the place of a log is removed.
@@ -108,6 +105,30 @@ impl Shared {
             let _ = tokio::time::timeout(Duration::from_secs(1), self.fleet.send(requests)).await;
         }
     }
+}
+
+macro_rules! acl_commands {
+    ($($command:literal)*) => {
+        impl RedisStore {
+            /// The commands that an ACL user for the library must be allowed, and no others: `role` only behind Sentinels,
+            /// the last two and `pttl` only in a cluster. With the default prefix, as a line of `redis.conf` or in `ACL SETUSER`:
+            ///
+            /// ```text
+            #[doc = concat!("user sse on >password ~sse:* &sse:* -@all", $(" +", $command),*)]
+            /// ```
+            ///
+            /// From Redis 7.2 on, `+client|setinfo` besides keeps new connections out of the server's ACL log; earlier servers do
+            /// not know it.
+            pub const ACL_COMMANDS: &[&str] = &[$($command),*];
+        }
+    };
+}
+
+acl_commands! {
+    "hello" "select" "ping" "info" "time" "eval" "evalsha" "set" "del" "pexpire" "pexpireat" "pttl"
+    "hget" "hmget" "hgetall" "hset" "hdel" "xadd" "xrange" "xrevrange" "xtrim" "zadd" "zrem" "zcard" "zscore" "zrange"
+    "zrangebyscore" "zrevrange" "zremrangebyscore" "zremrangebyrank" "publish" "subscribe" "unsubscribe" "role"
+    "cluster|slots" "asking"
 }
 
 impl RedisStore {

@@ -6,7 +6,7 @@ use redis::Value;
 
 use super::{
     error::RedisStoreError,
-    value::{self, Fields, VERSION},
+    value::{self, Fields},
 };
 use crate::{
     id::{EventId, NodeId, StreamKey},
@@ -190,12 +190,13 @@ impl Entry {
             Holds::Seal => Vec::new(),
             Holds::Run { previous } => vec![Record { id, at, kind: RecordKind::Run { previous } }],
             Holds::Events(events) => {
-                let first = (id.seq + 1).saturating_sub(events.len() as u64);
-                let record = |(block, seq): (Vec<u8>, u64)| {
-                    debug_assert!(block.first().is_none_or(|version| *version >= VERSION));
+                // Of the last event the id is known, of those before it how many follow.
+                let count = events.len() as u64;
+                let record = |(block, behind): (Vec<u8>, u64)| {
+                    let seq = id.seq.checked_sub(behind)?;
                     Some(Record { id: EventId::new(id.epoch, seq), at, kind: RecordKind::Event(value::block(block)?) })
                 };
-                events.into_iter().zip(first..).filter_map(record).collect()
+                events.into_iter().zip((0..count).rev()).filter_map(record).collect()
             }
         }
     }

@@ -222,10 +222,10 @@ impl Tails {
         channels
     }
 
-    /// The streams that somebody waits for now.
-    fn awaited(&self) -> Vec<(String, Arc<Stream>)> {
+    /// The streams of these names that somebody waits for now.
+    fn awaited(&self, named: impl Fn(&str) -> bool) -> Vec<(String, Arc<Stream>)> {
         let streams = lock(&self.streams);
-        let awaited = streams.iter().filter(|(_, stream)| stream.cell.is_awaited());
+        let awaited = streams.iter().filter(|(name, stream)| named(name) && stream.cell.is_awaited());
         awaited.map(|(name, stream)| (name.clone(), Arc::clone(stream))).collect()
     }
 }
@@ -327,8 +327,10 @@ async fn serve(store: &Arc<Shared>, connection: &mut MultiplexedConnection, tick
             return false;
         }
     }
-    if tick || !names.is_empty() {
-        draw_net(store).await;
+    if tick {
+        draw_net(store, &tails.awaited(|_| true)).await;
+    } else if !names.is_empty() {
+        draw_net(store, &tails.awaited(|name| names.contains(&name))).await;
     }
     true
 }
@@ -339,7 +341,7 @@ async fn announce(store: &Arc<Shared>) {
     let message = |name: &String| {
         let mut publish = cmd("PUBLISH");
         publish.arg(store.keys.tail_channel(name)).arg("followed");
-        Request::new(keys::slot(name.as_bytes()), publish)
+        Request::new(store.keys.slot(name), publish)
     };
     for page in names.chunks(PAGE) {
         store.tell(page.iter().map(message).collect()).await;
@@ -347,11 +349,11 @@ async fn announce(store: &Arc<Shared>) {
 }
 
 /// Looks whether what is waited for has changed without a word, and asks the producing nodes to publish.
-async fn draw_net(store: &Arc<Shared>) {
-    for page in store.tails.awaited().chunks(PAGE) {
+async fn draw_net(store: &Arc<Shared>, awaited: &[(String, Arc<Stream>)]) {
+    for page in awaited.chunks(PAGE) {
         let mut requests = Vec::with_capacity(2 * page.len());
         for (name, stream) in page {
-            let slot = keys::slot(name.as_bytes());
+            let slot = store.keys.slot(name);
             let mut standing = cmd("HMGET");
             standing.arg(store.keys.stream(name)).arg(&["state", "epoch", "node"]);
             let mut newest = cmd("XREVRANGE");
@@ -376,7 +378,7 @@ async fn draw_net(store: &Arc<Shared>) {
             if stream.must_ask(store, &node) {
                 let mut ask = cmd("PUBLISH");
                 ask.arg(store.keys.node_channel(&node)).arg(format!("tail {name}"));
-                asks.push(Request::new(keys::slot(name.as_bytes()), ask));
+                asks.push(Request::new(store.keys.slot(name), ask));
             }
         }
         store.tell(asks).await;

@@ -66,6 +66,14 @@ pub(super) fn fields(value: Value, what: &'static str) -> Result<Fields, RedisSt
     Ok(pairs.into_iter().filter_map(field).collect())
 }
 
+/// A reply of a key of another type is that of a key which is not there.
+pub(super) fn own(reply: Result<Value, RedisStoreError>) -> Result<Value, RedisStoreError> {
+    match reply {
+        Err(error) if error.is_of_one_key() => Ok(Value::Nil),
+        reply => reply,
+    }
+}
+
 /// A script's reply: its first word, and the rest.
 pub(super) struct Told {
     pub(super) word: String,
@@ -103,7 +111,7 @@ impl Told {
 }
 
 /// How a stored block begins.
-pub(super) const VERSION: u8 = 1;
+const VERSION: u8 = 1;
 
 /// Takes the version byte off a stored block; `None` if another version, or nothing at all, wrote it.
 pub(super) fn block(stored: Vec<u8>) -> Option<Bytes> {

@@ -60,7 +60,7 @@ impl Shared {
         self.tails.wake_each(names.iter().zip(&outcomes).filter(|(_, out)| out.is_some()).map(|(name, _)| &**name));
         match refused {
             // Of a server that takes nothing, or of one that cannot be reached, the other streams' parts say as much.
-            Some(error) if !is_own(&error) && outcomes.iter().all(Option::is_none) => Err(error),
+            Some(error) if !error.is_of_one_key() && outcomes.iter().all(Option::is_none) => Err(error),
             _ => Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(Appended::Refused)).collect()),
         }
     }
@@ -81,16 +81,16 @@ impl Shared {
             let first = requests.len();
             let at = position.at(now);
             let mut after = *position;
-            let (slot, log) = (keys::slot(name.as_bytes()), self.keys.log(name));
+            let (slot, log) = (self.keys.slot(name), self.keys.log(name));
             let mut seq = append.first;
-            for events in append.events.chunks(position.entry_events()) {
+            for events in position.entries(&append.events) {
                 seq += events.len() as u64;
                 after.events += events.len() as u64;
                 after.bytes += events.iter().map(|event| event.len() as u64).sum::<u64>();
                 let size = events.iter().map(|event| event.len() + 2).sum::<usize>() + log.len() + 96;
                 let mut add = redis::Cmd::with_capacity(10 + 2 * events.len(), size);
                 add.arg("XADD").arg(&log).arg("NOMKSTREAM").arg(event_id(append.epoch, seq - 1));
-                let since = at as i64 - append.epoch as i64;
+                let since = (at as i64).wrapping_sub(append.epoch as i64);
                 add.arg("t").arg(since).arg("n").arg(after.events).arg("b").arg(after.bytes);
                 for event in events {
                     add.arg("e").arg(Stored(event));
@@ -216,15 +216,10 @@ fn pair(reply: Value) -> Option<(u64, u64)> {
 /// Whether an error says something of the stream, which the script can make out.
 fn must_compare(error: &RedisStoreError) -> bool {
     let not_above = error.as_redis().and_then(redis::RedisError::detail).is_some_and(|text| text.contains(NOT_ABOVE));
-    not_above || error.code() == Some("WRONGTYPE")
+    not_above || error.is_of_one_key()
 }
 
-/// Whether an error is one stream's own, not the server's.
-fn is_own(error: &RedisStoreError) -> bool {
-    error.code() == Some("WRONGTYPE")
-}
-
-/// The end that fences.
+/// The end that fences. One that cannot be read, another version's perhaps, fences as a newer run does.
 pub(super) fn fence(told: &mut Told) -> Result<Fence, RedisStoreError> {
-    Ok(Fence::Ended(stored::ended(told.fields()?).ok_or_else(|| told.unknown())?))
+    Ok(stored::ended(told.fields()?).map_or(Fence::Newer, Fence::Ended))
 }

@@ -22,7 +22,7 @@ pub(super) async fn accept(listener: net::TcpListener, controls: Arc<Controls>) 
         let (client, _) = listener.accept().await.expect("the listener accepts");
         controls.connections.add(1);
         if controls.faults().refuse {
-            close(client, End::Reset);
+            end_by(&client, End::Reset);
         } else {
             // Its membership begins here, so that a cut does not miss what was accepted before it.
             tokio::spawn(serve(client, controls.join(), controls.clone()));
@@ -32,7 +32,7 @@ pub(super) async fn accept(listener: net::TcpListener, controls: Arc<Controls>) 
 
 async fn serve(mut client: TcpStream, mut cut: watch::Receiver<Cut>, controls: Arc<Controls>) {
     let Ok(mut server) = TcpStream::connect(controls.faults().server).await else {
-        return close(client, End::Reset);
+        return end_by(&client, End::Reset);
     };
     let fate = tokio::select! {
         biased;
@@ -40,7 +40,8 @@ async fn serve(mut client: TcpStream, mut cut: watch::Receiver<Cut>, controls: A
         end = forward(&mut client, &mut server, &controls) => Fate::End(end),
     };
     let Fate::End(end) = fate else { return pending().await };
-    close(client, end);
+    end_by(&client, end);
+    drop(client);
     drop(cut);
     let_go(server).await;
 }
@@ -62,7 +63,8 @@ async fn forward(client: &mut TcpStream, server: &mut TcpStream, controls: &Cont
     both.map_or(End::Reset, |_| End::Finish)
 }
 
-fn close(client: TcpStream, end: End) {
+/// How the client's side will end when it is dropped.
+fn end_by(client: &TcpStream, end: End) {
     if end == End::Reset {
         // Where this fails the client is gone already.
         let _ = client.set_zero_linger();

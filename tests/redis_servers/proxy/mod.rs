@@ -27,8 +27,8 @@ pub enum End {
 
 /// A proxy on a port of its own.
 ///
-/// It runs on a thread of its own, so that neither a paused clock nor a blocked test holds it up. All its controls
-/// are in force when they return.
+/// It runs on a thread of its own, so that neither a paused clock nor a blocked test holds it up. A control holds
+/// for all that is sent after it has returned.
 pub struct Proxy {
     address: SocketAddr,
     controls: Arc<Controls>,

@@ -28,7 +28,7 @@ pub(super) async fn requests(from: ReadHalf<'_>, mut to: WriteHalf<'_>, controls
     let arrive = async {
         while let Some(bytes) = next(&mut arriving, controls).await {
             let (allowed, last) = controls.allow(bytes.len());
-            // Before anybody can see that they went.
+            // Before it is seen, so that who has seen it finds it counted.
             controls.request_bytes.add(allowed);
             to.write_all(&bytes[..allowed]).await?;
             if last {

@@ -5,7 +5,7 @@
 -- Returns stored {events, bytes, max events, max bytes} | newer | ended {completion} | gone.
 -- O(events of the batch + entries dropped).
 local stream, log, completion = KEYS[1], KEYS[2], KEYS[3]
-local held = redis.call('HMGET', stream, 'state', 'epoch', 'maxEvents', 'maxBytes')
+local held = look(stream, 'state', 'epoch', 'maxEvents', 'maxBytes')
 if not held[1] or held[1] == 'gone' then
   return { 'gone' }
 end
@@ -26,19 +26,29 @@ local skip = 0
 if top_epoch == epoch and top_seq >= first then
   skip = top_seq - first + 1
 end
-local entry = { 'XADD', log, '', 't', int(tonumber(ARGV[3]) - epoch), 'n', '', 'b', '' }
-local count = #ARGV - pairs_end
-for i = pairs_end + 1 + skip, #ARGV do
-  entry[#entry + 1] = 'e'
-  entry[#entry + 1] = ARGV[i]
-  events, bytes = events + 1, bytes + #ARGV[i] - 1
-end
-if count > skip then
-  entry[3], entry[7], entry[9] = id(epoch, first + count - 1), int(events), int(bytes)
-  redis.call(unpack(entry))
-  if events > tonumber(held[3]) or bytes > tonumber(held[4]) then
-    trim(log, tonumber(held[3]), tonumber(held[4]))
+local max_events, max_bytes = count(held[3], 10000), count(held[4], 8388608)
+-- In entries as small as those of a plain append, so that the log can be cut where it must be.
+local per_entry = math.max(math.min(math.floor(max_events / 16), 64), 1)
+local count_of, at = #ARGV - pairs_end, skip
+while at < count_of do
+  local entry, size = { 'XADD', log, '', 't', int(tonumber(ARGV[3]) - epoch), 'n', '', 'b', '' }, 0
+  local last = at
+  while last < count_of and last - at < per_entry do
+    local event = ARGV[pairs_end + last + 1]
+    if last > at and size + #event - 1 > max_bytes / 16 then
+      break
+    end
+    size, last = size + #event - 1, last + 1
+    entry[#entry + 1] = 'e'
+    entry[#entry + 1] = event
   end
+  events, bytes = events + last - at, bytes + size
+  entry[3], entry[7], entry[9] = id(epoch, first + last - 1), int(events), int(bytes)
+  redis.call(unpack(entry))
+  at = last
+end
+if count_of > skip and (events > max_events or bytes > max_bytes) then
+  trim(log, max_events, max_bytes)
 end
 redis.call('HSET', stream, 'started', 1)
 if ARGV[4] == '1' then
@@ -47,4 +57,4 @@ end
 for i = 7, pairs_end, 2 do
   redis.call('HSET', stream, 'm:' .. ARGV[i], ARGV[i + 1])
 end
-return { 'stored', int(events), int(bytes), held[3], held[4] }
+return { 'stored', int(events), int(bytes), int(max_events), int(max_bytes) }

@@ -5,7 +5,7 @@
 --      terminal type, terminal data, channel, node channels' prefix
 -- Returns now {node, completion} | before {completion} | newer | moved | missing. O(log streams).
 local stream, log, completion, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local held = redis.call('HMGET', stream, 'state', 'epoch', 'runEnd', 'window', 'node')
+local held = look(stream, 'state', 'epoch', 'runEnd', 'window', 'node')
 local state = held[1]
 if not state or state == 'gone' or (state == 'deleted' and ARGV[3] == '') then
   return { 'missing' }
@@ -23,7 +23,7 @@ if active and ARGV[9] ~= '' then
   end
 end
 
-local epoch, time, window = tonumber(held[2]), now(), tonumber(held[4])
+local epoch, time, window = tonumber(held[2]), now(), count(held[4], 0)
 local log_top, events, bytes = top(log)
 local last = log_top or id(epoch, 0)
 if state == 'interrupted' and held[3] and above(held[3], last) then

@@ -3,12 +3,12 @@
 -- KEYS stream, log, completion, keys [, active, owner's, due]    ARGV S, id, channel, node channels' prefix
 -- Returns 1 if there was such a stream. O(entries of the log).
 local stream, log, completion, keys, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-local held = redis.call('HMGET', stream, 'state', 'epoch', 'stale', 'node', 'runEnd')
+local held = look(stream, 'state', 'epoch', 'stale', 'node', 'runEnd')
 local state = held[1]
 if not state or state == 'gone' or state == 'deleted' then
   return 0
 end
-local epoch, time = tonumber(held[2]), now()
+local epoch, time = count(held[2], 0), now()
 if is_terminal(state) then
   redis.call('HDEL', completion, 'event', 'terminalEventType', 'terminalEventData', 'onEnd')
 else
@@ -21,8 +21,8 @@ else
     'completedAt', int(time))
 end
 redis.call('DEL', stream, log, keys)
-redis.call('HSET', stream, 'v', 1, 'state', 'deleted', 'epoch', held[2])
-expire(math.max(tonumber(held[3]), epoch + 1 - time + 1000), stream, completion)
+redis.call('HSET', stream, 'v', 1, 'state', 'deleted', 'epoch', int(epoch))
+expire(math.max(count(held[3], 0), epoch + 1 - time + 1000), stream, completion)
 if active then
   redis.call('ZREM', active, ARGV[1])
   redis.call('ZREM', due, ARGV[1])

@@ -3,14 +3,14 @@
 -- ARGV S, id, epoch, last seq or '', deadline or '', channel, node channels' prefix
 -- Returns done {time, expiry, reruns} | newer | ended {completion} | moved | missing. O(log streams).
 local stream, log, completion, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local held = redis.call('HMGET', stream, 'state', 'epoch', 'life', 'window', 'stale', 'reruns', 'node')
+local held = look(stream, 'state', 'epoch', 'life', 'window', 'stale', 'reruns', 'node')
 local state = held[1]
 if not state or state == 'gone' then
   return { 'missing' }
 end
-local time, life = now(), tonumber(held[3])
+local time, life = now(), count(held[3], 0)
 if state == 'interrupted' and held[2] == ARGV[3] then
-  return { 'done', int(time), int(time + life), held[6] }
+  return { 'done', int(time), int(time + life), held[6] or '0' }
 end
 local fenced = fence(state, held[2], ARGV[3], completion)
 if fenced then
@@ -32,7 +32,7 @@ redis.call('HSET', stream, 'state', 'interrupted', 'runEnd', last)
 -- One that may not be run again is somebody's to close once its lifetime is over; any other just goes.
 local ttl = life
 if held[6] ~= '1' then
-  ttl = life + tonumber(held[4]) + tonumber(held[5])
+  ttl = life + count(held[4], 0) + count(held[5], 0)
 end
 expire(ttl, stream, log)
 if active then
@@ -46,4 +46,4 @@ redis.call('PUBLISH', ARGV[6], held[2] .. '-' .. MAX_SEQ)
 if held[7] and held[7] ~= '' then
   redis.call('PUBLISH', ARGV[7] .. held[7], 'look ' .. ARGV[1])
 end
-return { 'done', int(time), int(time + life), held[6] }
+return { 'done', int(time), int(time + life), held[6] or '0' }

@@ -7,7 +7,7 @@
 local stream, log, completion, active, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local name, short, token = ARGV[1], ARGV[2], ARGV[3]
 local stale, life, window = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
-local held = redis.call('HMGET', stream, 'state', 'epoch', 'token', 'fp', 'runEnd', 'inner', 'started')
+local held = look(stream, 'state', 'epoch', 'token', 'fp', 'runEnd', 'inner', 'started')
 local state, epoch = held[1], held[2]
 local exists = state and state ~= 'gone' and state ~= 'deleted'
 

@@ -12,6 +12,16 @@ local function int(number)
   return string.format('%d', number)
 end
 
+-- A whole number that is stored, or `otherwise` if what is stored is none: whoever damaged a key gets no script that
+-- stops halfway.
+local function count(text, otherwise)
+  local number = tonumber(text or '')
+  if not number or number ~= number or number < 0 then
+    return otherwise
+  end
+  return math.floor(math.min(number, 2 ^ 46))
+end
+
 local function id(epoch, seq)
   return int(epoch) .. '-' .. int(seq)
 end
@@ -26,6 +36,15 @@ local function above(a, b)
   local ae, as = parts(a)
   local be, bs = parts(b)
   return ae > be or (ae == be and as > bs)
+end
+
+-- A stream's fields. A key of another type in its place is no stream: whoever registers one replaces it.
+local function look(stream, ...)
+  local held = redis.pcall('HMGET', stream, ...)
+  if held.err then
+    return {}
+  end
+  return held
 end
 
 local function field(entry, name)
@@ -46,7 +65,7 @@ local function top(log)
   end
   local events, bytes = 0, 0
   if entries[1] then
-    events, bytes = tonumber(field(entries[1], 'n')), tonumber(field(entries[1], 'b'))
+    events, bytes = count(field(entries[1], 'n'), 0), count(field(entries[1], 'b'), 0)
   end
   for _, entry in ipairs(entries) do
     if not field(entry, 's') then
@@ -66,7 +85,7 @@ end
 local function renew(index)
   local last = redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
   if last[2] then
-    redis.call('PEXPIREAT', index, int(math.ceil(tonumber(last[2]))))
+    redis.call('PEXPIREAT', index, int(math.min(math.ceil(tonumber(last[2])), 2 ^ 46)))
   end
 end
 
@@ -103,7 +122,7 @@ end
 
 local function expire(ttl, ...)
   for _, key in ipairs({ ... }) do
-    redis.call('PEXPIRE', key, int(ttl))
+    redis.call('PEXPIRE', key, int(math.min(ttl, 2 ^ 46)))
   end
 end
 
@@ -134,15 +153,15 @@ local function fence(state, held, epoch, completion)
   return { 'ended', redis.call('HGETALL', completion) }
 end
 
--- Drops a log's oldest entries, until it holds at most so many events and bytes. Returns how many the log had taken in up
--- to what is dropped. O(entries dropped).
+-- Drops a log's oldest entries, until it holds at most so many events and bytes; its newest stays, however large. Returns
+-- how many the log had taken in up to what is dropped. O(entries dropped).
 local function trim(log, max_events, max_bytes)
   local _, events, bytes = top(log)
-  local from, cut, dropped_events, dropped_bytes = '-', nil, nil, nil
+  local from, cut, dropped_events, dropped_bytes, before_events, before_bytes = '-', nil, nil, nil, 0, 0
   while true do
     local entries = redis.call('XRANGE', log, from, '+', 'COUNT', 16)
     for _, entry in ipairs(entries) do
-      local entry_events, entry_bytes = tonumber(field(entry, 'n')), tonumber(field(entry, 'b'))
+      local entry_events, entry_bytes = count(field(entry, 'n'), 0), count(field(entry, 'b'), 0)
       if not dropped_events then
         dropped_events, dropped_bytes = entry_events, entry_bytes
         for i = 1, #entry[2], 2 do
@@ -157,10 +176,14 @@ local function trim(log, max_events, max_bytes)
         end
         return dropped_events, dropped_bytes
       end
-      cut, dropped_events, dropped_bytes = entry[1], entry_events, entry_bytes
+      cut, before_events, before_bytes = entry[1], dropped_events, dropped_bytes
+      dropped_events, dropped_bytes = entry_events, entry_bytes
     end
     if #entries < 16 then
-      return dropped_events or 0, dropped_bytes or 0
+      if cut then
+        redis.call('XTRIM', log, 'MINID', cut)
+      end
+      return before_events, before_bytes
     end
     from = '(' .. cut
   end

@@ -4,7 +4,7 @@
 --      max events, max bytes, owner, channel, inner id, then metadata as pairs
 -- Returns registered {time, events, bytes} | newer | ended {completion}. O(log streams).
 local stream, log, completion, active, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local held = redis.call('HMGET', stream, 'state', 'epoch', 'token')
+local held = look(stream, 'state', 'epoch', 'token')
 local state = held[1]
 if state and state ~= 'gone' then
   if state == 'active' and held[2] == ARGV[6] and held[3] == ARGV[3] then

@@ -8,7 +8,7 @@
 local stream, log, completion, keys, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local stale, life, window = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local ttl, time = life + window + stale, now()
-local held = redis.call('HMGET', stream, 'state', 'epoch', 'node')
+local held = look(stream, 'state', 'epoch', 'node')
 local state, epoch = held[1], held[2]
 
 if not state or state == 'gone' or state == 'deleted' then

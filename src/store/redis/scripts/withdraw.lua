@@ -3,7 +3,7 @@
 -- Returns 1 if it was taken back. A first run leaves nothing but its epoch, for as long as the clock has not passed
 -- that; of a second one the stream is left interrupted. O(log streams).
 local stream, log, completion, active, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local held = redis.call('HMGET', stream, 'state', 'token', 'epoch', 'started', 'runEnd', 'life', 'reruns')
+local held = look(stream, 'state', 'token', 'epoch', 'started', 'runEnd', 'life', 'reruns')
 if held[1] ~= 'active' or held[2] ~= ARGV[3] then
   return 0
 end
@@ -11,13 +11,13 @@ local log_top, events, bytes = top(log)
 if has_started(held[4], log_top) then
   return 0
 end
-local epoch, time = tonumber(held[3]), now()
+local epoch, time, life = count(held[3], 0), now(), count(held[6], 0)
 if held[5] then
   mark(log, held[3] .. '-' .. MAX_SEQ, time, events, bytes, 's', '')
   redis.call('HSET', stream, 'state', 'interrupted', 'runEnd', id(epoch, 0))
-  expire(tonumber(held[6]), stream, log)
+  expire(life, stream, log)
   if active then
-    own(owners, ARGV[2], time + tonumber(held[6]), false, time)
+    own(owners, ARGV[2], time + life, false, time)
   end
 else
   redis.call('DEL', stream, log, completion)

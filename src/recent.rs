@@ -1,0 +1,158 @@
+//! Ends that landed a short while ago: a store that fails over may have lost them.
+
+use std::{collections::VecDeque, sync::Mutex, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    id::StreamKey,
+    store::{Close, Reopen},
+    sync::lock,
+};
+
+/// How many ends are kept, and how many bytes of terminal events and metadata.
+const MAX_ENDS: usize = 10_000;
+const MAX_BYTES: usize = 8 << 20;
+
+/// An end that the store has acknowledged, with what registers its stream again.
+#[derive(Clone, Debug)]
+pub(crate) struct RecentClose {
+    pub(crate) close: Close,
+    pub(crate) reopen: Reopen,
+}
+
+impl RecentClose {
+    fn bytes(&self) -> usize {
+        let kept = self.reopen.open.metadata.iter().map(|(key, value)| key.len() + value.len());
+        self.close.ending.event.as_ref().map_or(0, bytes::Bytes::len) + kept.sum::<usize>()
+    }
+}
+
+/// The ends of one stale threshold, as far as there is room.
+#[derive(Debug)]
+pub(crate) struct RecentCloses {
+    keep: Duration,
+    ends: Mutex<Ends>,
+}
+
+#[derive(Debug, Default)]
+struct Ends {
+    /// By when they landed.
+    queue: VecDeque<(Instant, RecentClose)>,
+    bytes: usize,
+}
+
+impl RecentCloses {
+    pub(crate) fn new(keep: Duration) -> Self {
+        Self { keep, ends: Mutex::default() }
+    }
+
+    pub(crate) fn landed(&self, recent: RecentClose) {
+        let now = Instant::now();
+        let mut ends = lock(&self.ends);
+        ends.bytes += recent.bytes();
+        ends.queue.push_back((now, recent));
+        while ends.queue.len() > MAX_ENDS || ends.bytes > MAX_BYTES {
+            ends.drop_oldest();
+        }
+        ends.expire(now, self.keep);
+    }
+
+    /// Lets go of what is older than a failover can reach back.
+    pub(crate) fn expire(&self) {
+        lock(&self.ends).expire(Instant::now(), self.keep);
+    }
+
+    /// The stream was deleted: its end is not to come back.
+    pub(crate) fn forget(&self, key: &StreamKey) {
+        let mut ends = lock(&self.ends);
+        ends.queue.retain(|(_, recent)| recent.close.key != *key);
+        ends.bytes = ends.queue.iter().map(|(_, recent)| recent.bytes()).sum();
+    }
+
+    /// The end's hook was acknowledged: it does not run again, whatever the store has forgotten.
+    pub(crate) fn hook_done(&self, key: &StreamKey) {
+        for (_, recent) in lock(&self.ends).queue.iter_mut().rev().filter(|(_, recent)| recent.close.key == *key) {
+            recent.close.hook = None;
+        }
+    }
+
+    pub(crate) fn all(&self) -> VecDeque<RecentClose> {
+        self.expire();
+        lock(&self.ends).queue.iter().map(|(_, recent)| recent.clone()).collect()
+    }
+}
+
+impl Ends {
+    fn drop_oldest(&mut self) {
+        if let Some((_, oldest)) = self.queue.pop_front() {
+            self.bytes -= oldest.bytes();
+        }
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+    }
+
+    fn expire(&mut self, now: Instant, keep: Duration) {
+        while self.queue.front().is_some_and(|(landed, _)| now.duration_since(*landed) >= keep) {
+            self.drop_oldest();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::{
+        NodeId, Owner, StreamId,
+        store::{Open, Retention},
+        stream::{Ending, StreamState},
+    };
+
+    fn recent(id: usize, bytes: usize) -> RecentClose {
+        let key = StreamKey::new(Owner::ANONYMOUS, StreamId::new(id.to_string()).expect("valid"));
+        let second = Duration::from_secs(1);
+        let retention =
+            Retention { stale: second, lifetime: second, recovery_window: second, max_events: 1, max_bytes: 1 };
+        let open = Open {
+            key: key.clone(),
+            kind: Cow::Borrowed("job"),
+            node: NodeId::random(),
+            token: 1,
+            create: true,
+            reruns: false,
+            started: true,
+            fingerprint: None,
+            limit: None,
+            metadata: Vec::new(),
+            retention,
+        };
+        let ending = Ending::with_event(StreamState::Completed, vec![b'x'; bytes].into());
+        let close = Close { key, epoch: Some(1), ending, last: Some(1), if_deadline: None, hook: Some(second) };
+        RecentClose { close, reopen: Reopen { open, epoch: 1, acknowledged: 1, inner_id: None } }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ends_are_kept_for_their_time_and_within_their_bounds() {
+        let recents = RecentCloses::new(Duration::from_secs(30));
+        for id in 0..MAX_ENDS + 5 {
+            recents.landed(recent(id, 10));
+        }
+        assert_eq!(recents.all().len(), MAX_ENDS);
+        recents.landed(recent(0, MAX_BYTES - 15));
+        assert_eq!(recents.all().len(), 2, "the newest are kept");
+        recents.landed(recent(1, MAX_BYTES + 1));
+        assert_eq!(recents.all().len(), 0, "what has no room is not kept");
+        recents.landed(recent(2, 10));
+        tokio::time::advance(Duration::from_secs(20)).await;
+        recents.landed(recent(3, 10));
+        recents.hook_done(&recent(3, 10).close.key);
+        assert!(recents.all()[0].close.hook.is_some() && recents.all()[1].close.hook.is_none());
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(recents.all().len(), 1);
+        recents.forget(&recent(3, 10).close.key);
+        assert_eq!((recents.all().len(), lock(&recents.ends).bytes), (0, 0));
+    }
+}

@@ -1,0 +1,70 @@
+//! Saying again what a store has lost.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use super::Recorder;
+use crate::{
+    protocol::backoff::Backoff,
+    recent::RecentClose,
+    store::{Closed, Reopened, StoreHandle},
+    sync::lock,
+    telemetry::log_warn,
+};
+
+/// How often an end is sent again before it is given up, and how many are sent at a time.
+const TRIES: u32 = 8;
+const WORKERS: usize = 16;
+
+impl Recorder {
+    /// The store is another than before: what it acknowledged lately is said again, and each running
+    /// stream looks how it stands.
+    pub(crate) fn store_changed(self: &Arc<Self>) {
+        for lane in self.lanes() {
+            self.look(&lane);
+        }
+        let ends = self.hooks.recent.all();
+        let workers = ends.len().min(WORKERS);
+        let ends = Arc::new(Mutex::new(ends));
+        for _ in 0..workers {
+            let (recorder, ends) = (Arc::clone(self), Arc::clone(&ends));
+            self.executor.spawn(async move {
+                loop {
+                    let Some(recent) = lock(&ends).pop_front() else { return };
+                    recorder.close_again(recent).await;
+                }
+            });
+        }
+    }
+
+    async fn close_again(&self, recent: RecentClose) {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        for _ in 0..TRIES {
+            match send(&self.store, &recent).await {
+                Ok(Some(Closed::Now { .. })) => {
+                    if recent.close.hook.is_some() {
+                        self.hooks.ended(recent.close.key);
+                    }
+                    return;
+                }
+                Ok(_) => return,
+                Err(_) => tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await,
+            }
+        }
+        log_warn!(id = %recent.close.key.id, "the end of a stream may be lost: the store does not take it again");
+    }
+}
+
+/// Closes the stream, registered again if need be. `None`: it is another producer's now.
+async fn send(store: &StoreHandle, recent: &RecentClose) -> Result<Option<Closed>, crate::StoreError> {
+    match store.close(recent.close.clone()).await? {
+        Closed::Missing => {}
+        closed => return Ok(Some(closed)),
+    }
+    match store.reopen(recent.reopen.clone()).await? {
+        Reopened::Registered => store.close(recent.close.clone()).await.map(Some),
+        Reopened::Fenced(_) => Ok(None),
+    }
+}

@@ -1,0 +1,230 @@
+//! A client that comes, reads, is cut, and comes again with the last id it saw, to whatever node.
+
+use std::net::SocketAddr;
+
+use http::{Request, StatusCode, header, request};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Bytes;
+use resilient_sse::{
+    test_util::Seen,
+    wire::{Parsed, Parser},
+};
+use serde_json::Value;
+use tokio::time::{Duration, Instant, sleep, timeout};
+
+use crate::process::{PATIENCE, connect, get};
+
+/// The names of events after which no other comes.
+const ENDINGS: [&str; 5] = ["completed", "failed", "cancelled", "orphaned", "expired"];
+
+/// How a client sends its cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    Header,
+    Query,
+}
+
+/// How a visit to a node ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visit {
+    /// The client had what it wanted.
+    Cut,
+    /// The body ended.
+    Over,
+    /// The connection broke, or none came about.
+    Broken,
+    /// There is no more to come.
+    Done,
+    Refused(StatusCode),
+}
+
+/// A client of one stream, over all its connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    path: String,
+    via: Via,
+    cursor: String,
+    /// All events but `connected`, and when they came.
+    pub seen: Vec<(Seen, Instant)>,
+    pub visits: usize,
+}
+
+impl Client {
+    pub fn of(path: &str) -> Self {
+        Self { path: path.to_owned(), via: Via::Header, cursor: String::new(), seen: Vec::new(), visits: 0 }
+    }
+
+    pub fn via(self, via: Via) -> Self {
+        Self { via, ..self }
+    }
+
+    fn request(&self) -> Request<Full<Bytes>> {
+        let mut request: request::Builder = get(&self.path);
+        if !self.cursor.is_empty() {
+            match self.via {
+                Via::Header => request = request.header("last-event-id", &self.cursor),
+                Via::Query => {
+                    let mark = if self.path.contains('?') { '&' } else { '?' };
+                    request = get(&format!("{}{mark}last_event_id={}", self.path, self.cursor));
+                }
+            }
+        }
+        request.body(Full::default()).unwrap()
+    }
+
+    /// Comes once, and reads so many events at most.
+    pub async fn visit(&mut self, node: SocketAddr, events: usize) -> Visit {
+        self.visits += 1;
+        let Ok(mut connection) = connect(node).await else { return Visit::Broken };
+        let Ok(answer) = timeout(PATIENCE, connection.send_request(self.request())).await else {
+            panic!("no answer in time: {}", self.path)
+        };
+        let Ok(response) = answer else { return Visit::Broken };
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::NO_CONTENT => return Visit::Done,
+            status => return Visit::Refused(status),
+        }
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
+        assert!(!response.headers().contains_key("x-stream-recorded"), "it is protected: {}", self.path);
+        let (mut body, mut parser, mut counted) = (response.into_body(), Parser::new(1 << 24), 0);
+        loop {
+            while let Some(parsed) = parser.pop() {
+                let Parsed::Message(message) = parsed else { continue };
+                if message.name == "connected" {
+                    continue;
+                }
+                self.cursor.clone_from(&message.last_event_id);
+                let seen = Seen { name: message.name, data: message.data, id: message.last_event_id };
+                self.seen.push((seen, Instant::now()));
+                counted += 1;
+                if counted == events {
+                    return Visit::Cut;
+                }
+            }
+            let Ok(frame) = timeout(PATIENCE, body.frame()).await else {
+                panic!("nothing came in time after {:?}: {}", self.seen.last(), self.path)
+            };
+            match frame {
+                None => return Visit::Over,
+                Some(Err(_)) => return Visit::Broken,
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        parser.push(&data).unwrap();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Comes again and again, to each node in turn and for so many events at a time, until the stream has ended.
+    pub async fn follow(&mut self, nodes: &[SocketAddr], events: usize) {
+        let deadline = Instant::now() + PATIENCE * 3;
+        let first = self.visits;
+        while !self.has_ended() {
+            let node = nodes[(self.visits - first) % nodes.len()];
+            match self.visit(node, events).await {
+                Visit::Cut => {}
+                Visit::Over | Visit::Broken => sleep(Duration::from_millis(20)).await,
+                Visit::Done | Visit::Refused(_) if self.has_ended() => {}
+                odd => panic!("{odd:?} after {:?}: {}", self.seen.last(), self.path),
+            }
+            assert!(Instant::now() < deadline, "no end in time after {:?}: {}", self.seen.last(), self.path);
+        }
+    }
+
+    pub fn end(&self) -> Option<&Seen> {
+        self.seen.iter().map(|(seen, _)| seen).find(|seen| ENDINGS.contains(&&*seen.name))
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.end().is_some()
+    }
+
+    /// How the stream ended for it, by name.
+    pub fn ending(&self) -> &str {
+        self.end().map_or("", |end| &end.name)
+    }
+
+    pub fn cursor(&self) -> &str {
+        &self.cursor
+    }
+
+    /// The run that its last event belongs to.
+    pub fn epoch(&self) -> u64 {
+        place(&self.cursor).0
+    }
+
+    /// The numbers of the tokens that came.
+    pub fn numbers(&self) -> Vec<u64> {
+        self.seen.iter().filter_map(|(seen, _)| number(seen)).collect()
+    }
+
+    fn count(&self, name: &str) -> usize {
+        self.seen.iter().filter(|(seen, _)| seen.name == name).count()
+    }
+
+    pub fn gaps(&self) -> usize {
+        self.count("gap")
+    }
+
+    pub fn restarts(&self) -> usize {
+        self.count("restart")
+    }
+
+    /// Each event came once, in order; between two of a run none is missing, unless a gap stands in their place.
+    pub fn check(&self) {
+        let (mut last, mut next, mut gap) = ((0, 0), 0, None);
+        for (index, (seen, _)) in self.seen.iter().enumerate() {
+            let told = || format!("{}, event {index}: {seen:?}\n{:#?}", self.path, self.seen);
+            match &*seen.name {
+                "restart" => next = 0,
+                "gap" => {
+                    let data: Value = serde_json::from_str(&seen.data).unwrap();
+                    gap = Some(data["missed"].as_u64());
+                }
+                _ => {
+                    assert!(place(&seen.id) > last, "not above {last:?}: {}", told());
+                    last = place(&seen.id);
+                    let gap = gap.take();
+                    if let Some(number) = number(seen) {
+                        match gap {
+                            None => assert_eq!(number, next, "{}", told()),
+                            Some(missed) => {
+                                assert!(number >= next, "{}", told());
+                                assert!(missed.is_none_or(|missed| number == next + missed), "{}", told());
+                            }
+                        }
+                        next = number + 1;
+                    }
+                    assert!(
+                        index + 1 == self.seen.len() || !ENDINGS.contains(&&*seen.name),
+                        "after the end: {}",
+                        told()
+                    );
+                }
+            }
+        }
+    }
+
+    /// It has seen all of a stream of one run: so many tokens, and how it ended, without a gap.
+    pub fn has_all(&self, tokens: u64, ending: &str) {
+        self.check();
+        assert_eq!((self.gaps(), self.restarts()), (0, 0), "{}: {:#?}", self.path, self.seen);
+        assert_eq!(self.numbers(), Vec::from_iter(0..tokens), "{}", self.path);
+        assert_eq!(self.ending(), ending, "{}", self.path);
+    }
+}
+
+/// Epoch and number of an id, which may name its stream before them.
+fn place(id: &str) -> (u64, u64) {
+    let id = id.rsplit('.').next().unwrap_or_default();
+    let parts = id.split_once('-').and_then(|(epoch, seq)| Some((epoch.parse().ok()?, seq.parse().ok()?)));
+    parts.unwrap_or_default()
+}
+
+/// The number of a token event.
+fn number(seen: &Seen) -> Option<u64> {
+    let payload: Value = serde_json::from_str(&seen.data).ok()?;
+    payload["s"].as_u64()
+}

@@ -1,0 +1,57 @@
+//! Example servers, real processes, on real Redis servers: what the library promises across nodes.
+#![cfg(all(feature = "full", feature = "test-util"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
+
+#[path = "../server/process.rs"]
+mod process;
+#[path = "../redis_servers/mod.rs"]
+mod redis_servers;
+
+mod client;
+mod clusters;
+mod hooks;
+mod jobs;
+mod kills;
+mod line;
+mod races;
+mod resume;
+mod sentinels;
+mod soak;
+mod stops;
+mod stores;
+
+use std::net::SocketAddr;
+
+use process::{Server, eventually};
+use serde_json::Value;
+
+/// Looks for orphans often.
+const QUICK: [&str; 4] = ["--stale", "1.5", "--sweep", "0.5"];
+
+/// A node on a store.
+fn node(store: &str, options: &[&str]) -> Server {
+    Server::start(&[&["--store", store], options].concat())
+}
+
+/// A figure of a node's health.
+async fn figure(node: &Server, name: &str) -> u64 {
+    let (_, health) = node.json("/healthz").await;
+    health[name].as_u64().unwrap_or_else(|| panic!("{name}: {health}"))
+}
+
+async fn sum(nodes: &[&Server], name: &str) -> u64 {
+    let mut sum = 0;
+    for node in nodes {
+        sum += figure(node, name).await;
+    }
+    sum
+}
+
+/// Waits until a node's guardian trusts the store.
+async fn trusting(node: &Server) {
+    eventually(async || (node.json("/healthz").await.1["frozen"] == Value::Bool(false)).then_some(())).await;
+}
+
+fn addresses(nodes: &[&Server]) -> Vec<SocketAddr> {
+    nodes.iter().map(|node| node.address).collect()
+}

@@ -1,0 +1,142 @@
+//! The forms of `--store`: whom it reaches, as whom, and what it says where it cannot.
+
+use std::{env, fs};
+
+use http::StatusCode;
+
+use crate::{
+    addresses,
+    client::{Client, Visit},
+    figure, node,
+    process::{Server, command, eventually},
+    redis_servers::{Options, RedisServer, Tls, acl_user},
+};
+
+/// A node whose store does not work says why in one sentence, and nobody's password.
+fn refused(store: &str, why: &str) {
+    let output = command(&["--store", store]).output().expect("the server runs");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{store}: {said}");
+    assert!(said.starts_with("the store cannot be used: ") && said.lines().count() == 1, "{store}: {said}");
+    assert!(said.contains(why), "{store}: {said}");
+    assert!(!said.contains("hunter2"), "{store}: {said}");
+    assert!(output.stdout.is_empty(), "{store}");
+}
+
+#[test]
+fn a_store_that_is_not_there_is_a_sentence() {
+    let redis = RedisServer::start();
+    let address = redis.address().to_string();
+    redis.kill();
+    for login in ["", "ada:hunter2@"] {
+        refused(&format!("redis://{login}{address}"), &address);
+        refused(&format!("rediss://{login}{address}"), &address);
+        refused(&format!("redis+cluster://{login}{address}"), "");
+        refused(&format!("redis+sentinel://{login}{address}/main"), "main");
+    }
+    refused("redis://ada:hunter2@127.0.0.1:port", "is no address");
+    refused("redis+sentinel://ada:hunter2@127.0.0.1:1", "must end in the name");
+    refused("redis+cluster://ada:hunter2@127.0.0.1:1/2", "names a database");
+}
+
+#[test]
+fn a_store_that_lets_nobody_in_is_a_sentence() {
+    let redis = RedisServer::with(&Options::default().line(&acl_user("ada", "right", &["ping"], "sse:")));
+    let address = redis.address();
+    refused(&format!("redis://ada:hunter2@{address}"), &address.to_string());
+    refused(&format!("redis://bob:hunter2@{address}"), &address.to_string());
+    // It is let in, but may do nothing there.
+    refused(&redis.url_as("ada", "right"), &address.to_string());
+    // There are 16.
+    refused(&format!("redis://{address}/99"), &address.to_string());
+    // No Cluster, and no Sentinel.
+    refused(&format!("redis+cluster://{address}"), "");
+    refused(&format!("redis+sentinel://{address}/main"), "main");
+    let sealed = RedisServer::with(&Options::default().tls(&Tls::generate()));
+    refused(&sealed.tls_url(), "");
+    refused(&sealed.tls_url().replace("rediss", "redis"), "");
+}
+
+/// The commands that the documentation of `RedisStore` tells operators to allow, and no other.
+fn documented() -> Vec<&'static str> {
+    let text = include_str!("../../src/store/redis/mod.rs");
+    let begin = text.find("As an ACL user").expect("it says which");
+    let section = &text[begin..begin + text[begin..].find("clocks of its nodes").expect("the next point")];
+    let words = section.split(|c: char| c.is_whitespace() || c == '`' || c == '.' || c == ',');
+    words.filter_map(|word| word.strip_prefix('+')).collect()
+}
+
+/// Everything that a node asks of a store.
+async fn whole_life(a: &Server, b: &Server) {
+    for end in ["completed", "failed"] {
+        let mut client = Client::of(&format!("/api/stream/{end}?n=30&rate=200&end={end}"));
+        client.follow(&addresses(&[a, b]), 8).await;
+        client.has_all(30, end);
+    }
+    let mut stopped = Client::of("/api/stream/stopped?n=1&rate=0&end=never");
+    stopped.visit(a.address, 1).await;
+    assert_eq!(b.delete("/api/stream/stopped").await, StatusCode::ACCEPTED);
+    stopped.follow(&[b.address], usize::MAX).await;
+    stopped.has_all(1, "cancelled");
+    for (node, event) in [(a, r#"{"type":"token","data":1}"#), (b, r#"{"type":"completed","terminal":true}"#)] {
+        let (status, told) = node.post("/api/stream/told/events", event).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{told}");
+    }
+    let mut relay = Client::of("/api/relay/told");
+    assert_eq!(relay.visit(a.address, usize::MAX).await, Visit::Over);
+    // Unnamed, as they were posted.
+    let data: Vec<_> = relay.seen.iter().map(|(seen, _)| &*seen.data).collect();
+    assert_eq!(data, [r#"{"type":"token","data":1}"#, r#"{"type":"completed","data":null}"#]);
+    let (_, listed) = a.json("/api/streams").await;
+    assert_eq!(listed.as_array().map(Vec::len), Some(4), "{listed}");
+    b.until_status("completed", "completed").await;
+    assert_eq!(figure(a, "storeErrors").await + figure(b, "storeErrors").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_needs_only_what_is_documented() {
+    let user = acl_user("app", "s/e@c:ret", &documented(), "sse:");
+    let redis = RedisServer::with(&Options::default().line(&user));
+    let url = format!("{}/3", redis.url_as("app", "s%2Fe%40c%3Aret"));
+    let options = ["--stale", "0.6", "--sweep", "0.2", "--recovery-window", "3", "--lifetime", "3"];
+    let [a, b] = [(); 2].map(|()| node(&url, &options));
+    whole_life(&a, &b).await;
+    assert_eq!(redis.dbsize(), 0, "all is in database 3");
+    assert!(redis.info("db3").is_some());
+    // Guardians' work too: an orphan, and what is over.
+    let mut orphan = Client::of("/api/stream/orphan?n=100000&rate=50");
+    orphan.visit(a.address, 5).await;
+    a.kill();
+    orphan.follow(&[b.address], usize::MAX).await;
+    orphan.has_all(orphan.numbers().len() as u64, "orphaned");
+    eventually(async || (b.json("/api/streams").await.1 == serde_json::json!([])).then_some(())).await;
+    let denied: Vec<redis::Value> = redis.ask(&["ACL", "LOG"]);
+    assert!(denied.is_empty(), "{denied:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prefixes_keep_services_apart() {
+    let redis = RedisServer::start();
+    let prefixed = ["--key-prefix", "app:"];
+    let [a, b] = [node(&redis.url(), &prefixed), node(&redis.url(), &prefixed)];
+    let other = node(&redis.url(), &[]);
+    whole_life(&a, &b).await;
+    assert_eq!(other.json("/api/stream/completed/recover").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(other.json("/api/streams").await.1, serde_json::json!([]));
+    let (own, foreign): (Vec<_>, Vec<_>) = redis.keys().into_iter().partition(|key| key.starts_with("app:"));
+    assert!(own.len() > 8, "{own:?}");
+    assert!(foreign.iter().all(|key| key.starts_with("sse:node:")), "{foreign:?}");
+}
+
+/// A whole stream over TLS, where the system trusts the authority; `SSL_CERT_FILE` says whom it trusts.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_kept_over_tls() {
+    let tls = Tls::generate();
+    let redis = RedisServer::with(&Options::default().tls(&tls));
+    let authority = env::temp_dir().join(format!("resilient-sse-nodes-{}.pem", std::process::id()));
+    fs::write(&authority, tls.ca_pem()).unwrap();
+    let node = || Server::run(command(&["--store", &redis.tls_url()]).env("SSL_CERT_FILE", &authority));
+    let [a, b] = [node(), node()];
+    fs::remove_file(&authority).unwrap();
+    whole_life(&a, &b).await;
+}

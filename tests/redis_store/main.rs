@@ -1,0 +1,20 @@
+//! What is particular to Redis: keys, users, damage, servers that are none, several nodes on one store.
+#![cfg(feature = "redis")]
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+#[path = "../redis_servers/mod.rs"]
+mod redis_servers;
+
+mod clients;
+mod damage;
+mod entries;
+mod epochs;
+mod fixtures;
+mod indexes;
+mod names;
+mod order;
+mod strangers;
+mod support;
+mod tails;
+mod ttls;
+mod users;

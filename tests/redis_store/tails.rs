@@ -1,0 +1,188 @@
+//! Two stores on one server are two nodes: what one does wakes who waits on the other.
+
+use std::future::poll_fn;
+
+use resilient_sse::{
+    NodeId, StreamState,
+    store::{Open, Publish, Store as _},
+};
+
+use crate::{
+    redis_servers::RedisServer,
+    support::{begin, close, connect, event, finish, open, open_as, send, stand_still, until, wait, woken, write},
+};
+
+/// Where followers of the stream that most tests have listen.
+const CHANNEL: &str = "sse:tail:YWRh/chat";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_change_on_one_node_wakes_the_other() {
+    let server = RedisServer::start();
+    let (one, two) = (connect(&server.url()).await, connect(&server.url()).await);
+    let _notices = one.notices(&NodeId::new("node-1"));
+    let mut tail = two.tail(&crate::support::key("chat"));
+    wait(&mut tail).await;
+    let request = open("chat");
+    let (key, token) = (request.key.clone(), request.token);
+    open_as(&one, request).await;
+    woken(&mut tail, "an opening").await;
+    wait(&mut tail).await;
+    one.withdraw(key.clone(), token).await.unwrap();
+    woken(&mut tail, "a withdrawal").await;
+    let (_, epoch) = begin(&one, "chat").await;
+    for seq in 1..=3 {
+        wait(&mut tail).await;
+        write(&one, &key, epoch, seq, &["x"]).await;
+        woken(&mut tail, "an append").await;
+    }
+    wait(&mut tail).await;
+    stand_still(&one, &key, epoch).await;
+    woken(&mut tail, "an interruption").await;
+    let (_, epoch) = begin(&one, "chat").await;
+    wait(&mut tail).await;
+    finish(&one, close(&key, epoch)).await;
+    woken(&mut tail, "an end").await;
+    wait(&mut tail).await;
+    one.delete(key.clone()).await.unwrap();
+    woken(&mut tail, "a deletion").await;
+    wait(&mut tail).await;
+    send(&one, event("chat", "x")).await;
+    woken(&mut tail, "a first publication").await;
+    wait(&mut tail).await;
+    send(&one, event("chat", "x")).await;
+    woken(&mut tail, "a publication").await;
+    wait(&mut tail).await;
+    one.publish(Publish { ends: Some(StreamState::Completed), ..event("chat", "end") }).await.unwrap();
+    woken(&mut tail, "a published end").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_says_is_noticed_all_the_same() {
+    let server = RedisServer::start();
+    let (one, two) = (connect(&server.url()).await, connect(&server.url()).await);
+    let (key, epoch) = begin(&one, "chat").await;
+    write(&one, &key, epoch, 1, &["x"]).await;
+    let mut tail = two.tail(&key);
+    for seq in 2..=4 {
+        // The first wake-up may be that of the beginning: what happened before it was not heard.
+        wait(&mut tail).await;
+        until("it listens", async || channels(&server) == [CHANNEL]).await;
+        wait(&mut tail).await;
+        let id = format!("{epoch}-{seq}");
+        server.command(&[
+            "XADD",
+            "sse:events:{YWRh/chat}",
+            &id,
+            "t",
+            "0",
+            "n",
+            &seq.to_string(),
+            "b",
+            "8",
+            "e",
+            "\u{1}data: x\n",
+        ]);
+        woken(&mut tail, "an event that was not told").await;
+    }
+    wait(&mut tail).await;
+    server.command(&["HSET", "sse:stream:{YWRh/chat}", "state", "interrupted"]);
+    woken(&mut tail, "a state that was not told").await;
+    wait(&mut tail).await;
+    server.command(&["DEL", "sse:stream:{YWRh/chat}", "sse:events:{YWRh/chat}"]);
+    woken(&mut tail, "a loss that was not told").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listening_connection_that_breaks_is_replaced() {
+    let server = RedisServer::start();
+    let (one, two) = (connect(&server.url()).await, connect(&server.url()).await);
+    let (key, epoch) = begin(&one, "chat").await;
+    let mut tail = two.tail(&key);
+    for seq in 1..=4 {
+        wait(&mut tail).await;
+        until("it listens", async || channels(&server) == [CHANNEL]).await;
+        wait(&mut tail).await;
+        let killed: usize = server.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        assert!(killed > 0);
+        write(&one, &key, epoch, seq, &["x"]).await;
+        woken(&mut tail, "an event while nobody listened").await;
+    }
+}
+
+fn channels(server: &RedisServer) -> Vec<String> {
+    server.ask(&["PUBSUB", "CHANNELS", "*"])
+}
+
+fn listeners(server: &RedisServer) -> usize {
+    server.ask::<String>(&["CLIENT", "LIST", "TYPE", "pubsub"]).lines().filter(|line| !line.is_empty()).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_listens_on_one_connection_and_only_while_it_must() {
+    let server = RedisServer::start();
+    let (one, two) = (connect(&server.url()).await, connect(&server.url()).await);
+    let before: usize = server.info("connected_clients").unwrap().parse().unwrap();
+    let mut tails = Vec::new();
+    for number in 0..300 {
+        let key = crate::support::key(&format!("s{number}"));
+        tails.extend([one.tail(&key), one.tail(&key), two.tail(&key)]);
+    }
+    for tail in &mut tails {
+        wait(tail).await;
+    }
+    until("all is listened to", async || channels(&server).len() == 300).await;
+    assert_eq!(listeners(&server), 2, "one a process");
+    let after: usize = server.info("connected_clients").unwrap().parse().unwrap();
+    assert!(after <= before.max(5), "{before} connections, then {after}");
+    drop(tails.split_off(3));
+    until("what nobody waits for is dropped", async || channels(&server) == ["sse:tail:YWRh/s0"]).await;
+    drop(tails);
+    until("all is dropped", async || channels(&server).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_that_comes_back_is_listened_to_again() {
+    let server = RedisServer::start();
+    let (one, two) = (connect(&server.url()).await, connect(&server.url()).await);
+    let (key, epoch) = begin(&one, "chat").await;
+    for seq in 1..=3 {
+        let mut tail = two.tail(&key);
+        wait(&mut tail).await;
+        until("it listens", async || channels(&server) == [CHANNEL]).await;
+        wait(&mut tail).await;
+        write(&one, &key, epoch, seq, &["x"]).await;
+        woken(&mut tail, "an append").await;
+        drop(tail);
+        if seq == 2 {
+            until("it does not listen", async || channels(&server).is_empty()).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_producing_node_knows_whether_another_follows() {
+    let server = RedisServer::start();
+    let (one, two) = (connect(&server.url()).await, connect(&server.url()).await);
+    let _notices = one.notices(&NodeId::new("node-1"));
+    let _others = two.notices(&NodeId::new("node-2"));
+    let (key, epoch) = begin(&one, "chat").await;
+    let other = open_as(&one, Open { node: NodeId::new("node-1"), ..open("other") }).await;
+    let mut local = one.tail(&crate::support::key("other"));
+    wait(&mut local).await;
+    assert!(!one.is_followed(&key));
+    let mut tail = two.tail(&key);
+    wait(&mut tail).await;
+    let waits = tokio::spawn(async move {
+        loop {
+            poll_fn(|cx| tail.poll_changed(cx)).await;
+        }
+    });
+    until("the producing node knows", async || one.is_followed(&key)).await;
+    write(&one, &key, epoch, 1, &["x"]).await;
+    write(&one, &crate::support::key("other"), other, 1, &["x"]).await;
+    assert!(!two.is_followed(&key), "the following node does not produce it");
+    assert!(!one.is_followed(&crate::support::key("other")), "a follower of its own does not count");
+    waits.abort();
+    assert!(waits.await.unwrap_err().is_cancelled());
+    until("it knows that nobody follows any more", async || !one.is_followed(&key)).await;
+}
