@@ -29,13 +29,13 @@ pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
         let may_claim = lock(&trust).may_claim(Instant::now().into_std());
         core.telemetry.frozen.store(!may_claim, Ordering::Relaxed);
         core.hooks.recent.expire();
-        let next = if acknowledged {
+        if acknowledged {
             backoff.succeeded();
-            begun + every
+            let _ = tokio::time::timeout_at(begun + every, core.store.back()).await;
         } else {
-            Instant::now() + backoff.failed(crate::random::u128() as u64)
-        };
-        let _ = tokio::time::timeout_at(next, core.store.back()).await;
+            // Not before, whatever comes back: what keeps coming back may keep failing.
+            tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
+        }
     }
 }
 

@@ -23,10 +23,14 @@ use crate::{
 /// How many sweeps in a row a probe may fail before its answer counts as "nobody knows".
 const PROBE_STRIKES: u32 = 3;
 
+/// Streams that are looked after at the same time: so many that a store is busy, so few that it answers in time.
+const LOOKS: usize = 64;
+
 /// What the sweeps of a node share.
 pub(super) struct Sweeper {
     core: Arc<Core>,
     probes: Semaphore,
+    looks: Arc<Semaphore>,
     /// Probes that failed, by stream, and at which sweep they did so last.
     strikes: Mutex<HashMap<StreamKey, (u32, u64)>>,
 }
@@ -48,7 +52,7 @@ pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
 
 impl Sweeper {
     pub(super) fn new(core: Arc<Core>) -> Self {
-        Self { core, probes: Semaphore::new(PROBES), strikes: Mutex::default() }
+        Self { core, probes: Semaphore::new(PROBES), looks: Arc::new(Semaphore::new(LOOKS)), strikes: Mutex::default() }
     }
 
     /// Looks at everything that is due, page by page. The next sweep goes on where the store fails.
@@ -60,8 +64,12 @@ impl Sweeper {
             let full = page.len() == SWEEP_PAGE;
             for due in page {
                 let sweeper = Arc::clone(self);
+                let Ok(look) = Arc::clone(&self.looks).acquire_owned().await else { return };
                 // Their work may take as long as a probe; beats and heartbeats do not wait for that.
-                self.core.executor.spawn(async move { sweeper.look_after(due, number).await });
+                self.core.executor.spawn(async move {
+                    sweeper.look_after(due, number).await;
+                    drop(look);
+                });
             }
             if !full {
                 return;

@@ -186,6 +186,7 @@ async fn fly(recorder: Arc<Recorder>, batch: Vec<(Arc<Lane>, Append)>) {
 /// Sends what is not a batch, then works the lane off.
 async fn settle(recorder: Arc<Recorder>, lane: Arc<Lane>, op: Op) {
     if recorder.perform(&lane, op).await {
-        recorder.work(lane).await;
+        // In line with the others: a lane that always has something to do must not keep a flight.
+        recorder.queue(lane);
     }
 }

@@ -101,3 +101,30 @@ async fn in_a_cluster_also_from_where_it_does_not_belong() {
     assert_eq!(store.active_count().await.unwrap(), 1);
     assert!(score(master(slot % 16), &index(slot % 16), b"YWRh/lost").is_some());
 }
+
+/// A place among an owner's streams is taken before the stream is opened: whoever gives up in between must not have
+/// shortened how long a stream that is there is listed.
+#[cfg(feature = "redis-cluster")]
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_cluster_a_request_that_is_dropped_leaves_its_owners_index_as_it_was() {
+    use std::future::poll_fn;
+
+    use resilient_sse::store::Open;
+
+    let cluster = crate::redis_servers::RedisCluster::start();
+    let store = connect(&cluster.url()).await;
+    let (chat, epoch) = begin(&store, "chat").await;
+    finish(&store, close(&chat, epoch)).await;
+    let index = "sse:user:{YWRh}:streams";
+    let server = cluster.owner_of(cluster.slot_of(index));
+    let before = score(server, index, b"chat").unwrap();
+    // Its first request is on its way at the first poll, and is not waited for.
+    let mut request = Box::pin(store.open(Open { limit: Some(3), ..crate::support::open("chat") }));
+    let polled = poll_fn(|cx| std::task::Poll::Ready(request.as_mut().poll(cx))).await;
+    assert!(polled.is_pending());
+    crate::support::until("the place is taken", async || score(server, index, b"chat").unwrap() % 2.0 > 0.0).await;
+    drop(request);
+    assert!(score(server, index, b"chat").unwrap() >= before);
+    store.open(Open { limit: Some(3), ..crate::support::open("chat") }).await.unwrap();
+    assert!(score(server, index, b"chat").unwrap() % 2.0 < 1.0, "the next one sets it right");
+}

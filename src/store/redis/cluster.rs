@@ -5,14 +5,14 @@
 
 use std::time::Duration;
 
-use redis::cmd;
+use redis::{Value, cmd};
 
 use super::{
     Shared, clock::millis, error::RedisStoreError, fleet::Request, keys::StreamKeys, life::kept, script, value,
 };
 use crate::{
-    id::StreamKey,
-    store::{Open, Opened, Publish},
+    id::{Owner, StreamId, StreamKey},
+    store::{Open, Opened, Publish, Published},
     stream::StreamState,
 };
 
@@ -31,11 +31,7 @@ impl Shared {
         }
         if open.limit.is_some() && !self.admit(open).await? {
             // Perhaps some of them ended without a word.
-            for info in self.list(open.key.owner.clone()).await? {
-                if info.state != StreamState::Active {
-                    self.relist(&self.keys.of(&info.key), &info.key).await?;
-                }
-            }
+            self.recount(&open.key.owner).await?;
             if !self.admit(open).await? {
                 return self.over_limit(keys, open).await;
             }
@@ -44,6 +40,26 @@ impl Shared {
         let deadline = self.clock.now() + millis(retention.stale).min(millis(retention.lifetime));
         let added = self.fleet.ask(self.watching(keys, deadline, kept(retention), true)).await?;
         Ok(Reserved::Made((value::number(&added) == Some(1)).then_some(deadline)))
+    }
+
+    /// Looks at those that count as an owner's active streams; what is held of one that is not active says so from now on.
+    async fn recount(&self, owner: &Owner) -> Result<(), RedisStoreError> {
+        let (slot, index) = self.keys.owner(owner);
+        let mut members = cmd("ZRANGE");
+        members.arg(&index).arg(0).arg(-1).arg("WITHSCORES");
+        let mut members = scored(self.fleet.ask(Request::new(slot, members)).await?)?;
+        members.retain(|(_, score)| score % 2 == 1);
+        let ids = members.into_iter().filter_map(|(id, _)| StreamId::new(id).ok());
+        let counted: Vec<StreamKey> = ids.map(|id| StreamKey::new(owner.clone(), id)).collect();
+        let of: Vec<StreamKeys> = counted.iter().map(|key| self.keys.of(key)).collect();
+        for ((key, keys), known) in counted.iter().zip(&of).zip(self.know_all(&of).await?) {
+            let state = known?.info(key).map(|info| info.state);
+            // One that is not held yet may be about to be opened.
+            if state.is_some_and(|state| state != StreamState::Active) {
+                self.relist(keys, key).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the owner may have one more active stream; this one is then counted, for as long as opening it may take.
@@ -82,7 +98,7 @@ impl Shared {
             (Opened::New { .. }, Some(_)) => {}
             // Whoever put it in before may take it out again.
             (Opened::New { .. }, None) => self.watch_again(keys, open).await?,
-            (_, Some(deadline)) => self.unwatch(keys, deadline, None).await?,
+            (_, Some(deadline)) => self.unwatch(keys, deadline).await?,
             (_, None) => {}
         }
         if matches!(opened, Opened::New { .. }) || open.limit.is_some() {
@@ -109,36 +125,55 @@ impl Shared {
         self.fleet.ask(self.watching(keys, deadline, kept(retention), false)).await.map(drop)
     }
 
-    pub(super) async fn watch_published(&self, keys: &StreamKeys, publish: &Publish) -> Result<(), RedisStoreError> {
+    /// Puts a stream that may be published into the index; one that is there already keeps its deadline until it is known
+    /// that something was published.
+    pub(super) async fn watch_published(
+        &self,
+        keys: &StreamKeys,
+        publish: &Publish,
+    ) -> Result<Option<u64>, RedisStoreError> {
+        if !self.cluster {
+            return Ok(None);
+        }
+        let deadline = self.clock.now() + millis(publish.retention.lifetime);
+        let added = self.fleet.ask(self.watching(keys, deadline, kept(&publish.retention), true)).await?;
+        Ok((value::number(&added) == Some(1)).then_some(deadline))
+    }
+
+    /// Sets the index right once it is known what became of it.
+    pub(super) async fn settle_published(
+        &self,
+        keys: &StreamKeys,
+        publish: &Publish,
+        added: Option<u64>,
+        published: &Published,
+    ) -> Result<(), RedisStoreError> {
         if !self.cluster {
             return Ok(());
         }
-        let deadline = self.clock.now() + millis(publish.retention.lifetime);
-        self.fleet.ask(self.watching(keys, deadline, kept(&publish.retention), false)).await.map(drop)
+        match (published, added) {
+            (Published::Stored(_), _) => {
+                let deadline = self.clock.now() + millis(publish.retention.lifetime);
+                self.fleet.ask(self.watching(keys, deadline, kept(&publish.retention), false)).await?;
+                self.relist(keys, &publish.key).await
+            }
+            (Published::Ended(ended), _) => self.settle_end(keys, &publish.key, publish.hook, ended.at).await,
+            (Published::Conflict | Published::EndedBefore(_), Some(added)) => self.unwatch(keys, added).await,
+            (Published::Conflict | Published::EndedBefore(_), None) => Ok(()),
+        }
     }
 
-    /// Takes a stream out of the index of deadlines, or sets its deadline, if that is still the one that was seen.
-    pub(super) async fn unwatch(
-        &self,
-        keys: &StreamKeys,
-        seen: u64,
-        deadline: Option<u64>,
-    ) -> Result<(), RedisStoreError> {
-        let part = self.keys.part(keys.slot);
-        self.unwatch_in(&self.keys.active(part), keys, seen, deadline).await
-    }
-
-    pub(super) async fn unwatch_in(
-        &self,
-        index: &str,
-        keys: &StreamKeys,
-        seen: u64,
-        deadline: Option<u64>,
-    ) -> Result<(), RedisStoreError> {
+    /// Takes a stream out of an index of deadlines, or sets its deadline, if that is still the one that was seen.
+    pub(super) fn unwatching(&self, index: &str, keys: &StreamKeys, seen: u64, deadline: Option<u64>) -> Request {
         let part = self.keys.part(keys.slot);
         let deadline = deadline.map(|deadline| deadline.to_string()).unwrap_or_default();
         let unwatch = Request::script(self.keys.part_slot(part), &script::UNWATCH, &[index]);
-        self.fleet.ask(unwatch.arg(&keys.name).arg(seen).arg(deadline)).await.map(drop)
+        unwatch.arg(&keys.name).arg(seen).arg(deadline)
+    }
+
+    async fn unwatch(&self, keys: &StreamKeys, seen: u64) -> Result<(), RedisStoreError> {
+        let active = self.keys.active(self.keys.part(keys.slot));
+        self.fleet.ask(self.unwatching(&active, keys, seen, None)).await.map(drop)
     }
 
     /// Writes into the owner's index what the stream itself says.
@@ -166,13 +201,20 @@ impl Shared {
         self.fleet.ask(own.arg("").arg(0).arg("").arg("")).await.map(drop)
     }
 
-    /// A stream is active no more, or is gone.
-    pub(super) async fn unlist(&self, keys: &StreamKeys, key: &StreamKey) -> Result<(), RedisStoreError> {
+    /// A stream is active no more, or is gone; `seen` is the deadline that it had before.
+    pub(super) async fn unlist(
+        &self,
+        keys: &StreamKeys,
+        key: &StreamKey,
+        seen: Option<u64>,
+    ) -> Result<(), RedisStoreError> {
         if !self.cluster {
             return Ok(());
         }
-        self.take_out(&self.keys.active(self.keys.part(keys.slot)), keys).await?;
-        self.unwatch_due(keys).await?;
+        if let Some(seen) = seen {
+            // Only if nobody has opened it again since.
+            self.unwatch(keys, seen).await?;
+        }
         self.relist(keys, key).await
     }
 
@@ -213,10 +255,15 @@ impl Shared {
     }
 
     async fn watch_due(&self, keys: &StreamKeys, deadline: u64) -> Result<(), RedisStoreError> {
+        self.fleet.ask(self.watching_due(keys, deadline)).await.map(drop)
+    }
+
+    /// Somebody must look after the stream then.
+    pub(super) fn watching_due(&self, keys: &StreamKeys, deadline: u64) -> Request {
         let part = self.keys.part(keys.slot);
         let ttl = deadline.saturating_sub(self.clock.now()) + LOOKED_AFTER;
         let watch = Request::script(self.keys.part_slot(part), &script::WATCH, &[&self.keys.due(part)]);
-        self.fleet.ask(watch.arg(&keys.name).arg(deadline).arg(ttl).arg("")).await.map(drop)
+        watch.arg(&keys.name).arg(deadline).arg(ttl).arg("")
     }
 
     /// A stream stands still; `expires`: when somebody must close it.
@@ -235,7 +282,7 @@ impl Shared {
         }
         if let Some(seen) = seen {
             // Only if nobody has begun a new run since.
-            self.unwatch(keys, seen, None).await?;
+            self.unwatch(keys, seen).await?;
         }
         self.relist(keys, key).await
     }
@@ -270,3 +317,17 @@ const RESERVED: u64 = 10_000;
 
 /// How long an index outlives the last deadline in it, in milliseconds: a guardian's pause, at most.
 const LOOKED_AFTER: u64 = 3_600_000;
+
+/// Members and their scores, as either protocol gives them: in pairs, or one after the other.
+fn scored(reply: Value) -> Result<Vec<(String, u64)>, RedisStoreError> {
+    let mut flat = Vec::new();
+    for value in value::array(reply, "ZRANGE")? {
+        match value {
+            Value::Array(pair) => flat.extend(pair),
+            value => flat.push(value),
+        }
+    }
+    let mut flat = flat.into_iter();
+    let pair = || Some((value::text(flat.next()?)?, value::number(&flat.next()?)?));
+    Ok(std::iter::from_fn(pair).collect())
+}

@@ -168,11 +168,12 @@ impl RedisStoreBuilder {
             tails,
             positions: Mutex::default(),
             pulses: tokio::sync::Mutex::default(),
-            listening: Mutex::new(None),
+            tasks: Mutex::default(),
         });
         shared.time().await?;
-        let listening = tokio::spawn(tails::run(Arc::downgrade(&shared)));
-        *crate::sync::lock(&shared.listening) = Some(listening.abort_handle());
+        let tasks =
+            [tokio::spawn(tails::listen(Arc::downgrade(&shared))), tokio::spawn(tails::watch(Arc::downgrade(&shared)))];
+        crate::sync::lock(&shared.tasks).extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
         Ok(RedisStore(shared))
     }
 }

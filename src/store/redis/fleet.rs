@@ -81,17 +81,24 @@ impl Fleet {
     }
 
     /// The run of the servers: another one after any of them has started again, or was replaced.
-    pub(super) fn run(&self, slots: impl Iterator<Item = u16>) -> String {
+    pub(super) fn run(&self) -> String {
         match self {
-            Self::One(link) => {
-                drop(slots);
-                link.run().to_string()
-            }
+            Self::One(link) => link.run().to_string(),
             #[cfg(feature = "redis-cluster")]
-            Self::Cluster(cluster) => {
-                let runs = slots.filter_map(|slot| Some(cluster.link(slot)?.run().to_string()));
-                runs.collect::<Vec<_>>().join(" ")
-            }
+            Self::Cluster(cluster) => cluster.runs(),
+        }
+    }
+
+    /// Sees to it that every server is connected to, so that the run of each is known.
+    ///
+    /// # Errors
+    ///
+    /// If one is not, and cannot be.
+    pub(super) async fn reach(&self) -> Result<(), RedisStoreError> {
+        match self {
+            Self::One(link) => link.connect().await,
+            #[cfg(feature = "redis-cluster")]
+            Self::Cluster(cluster) => cluster.reach().await,
         }
     }
 

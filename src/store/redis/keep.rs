@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     Shared,
-    clock::{LONGEST, millis},
+    clock::millis,
     error::RedisStoreError,
     fleet::Request,
     keys::{self, StreamKeys},
@@ -32,6 +32,8 @@ const BEAT_MEMBERS: usize = 100;
 const NODE_KEPT: u32 = 3;
 /// At most every so manieth beat of a stream looks at the stream itself.
 const LOOK_EVERY: u64 = 32;
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// What a node's beats have found out.
 pub(super) struct Pulse {
@@ -60,21 +62,21 @@ impl Shared {
         // One at a time: the node's own keys are compared with what the last beat wrote.
         let mut pulses = self.pulses.lock().await;
         let fresh = pulses.get(&beat.node).and_then(|pulse| pulse.last);
-        pulses.retain(|_, pulse| pulse.last.is_none_or(|last| last.elapsed() < Duration::from_secs(86_400)));
+        pulses.retain(|_, pulse| pulse.last.is_none_or(|last| last.elapsed() < DAY));
         let pulse = pulses.entry(beat.node.clone()).or_insert_with(Pulse::new);
-        let now = self.say_that_it_lives(&beat, pulse).await?;
-        let silent = fresh.is_none_or(|last| last.elapsed() >= beat.stale / 2);
-        if silent {
-            pulse.suspicious = Instant::now() + beat.stale / 2;
+        let reached = self.fleet.reach().await;
+        let said = self.say_that_it_lives(&beat, pulse).await.and_then(|now| reached.map(|()| now));
+        if fresh.is_none_or(|last| last.elapsed() >= beat.stale / 2) {
+            pulse.suspicious = Instant::now() + beat.stale.min(DAY) / 2;
         }
         let everything = Instant::now() < pulse.suspicious;
-        let round = pulse.sent;
         let mut hasher = DefaultHasher::new();
-        let slots = self.keys.parts().map(|part| self.keys.part_slot(part));
-        (self.fleet.run(slots), pulse.losses).hash(&mut hasher);
+        (self.fleet.run(), pulse.losses).hash(&mut hasher);
         drop(pulses);
-        let lost = self.push_deadlines(&beat, now, everything, round).await?;
-        Ok(Beaten { now, run: u128::from(hasher.finish()), lost })
+        // Also where one server of many did not take it: the others' streams must not pay for that.
+        let now = said.as_ref().map_or_else(|_| self.clock.now(), |now| *now);
+        let lost = self.push_deadlines(&beat, now, everything).await;
+        Ok(Beaten { now: said?, run: u128::from(hasher.finish()), lost: lost? })
     }
 
     /// Writes the node's own key, one in each part of the indexes, so that a beat is acknowledged only if each server takes
@@ -86,10 +88,10 @@ impl Shared {
         for part in self.keys.parts() {
             let mut set = cmd("SET");
             set.arg(self.keys.node(&beat.node, part)).arg(pulse.sent).arg("PX");
-            set.arg(millis(beat.stale * NODE_KEPT).max(1)).arg("GET");
+            set.arg(millis(beat.stale.saturating_mul(NODE_KEPT)).max(1)).arg("GET");
             requests.push(Request::new(self.keys.part_slot(part), set));
         }
-        let before = pulse.last.filter(|last| last.elapsed() < beat.stale * (NODE_KEPT - 1));
+        let before = pulse.last.filter(|last| last.elapsed() < beat.stale.saturating_mul(NODE_KEPT - 1));
         let mut replies = self.fleet.send(requests).await?.into_iter();
         let now = time_of(replies.next().unwrap_or_else(|| Err(value::unexpected("TIME")))?)?;
         let mut kept = true;
@@ -99,7 +101,7 @@ impl Shared {
         pulse.acknowledged = pulse.sent;
         if before.is_some() && !kept {
             pulse.losses += 1;
-            pulse.suspicious = Instant::now() + beat.stale / 2;
+            pulse.suspicious = Instant::now() + beat.stale.min(DAY) / 2;
         }
         pulse.last = Some(Instant::now());
         self.clock.heard(now);
@@ -107,13 +109,7 @@ impl Shared {
     }
 
     /// Returns which of the streams, by index, are not the node's any more.
-    async fn push_deadlines(
-        &self,
-        beat: &Beat,
-        now: u64,
-        everything: bool,
-        round: u64,
-    ) -> Result<Vec<usize>, RedisStoreError> {
+    async fn push_deadlines(&self, beat: &Beat, now: u64, everything: bool) -> Result<Vec<usize>, RedisStoreError> {
         if beat.streams.is_empty() {
             return Ok(Vec::new());
         }
@@ -144,6 +140,8 @@ impl Shared {
         }
         let mut looked_at = Vec::new();
         // A share of the streams each time, so that each one's keys are renewed well within its lifetime.
+        // By the time, not by a count of beats: the pages of one round must not drift apart.
+        let round = now / (millis(beat.stale) / 3).max(1);
         let share = (millis(beat.lifetime) / millis(beat.stale).max(1) / 4).clamp(1, LOOK_EVERY);
         for (reply, page) in self.fleet.send(requests).await?.into_iter().zip(pages) {
             let pushed = value::number(&reply?).unwrap_or(0);
@@ -163,45 +161,47 @@ impl Shared {
         deadline: u64,
         looked_at: &[usize],
     ) -> Result<Vec<usize>, RedisStoreError> {
-        let held = |index: &usize| {
-            let mut held = cmd("HMGET");
-            held.arg(&of[*index].stream).arg(&["state", "epoch", "window", "node"]);
-            Request::new(of[*index].slot, held)
+        let ttl = millis(beat.lifetime) + millis(beat.stale);
+        let now = deadline.saturating_sub(millis(beat.stale));
+        let renewal = |index: &usize| {
+            let (keys, (key, epoch)) = (&of[*index], &beat.streams[*index]);
+            let (active, (_, owner)) = (self.keys.active(0), self.keys.owner(&key.owner));
+            let mut names = vec![&*keys.stream, &*keys.log];
+            if !self.cluster {
+                names.extend([&*active, &*owner]);
+            }
+            let renewal = Request::script(keys.slot, &script::RENEW, &names).arg(&keys.name).arg(key.id.as_str());
+            renewal.arg(*epoch).arg(deadline).arg(ttl).arg(now)
         };
         let mut lost = Vec::new();
-        let mut renewals = Vec::new();
-        let replies = self.fleet.send(looked_at.iter().map(held).collect()).await?;
+        let mut indexes = Vec::new();
+        let replies = self.fleet.send(looked_at.iter().map(renewal).collect()).await?;
         for (index, reply) in looked_at.iter().zip(replies) {
-            let (key, epoch) = &beat.streams[*index];
-            let keys = &of[*index];
-            // What stands in the stream's place is somebody else's, whatever it is.
-            let held = reply.and_then(|held| value::array(held, "HMGET")).unwrap_or_default();
-            let mut held = held.into_iter();
-            let state = held.next().and_then(value::text);
-            let same = held.next().as_ref().and_then(value::number) == Some(*epoch);
-            if state.as_deref() != Some("active") || !same {
+            let ttl = match reply {
+                // What stands in the place of its owner's index is no reason to take it for another's.
+                Err(error) if error.is_of_one_key() => continue,
+                reply => value::number(&reply?).unwrap_or(0),
+            };
+            if ttl == 0 {
                 lost.push(*index);
-                continue;
+            } else if self.cluster {
+                indexes.extend(self.index_renewals(&of[*index], &beat.streams[*index].0, deadline, now, ttl));
             }
-            let window = held.next().as_ref().and_then(value::number).unwrap_or(0).min(LONGEST);
-            let ttl = millis(beat.lifetime) + millis(beat.stale) + window;
-            for name in [&keys.stream, &keys.log] {
-                let mut renew = cmd("PEXPIRE");
-                renew.arg(name).arg(ttl);
-                renewals.push(Request::new(keys.slot, renew));
-            }
-            let part = self.keys.part(keys.slot);
-            let watch = Request::script(self.keys.part_slot(part), &script::WATCH, &[&self.keys.active(part)]);
-            renewals.push(watch.arg(&keys.name).arg(deadline).arg(ttl).arg("NX"));
-            let (slot, owner) = self.keys.owner(&key.owner);
-            let own = Request::script(slot, &script::OWN, &[&owner]).arg(key.id.as_str());
-            renewals.push(own.arg(deadline - millis(beat.stale) + ttl).arg(1).arg("").arg(""));
         }
-        for reply in self.fleet.send(renewals).await? {
+        for reply in self.fleet.send(indexes).await? {
             reply?;
         }
         lost.sort_unstable();
         Ok(lost)
+    }
+
+    /// The same for the indexes of a cluster.
+    fn index_renewals(&self, keys: &StreamKeys, key: &StreamKey, deadline: u64, now: u64, ttl: u64) -> [Request; 2] {
+        let part = self.keys.part(keys.slot);
+        let watch = Request::script(self.keys.part_slot(part), &script::WATCH, &[&self.keys.active(part)]);
+        let (slot, owner) = self.keys.owner(&key.owner);
+        let own = Request::script(slot, &script::OWN, &[&owner]).arg(key.id.as_str());
+        [watch.arg(&keys.name).arg(deadline).arg(ttl).arg("NX"), own.arg(now + ttl).arg(1).arg("").arg("")]
     }
 
     pub(super) async fn due(
@@ -259,13 +259,16 @@ impl Shared {
         if of.is_empty() {
             return Ok(());
         }
+        let mut mends = Vec::new();
         for ((leased, keys, key), known) in named.iter().zip(self.know_all(&of).await?) {
             // One that cannot be looked at stays leased, and is looked at again.
             if let Ok(known) = known {
                 let at = if leased.active { vouched } else { now };
-                all.extend(self.judge(leased, keys, key, known, at).await?);
+                all.extend(self.judge(leased, keys, key, known, at, &mut mends));
             }
         }
+        // All in one go. What of this fails is found again when the leases are over.
+        self.tell(mends).await;
         Ok(())
     }
 
@@ -277,34 +280,37 @@ impl Shared {
         self.fleet.ask(Request::new(self.keys.part_slot(leased.part), remove)).await.map(drop)
     }
 
-    /// Why somebody must look at a leased stream; `None`: nobody must, and the index is mended.
-    async fn judge(
+    /// Why somebody must look at a leased stream; `None`: nobody must, and the index is mended. `now` is as far as the
+    /// asker vouches for the store's clock.
+    fn judge(
         &self,
         leased: &Leased,
         keys: &StreamKeys,
         key: &StreamKey,
         known: Known,
         now: u64,
-    ) -> Result<Option<Due>, RedisStoreError> {
+        mends: &mut Vec<Request>,
+    ) -> Option<Due> {
         let standing = known.held.standing();
-        let part = self.keys.part(keys.slot);
         if !leased.active {
-            let heard = known.held.last_heard(0).max(known.written);
-            let expired = heard.saturating_add(known.held.number("life")) <= now;
             let reason = match standing {
                 Standing::Is(state) if state.is_terminal() && known.hook => Some(DueReason::Hook),
-                Standing::Is(StreamState::Interrupted) if expired || leased.was <= now => Some(DueReason::Lifetime),
+                Standing::Is(StreamState::Interrupted) => Some(DueReason::Lifetime),
                 _ => None,
             };
-            let info = reason.and_then(|reason| Some(Due { info: known.info(key)?, reason }));
-            if info.is_none() {
-                self.unwatch_in(&self.keys.due(part), keys, leased.deadline, None).await?;
+            let due = reason.and_then(|reason| Some(Due { info: known.info(key)?, reason }));
+            if due.is_none() {
+                let index = self.keys.due(leased.part);
+                mends.push(self.unwatching(&index, keys, leased.deadline, None));
             }
-            return Ok(info);
+            return due;
         }
+        let active = self.keys.active(leased.part);
         if standing != Standing::Is(StreamState::Active) {
-            self.unwatch(keys, leased.deadline, None).await?;
-            return Ok(None);
+            // Whoever ended it may not have come so far as to say that somebody must look after that.
+            mends.extend(self.looking_after(keys, &known, now));
+            mends.push(self.unwatching(&active, keys, leased.deadline, None));
+            return None;
         }
         let heard = known.held.last_heard(leased.was);
         let lives = heard.max(known.written).saturating_add(known.held.number("life"));
@@ -318,14 +324,26 @@ impl Shared {
         } else {
             // Something was written since: its time has not come.
             let deadline = if known.held.node().is_some() { lives.min(overdue) } else { lives };
-            self.unwatch(keys, leased.deadline, Some(deadline)).await?;
-            return Ok(None);
+            mends.push(self.unwatching(&active, keys, leased.deadline, Some(deadline)));
+            return None;
         };
         let mark = Request::script(keys.slot, &script::LEASED, &[&keys.stream]);
-        self.fleet.ask(mark.arg(known.held.epoch()).arg(heard).arg(leased.deadline)).await?;
+        mends.push(mark.arg(known.held.epoch()).arg(heard).arg(leased.deadline));
         let known = Known { active: Some(leased.deadline), ..known };
         let info = known.info(key).map(|info| crate::StreamInfo { last_heartbeat: heard, ..info });
-        Ok(info.map(|info| Due { info, reason }))
+        info.map(|info| Due { info, reason })
+    }
+
+    /// What must stand in the index of those that somebody must look after, of a stream that does not run.
+    fn looking_after(&self, keys: &StreamKeys, known: &Known, now: u64) -> Option<Request> {
+        let deadline = match known.held.standing() {
+            Standing::Is(state) if state.is_terminal() && known.hook => now,
+            Standing::Is(StreamState::Interrupted) if !known.held.flag("reruns") => {
+                known.held.last_heard(0).max(known.written).saturating_add(known.held.number("life"))
+            }
+            _ => return None,
+        };
+        known.due.is_none().then(|| self.watching_due(keys, deadline))
     }
 
     /// The store's clock.

@@ -107,11 +107,12 @@ impl Shared {
     pub(super) async fn withdraw(&self, key: StreamKey, token: u128) -> Result<(), RedisStoreError> {
         let keys = self.keys.of(&key);
         let channel = self.keys.tail_channel(&keys.name);
-        let call = self.call(&keys, &key, &script::WITHDRAW, Indexes::default()).arg(hex(token)).arg(channel);
+        let seen = self.deadline_seen(&keys).await?;
+        let call = self.call(&keys, &key, &script::WITHDRAW, Indexes::DUE).arg(hex(token)).arg(channel);
         let withdrawn = value::number(&self.fleet.ask(call).await?) == Some(1);
         if withdrawn {
             self.forget(&keys.name);
-            self.unlist(&keys, &key).await?;
+            self.unlist(&keys, &key, seen).await?;
         }
         self.tails.wake(&keys.name);
         Ok(())
@@ -125,7 +126,7 @@ impl Shared {
         let Close { key, epoch, ending, last, if_deadline, hook } = &close;
         let (kind, data) = terminal(&Sse, ending);
         let call = self
-            .call(&keys, key, &script::CLOSE, Indexes::DUE)
+            .call(&keys, key, &script::CLOSE, Indexes::BOTH)
             .arg(optional(*epoch))
             .arg(ending.state.as_str())
             .arg(ending.reason.as_deref().unwrap_or_default())
@@ -264,30 +265,30 @@ impl Shared {
             .arg(self.keys.tail_channel(&keys.name))
             .arg(kind)
             .arg(data.to_string());
-        self.watch_published(&keys, &publish).await?;
+        let added = self.watch_published(&keys, &publish).await?;
         let mut told = Told::read(self.fleet.ask(call).await?, "send")?;
         let published = match &*told.word {
             "stored" => {
                 let id: EventId = told.text()?.parse().map_err(|_| told.unknown())?;
                 self.clock.heard(told.number()?);
-                self.relist(&keys, &publish.key).await?;
                 Published::Stored(id)
             }
             "ended" => {
                 let ended = end(&mut told)?.ok_or_else(|| told.unknown())?;
-                self.settle_end(&keys, &publish.key, publish.hook, ended.at).await?;
                 Published::Ended(ended)
             }
             "conflict" => Published::Conflict,
             "before" => end(&mut told)?.map_or(Published::Conflict, Published::EndedBefore),
             _ => return Err(told.unknown()),
         };
+        self.settle_published(&keys, &publish, added, &published).await?;
         self.tails.wake(&keys.name);
         Ok(published)
     }
 
     pub(super) async fn delete(&self, key: StreamKey) -> Result<(), RedisStoreError> {
         let keys = self.keys.of(&key);
+        let seen = self.deadline_seen(&keys).await?;
         let call = self
             .call(&keys, &key, &script::DELETE, Indexes::BOTH)
             .arg(self.keys.tail_channel(&keys.name))
@@ -295,7 +296,7 @@ impl Shared {
         let deleted = value::number(&self.fleet.ask(call).await?) == Some(1);
         if deleted {
             self.forget(&keys.name);
-            self.unlist(&keys, &key).await?;
+            self.unlist(&keys, &key, seen).await?;
         }
         self.tails.wake(&keys.name);
         Ok(())

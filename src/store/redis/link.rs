@@ -7,7 +7,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -72,15 +72,24 @@ struct Inner {
     connections: AtomicU64,
     run: Mutex<Arc<str>>,
     unanswered: AtomicU32,
+    /// Nothing was answered on the connection yet but what was asked to make it.
+    unproven: AtomicBool,
     watch: std::sync::Weak<dyn Watch>,
 }
 
 #[derive(Clone)]
 enum State {
     Idle,
-    Connecting,
+    /// Whoever asks meanwhile waits for that; or is told at once what was wrong with the connection before, if that
+    /// had stopped answering: then this one may well not be answered either.
+    Connecting {
+        after: Option<RedisStoreError>,
+    },
     Up(Live),
-    Down { error: RedisStoreError, again: Instant },
+    Down {
+        error: RedisStoreError,
+        again: Instant,
+    },
 }
 
 #[derive(Clone)]
@@ -99,6 +108,7 @@ impl Link {
             connections: AtomicU64::new(0),
             run: Mutex::default(),
             unanswered: AtomicU32::new(0),
+            unproven: AtomicBool::new(false),
             watch,
         }))
     }
@@ -129,14 +139,16 @@ impl Link {
         drop(unanswered);
         match replies {
             Ok(replies) => {
-                if replies.iter().any(is_read_only) {
-                    self.0.discard(live.number);
+                match replies.iter().find(|reply| is_read_only(reply)) {
+                    Some(Value::ServerError(error)) => self.0.demoted(live.number, error.clone()),
+                    _ if self.0.unproven.swap(false, Ordering::Relaxed) => lock(&self.0.backoff).succeeded(),
+                    _ => {}
                 }
                 Ok(replies)
             }
             Err(error) => {
                 if !error.is_timeout() {
-                    self.0.discard(live.number);
+                    self.0.discard(live.number, State::Idle);
                 }
                 Err(RedisStoreError::redis(&self.0.address, error))
             }
@@ -156,7 +168,8 @@ impl Link {
                 State::Up(live) => return Ok(live),
                 State::Down { error, again } if again > Instant::now() => return Err(error),
                 State::Idle | State::Down { .. } => self.begin_connecting(),
-                State::Connecting => {
+                State::Connecting { after: Some(error) } => return Err(error),
+                State::Connecting { after: None } => {
                     if states.changed().await.is_err() {
                         return Err(RedisStoreError::slow(&self.0.address));
                     }
@@ -168,15 +181,13 @@ impl Link {
     /// In a task of its own: whoever asked may give up before it is done, and the next one must not begin anew.
     fn begin_connecting(&self) {
         let begins = self.0.state.send_if_modified(|state| {
-            let idle = match state {
-                State::Idle => true,
-                State::Down { again, .. } => *again <= Instant::now(),
-                State::Connecting | State::Up(_) => false,
+            let after = match state {
+                State::Idle => None,
+                State::Down { error, again } if *again <= Instant::now() => Some(error.clone()),
+                State::Down { .. } | State::Connecting { .. } | State::Up(_) => return false,
             };
-            if idle {
-                *state = State::Connecting;
-            }
-            idle
+            *state = State::Connecting { after };
+            true
         });
         if begins {
             let connecting = Connecting(Arc::clone(&self.0));
@@ -222,22 +233,30 @@ impl Drop for Unanswered<'_> {
         } else if self.since.elapsed() >= PATIENCE
             && self.link.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= UNANSWERED
         {
-            self.link.discard(self.number);
+            let error = RedisStoreError::slow(&self.link.address);
+            self.link.discard(self.number, State::Down { error, again: Instant::now() });
         }
     }
 }
 
 impl Inner {
     /// The connection is of no more use.
-    fn discard(&self, number: u64) {
+    fn discard(&self, number: u64, then: State) {
         self.unanswered.store(0, Ordering::Relaxed);
         self.state.send_if_modified(|state| {
             let held = matches!(state, State::Up(live) if live.number == number);
             if held {
-                *state = State::Idle;
+                *state = then;
             }
             held
         });
+    }
+
+    /// The server is a replica now. Who is the primary may take a while to be known.
+    fn demoted(&self, number: u64, error: redis::ServerError) {
+        let error = RedisStoreError::redis(&self.address, RedisError::from(error));
+        let pause = lock(&self.backoff).failed(crate::random::u128() as u64);
+        self.discard(number, State::Down { error, again: Instant::now() + pause });
     }
 
     async fn open(&self, config: &AsyncConnectionConfig) -> Result<MultiplexedConnection, RedisError> {
@@ -269,7 +288,7 @@ impl Connecting {
         let made = tokio::time::timeout(CONNECT, self.0.establish()).await;
         match made.unwrap_or_else(|_| Err(RedisStoreError::slow(&self.0.address))) {
             Ok(live) => {
-                lock(&self.0.backoff).succeeded();
+                self.0.unproven.store(true, Ordering::Relaxed);
                 let again = live.number > 1;
                 self.0.state.send_replace(State::Up(live));
                 if let Some(watch) = self.0.watch.upgrade().filter(|_| again) {
@@ -287,7 +306,7 @@ impl Connecting {
 impl Drop for Connecting {
     fn drop(&mut self) {
         self.0.state.send_if_modified(|state| {
-            let unfinished = matches!(state, State::Connecting);
+            let unfinished = matches!(state, State::Connecting { .. });
             if unfinished {
                 *state = State::Idle;
             }

@@ -30,6 +30,9 @@ use crate::sync::lock;
 const TRIES: u32 = 6;
 /// How long a command of a slot on its way waits before it is tried again.
 const ON_ITS_WAY: Duration = Duration::from_millis(10);
+/// How long one of several masters may take, and one that is asked alone.
+const EACH: Duration = Duration::from_millis(300);
+const ALONE: Duration = Duration::from_secs(5);
 /// The map of slots is asked for no more often than this.
 const REFRESH: Duration = Duration::from_millis(100);
 
@@ -80,6 +83,47 @@ impl Masters {
         lock(&self.map).link(slot)
     }
 
+    /// Every master once, in the order of their slots.
+    fn masters(&self) -> Vec<Link> {
+        let mut masters: Vec<Link> = Vec::new();
+        for (.., link) in &lock(&self.map).ranges {
+            if !masters.iter().any(|held| held.is(link)) {
+                masters.push(link.clone());
+            }
+        }
+        masters
+    }
+
+    /// The runs of all masters.
+    pub(super) fn runs(&self) -> String {
+        let mut runs: Vec<_> = self.masters().iter().map(|link| link.run().to_string()).collect();
+        // A slot that moves changes their order, and nothing else.
+        runs.sort_unstable();
+        runs.join(" ")
+    }
+
+    /// Connects to every master.
+    pub(super) async fn reach(self: &Arc<Self>) -> Result<(), RedisStoreError> {
+        self.refresh_if_stale().await?;
+        let masters = self.masters();
+        let connected = all(masters.iter().map(|link| async move {
+            let connected = tokio::time::timeout(EACH, link.connect()).await;
+            connected.unwrap_or_else(|_| Err(RedisStoreError::slow(link.address())))
+        }));
+        let reached: Result<(), _> = connected.await.into_iter().collect();
+        if reached.is_err() {
+            self.stale.store(true, Ordering::Relaxed);
+        }
+        reached
+    }
+
+    async fn refresh_if_stale(self: &Arc<Self>) -> Result<(), RedisStoreError> {
+        if self.stale.load(Ordering::Relaxed) || lock(&self.map).ranges.is_empty() {
+            self.refresh().await?;
+        }
+        Ok(())
+    }
+
     pub(super) fn any(&self) -> Result<Link, RedisStoreError> {
         let map = lock(&self.map);
         let random = crate::random::u128() as usize;
@@ -89,9 +133,7 @@ impl Masters {
     }
 
     pub(super) async fn send(self: &Arc<Self>, mut requests: Vec<Request>) -> Result<Vec<Reply>, RedisStoreError> {
-        if self.stale.load(Ordering::Relaxed) || lock(&self.map).ranges.is_empty() {
-            self.refresh().await?;
-        }
+        self.refresh_if_stale().await?;
         let mut replies: Vec<Option<Reply>> = requests.iter().map(|_| None).collect();
         let mut open: Vec<(usize, Option<Link>)> = (0..requests.len()).map(|index| (index, None)).collect();
         for attempt in 0..TRIES {
@@ -140,9 +182,11 @@ impl Masters {
                 None => flights.push((link, vec![(*index, asking)])),
             }
         }
+        // Where several are asked, one that hangs must not keep the others' words until whoever asked gives up.
+        let limit = if flights.len() > 1 { EACH } else { ALONE };
         let flights = flights.into_iter().map(|(link, flight)| async move {
-            let replies = fly(&link, requests, &flight).await;
-            (flight, replies)
+            let replies = tokio::time::timeout(limit, fly(&link, requests, &flight)).await;
+            (flight, replies.unwrap_or_else(|_| Err(RedisStoreError::slow(link.address()))))
         });
         for (flight, replies) in all(flights).await {
             match replies {
@@ -269,9 +313,16 @@ impl Masters {
         }
         ranges.sort_by_key(|(first, ..)| *first);
         let mut map = lock(&self.map);
+        let others = |(.., link): &(u16, u16, Link)| !map.ranges.iter().any(|(.., held)| held.is(link));
+        let promoted = !map.ranges.is_empty() && ranges.iter().any(others);
         // Links to nodes that are masters no more go with their last request.
         map.links.retain(|_, link| ranges.iter().any(|(.., held)| held.is(link)));
         map.ranges = ranges;
+        drop(map);
+        if let Some(watch) = self.watch.upgrade().filter(|_| promoted) {
+            // What was a replica may hold less than its master had acknowledged.
+            watch.reconnected();
+        }
         Ok(())
     }
 }

@@ -87,13 +87,13 @@ pub(crate) struct Shared {
     tails: Arc<Tails>,
     positions: Mutex<logs::Positions>,
     pulses: tokio::sync::Mutex<keep::Pulses>,
-    listening: Mutex<Option<AbortHandle>>,
+    tasks: Mutex<Vec<AbortHandle>>,
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if let Some(listening) = crate::sync::lock(&self.listening).take() {
-            listening.abort();
+        for task in crate::sync::lock(&self.tasks).drain(..) {
+            task.abort();
         }
     }
 }

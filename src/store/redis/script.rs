@@ -43,8 +43,9 @@ scripts! {
     DELETE: SETTLES "delete.lua",
     CLAIM: GROWS "claim.lua",
     LEASED: GROWS "leased.lua",
+    RENEW: SETTLES "renew.lua",
     HOOKED: SETTLES "hooked.lua",
-    WATCH: GROWS "watch.lua",
+    WATCH: SETTLES "watch.lua",
     UNWATCH: SETTLES "unwatch.lua",
     OWN: SETTLES "own.lua",
 }

@@ -5,7 +5,7 @@
 //! every second. A node publishes the events of its streams only while some other node has asked for that.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -38,6 +38,12 @@ const ASKED_FOR: Duration = Duration::from_secs(10);
 const ASK_EVERY: Duration = Duration::from_secs(3);
 /// How long the listening connection may take for an answer.
 const ANSWER: Duration = Duration::from_secs(1);
+/// How seldom the net is drawn through streams that are produced here: once in so many times.
+const SELDOM: u64 = 8;
+/// A listening connection that lasted for so long was worth making.
+const PROVEN: Duration = Duration::from_secs(5);
+/// Channels in one request.
+const CHANNELS: usize = 1000;
 /// Streams in one request of the net.
 const PAGE: usize = 200;
 
@@ -74,6 +80,8 @@ struct Seen {
     top: Option<String>,
     standing: Option<(String, String)>,
     asked: Option<Instant>,
+    /// Whether it is produced in this process.
+    local: bool,
 }
 
 impl Tails {
@@ -196,8 +204,8 @@ impl Tails {
         }
     }
 
-    /// Takes out what nobody waits for any more. Returns the channels that need not be listened to.
-    fn tidy(&self) -> Vec<String> {
+    /// Takes out what nobody waits for any more.
+    fn tidy(&self) {
         let mut left = Vec::new();
         lock(&self.streams).retain(|name, stream| {
             let used = Arc::strong_count(&stream.cell) > 1;
@@ -210,7 +218,20 @@ impl Tails {
         let mut followed = lock(&self.followed);
         followed.retain(|_, until| *until > now);
         self.follows.store(followed.len(), Ordering::Relaxed);
-        left
+        drop(followed);
+        if !left.is_empty() {
+            // Whether it is to be listened to or not, whoever serves it looks.
+            lock(&self.wanted.channels).extend(left);
+            self.wanted.wake.notify_one();
+        }
+    }
+
+    /// Whether a channel is to be listened to.
+    fn wants(&self, channel: &str) -> bool {
+        match self.keys.tail_of(channel) {
+            Some(name) => lock(&self.streams).get(name).is_some_and(|stream| stream.wanted.load(Ordering::Relaxed)),
+            None => true,
+        }
     }
 
     /// Every channel that is to be listened to.
@@ -222,10 +243,10 @@ impl Tails {
         channels
     }
 
-    /// The streams of these names that somebody waits for now.
-    fn awaited(&self, named: impl Fn(&str) -> bool) -> Vec<(String, Arc<Stream>)> {
+    /// The streams that somebody waits for now, if they are `asked` for.
+    fn awaited(&self, asked: impl Fn(&Stream) -> bool) -> Vec<(String, Arc<Stream>)> {
         let streams = lock(&self.streams);
-        let awaited = streams.iter().filter(|(name, stream)| named(name) && stream.cell.is_awaited());
+        let awaited = streams.iter().filter(|(_, stream)| stream.cell.is_awaited() && asked(stream));
         awaited.map(|(name, stream)| (name.clone(), Arc::clone(stream))).collect()
     }
 }
@@ -239,14 +260,14 @@ impl Watch for Tails {
 }
 
 /// Listens for as long as the store lives.
-pub(super) async fn run(shared: Weak<Shared>) {
+pub(super) async fn listen(shared: Weak<Shared>) {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
     let mut before = false;
     loop {
         let Some(store) = shared.upgrade() else { return };
-        let listening = listen(&store).await;
+        let connected = connect(&store).await;
         drop(store);
-        match listening {
+        let error = match connected {
             Ok(connection) => {
                 if std::mem::replace(&mut before, true)
                     && let Some(store) = shared.upgrade()
@@ -255,19 +276,36 @@ pub(super) async fn run(shared: Weak<Shared>) {
                     store.tails.wake_all();
                     store.tails.reconnected();
                 }
-                backoff.succeeded();
+                let since = Instant::now();
                 attend(&shared, connection).await;
+                if since.elapsed() >= PROVEN {
+                    backoff.succeeded();
+                }
+                None
             }
-            Err(error) => {
-                crate::telemetry::log_debug!(error = %error, "changes cannot be listened for");
-                tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
-            }
-        }
+            Err(error) => Some(error),
+        };
+        crate::telemetry::log_debug!(?error, "changes are not listened for");
+        tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
+    }
+}
+
+/// Draws the net for as long as the store lives, whether or not anything can be listened for.
+pub(super) async fn watch(shared: Weak<Shared>) {
+    let mut round = 0;
+    loop {
+        tokio::time::sleep(NET).await;
+        let Some(store) = shared.upgrade() else { return };
+        round += 1;
+        store.tails.tidy();
+        // Of what is made here the process hears without Redis; only what others do to it may have been missed.
+        let awaited = store.tails.awaited(|stream| round % SELDOM == 0 || !lock(&stream.seen).local);
+        draw_net(&store, &awaited).await;
     }
 }
 
 /// A new connection, which listens to all that is waited for.
-async fn listen(store: &Arc<Shared>) -> Result<MultiplexedConnection, RedisStoreError> {
+async fn connect(store: &Arc<Shared>) -> Result<MultiplexedConnection, RedisStoreError> {
     let link = store.fleet.any()?;
     let tails = Arc::downgrade(&store.tails);
     let hear = move |push| {
@@ -277,16 +315,19 @@ async fn listen(store: &Arc<Shared>) -> Result<MultiplexedConnection, RedisStore
     };
     store.tails.wanted.lost.store(false, Ordering::Relaxed);
     let mut connection = link.subscriber(hear).await?;
-    subscribe(&mut connection, store.tails.channels()).await.ok_or_else(|| RedisStoreError::slow(link.address()))?;
+    // Asked for from here on, or among those that are read next.
+    lock(&store.tails.wanted.channels).clear();
+    let channels = store.tails.channels();
+    subscribe(&mut connection, &channels).await.ok_or_else(|| RedisStoreError::slow(link.address()))?;
     Ok(connection)
 }
 
 /// `None`: it did not work, or not in time.
-async fn subscribe(connection: &mut MultiplexedConnection, channels: Vec<String>) -> Option<()> {
-    if channels.is_empty() {
-        return Some(());
+async fn subscribe(connection: &mut MultiplexedConnection, channels: &[String]) -> Option<()> {
+    for page in channels.chunks(CHANNELS) {
+        tokio::time::timeout(ANSWER, connection.subscribe(page)).await.ok()?.ok()?;
     }
-    tokio::time::timeout(ANSWER, connection.subscribe(channels)).await.ok()?.ok()
+    Some(())
 }
 
 /// Uses a listening connection until it is of no more use.
@@ -294,43 +335,46 @@ async fn attend(shared: &Weak<Shared>, mut connection: MultiplexedConnection) {
     let mut next = Instant::now();
     let Some(wanted) = shared.upgrade().map(|store| Arc::clone(&store.tails.wanted)) else { return };
     loop {
-        let tick = tokio::time::timeout_at(next, wanted.wake.notified()).await.is_err();
-        if tick {
-            next = Instant::now() + NET;
-        }
+        let _ = tokio::time::timeout_at(next, wanted.wake.notified()).await;
         let Some(store) = shared.upgrade() else { return };
-        if wanted.lost.load(Ordering::Relaxed) || !serve(&store, &mut connection, tick).await {
+        if wanted.lost.load(Ordering::Relaxed) || !serve(&store, &mut connection).await {
             return;
+        }
+        // However often there is something to do.
+        if Instant::now() >= next {
+            next = Instant::now() + NET;
+            if !answers(&mut connection).await {
+                return;
+            }
         }
     }
 }
 
+/// Whether the connection is alive in both directions.
+async fn answers(connection: &mut MultiplexedConnection) -> bool {
+    let ping = tokio::time::timeout(ANSWER, cmd("PING").query_async::<Value>(connection)).await;
+    matches!(ping, Ok(Ok(_)))
+}
+
 /// Does what there is to do. `false`: the connection is of no more use.
-async fn serve(store: &Arc<Shared>, connection: &mut MultiplexedConnection, tick: bool) -> bool {
+async fn serve(store: &Arc<Shared>, connection: &mut MultiplexedConnection) -> bool {
     let tails = &store.tails;
-    let channels = std::mem::take(&mut *lock(&tails.wanted.channels));
-    if subscribe(connection, channels.clone()).await.is_none() {
+    let asked = std::mem::take(&mut *lock(&tails.wanted.channels));
+    let (listened, left): (Vec<_>, Vec<_>) = asked.into_iter().partition(|channel| tails.wants(channel));
+    if subscribe(connection, &listened).await.is_none() {
         return false;
     }
-    let names: Vec<_> = channels.iter().filter_map(|channel| tails.keys.tail_of(channel)).collect();
+    if !left.is_empty() && !matches!(tokio::time::timeout(ANSWER, connection.unsubscribe(left)).await, Ok(Ok(()))) {
+        return false;
+    }
+    let names: HashSet<_> = listened.iter().filter_map(|channel| tails.keys.tail_of(channel)).collect();
     // What happened before the subscription counted was not heard.
     tails.wake_each(names.iter().copied());
     announce(store).await;
-    if tick {
-        let left = tails.tidy();
-        if !left.is_empty() && tokio::time::timeout(ANSWER, connection.unsubscribe(left)).await.is_err() {
-            return false;
-        }
-        let mut ping = cmd("PING");
-        let answer = tokio::time::timeout(ANSWER, ping.take().query_async::<Value>(connection)).await;
-        if !matches!(answer, Ok(Ok(_))) {
-            return false;
-        }
-    }
-    if tick {
-        draw_net(store, &tails.awaited(|_| true)).await;
-    } else if !names.is_empty() {
-        draw_net(store, &tails.awaited(|name| names.contains(&name))).await;
+    if !names.is_empty() {
+        let mut new = tails.awaited(|_| true);
+        new.retain(|(name, _)| names.contains(&**name));
+        draw_net(store, &new).await;
     }
     true
 }
@@ -362,7 +406,7 @@ async fn draw_net(store: &Arc<Shared>, awaited: &[(String, Arc<Stream>)]) {
             requests.push(Request::new(slot, standing));
             requests.push(Request::new(slot, newest));
         }
-        let Ok(Ok(replies)) = tokio::time::timeout(ANSWER, store.fleet.send(requests)).await else { return };
+        let Ok(Ok(replies)) = tokio::time::timeout(ANSWER, store.fleet.send(requests)).await else { continue };
         let mut replies = replies.into_iter();
         let mut asks = Vec::new();
         for (name, stream) in page {
@@ -402,10 +446,12 @@ impl Stream {
 
     /// Whether it is time to ask the producing node to publish.
     fn must_ask(&self, store: &Shared, node: &str) -> bool {
-        if node.is_empty() || lock(&store.tails.nodes).contains_key(&NodeId::new(node)) {
+        let local = lock(&store.tails.nodes).contains_key(&NodeId::new(node));
+        let mut seen = lock(&self.seen);
+        seen.local = local;
+        if node.is_empty() || local {
             return false;
         }
-        let mut seen = lock(&self.seen);
         let due = seen.asked.is_none_or(|at| at.elapsed() >= ASK_EVERY);
         if due {
             seen.asked = Some(Instant::now());

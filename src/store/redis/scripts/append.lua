@@ -50,6 +50,10 @@ end
 if count_of > skip and (events > max_events or bytes > max_bytes) then
   trim(log, max_events, max_bytes)
 end
+if count_of == 0 and first - 1 > (top_epoch == epoch and top_seq or 0) then
+  -- What the producer made and the log does not hold, a failover took: whoever ends the stream has to know.
+  redis.call('HSET', stream, 'lost', id(epoch, first - 1))
+end
 redis.call('HSET', stream, 'started', 1)
 if ARGV[4] == '1' then
   redis.call('HSET', stream, 'inner', ARGV[5])

@@ -1,11 +1,11 @@
 -- close: ends a stream; the first to do so wins, and everyone learns that end. In one step: the log is sealed, the
 -- terminal event stored, the state changed.
--- KEYS stream, log, completion [, active, owner's, due]
+-- KEYS stream, log, completion, keys [, active, owner's, due]
 -- ARGV S, id, epoch or '', state, reason or '', has event, event, last seq or '', deadline or '', hook lease or '',
 --      terminal type, terminal data, channel, node channels' prefix
 -- Returns now {node, completion} | before {completion} | newer | moved | missing. O(log streams).
-local stream, log, completion, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local held = look(stream, 'state', 'epoch', 'runEnd', 'window', 'node')
+local stream, log, completion, keys, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local held = look(stream, 'state', 'epoch', 'runEnd', 'window', 'node', 'lost')
 local state = held[1]
 if not state or state == 'gone' or (state == 'deleted' and ARGV[3] == '') then
   return { 'missing' }
@@ -25,12 +25,13 @@ end
 
 local epoch, time, window = tonumber(held[2]), now(), count(held[4], 0)
 local log_top, events, bytes = top(log)
-local last = log_top or id(epoch, 0)
-if state == 'interrupted' and held[3] and above(held[3], last) then
-  last = held[3]
+-- The last event that was made: recorded, lost with a store that forgot it, or said to have been made.
+local last = highest(log_top or id(epoch, 0), held[6])
+if state == 'interrupted' then
+  last = highest(last, held[3])
 end
-if ARGV[8] ~= '' and above(held[2] .. '-' .. ARGV[8], last) then
-  last = held[2] .. '-' .. ARGV[8]
+if ARGV[8] ~= '' then
+  last = highest(last, held[2] .. '-' .. ARGV[8])
 end
 mark(log, id(epoch + 1, 0), time, events, bytes, 's', '')
 redis.call('HSET', stream, 'state', ARGV[4])
@@ -46,7 +47,7 @@ end
 if ARGV[10] ~= '' then
   redis.call('HSET', completion, 'onEnd', 'due')
 end
-expire(window, stream, log, completion)
+expire(window, stream, log, completion, keys)
 if active then
   redis.call('ZREM', active, ARGV[1])
   redis.call('ZREM', due, ARGV[1])

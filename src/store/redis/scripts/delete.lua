@@ -3,7 +3,7 @@
 -- KEYS stream, log, completion, keys [, active, owner's, due]    ARGV S, id, channel, node channels' prefix
 -- Returns 1 if there was such a stream. O(entries of the log).
 local stream, log, completion, keys, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-local held = look(stream, 'state', 'epoch', 'stale', 'node', 'runEnd')
+local held = look(stream, 'state', 'epoch', 'stale', 'node', 'runEnd', 'lost')
 local state = held[1]
 if not state or state == 'gone' or state == 'deleted' then
   return 0
@@ -12,9 +12,9 @@ local epoch, time = count(held[2], 0), now()
 if is_terminal(state) then
   redis.call('HDEL', completion, 'event', 'terminalEventType', 'terminalEventData', 'onEnd')
 else
-  local last = top(log) or id(epoch, 0)
-  if state == 'interrupted' and held[5] and above(held[5], last) then
-    last = held[5]
+  local last = highest(top(log) or id(epoch, 0), held[6])
+  if state == 'interrupted' then
+    last = highest(last, held[5])
   end
   redis.call('DEL', completion)
   redis.call('HSET', completion, 'v', 1, 'state', 'cancelled', 'reason', 'stopped', 'id', id(epoch + 1, 0), 'last', last,

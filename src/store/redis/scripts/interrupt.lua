@@ -3,7 +3,7 @@
 -- ARGV S, id, epoch, last seq or '', deadline or '', channel, node channels' prefix
 -- Returns done {time, expiry, reruns} | newer | ended {completion} | moved | missing. O(log streams).
 local stream, log, completion, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local held = look(stream, 'state', 'epoch', 'life', 'window', 'stale', 'reruns', 'node')
+local held = look(stream, 'state', 'epoch', 'life', 'window', 'stale', 'reruns', 'node', 'lost')
 local state = held[1]
 if not state or state == 'gone' then
   return { 'missing' }
@@ -23,9 +23,9 @@ if active and ARGV[5] ~= '' then
   end
 end
 local log_top, events, bytes = top(log)
-local last = log_top or (held[2] .. '-0')
-if ARGV[4] ~= '' and above(held[2] .. '-' .. ARGV[4], last) then
-  last = held[2] .. '-' .. ARGV[4]
+local last = highest(log_top or (held[2] .. '-0'), held[8])
+if ARGV[4] ~= '' then
+  last = highest(last, held[2] .. '-' .. ARGV[4])
 end
 mark(log, held[2] .. '-' .. MAX_SEQ, time, events, bytes, 's', '')
 redis.call('HSET', stream, 'state', 'interrupted', 'runEnd', last)

@@ -7,8 +7,13 @@ if ARGV[2] == '' then
   renew(KEYS[1])
   return 1
 end
-if ARGV[4] ~= '' and count_active(KEYS[1], ARGV[1], time) >= tonumber(ARGV[4]) then
-  return 0
+local expires = tonumber(ARGV[2])
+if ARGV[4] ~= '' then
+  if count_active(KEYS[1], ARGV[1], time) >= tonumber(ARGV[4]) then
+    return 0
+  end
+  -- A place that is taken for a moment does not shorten the life of one that is there.
+  expires = math.max(expires, count(redis.call('ZSCORE', KEYS[1], ARGV[1]), 0))
 end
-own(KEYS[1], ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1', time)
+own(KEYS[1], ARGV[1], expires, ARGV[3] == '1', time)
 return 1

@@ -38,6 +38,14 @@ local function above(a, b)
   return ae > be or (ae == be and as > bs)
 end
 
+-- The higher of two ids, where the second may be missing or no id at all.
+local function highest(a, b)
+  if b and string.match(b, '^%d+%-%d+$') and above(b, a) then
+    return b
+  end
+  return a
+end
+
 -- A stream's fields. A key of another type in its place is no stream: whoever registers one replaces it.
 local function look(stream, ...)
   local held = redis.pcall('HMGET', stream, ...)

@@ -11,18 +11,25 @@ local ttl, time = life + window + stale, now()
 local held = look(stream, 'state', 'epoch', 'node')
 local state, epoch = held[1], held[2]
 
-if not state or state == 'gone' or state == 'deleted' then
+local gone = not state or state == 'gone' or state == 'deleted'
+local log_top, events, bytes = top(log)
+if not gone and state == 'active' and held[3] == '' and not log_top then
+  -- The state without its log: ids that were given must not be given again.
+  gone = true
+end
+if gone then
   local newest = 0
   if state then
-    newest = tonumber(epoch) + (state == 'deleted' and 1 or 0)
+    newest = count(epoch, 0) + (state == 'deleted' and 1 or 0)
   end
   epoch = int(math.max(newest + 1, time))
   redis.call('DEL', stream, log, completion, keys)
   mark(log, epoch .. '-0', time, 0, 0, 'r', '')
   redis.call('HSET', stream, 'v', 1, 'state', 'active', 'epoch', epoch, 'node', '', 'kind', ARGV[3], 'owner', ARGV[14],
     'reruns', 0, 'started', 1, 'startedAt', int(time), 'stale', int(stale), 'life', int(life), 'window', int(window),
-    'maxEvents', ARGV[12], 'maxBytes', ARGV[13], 'firstHeld', epoch .. '-0')
+    'maxEvents', ARGV[12], 'maxBytes', ARGV[13])
   held[3], state = '', 'active'
+  log_top, events, bytes = epoch .. '-0', 0, 0
 end
 if ARGV[6] == '1' then
   local seq = redis.call('ZSCORE', keys, ARGV[7])
@@ -40,16 +47,19 @@ if held[3] ~= '' or state ~= 'active' then
   return { 'conflict', '', int(time) }
 end
 
-local log_top, events, bytes = top(log)
 local _, seq = parts(log_top or (epoch .. '-0'))
-if ARGV[6] == '1' then
-  redis.call('ZADD', keys, ARGV[5] == '' and int(seq + 1) or -1, ARGV[7])
-  redis.call('ZREMRANGEBYRANK', keys, ARGV[5] == '' and 0 or 1, -1025)
+local function remember(number)
+  if ARGV[6] == '1' then
+    redis.call('ZADD', keys, number, ARGV[7])
+    redis.call('ZREMRANGEBYRANK', keys, number == '-1' and 1 or 0, -1025)
+  end
 end
 if ARGV[5] ~= '' then
   local terminal = id(tonumber(epoch) + 1, 0)
   mark(log, terminal, time, events, bytes, 's', '')
+  redis.call('DEL', completion)
   redis.call('HSET', stream, 'state', ARGV[5])
+  remember('-1')
   redis.call('HSET', completion, 'v', 1, 'state', ARGV[5], 'id', terminal, 'last', log_top or (epoch .. '-0'),
     'completedAt', int(time), 'event', ARGV[4], 'terminalEventType', ARGV[16], 'terminalEventData', ARGV[17])
   if ARGV[8] ~= '' then
@@ -69,6 +79,7 @@ end
 local taken = epoch .. '-' .. int(seq + 1)
 redis.call('XADD', log, taken, 't', int(time - tonumber(epoch)), 'n', int(events + 1), 'b', int(bytes + #ARGV[4] - 1),
   'e', ARGV[4])
+remember(int(seq + 1))
 if events + 1 > tonumber(ARGV[12]) or bytes + #ARGV[4] - 1 > tonumber(ARGV[13]) then
   trim(log, tonumber(ARGV[12]), tonumber(ARGV[13]))
 end

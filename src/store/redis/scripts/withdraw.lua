@@ -1,9 +1,9 @@
 -- withdraw: takes back an `open` whose producer never started.
--- KEYS stream, log, completion [, active, owner's]    ARGV S, id, token, channel
+-- KEYS stream, log, completion [, active, owner's, due]    ARGV S, id, token, channel
 -- Returns 1 if it was taken back. A first run leaves nothing but its epoch, for as long as the clock has not passed
 -- that; of a second one the stream is left interrupted. O(log streams).
-local stream, log, completion, active, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local held = look(stream, 'state', 'token', 'epoch', 'started', 'runEnd', 'life', 'reruns')
+local stream, log, completion, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local held = look(stream, 'state', 'token', 'epoch', 'started', 'runEnd', 'life', 'reruns', 'window', 'stale')
 if held[1] ~= 'active' or held[2] ~= ARGV[3] then
   return 0
 end
@@ -15,9 +15,17 @@ local epoch, time, life = count(held[3], 0), now(), count(held[6], 0)
 if held[5] then
   mark(log, held[3] .. '-' .. MAX_SEQ, time, events, bytes, 's', '')
   redis.call('HSET', stream, 'state', 'interrupted', 'runEnd', id(epoch, 0))
-  expire(life, stream, log)
+  -- As for an interruption: one that may not be run again is somebody's to close.
+  local ttl = life
+  if held[7] ~= '1' then
+    ttl = life + count(held[8], 0) + count(held[9], 0)
+  end
+  expire(ttl, stream, log)
   if active then
-    own(owners, ARGV[2], time + life, false, time)
+    if held[7] ~= '1' then
+      watch(due, ARGV[1], time + life, ttl)
+    end
+    own(owners, ARGV[2], time + ttl, false, time)
   end
 else
   redis.call('DEL', stream, log, completion)
