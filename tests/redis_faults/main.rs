@@ -17,12 +17,12 @@ mod redis_servers;
 mod client;
 mod stage;
 
+mod asleep;
 mod clock;
 mod cut_off;
 mod emptied;
 mod failover;
 mod full;
-mod hung;
 mod killed;
 mod network;
 mod scripts;

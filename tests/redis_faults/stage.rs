@@ -43,7 +43,7 @@ const SLACK: Duration = Duration::from_millis(400);
 const EVERY: Duration = Duration::from_millis(50);
 
 /// How long a node may be silent, where a scenario is to be [`quick`].
-pub const STALE: Duration = Duration::from_secs(3);
+pub const STALE: Duration = Duration::from_secs(2);
 
 pub type AllFacts = Arc<Mutex<BTreeMap<StreamKey, Facts>>>;
 
