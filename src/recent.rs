@@ -55,10 +55,10 @@ impl RecentCloses {
         while ends.queue.len() > MAX_ENDS || ends.bytes > MAX_BYTES {
             ends.drop_oldest();
         }
-        ends.expire(now, self.keep);
     }
 
-    /// Lets go of what is older than a failover can reach back.
+    /// The store is the one that it was: lets go of what is older than a failover can reach back. While nothing is heard
+    /// of the store, everything is kept.
     pub(crate) fn expire(&self) {
         lock(&self.ends).expire(Instant::now(), self.keep);
     }
@@ -78,7 +78,6 @@ impl RecentCloses {
     }
 
     pub(crate) fn all(&self) -> VecDeque<RecentClose> {
-        self.expire();
         lock(&self.ends).queue.iter().map(|(_, recent)| recent.clone()).collect()
     }
 }
@@ -151,6 +150,8 @@ mod tests {
         recents.hook_done(&recent(3, 10).close.key);
         assert!(recents.all()[0].close.hook.is_some() && recents.all()[1].close.hook.is_none());
         tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(recents.all().len(), 2, "for as long as nothing is heard of the store");
+        recents.expire();
         assert_eq!(recents.all().len(), 1);
         recents.forget(&recent(3, 10).close.key);
         assert_eq!((recents.all().len(), lock(&recents.ends).bytes), (0, 0));

@@ -116,7 +116,8 @@ async fn g6_what_is_over_does_not_come_back() {
         if delete {
             stage.sse().registry().delete(&key).await.unwrap();
         } else {
-            stage.advance(SECOND * 31).await;
+            // And a beat, which says that the store is still the one that it was.
+            stage.advance(SECOND * 41).await;
         }
         stage.forget();
         stage.advance(SECOND * 11).await;

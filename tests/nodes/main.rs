@@ -36,7 +36,9 @@ fn node(store: &str, options: &[&str]) -> Server {
 /// A figure of a node's health.
 async fn figure(node: &Server, name: &str) -> u64 {
     let (_, health) = node.json("/healthz").await;
-    health[name].as_u64().unwrap_or_else(|| panic!("{name}: {health}"))
+    let figure = &health[name];
+    // What has not happened yet has no figure.
+    figure.as_u64().or(figure.is_null().then_some(0)).unwrap_or_else(|| panic!("{name}: {health}"))
 }
 
 async fn sum(nodes: &[&Server], name: &str) -> u64 {

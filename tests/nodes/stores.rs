@@ -3,6 +3,7 @@
 use std::{env, fs};
 
 use http::StatusCode;
+use resilient_sse::RedisStore;
 
 use crate::{
     addresses,
@@ -57,15 +58,6 @@ fn a_store_that_lets_nobody_in_is_a_sentence() {
     refused(&sealed.tls_url().replace("rediss", "redis"), "");
 }
 
-/// The commands that the documentation of `RedisStore` tells operators to allow, and no other.
-fn documented() -> Vec<&'static str> {
-    let text = include_str!("../../src/store/redis/mod.rs");
-    let begin = text.find("As an ACL user").expect("it says which");
-    let section = &text[begin..begin + text[begin..].find("clocks of its nodes").expect("the next point")];
-    let words = section.split(|c: char| c.is_whitespace() || c == '`' || c == '.' || c == ',');
-    words.filter_map(|word| word.strip_prefix('+')).collect()
-}
-
 /// Everything that a node asks of a store.
 async fn whole_life(a: &Server, b: &Server) {
     for end in ["completed", "failed"] {
@@ -95,7 +87,7 @@ async fn whole_life(a: &Server, b: &Server) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_needs_only_what_is_documented() {
-    let user = acl_user("app", "s/e@c:ret", &documented(), "sse:");
+    let user = acl_user("app", "s/e@c:ret", RedisStore::ACL_COMMANDS, "sse:");
     let redis = RedisServer::with(&Options::default().line(&user));
     let url = format!("{}/3", redis.url_as("app", "s%2Fe%40c%3Aret"));
     let options = ["--stale", "0.6", "--sweep", "0.2", "--recovery-window", "3", "--lifetime", "3"];
