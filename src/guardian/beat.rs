@@ -28,11 +28,12 @@ pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
         let acknowledged = round(&core, &trust).await;
         let may_claim = lock(&trust).may_claim(Instant::now().into_std());
         core.telemetry.frozen.store(!may_claim, Ordering::Relaxed);
-        core.hooks.recent.expire();
         if acknowledged {
+            core.hooks.recent.expire();
             backoff.succeeded();
             let _ = tokio::time::timeout_at(begun + every, core.store.back()).await;
         } else {
+            core.hooks.recent.store_is_away();
             // Not before, whatever comes back: what keeps coming back may keep failing.
             tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
         }
