@@ -258,6 +258,7 @@ impl Builder {
             draining: AtomicBool::new(false),
             start: Instant::now(),
             forgotten_until: AtomicU64::new(0),
+            asked_store: tokio::sync::Mutex::default(),
             run: Mutex::new(None),
             warned_at: AtomicU64::new(0),
         }

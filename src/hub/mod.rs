@@ -91,6 +91,8 @@ pub(crate) struct Core {
     /// In milliseconds since the start: until when a stream that the store does not know may be one
     /// that it forgot, and when the last warning was given.
     forgotten_until: AtomicU64,
+    /// When the newest request began that asked the store whether it is another.
+    asked_store: tokio::sync::Mutex<Option<Instant>>,
     warned_at: AtomicU64,
     /// Which run of the store answered last.
     run: Mutex<Option<u128>>,
@@ -276,8 +278,13 @@ impl Core {
     /// Whether a stream that the store does not know may only have been forgotten, as far as the store
     /// itself says now: a node need not have heard of that yet.
     pub(crate) async fn ask_whether_forgotten(&self) -> Result<bool, StoreError> {
-        if !self.may_be_forgotten() {
+        let asked = Instant::now();
+        let mut answered = self.asked_store.lock().await;
+        // One at a time: whoever waited is served by what was asked after it came.
+        if !self.may_be_forgotten() && answered.is_none_or(|begun| begun <= asked) {
+            let begun = Instant::now();
             let beaten = self.store.beat(self.beat_of(Vec::new())).await?;
+            *answered = Some(begun);
             if self.heard_run(beaten.run) {
                 // The guardian's own beats break off here too, and its streams are named.
                 self.store.came_back();

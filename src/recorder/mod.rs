@@ -246,7 +246,13 @@ impl Recorder {
     fn fenced(&self, lane: &Arc<Lane>, fence: Fence) {
         let status = match fence {
             Fence::Newer => Status::Superseded,
-            Fence::Ended(ended) => Status::Ended(ended),
+            Fence::Ended(ended) => {
+                // Perhaps its own end, of which the acknowledgement was lost.
+                if let Some(recent) = lane.recent_close().filter(|recent| recent.close.ending == ended.ending) {
+                    self.hooks.recent.landed(recent);
+                }
+                Status::Ended(ended)
+            }
         };
         self.settle(lane, status);
     }
@@ -261,7 +267,7 @@ impl Recorder {
                 self.hooks.ended(lane.key.clone());
                 self.settle(lane, Status::Ended(ended));
             }
-            Closed::Before(ended) => self.settle(lane, Status::Ended(ended)),
+            Closed::Before(ended) => self.fenced(lane, Fence::Ended(ended)),
             Closed::Newer | Closed::Moved => self.settle(lane, Status::Superseded),
             Closed::Missing => lane.forgotten(),
         }

@@ -45,6 +45,17 @@ impl Traffic {
         traffic
     }
 
+    /// One more client of each stream, which has seen nothing yet.
+    pub fn join(&mut self, node: &Server) {
+        for id in &self.ids {
+            let (mut client, node) = (Client::of(&format!("/api/stream/{id}?n=1000000&rate=50")), node.address);
+            self.following.push(tokio::spawn(async move {
+                client.follow(&[node], usize::MAX).await;
+                client
+            }));
+        }
+    }
+
     /// Stops all streams, and judges what each client has seen. Returns how many gaps there were.
     pub async fn stop(self, at: &Server) -> usize {
         for id in &self.ids {

@@ -47,14 +47,19 @@ async fn g1_a_tail_that_a_failover_loses_is_a_gap_at_most() {
     let sentinels = Sentinels::start();
     let [a, b] = [(); 2].map(|()| node(&sentinels.url(), &["--stale", "2", "--sweep", "0.5"]));
     let nodes = [&a, &b];
-    let traffic = Traffic::start(&a, &b, 6).await;
+    let mut traffic = Traffic::start(&a, &b, 6).await;
     records(&nodes, 100).await;
     sentinels.detach_replica();
     // What nobody will have.
     records(&nodes, 200).await;
     sentinels.promote_with_lost_tail();
     heals(&nodes, "after-loss").await;
+    // Who has seen nothing of the tail cannot get it any more.
+    traffic.join(&a);
+    traffic.join(&b);
+    records(&nodes, 50).await;
     let gaps = traffic.stop(&b).await;
     eprintln!("{gaps} gaps, {} lost, {} store errors", sum(&nodes, "lost").await, sum(&nodes, "storeErrors").await);
+    assert!(gaps >= 12, "told to each who came late");
     assert_eq!(sum(&nodes, "orphaned").await, 0);
 }

@@ -26,12 +26,14 @@ pub(crate) struct Stream {
     previous: Option<EventId>,
     pub(crate) ended: Option<Ended>,
     pub(crate) log: BTreeMap<EventId, RecordKind>,
+    /// Up to where events were lost with a store that forgot them.
+    lost: EventId,
 }
 
 impl Stream {
-    /// The newest entry of the log, the end apart.
+    /// The newest event that is known of, the end apart.
     fn recorded(&self) -> EventId {
-        *self.log.keys().last().unwrap()
+        self.lost.max(*self.log.keys().last().unwrap())
     }
 
     pub(crate) fn top(&self) -> EventId {
@@ -95,6 +97,7 @@ impl Model {
             previous,
             ended: None,
             log,
+            lost: EventId::default(),
         };
         self.streams.insert(open.key.clone(), stream);
     }
@@ -208,6 +211,9 @@ impl Model {
         let highest = self.highest.entry(key.clone()).or_default();
         *highest = (*highest).max(reopen.epoch);
         self.begin(&reopen.open, reopen.epoch, None, BTreeMap::new());
+        if let Some(stream) = self.streams.get_mut(key) {
+            stream.lost = EventId::new(reopen.epoch, reopen.acknowledged);
+        }
         Reopened::Registered
     }
 

@@ -82,6 +82,7 @@ macro_rules! __store_checks {
             withdraw::only_the_own_request_is_withdrawn,
             reopen::a_forgotten_stream_is_registered_again,
             reopen::the_inner_id_comes_back,
+            reopen::what_was_lost_is_known_at_the_end,
             reopen::a_repeat_is_registered,
             reopen::a_newer_run_fences,
             read::pages_are_bounded_and_complete,

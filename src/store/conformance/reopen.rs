@@ -43,6 +43,24 @@ pub async fn the_inner_id_comes_back(store: impl Store) {
     assert_eq!(inner_id.as_deref(), Some("row-7"));
 }
 
+/// Guarantee G1: whoever ends or interrupts it without knowing what its producer had made says what was lost.
+pub async fn what_was_lost_is_known_at_the_end(store: impl Store) {
+    let bench = Bench::new(store);
+    let mut keys = Vec::new();
+    for id in ["ends", "stands"] {
+        let request = bench.request(id);
+        let epoch = bench.begin_forgotten(request.clone()).await;
+        bench.reopen(reopen(request, epoch, 3)).await.expect("the store answers");
+        assert_eq!(bench.look(&bench.key(id)).await.top, EventId::new(epoch, 3));
+        keys.push((bench.key(id), epoch));
+    }
+    let [(ends, epoch), (stands, first)] = &keys[..] else { panic!("two streams") };
+    assert_eq!(bench.finish(ends, *epoch).await.last, EventId::new(*epoch, 3));
+    bench.stand_still(stands, *first).await;
+    let Opened::New { previous, .. } = bench.ask(bench.request("stands")).await else { panic!("not the caller's") };
+    assert_eq!(previous, Some(EventId::new(*first, 3)));
+}
+
 /// A repeat, and a producer that was not forgotten at all, is registered.
 pub async fn a_repeat_is_registered(store: impl Store) {
     let bench = Bench::new(store);

@@ -24,7 +24,7 @@ pub(super) struct Log {
 impl Log {
     /// A log that has lost everything up to `acknowledged`.
     pub(super) fn resumed_after(acknowledged: EventId) -> Self {
-        Self { trimmed: Some(acknowledged), ..Self::default() }
+        Self { trimmed: Some(acknowledged), top: acknowledged, ..Self::default() }
     }
 
     pub(super) fn top(&self) -> EventId {

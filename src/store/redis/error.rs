@@ -131,9 +131,11 @@ impl Error for RedisStoreError {
 
 /// An address may hold a password, which has no place in a log.
 fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    // Some addresses have it in their query.
+    let url = url.split_once('?').map_or(url, |(url, _)| url);
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(_, rest)| (&url[..url.len() - rest.len()], rest));
     match rest.rsplit_once('@') {
-        Some((_, hosts)) => format!("{scheme}://…@{hosts}"),
+        Some((_, hosts)) => format!("{scheme}…@{hosts}"),
         None => url.to_owned(),
     }
 }
@@ -147,5 +149,7 @@ mod tests {
         let error = RedisStoreError::address("redis://ada:secret@host:1/x", "is odd");
         assert_eq!(error.to_string(), "`redis://…@host:1/x` is odd");
         assert_eq!(without_password("redis://host"), "redis://host");
+        assert_eq!(without_password("ada:secret@host:6379"), "…@host:6379");
+        assert_eq!(without_password("unix:///run/redis.sock?pass=secret"), "unix:///run/redis.sock");
     }
 }

@@ -53,11 +53,30 @@ impl Shared {
             Reserved::Refused(refused) => return Ok(refused),
             Reserved::Made(deadline) => deadline,
         };
-        let mut told = Told::read(self.fleet.ask(self.opening(&keys, &open)).await?, "open")?;
+        let reply = match self.fleet.ask(self.opening(&keys, &open)).await {
+            // A full server begins nothing, but what is held can still be followed.
+            Err(error) if error.code() == Some("OOM") => {
+                return self.held(&open).await.and_then(|held| held.ok_or(error));
+            }
+            reply => reply?,
+        };
+        let mut told = Told::read(reply, "open")?;
         let opened = self.opened(&mut told, &keys.name, &open)?;
         self.settle_reservation(&keys, &open, reserved, &opened).await?;
         self.tails.wake(&keys.name);
         Ok(opened)
+    }
+
+    /// What a request to open is told that need not register anything; `None` if it would have to.
+    async fn held(&self, open: &Open) -> Result<Option<Opened>, RedisStoreError> {
+        let Some(info) = self.info(open.key.clone()).await? else {
+            return Ok((!open.create).then_some(Opened::Missing));
+        };
+        Ok(match (info.ended, info.state) {
+            (Some(ended), _) => Some(Opened::Ended(ended)),
+            (None, StreamState::Active) => Some(Opened::Active { started: info.started }),
+            (None, _) => None,
+        })
     }
 
     fn opening(&self, keys: &StreamKeys, open: &Open) -> Request {

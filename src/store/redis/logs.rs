@@ -26,14 +26,38 @@ pub(super) struct Position {
 }
 
 /// Positions by the names of their streams.
-pub(super) type Positions = HashMap<String, Position>;
+#[derive(Default)]
+pub(super) struct Positions {
+    held: HashMap<String, Position>,
+    tidied: Option<Instant>,
+}
+
+impl std::ops::Deref for Positions {
+    type Target = HashMap<String, Position>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.held
+    }
+}
+
+impl std::ops::DerefMut for Positions {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.held
+    }
+}
 
 /// A position that is not used for so long is read from the store again.
 const KEPT: std::time::Duration = std::time::Duration::from_secs(600);
 
-/// Drops what was left behind by producers that did not end here.
-pub(super) fn tidy(positions: &mut Positions) {
-    positions.retain(|_, position| position.used.elapsed() < KEPT);
+impl Positions {
+    /// Drops now and then what was left behind by producers that did not end here.
+    pub(super) fn tidy(&mut self) {
+        let now = Instant::now();
+        if self.tidied.is_none_or(|at| now - at >= KEPT / 10) {
+            self.tidied = Some(now);
+            self.held.retain(|_, position| now - position.used < KEPT);
+        }
+    }
 }
 
 impl Position {

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Entries that are asked for first: how many events an entry holds is not known before.
-const FIRST_ENTRIES: usize = 64;
+const FIRST_ENTRIES: usize = 16;
 /// Streams in one request of a list.
 const LIST_PAGE: usize = 100;
 
@@ -139,11 +139,13 @@ impl Shared {
                 let keys = members.into_iter().filter_map(|name| keys::key_of(&value::text(name)?));
                 let page: Vec<StreamKey> = keys.collect();
                 let of: Vec<StreamKeys> = page.iter().map(|key| self.keys.of(key)).collect();
+                let found = stale.len();
                 for (key, known) in page.iter().zip(self.know_all(&of).await?) {
                     let info = known?.info(key).filter(|info| info.state == StreamState::Active);
                     stale.extend(info.filter(|info| info.last_heartbeat <= before));
                 }
-                if count < LIST_PAGE {
+                // Behind a page of streams that were all heard of, none is that was not.
+                if count < LIST_PAGE || stale.len() == found {
                     break;
                 }
             }
@@ -179,7 +181,7 @@ impl Shared {
         let Standing::Is(state) = held.standing() else { return Ok(None) };
         let ended = ended.filter(|_| state.is_terminal());
         let epoch = held.epoch();
-        let log_top = stored::top(&tops).map_or(EventId::new(epoch, 0), |entry| entry.id);
+        let log_top = held.top(stored::top(&tops).map(|entry| entry.id));
         let (after, entries) = match after {
             Some(after) => (after, stored::entries(next()?)?),
             None => {
@@ -297,7 +299,7 @@ fn known(replies: &mut impl Iterator<Item = Reply>) -> Result<Known, RedisStoreE
         hook: completion.get("onEnd").is_some_and(|mark| mark == b"due"),
         ended: stored::ended(completion)
             .filter(|_| matches!(held.standing(), Standing::Is(state) if state.is_terminal())),
-        top: top.map_or(EventId::new(held.epoch(), 0), |entry| entry.id),
+        top: held.top(top.map(|entry| entry.id)),
         written: top.map_or(0, Entry::at),
         held,
         active,

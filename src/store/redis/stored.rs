@@ -56,6 +56,12 @@ impl Held {
         self.text("lost")?.parse().ok()
     }
 
+    /// The newest event of the newest run that is known of: in the log, or lost with a store that forgot it.
+    pub(super) fn top(&self, log: Option<EventId>) -> EventId {
+        let log = log.unwrap_or(EventId::new(self.epoch(), 0));
+        self.lost().filter(|lost| lost.epoch == log.epoch).map_or(log, |lost| lost.max(log))
+    }
+
     pub(super) fn flag(&self, name: &str) -> bool {
         self.text(name) == Some("1")
     }

@@ -7,7 +7,7 @@ use super::{
     error::RedisStoreError,
     fleet::{Reply, Request},
     keys::{self, StreamKeys},
-    logs::{self, Position},
+    logs::Position,
     script, stored,
     value::{self, Stored, Told},
 };
@@ -183,9 +183,7 @@ impl Shared {
                 position.at(now);
             }
             None => {
-                if positions.len() % 1024 == 1023 {
-                    logs::tidy(&mut positions);
-                }
+                positions.tidy();
                 positions.insert(name.to_owned(), Position::new(at.epoch, at.seq, taken, max, now));
             }
         }
