@@ -28,10 +28,12 @@ impl RecentClose {
     }
 }
 
-/// The ends of one stale threshold, as far as there is room.
+/// The ends of one stale threshold, as far as there is room. An outage does not count: that is where a failover comes from.
 #[derive(Debug)]
 pub(crate) struct RecentCloses {
     keep: Duration,
+    /// Beyond this the store itself keeps no end.
+    at_most: Duration,
     ends: Mutex<Ends>,
 }
 
@@ -40,11 +42,13 @@ struct Ends {
     /// By when they landed.
     queue: VecDeque<(Instant, RecentClose)>,
     bytes: usize,
+    /// Since when the store has not answered.
+    away_since: Option<Instant>,
 }
 
 impl RecentCloses {
-    pub(crate) fn new(keep: Duration) -> Self {
-        Self { keep, ends: Mutex::default() }
+    pub(crate) fn new(stale: Duration, recovery_window: Duration) -> Self {
+        Self { keep: stale.min(recovery_window), at_most: recovery_window, ends: Mutex::default() }
     }
 
     pub(crate) fn landed(&self, recent: RecentClose) {
@@ -55,12 +59,19 @@ impl RecentCloses {
         while ends.queue.len() > MAX_ENDS || ends.bytes > MAX_BYTES {
             ends.drop_oldest();
         }
+        ends.expire(now, self.at_most);
     }
 
-    /// The store is the one that it was: lets go of what is older than a failover can reach back. While nothing is heard
-    /// of the store, everything is kept.
+    /// The store does not answer: from now on no time passes for what it may have lost.
+    pub(crate) fn store_is_away(&self) {
+        lock(&self.ends).away_since.get_or_insert_with(Instant::now);
+    }
+
+    /// The store has answered, and was told what it may have lost: lets go of what is older than a failover can reach back.
     pub(crate) fn expire(&self) {
-        lock(&self.ends).expire(Instant::now(), self.keep);
+        let mut ends = lock(&self.ends);
+        ends.away_since = None;
+        ends.expire(Instant::now(), self.keep);
     }
 
     /// The stream was deleted: its end is not to come back.
@@ -78,7 +89,12 @@ impl RecentCloses {
     }
 
     pub(crate) fn all(&self) -> VecDeque<RecentClose> {
-        lock(&self.ends).queue.iter().map(|(_, recent)| recent.clone()).collect()
+        let now = Instant::now();
+        let mut ends = lock(&self.ends);
+        let until = ends.away_since.unwrap_or(now);
+        ends.expire(until, self.keep);
+        ends.expire(now, self.at_most);
+        ends.queue.iter().map(|(_, recent)| recent.clone()).collect()
     }
 }
 
@@ -135,7 +151,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn ends_are_kept_for_their_time_and_within_their_bounds() {
-        let recents = RecentCloses::new(Duration::from_secs(30));
+        let recents = RecentCloses::new(Duration::from_secs(30), Duration::from_secs(60));
         for id in 0..MAX_ENDS + 5 {
             recents.landed(recent(id, 10));
         }
@@ -149,11 +165,17 @@ mod tests {
         recents.landed(recent(3, 10));
         recents.hook_done(&recent(3, 10).close.key);
         assert!(recents.all()[0].close.hook.is_some() && recents.all()[1].close.hook.is_none());
+        recents.store_is_away();
         tokio::time::advance(Duration::from_secs(10)).await;
-        assert_eq!(recents.all().len(), 2, "for as long as nothing is heard of the store");
+        recents.store_is_away();
+        assert_eq!(recents.all().len(), 2, "the store is away");
         recents.expire();
         assert_eq!(recents.all().len(), 1);
         recents.forget(&recent(3, 10).close.key);
         assert_eq!((recents.all().len(), lock(&recents.ends).bytes), (0, 0));
+        recents.landed(recent(4, 10));
+        recents.store_is_away();
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(recents.all().len(), 0, "nobody keeps it any more");
     }
 }

@@ -33,6 +33,7 @@ pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
             backoff.succeeded();
             let _ = tokio::time::timeout_at(begun + every, core.store.back()).await;
         } else {
+            core.hooks.recent.store_is_away();
             // Not before, whatever comes back: what keeps coming back may keep failing.
             tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
         }

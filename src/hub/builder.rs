@@ -235,7 +235,7 @@ impl Builder {
             telemetry: Arc::clone(&telemetry),
             framing: Arc::clone(&self.framing),
             lease: settings.lease(),
-            recent: Arc::new(RecentCloses::new(settings.stale.min(settings.recovery_window))),
+            recent: Arc::new(RecentCloses::new(settings.stale, settings.recovery_window)),
         });
         let recorder =
             Recorder::new(store.clone(), Arc::clone(&telemetry), self.executor.clone(), Arc::clone(&hooks), &settings);

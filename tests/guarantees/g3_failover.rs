@@ -66,6 +66,22 @@ async fn g3_an_end_that_the_store_lost_is_back_within_a_beat() {
     }
 }
 
+/// A failover takes its time, and that does not count: nothing that landed just before it is forgotten meanwhile.
+#[tokio::test(start_paused = true)]
+async fn g3_an_end_that_was_lost_in_a_long_outage_is_told_again() {
+    for batched in [false, true] {
+        for fault in [Fault::Refuse, Fault::Hang] {
+            let (mut stage, client) = ended(batched).await;
+            stage.store.fail(fault);
+            stage.advance(SECOND * 90).await;
+            stage.forget();
+            stage.store.heal();
+            stage.advance(SECOND * 3).await;
+            gets_the_end(stage, client).await;
+        }
+    }
+}
+
 /// Whoever comes for it sooner is told to come again, and has it fetched.
 #[tokio::test(start_paused = true)]
 async fn g3_a_client_that_comes_for_a_lost_end_has_it_fetched() {
