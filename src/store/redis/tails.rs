@@ -269,12 +269,13 @@ pub(super) async fn listen(shared: Weak<Shared>) {
         drop(store);
         let error = match connected {
             Ok(connection) => {
-                if std::mem::replace(&mut before, true)
-                    && let Some(store) = shared.upgrade()
-                {
-                    // Whatever was said in between was not heard.
+                let again = std::mem::replace(&mut before, true);
+                if let Some(store) = shared.upgrade() {
+                    // Whatever was said before was not heard.
                     store.tails.wake_all();
-                    store.tails.reconnected();
+                    if again {
+                        store.tails.reconnected();
+                    }
                 }
                 let since = Instant::now();
                 attend(&shared, connection).await;
