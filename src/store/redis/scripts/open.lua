@@ -25,7 +25,11 @@ if exists then
   if is_terminal(state) then
     return { 'ended', redis.call('HGETALL', completion) }
   end
-elseif ARGV[6] ~= '1' then
+elseif not state and active then
+  -- Should a producer think that it has the stream, its next beat falls short, and it registers again.
+  redis.call('ZREM', active, name)
+end
+if not exists and ARGV[6] ~= '1' then
   return { 'missing' }
 end
 
