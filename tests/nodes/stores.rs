@@ -1,8 +1,9 @@
 //! The forms of `--store`: whom it reaches, as whom, and what it says where it cannot.
 
-use std::{env, fs};
+use std::{env, fs, time::Duration};
 
 use http::StatusCode;
+use resilient_sse::RedisStore;
 
 use crate::{
     addresses,
@@ -57,15 +58,6 @@ fn a_store_that_lets_nobody_in_is_a_sentence() {
     refused(&sealed.tls_url().replace("rediss", "redis"), "");
 }
 
-/// The commands that the documentation of `RedisStore` tells operators to allow, and no other.
-fn documented() -> Vec<&'static str> {
-    let text = include_str!("../../src/store/redis/mod.rs");
-    let begin = text.find("As an ACL user").expect("it says which");
-    let section = &text[begin..begin + text[begin..].find("clocks of its nodes").expect("the next point")];
-    let words = section.split(|c: char| c.is_whitespace() || c == '`' || c == '.' || c == ',');
-    words.filter_map(|word| word.strip_prefix('+')).collect()
-}
-
 /// Everything that a node asks of a store.
 async fn whole_life(a: &Server, b: &Server) {
     for end in ["completed", "failed"] {
@@ -95,7 +87,7 @@ async fn whole_life(a: &Server, b: &Server) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_needs_only_what_is_documented() {
-    let user = acl_user("app", "s/e@c:ret", &documented(), "sse:");
+    let user = acl_user("app", "s/e@c:ret", RedisStore::ACL_COMMANDS, "sse:");
     let redis = RedisServer::with(&Options::default().line(&user));
     let url = format!("{}/3", redis.url_as("app", "s%2Fe%40c%3Aret"));
     let options = ["--stale", "0.6", "--sweep", "0.2", "--recovery-window", "3", "--lifetime", "3"];
@@ -112,6 +104,24 @@ async fn a_user_needs_only_what_is_documented() {
     eventually(async || (b.json("/api/streams").await.1 == serde_json::json!([])).then_some(())).await;
     let denied: Vec<redis::Value> = redis.ask(&["ACL", "LOG"]);
     assert!(denied.is_empty(), "{denied:?}");
+}
+
+/// G1: where commands are answered, but no changes can be listened for, followers on other nodes are slower, and that is
+/// all.
+#[tokio::test(flavor = "multi_thread")]
+async fn g1_followers_get_by_without_a_listening_connection() {
+    let allowed: Vec<_> = RedisStore::ACL_COMMANDS.iter().copied().filter(|command| *command != "subscribe").collect();
+    let redis = RedisServer::with(&Options::default().line(&acl_user("app", "secret", &allowed, "sse:")));
+    let [a, b] = [(); 2].map(|()| node(&redis.url_as("app", "secret"), &[]));
+    let path = "/api/stream/slowly?n=200&rate=50";
+    let mut first = Client::of(path);
+    first.visit(a.address, 5).await;
+    let mut follower = Client::of(path);
+    assert_eq!(follower.visit(b.address, usize::MAX).await, Visit::Over);
+    follower.has_all(200, "completed");
+    // And it is not only at the end that they are looked after.
+    let came: Vec<_> = follower.seen.iter().map(|(_, at)| *at).collect();
+    assert!(came[200] - came[0] > Duration::from_secs(1), "{:?}", came[200] - came[0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,6 +147,6 @@ async fn streams_are_kept_over_tls() {
     fs::write(&authority, tls.ca_pem()).unwrap();
     let node = || Server::run(command(&["--store", &redis.tls_url()]).env("SSL_CERT_FILE", &authority));
     let [a, b] = [node(), node()];
-    fs::remove_file(&authority).unwrap();
     whole_life(&a, &b).await;
+    fs::remove_file(&authority).unwrap();
 }

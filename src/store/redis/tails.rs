@@ -248,18 +248,24 @@ pub(super) async fn run(shared: Weak<Shared>) {
         drop(store);
         match listening {
             Ok(connection) => {
-                if std::mem::replace(&mut before, true)
-                    && let Some(store) = shared.upgrade()
-                {
-                    // Whatever was said in between was not heard.
+                let again = std::mem::replace(&mut before, true);
+                if let Some(store) = shared.upgrade() {
+                    // Whatever was said before was not heard.
                     store.tails.wake_all();
-                    store.tails.reconnected();
+                    if again {
+                        store.tails.reconnected();
+                    }
                 }
                 backoff.succeeded();
                 attend(&shared, connection).await;
             }
             Err(error) => {
                 crate::telemetry::log_debug!(error = %error, "changes cannot be listened for");
+                // Commands may be answered all the same: followers then get by with the net.
+                if let Some(store) = shared.upgrade() {
+                    drop(store.tails.tidy());
+                    draw_net(&store, &store.tails.awaited(|_| true)).await;
+                }
                 tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
             }
         }
@@ -276,6 +282,8 @@ async fn listen(store: &Arc<Shared>) -> Result<MultiplexedConnection, RedisStore
         }
     };
     store.tails.wanted.lost.store(false, Ordering::Relaxed);
+    // All of it is listened to below; and while nothing can be, this list must not grow.
+    lock(&store.tails.wanted.channels).clear();
     let mut connection = link.subscriber(hear).await?;
     subscribe(&mut connection, store.tails.channels()).await.ok_or_else(|| RedisStoreError::slow(link.address()))?;
     Ok(connection)
