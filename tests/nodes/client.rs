@@ -10,7 +10,7 @@ use resilient_sse::{
     wire::{Parsed, Parser},
 };
 use serde_json::Value;
-use tokio::time::{Duration, Instant, sleep, timeout};
+use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
 
 use crate::process::{PATIENCE, connect, get};
 
@@ -88,12 +88,15 @@ impl Client {
         assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
         assert!(!response.headers().contains_key("x-stream-recorded"), "it is protected: {}", self.path);
         let (mut body, mut parser, mut counted) = (response.into_body(), Parser::new(1 << 24), 0);
+        // Heartbeats are no progress.
+        let mut deadline = Instant::now() + PATIENCE * 2;
         loop {
             while let Some(parsed) = parser.pop() {
                 let Parsed::Message(message) = parsed else { continue };
                 if message.name == "connected" {
                     continue;
                 }
+                deadline = Instant::now() + PATIENCE * 2;
                 self.cursor.clone_from(&message.last_event_id);
                 let seen = Seen { name: message.name, data: message.data, id: message.last_event_id };
                 self.seen.push((seen, Instant::now()));
@@ -102,7 +105,7 @@ impl Client {
                     return Visit::Cut;
                 }
             }
-            let Ok(frame) = timeout(PATIENCE, body.frame()).await else {
+            let Ok(frame) = timeout_at(deadline, body.frame()).await else {
                 panic!("nothing came in time after {:?}: {}", self.seen.last(), self.path)
             };
             match frame {

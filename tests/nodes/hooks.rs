@@ -41,7 +41,11 @@ impl Node {
     }
 
     async fn trusting(self) -> Self {
-        eventually(async || (!self.sse.health().frozen).then_some(())).await;
+        eventually(async || {
+            let health = self.sse.health();
+            (!health.frozen && health.last_sweep.is_some()).then_some(())
+        })
+        .await;
         self
     }
 

@@ -49,9 +49,13 @@ async fn sum(nodes: &[&Server], name: &str) -> u64 {
     sum
 }
 
-/// Waits until a node's guardian trusts the store.
+/// Waits until a node's guardian has looked around, and trusts the store.
 async fn trusting(node: &Server) {
-    eventually(async || (node.json("/healthz").await.1["frozen"] == Value::Bool(false)).then_some(())).await;
+    eventually(async || {
+        let (_, health) = node.json("/healthz").await;
+        (health["frozen"] == Value::Bool(false) && health["lastSweep"].is_u64()).then_some(())
+    })
+    .await;
 }
 
 fn addresses(nodes: &[&Server]) -> Vec<SocketAddr> {

@@ -1,6 +1,6 @@
 //! The forms of `--store`: whom it reaches, as whom, and what it says where it cannot.
 
-use std::{env, fs};
+use std::{env, fs, time::Duration};
 
 use http::StatusCode;
 use resilient_sse::RedisStore;
@@ -106,6 +106,24 @@ async fn a_user_needs_only_what_is_documented() {
     assert!(denied.is_empty(), "{denied:?}");
 }
 
+/// G1: where commands are answered, but no changes can be listened for, followers on other nodes are slower, and that is
+/// all.
+#[tokio::test(flavor = "multi_thread")]
+async fn g1_followers_get_by_without_a_listening_connection() {
+    let allowed: Vec<_> = RedisStore::ACL_COMMANDS.iter().copied().filter(|command| *command != "subscribe").collect();
+    let redis = RedisServer::with(&Options::default().line(&acl_user("app", "secret", &allowed, "sse:")));
+    let [a, b] = [(); 2].map(|()| node(&redis.url_as("app", "secret"), &[]));
+    let path = "/api/stream/slowly?n=200&rate=50";
+    let mut first = Client::of(path);
+    first.visit(a.address, 5).await;
+    let mut follower = Client::of(path);
+    assert_eq!(follower.visit(b.address, usize::MAX).await, Visit::Over);
+    follower.has_all(200, "completed");
+    // And it is not only at the end that they are looked after.
+    let came: Vec<_> = follower.seen.iter().map(|(_, at)| *at).collect();
+    assert!(came[200] - came[0] > Duration::from_secs(1), "{:?}", came[200] - came[0]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn prefixes_keep_services_apart() {
     let redis = RedisServer::start();
@@ -129,6 +147,6 @@ async fn streams_are_kept_over_tls() {
     fs::write(&authority, tls.ca_pem()).unwrap();
     let node = || Server::run(command(&["--store", &redis.tls_url()]).env("SSL_CERT_FILE", &authority));
     let [a, b] = [node(), node()];
-    fs::remove_file(&authority).unwrap();
     whole_life(&a, &b).await;
+    fs::remove_file(&authority).unwrap();
 }
