@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, atomic::Ordering},
+    time::Duration,
 };
 
 use tokio::{sync::Semaphore, time::Instant};
@@ -58,7 +59,7 @@ impl Sweeper {
     /// Looks at everything that is due, page by page. The next sweep goes on where the store fails.
     async fn sweep(self: &Arc<Self>, claim: Option<u64>, number: u64) {
         lock(&self.strikes).retain(|_, (_, seen)| *seen + 2 * u64::from(PROBE_STRIKES) >= number);
-        let lease = self.core.settings.lease();
+        let lease = self.lease();
         loop {
             let Ok(page) = self.core.store.due(SWEEP_PAGE, lease, claim).await else { return };
             let full = page.len() == SWEEP_PAGE;
@@ -75,6 +76,14 @@ impl Sweeper {
                 return;
             }
         }
+    }
+
+    /// For how long what this sweep finds is this node's: where a reply is lost, nobody looks after it for so long. Only
+    /// the host's own code takes its time.
+    fn lease(&self) -> Duration {
+        let settings = &self.core.settings;
+        let takes_time = self.core.probe.is_some() || self.core.hooks.lease().is_some();
+        if takes_time { settings.lease() } else { settings.stale }
     }
 
     async fn look_after(&self, due: Due, sweep: u64) {

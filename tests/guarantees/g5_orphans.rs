@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use resilient_sse::{BoxError, Builder, Disconnect, Event, JobStatus, StreamId, StreamInfo, StreamState};
+use resilient_sse::{
+    BoxError, Builder, Disconnect, Event, JobStatus, StreamId, StreamInfo, StreamState, test_util::Fault,
+};
 
 use crate::{
     client::Client,
@@ -66,6 +68,22 @@ async fn g5_an_orphan_is_found_in_time_by_one_guardian_and_followers_see_it_at_o
         assert_eq!(handler.calls(), 1);
         stage.verdict().await;
     }
+}
+
+/// A sweep whose reply is lost has leased what it found, for no longer than need be: with nobody to be asked, that is the
+/// stale threshold, however long a probe could take.
+#[tokio::test(start_paused = true)]
+async fn g5_a_lost_reply_to_a_sweep_delays_no_orphan_for_longer_than_the_threshold() {
+    let (mut stage, _, _, mut client) = node_dies(Disconnect::DETACH, |hub| hub.probe_limit(SECOND * 200)).await;
+    client.connect().await;
+    stage.store.fail_on("due", Fault::LoseReply);
+    stage.advance(STALE + SWEEP).await;
+    assert_eq!(stage.state(&client).await, Some(StreamState::Active), "found, and nobody knows");
+    stage.store.heal();
+    stage.advance(STALE + SWEEP).await;
+    assert_eq!(stage.state(&client).await, Some(StreamState::Orphaned));
+    client.read_to_end().await;
+    stage.verdict().await;
 }
 
 #[tokio::test(start_paused = true)]
