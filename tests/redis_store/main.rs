@@ -9,6 +9,7 @@ mod clients;
 mod damage;
 mod entries;
 mod epochs;
+mod fences;
 mod fixtures;
 mod indexes;
 mod names;

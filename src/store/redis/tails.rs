@@ -267,7 +267,7 @@ pub(super) async fn listen(shared: Weak<Shared>) {
         let Some(store) = shared.upgrade() else { return };
         let connected = connect(&store).await;
         drop(store);
-        let error = match connected {
+        match connected {
             Ok(connection) => {
                 let again = std::mem::replace(&mut before, true);
                 if let Some(store) = shared.upgrade() {
@@ -282,11 +282,9 @@ pub(super) async fn listen(shared: Weak<Shared>) {
                 if since.elapsed() >= PROVEN {
                     backoff.succeeded();
                 }
-                None
             }
-            Err(error) => Some(error),
-        };
-        crate::telemetry::log_debug!(?error, "changes are not listened for");
+            Err(error) => crate::telemetry::log_debug!(error = %error, "changes cannot be listened for"),
+        }
         tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
     }
 }
