@@ -35,8 +35,10 @@ pub(crate) struct Settings {
     pub(crate) sweep: Duration,
     pub(crate) lifetime: Duration,
     pub(crate) recovery_window: Duration,
-    pub(crate) max_events: usize,
-    pub(crate) max_bytes: usize,
+    /// `None`: [`LOG_EVENTS`], or what the kind of route has by default.
+    pub(crate) max_events: Option<usize>,
+    /// `None`: [`LOG_BYTES`], or what the kind of route has by default.
+    pub(crate) max_bytes: Option<usize>,
     pub(crate) max_event: usize,
     pub(crate) recorder_bytes: usize,
     pub(crate) linger: Duration,
@@ -59,8 +61,8 @@ impl Default for Settings {
             sweep: Duration::from_secs(30),
             lifetime: Duration::from_secs(3600),
             recovery_window: Duration::from_secs(300),
-            max_events: 10_000,
-            max_bytes: 8 << 20,
+            max_events: None,
+            max_bytes: None,
             max_event: 1 << 20,
             recorder_bytes: 64 << 20,
             linger: Duration::ZERO,
@@ -85,6 +87,14 @@ pub(crate) const AHEAD_TIME: Duration = Duration::from_millis(100);
 pub(crate) const BATCH_EVENTS: usize = 64;
 /// Bytes that one frame, and one append, holds at most, but for a single larger event.
 pub(crate) const BATCH_BYTES: usize = 64 << 10;
+/// Events and bytes that a log holds by default.
+pub(crate) const LOG_EVENTS: usize = 10_000;
+pub(crate) const LOG_BYTES: usize = 8 << 20;
+/// Events and bytes that the log of a `generation()` holds by default: a long answer, from its first event.
+pub(crate) const GENERATION_EVENTS: usize = 200_000;
+pub(crate) const GENERATION_BYTES: usize = 64 << 20;
+/// How long nobody may read a stream of `generation()` or `feed()` before the route's policy applies.
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
 /// How often an open breaker lets one request through.
 pub(crate) const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// What a host may keep with a stream, in bytes of keys and values.
@@ -114,8 +124,8 @@ impl Settings {
             stale: self.stale,
             lifetime: self.lifetime,
             recovery_window: self.recovery_window,
-            max_events: self.max_events,
-            max_bytes: self.max_bytes,
+            max_events: self.max_events.unwrap_or(LOG_EVENTS),
+            max_bytes: self.max_bytes.unwrap_or(LOG_BYTES),
         }
     }
 
@@ -137,8 +147,8 @@ impl Settings {
             }
         }
         let counted = [
-            ("max_events", self.max_events),
-            ("max_bytes", self.max_bytes),
+            ("max_events", self.max_events.unwrap_or(LOG_EVENTS)),
+            ("max_bytes", self.max_bytes.unwrap_or(LOG_BYTES)),
             ("max_event", self.max_event),
             ("recorder_bytes", self.recorder_bytes),
         ];
@@ -147,7 +157,7 @@ impl Settings {
                 return Err(ConfigError { setting, rule: "must be at least 1" });
             }
         }
-        if self.max_event > self.max_bytes {
+        if self.max_event > self.max_bytes.unwrap_or(LOG_BYTES) {
             return Err(ConfigError {
                 setting: "max_event",
                 rule: "must not exceed `max_bytes`: the log could not hold it",

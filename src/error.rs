@@ -1,14 +1,83 @@
 //! What can go wrong, each with a sentence that names the input and the rule.
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
-use crate::id::{MAX_OWNER, MAX_STREAM_ID};
+use crate::{
+    id::{MAX_OWNER, MAX_STREAM_ID},
+    stream::{Reason, StreamState},
+};
 
 /// Any error, shared between those who wait for the same thing.
 pub(crate) type SharedError = Arc<dyn Error + Send + Sync>;
 
 /// Any error of a host's own code.
 pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Why a response body broke off before its stream's terminal event (guarantee G12).
+///
+/// HTTP/1.1 and HTTP/2 clients see a broken response, so that nobody takes the end of the body for the end of the
+/// answer. An `EventSource` comes again.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// The inner body of a response that the layer only passes on failed.
+    Inner(BoxError),
+    /// The client cannot be served now, and is to come again.
+    ComeAgain,
+    /// The process is shutting down: the client is to go on on another node.
+    Draining,
+    /// Another producer has taken the stream over: the client is to follow that one.
+    Superseded,
+    /// The stream has no producer now: the next request may start a new run.
+    Interrupted,
+    /// Events are lost, and the route's voice has no word for that.
+    Gap,
+    /// A new run began, and the route's voice has no word for that.
+    Restart,
+    /// The stream is not held any more.
+    Gone,
+    /// A relay waited for this long for a stream that nobody opened.
+    NotOpened {
+        /// How long it waited.
+        waited: Duration,
+    },
+    /// The stream ended without a terminal event of its own, and the route's voice has no word for that.
+    Ended {
+        /// How it ended.
+        state: StreamState,
+        /// Why, where that is known.
+        reason: Option<Reason>,
+        /// The error of the inner body, where that is the cause.
+        source: Option<BoxError>,
+    },
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inner(_) => f.write_str("the inner body failed"),
+            Self::ComeAgain => f.write_str("the stream cannot be served now: reconnect"),
+            Self::Draining => f.write_str("this process is shutting down: reconnect"),
+            Self::Superseded => f.write_str("another producer has taken the stream over: reconnect"),
+            Self::Interrupted => f.write_str("the stream was interrupted: reconnect"),
+            Self::Gap => f.write_str("events of the stream are lost"),
+            Self::Restart => f.write_str("the stream was started over"),
+            Self::Gone => f.write_str("the stream is not held any more"),
+            Self::NotOpened { waited } => write!(f, "nobody opened the stream within {waited:?}"),
+            Self::Ended { state, reason: None, .. } => write!(f, "the stream has ended as {state}"),
+            Self::Ended { state, reason: Some(reason), .. } => write!(f, "the stream has ended as {state}: {reason}"),
+        }
+    }
+}
+
+impl Error for BodyError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Inner(source) | Self::Ended { source: Some(source), .. } => Some(&**source),
+            _ => None,
+        }
+    }
+}
 
 /// A text that is not a [`StreamId`](crate::StreamId).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -153,7 +153,10 @@ impl StreamKey {
     }
 }
 
-/// Which event of a stream: `<epoch>-<seq>`, strictly increasing, dense within an epoch.
+/// Which event of a stream: epoch and seq, strictly increasing, dense within an epoch.
+///
+/// Its text, wherever a client sees it, is `e<epoch>-<seq>`. No other system writes such ids, so an id that a host
+/// gave an event itself is never taken for one of these.
 ///
 /// The epoch counts producer runs; `seq` starts at 1, and 0 marks the start or the end of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -180,7 +183,7 @@ impl EventId {
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.epoch, self.seq)
+        write!(f, "e{}-{}", self.epoch, self.seq)
     }
 }
 
@@ -188,20 +191,30 @@ impl FromStr for EventId {
     type Err = InvalidEventId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (epoch, seq) = text.split_once('-').ok_or(InvalidEventId)?;
-        Ok(Self::new(digits(epoch)?, digits(seq)?))
+        text.strip_prefix('e').and_then(Self::from_pair).ok_or(InvalidEventId)
+    }
+}
+
+impl EventId {
+    /// Reads `<epoch>-<seq>`: the form without the `e`, which is also that of a Redis stream's ids.
+    pub(crate) fn from_pair(text: &str) -> Option<Self> {
+        let (epoch, seq) = text.split_once('-')?;
+        Some(Self::new(digits(epoch)?, digits(seq)?))
+    }
+
+    /// Writes `<epoch>-<seq>`: see [`from_pair`](Self::from_pair).
+    #[cfg(feature = "redis")]
+    pub(crate) fn to_pair(self) -> String {
+        format!("{}-{}", self.epoch, self.seq)
     }
 }
 
 /// A canonical decimal number: no sign, no leading zero, so that one id has one spelling.
-fn digits(text: &str) -> Result<u64, InvalidEventId> {
+fn digits(text: &str) -> Option<u64> {
     let canonical = !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_digit())
         && (text.len() == 1 || !text.starts_with('0'));
-    if !canonical {
-        return Err(InvalidEventId);
-    }
-    text.parse().map_err(|_| InvalidEventId)
+    if canonical { text.parse().ok() } else { None }
 }
 
 /// A text that is not an [`EventId`].
@@ -210,7 +223,7 @@ pub struct InvalidEventId;
 
 impl fmt::Display for InvalidEventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an event id is two decimal numbers joined by '-'")
+        f.write_str("an event id is `e`, two decimal numbers and a `-` between them, as in e1700000000000-7")
     }
 }
 
@@ -258,7 +271,7 @@ impl CursorWriter {
 
     /// The most bytes that the ids of a run may have.
     pub(crate) fn max_len(&self) -> usize {
-        self.stream.as_ref().map_or(0, |stream| stream.as_str().len() + 1) + 2 * DIGITS + 1
+        self.stream.as_ref().map_or(0, |stream| stream.as_str().len() + 1) + 2 * DIGITS + 2
     }
 
     /// The id of an event, until the next one is written.
@@ -277,6 +290,7 @@ impl CursorWriter {
             self.text.extend_from_slice(stream.as_str().as_bytes());
             self.text.push(b'.');
         }
+        self.text.push(b'e');
         push_decimal(epoch, &mut self.text);
         self.text.push(b'-');
         self.stem = Some((epoch, self.text.len()));
@@ -369,7 +383,24 @@ mod tests {
             assert_eq!(id.to_string().parse(), Ok(id));
             assert_eq!(writer.write(id), id.to_string().as_bytes());
         }
-        for bad in ["", "-", "1", "1-", "-1", "1-2-3", "01-2", "1-02", "+1-2", "1- 2", "1-18446744073709551616"] {
+        for bad in [
+            "",
+            "e",
+            "e-",
+            "e1",
+            "e1-",
+            "e-1",
+            "e1-2-3",
+            "e01-2",
+            "e1-02",
+            "e+1-2",
+            "e1- 2",
+            "ee1-2",
+            "E1-2",
+            "1-2",
+            "0-0",
+            "e1-18446744073709551616",
+        ] {
             assert_eq!(bad.parse::<EventId>(), Err(InvalidEventId), "{bad:?}");
         }
     }
@@ -381,8 +412,9 @@ mod tests {
         let wire = str::from_utf8(writer.write(EventId::new(7, 8))).expect("text");
         let cursor = Cursor::parse(wire).expect("readable");
         assert_eq!(cursor, Cursor { stream: Some(stream), at: EventId::new(7, 8) });
-        assert_eq!(Cursor::parse("7-8").expect("readable").stream, None);
-        assert_eq!(Cursor::parse(".7-8"), None);
-        assert_eq!(Cursor::parse("x y.7-8"), None);
+        assert_eq!(Cursor::parse("e7-8").expect("readable").stream, None);
+        for bad in ["7-8", "a.7-8", ".e7-8", "x y.e7-8", "e7-8.", "e7-8.e"] {
+            assert_eq!(Cursor::parse(bad), None, "{bad:?}");
+        }
     }
 }

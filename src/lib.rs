@@ -95,7 +95,7 @@ pub mod test_util;
 pub mod wire;
 
 pub use config::{Durability, OnUnavailable};
-pub use error::{BoxError, ConfigError, InvalidOwner, InvalidStreamId, StoreError};
+pub use error::{BodyError, BoxError, ConfigError, InvalidOwner, InvalidStreamId, StoreError};
 pub use event::Event;
 pub use follow::{AnswerBody, AnswerFuture};
 pub use guardian::{DrainReport, Guardian};
@@ -113,7 +113,9 @@ pub use recover::Recover;
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use store::redis::{RedisStore, RedisStoreBuilder, RedisStoreError};
 pub use store::{MemoryStore, Store};
-pub use stream::{Disconnect, Ended, Ending, Metadata, Reason, Record, RecordKind, StreamInfo, StreamState, reason};
+pub use stream::{
+    Disconnect, Ended, Ending, Metadata, Origin, Reason, Record, RecordKind, StreamInfo, StreamState, reason,
+};
 pub use telemetry::{Health, HistogramSnapshot};
 
 /// The README's examples, as tests.

@@ -123,7 +123,7 @@ mod tests {
     use crate::{
         NodeId, Owner, StreamId,
         store::{Open, Retention},
-        stream::{Ending, StreamState},
+        stream::{Ending, Origin, StreamState},
     };
 
     fn recent(id: usize, bytes: usize) -> RecentClose {
@@ -134,6 +134,7 @@ mod tests {
         let open = Open {
             key: key.clone(),
             kind: Cow::Borrowed("job"),
+            origin: Origin::Published,
             node: NodeId::random(),
             token: 1,
             create: true,

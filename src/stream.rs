@@ -139,6 +139,29 @@ impl Disconnect {
     }
 }
 
+/// Who produces a stream, and who named it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// An inner body; the request named the stream.
+    Named,
+    /// An inner body; the library made up the stream's id, which stands in front of its event ids.
+    Generated,
+    /// A publisher.
+    Published,
+}
+
+impl Origin {
+    /// The origin's name, as it stands in stores.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Named => "named",
+            Self::Generated => "generated",
+            Self::Published => "published",
+        }
+    }
+}
+
 /// Key and value pairs that the host keeps with a stream, such as the id of a job.
 pub type Metadata = Vec<(String, String)>;
 
@@ -149,6 +172,10 @@ pub struct StreamInfo {
     pub key: StreamKey,
     /// What it is for: `generation`, `export`, any name.
     pub kind: Cow<'static, str>,
+    /// Who produces it, and who named it.
+    pub origin: Origin,
+    /// What the request that opened it asked for, where the route has a rule for that.
+    pub fingerprint: Option<String>,
     /// Where it stands.
     pub state: StreamState,
     /// The newest run.

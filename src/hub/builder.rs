@@ -177,10 +177,6 @@ impl Builder {
         lifetime: Duration,
         /// How long an ended stream can be recovered. Default: 5 min.
         recovery_window: Duration,
-        /// How many events a log holds; older ones are trimmed. Default: 10,000.
-        max_events: usize,
-        /// How many bytes of events a log holds; older ones are trimmed. Default: 8 MiB.
-        max_bytes: usize,
         /// How many bytes an event may have; a larger one fails the stream. Default: 1 MiB.
         max_event: usize,
         /// How many bytes of events, of all streams, may wait for the store; beyond, the oldest of a
@@ -210,6 +206,18 @@ impl Builder {
         durability: Durability,
         /// What a request gets while the store does not answer. Default: [`OnUnavailable::Serve`].
         on_unavailable: OnUnavailable,
+    }
+
+    /// How many events a log holds; older ones are trimmed. Default: 10,000, and 200,000 for `generation()`.
+    pub fn max_events(mut self, max_events: usize) -> Self {
+        self.settings.max_events = Some(max_events);
+        self
+    }
+
+    /// How many bytes of events a log holds; older ones are trimmed. Default: 8 MiB, and 64 MiB for `generation()`.
+    pub fn max_bytes(mut self, max_bytes: usize) -> Self {
+        self.settings.max_bytes = Some(max_bytes);
+        self
     }
 
     /// The hub, and its guardian, which the host's runtime must poll.

@@ -1,6 +1,6 @@
 //! The library's own answers that are no event stream.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -21,6 +21,11 @@ pub enum Rejection {
     NotFound,
     /// 405: recovery answers GET, HEAD and OPTIONS only.
     MethodNotAllowed,
+    /// 409: a route of another kind produces this stream: two routes share ids by mistake.
+    OtherKind {
+        /// The kind of the stream.
+        kind: Cow<'static, str>,
+    },
     /// 422: the stream was opened by another request.
     OtherRequest,
     /// 429: the owner has too many active streams.
@@ -41,6 +46,7 @@ impl Rejection {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::OtherKind { .. } => StatusCode::CONFLICT,
             Self::OtherRequest => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyStreams { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -76,6 +82,7 @@ impl fmt::Display for Rejection {
             Self::Unauthorized => f.write_str("nobody is signed in"),
             Self::NotFound => f.write_str("there is no such stream"),
             Self::MethodNotAllowed => f.write_str("recovery is asked for with GET"),
+            Self::OtherKind { kind } => write!(f, "a route of another kind, `{kind}`, produces this stream"),
             Self::OtherRequest => f.write_str("this stream was opened by another request"),
             Self::TooManyStreams { limit } => write!(f, "{limit} streams are running, and no more are allowed"),
             Self::Unavailable => f.write_str("the store of streams does not answer"),

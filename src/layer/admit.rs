@@ -14,7 +14,7 @@ use crate::{
     protocol::admission::Position,
     recorder::Lane,
     store::{Open, Opened},
-    stream::{Ended, Metadata},
+    stream::{Ended, Metadata, Origin},
     telemetry::add,
 };
 
@@ -157,6 +157,7 @@ impl Admission {
             Ok(Opened::Missing) if route.disconnect.reruns() => Self::Anew,
             Ok(Opened::Missing) => Self::Reject(Rejection::NotFound),
             Ok(Opened::OverLimit) => Self::Reject(Rejection::TooManyStreams { limit: route.limit.unwrap_or(0) }),
+            Ok(Opened::OtherKind { kind }) => Self::Reject(Rejection::OtherKind { kind }),
             Ok(Opened::OtherFingerprint) => Self::Reject(Rejection::OtherRequest),
         }
     }
@@ -238,6 +239,7 @@ fn registration(core: &Core, route: &Route, asked: &Asked, token: u128, started:
     Open {
         key: asked.key.clone(),
         kind: asked.kind.clone(),
+        origin: if asked.prefix.is_some() { Origin::Generated } else { Origin::Named },
         node: core.node.clone(),
         token,
         create: anew && (started || asked.position.may_create(route.disconnect)) && !forgotten(core, asked, started),
@@ -246,7 +248,7 @@ fn registration(core: &Core, route: &Route, asked: &Asked, token: u128, started:
         fingerprint: asked.fingerprint.clone(),
         limit: if asked.position.is_reconnect() { None } else { route.limit },
         metadata: asked.metadata.clone(),
-        retention: core.settings.retention(),
+        retention: route.retention,
     }
 }
 

@@ -1,6 +1,6 @@
 //! A route's settings.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use http::request::Parts;
 
@@ -10,7 +10,8 @@ use super::{
     voice::Voice,
 };
 use crate::{
-    config::{Durability, OnUnavailable, Settings},
+    config::{Durability, GENERATION_BYTES, GENERATION_EVENTS, GRACE, OnUnavailable, Settings},
+    store::Retention,
     stream::Disconnect,
 };
 
@@ -28,6 +29,12 @@ pub(crate) struct Route {
     pub(crate) voice: Voice,
     pub(crate) durability: Durability,
     pub(crate) on_unavailable: OnUnavailable,
+    /// How long nobody may read a stream before `disconnect` applies.
+    pub(crate) grace: Duration,
+    /// Silence after which a body sends a heartbeat.
+    pub(crate) heartbeat: Duration,
+    /// How long and how much is kept of a stream.
+    pub(crate) retention: Retention,
     pub(crate) limit: Option<usize>,
     pub(crate) fingerprint: Option<Arc<Fingerprint>>,
     /// Under which suffix of a stream's path the layer itself serves recovery.
@@ -45,6 +52,9 @@ impl Route {
             voice: Voice::default(),
             durability: settings.durability,
             on_unavailable: settings.on_unavailable,
+            grace: Duration::ZERO,
+            heartbeat: settings.heartbeat,
+            retention: settings.retention(),
             limit: None,
             fingerprint: None,
             recover_suffix: None,
@@ -52,11 +62,28 @@ impl Route {
     }
 
     pub(crate) fn generation(settings: &Settings) -> Self {
-        Self { kind: Cow::Borrowed("generation"), disconnect: Disconnect::DETACH, ..Self::new(settings) }
+        let retention = Retention {
+            max_events: settings.max_events.unwrap_or(GENERATION_EVENTS),
+            max_bytes: settings.max_bytes.unwrap_or(GENERATION_BYTES),
+            ..settings.retention()
+        };
+        Self {
+            kind: Cow::Borrowed("generation"),
+            disconnect: Disconnect::DETACH,
+            grace: GRACE,
+            retention,
+            ..Self::new(settings)
+        }
     }
 
     pub(crate) fn feed(settings: &Settings) -> Self {
-        Self { kind: Cow::Borrowed("feed"), endless: true, classify: Arc::new(Ends::none()), ..Self::new(settings) }
+        Self {
+            kind: Cow::Borrowed("feed"),
+            endless: true,
+            grace: GRACE,
+            classify: Arc::new(Ends::none()),
+            ..Self::new(settings)
+        }
     }
 }
 

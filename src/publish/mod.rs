@@ -16,7 +16,7 @@ use crate::{
     layer::classify::{Classify, Ends, Outcome},
     recorder::Lane,
     store::{Open, Opened, Publish, Published},
-    stream::{Metadata, StreamState},
+    stream::{Metadata, Origin, StreamState},
 };
 
 /// A stream to be published.
@@ -97,6 +97,7 @@ impl Publisher {
         let open = Open {
             key: spec.key,
             kind: spec.kind,
+            origin: Origin::Published,
             node: core.node.clone(),
             token: core.random.u128(),
             create: true,
@@ -114,9 +115,11 @@ impl Publisher {
                 Ok(Publication::new(Arc::clone(core), lane, bytes))
             }
             Opened::Ended(ended) => Err(PublishError::Ended(Box::new(ended))),
-            Opened::Active { .. } | Opened::Missing | Opened::OverLimit | Opened::OtherFingerprint => {
-                Err(PublishError::Conflict)
-            }
+            Opened::Active { .. }
+            | Opened::Missing
+            | Opened::OverLimit
+            | Opened::OtherFingerprint
+            | Opened::OtherKind { .. } => Err(PublishError::Conflict),
         }
     }
 

@@ -533,7 +533,7 @@ impl State {
             }
             let inner_id = self.inner_id.take();
             let metadata = if self.metadata_waits { self.metadata.clone() } else { Metadata::new() };
-            self.flight = Some(Append { key: key.clone(), epoch, first, events, inner_id, metadata });
+            self.flight = Some(Append { key: key.clone(), epoch, starts: true, first, events, inner_id, metadata });
         }
         self.flight.clone()
     }

@@ -83,6 +83,7 @@ erased! {
     due(limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due>;
     stale(threshold: Duration, limit: usize) -> Vec<StreamInfo>;
     hook_done(key: StreamKey) -> ();
+    announce(key: StreamKey) -> ();
 }
 
 /// The store as the rest of the crate sees it. Cheap to clone.

@@ -141,6 +141,16 @@ pub trait Store: Send + Sync + 'static {
         false
     }
 
+    /// Tells the node that produces a stream that somebody reads it on this node.
+    ///
+    /// Once this is answered, [`is_followed`](Self::is_followed) says `true` on the producing node, for as long as
+    /// somebody here holds a [`tail`](Self::tail) of the stream. A store whose nodes are one process has nothing to do.
+    /// Default: nothing is done.
+    fn announce(&self, key: StreamKey) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        let _ = key;
+        std::future::ready(Ok(()))
+    }
+
     /// Tells a node which of its streams somebody else changed, and when the store itself was away
     /// ([`NoticesSender::reconnected`]).
     fn notices(&self, node: &NodeId) -> Notices;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     id::{EventId, NodeId, StreamKey},
-    stream::{Ended, Ending, Metadata, Record, StreamInfo, StreamState},
+    stream::{Ended, Ending, Metadata, Origin, Record, StreamInfo, StreamState},
 };
 
 /// How long and how much a store keeps of a stream.
@@ -31,6 +31,12 @@ pub struct Open {
     pub key: StreamKey,
     /// What it is for.
     pub kind: Cow<'static, str>,
+    /// Who produces the stream, and who named it.
+    ///
+    /// A request with [`Origin::Named`] for a stream that an inner body of another kind produces is refused with
+    /// [`Opened::OtherKind`]. A request with [`Origin::Generated`] comes with a cursor that names the stream: it opens
+    /// only a stream of that origin and kind, and any other is [`Opened::Missing`].
+    pub origin: Origin,
     /// The producer's node.
     pub node: NodeId,
     /// Makes the request repeatable: random, the same in each repeat.
@@ -76,6 +82,11 @@ pub enum Opened {
     OverLimit,
     /// The stream was opened by a request with another fingerprint.
     OtherFingerprint,
+    /// The inner body of a route of another kind produces the stream, or did.
+    OtherKind {
+        /// That kind.
+        kind: Cow<'static, str>,
+    },
 }
 
 /// A batch of events of one producer, contiguous. It may be empty: then it only says the rest.
@@ -85,6 +96,9 @@ pub struct Append {
     pub key: StreamKey,
     /// The producer's run.
     pub epoch: u64,
+    /// Whether the producer has begun to answer. Without it, and without events, the stream is no more started than
+    /// before: metadata alone does not keep a registration from being withdrawn.
+    pub starts: bool,
     /// The seq of the first event.
     pub first: u64,
     /// The events' blocks.

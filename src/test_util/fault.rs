@@ -241,6 +241,7 @@ impl<S: Store> Store for FaultStore<S> {
         due(limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due>;
         stale(threshold: Duration, limit: usize) -> Vec<StreamInfo>;
         hook_done(key: StreamKey) -> ();
+        announce(key: StreamKey) -> ();
     }
 
     fn append(&self, appends: Vec<Append>) -> impl Future<Output = Result<Vec<Appended>, Self::Error>> + Send {

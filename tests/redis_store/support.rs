@@ -12,7 +12,8 @@ use std::{
 
 use bytes::Bytes;
 use resilient_sse::{
-    EventId, NodeId, Owner, Record, RecordKind, RedisStore, StreamId, StreamInfo, StreamKey, StreamState, reason,
+    EventId, NodeId, Origin, Owner, Record, RecordKind, RedisStore, StreamId, StreamInfo, StreamKey, StreamState,
+    reason,
     store::{
         Append, Appended, Beat, Close, Closed, From, Interrupt, Interrupted, Open, Opened, Page, Publish, Published,
         Read, Reopen, Retention, Store as _, Tail,
@@ -49,6 +50,7 @@ pub fn open(id: &str) -> Open {
     Open {
         key: key(id),
         kind: "check".into(),
+        origin: Origin::Named,
         node: NodeId::new("node-1"),
         token: token(),
         create: true,
@@ -78,7 +80,7 @@ pub fn block(data: &str) -> Bytes {
 
 pub fn append<T: AsRef<str>>(key: &StreamKey, epoch: u64, first: u64, data: &[T]) -> Append {
     let events = data.iter().map(|data| block(data.as_ref())).collect();
-    Append { key: key.clone(), epoch, first, events, inner_id: None, metadata: Vec::new() }
+    Append { key: key.clone(), epoch, starts: false, first, events, inner_id: None, metadata: Vec::new() }
 }
 
 pub async fn put(store: &RedisStore, append: Append) -> Appended {

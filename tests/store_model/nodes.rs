@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt::Debug, time::Duration};
 
 use bytes::Bytes;
 use resilient_sse::{
-    Ending, MemoryStore, NodeId, Owner, RecordKind, Store as _, StreamId, StreamKey, StreamState, reason,
+    Ending, MemoryStore, NodeId, Origin, Owner, RecordKind, Store as _, StreamId, StreamKey, StreamState, reason,
     store::{
         Append, Appended, Beat, Close, Closed, Due, DueReason, Fence, From, Interrupt, Interrupted, Open, Opened, Read,
         Reopen, Reopened, Retention,
@@ -103,6 +103,7 @@ impl World {
         let open = repeated.unwrap_or_else(|| Open {
             key: self.random.pick(&self.keys),
             kind: Cow::Borrowed("model"),
+            origin: Origin::Named,
             node: NodeId::new(["one", "two", "three"][self.random.below(3) as usize]),
             token: u128::from(self.random.next()),
             create: !self.random.one_in(8),
@@ -144,6 +145,7 @@ impl World {
         let block = |seq| Bytes::from(format!("data: {}-{seq}\n", run.epoch));
         let append = Append {
             key: run.open.key.clone(),
+            starts: false,
             epoch: run.epoch,
             first,
             events: (first..first + count).map(block).collect(),

@@ -11,7 +11,7 @@ use crate::{
         Append, Appended, Beat, Beaten, Close, Closed, Due, From, Interrupt, Interrupted, Open, Opened, Page, Publish,
         Published, Read, Reopen, Retention, Store, Tail,
     },
-    stream::{Ended, Ending, Metadata, RecordKind, StreamInfo, StreamState, reason},
+    stream::{Ended, Ending, Metadata, Origin, RecordKind, StreamInfo, StreamState, reason},
 };
 
 /// How long a store may take for what it must do.
@@ -73,7 +73,7 @@ pub(super) fn interrupt(key: &StreamKey, epoch: u64) -> Interrupt {
 
 pub(super) fn append(key: &StreamKey, epoch: u64, first: u64, data: &[&str]) -> Append {
     let events = blocks(data);
-    Append { key: key.clone(), epoch, first, events, inner_id: None, metadata: Metadata::new() }
+    Append { key: key.clone(), epoch, starts: false, first, events, inner_id: None, metadata: Metadata::new() }
 }
 
 pub(super) fn reopen(open: Open, epoch: u64, acknowledged: u64) -> Reopen {
@@ -139,6 +139,7 @@ impl<S: Store> Bench<S> {
         Open {
             key: self.key(id),
             kind: Cow::Borrowed("check"),
+            origin: Origin::Named,
             node: self.node.clone(),
             token: crate::random::u128(),
             create: true,

@@ -9,7 +9,7 @@ use crate::{
         Append, Appended, Close, Closed, Fence, From, Hook, Interrupt, Interrupted, Open, Page, Publish, Published,
         Read, Reopen, Retention, TailCell,
     },
-    stream::{Ended, Ending, Metadata, Record, RecordKind, StreamInfo, StreamState, reason},
+    stream::{Ended, Ending, Metadata, Origin, Record, RecordKind, StreamInfo, StreamState, reason},
 };
 
 /// How many of the newest idempotency keys a published stream remembers.
@@ -18,6 +18,7 @@ const KEYS_REMEMBERED: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Entry {
     kind: Cow<'static, str>,
+    origin: Origin,
     state: StreamState,
     epoch: u64,
     token: u128,
@@ -55,6 +56,7 @@ impl Entry {
     pub(super) fn new(open: &Open, epoch: u64, log: Log, tail: Arc<TailCell>, now: u64) -> Self {
         let mut entry = Self {
             kind: open.kind.clone(),
+            origin: open.origin,
             state: StreamState::Active,
             epoch,
             token: open.token,
@@ -94,6 +96,7 @@ impl Entry {
         let open = Open {
             key: publish.key.clone(),
             kind: publish.kind.clone(),
+            origin: Origin::Published,
             node: NodeId::new(""),
             token: 0,
             create: true,
@@ -111,6 +114,8 @@ impl Entry {
         StreamInfo {
             key: key.clone(),
             kind: self.kind.clone(),
+            origin: self.origin,
+            fingerprint: self.fingerprint.clone(),
             state: self.state,
             epoch: self.epoch,
             node: self.node.clone(),
@@ -286,6 +291,7 @@ impl Entry {
         if let Some(fence) = self.fence(append.epoch) {
             return Appended::Fenced(fence);
         }
+        let starts = append.starts || !append.events.is_empty();
         for (block, seq) in append.events.into_iter().zip(append.first..) {
             let id = EventId::new(append.epoch, seq);
             if id > self.log.top() {
@@ -297,7 +303,7 @@ impl Entry {
             self.inner_id = append.inner_id;
         }
         merge(&mut self.metadata, &append.metadata);
-        self.started = true;
+        self.started |= starts;
         self.expires_at = now.saturating_add(millis(self.retention.lifetime));
         Appended::Stored
     }

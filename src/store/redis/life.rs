@@ -105,7 +105,7 @@ impl Shared {
         Ok(match &*told.word {
             "new" => {
                 let epoch = told.number()?;
-                let previous = told.text()?.parse().ok();
+                let previous = EventId::from_pair(&told.text()?);
                 let inner_id = value::text(told.next()?);
                 self.clock.heard(told.number()?);
                 let taken = (told.number()?, told.number()?);
@@ -288,7 +288,7 @@ impl Shared {
         let mut told = Told::read(self.fleet.ask(call).await?, "send")?;
         let published = match &*told.word {
             "stored" => {
-                let id: EventId = told.text()?.parse().map_err(|_| told.unknown())?;
+                let id = EventId::from_pair(&told.text()?).ok_or_else(|| told.unknown())?;
                 self.clock.heard(told.number()?);
                 Published::Stored(id)
             }

@@ -255,7 +255,7 @@ impl Shared {
         if cursor.epoch > held.epoch() {
             return Ok(false);
         }
-        let marker = EventId::new(cursor.epoch, 0).to_string();
+        let marker = EventId::new(cursor.epoch, 0).to_pair();
         let (mut first, mut run) = (cmd("XRANGE"), cmd("XRANGE"));
         first.arg(&keys.log).arg("-").arg("+").arg("COUNT").arg(1);
         run.arg(&keys.log).arg(&marker).arg(&marker);

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     id::{EventId, NodeId, StreamKey},
-    stream::{Ended, Ending, Metadata, Record, RecordKind, StreamInfo, StreamState},
+    stream::{Ended, Ending, Metadata, Origin, Record, RecordKind, StreamInfo, StreamState},
 };
 
 /// A stream's hash.
@@ -53,7 +53,7 @@ impl Held {
 
     /// Up to where events were lost with a store that forgot them.
     pub(super) fn lost(&self) -> Option<EventId> {
-        self.text("lost")?.parse().ok()
+        EventId::from_pair(self.text("lost")?)
     }
 
     /// The newest event of the newest run that is known of: in the log, or lost with a store that forgot it.
@@ -109,6 +109,8 @@ impl Held {
         StreamInfo {
             key: key.clone(),
             kind: Cow::Owned(self.text("kind").unwrap_or_default().to_owned()),
+            origin: Origin::Named,
+            fingerprint: None,
             state,
             epoch: self.epoch(),
             node: self.node(),
@@ -143,8 +145,8 @@ pub(super) fn ended(mut fields: Fields) -> Option<Ended> {
     let event = fields.remove("event").and_then(value::block);
     Some(Ended {
         ending: Ending { state, reason, event },
-        id: text(&mut fields, "id")?.parse().ok()?,
-        last: text(&mut fields, "last")?.parse().ok()?,
+        id: EventId::from_pair(&text(&mut fields, "id")?)?,
+        last: EventId::from_pair(&text(&mut fields, "last")?)?,
         at: value::number_of(fields.get("completedAt")?)?,
     })
 }
@@ -166,7 +168,7 @@ impl Entry {
     /// Reads one; its fields repeat, so they are no map.
     fn read(entry: Value) -> Option<Self> {
         let mut parts = value::array(entry, "XRANGE").ok()?.into_iter();
-        let id: EventId = value::text(parts.next()?)?.parse().ok()?;
+        let id = EventId::from_pair(&value::text(parts.next()?)?)?;
         let mut fields = value::array(parts.next()?, "XRANGE").ok()?.into_iter();
         let mut entry = Self { id, at: 0, holds: Holds::Events(Vec::new()) };
         while let (Some(name), Some(field)) = (fields.next(), fields.next()) {
@@ -176,7 +178,7 @@ impl Entry {
                     entry.at = id.epoch.checked_add_signed(since)?;
                 }
                 (b"e", Holds::Events(events)) => events.push(value::bytes(field)?),
-                (b"r", holds) => *holds = Holds::Run { previous: value::text(field)?.parse().ok() },
+                (b"r", holds) => *holds = Holds::Run { previous: EventId::from_pair(&value::text(field)?) },
                 (b"s", holds) => *holds = Holds::Seal,
                 _ => {}
             }

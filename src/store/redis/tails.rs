@@ -414,7 +414,7 @@ async fn draw_net(store: &Arc<Shared>, awaited: &[(String, Arc<Stream>)]) {
             let mut part = || standing.next().flatten().unwrap_or_default();
             let (standing, node) = ((part(), part()), part());
             let top = newest.ok().and_then(|newest| stored::entries(newest).ok()).unwrap_or_default();
-            let top = top.first().map(|entry| entry.id.to_string());
+            let top = top.first().map(|entry| entry.id.to_pair());
             if stream.look(standing, top) {
                 stream.cell.notify();
             }

@@ -203,7 +203,7 @@ enum Landed {
 }
 
 fn event_id(epoch: u64, seq: u64) -> String {
-    EventId::new(epoch, seq).to_string()
+    EventId::new(epoch, seq).to_pair()
 }
 
 fn pair(reply: Value) -> Option<(u64, u64)> {
