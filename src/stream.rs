@@ -182,7 +182,8 @@ pub struct StreamInfo {
     pub epoch: u64,
     /// The node whose guardian keeps it alive; `None` where it is published statelessly.
     pub node: Option<NodeId>,
-    /// Whether the producer has begun to answer: until then it may still withdraw.
+    /// Whether the producer of the newest run has begun to answer: it said so, or an event of that run was recorded. Until
+    /// then its registration may still be withdrawn.
     pub started: bool,
     /// Whether the stream may be run again once its producer is gone.
     pub reruns: bool,

@@ -185,7 +185,7 @@ mod tests {
             if step.restart {
                 out.push("!".to_owned());
             }
-            out.push(id.to_string());
+            out.push(format!("{}-{}", id.epoch, id.seq));
         }
         out.join(" ")
     }

@@ -96,8 +96,8 @@ pub struct Append {
     pub key: StreamKey,
     /// The producer's run.
     pub epoch: u64,
-    /// Whether the producer has begun to answer. Without it, and without events, the stream is no more started than
-    /// before: metadata alone does not keep a registration from being withdrawn.
+    /// Whether the producer has begun to answer: see [`StreamInfo::started`]. Without it, and without events, the stream
+    /// is no more started than before: metadata alone does not keep a registration from being withdrawn.
     pub starts: bool,
     /// The seq of the first event.
     pub first: u64,
@@ -199,7 +199,8 @@ pub enum Interrupted {
 /// A request to register a running producer again.
 #[derive(Clone, Debug)]
 pub struct Reopen {
-    /// The producer's registration; `create`, `limit` and `fingerprint` do not matter.
+    /// The producer's registration; `create` and `limit` do not matter, and the fingerprint is kept, not compared. What the
+    /// store had acknowledged events of has begun to answer, whatever `started` says.
     pub open: Open,
     /// Its run.
     pub epoch: u64,

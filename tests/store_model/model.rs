@@ -151,7 +151,7 @@ impl Model {
                 stream.log.insert(id, RecordKind::Event(Bytes::clone(block)));
             }
         }
-        stream.started = true;
+        stream.started |= append.starts || !append.events.is_empty();
         stream.expires = now + lifetime;
         Appended::Stored
     }
@@ -212,6 +212,7 @@ impl Model {
         *highest = (*highest).max(reopen.epoch);
         self.begin(&reopen.open, reopen.epoch, None, BTreeMap::new());
         if let Some(stream) = self.streams.get_mut(key) {
+            stream.started |= reopen.acknowledged > 0;
             stream.lost = EventId::new(reopen.epoch, reopen.acknowledged);
         }
         Reopened::Registered

@@ -145,7 +145,7 @@ impl World {
         let block = |seq| Bytes::from(format!("data: {}-{seq}\n", run.epoch));
         let append = Append {
             key: run.open.key.clone(),
-            starts: false,
+            starts: self.random.one_in(3),
             epoch: run.epoch,
             first,
             events: (first..first + count).map(block).collect(),
@@ -256,7 +256,8 @@ impl World {
     async fn reopen(&mut self) -> Step {
         let Some(index) = self.run() else { return ("nothing", None) };
         let Run { open, epoch, acknowledged } = self.runs[index].clone();
-        let reopen = Reopen { open: Open { started: true, ..open }, epoch, acknowledged, inner_id: None };
+        let open = Open { started: open.started || self.random.one_in(2), ..open };
+        let reopen = Reopen { open, epoch, acknowledged, inner_id: None };
         let answer = self.store.reopen(reopen.clone()).await.unwrap();
         let differs = compare(&reopen, &answer, &self.model.reopen(&reopen));
         let name = match answer {

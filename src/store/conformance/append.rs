@@ -107,6 +107,41 @@ pub async fn after_the_end_nothing_is_appended(store: impl Store) {
     assert_eq!(bench.held(&key).await, ["r", "a", "e"]);
 }
 
+/// An append without events is no beginning, whatever else it says: see [`StreamInfo::started`](crate::StreamInfo).
+pub async fn an_append_without_events_does_not_start_a_stream(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = bench.begin("quiet").await;
+    let metadata = vec![("job".to_owned(), "7".to_owned())];
+    for said in [
+        append(&key, epoch, 1, &[]),
+        Append { metadata, ..append(&key, epoch, 1, &[]) },
+        Append { inner_id: Some("row-7".to_owned()), ..append(&key, epoch, 1, &[]) },
+    ] {
+        assert_eq!(bench.put(said).await, Appended::Stored);
+        assert!(!bench.look(&key).await.started);
+        assert!(!bench.all(&key, From::Start).await.started);
+        assert_eq!(bench.ask(bench.request("quiet")).await, Opened::Active { started: false });
+    }
+}
+
+/// An append that says so is a beginning, and so is an event.
+pub async fn an_append_that_says_so_starts_a_stream(store: impl Store) {
+    let bench = Bench::new(store);
+    for (id, data, starts) in [("said", &[][..], true), ("event", &["a"], false), ("both", &["a"], true)] {
+        let (key, epoch) = bench.begin(id).await;
+        assert_eq!(bench.put(Append { starts, ..append(&key, epoch, 1, data) }).await, Appended::Stored);
+        assert!(bench.look(&key).await.started, "{id}");
+        assert!(bench.all(&key, From::Start).await.started, "{id}");
+        assert_eq!(bench.ask(bench.request(id)).await, Opened::Active { started: true }, "{id}");
+        bench.put(append(&key, epoch, 2, &[])).await;
+        assert!(bench.look(&key).await.started, "{id}: what is started stays so");
+        // The next run is another producer's.
+        bench.stand_still(&key, epoch).await;
+        bench.begin(id).await;
+        assert!(!bench.look(&key).await.started, "{id}");
+    }
+}
+
 /// Metadata that comes with a batch is added; a key that is there already is replaced.
 pub async fn metadata_is_merged(store: impl Store) {
     let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();

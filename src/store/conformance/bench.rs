@@ -185,6 +185,12 @@ impl<S: Store> Bench<S> {
         self.close(close).await.expect("the store answers")
     }
 
+    /// Says that the producer has begun to answer.
+    pub(super) async fn start(&self, key: &StreamKey, epoch: u64) {
+        let starts = Append { starts: true, ..append(key, epoch, 1, &[]) };
+        assert_eq!(self.put(starts).await, Appended::Stored);
+    }
+
     /// Ends a stream that has not ended.
     pub(super) async fn finish(&self, key: &StreamKey, epoch: u64) -> Ended {
         match self.end(close(key, Some(epoch))).await {

@@ -47,7 +47,7 @@ pub async fn an_active_stream_is_anothers(store: impl Store) {
     let (key, epoch) = bench.begin("active").await;
     let other = bench.on("node-2");
     assert_eq!(other.ask(other.request("active")).await, Opened::Active { started: false });
-    bench.write(&key, epoch, 1, &[]).await;
+    bench.start(&key, epoch).await;
     assert_eq!(other.ask(other.request("active")).await, Opened::Active { started: true });
     assert!(bench.look(&key).await.started);
 }

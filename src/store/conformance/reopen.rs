@@ -29,6 +29,22 @@ pub async fn a_forgotten_stream_is_registered_again(store: impl Store) {
     assert!(lost.is_empty(), "{lost:?}");
 }
 
+/// What had not begun to answer when it was forgotten has not begun by being registered again, unless the store had
+/// acknowledged events of it.
+pub async fn a_producer_that_had_not_begun_may_still_withdraw(store: impl Store) {
+    let bench = Bench::new(store);
+    for (id, acknowledged, started) in [("waits", 0, false), ("made", 3, true)] {
+        let request = bench.request(id);
+        let key = request.key.clone();
+        let epoch = bench.begin_forgotten(request.clone()).await;
+        let again = Reopen { open: request.clone(), ..reopen(request.clone(), epoch, acknowledged) };
+        assert_eq!(bench.reopen(again).await.expect("the store answers"), Reopened::Registered);
+        assert_eq!(bench.look(&key).await.started, started, "{id}");
+        bench.withdraw(key.clone(), request.token).await.expect("the store answers");
+        assert_eq!(bench.known(&key).await.is_some(), started, "{id}");
+    }
+}
+
 /// The inner service goes on from its own last id also after the store forgot that.
 pub async fn the_inner_id_comes_back(store: impl Store) {
     let bench = Bench::new(store);

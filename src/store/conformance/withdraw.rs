@@ -2,8 +2,8 @@
 
 use super::bench::{Bench, append, epoch_of};
 use crate::{
-    id::EventId,
-    store::{Appended, Opened, Store},
+    id::{EventId, StreamKey},
+    store::{Append, Appended, Fence, Opened, Store},
     stream::StreamState,
 };
 
@@ -50,9 +50,15 @@ pub async fn a_started_run_is_not_withdrawn(store: impl Store) {
     let request = bench.request("started");
     let (key, token) = (request.key.clone(), request.token);
     let epoch = epoch_of(&bench.ask(request).await);
-    bench.write(&key, epoch, 1, &[]).await;
+    bench.start(&key, epoch).await;
     bench.withdraw(key.clone(), token).await.expect("the store answers");
     bench.write(&key, epoch, 1, &["a"]).await;
+    let request = bench.request("event");
+    let (key, token) = (request.key.clone(), request.token);
+    let epoch = epoch_of(&bench.ask(request).await);
+    bench.write(&key, epoch, 1, &["a"]).await;
+    bench.withdraw(key.clone(), token).await.expect("the store answers");
+    assert_eq!(bench.look(&key).await.state, StreamState::Active, "an event is a beginning too");
     let started = crate::store::Open { started: true, ..bench.request("at-once") };
     let (key, token) = (started.key.clone(), started.token);
     bench.ask(started).await;
@@ -68,4 +74,35 @@ pub async fn only_the_own_request_is_withdrawn(store: impl Store) {
     let info = bench.look(&key).await;
     assert_eq!((info.state, info.epoch), (StreamState::Active, epoch));
     bench.withdraw(bench.key("none"), 12345).await.expect("nothing to do is no error");
+}
+
+/// What a producer kept before it began to answer does not keep its registration: the handler may still fail.
+/// An append that was queued meanwhile does not bring it back.
+pub async fn a_run_that_only_kept_something_is_withdrawn(store: impl Store) {
+    let bench = Bench::new(store);
+    let kept = |key: &StreamKey, epoch| {
+        let metadata = vec![("job".to_owned(), "7".to_owned())];
+        Append { metadata, inner_id: Some("row-7".to_owned()), ..append(key, epoch, 1, &[]) }
+    };
+    let request = bench.request("first");
+    let (key, token) = (request.key.clone(), request.token);
+    let epoch = epoch_of(&bench.ask(request).await);
+    assert_eq!(bench.put(kept(&key, epoch)).await, Appended::Stored);
+    bench.withdraw(key.clone(), token).await.expect("the store answers");
+    assert_eq!(bench.known(&key).await, None);
+    assert_eq!(bench.put(kept(&key, epoch)).await, Appended::Gone, "one that was queued");
+    assert_eq!(bench.known(&key).await, None);
+    let opened = bench.ask(bench.request("first")).await;
+    assert_eq!(opened, Opened::New { epoch: epoch_of(&opened), previous: None, inner_id: None });
+
+    let (key, first) = bench.begin("second").await;
+    bench.write(&key, first, 1, &["a"]).await;
+    bench.stand_still(&key, first).await;
+    let request = bench.request("second");
+    let token = request.token;
+    let second = epoch_of(&bench.ask(request).await);
+    assert_eq!(bench.put(kept(&key, second)).await, Appended::Stored);
+    bench.withdraw(key.clone(), token).await.expect("the store answers");
+    assert_eq!(bench.look(&key).await.state, StreamState::Interrupted);
+    assert_eq!(bench.put(kept(&key, second)).await, Appended::Fenced(Fence::Newer), "one that was queued");
 }

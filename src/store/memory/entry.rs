@@ -88,7 +88,8 @@ impl Entry {
 
     /// A stream whose producer runs, and which was forgotten.
     pub(super) fn reopened(reopen: &Reopen, log: Log, tail: Arc<TailCell>, now: u64) -> Self {
-        Self { inner_id: reopen.inner_id.clone(), ..Self::new(&reopen.open, reopen.epoch, log, tail, now) }
+        let started = reopen.open.started || reopen.acknowledged > 0;
+        Self { inner_id: reopen.inner_id.clone(), started, ..Self::new(&reopen.open, reopen.epoch, log, tail, now) }
     }
 
     /// A stream that nobody beats: it lives as long as something is published.
@@ -291,7 +292,7 @@ impl Entry {
         if let Some(fence) = self.fence(append.epoch) {
             return Appended::Fenced(fence);
         }
-        let starts = append.starts || !append.events.is_empty();
+        self.started |= append.starts || !append.events.is_empty();
         for (block, seq) in append.events.into_iter().zip(append.first..) {
             let id = EventId::new(append.epoch, seq);
             if id > self.log.top() {
@@ -303,7 +304,6 @@ impl Entry {
             self.inner_id = append.inner_id;
         }
         merge(&mut self.metadata, &append.metadata);
-        self.started |= starts;
         self.expires_at = now.saturating_add(millis(self.retention.lifetime));
         Appended::Stored
     }

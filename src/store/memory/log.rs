@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     fn ids(log: &Log, after: EventId) -> Vec<String> {
-        log.after(after).map(|record| record.id.to_string()).collect()
+        log.after(after).map(|record| format!("{}-{}", record.id.epoch, record.id.seq)).collect()
     }
 
     #[test]

@@ -238,7 +238,8 @@ impl Shared {
             .arg(retention.max_bytes)
             .arg(open.key.owner.name().unwrap_or_default())
             .arg(self.keys.tail_channel(&keys.name))
-            .arg(inner_id.unwrap_or_default());
+            .arg(inner_id.unwrap_or_default())
+            .arg(u8::from(open.started || acknowledged > 0));
         let mut told = Told::read(self.fleet.ask(pairs(call, &open.metadata)).await?, "reopen")?;
         let reopened = match &*told.word {
             "registered" => {

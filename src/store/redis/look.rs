@@ -29,7 +29,8 @@ pub(super) struct Known {
     pub(super) ended: Option<Ended>,
     /// Whether its hook waits.
     pub(super) hook: bool,
-    pub(super) top: EventId,
+    /// The log's newest entry that is no seal.
+    pub(super) log: Option<EventId>,
     /// When the newest entry was written.
     pub(super) written: u64,
     /// What stands in the indexes.
@@ -45,7 +46,7 @@ impl Known {
             StreamState::Active => self.active,
             _ => self.due,
         };
-        Some(self.held.info(key, state, deadline.unwrap_or(0), self.top, self.ended))
+        Some(self.held.info(key, state, deadline.unwrap_or(0), self.log, self.ended))
     }
 }
 
@@ -181,7 +182,8 @@ impl Shared {
         let Standing::Is(state) = held.standing() else { return Ok(None) };
         let ended = ended.filter(|_| state.is_terminal());
         let epoch = held.epoch();
-        let log_top = held.top(stored::top(&tops).map(|entry| entry.id));
+        let log_top = stored::top(&tops).map(|entry| entry.id);
+        let top = held.top(log_top);
         let (after, entries) = match after {
             Some(after) => (after, stored::entries(next()?)?),
             None => {
@@ -192,8 +194,8 @@ impl Shared {
         let mut page = Page {
             state,
             epoch,
-            started: held.flag("started") || log_top.seq > 0,
-            top: ended.as_ref().map_or(log_top, |ended| ended.id),
+            started: held.has_started(log_top),
+            top: ended.as_ref().map_or(top, |ended| ended.id),
             known: true,
             records: Vec::new(),
             more: false,
@@ -279,7 +281,7 @@ fn range(keys: &StreamKeys, after: EventId, count: usize) -> Request {
     let mut range = cmd("XRANGE");
     // Nothing is after the highest id that there is, and a server takes no offence if it is not asked for that.
     let open = if after == EventId::new(u64::MAX, u64::MAX) { "" } else { "(" };
-    range.arg(&keys.log).arg(format!("{open}{after}")).arg("+").arg("COUNT").arg(count);
+    range.arg(&keys.log).arg(format!("{open}{}", after.to_pair())).arg("+").arg("COUNT").arg(count);
     Request::new(keys.slot, range)
 }
 
@@ -299,7 +301,7 @@ fn known(replies: &mut impl Iterator<Item = Reply>) -> Result<Known, RedisStoreE
         hook: completion.get("onEnd").is_some_and(|mark| mark == b"due"),
         ended: stored::ended(completion)
             .filter(|_| matches!(held.standing(), Standing::Is(state) if state.is_terminal())),
-        top: held.top(top.map(|entry| entry.id)),
+        log: top.map(|entry| entry.id),
         written: top.map_or(0, Entry::at),
         held,
         active,

@@ -62,6 +62,12 @@ impl Held {
         self.lost().filter(|lost| lost.epoch == log.epoch).map_or(log, |lost| lost.max(log))
     }
 
+    /// Whether the producer has begun to answer: it said so, or an event of its run stands in the log. A plain `XADD`
+    /// leaves the hash as it is.
+    pub(super) fn has_started(&self, log: Option<EventId>) -> bool {
+        self.flag("started") || log.is_some_and(|top| top.seq > 0)
+    }
+
     pub(super) fn flag(&self, name: &str) -> bool {
         self.text(name) == Some("1")
     }
@@ -103,9 +109,10 @@ impl Held {
         key: &StreamKey,
         state: StreamState,
         deadline: u64,
-        log_top: EventId,
+        log: Option<EventId>,
         ended: Option<Ended>,
     ) -> StreamInfo {
+        let top = self.top(log);
         StreamInfo {
             key: key.clone(),
             kind: Cow::Owned(self.text("kind").unwrap_or_default().to_owned()),
@@ -114,13 +121,13 @@ impl Held {
             state,
             epoch: self.epoch(),
             node: self.node(),
-            started: self.flag("started") || log_top.seq > 0,
+            started: self.has_started(log),
             reruns: self.flag("reruns"),
             started_at: self.number("startedAt"),
             last_heartbeat: self.last_heard(deadline),
             deadline,
             metadata: self.metadata(),
-            top: ended.as_ref().map_or(log_top, |ended| ended.id),
+            top: ended.as_ref().map_or(top, |ended| ended.id),
             inner_id: self.text("inner").map(str::to_owned),
             ended,
         }

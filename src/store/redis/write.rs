@@ -143,6 +143,7 @@ impl Shared {
             .arg(append.epoch)
             .arg(append.first)
             .arg(self.clock.now())
+            .arg(u8::from(append.starts))
             .arg(u8::from(append.inner_id.is_some()))
             .arg(append.inner_id.as_deref().unwrap_or_default())
             .arg(append.metadata.len());

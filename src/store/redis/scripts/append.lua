@@ -1,7 +1,7 @@
 -- append: what a plain XADD cannot say. A batch with news apart from its events, one of which the log may hold a part
 -- already, or one whose stream's log was not found: compared with what is stored, never believed.
 -- KEYS stream, log, completion
--- ARGV epoch, first seq, time, has inner id, inner id, number of metadata pairs, the pairs, the events
+-- ARGV epoch, first seq, time, starts, has inner id, inner id, number of metadata pairs, the pairs, the events
 -- Returns stored {events, bytes, max events, max bytes} | newer | ended {completion} | gone.
 -- O(events of the batch + entries dropped).
 local stream, log, completion = KEYS[1], KEYS[2], KEYS[3]
@@ -19,7 +19,7 @@ if not log_top then
   redis.call('DEL', stream)
   return { 'gone' }
 end
-local pairs_end = 6 + 2 * tonumber(ARGV[6])
+local pairs_end = 7 + 2 * tonumber(ARGV[7])
 local epoch, first = tonumber(ARGV[1]), tonumber(ARGV[2])
 local top_epoch, top_seq = parts(log_top)
 local skip = 0
@@ -54,11 +54,14 @@ if count_of == 0 and first - 1 > (top_epoch == epoch and top_seq or 0) then
   -- What the producer made and the log does not hold, a failover took: whoever ends the stream has to know.
   redis.call('HSET', stream, 'lost', id(epoch, first - 1))
 end
-redis.call('HSET', stream, 'started', 1)
-if ARGV[4] == '1' then
-  redis.call('HSET', stream, 'inner', ARGV[5])
+-- Only who says so, or has events, has begun to answer: metadata alone does not keep an `open` from being withdrawn.
+if ARGV[4] == '1' or count_of > 0 then
+  redis.call('HSET', stream, 'started', 1)
 end
-for i = 7, pairs_end, 2 do
+if ARGV[5] == '1' then
+  redis.call('HSET', stream, 'inner', ARGV[6])
+end
+for i = 8, pairs_end, 2 do
   redis.call('HSET', stream, 'm:' .. ARGV[i], ARGV[i + 1])
 end
 return { 'stored', int(events), int(bytes), int(max_events), int(max_bytes) }
