@@ -1,10 +1,13 @@
 //! Names: who owns a stream, which stream, which event of it, which node.
 
 use std::{
+    borrow::Cow,
     fmt::{self, Write as _},
     str::FromStr,
     sync::Arc,
 };
+
+use serde::{Deserialize, Deserializer};
 
 use crate::error::{InvalidOwner, InvalidStreamId};
 
@@ -24,7 +27,10 @@ pub const MAX_OWNER: usize = 256;
 ///
 /// assert_eq!(StreamId::new("chat-42")?.as_str(), "chat-42");
 /// assert!(StreamId::new("chat/42").is_err());
-/// # Ok::<(), resilient_sse::InvalidStreamId>(())
+///
+/// let id: StreamId = serde_json::from_str(r#""chat-42""#)?; // or axum's `Path<StreamId>`
+/// assert_eq!(id, StreamId::new("chat-42")?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId(Arc<str>);
@@ -68,6 +74,25 @@ impl StreamId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether the library may have made up this name: it has the form that [`random`](Self::random) gives.
+    pub(crate) fn is_made_up(&self) -> bool {
+        let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let as_made = |(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            14 => byte == b'4',
+            19 => matches!(byte, b'8' | b'9' | b'a' | b'b'),
+            _ => digit(byte),
+        };
+        self.0.len() == 36 && self.0.bytes().enumerate().all(as_made)
+    }
+}
+
+impl<'de> Deserialize<'de> for StreamId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let id = Cow::<'de, str>::deserialize(deserializer)?;
+        Self::new(id).map_err(serde::de::Error::custom)
     }
 }
 
@@ -232,10 +257,12 @@ impl std::error::Error for InvalidEventId {}
 /// An event's name as a client sees it: with the stream's id in front where the library made that up.
 ///
 /// An `EventSource` reconnects to the URL it was opened with, so only its cursor can name such a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Cursors are ordered by their events: epochs rise with time, so the greater one is the newer one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Cursor {
-    pub(crate) stream: Option<StreamId>,
     pub(crate) at: EventId,
+    pub(crate) stream: Option<StreamId>,
 }
 
 impl Cursor {
@@ -374,6 +401,24 @@ mod tests {
         assert_eq!(text, "ffffffff-ffff-4fff-bfff-ffffffffffff");
         assert_eq!(StreamId::from_random(0).to_string(), "00000000-0000-4000-8000-000000000000");
         assert_ne!(StreamId::random(), StreamId::random());
+        assert!(StreamId::random().is_made_up());
+        for other in [
+            "chat-42",
+            "00000000-0000-1000-8000-000000000000",
+            "00000000-0000-4000-c000-000000000000",
+            "00000000-0000-4000-8000-00000000000A",
+            "00000000-0000-4000-8000-0000000000000",
+        ] {
+            assert!(!StreamId::new(other).expect("valid").is_made_up(), "{other}");
+        }
+    }
+
+    #[test]
+    fn stream_ids_are_deserialised_by_their_rule() {
+        assert_eq!(serde_json::from_str::<StreamId>(r#""a~b""#).expect("valid").as_str(), "a~b");
+        assert_eq!(serde_json::from_str::<StreamId>(r#""a~b""#).expect("valid").as_str(), "a~b");
+        let refused = serde_json::from_str::<StreamId>(r#""a/b""#).expect_err("a slash").to_string();
+        assert!(refused.contains("[A-Za-z0-9._~-]"), "{refused}");
     }
 
     #[test]

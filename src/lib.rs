@@ -85,6 +85,7 @@ mod random;
 mod recent;
 mod recorder;
 mod recover;
+mod request;
 pub mod store;
 mod stream;
 mod sync;

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Response, header, request::Parts};
+use http::{Response, request::Parts};
 use tokio::time::Instant;
 
 pub use builder::Builder;
@@ -28,10 +28,9 @@ use crate::{
     config::Settings,
     error::StoreError,
     executor::Executor,
-    headers::LAST_EVENT_ID,
     hooks::{Hooks, Probe},
     id::{NodeId, Owner, StreamKey},
-    layer::{ResilientSseLayer, identify::query, route::Route},
+    layer::{ResilientSseLayer, route::Route},
     publish::{Publisher, Relay},
     pulse::Pulses,
     random::Seeded,
@@ -313,19 +312,4 @@ impl std::fmt::Debug for Core {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ResilientSse").field("node", &self.node).finish_non_exhaustive()
     }
-}
-
-/// The cursor that a client sent: in the header, or, for a client that cannot set one, in the query.
-pub(crate) fn cursor_of(request: &Parts) -> Option<String> {
-    match request.headers.get(LAST_EVENT_ID) {
-        // What is no text is no cursor of ours.
-        Some(header) => Some(String::from_utf8_lossy(header.as_bytes()).into_owned()),
-        None => query(request, "last_event_id"),
-    }
-}
-
-/// Whether a request asks for an event stream.
-pub(crate) fn accepts_events(request: &Parts) -> bool {
-    let accepts = request.headers.get_all(header::ACCEPT);
-    accepts.iter().any(|value| String::from_utf8_lossy(value.as_bytes()).contains("text/event-stream"))
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use http::{HeaderName, request::Parts};
 
-use crate::{error::InvalidStreamId, id::StreamId, stream::Metadata};
+use crate::{error::InvalidStreamId, id::StreamId, request::parameter, stream::Metadata};
 
 /// What a request is to the layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,7 +162,7 @@ pub struct QueryParameter(&'static str);
 
 impl Identify for QueryParameter {
     fn identify(&self, request: &Parts) -> Identity {
-        query(request, self.0).map(|id| Identity::parse(&id)).into()
+        parameter(request, self.0).map(|id| Identity::parse(&id)).into()
     }
 }
 
@@ -219,38 +219,6 @@ impl StreamId {
     }
 }
 
-/// A query parameter's value, percent-decoded; the first of several.
-pub(crate) fn query(request: &Parts, name: &str) -> Option<String> {
-    let pairs = request.uri.query()?.split('&');
-    let value = |pair: &str| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (key == name).then(|| percent_decoded(value))
-    };
-    pairs.map(value).find_map(|value| value)
-}
-
-/// What is not valid percent-encoding stays as it is.
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        // A sign would be read as part of a number.
-        let hex = tail.get(..2).filter(|hex| hex.iter().all(u8::is_ascii_hexdigit));
-        let hex = hex.and_then(|hex| std::str::from_utf8(hex).ok());
-        match (byte, hex.and_then(|hex| u8::from_str_radix(hex, 16).ok())) {
-            (b'%', Some(decoded)) => {
-                bytes.push(decoded);
-                rest = &tail[2..];
-            }
-            _ => {
-                bytes.push(byte);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,12 +242,9 @@ mod tests {
     }
 
     #[test]
-    fn query_parameters_are_decoded() {
-        let request = parts("/?x=1&last_event_id=5%2D6&last_event_id=no&bad=%zz%4&sign=%+5");
-        assert_eq!(query(&request, "last_event_id").as_deref(), Some("5-6"));
-        assert_eq!(query(&request, "bad").as_deref(), Some("%zz%4"));
-        assert_eq!(query(&request, "sign").as_deref(), Some("%+5"));
-        assert_eq!(query(&request, "missing"), None);
-        assert_eq!(StreamId::query("x").identify(&request).name, Name::Id(StreamId::new("1").expect("valid")));
+    fn a_query_parameter_names_a_stream() {
+        let request = parts("/?x=1&y=a%7Eb");
+        assert_eq!(StreamId::query("y").identify(&request).name, Name::Id(StreamId::new("a~b").expect("valid")));
+        assert_eq!(StreamId::query("z").identify(&request).name, Name::Bypass);
     }
 }

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderName, Method, Request, Response, Uri, request::Parts};
+use http::{HeaderValue, Method, Request, Response, Uri, request::Parts};
 use http_body::Body;
 use tower_service::Service;
 
@@ -20,10 +20,11 @@ use super::{
 use crate::{
     error::BoxError,
     headers::LAST_EVENT_ID,
-    hub::{Core, Rejection, accepts_events, cursor_of},
+    hub::{Core, Rejection},
     id::{Cursor, StreamId, StreamKey},
-    protocol::admission::Position,
+    protocol::{admission::Position, cursor::LastSeen},
     recover::recover,
+    request::{asks_by_name, inner_target, last_seen},
     telemetry::Bypassed,
 };
 
@@ -90,7 +91,7 @@ where
         match self.asked(&parts, identity) {
             Err(rejection) => ResilientSseFuture::rejected(&self.core, &rejection),
             // Work that is certain not to be registered is not begun.
-            Ok(Wanted::New(asked)) if self.core.is_draining() && accepts_events(&parts) => {
+            Ok(Wanted::New(asked)) if self.core.is_draining() && asks_by_name(&parts) => {
                 ResilientSseFuture::retrying(&self.core, &asked)
             }
             Ok(Wanted::New(asked)) => self.generate(Request::from_parts(parts, body), asked),
@@ -142,7 +143,6 @@ impl<S> ResilientSseService<S> {
     /// Whose and which stream, and from where.
     fn asked(&self, parts: &Parts, identity: Identity) -> Result<Wanted, Rejection> {
         let owner = self.core.owner_of(parts)?;
-        let cursor = cursor_of(parts);
         let kind = identity.kind.unwrap_or_else(|| self.route.kind.clone());
         let fingerprint = self.route.fingerprint.as_ref().and_then(|fingerprint| fingerprint(parts));
         let asked = |id: StreamId, prefix: Option<StreamId>, position| Asked {
@@ -158,17 +158,19 @@ impl<S> ResilientSseService<S> {
             Name::Bypass => Err(Rejection::NotFound),
             Name::Malformed(error) => Err(Rejection::MalformedId(error)),
             Name::Id(id) => {
-                let position = Position::of(cursor.as_deref(), Some(&id));
+                let position = Position::of(&last_seen(parts, Some(&id)));
                 Ok(Wanted::Named(asked(id, None, position)))
             }
-            Name::Generate => match cursor.as_deref().and_then(Cursor::parse) {
-                Some(Cursor { stream: Some(id), at }) => {
+            Name::Generate => match last_seen(parts, None) {
+                LastSeen::Event(Cursor { stream: Some(id), at }) if id.is_made_up() => {
                     Ok(Wanted::Named(asked(id.clone(), Some(id), Position::After(at))))
                 }
-                _ => {
+                seen => {
                     // A cursor without a name says nothing of a stream that the library names.
-                    let position = Position::of(cursor.as_deref().filter(|cursor| *cursor != "$"), None);
-                    let position = if position.is_reconnect() { Position::Unreadable } else { position };
+                    let position = match seen {
+                        LastSeen::Nothing | LastSeen::Live => Position::Newest,
+                        LastSeen::Event(_) | LastSeen::Unreadable => Position::Unreadable,
+                    };
                     let id = StreamId::from_random(self.core.random.u128());
                     Ok(Wanted::New(asked(id.clone(), Some(id), position)))
                 }
@@ -243,16 +245,21 @@ fn request_head<B>(request: &Request<B>) -> Parts {
     head
 }
 
-/// The request as the inner service gets it: it knows its stream, and no cursor but its own.
+/// The request as the inner service gets it: it knows its stream, and no cursor but its own, byte for byte.
+///
+/// An id that no header can hold (one with control characters) is only in the context. A foreign cursor in the query stays.
 pub(super) fn inner_request<B>(mut request: Request<B>, context: &StreamContext) -> Request<B> {
-    const NAME: HeaderName = LAST_EVENT_ID;
-    match context.last_inner_id().and_then(|id| id.parse().ok()) {
+    let own = context.last_inner_id().filter(|id| !id.is_empty());
+    match own.and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok()) {
         Some(id) => {
-            request.headers_mut().insert(NAME, id);
+            request.headers_mut().insert(LAST_EVENT_ID, id);
         }
         None => {
-            request.headers_mut().remove(NAME);
+            request.headers_mut().remove(LAST_EVENT_ID);
         }
+    }
+    if let Some(target) = inner_target(request.uri()) {
+        *request.uri_mut() = target;
     }
     request.extensions_mut().insert(context.clone());
     request

@@ -1,7 +1,8 @@
 //! What happens to a request, from its cursor, its route's policy and what the store said.
 
+use super::cursor::LastSeen;
 use crate::{
-    id::{Cursor, EventId, StreamId},
+    id::{Cursor, EventId},
     stream::{Disconnect, Ended},
 };
 
@@ -19,18 +20,15 @@ pub(crate) enum Position {
 }
 
 impl Position {
-    /// Reads a cursor that a client sent for the stream `id`.
+    /// The place of a client that names a stream and saw `seen` of it, a cursor with this stream's own name among them.
     ///
-    /// A name inside the cursor must be the stream's own; a stream whose name the library made up
-    /// is named by its cursors only, and `id` is `None` until one is read.
-    pub(crate) fn of(cursor: Option<&str>, id: Option<&StreamId>) -> Self {
-        match cursor {
-            None | Some("") => Self::Newest,
-            Some("$") => Self::Live,
-            Some(text) => match Cursor::parse(text) {
-                Some(cursor) if cursor.stream.is_none() || cursor.stream.as_ref() == id => Self::After(cursor.at),
-                _ => Self::Unreadable,
-            },
+    /// A cursor that names another stream says nothing here.
+    pub(crate) fn of(seen: &LastSeen) -> Self {
+        match seen {
+            LastSeen::Nothing => Self::Newest,
+            LastSeen::Live => Self::Live,
+            LastSeen::Event(Cursor { stream: None, at }) => Self::After(*at),
+            LastSeen::Event(_) | LastSeen::Unreadable => Self::Unreadable,
         }
     }
 
@@ -63,22 +61,20 @@ impl Position {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn id(text: &str) -> StreamId {
-        StreamId::new(text).expect("valid")
-    }
+    use crate::id::StreamId;
 
     #[test]
     fn cursors_are_read_or_set_aside() {
-        let own = id("own");
+        let own = StreamId::new("own").expect("valid");
+        let of = |text: &str| Position::of(&LastSeen::parse(text.as_bytes(), Some(&own)));
         let after = Position::After(EventId::new(5, 6));
-        assert_eq!(Position::of(None, Some(&own)), Position::Newest);
-        assert_eq!(Position::of(Some(""), Some(&own)), Position::Newest, "an EventSource without a last id");
-        assert_eq!(Position::of(Some("$"), Some(&own)), Position::Live);
-        assert_eq!(Position::of(Some("5-6"), Some(&own)), after);
-        assert_eq!(Position::of(Some("own.5-6"), Some(&own)), after);
-        assert_eq!(Position::of(Some("other.5-6"), Some(&own)), Position::Unreadable);
-        assert_eq!(Position::of(Some("five"), Some(&own)), Position::Unreadable);
+        assert_eq!(of(""), Position::Newest, "an EventSource without a last id");
+        assert_eq!(of("$"), Position::Live);
+        assert_eq!(of("e5-6"), after);
+        assert_eq!(of("own.e5-6"), after);
+        for other in ["other.e5-6", "five", "5-6", "0-0", "1700000000000-0"] {
+            assert_eq!(of(other), Position::Unreadable, "{other}");
+        }
     }
 
     #[test]

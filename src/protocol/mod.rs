@@ -5,5 +5,6 @@
 pub(crate) mod admission;
 pub(crate) mod backoff;
 pub(crate) mod breaker;
+pub(crate) mod cursor;
 pub(crate) mod replay;
 pub(crate) mod trust;

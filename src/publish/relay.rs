@@ -13,13 +13,14 @@ use tower_service::Service;
 use crate::{
     config::RELAY_WAIT,
     follow::{AnswerBody, AnswerFuture, FollowRequest},
-    hub::{Core, Rejection, cursor_of},
+    hub::{Core, Rejection},
     id::StreamKey,
     layer::{
         identify::{Identify, Name},
         voice::Voice,
     },
     protocol::admission::Position,
+    request::last_seen,
     telemetry::add,
 };
 
@@ -91,7 +92,7 @@ async fn relay(core: &Arc<Core>, parts: &Parts, name: Name, voice: Voice) -> Res
     };
     let key = StreamKey::new(owner, id.clone());
     core.authorize(&key, parts).await?;
-    let position = Position::of(cursor_of(parts).as_deref(), Some(&id));
+    let position = Position::of(&last_seen(parts, Some(&id)));
     // A store that does not answer now may do so while the body waits.
     let info = core.store.info(key.clone()).await;
     let missing = matches!(info, Ok(None));

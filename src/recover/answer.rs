@@ -8,7 +8,7 @@ use crate::{
     error::StoreError,
     hub::Core,
     id::{Cursor, StreamId, StreamKey},
-    layer::identify::query,
+    request::parameter,
     store::{From, Page, Read},
     stream::{Ended, Record, RecordKind, StreamInfo, StreamState},
     wire::{
@@ -34,14 +34,14 @@ pub(crate) struct RecoverQuery {
 impl RecoverQuery {
     /// Reads `?after=<id>&limit=<n>` for the stream `id`; the error names the parameter and its rule.
     pub(crate) fn parse(request: &Parts, id: &StreamId) -> Result<Self, &'static str> {
-        let from = match query(request, "after") {
+        let from = match parameter(request, "after") {
             None => From::Newest,
-            Some(text) => match Cursor::parse(&text).ok_or("`after` is an event id, <epoch>-<seq>")? {
+            Some(text) => match Cursor::parse(&text).ok_or("`after` is an event id, as in e1700000000000-7")? {
                 Cursor { stream: Some(other), .. } if other != *id => From::Start,
                 Cursor { at, .. } => From::After(at),
             },
         };
-        let limit = match query(request, "limit") {
+        let limit = match parameter(request, "limit") {
             None => DEFAULT_LIMIT,
             Some(text) => match text.parse() {
                 Ok(limit @ 1..=MAX_LIMIT) => limit,

@@ -15,13 +15,14 @@ use super::answer::{Answer, RecoverQuery};
 use crate::{
     follow::{AnswerBody, AnswerFuture, FollowRequest},
     headers::no_store,
-    hub::{Core, Rejection, accepts_events, cursor_of},
+    hub::{Core, Rejection},
     id::StreamKey,
     layer::{
         identify::{Identify, Name},
         voice::Voice,
     },
     protocol::admission::Position,
+    request::{last_seen, prefers_events},
     telemetry::add,
 };
 
@@ -107,7 +108,7 @@ async fn answer(core: &Arc<Core>, parts: Parts, name: Name, voice: Voice) -> Res
     };
     let key = StreamKey::new(owner, id);
     core.authorize(&key, &parts).await?;
-    if accepts_events(&parts) && parts.method == Method::GET {
+    if prefers_events(&parts) && parts.method == Method::GET {
         return follow(core, key, &parts, voice).await;
     }
     let query = RecoverQuery::parse(&parts, &key.id).map_err(Rejection::BadQuery)?;
@@ -127,7 +128,7 @@ async fn follow(
     parts: &Parts,
     voice: Voice,
 ) -> Result<Response<AnswerBody>, Rejection> {
-    let position = Position::of(cursor_of(parts).as_deref(), Some(&key.id));
+    let position = Position::of(&last_seen(parts, Some(&key.id)));
     match core.store.info(key.clone()).await {
         // An `EventSource` would give up for good; the body asks again.
         Err(_) if position.is_reconnect() => {}

@@ -6,6 +6,7 @@ mod bench;
 mod bytes_pass;
 mod cancel;
 mod cancel_publishing;
+mod cursors;
 mod framing;
 mod fused;
 mod identity;

@@ -1,0 +1,214 @@
+//! Cursors as real clients send them, and the inner service's own ids (guarantees G1, G10).
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response};
+use http_body_util::BodyExt as _;
+use resilient_sse::{ResilientSseLayer, StreamContext, StreamId, test_util::TestHub};
+use tower::ServiceExt as _;
+
+use crate::support::{
+    App, Client, Step, Watch, app, chunk, events, numbered, numbers, request, resuming, send, serving, then,
+};
+
+fn path() -> impl resilient_sse::Identify {
+    StreamId::path("/s/{id}")
+}
+
+/// The ids of the events of a stream that has ended, the terminal one last.
+async fn ids(app: &App, uri: &str, hub: &mut TestHub) -> Vec<String> {
+    let mut client = Client::new(send(app, request(uri)).await.into_body());
+    client.finish(hub).await;
+    client.seen.iter().map(|event| event.id.clone()).filter(|id| !id.is_empty()).collect()
+}
+
+/// The data of all that a request gets.
+async fn data(app: &App, hub: &mut TestHub, request: Request<()>) -> Vec<String> {
+    let mut client = Client::new(send(app, request).await.into_body());
+    client.finish(hub).await;
+    client.seen.iter().filter(|event| event.name == "message").map(|event| event.data.clone()).collect()
+}
+
+fn with_headers(uri: &str, cursors: &[&str]) -> Request<()> {
+    let mut request = request(uri);
+    for cursor in cursors {
+        request.headers_mut().append("last-event-id", cursor.parse().unwrap());
+    }
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn g1_a_cursor_counts_wherever_a_client_puts_it() {
+    let mut hub = TestHub::new();
+    let watch = Watch::default();
+    let app = app(hub.sse.generation().id(path()), &watch, numbers(20));
+    let ids = ids(&app, "/s/x", &mut hub).await;
+    let (old, new) = (&*ids[1], &*ids[14]);
+    let rest = numbered(20).split_off(15);
+    for (what, request) in [
+        ("the header", with_headers("/s/x", &[new])),
+        ("the polyfill's parameter", request(&format!("/s/x?lastEventId={new}"))),
+        ("the header's name as a parameter", request(&format!("/s/x?Last-Event-ID={new}"))),
+        ("a parameter that was appended", request(&format!("/s/x?last_event_id={old}&last_event_id={new}"))),
+        ("a parameter that was put in front", request(&format!("/s/x?last_event_id={new}&lastEventId={old}"))),
+        ("an empty header beside a parameter", with_headers(&format!("/s/x?last_event_id={new}"), &[""])),
+        ("an empty parameter beside the header", with_headers("/s/x?last_event_id=", &[new])),
+        ("two header lines", with_headers("/s/x", &[old, new])),
+        ("two header lines, the other way round", with_headers("/s/x", &[new, old])),
+        ("an old header, a new parameter", with_headers(&format!("/s/x?lastEventId={new}"), &[old])),
+        ("an encoded one", request(&format!("/s/x?last_event_id={}", new.replace('-', "%2D").replace('e', "%65")))),
+        ("one beside a foreign one", with_headers(&format!("/s/x?last_event_id={new}"), &["1700000000000-0"])),
+        ("one beside `$`", with_headers(&format!("/s/x?last_event_id={new}"), &["$"])),
+    ] {
+        assert_eq!(data(&app, &mut hub, request).await, rest, "{what}");
+    }
+    assert_eq!(watch.made(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g1_of_cursors_of_different_streams_the_header_names_the_one_to_resume() {
+    let mut hub = TestHub::new();
+    let watch = Watch::default();
+    let app = app(hub.sse.generation(), &watch, numbers(4));
+    let first = ids(&app, "/", &mut hub).await;
+    let second = ids(&app, "/", &mut hub).await;
+    let both = with_headers(&format!("/?last_event_id={}", second[0]), &[&first[1]]);
+    let mut client = Client::new(send(&app, both).await.into_body());
+    client.finish(&mut hub).await;
+    assert_eq!(client.seen.last().unwrap().id, *first.last().unwrap());
+    assert!(!client.names().contains(&"gap"));
+    assert_eq!(watch.made(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g1_ids_of_other_systems_are_not_taken_for_ours() {
+    let foreign = [
+        "1700000000000-0",
+        "1700000000000-7",
+        "0-0",
+        "0",
+        "42",
+        "e5",
+        "uuid-5",
+        "0b8d9f0e-5c0f-4d0a-9b57-0242ac120002",
+        "job-1.e1-1",
+    ];
+    for cursor in foreign {
+        for (name, layer) in [
+            ("named", as_layer(|hub| hub.sse.generation().id(path()))),
+            ("made up", as_layer(|hub| hub.sse.generation())),
+            ("feed", as_layer(|hub| hub.sse.feed())),
+        ] {
+            let hub = TestHub::new();
+            let watch = Watch::default();
+            let app = app(layer(&hub), &watch, then(numbers(2), Step::Hang));
+            let response = send(&app, resuming("/s/new", cursor)).await;
+            assert_eq!(response.status(), 200, "{cursor} on a {name} route: its work can be done");
+            let mut client = Client::new(response.into_body());
+            client.drain();
+            assert_eq!(client.names(), ["gap", "message", "message"], "{cursor} on a {name} route");
+            assert_eq!(watch.made(), 1);
+        }
+    }
+}
+
+fn as_layer<F: Fn(&TestHub) -> ResilientSseLayer + 'static>(layer: F) -> Box<dyn Fn(&TestHub) -> ResilientSseLayer> {
+    Box::new(layer)
+}
+
+/// What the inner service heard, request by request: its `Last-Event-ID`, and its context's.
+type Heard = Arc<Mutex<Vec<(Option<Vec<u8>>, Option<String>)>>>;
+
+fn listening(hub: &TestHub, heard: &Heard, blocks: Bytes) -> App {
+    let (watch, heard) = (Watch::default(), Arc::clone(heard));
+    serving(hub.sse.layer().id(path()), move |request: Request<()>| {
+        let header = request.headers().get("last-event-id").map(|id| id.as_bytes().to_vec());
+        let context = request.extensions().get::<StreamContext>().unwrap();
+        heard.lock().unwrap().push((header, context.last_inner_id().map(str::to_owned)));
+        events(watch.body(vec![Step::Chunk(blocks.clone()), Step::Hang]))
+    })
+}
+
+/// What the second run of an inner service hears whose first run sent these blocks.
+async fn heard_after(blocks: &str) -> (Option<Vec<u8>>, Option<String>) {
+    let mut hub = TestHub::new();
+    let heard = Heard::default();
+    let app = listening(&hub, &heard, Bytes::from(blocks.to_owned()));
+    let mut client = Client::new(send(&app, request("/s/a")).await.into_body());
+    client.drain();
+    hub.step().await;
+    let cursor = client.last_id();
+    drop(client);
+    hub.step().await;
+    let mut again = Client::new(send(&app, resuming("/s/a", &cursor)).await.into_body());
+    again.drain();
+    let heard = heard.lock().unwrap();
+    assert_eq!(heard.len(), 2, "it ran twice");
+    assert_eq!(heard[0], (None, None));
+    heard[1].clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn g10_an_inner_id_is_given_back_byte_for_byte() {
+    for id in ["7", "tâche-1", "日本", "a b", " x", "a,b;c=\"d\"", "e5-6", "$"] {
+        let (header, context) = heard_after(&format!("id: {id}\ndata: a\n\n")).await;
+        assert_eq!(header.as_deref(), Some(id.as_bytes()), "{id:?}");
+        assert_eq!(context.as_deref(), Some(id));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g10_an_empty_inner_id_resets_what_the_inner_service_hears() {
+    let (header, _) = heard_after("id: 5\ndata: a\n\nid:\ndata: b\n\n").await;
+    assert_eq!(header, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g10_an_inner_id_that_no_header_can_hold_is_in_the_context() {
+    let (header, context) = heard_after("id: a\u{1}b\ndata: a\n\n").await;
+    assert_eq!((header, context.as_deref()), (None, Some("a\u{1}b")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn g10_the_inner_service_s_query_is_its_own() {
+    let hub = TestHub::new();
+    let targets = Arc::new(Mutex::new(Vec::new()));
+    let (watch, seen) = (Watch::default(), Arc::clone(&targets));
+    let app = serving(hub.sse.layer().id(path()), move |request: Request<()>| {
+        seen.lock().unwrap().push(request.uri().to_string());
+        events(watch.body(vec![chunk("data: a\n\n")]))
+    });
+    for (n, (query, inner)) in [
+        ("?a=1&last_event_id=e5-6&b=%41", "?a=1&b=%41"),
+        ("?lastEventId=00000000-0000-4000-8000-000000000000.e5-6", ""),
+        ("?last_event_id=$", ""),
+        ("?last_event_id=1700000000000-0", "?last_event_id=1700000000000-0"),
+        ("?a=e5-6", "?a=e5-6"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        drop(send(&app, request(&format!("/s/q{n}{query}"))).await);
+        assert_eq!(targets.lock().unwrap().pop().unwrap(), format!("/s/q{n}{inner}"));
+    }
+}
+
+/// Nothing that a client sends as a cursor makes a request fail, or comes back in an answer.
+#[tokio::test(start_paused = true)]
+async fn g9_no_bytes_of_a_cursor_are_echoed() {
+    let hub = TestHub::new();
+    let watch = Watch::default();
+    let app = app(hub.sse.generation().id(path()), &watch, then(numbers(1), Step::Hang));
+    for (n, bytes) in
+        [&b"\xff\xfe<>"[..], b"e1-1\tdata", b"<script>alert(1)</script>", b"\xe2\x80\xa8mark"].iter().enumerate()
+    {
+        let mut ask = request(&format!("/s/e{n}"));
+        ask.headers_mut().insert("last-event-id", HeaderValue::from_bytes(bytes).unwrap());
+        let response: Response<_> = app.clone().oneshot(ask).await.unwrap();
+        assert_eq!(response.status(), 200);
+        let mut body = response.into_body();
+        let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert!(!frame.windows(bytes.len()).any(|window| window == *bytes), "{frame:?}");
+    }
+}
