@@ -12,7 +12,7 @@ use crate::{
     hub::{Core, Rejection},
     id::{EventId, StreamId, StreamKey},
     protocol::admission::Position,
-    recorder::Lane,
+    recorder::{Lane, Opening},
     store::{Open, Opened},
     stream::{Ended, Metadata, Origin},
     telemetry::add,
@@ -65,36 +65,19 @@ pub(super) struct Registered {
     opening: Opening,
 }
 
-/// An `open` that may have reached the store: undone if it is dropped.
-struct Opening {
-    core: Arc<Core>,
-    key: StreamKey,
-    token: u128,
-    armed: bool,
-}
-
-impl Drop for Opening {
-    fn drop(&mut self) {
-        if self.armed {
-            let (store, key, token) = (self.core.store.clone(), self.key.clone(), self.token);
-            // Should this fail, the stream is found overdue: nobody beats it.
-            self.core.executor.begin(async move { drop(store.withdraw(key, token).await) });
-        }
-    }
-}
-
 impl Registered {
     /// The producer has begun to answer: from here on its body decides.
     pub(super) fn start(mut self) -> Arc<Lane> {
-        self.opening.armed = false;
+        self.opening.keep();
         Arc::clone(&self.lane)
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        if self.opening.armed {
-            self.core.recorder.leave(&self.lane);
+        // Settled first: what is queued or in flight must not register the stream again.
+        if self.opening.is_armed() && !self.core.recorder.withdraw(&self.lane) {
+            self.opening.keep();
         }
     }
 }
@@ -205,46 +188,36 @@ async fn open_held_first(core: &Arc<Core>, route: &Route, asked: &Asked) -> Resu
         return Ok(open(core, route, asked, false).await);
     }
     let request = registration(core, route, asked, core.random.u128(), false);
-    let answered = ask(core, Open { create: false, ..request.clone() }).await;
+    let answered = core.recorder.open(Open { create: false, ..request.clone() }).await;
     if !matches!(answered.1, Ok(Opened::Missing)) {
         return Ok(answered);
     }
     match core.ask_whether_forgotten().await {
         Err(_) => Err(Admission::without_store(route, asked.position)),
-        Ok(false) if request.create => Ok(ask(core, request).await),
+        Ok(false) if request.create => Ok(core.recorder.open(request).await),
         Ok(_) => Ok(answered),
     }
 }
 
-/// Asks the store to register the request's producer.
-async fn open(core: &Arc<Core>, route: &Route, asked: &Asked, started: bool) -> Answered {
-    ask(core, registration(core, route, asked, core.random.u128(), started)).await
+/// Asks the store to register the request's producer. `answered`: as in [`registration`].
+async fn open(core: &Arc<Core>, route: &Route, asked: &Asked, answered: bool) -> Answered {
+    core.recorder.open(registration(core, route, asked, core.random.u128(), answered)).await
 }
 
-async fn ask(core: &Arc<Core>, request: Open) -> Answered {
-    let mut opening = Opening { core: Arc::clone(core), key: request.key.clone(), token: request.token, armed: true };
-    let opened = match core.store.open(request.clone()).await {
-        // The token makes it the same request: a reply that was lost is not a second registration.
-        Err(error) if !error.is_timeout() => core.store.open(request).await,
-        opened => opened,
-    };
-    // Only a new registration, or one of which nothing was heard, may have to be taken back.
-    opening.armed = matches!(opened, Err(_) | Ok(Opened::New { .. }));
-    (opening, opened)
-}
-
-fn registration(core: &Core, route: &Route, asked: &Asked, token: u128, started: bool) -> Open {
+/// `answered`: the inner service has answered with an event stream already.
+fn registration(core: &Core, route: &Route, asked: &Asked, token: u128, answered: bool) -> Open {
     // A name that the library made up names no new stream, whoever brings it back.
-    let anew = asked.prefix.is_none() || started;
+    let anew = asked.prefix.is_none() || answered;
     Open {
         key: asked.key.clone(),
         kind: asked.kind.clone(),
         origin: if asked.prefix.is_some() { Origin::Generated } else { Origin::Named },
         node: core.node.clone(),
         token,
-        create: anew && (started || asked.position.may_create(route.disconnect)) && !forgotten(core, asked, started),
+        create: anew && (answered || asked.position.may_create(route.disconnect)) && !forgotten(core, asked, answered),
         reruns: route.disconnect.reruns(),
-        started,
+        // Said once the producer's body is there: see `Lane::start`.
+        started: false,
         fingerprint: asked.fingerprint.clone(),
         limit: if asked.position.is_reconnect() { None } else { route.limit },
         metadata: asked.metadata.clone(),
@@ -253,6 +226,6 @@ fn registration(core: &Core, route: &Route, asked: &Asked, token: u128, started:
 }
 
 /// Whether the stream that a cursor speaks of may be about to register again.
-fn forgotten(core: &Core, asked: &Asked, started: bool) -> bool {
-    !started && asked.position.is_reconnect() && core.may_be_forgotten()
+fn forgotten(core: &Core, asked: &Asked, answered: bool) -> bool {
+    !answered && asked.position.is_reconnect() && core.may_be_forgotten()
 }

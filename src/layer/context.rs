@@ -10,7 +10,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use crate::{
     config::METADATA_BYTES,
     id::{EventId, Owner, StreamId, StreamKey},
-    recorder::{Lane, Recorder},
+    recorder::{Lane, Recorder, keep},
     stream::Metadata,
     sync::lock,
 };
@@ -32,14 +32,9 @@ struct Inner {
     cursor: Option<EventId>,
     last_inner_id: Option<String>,
     stop: CancellationToken,
-    state: Mutex<Kept>,
+    /// What is kept with the stream, until it is registered.
+    metadata: Mutex<Metadata>,
     lane: OnceLock<(Arc<Lane>, Arc<Recorder>)>,
-}
-
-#[derive(Default)]
-struct Kept {
-    metadata: Metadata,
-    bytes: usize,
 }
 
 impl StreamContext {
@@ -49,13 +44,12 @@ impl StreamContext {
         last_inner_id: Option<String>,
         metadata: &Metadata,
     ) -> Self {
-        let bytes = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
         Self(Arc::new(Inner {
             key,
             cursor,
             last_inner_id,
             stop: CancellationToken::new(),
-            state: Mutex::new(Kept { metadata: Metadata::new(), bytes }),
+            metadata: Mutex::new(metadata.clone()),
             lane: OnceLock::new(),
         }))
     }
@@ -110,40 +104,37 @@ impl StreamContext {
     }
 
     /// Keeps something with the stream, such as the id of the job that makes its events: a job
-    /// probe gets it, on any node. It is stored before the next event is delivered.
+    /// probe gets it, on any node. It is stored before the next event is delivered. A key that is kept already is
+    /// replaced.
     ///
     /// # Errors
     ///
-    /// [`MetadataTooLarge`] beyond 4 KiB of keys and values; what was kept before stays.
+    /// [`MetadataTooLarge`] where more than 4 KiB of keys and values would be kept at a time; what was kept before stays.
     pub fn metadata(&self, key: impl Into<String>, value: impl Into<String>) -> Result<(), MetadataTooLarge> {
         let (key, value) = (key.into(), value.into());
-        let mut state = lock(&self.0.state);
-        let bytes = state.bytes + key.len() + value.len();
-        if bytes > METADATA_BYTES {
-            return Err(MetadataTooLarge { bytes });
-        }
-        state.bytes = bytes;
-        match self.0.lane.get() {
+        let mut metadata = lock(&self.0.metadata);
+        let kept = match self.0.lane.get() {
             Some((lane, recorder)) => lane.keep(recorder, key, value),
-            None => state.metadata.push((key, value)),
-        }
-        Ok(())
+            None => keep(&mut metadata, key, value).map(drop),
+        };
+        kept.map_err(|bytes| MetadataTooLarge { bytes })
     }
 
-    /// What was kept before the stream was registered.
-    pub(crate) fn take_metadata(&self) -> Metadata {
-        std::mem::take(&mut lock(&self.0.state).metadata)
+    /// What is kept before the stream is registered.
+    pub(crate) fn kept(&self) -> Metadata {
+        lock(&self.0.metadata).clone()
     }
 
     /// The stream is registered.
     pub(crate) fn registered(&self, lane: &Arc<Lane>, recorder: &Arc<Recorder>) {
-        let late = {
-            let mut state = lock(&self.0.state);
+        let kept = {
+            let mut metadata = lock(&self.0.metadata);
             let _ = self.0.lane.set((Arc::clone(lane), Arc::clone(recorder)));
-            std::mem::take(&mut state.metadata)
+            std::mem::take(&mut *metadata)
         };
-        for (key, value) in late {
-            lane.keep(recorder, key, value);
+        for (key, value) in kept {
+            // What the stream is registered with changes nothing; what came in the meantime was within the bound.
+            let _ = lane.keep(recorder, key, value);
         }
     }
 

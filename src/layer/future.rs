@@ -221,7 +221,7 @@ where
     ResBody::Error: Into<BoxError>,
 {
     let (route, asked) = (Arc::clone(route.as_ref()?), asked.as_mut()?);
-    asked.metadata.extend(context.take_metadata());
+    asked.metadata = context.kept();
     let admission = Box::pin(Admission::register(Arc::clone(core), route, asked.clone()));
     Some(State::Registering { admission, response: Some(response), context: context.clone() })
 }

@@ -9,12 +9,11 @@ pub use publication::{Publication, PublishError, Stopped};
 pub use relay::Relay;
 
 use crate::{
-    config::METADATA_BYTES,
     event::Event,
     hub::Core,
     id::{EventId, Owner, StreamId, StreamKey},
     layer::classify::{Classify, Ends, Outcome},
-    recorder::Lane,
+    recorder::{Lane, keep},
     store::{Open, Opened, Publish, Published},
     stream::{Metadata, Origin, StreamState},
 };
@@ -82,12 +81,12 @@ impl Publisher {
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, the stream may be registered; nobody beats it, so it is closed as
-    /// `orphaned` after the stale threshold.
+    /// Dropped while it waits, or unanswered, the registration is withdrawn. Should that fail too, nobody beats the
+    /// stream, so it is closed as `orphaned` after the stale threshold.
     pub async fn open(&self, spec: StreamSpec) -> Result<Publication, PublishError> {
-        let bytes: usize = spec.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
-        if bytes > METADATA_BYTES {
-            return Err(PublishError::MetadataTooLarge { bytes });
+        let mut metadata = Metadata::new();
+        for (key, value) in spec.metadata {
+            keep(&mut metadata, key, value).map_err(|bytes| PublishError::MetadataTooLarge { bytes })?;
         }
         let core = &self.0;
         core.check_guarded();
@@ -102,17 +101,21 @@ impl Publisher {
             token: core.random.u128(),
             create: true,
             reruns: false,
-            started: true,
+            // Said by the lane once the publication is there: until then a registration can be taken back.
+            started: false,
             fingerprint: None,
             limit: None,
-            metadata: spec.metadata,
+            metadata,
             retention: core.settings.retention(),
         };
-        match core.store.open(open.clone()).await? {
+        let (mut opening, opened) = core.recorder.open(open.clone()).await;
+        match opened? {
             Opened::New { epoch, .. } => {
                 let lane = Lane::new(open, epoch, core.hooks.lease());
                 core.recorder.enter(&lane);
-                Ok(Publication::new(Arc::clone(core), lane, bytes))
+                opening.keep();
+                lane.start(&core.recorder);
+                Ok(Publication::new(Arc::clone(core), lane))
             }
             Opened::Ended(ended) => Err(PublishError::Ended(Box::new(ended))),
             Opened::Active { .. }

@@ -4,10 +4,7 @@ use std::{
     fmt,
     future::poll_fn,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -15,7 +12,7 @@ use bytes::Bytes;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::{
-    config::{AHEAD_EVENTS, METADATA_BYTES},
+    config::AHEAD_EVENTS,
     error::StoreError,
     event::Event,
     hub::Core,
@@ -99,8 +96,6 @@ pub struct Publication {
     core: Arc<Core>,
     lane: Arc<Lane>,
     job: Arc<Job>,
-    /// Bytes of metadata.
-    kept: AtomicUsize,
 }
 
 /// What the lane can tell the job.
@@ -118,12 +113,11 @@ impl Producing for Job {
 }
 
 impl Publication {
-    /// `kept`: how many bytes of metadata it is registered with.
-    pub(super) fn new(core: Arc<Core>, lane: Arc<Lane>, kept: usize) -> Self {
+    pub(super) fn new(core: Arc<Core>, lane: Arc<Lane>) -> Self {
         let job = Arc::new(Job { stop: CancellationToken::new() });
         let producing: Arc<dyn Producing> = job.clone();
         lane.set_producer(Arc::downgrade(&producing));
-        Self { core, lane, job, kept: AtomicUsize::new(kept) }
+        Self { core, lane, job }
     }
 
     /// Whose and which stream.
@@ -217,19 +211,14 @@ impl Publication {
         }
     }
 
-    /// Keeps something with the stream, such as the job's id, for the job probe.
+    /// Keeps something with the stream, such as the job's id, for the job probe. A key that is kept already is replaced.
     ///
     /// # Errors
     ///
-    /// [`MetadataTooLarge`] beyond 4 KiB of keys and values; what was kept before stays.
+    /// [`MetadataTooLarge`] where more than 4 KiB of keys and values would be kept at a time; what was kept before stays.
     pub fn metadata(&self, key: impl Into<String>, value: impl Into<String>) -> Result<(), MetadataTooLarge> {
-        let (key, value) = (key.into(), value.into());
-        let more = |kept: usize| Some(kept + key.len() + value.len()).filter(|bytes| *bytes <= METADATA_BYTES);
-        if let Err(kept) = self.kept.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
-            return Err(MetadataTooLarge { bytes: kept + key.len() + value.len() });
-        }
-        self.lane.keep(&self.core.recorder, key, value);
-        Ok(())
+        let kept = self.lane.keep(&self.core.recorder, key.into(), value.into());
+        kept.map_err(|bytes| MetadataTooLarge { bytes })
     }
 
     /// Ready once the work is to stop: somebody stopped the stream, or it ended elsewhere.

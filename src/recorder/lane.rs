@@ -1,7 +1,6 @@
 //! One producer's way to the store.
 
 use std::{
-    collections::VecDeque,
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -12,14 +11,14 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{END_COST, Recorder};
+use super::{END_COST, Recorder, kept::keep, state::State};
 use crate::{
-    config::{AHEAD_EVENTS, AHEAD_TIME, BATCH_BYTES, BATCH_EVENTS, Durability},
+    config::{AHEAD_EVENTS, AHEAD_TIME, Durability},
     id::{EventId, StreamKey},
     protocol::backoff::Backoff,
     recent::RecentClose,
     store::{Append, Close, Interrupt, Open, Reopen},
-    stream::{Ended, Ending, Metadata, Reason, StreamState},
+    stream::{Ended, Ending, Reason, StreamState},
     sync::{WakerCell, lock},
 };
 
@@ -95,45 +94,10 @@ pub(crate) struct Lane {
     producer: Mutex<Option<Weak<dyn Producing>>>,
 }
 
-struct State {
-    status: Status,
-    /// Whether somebody works the lane off, or will.
-    claimed: bool,
-    /// The last seq that was given.
-    last: u64,
-    /// Everything up to here is stored or lost.
-    acknowledged: u64,
-    pending: VecDeque<Bytes>,
-    pending_bytes: usize,
-    /// A batch that was sent, and is sent again unchanged until an answer comes.
-    flight: Option<Append>,
-    flight_bytes: usize,
-    /// Since when the oldest pending event waits, and the oldest one in flight.
-    pending_since: Option<Instant>,
-    flight_since: Option<Instant>,
-    /// Something to say apart from events: that the producer began, metadata, an inner id, or "how do I stand?".
-    news: bool,
-    metadata: Metadata,
-    inner_id: Option<String>,
-    /// The last inner id there was, sent or not.
-    last_inner_id: Option<String>,
-    /// Whether metadata is not acknowledged yet: until then nothing may be delivered.
-    metadata_waits: bool,
-    forgotten: bool,
-    /// The store refuses this stream, or did not answer what only this stream asked: until something lands,
-    /// nobody waits for it.
-    refused: Option<Box<Backoff>>,
-    /// Events went out that the store had not acknowledged, since nobody waited for it any more: until something lands,
-    /// nobody does.
-    passed_by: bool,
-    /// What was made before the stream was written again went out unrecorded: up to here nothing waits.
-    catches_up_to: u64,
-    end: Option<EndRequest>,
-}
-
 impl Lane {
     /// `hook`: for how long this node has the `on_end` hook to itself, where there is one.
-    pub(crate) fn new(registration: Open, epoch: u64, hook: Option<Duration>) -> Arc<Self> {
+    pub(crate) fn new(mut registration: Open, epoch: u64, hook: Option<Duration>) -> Arc<Self> {
+        let state = State::new(registration.started, std::mem::take(&mut registration.metadata));
         Arc::new(Self {
             key: registration.key.clone(),
             epoch,
@@ -144,28 +108,7 @@ impl Lane {
             pushing: AtomicBool::new(false),
             producer: Mutex::new(None),
             followers: AtomicUsize::new(0),
-            state: Mutex::new(State {
-                status: Status::Running,
-                claimed: false,
-                last: 0,
-                acknowledged: 0,
-                pending: VecDeque::new(),
-                pending_bytes: 0,
-                flight: None,
-                flight_bytes: 0,
-                pending_since: None,
-                flight_since: None,
-                news: false,
-                metadata: Metadata::new(),
-                inner_id: None,
-                last_inner_id: None,
-                metadata_waits: false,
-                forgotten: false,
-                refused: None,
-                passed_by: false,
-                catches_up_to: 0,
-                end: None,
-            }),
+            state: Mutex::new(state),
         })
     }
 
@@ -213,6 +156,8 @@ impl Lane {
                 state.last_inner_id.clone_from(&inner_id);
                 state.inner_id = inner_id;
             }
+            // An event says that the producer has begun, too.
+            state.started |= !events.is_empty();
             state.take(recorder, events);
             // What was lost already is nothing to wait for.
             let waits = state.claimed || !recorder.store.is_immediate();
@@ -230,18 +175,21 @@ impl Lane {
 
     /// The producer began to answer.
     pub(crate) fn start(self: &Arc<Self>, recorder: &Arc<Recorder>) {
-        lock(&self.state).news = true;
+        {
+            let mut state = lock(&self.state);
+            state.starts |= !std::mem::replace(&mut state.started, true);
+        }
         recorder.ready(self);
     }
 
-    /// Keeps something with the stream.
-    pub(crate) fn keep(self: &Arc<Self>, recorder: &Arc<Recorder>, key: String, value: String) {
+    /// Keeps something with the stream. The error is how many bytes it would be, where that is too much.
+    pub(crate) fn keep(self: &Arc<Self>, recorder: &Arc<Recorder>, key: String, value: String) -> Result<(), usize> {
         {
             let mut state = lock(&self.state);
-            state.metadata.push((key, value));
-            state.metadata_waits = true;
+            state.metadata_waits |= keep(&mut state.metadata, key, value)?;
         }
         recorder.ready(self);
+        Ok(())
     }
 
     /// The producer goes; the first word counts. What was pushed before is recorded before.
@@ -312,7 +260,7 @@ impl Lane {
 
     /// Asks the store how the stream stands, with the next request.
     pub(super) fn look(&self) {
-        lock(&self.state).news = true;
+        lock(&self.state).looks = true;
     }
 
     /// Whether the caller is to work the lane off.
@@ -350,10 +298,7 @@ impl Lane {
     }
 
     fn reopen(&self, state: &State) -> Reopen {
-        let mut open = Open { started: true, ..self.registration.clone() };
-        // What was kept later stands for what was kept before under the same key.
-        open.metadata.retain(|(key, _)| !state.metadata.iter().any(|(kept, _)| kept == key));
-        open.metadata.extend(state.metadata.iter().cloned());
+        let open = Open { started: state.started, metadata: state.metadata.clone(), ..self.registration.clone() };
         let inner_id = state.last_inner_id.clone();
         Reopen { open, epoch: self.epoch, acknowledged: state.acknowledged, inner_id }
     }
@@ -398,7 +343,7 @@ impl Lane {
             state.catches_up_to = state.last;
         }
         state.flight_since = None;
-        state.metadata_waits &= state.metadata_is_newer(&flight);
+        state.metadata_waits &= flight.metadata != state.metadata;
         let bytes = std::mem::take(&mut state.flight_bytes);
         drop(state);
         // Read after the state was locked: a producer that was done before has seen what landed.
@@ -406,6 +351,17 @@ impl Lane {
             self.waker.wake();
         }
         Landed { events, bytes }
+    }
+
+    /// Whether the lane can be withdrawn: its producer never began, and it has neither settled nor been given an end.
+    pub(super) fn withdraw(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.withdrawn = state.status == Status::Running && state.end.is_none();
+        state.withdrawn
+    }
+
+    pub(super) fn is_withdrawn(&self) -> bool {
+        lock(&self.state).withdrawn
     }
 
     /// The store does not know the stream.
@@ -419,7 +375,7 @@ impl Lane {
     pub(super) fn put_off(&self, unknown: bool) -> Duration {
         let mut state = lock(&self.state);
         if unknown {
-            state.news = true;
+            state.looks = true;
             state.forgotten = false;
         }
         let backoff = state.refused.get_or_insert_with(|| Box::new(Backoff::new(SOONEST, LATEST)));
@@ -471,91 +427,5 @@ impl Drop for Pushing<'_> {
 impl std::fmt::Debug for Lane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Lane").field("key", &self.key).field("epoch", &self.epoch).finish_non_exhaustive()
-    }
-}
-
-impl State {
-    /// How many events wait for the store, or for its answer.
-    fn waiting(&self) -> u64 {
-        (self.pending.len() + self.flight.as_ref().map_or(0, |flight| flight.events.len())) as u64
-    }
-
-    /// Holds events until they are stored; where there is no room, the oldest that wait are lost.
-    fn take(&mut self, recorder: &Recorder, events: &mut Vec<Bytes>) {
-        let bytes = events.iter().map(Bytes::len).sum();
-        if !self.charge(recorder, bytes) {
-            return events.drain(..).for_each(|event| self.take_singly(recorder, event));
-        }
-        self.pending_bytes += bytes;
-        self.pending.extend(events.drain(..));
-    }
-
-    /// What is refused leaves half of the room to what is not.
-    fn charge(&self, recorder: &Recorder, bytes: usize) -> bool {
-        let limit = if self.refused.is_some() { recorder.max_held / 2 } else { recorder.max_held };
-        recorder.charge_up_to(limit, bytes)
-    }
-
-    fn take_singly(&mut self, recorder: &Recorder, event: Bytes) {
-        while !self.charge(recorder, event.len()) {
-            if !self.lose_oldest(recorder) {
-                // Not even the event alone fits: it is made, and missing.
-                recorder.lost(1);
-                return;
-            }
-        }
-        self.pending_bytes += event.len();
-        self.pending.push_back(event);
-    }
-
-    /// Gives up the oldest event that waits. `false`: none does.
-    fn lose_oldest(&mut self, recorder: &Recorder) -> bool {
-        let Some(oldest) = self.pending.pop_front() else { return false };
-        self.pending_bytes -= oldest.len();
-        recorder.refund(oldest.len());
-        recorder.lost(1);
-        true
-    }
-
-    /// The batch to send: the one that has no answer yet, or a new one of what waits.
-    fn next_flight(&mut self, key: &StreamKey, epoch: u64) -> Option<Append> {
-        if self.flight.is_none() {
-            if self.pending.is_empty() && !self.news && !self.metadata_waits {
-                return None;
-            }
-            // What waits is the newest: whatever is missing in between is lost.
-            let first = self.last + 1 - self.pending.len() as u64;
-            let events = self.take_batch();
-            self.news = false;
-            self.flight_since = if events.is_empty() { None } else { self.pending_since };
-            if self.pending.is_empty() {
-                self.pending_since = None;
-            }
-            let inner_id = self.inner_id.take();
-            let metadata = if self.metadata_waits { self.metadata.clone() } else { Metadata::new() };
-            self.flight = Some(Append { key: key.clone(), epoch, starts: true, first, events, inner_id, metadata });
-        }
-        self.flight.clone()
-    }
-
-    fn take_batch(&mut self) -> Vec<Bytes> {
-        let mut bytes = 0;
-        let fits = |event: &&Bytes| {
-            bytes += event.len();
-            bytes <= BATCH_BYTES
-        };
-        let count = self.pending.iter().take(BATCH_EVENTS).take_while(fits).count().max(1).min(self.pending.len());
-        let events: Vec<_> = if count == self.pending.len() {
-            std::mem::take(&mut self.pending).into()
-        } else {
-            self.pending.drain(..count).collect()
-        };
-        self.flight_bytes = events.iter().map(Bytes::len).sum();
-        self.pending_bytes -= self.flight_bytes;
-        events
-    }
-
-    fn metadata_is_newer(&self, flight: &Append) -> bool {
-        flight.metadata.len() < self.metadata.len()
     }
 }

@@ -8,7 +8,10 @@
 
 mod again;
 mod flush;
+mod kept;
 mod lane;
+mod opening;
+mod state;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -21,7 +24,9 @@ use std::{
 };
 
 pub(crate) use flush::Flusher;
+pub(crate) use kept::keep;
 pub(crate) use lane::{EndRequest, Lane, Op, Producing, Status};
+pub(crate) use opening::Opening;
 use tokio::time::Instant;
 
 use crate::{
@@ -29,7 +34,7 @@ use crate::{
     executor::Executor,
     hooks::Hooks,
     id::StreamKey,
-    store::{Appended, Closed, Fence, Interrupted, Reopened, StoreHandle, handle::BoxFuture},
+    store::{Appended, Closed, Fence, Interrupted, Reopen, Reopened, StoreHandle, handle::BoxFuture},
     sync::{WakerCell, lock},
     telemetry::{Telemetry, add},
 };
@@ -193,13 +198,7 @@ impl Recorder {
                 Ok(mut outcomes) => outcomes.pop().map_or(Outcome::Failed, |outcome| self.appended(lane, outcome)),
                 Err(_) => Outcome::Failed,
             },
-            Op::Reopen(reopen) => Box::pin(self.store.reopen(*reopen)).await.map_or(Outcome::Unanswered, |reopened| {
-                match reopened {
-                    Reopened::Registered => lane.reopened(),
-                    Reopened::Fenced(fence) => self.fenced(lane, fence),
-                }
-                Outcome::Done
-            }),
+            Op::Reopen(reopen) => Box::pin(self.reopen(lane, *reopen)).await,
             Op::Close(close) => Box::pin(self.store.close(*close)).await.map_or(Outcome::Unanswered, |closed| {
                 self.closed(lane, closed);
                 Outcome::Done
@@ -212,6 +211,22 @@ impl Recorder {
             }
         };
         self.go_on(lane, outcome)
+    }
+
+    async fn reopen(&self, lane: &Arc<Lane>, reopen: Reopen) -> Outcome {
+        let (key, token) = (reopen.open.key.clone(), reopen.open.token);
+        let reopened = self.store.reopen(reopen).await;
+        if lane.is_withdrawn() {
+            // The withdrawal may have reached the store first, and this registered the stream again.
+            let _ = self.store.withdraw(key, token).await;
+            return Outcome::Done;
+        }
+        match reopened {
+            Ok(Reopened::Registered) => lane.reopened(),
+            Ok(Reopened::Fenced(fence)) => self.fenced(lane, fence),
+            Err(_) => return Outcome::Unanswered,
+        }
+        Outcome::Done
     }
 
     /// What follows from how a claimed lane's request went. `false`: it is put off, or back in line.
@@ -229,6 +244,9 @@ impl Recorder {
     }
 
     fn appended(&self, lane: &Arc<Lane>, outcome: Appended) -> Outcome {
+        if lane.is_withdrawn() {
+            return Outcome::Done;
+        }
         match outcome {
             Appended::Refused => return Outcome::Refused,
             Appended::Stored => {
@@ -294,16 +312,30 @@ impl Recorder {
 
     /// The lane is left as it is: the sweep of some guardian will find it overdue.
     pub(crate) fn abandon(&self, lane: &Arc<Lane>) {
-        if lane.is_halted() {
-            return;
+        if !lane.is_halted() {
+            self.let_go(lane);
         }
+    }
+
+    /// The producer never began to answer, and its registration is about to be withdrawn: nothing that is queued or in
+    /// flight registers the stream again. `false`: the lane has settled or has been given an end, which stands.
+    pub(crate) fn withdraw(&self, lane: &Arc<Lane>) -> bool {
+        let withdrawn = lane.withdraw();
+        if withdrawn {
+            self.let_go(lane);
+        }
+        withdrawn
+    }
+
+    /// Nothing more is recorded of the lane, and nobody is told.
+    fn let_go(&self, lane: &Arc<Lane>) {
         let dropped = lane.settle(Status::Superseded);
         self.held.fetch_sub(dropped, Ordering::Relaxed);
         self.leave(lane);
     }
 
     /// Takes the lane out of the running streams.
-    pub(crate) fn leave(&self, lane: &Arc<Lane>) {
+    fn leave(&self, lane: &Arc<Lane>) {
         let mut lanes = lock(&self.lanes);
         if lanes.get(&lane.key).is_some_and(|held| Arc::ptr_eq(held, lane)) {
             lanes.remove(&lane.key);
@@ -363,12 +395,66 @@ impl Recorder {
 mod tests {
     use std::time::Duration;
 
-    use super::{EndRequest, Recorder};
+    use super::{EndRequest, Lane, Op, Recorder};
     use crate::{
-        Event, MemoryStore, Owner, ResilientSse, StreamId, StreamSpec,
-        stream::{StreamState, reason},
+        Event, MemoryStore, NodeId, Owner, ResilientSse, StreamId, StreamKey, StreamSpec,
+        store::{Open, Retention},
+        stream::{Origin, StreamState, reason},
         test_util::{Fault, FaultStore},
     };
+
+    fn open() -> Open {
+        let second = Duration::from_secs(1);
+        Open {
+            key: StreamKey::new(Owner::ANONYMOUS, StreamId::new("a").expect("valid")),
+            kind: "job".into(),
+            origin: Origin::Named,
+            node: NodeId::random(),
+            token: 1,
+            create: true,
+            reruns: false,
+            started: false,
+            fingerprint: None,
+            limit: None,
+            metadata: Vec::new(),
+            retention: Retention {
+                stale: second,
+                lifetime: second,
+                recovery_window: second,
+                max_events: 1,
+                max_bytes: 1,
+            },
+        }
+    }
+
+    /// Asking how a stream stands, and keeping metadata with it, say nothing of its producer.
+    #[tokio::test(start_paused = true)]
+    async fn g5_only_a_producer_that_begins_or_an_event_starts_a_stream() {
+        let (sse, _guardian) =
+            ResilientSse::builder(FaultStore::new(MemoryStore::new()).batched()).anonymous().build().expect("valid");
+        let recorder = &sse.0.recorder;
+        let lane = Lane::new(open(), 1, None);
+        let starts = |lane: &Lane| match lane.next_op() {
+            Some(Op::Append(append)) => Some(append.starts || !append.events.is_empty()),
+            _ => None,
+        };
+        assert_eq!(starts(&lane), None);
+        lane.look();
+        assert_eq!(starts(&lane), Some(false), "a look");
+        lane.landed();
+        lane.keep(recorder, "job".into(), "7".into()).expect("it fits");
+        assert_eq!(starts(&lane), Some(false), "metadata");
+        lane.landed();
+        lane.forgotten();
+        assert!(matches!(lane.next_op(), Some(Op::Reopen(reopen)) if !reopen.open.started), "registered again");
+        lane.reopened();
+        lane.start(recorder);
+        assert_eq!(starts(&lane), Some(true));
+        lane.landed();
+        assert_eq!(starts(&lane), None);
+        lane.forgotten();
+        assert!(matches!(lane.next_op(), Some(Op::Reopen(reopen)) if reopen.open.started));
+    }
 
     /// A lane that is given up while its end is on the way to the store hears of that all the same.
     #[tokio::test(start_paused = true)]

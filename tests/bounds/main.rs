@@ -20,4 +20,5 @@ mod support;
 mod touched;
 mod vectors;
 mod wakes;
+mod withdrawals;
 mod yielding;

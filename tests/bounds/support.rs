@@ -161,6 +161,19 @@ where
     ServiceBuilder::new().layer(layer).service(inner).boxed_clone()
 }
 
+/// A service in a layer, whose answer takes its time.
+pub(crate) fn serving_async<F, R>(layer: ResilientSseLayer, answer: F) -> App
+where
+    F: Fn(Request<()>) -> R + Clone + Send + 'static,
+    R: Future<Output = Response<Script>> + Send + 'static,
+{
+    let inner = service_fn(move |request| {
+        let response = answer(request);
+        async move { Ok::<_, Infallible>(response.await) }
+    });
+    ServiceBuilder::new().layer(layer).service(inner).boxed_clone()
+}
+
 pub(crate) fn events(body: Script) -> Response<Script> {
     Response::builder().header("content-type", "text/event-stream").body(body).unwrap()
 }

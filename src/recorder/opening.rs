@@ -1,0 +1,60 @@
+//! Registering a producer, so that no registration is left behind which nobody uses.
+
+use std::sync::Arc;
+
+use super::Recorder;
+use crate::{
+    StoreError,
+    id::StreamKey,
+    store::{Open, Opened},
+};
+
+/// An `open` that may have reached the store: withdrawn if this is dropped.
+pub(crate) struct Opening {
+    recorder: Arc<Recorder>,
+    key: StreamKey,
+    pub(crate) token: u128,
+    armed: bool,
+}
+
+impl Opening {
+    /// The registration stands: its producer has begun to answer, or has an end of its own.
+    pub(crate) fn keep(&mut self) {
+        self.armed = false;
+    }
+
+    /// Whether the registration is withdrawn when this is dropped.
+    pub(crate) fn is_armed(&self) -> bool {
+        self.armed
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if self.armed {
+            let (store, key, token) = (self.recorder.store.clone(), self.key.clone(), self.token);
+            // Should this fail, the stream is found overdue: nobody beats it.
+            self.recorder.executor.begin(async move { drop(store.withdraw(key, token).await) });
+        }
+    }
+}
+
+impl Recorder {
+    /// Asks the store to register a producer, once more where the reply may have been lost.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, the registration is withdrawn.
+    pub(crate) async fn open(self: &Arc<Self>, request: Open) -> (Opening, Result<Opened, StoreError>) {
+        let (key, token) = (request.key.clone(), request.token);
+        let mut opening = Opening { recorder: Arc::clone(self), key, token, armed: true };
+        let opened = match self.store.open(request.clone()).await {
+            // The token makes it the same request: a reply that was lost is not a second registration.
+            Err(error) if !error.is_timeout() => self.store.open(request).await,
+            opened => opened,
+        };
+        // Only a new registration, or one of which nothing was heard, may have to be taken back.
+        opening.armed = matches!(opened, Err(_) | Ok(Opened::New { .. }));
+        (opening, opened)
+    }
+}
