@@ -64,7 +64,7 @@ fn scan(chunks: &[Bytes], mut found: impl FnMut(&Scanned)) {
 fn scan_and_deliver(chunks: &[Bytes], has_id: bool, out: &mut BytesMut) {
     scan(chunks, |found| {
         if let Scanned::Event(block) = found {
-            Sse.deliver(&block.bytes, has_id, Some(b"1764000000-123456"), None, out);
+            Sse.deliver(&block.bytes, has_id, Some(b"e1764000000-123456"), None, out);
         }
     });
     black_box(&out);

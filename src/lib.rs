@@ -27,7 +27,7 @@
 //!
 //! A *stream* is one logical run of events, named by its owner and a [`StreamId`]; it outlives any
 //! connection. Its *producer* is the wrapped inner body, or a [`Publication`]; each run of a producer is
-//! an *epoch*, and an event's id is `<epoch>-<seq>`. To *follow* is to replay from the stream's *log* and
+//! an *epoch*, and an event's id is `e<epoch>-<seq>`. To *follow* is to replay from the stream's *log* and
 //! then tail it. A *completion* is the terminal event, kept for the recovery window. All of that lives in
 //! a [`Store`]; the [`Guardian`] is the future that looks after it.
 //!

@@ -60,11 +60,11 @@ fuzz_target!(|input: &[u8]| {
     for block in found {
         let Scanned::Event(block) = block else { continue };
         let mut out = BytesMut::new();
-        Sse.deliver(&block.bytes, true, Some(b"7-1"), Some(1500), &mut out);
+        Sse.deliver(&block.bytes, true, Some(b"e7-1"), Some(1500), &mut out);
         let (messages, id) = messages(&out);
         let [message] = &messages[..] else { panic!("one block is one event") };
         let view = Sse.view(&block.bytes);
         assert_eq!((&*message.name, &*message.data), (view.name.as_deref().unwrap_or("message"), &*view.data));
-        assert_eq!(id, "7-1");
+        assert_eq!(id, "e7-1");
     }
 });

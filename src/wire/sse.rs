@@ -19,12 +19,12 @@ use crate::event::Event;
 /// let mut out = BytesMut::new();
 /// while let Some(found) = scanner.next()? {
 ///     match found {
-///         Scanned::Event(block) => Sse.deliver(&block.bytes, block.has_id, Some(b"1-1"), None, &mut out),
+///         Scanned::Event(block) => Sse.deliver(&block.bytes, block.has_id, Some(b"e1-1"), None, &mut out),
 ///         Scanned::Aside(lines) => out.extend_from_slice(&lines),
 ///         Scanned::Id(_) => {}
 ///     }
 /// }
-/// assert_eq!(out, ": hi\ndata: {\"n\":1}\nid: 1-1\n\n");
+/// assert_eq!(out, ": hi\ndata: {\"n\":1}\nid: e1-1\n\n");
 /// assert_eq!(scanner.pending(), 2);
 /// # Ok::<_, resilient_sse::wire::TooLarge>(())
 /// ```

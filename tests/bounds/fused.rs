@@ -41,7 +41,7 @@ async fn g11_bodies_and_answers_are_fused() {
     assert_fused(&mut hub, produced).await;
     let followed = send(&app, request("/s/a")).await;
     assert_fused(&mut hub, followed).await;
-    let resumed = send(&app, resuming("/s/a", "1-1")).await;
+    let resumed = send(&app, resuming("/s/a", "e1-1")).await;
     assert_fused(&mut hub, resumed).await;
     let relayed = hub.sse.relay().oneshot(request("/a")).await.unwrap();
     assert_fused(&mut hub, relayed).await;

@@ -109,7 +109,7 @@ async fn g9_no_id_or_cursor_puts_anything_into_a_response() {
         assert!(text.lines().count() == 1 && (id.is_empty() || !text.contains(id)), "{text}");
     }
     assert_eq!(watch.made(), 0);
-    for cursor in ["1-1\tdata: x", "<script>", "999-1;x", "$$", "\u{ff}\u{fe}"] {
+    for cursor in ["e1-1\tdata: x", "<script>", "e999-1;x", "$$", "\u{ff}\u{fe}"] {
         let value = http::HeaderValue::from_bytes(cursor.as_bytes()).unwrap();
         let request = Request::get("/").header(&header, "good").header("last-event-id", value).body(()).unwrap();
         let response = send(&app, request).await;

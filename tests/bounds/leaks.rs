@@ -128,7 +128,7 @@ async fn g6_after_a_mix_of_every_ending_nothing_is_left() {
         http::Response::builder().status(404).body(Watch::default().body(Vec::new())).unwrap()
     });
     assert_eq!(send(&withdrawn, request("/s/withdrawn")).await.status(), 404);
-    assert_eq!(send(&withdrawn, resuming("/s/unknown", "5-5")).await.status(), 404);
+    assert_eq!(send(&withdrawn, resuming("/s/unknown", "e5-5")).await.status(), 404);
     assert_eq!(send(&withdrawn, request("/s/mal%20formed")).await.status(), 400);
     // Never completed futures, unread responses.
     drop(routes[0].1.app.clone().oneshot(request("/s/never-polled")));

@@ -215,7 +215,7 @@ async fn recovery_after_a_cursor_of_another_stream_hides_nothing() {
     let app = generation(&hub, &watch);
     let mut client = Client::new(send(&app, by("ada", "/s/a")).await.into_body());
     client.drain();
-    for after in ["9999999999999-1", "other.1-1", "other.9999999999999-1"] {
+    for after in ["e9999999999999-1", "other.e1-1", "other.e9999999999999-1"] {
         let response = recover(&hub, by("ada", &format!("/s/a/recover?after={after}"))).await;
         assert_eq!(response.status(), 200);
         let (_, _, body) = answer(response).await;

@@ -26,7 +26,10 @@ async fn ended(stage: &Stage, app: &App) -> Client {
 
 #[tokio::test(start_paused = true)]
 async fn g1_a_cursor_that_says_nothing_is_told_and_given_everything() {
-    for cursor in ["junk", "other.1700000000000-2", "17-3", "1800000000000-3", "1700000000000-03", "-", "🦀", "*"] {
+    let ours = ["other.e1700000000000-2", "e17-3", "e1800000000000-3", "e1700000000000-03", "e-"];
+    // Ids that a host writes itself, among them those of a Redis stream.
+    let foreign = ["junk", "1700000000000-2", "0", "0-0", "-", "🦀", "*"];
+    for cursor in ours.into_iter().chain(foreign) {
         for disconnect in [Disconnect::Interrupt, Disconnect::Cancel, Disconnect::DETACH] {
             let stage = Stage::new();
             let handler = Handler::events(5);
@@ -44,7 +47,7 @@ async fn g1_a_cursor_that_says_nothing_is_told_and_given_everything() {
 
 #[tokio::test(start_paused = true)]
 async fn g1_a_cursor_that_says_nothing_on_a_running_stream() {
-    for cursor in ["junk", "other.1700000000000-2", "17-3"] {
+    for cursor in ["junk", "1700000000000-2", "other.e1700000000000-2", "e17-3"] {
         let stage = Stage::new();
         let handler = Handler::events(10);
         let app = chat(&stage, Disconnect::DETACH, &handler);
@@ -85,7 +88,7 @@ async fn g1_a_cursor_ahead_of_the_log_goes_on_without_a_gap() {
     producer.read(2).await;
     let epoch = producer.witness.at().unwrap().epoch;
     let mut ahead = stage.client(&app, "/chat/a");
-    ahead.connect_with(Some(&format!("{epoch}-4")), Cursor::None).await;
+    ahead.connect_with(Some(&format!("e{epoch}-4")), Cursor::None).await;
     gate.send_replace(6);
     producer.read_to_end().await;
     assert_eq!(ahead.read_to_end().await, 2);
@@ -93,7 +96,7 @@ async fn g1_a_cursor_ahead_of_the_log_goes_on_without_a_gap() {
     assert!(ahead.witness.data[0].ends_with(":5"));
     // The same once it has ended, also from beyond the end's last event.
     let mut late = stage.client(&app, "/chat/a");
-    late.connect_with(Some(&format!("{epoch}-9")), Cursor::None).await;
+    late.connect_with(Some(&format!("e{epoch}-9")), Cursor::None).await;
     assert_eq!(late.read_to_end().await, 1);
     assert_eq!(late.witness.names, ["completed"]);
     stage.verdict().await;
@@ -130,7 +133,7 @@ async fn g1_an_expired_stream_is_404_where_work_is_not_done_twice() {
             let mut client = ended(&stage, &app).await;
             let end = client.witness.at().unwrap();
             stage.advance(Duration::from_secs(300)).await;
-            let cursor = cursor.map_or(end.to_string(), |seq| format!("{}-{seq}", end.epoch - 1));
+            let cursor = cursor.map_or(end.to_string(), |seq| format!("e{}-{seq}", end.epoch - 1));
             assert_eq!(client.connect_with(Some(&cursor), Cursor::Foreign).await, StatusCode::NOT_FOUND);
             assert_eq!(handler.calls(), 1, "paid for once");
             // Without a cursor it is a new stream, whose epoch is higher.

@@ -109,7 +109,7 @@ async fn g1_what_the_same_store_does_not_hold_is_gone() {
         let handler = Handler::events(1);
         let layer = stage.sse().layer().id(StreamId::path("/{id}")).on_disconnect(disconnect);
         let asked = stage.store.calls("beat");
-        let request = Request::get("/gone").header("last-event-id", "1699999999999-7").body(()).unwrap();
+        let request = Request::get("/gone").header("last-event-id", "e1699999999999-7").body(()).unwrap();
         let response = app(layer, &handler).oneshot(request).await.unwrap();
         assert_eq!(response.status(), status);
         assert_eq!(stage.store.calls("beat"), asked + 1);

@@ -149,7 +149,7 @@ async fn g1_the_library_s_cursor_never_reaches_the_inner_service() {
     let handler = Handler::events(3);
     let app = app(stage.sse().layer().id(StreamId::path("/chat/{id}")), &handler);
     let mut client = stage.client(&app, "/chat/a");
-    client.connect_with(Some("1699999999999-7"), Cursor::Foreign).await;
+    client.connect_with(Some("e1699999999999-7"), Cursor::Foreign).await;
     client.read_to_end().await;
     assert_eq!(handler.last_event_ids(), [None]);
     stage.verdict().await;

@@ -6,6 +6,7 @@ use http::{Request, StatusCode, header, request};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use resilient_sse::{
+    EventId,
     test_util::Seen,
     wire::{Parsed, Parser},
 };
@@ -222,8 +223,8 @@ impl Client {
 /// Epoch and number of an id, which may name its stream before them.
 fn place(id: &str) -> (u64, u64) {
     let id = id.rsplit('.').next().unwrap_or_default();
-    let parts = id.split_once('-').and_then(|(epoch, seq)| Some((epoch.parse().ok()?, seq.parse().ok()?)));
-    parts.unwrap_or_default()
+    let id: Option<EventId> = id.parse().ok();
+    id.map(|id| (id.epoch, id.seq)).unwrap_or_default()
 }
 
 /// The number of a token event.
