@@ -162,6 +162,13 @@ impl Origin {
     }
 }
 
+impl Origin {
+    /// The origin of a stream's new run, after one of this origin.
+    pub(crate) fn of_new_run(self, request: Self) -> Self {
+        if self == Self::Generated && request == Self::Named { self } else { request }
+    }
+}
+
 /// Key and value pairs that the host keeps with a stream, such as the id of a job.
 pub type Metadata = Vec<(String, String)>;
 

@@ -33,9 +33,13 @@ pub struct Open {
     pub kind: Cow<'static, str>,
     /// Who produces the stream, and who named it.
     ///
-    /// A request with [`Origin::Named`] for a stream that an inner body of another kind produces is refused with
-    /// [`Opened::OtherKind`]. A request with [`Origin::Generated`] comes with a cursor that names the stream: it opens
-    /// only a stream of that origin and kind, and any other is [`Opened::Missing`].
+    /// A request with [`Origin::Named`] for a stream that an inner body of another kind produces, or produced, is refused
+    /// with [`Opened::OtherKind`]. A request with [`Origin::Generated`] comes with a cursor that names the stream: it opens
+    /// only a stream of that origin and kind, and any other is [`Opened::Missing`], also with `create`. A request with
+    /// [`Origin::Published`] compares nothing, and so does one that names a published stream.
+    ///
+    /// A new run takes the origin and kind of its request, except that a stream whose id the library made up stays
+    /// [`Origin::Generated`] while inner bodies produce it: the cursors of its clients begin with that id.
     pub origin: Origin,
     /// The producer's node.
     pub node: NodeId,
@@ -47,7 +51,8 @@ pub struct Open {
     pub reruns: bool,
     /// Whether the producer has begun to answer: see [`StreamInfo::started`].
     pub started: bool,
-    /// What the request asks for: another one under the same id is refused.
+    /// What the request asks for: another one under the same id is refused with [`Opened::OtherFingerprint`]. Without
+    /// one nothing is compared, and the stream keeps the one it has.
     pub fingerprint: Option<String>,
     /// How many active streams the owner may have, this one included.
     pub limit: Option<usize>,
@@ -55,6 +60,23 @@ pub struct Open {
     pub metadata: Metadata,
     /// How long and how much to keep.
     pub retention: Retention,
+}
+
+impl Open {
+    /// The outcome if the request may have nothing to do with a stream that is held, whatever state that is in. A repeat
+    /// of the request that registered the producer is told apart before this is asked.
+    pub(crate) fn refused_by(&self, origin: Origin, kind: &str, fingerprint: Option<&str>) -> Option<Opened> {
+        let same_kind = self.kind == kind;
+        match self.origin {
+            Origin::Named if origin != Origin::Published && !same_kind => {
+                return Some(Opened::OtherKind { kind: Cow::Owned(kind.to_owned()) });
+            }
+            Origin::Generated if origin != Origin::Generated || !same_kind => return Some(Opened::Missing),
+            Origin::Named | Origin::Generated | Origin::Published => {}
+        }
+        let others = matches!((fingerprint, self.fingerprint.as_deref()), (Some(own), Some(other)) if own != other);
+        others.then_some(Opened::OtherFingerprint)
+    }
 }
 
 /// The outcome of [`Open`].

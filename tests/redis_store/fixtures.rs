@@ -7,7 +7,7 @@
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use resilient_sse::{
-    Ending, Owner, RecordKind, RedisStore, StreamId, StreamKey, StreamState, reason,
+    Ending, Origin, Owner, RecordKind, RedisStore, StreamId, StreamKey, StreamState, reason,
     store::{Appended, Close, From, Interrupt, Open, Opened, Publish, Published, Store as _},
 };
 use serde_json::{Value, json};
@@ -66,7 +66,7 @@ async fn make_all(store: &RedisStore) {
     let (rerun, epoch) = begin(store, "rerun").await;
     write(store, &rerun, epoch, 1, &["c"]).await;
 
-    let epoch = open_as(store, Open { reruns: false, ..open("interrupted") }).await;
+    let epoch = open_as(store, Open { reruns: false, origin: Origin::Generated, ..open("interrupted") }).await;
     write(store, &key("interrupted"), epoch, 1, &["a"]).await;
     stand_still(store, &key("interrupted"), epoch).await;
 
@@ -165,7 +165,8 @@ async fn reading(store: &RedisStore, id: &str) -> Value {
         })
     });
     json!({
-        "kind": info.kind, "state": info.state.as_str(), "epoch": info.epoch, "started": info.started, "reruns": info.reruns,
+        "kind": info.kind, "origin": info.origin.as_str(), "fingerprint": info.fingerprint,
+        "state": info.state.as_str(), "epoch": info.epoch, "started": info.started, "reruns": info.reruns,
         "node": info.node.as_ref().map(resilient_sse::NodeId::as_str), "startedAt": info.started_at,
         "metadata": info.metadata, "innerId": info.inner_id, "top": info.top.to_string(), "ended": ended,
         "records": page.records.iter().map(record).collect::<Vec<_>>(),
@@ -282,4 +283,18 @@ async fn version_1_goes_on() {
     // Epochs rise also over what is gone.
     begin(&store, "deleted").await;
     begin(&store, "withdrawn").await;
+}
+
+/// A stream that was stored before streams said who named them is one that a request named.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_without_an_origin_was_named_by_a_request() {
+    let server = RedisServer::start();
+    let store = connect(&server.url()).await;
+    let (key, _) = begin(&store, "old").await;
+    server.command(&["HDEL", "sse:stream:{YWRh/old}", "origin", "fp"]);
+    let info = store.info(key).await.unwrap().expect("held");
+    assert_eq!((info.origin, info.fingerprint), (Origin::Named, None));
+    let other = Open { kind: "other".into(), ..open("old") };
+    assert_eq!(store.open(other).await.unwrap(), Opened::OtherKind { kind: "check".into() });
+    assert_eq!(store.open(open("old")).await.unwrap(), Opened::Active { started: false });
 }

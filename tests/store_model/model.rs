@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use resilient_sse::{
-    Ended, EventId, NodeId, RecordKind, StreamKey, StreamState,
+    Ended, EventId, NodeId, Origin, RecordKind, StreamKey, StreamState,
     store::{
         Append, Appended, Beat, Close, Closed, DueReason, Fence, Interrupt, Interrupted, Open, Opened, Reopen, Reopened,
     },
@@ -12,6 +12,9 @@ use resilient_sse::{
 
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
+    pub(crate) kind: String,
+    pub(crate) origin: Origin,
+    pub(crate) fingerprint: Option<String>,
     pub(crate) state: StreamState,
     pub(crate) epoch: u64,
     token: u128,
@@ -84,6 +87,9 @@ impl Model {
     fn begin(&mut self, open: &Open, epoch: u64, previous: Option<EventId>, mut log: BTreeMap<EventId, RecordKind>) {
         log.insert(EventId::new(epoch, 0), RecordKind::Run { previous });
         let stream = Stream {
+            kind: open.kind.to_string(),
+            origin: open.origin,
+            fingerprint: open.fingerprint.clone(),
             state: StreamState::Active,
             epoch,
             token: open.token,
@@ -112,13 +118,28 @@ impl Model {
             self.begin(open, epoch, None, BTreeMap::new());
             return new(epoch, None);
         };
+        let repeated = stream.state == StreamState::Active && stream.token == open.token;
+        let same_kind = stream.kind == open.kind;
+        let made_up = stream.origin == Origin::Generated;
+        match (open.origin, stream.origin) {
+            _ if repeated => return new(stream.epoch, stream.previous),
+            (Origin::Named, Origin::Named | Origin::Generated) if !same_kind => {
+                return Opened::OtherKind { kind: stream.kind.clone().into() };
+            }
+            (Origin::Generated, _) if !(same_kind && made_up) => return Opened::Missing,
+            _ => {}
+        }
+        if stream.fingerprint.is_some() && open.fingerprint.is_some() && stream.fingerprint != open.fingerprint {
+            return Opened::OtherFingerprint;
+        }
         match stream.state {
-            StreamState::Active if stream.token == open.token => new(stream.epoch, stream.previous),
             StreamState::Active => Opened::Active { started: stream.started },
             StreamState::Interrupted => {
                 let (previous, log) = (stream.previous, stream.log.clone());
+                let fingerprint = open.fingerprint.clone().or_else(|| stream.fingerprint.clone());
+                let origin = if made_up && open.origin == Origin::Named { Origin::Generated } else { open.origin };
                 let epoch = self.next_epoch(&open.key);
-                self.begin(open, epoch, previous, log);
+                self.begin(&Open { fingerprint, origin, ..open.clone() }, epoch, previous, log);
                 new(epoch, previous)
             }
             _ => Opened::Ended(stream.ended.clone().unwrap()),

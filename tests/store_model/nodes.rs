@@ -102,14 +102,21 @@ impl World {
         let repeated = self.runs.last().filter(|_| self.random.one_in(6)).map(|run| run.open.clone());
         let open = repeated.unwrap_or_else(|| Open {
             key: self.random.pick(&self.keys),
-            kind: Cow::Borrowed("model"),
-            origin: Origin::Named,
+            kind: Cow::Borrowed(self.random.pick(&["chat", "chat", "chat", "chat", "export"])),
+            origin: self.random.pick(&[
+                Origin::Named,
+                Origin::Named,
+                Origin::Named,
+                Origin::Named,
+                Origin::Generated,
+                Origin::Published,
+            ]),
             node: NodeId::new(["one", "two", "three"][self.random.below(3) as usize]),
             token: u128::from(self.random.next()),
             create: !self.random.one_in(8),
             reruns: !self.random.one_in(4),
             started: self.random.one_in(5),
-            fingerprint: None,
+            fingerprint: self.random.pick(&[None, None, None, Some("one"), Some("two")]).map(str::to_owned),
             limit: None,
             metadata: Vec::new(),
             retention: RETENTION,
@@ -123,7 +130,9 @@ impl World {
             }
             Opened::Active { .. } => "open active",
             Opened::Ended(_) => "open ended",
-            _ => "open missing",
+            Opened::OtherFingerprint => "open other fingerprint",
+            Opened::OtherKind { .. } => "open other kind",
+            Opened::Missing | Opened::OverLimit => "open missing",
         };
         (name, differs)
     }
@@ -275,11 +284,13 @@ impl World {
             let page = self.store.read(read).await.unwrap();
             let known = info.map(|info| {
                 let node = info.node.unwrap();
-                ((info.state, info.epoch, info.started, info.deadline), node, info.top, info.ended)
+                let named = (info.kind.into_owned(), info.origin, info.fingerprint);
+                (named, (info.state, info.epoch, info.started, info.deadline), node, info.top, info.ended)
             });
             let held = self.model.held(key).map(|held| {
                 let node = held.node.clone();
-                ((held.state, held.epoch, held.started, held.deadline), node, held.top(), held.ended.clone())
+                let named = (held.kind.clone(), held.origin, held.fingerprint.clone());
+                (named, (held.state, held.epoch, held.started, held.deadline), node, held.top(), held.ended.clone())
             });
             compare(key, &known, &held).map_or(Ok(()), Err)?;
             let records = page.map(|page| page.records.into_iter().map(|record| (record.id, record.kind)).collect());

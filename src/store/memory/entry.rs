@@ -6,8 +6,8 @@ use super::log::Log;
 use crate::{
     id::{EventId, NodeId, StreamKey},
     store::{
-        Append, Appended, Close, Closed, Fence, From, Hook, Interrupt, Interrupted, Open, Page, Publish, Published,
-        Read, Reopen, Retention, TailCell,
+        Append, Appended, Close, Closed, Fence, From, Hook, Interrupt, Interrupted, Open, Opened, Page, Publish,
+        Published, Read, Reopen, Retention, TailCell,
     },
     stream::{Ended, Ending, Metadata, Origin, Record, RecordKind, StreamInfo, StreamState, reason},
 };
@@ -170,8 +170,8 @@ impl Entry {
         self.inner_id.clone()
     }
 
-    pub(super) fn asks_for_another(&self, fingerprint: Option<&str>) -> bool {
-        matches!((self.fingerprint.as_deref(), fingerprint), (Some(own), Some(other)) if own != other)
+    pub(super) fn refuses(&self, open: &Open) -> Option<Opened> {
+        open.refused_by(self.origin, &self.kind, self.fingerprint.as_deref())
     }
 
     /// Leaves a tombstone for one stale threshold.
@@ -251,6 +251,11 @@ impl Entry {
         self.node = Some(open.node.clone());
         self.started = open.started;
         self.reruns = open.reruns;
+        self.kind = open.kind.clone();
+        self.origin = self.origin.of_new_run(open.origin);
+        if open.fingerprint.is_some() {
+            self.fingerprint.clone_from(&open.fingerprint);
+        }
         self.state = StreamState::Active;
         self.started_at = now;
         self.retention = open.retention;

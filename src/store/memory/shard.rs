@@ -86,11 +86,11 @@ impl Shard {
 
     pub(super) fn open(&mut self, open: &Open, over_limit: bool, now: u64) -> Opened {
         if let Some(entry) = self.held(&open.key, now) {
-            if entry.asks_for_another(open.fingerprint.as_deref()) {
-                return Opened::OtherFingerprint;
-            }
             if entry.is_repeat(open) {
                 return opened(entry);
+            }
+            if let Some(refused) = entry.refuses(open) {
+                return refused;
             }
             if let Some(ended) = entry.ended() {
                 return Opened::Ended(ended.clone());

@@ -33,7 +33,7 @@ impl Shared {
             // Perhaps some of them ended without a word.
             self.recount(&open.key.owner).await?;
             if !self.admit(open).await? {
-                return self.over_limit(keys, open).await;
+                return self.over_limit(open).await;
             }
         }
         let retention = &open.retention;
@@ -72,15 +72,16 @@ impl Shared {
     }
 
     /// An owner at the limit may still go back to a stream that is there.
-    async fn over_limit(&self, keys: &StreamKeys, open: &Open) -> Result<Reserved, RedisStoreError> {
-        let mut state = cmd("HGET");
-        state.arg(&keys.stream).arg("state");
-        let state = value::text(self.fleet.ask(Request::new(keys.slot, state)).await?);
-        Ok(match state.as_deref() {
-            None | Some("gone" | "deleted") if !open.create => Reserved::Refused(Opened::Missing),
-            None | Some("gone" | "deleted" | "interrupted") => Reserved::Refused(Opened::OverLimit),
-            Some(_) => Reserved::Made(None),
-        })
+    async fn over_limit(&self, open: &Open) -> Result<Reserved, RedisStoreError> {
+        let Some(info) = self.info(open.key.clone()).await? else {
+            let missing = if open.create { Opened::OverLimit } else { Opened::Missing };
+            return Ok(Reserved::Refused(missing));
+        };
+        if info.state != StreamState::Interrupted {
+            return Ok(Reserved::Made(None));
+        }
+        let refused = open.refused_by(info.origin, &info.kind, info.fingerprint.as_deref());
+        Ok(Reserved::Refused(refused.unwrap_or(Opened::OverLimit)))
     }
 
     /// Sets the indexes right once it is known what became of the request.

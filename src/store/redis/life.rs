@@ -72,7 +72,9 @@ impl Shared {
         let Some(info) = self.info(open.key.clone()).await? else {
             return Ok((!open.create).then_some(Opened::Missing));
         };
+        let refused = open.refused_by(info.origin, &info.kind, info.fingerprint.as_deref());
         Ok(match (info.ended, info.state) {
+            _ if refused.is_some() => refused,
             (Some(ended), _) => Some(Opened::Ended(ended)),
             (None, StreamState::Active) => Some(Opened::Active { started: info.started }),
             (None, _) => None,
@@ -97,7 +99,8 @@ impl Shared {
             .arg(retention.max_events)
             .arg(retention.max_bytes)
             .arg(open.key.owner.name().unwrap_or_default())
-            .arg(self.keys.tail_channel(&keys.name));
+            .arg(self.keys.tail_channel(&keys.name))
+            .arg(open.origin.as_str());
         pairs(request, &open.metadata)
     }
 
@@ -119,6 +122,7 @@ impl Shared {
             "missing" => Opened::Missing,
             "over" => Opened::OverLimit,
             "other" => Opened::OtherFingerprint,
+            "kind" => Opened::OtherKind { kind: told.text()?.into() },
             _ => return Err(told.unknown()),
         })
     }
@@ -239,7 +243,8 @@ impl Shared {
             .arg(open.key.owner.name().unwrap_or_default())
             .arg(self.keys.tail_channel(&keys.name))
             .arg(inner_id.unwrap_or_default())
-            .arg(u8::from(open.started || acknowledged > 0));
+            .arg(u8::from(open.started || acknowledged > 0))
+            .arg(open.origin.as_str());
         let mut told = Told::read(self.fleet.ask(pairs(call, &open.metadata)).await?, "reopen")?;
         let reopened = match &*told.word {
             "registered" => {

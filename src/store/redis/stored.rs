@@ -93,6 +93,12 @@ impl Held {
         deadline.saturating_sub(self.patience()).max(self.number("startedAt"))
     }
 
+    /// What does not say was stored before streams said so, when a request named every stream that is held.
+    fn origin(&self) -> Origin {
+        let origins = [Origin::Named, Origin::Generated, Origin::Published];
+        origins.into_iter().find(|origin| self.text("origin") == Some(origin.as_str())).unwrap_or(Origin::Named)
+    }
+
     fn metadata(&self) -> Metadata {
         let pair = |(name, value): (&String, &Vec<u8>)| {
             let value = String::from_utf8(value.clone()).ok()?;
@@ -116,8 +122,8 @@ impl Held {
         StreamInfo {
             key: key.clone(),
             kind: Cow::Owned(self.text("kind").unwrap_or_default().to_owned()),
-            origin: Origin::Named,
-            fingerprint: None,
+            origin: self.origin(),
+            fingerprint: self.text("fp").and_then(|print| print.strip_prefix('=')).map(str::to_owned),
             state,
             epoch: self.epoch(),
             node: self.node(),

@@ -1,25 +1,35 @@
 -- open: registers a producer, or says why there is none to register. Repeatable by its token.
 -- KEYS stream, log, completion [, active, owner's]
 -- ARGV S, id, token, node, kind, create, reruns, started, fingerprint, limit, stale, life, window, max events,
---      max bytes, owner, channel, then metadata as pairs
+--      max bytes, owner, channel, origin, then metadata as pairs
 -- Returns new {epoch, previous, inner id, time, events, bytes} | active {started} | ended {completion} | missing | over | other
+--      | kind {that}
 -- O(log streams); with a limit O(streams of the owner).
 local stream, log, completion, active, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local name, short, token = ARGV[1], ARGV[2], ARGV[3]
 local stale, life, window = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
-local held = look(stream, 'state', 'epoch', 'token', 'fp', 'runEnd', 'inner', 'started')
+local held = look(stream, 'state', 'epoch', 'token', 'fp', 'runEnd', 'inner', 'started', 'origin', 'kind')
 local state, epoch = held[1], held[2]
 local exists = state and state ~= 'gone' and state ~= 'deleted'
 
+local origin, kind = held[8] or 'named', held[9] or ''
+
 if exists then
+  local log_top, events, bytes = top(log)
+  if state == 'active' and held[3] == token then
+    return { 'new', epoch, held[5] or '', held[6] or false, int(now()), int(events), int(bytes) }
+  end
+  -- As `Open::refused_by`.
+  if ARGV[18] == 'named' and origin ~= 'published' and kind ~= ARGV[5] then
+    return { 'kind', kind }
+  end
+  if ARGV[18] == 'generated' and (origin ~= 'generated' or kind ~= ARGV[5]) then
+    return { 'missing' }
+  end
   if held[4] and ARGV[9] ~= '' and held[4] ~= ARGV[9] then
     return { 'other' }
   end
   if state == 'active' then
-    local log_top, events, bytes = top(log)
-    if held[3] == token then
-      return { 'new', epoch, held[5] or '', held[6] or false, int(now()), int(events), int(bytes) }
-    end
     return { 'active', has_started(held[7], log_top) and 1 or 0 }
   end
   if is_terminal(state) then
@@ -55,9 +65,12 @@ else
   redis.call('DEL', stream, log, completion)
 end
 
+if not exists or origin ~= 'generated' or ARGV[18] ~= 'named' then
+  origin = ARGV[18]
+end
 local ttl = life + window + stale
 mark(log, id(run, 0), time, events, bytes, 'r', previous)
-redis.call('HSET', stream, 'v', 1, 'state', 'active', 'epoch', int(run), 'token', token, 'node', ARGV[4], 'kind', ARGV[5],
+redis.call('HSET', stream, 'v', 1, 'state', 'active', 'epoch', int(run), 'token', token, 'node', ARGV[4], 'kind', ARGV[5], 'origin', origin,
   'owner', ARGV[16], 'reruns', ARGV[7], 'started', ARGV[8], 'startedAt', int(time), 'stale', int(stale),
   'life', int(life), 'window', int(window), 'maxEvents', ARGV[14], 'maxBytes', ARGV[15])
 redis.call('HDEL', stream, 'leased', 'heard')
@@ -67,7 +80,7 @@ end
 if ARGV[9] ~= '' then
   redis.call('HSET', stream, 'fp', ARGV[9])
 end
-for i = 18, #ARGV, 2 do
+for i = 19, #ARGV, 2 do
   redis.call('HSET', stream, 'm:' .. ARGV[i], ARGV[i + 1])
 end
 expire(ttl, stream, log)

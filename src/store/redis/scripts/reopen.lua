@@ -1,7 +1,7 @@
 -- reopen: registers a running producer again, with its own epoch, after the store forgot it. What is lost stays a gap.
 -- KEYS stream, log, completion [, active, owner's]
 -- ARGV S, id, token, node, kind, epoch, reruns, acknowledged seq, fingerprint, has inner id, stale, life, window,
---      max events, max bytes, owner, channel, inner id, started, then metadata as pairs
+--      max events, max bytes, owner, channel, inner id, started, origin, then metadata as pairs
 -- Returns registered {time, events, bytes} | newer | ended {completion}. O(log streams).
 local stream, log, completion, active, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local held = look(stream, 'state', 'epoch', 'token')
@@ -18,7 +18,7 @@ local stale, life, window = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARG
 local ttl = life + window + stale
 redis.call('DEL', stream, log, completion)
 mark(log, ARGV[6] .. '-0', time, 0, 0, 'r', '')
-redis.call('HSET', stream, 'v', 1, 'state', 'active', 'epoch', ARGV[6], 'token', ARGV[3], 'node', ARGV[4], 'kind', ARGV[5],
+redis.call('HSET', stream, 'v', 1, 'state', 'active', 'epoch', ARGV[6], 'token', ARGV[3], 'node', ARGV[4], 'kind', ARGV[5], 'origin', ARGV[20],
   'owner', ARGV[16], 'reruns', ARGV[7], 'started', ARGV[19], 'startedAt', int(time), 'stale', int(stale), 'life', int(life),
   'window', int(window), 'maxEvents', ARGV[14], 'maxBytes', ARGV[15], 'lost', ARGV[6] .. '-' .. ARGV[8])
 if ARGV[9] ~= '' then
@@ -27,7 +27,7 @@ end
 if ARGV[10] == '1' then
   redis.call('HSET', stream, 'inner', ARGV[18])
 end
-for i = 20, #ARGV, 2 do
+for i = 21, #ARGV, 2 do
   redis.call('HSET', stream, 'm:' .. ARGV[i], ARGV[i + 1])
 end
 expire(ttl, stream, log)
