@@ -1,8 +1,10 @@
 //! The routes that do not stream: publish, stop, list, start a job.
 
+use std::cmp::Reverse;
+
 use axum::{
     body::Bytes,
-    extract::{FromRequestParts, Path, State},
+    extract::{FromRequestParts, Path, Query, State},
     http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -16,7 +18,7 @@ use crate::{
     telling::Plan,
 };
 
-/// Who calls, by the same rule as the library's routes.
+/// The caller, by the same rule as on the library's routes.
 pub(crate) struct Caller(Owner);
 
 impl<S: Sync> FromRequestParts<S> for Caller {
@@ -87,7 +89,7 @@ pub(crate) async fn stop(
     }
 }
 
-/// What `GET /api/streams` says of one.
+/// A stream in the answer of `GET /api/streams`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Listed {
@@ -115,11 +117,40 @@ impl From<StreamInfo> for Listed {
     }
 }
 
-/// `GET /api/streams`
-pub(crate) async fn streams(State(app): State<App>, Caller(owner): Caller) -> Result<Response, Refused> {
-    let streams = app.sse.streams().list(&owner).await.map_err(|error| unavailable(&error))?;
-    let listed: Vec<_> = streams.into_iter().map(Listed::from).collect();
-    Ok(json(StatusCode::OK, &listed))
+/// How many streams a page has, where the request does not say.
+const PAGE: usize = 100;
+/// The most streams that a page may have.
+const MAX_PAGE: usize = 1000;
+
+/// `GET /api/streams?limit=&after=`: the caller's streams, newest first. `after` is the last stream of the page before.
+///
+/// Anonymous callers share one owner, and whoever knows an anonymous stream's id may read it: nobody gets a list of those.
+pub(crate) async fn streams(
+    State(app): State<App>,
+    Caller(owner): Caller,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Result<Response, Refused> {
+    let find = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let limit =
+        find("limit").map_or(Some(PAGE), |limit| limit.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit)));
+    let limit = limit.ok_or_else(|| {
+        refuse(StatusCode::BAD_REQUEST, &format!("`limit` is a number of streams from 1 to {MAX_PAGE}"))
+    })?;
+    let after = find("after").map(stream_id).transpose()?;
+    if owner == Owner::ANONYMOUS {
+        return Ok(json(StatusCode::OK, &[(); 0]));
+    }
+    let mut streams = app.sse.streams().list(&owner).await.map_err(|error| unavailable(&error))?;
+    streams.sort_unstable_by(|a, b| (Reverse(a.started_at), &a.key.id).cmp(&(Reverse(b.started_at), &b.key.id)));
+    let first = match after {
+        // A stream that is not held any more has no place among the others.
+        Some(after) => {
+            streams.iter().position(|stream| stream.key.id == after).map_or(streams.len(), |place| place + 1)
+        }
+        None => 0,
+    };
+    let page: Vec<_> = streams.into_iter().skip(first).take(limit).map(Listed::from).collect();
+    Ok(json(StatusCode::OK, &page))
 }
 
 /// A job as it is posted.

@@ -1,9 +1,10 @@
-//! The hub: which store, whose requests, and what becomes of background jobs.
+//! The hub: its store, its owner rule, its job probe and its `on_end` hook.
 
 use http::request::Parts;
 use resilient_sse::{Builder, Guardian, MemoryStore, NodeId, Owner, ResilientSse};
 
 use crate::{
+    endings::Endings,
     jobs::{self, Jobs},
     options::Options,
     telling::MAX_SIZE,
@@ -20,6 +21,10 @@ pub(crate) async fn build(options: &Options, jobs: &Jobs) -> Result<(ResilientSs
     }
     if let Some(files) = jobs.files() {
         builder = builder.job_probe(move |stream| jobs::probe(files.clone(), stream));
+    }
+    if let Some(file) = &options.hook_file {
+        let endings = Endings::open(file.clone(), options.hook_delay)?;
+        builder = builder.on_end(move |ended| endings.clone().note(ended));
     }
     builder.build().map_err(|error| format!("these options cannot work: {error}"))
 }

@@ -1,14 +1,17 @@
 //! The whole library in one axum service: `cargo run --release --example server -- --help`.
 //!
 //! `options` reads the command line, `hub` sets the library up, `routes` wires it into a router,
-//! `telling` is what its handlers stream, `control` has the routes that do not stream, and `jobs`
-//! are background jobs that publish. For a first look, `examples/axum.rs` is shorter.
+//! `telling` is what its handlers stream, `control` has the routes that do not stream, `jobs` are
+//! background jobs that publish, `endings` is the `on_end` hook, and `signals` take the process down.
+//! For a first look, `examples/axum.rs` is shorter.
 
 mod control;
+mod endings;
 mod hub;
 mod jobs;
 mod options;
 mod routes;
+mod signals;
 mod telling;
 mod text;
 
@@ -61,7 +64,7 @@ async fn main() -> ExitCode {
 async fn run(options: Options) -> Result<(), String> {
     let jobs = Jobs::new(options.jobs.clone())?;
     let (sse, guardian) = hub::build(&options, &jobs).await?;
-    let signal = shutdown_signal().map_err(|error| format!("signals cannot be heard: {error}"))?;
+    let signal = signals::shutdown().map_err(|error| format!("signals cannot be heard: {error}"))?;
     let listener = TcpListener::bind(&options.listen)
         .await
         .map_err(|error| format!("`--listen {}` does not work: {error}", options.listen))?;
@@ -107,23 +110,4 @@ fn announce(line: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")?;
     out.flush()
-}
-
-/// Ready once the process is asked to end, by ctrl-c or SIGTERM.
-#[cfg(unix)]
-fn shutdown_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
-}
-
-/// Ready once the process is asked to end, by ctrl-c.
-#[cfg(not(unix))]
-fn shutdown_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    Ok(async { drop(tokio::signal::ctrl_c().await) })
 }

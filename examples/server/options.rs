@@ -17,13 +17,16 @@ Usage: server [options]
   --recovery-window S       how long an ended stream can be recovered [300]
   --lifetime S              how long a stream lives on after its producer was last heard of [3600]
   --drain S                 how long going down takes at most [25]
-  --detach-at-most S        how long a stream runs on without its client [600]
+  --detach-at-most S        how long a stream runs on without a reader [600]
   --durability D            buffered or before-send [buffered]
   --on-disconnect D         interrupt, cancel or detach [detach]
   --on-unavailable D        serve, retry or status, while the store does not answer [serve]
   --voice V                 named, json, openai or silent [named]
   --max-streams-per-user N  how many active streams a user may have [any number]
-  --max-events N            how many events a log holds [10000]
+  --max-events N            how many events a log holds, on every route [the library's, by kind of route]
+  --grace S                 how long nobody may read a stream before --on-disconnect applies [2]
+  --hook-file FILE          gets a line of JSON for each stream that ends [none]
+  --hook-delay S            how long to wait before that line is written [0]
   --key-prefix P            what the store's keys begin with [sse:]
   --jobs DIR                where background jobs keep their state files [none]
 ";
@@ -46,7 +49,10 @@ pub(crate) struct Options {
     on_unavailable: OnUnavailable,
     pub(crate) voice: Voice,
     pub(crate) max_streams_per_user: Option<usize>,
-    pub(crate) max_events: usize,
+    max_events: Option<usize>,
+    pub(crate) grace: Duration,
+    pub(crate) hook_file: Option<PathBuf>,
+    pub(crate) hook_delay: Duration,
     pub(crate) key_prefix: String,
     pub(crate) jobs: Option<PathBuf>,
 }
@@ -76,7 +82,10 @@ impl Default for Options {
             on_unavailable: OnUnavailable::Serve,
             voice: Voice::Named,
             max_streams_per_user: None,
-            max_events: 10_000,
+            max_events: None,
+            grace: Duration::from_secs(2),
+            hook_file: None,
+            hook_delay: Duration::ZERO,
             key_prefix: "sse:".to_owned(),
             jobs: None,
         }
@@ -137,7 +146,10 @@ impl Options {
                 self.voice = one_of(name, &value, &words)?;
             }
             "--max-streams-per-user" => self.max_streams_per_user = Some(count(name, &value)?),
-            "--max-events" => self.max_events = count(name, &value)?,
+            "--max-events" => self.max_events = Some(count(name, &value)?),
+            "--grace" => self.grace = seconds(name, &value)?,
+            "--hook-file" => self.hook_file = Some(not_empty(name, value)?.into()),
+            "--hook-delay" => self.hook_delay = seconds(name, &value)?,
             "--key-prefix" => self.key_prefix = value,
             "--jobs" => self.jobs = Some(not_empty(name, value)?.into()),
             _ => return Err(format!("there is no option `{name}`; --help lists them all")),
@@ -145,7 +157,7 @@ impl Options {
         Ok(())
     }
 
-    /// What happens to a stream's work when its client goes away.
+    /// What happens to a stream's work when nobody has read the stream for the grace period.
     pub(crate) fn disconnect(&self) -> Disconnect {
         match self.on_disconnect {
             OnDisconnect::Interrupt => Disconnect::Interrupt,
@@ -154,8 +166,12 @@ impl Options {
         }
     }
 
-    /// Gives a hub what of this it understands.
+    /// Sets the hub's options.
     pub(crate) fn apply(&self, builder: Builder) -> Builder {
+        let builder = match self.max_events {
+            Some(max_events) => builder.max_events(max_events),
+            None => builder,
+        };
         builder
             .heartbeat(self.heartbeat)
             .stale(self.stale)
@@ -165,7 +181,6 @@ impl Options {
             .drain(self.drain)
             .durability(self.durability)
             .on_unavailable(self.on_unavailable)
-            .max_events(self.max_events)
     }
 }
 

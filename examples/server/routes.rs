@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{Query, State},
-    http::{StatusCode, header},
+    http::{Method, StatusCode, header},
     response::{Html, IntoResponse, Response, Sse, sse::KeepAlive},
     routing::{get, post},
 };
@@ -18,7 +18,7 @@ use crate::{
     telling::{Plan, Telling},
 };
 
-/// What handlers share.
+/// The state that handlers share.
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) sse: ResilientSse,
@@ -52,8 +52,14 @@ pub(crate) fn router(app: App) -> Router {
 }
 
 /// An ordinary handler that answers with an event stream: it knows nothing of the layer around it.
-async fn tell(Query(query): Query<Vec<(String, String)>>) -> Result<Sse<Telling>, Refused> {
-    Ok(Sse::new(Telling::new(plan(&query)?)))
+///
+/// axum runs a GET handler for HEAD, too. The answer has no body then, so no work is begun for it.
+async fn tell(method: Method, Query(query): Query<Vec<(String, String)>>) -> Result<Response, Refused> {
+    let plan = plan(&query)?;
+    if method == Method::HEAD {
+        return Ok([(header::CONTENT_TYPE, "text/event-stream")].into_response());
+    }
+    Ok(Sse::new(Telling::new(plan)).into_response())
 }
 
 /// The same without the layer, and with axum's own heartbeats: for side-by-side measurement.

@@ -13,6 +13,7 @@ mod hooks;
 mod jobs;
 mod kills;
 mod line;
+mod outages;
 mod races;
 mod resume;
 mod sentinels;

@@ -2,9 +2,13 @@
 #![cfg(feature = "test-util")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
+mod cursors;
+mod drains;
+mod heads;
 mod jobs;
 mod lifecycle;
 mod process;
 mod publish;
+mod readers;
 mod refusals;
 mod streams;

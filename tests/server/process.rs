@@ -14,12 +14,15 @@ use http::{Request, Response, StatusCode, request};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
     body::{Bytes, Incoming},
-    client::conn::http1,
+    client::conn::{http1, http2},
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use resilient_sse::test_util::{Transcript, collect, cut_after};
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 
 /// How long anything may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -58,6 +61,11 @@ impl Server {
         self.child.wait().expect("its own child can be waited for");
     }
 
+    /// Waits until the server takes no new connections: it goes down, and holds on only to what it serves still.
+    pub async fn until_closed(&self) {
+        eventually(async || TcpStream::connect(self.address).await.is_err().then_some(())).await;
+    }
+
     /// Waits until the process is gone.
     pub async fn exit(mut self) -> ExitStatus {
         eventually(async || self.child.try_wait().expect("the process can be waited for")).await
@@ -70,14 +78,25 @@ impl Server {
     }
 
     pub async fn get(&self, path: &str) -> Response<Incoming> {
-        self.send(get(path).body(Full::default()).unwrap()).await
+        self.ask(get(path)).await
+    }
+
+    /// Sends a request without a body.
+    pub async fn ask(&self, request: request::Builder) -> Response<Incoming> {
+        self.send(request.body(Full::default()).unwrap()).await
     }
 
     /// Follows a stream to its end.
     pub async fn collect(&self, path: &str) -> Transcript {
-        let response = self.get(path).await;
-        assert_eq!(response.status(), StatusCode::OK, "{path}");
-        collect(response.into_body()).await
+        self.read(get(path)).await
+    }
+
+    /// The same with a request of the test's own making.
+    pub async fn read(&self, request: request::Builder) -> Transcript {
+        let told = format!("{request:?}");
+        let response = self.ask(request).await;
+        assert_eq!(response.status(), StatusCode::OK, "{told}");
+        whole(response).await
     }
 
     /// Follows a stream for so many events, then goes away.
@@ -87,6 +106,20 @@ impl Server {
 
     pub async fn json(&self, path: &str) -> (StatusCode, Value) {
         answer(self.get(path).await).await
+    }
+
+    /// The ids of the user's streams, as they are listed.
+    pub async fn listed(&self, query: &str) -> Vec<String> {
+        let (status, listed) = answer(self.ask(by_user(&format!("/api/streams{query}"))).await).await;
+        assert_eq!(status, StatusCode::OK, "{listed}");
+        let streams = listed.as_array().expect("a list").iter();
+        streams.map(|stream| stream["streamId"].as_str().expect("an id").to_owned()).collect()
+    }
+
+    /// A figure of the node's health.
+    pub async fn figure(&self, name: &str) -> u64 {
+        let (_, health) = self.json("/healthz").await;
+        health[name].as_u64().unwrap_or_else(|| panic!("{name}: {health}"))
     }
 
     pub async fn post(&self, path: &str, body: &str) -> (StatusCode, Value) {
@@ -126,8 +159,47 @@ pub async fn connect(address: SocketAddr) -> io::Result<http1::SendRequest<Full<
     Ok(sender)
 }
 
+/// A connection whose client has hardly any room for what it does not read.
+pub async fn connect_narrow(address: SocketAddr) -> http1::SendRequest<Full<Bytes>> {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a size that the system takes");
+    let stream = socket.connect(address).await.expect("the server accepts");
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
+    tokio::spawn(async move { drop(connection.await) });
+    sender
+}
+
+/// An HTTP/2 connection for many requests, which all end when the last of its senders and responses is dropped.
+pub async fn connect_http2(address: SocketAddr) -> http2::SendRequest<Full<Bytes>> {
+    let stream = TcpStream::connect(address).await.expect("the server accepts");
+    stream.set_nodelay(true).expect("an option of every TCP socket");
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+    tokio::spawn(async move { drop(connection.await) });
+    sender
+}
+
 pub fn get(path: &str) -> request::Builder {
     Request::get(path).header("host", "test")
+}
+
+/// The request of a user, whose name is `u`.
+pub fn by_user(path: &str) -> request::Builder {
+    get(path).header("x-user-id", "u")
+}
+
+/// The request of that user's `EventSource`.
+pub fn event_source(path: &str) -> request::Builder {
+    by_user(path).header("accept", "text/event-stream")
+}
+
+/// Reads so many events of a body, in time; the rest stays for whoever reads on.
+pub async fn some(events: usize, body: &mut Incoming) -> Transcript {
+    timeout(PATIENCE, cut_after(events, body)).await.expect("events in time")
+}
+
+/// Reads a body to its end, in time.
+pub async fn whole(response: Response<Incoming>) -> Transcript {
+    timeout(PATIENCE, collect(response.into_body())).await.expect("an end in time")
 }
 
 /// A response's status, and its body: as JSON, or else as a JSON string.

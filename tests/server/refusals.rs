@@ -3,7 +3,7 @@
 use http::{Request, StatusCode};
 use http_body_util::Full;
 
-use crate::process::{Server, answer, command, get};
+use crate::process::{Server, answer, by_user, command, get};
 
 #[tokio::test]
 async fn bad_requests_are_answered_with_a_sentence() {
@@ -26,14 +26,16 @@ async fn bad_requests_are_answered_with_a_sentence() {
         ("/api/relay/a%20b", "a stream id is"),
         ("/api/stream/x/recover?limit=0", "`limit` is"),
         ("/api/stream/x/recover?after=yesterday", "`after` is"),
+        ("/api/streams?limit=0", "`limit` is"),
+        ("/api/streams?limit=all", "`limit` is"),
+        ("/api/streams?after=a%20b", "a stream id is"),
     ];
     for (path, sentence) in table {
-        let (status, said) = server.json(path).await;
+        let (status, said) = answer(server.ask(by_user(path)).await).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{path}");
         assert!(said.as_str().is_some_and(|said| said.starts_with(sentence)), "{path}: {said}");
     }
-    let (_, streams) = server.json("/api/streams").await;
-    assert_eq!(streams, serde_json::json!([]), "what was refused is not registered");
+    assert_eq!(server.listed("").await, [""; 0], "what was refused is not registered");
 }
 
 #[tokio::test]
@@ -101,6 +103,9 @@ fn bad_options_are_answered_with_a_sentence() {
         (&["--voice", "loud"], "`--voice` is one of named, json, openai, silent"),
         (&["--max-streams-per-user", "0"], "`--max-streams-per-user` is a number, 1 or more"),
         (&["--max-events", "x"], "`--max-events` is a number, 1 or more"),
+        (&["--grace", "long"], "`--grace` is a number of seconds"),
+        (&["--hook-file", "/dev/null/lines"], "`--hook-file /dev/null/lines` cannot be written"),
+        (&["--hook-delay", "-1"], "`--hook-delay` is a number of seconds"),
         (&["--listen", "nowhere"], "`--listen nowhere` does not work"),
         (&["--store", "ftp://x"], "`--store` is memory"),
         (&["--jobs", "/dev/null/jobs"], "the folder for jobs"),

@@ -1,5 +1,7 @@
 //! Streams that are cut, resumed, ended, stopped, and looked at by others.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use http_body_util::Full;
 use resilient_sse::test_util::collect;
@@ -9,7 +11,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::process::{PATIENCE, Server, answer, eventually, get, numbers};
+use crate::process::{PATIENCE, Server, answer, by_user, event_source, eventually, get, numbers};
 
 #[tokio::test]
 async fn a_cut_stream_resumes_at_the_very_next_event() {
@@ -40,16 +42,21 @@ async fn a_cut_stream_resumes_at_the_very_next_event() {
 #[tokio::test]
 async fn nothing_is_left_after_the_recovery_window() {
     let server = Server::start(&["--recovery-window", "0.3", "--sweep", "0.2", "--stale", "0.5"]);
-    let seen = server.collect("/api/stream/brief?n=3&rate=0").await;
+    let seen = server.read(event_source("/api/stream/brief?n=3&rate=0")).await;
     eventually(async || {
-        let (status, told) = server.json("/api/stream/brief/recover").await;
+        let (status, told) = answer(server.ask(by_user("/api/stream/brief/recover")).await).await;
         (status == StatusCode::NOT_FOUND && told == json!({ "status": "not_found" })).then_some(())
     })
     .await;
-    let (_, streams) = server.json("/api/streams").await;
-    assert_eq!(streams, json!([]));
-    let back = server.get(&format!("/api/stream/brief?last_event_id={}", seen.last_id())).await;
-    assert_eq!(back.status(), StatusCode::NOT_FOUND, "the handler does not run a second time");
+    assert_eq!(server.listed("").await, [""; 0]);
+    let [.., before, end] = &seen.events[..] else { panic!("too few: {seen:?}") };
+    let back = async |cursor: &str| {
+        let request = by_user("/api/stream/brief").header("last-event-id", cursor);
+        server.ask(request).await.status()
+    };
+    assert_eq!(back(&before.id).await, StatusCode::NOT_FOUND, "the handler does not run a second time");
+    assert_eq!(back(&end.id).await, StatusCode::NO_CONTENT, "a client that has the end has everything");
+    assert_eq!(server.figure("started").await, 1);
 }
 
 #[tokio::test]
@@ -59,7 +66,7 @@ async fn an_event_source_finds_its_stream_again_by_its_last_id() {
     let (mut last_id, mut seen) = (String::new(), Vec::new());
     loop {
         // As a browser does: the same URL each time, and nothing but the last id.
-        let mut request = get(path).header("accept", "text/event-stream");
+        let mut request = event_source(path);
         if !last_id.is_empty() {
             request = request.header("last-event-id", &last_id);
         }
@@ -74,8 +81,7 @@ async fn an_event_source_finds_its_stream_again_by_its_last_id() {
         part.last_id().clone_into(&mut last_id);
     }
     assert_eq!(seen, Vec::from_iter(0..20));
-    let (_, streams) = server.json("/api/streams").await;
-    assert_eq!(streams.as_array().map(Vec::len), Some(1), "{streams}");
+    assert_eq!(server.listed("").await.len(), 1);
 }
 
 #[tokio::test]
@@ -192,4 +198,22 @@ async fn a_foreign_stream_is_a_missing_one() {
     assert_eq!(bob.names(), ["message", "completed"]);
     let (_, ada) = answer(server.send(by("ada", get("/api/stream/mine/recover"))).await).await;
     assert_eq!(ada["status"], "active");
+}
+
+#[tokio::test]
+async fn a_user_s_streams_are_listed_newest_first_page_by_page() {
+    let server = Server::start(&[]);
+    for id in ["a", "b", "c", "d", "e"] {
+        server.read(by_user(&format!("/api/stream/{id}?n=1&rate=0"))).await;
+        // Streams of one millisecond are listed by name.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    server.collect("/api/stream/anonymous?n=1&rate=0").await;
+    assert_eq!(server.listed("").await, ["e", "d", "c", "b", "a"]);
+    assert_eq!(server.listed("?limit=2").await, ["e", "d"]);
+    assert_eq!(server.listed("?limit=2&after=d").await, ["c", "b"]);
+    assert_eq!(server.listed("?limit=2&after=b").await, ["a"]);
+    assert_eq!(server.listed("?after=a").await, [""; 0]);
+    // An anonymous stream's id is its only secret.
+    assert_eq!(server.json("/api/streams").await, (StatusCode::OK, json!([])));
 }

@@ -1,0 +1,55 @@
+//! The `on_end` hook: it appends a line of JSON to a file for each stream that has ended.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Write as _},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use resilient_sse::{BoxError, EndedStream};
+use serde_json::json;
+
+/// The file that gets the lines, and how long each is put off.
+#[derive(Clone)]
+pub(crate) struct Endings {
+    file: Arc<PathBuf>,
+    delay: Duration,
+}
+
+impl Endings {
+    /// Checks that the file can be written. The error is a sentence.
+    pub(crate) fn open(file: PathBuf, delay: Duration) -> Result<Self, String> {
+        append(&file, b"").map_err(|error| format!("`--hook-file {}` cannot be written: {error}", file.display()))?;
+        Ok(Self { file: Arc::new(file), delay })
+    }
+
+    /// Appends the line of one stream. The library runs the hook again after an error.
+    pub(crate) async fn note(self, ended: EndedStream) -> Result<(), BoxError> {
+        tokio::time::sleep(self.delay).await;
+        let events = ended.events().await?.len();
+        let end = ended.ended();
+        let line = json!({
+            "streamId": ended.key().id.as_str(),
+            "status": end.ending.state.as_str(),
+            "reason": end.ending.reason.as_deref(),
+            "events": events,
+            "missing": end.last.seq.saturating_sub(events as u64),
+        });
+        let line = format!("{line}\n");
+        tokio::task::spawn_blocking(move || append(&self.file, line.as_bytes())).await??;
+        Ok(())
+    }
+}
+
+/// Appends bytes by one `write`: in append mode the lines of concurrent hooks, of several processes too, do not mix.
+///
+/// The file is opened anew for each line, so that it may be rotated.
+fn append(file: &PathBuf, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).open(file)?;
+    match file.write(bytes)? {
+        written if written == bytes.len() => Ok(()),
+        _ => Err(io::ErrorKind::WriteZero.into()),
+    }
+}
