@@ -94,6 +94,8 @@ pub enum InvalidStreamId {
         /// The first such byte.
         position: usize,
     },
+    /// It stands in a path whose percent-encoding cannot be read (RFC 3986 § 2.1), or is not UTF-8.
+    Encoding,
 }
 
 impl fmt::Display for InvalidStreamId {
@@ -103,6 +105,7 @@ impl fmt::Display for InvalidStreamId {
             Self::Empty => f.write_str("is empty"),
             Self::TooLong { length } => write!(f, "has {length} bytes"),
             Self::Character { position } => write!(f, "has another character at byte {position}"),
+            Self::Encoding => f.write_str("is not percent-encoded UTF-8 (RFC 3986, section 2.1)"),
         }
     }
 }

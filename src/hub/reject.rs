@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use crate::{error::InvalidStreamId, headers::no_store};
+use crate::{MetadataTooLarge, error::InvalidStreamId, headers::no_store};
 
 /// Why the library answers a request itself, with an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ use crate::{error::InvalidStreamId, headers::no_store};
 pub enum Rejection {
     /// 400: the stream's name breaks the rule for names.
     MalformedId(InvalidStreamId),
+    /// 400: what the host's identifier keeps with the stream is more than there is room for.
+    MetadataTooLarge(MetadataTooLarge),
     /// 400: a query parameter breaks its rule, which this says.
     BadQuery(&'static str),
     /// 401: the owner rule finds nobody.
@@ -42,7 +44,7 @@ impl Rejection {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::MalformedId(_) | Self::BadQuery(_) => StatusCode::BAD_REQUEST,
+            Self::MalformedId(_) | Self::MetadataTooLarge(_) | Self::BadQuery(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -78,6 +80,7 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MalformedId(error) => error.fmt(f),
+            Self::MetadataTooLarge(error) => error.fmt(f),
             Self::BadQuery(rule) => f.write_str(rule),
             Self::Unauthorized => f.write_str("nobody is signed in"),
             Self::NotFound => f.write_str("there is no such stream"),

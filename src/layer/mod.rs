@@ -122,7 +122,8 @@ impl ResilientSseLayer {
 
     /// Serves recovery too, under a stream's path with this suffix: for stacks without a router.
     ///
-    /// With `/recover`, `/chat/42/recover` answers how the stream of `/chat/42` stands.
+    /// With `/recover`, `/answers/42/recover` says how the stream of `/answers/42` stands, whatever the method by which
+    /// that is asked for. A path with the suffix that names no stream without it goes to the inner service.
     pub fn recover_suffix(self, suffix: impl Into<Cow<'static, str>>) -> Self {
         self.with(|route| route.recover_suffix = Some(suffix.into()))
     }

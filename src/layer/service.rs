@@ -12,12 +12,13 @@ use tower_service::Service;
 
 use super::{
     admit::{Admission, Asked},
-    context::StreamContext,
+    context::{MetadataTooLarge, StreamContext},
     future::ResilientSseFuture,
     identify::{Identity, Name},
     route::Route,
 };
 use crate::{
+    config::METADATA_BYTES,
     error::BoxError,
     headers::LAST_EVENT_ID,
     hub::{Core, Rejection},
@@ -25,6 +26,7 @@ use crate::{
     protocol::{admission::Position, cursor::LastSeen},
     recover::recover,
     request::{asks_by_name, inner_target, last_seen},
+    stream::Metadata,
     telemetry::Bypassed,
 };
 
@@ -75,16 +77,15 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        if let Some(reason) = passes(request.method()) {
-            return self.forward(request, reason);
-        }
         let (parts, body) = request.into_parts();
-        if let Some(target) = self.recovery_target(&parts) {
-            let name = self.identify(&parts, Some(target)).name;
+        if let Some(name) = self.recovery_of(&parts) {
             let answer = recover(Arc::clone(&self.core), parts, name, self.route.voice);
             return ResilientSseFuture::recovering(Arc::clone(&self.core), Box::pin(answer));
         }
-        let identity = self.identify(&parts, None);
+        if let Some(reason) = passes(&parts.method) {
+            return self.forward(Request::from_parts(parts, body), reason);
+        }
+        let identity = self.route.identify.identify(&parts);
         if identity.name == Name::Bypass {
             return self.forward(Request::from_parts(parts, body), Some(Bypassed::Bypass));
         }
@@ -118,15 +119,18 @@ fn passes(method: &Method) -> Option<Option<Bypassed>> {
 }
 
 impl<S> ResilientSseService<S> {
-    fn identify(&self, parts: &Parts, target: Option<Uri>) -> Identity {
-        match target {
-            None => self.route.identify.identify(parts),
-            Some(uri) => {
-                let mut parts = parts.clone();
-                parts.uri = uri;
-                self.route.identify.identify(&parts)
-            }
-        }
+    /// Which stream a request asks to recover, where the layer serves recovery itself. A path that names no stream
+    /// is the inner service's, whatever its suffix.
+    fn recovery_of(&self, parts: &Parts) -> Option<Name> {
+        let target = self.recovery_target(parts)?;
+        let mut asked = parts.clone();
+        asked.uri = target;
+        // The identifier may be limited to the method by which the stream is made, which recovery never has.
+        let mut names = [Method::GET, Method::POST].into_iter().map(|method| {
+            asked.method = method;
+            self.route.identify.identify(&asked).name
+        });
+        names.find(|name| matches!(name, Name::Id(_) | Name::Malformed(_)))
     }
 
     /// The path of the stream that a recovery request is for, where the layer serves recovery itself.
@@ -141,8 +145,9 @@ impl<S> ResilientSseService<S> {
     }
 
     /// Whose and which stream, and from where.
-    fn asked(&self, parts: &Parts, identity: Identity) -> Result<Wanted, Rejection> {
+    fn asked(&self, parts: &Parts, mut identity: Identity) -> Result<Wanted, Rejection> {
         let owner = self.core.owner_of(parts)?;
+        check_metadata(&mut identity.metadata, parts)?;
         let kind = identity.kind.unwrap_or_else(|| self.route.kind.clone());
         let fingerprint = self.route.fingerprint.as_ref().and_then(|fingerprint| fingerprint(parts));
         let asked = |id: StreamId, prefix: Option<StreamId>, position| Asked {
@@ -233,6 +238,18 @@ impl<S> ResilientSseService<S> {
             asked,
         )
     }
+}
+
+/// Holds what an identifier keeps with a stream to its limit. What an `EventSource` comes back with is not refused for it.
+fn check_metadata(metadata: &mut Metadata, parts: &Parts) -> Result<(), Rejection> {
+    let bytes = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes > METADATA_BYTES {
+        if last_seen(parts, None) == LastSeen::Nothing {
+            return Err(Rejection::MetadataTooLarge(MetadataTooLarge { bytes }));
+        }
+        metadata.clear();
+    }
+    Ok(())
 }
 
 /// The parts of a request's head that the `authorize` hook may look at.

@@ -11,6 +11,7 @@ mod framing;
 mod fused;
 mod identity;
 mod leaks;
+mod names;
 mod owners;
 mod panics;
 mod publishing;

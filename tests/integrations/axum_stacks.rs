@@ -80,3 +80,18 @@ async fn a_stream_that_no_template_matches_is_marked() {
     assert_eq!(response.headers()["x-stream-recorded"], "false");
     assert_eq!(sse.health().bypassed_by["bypass"], 1);
 }
+
+#[tokio::test]
+async fn a_stream_id_is_an_extractor_s_path() {
+    let app = Router::new()
+        .route("/s/{id}", get(|axum::extract::Path(id): axum::extract::Path<StreamId>| async move { id.to_string() }));
+    let address = serve(app).await;
+    let read = |path: &'static str| async move {
+        let response = send(address, Request::get(path)).await;
+        (response.status(), response.into_body().collect().await.unwrap().to_bytes())
+    };
+    assert_eq!(read("/s/a%7Eb").await, (http::StatusCode::OK, "a~b".into()));
+    let (status, text) = read("/s/a%2Fb").await;
+    assert_eq!(status, http::StatusCode::BAD_REQUEST);
+    assert!(String::from_utf8_lossy(&text).contains("[A-Za-z0-9._~-]"), "{text:?}");
+}
