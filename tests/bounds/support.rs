@@ -198,6 +198,8 @@ pub(crate) struct Client<B> {
     pub(crate) bytes: Vec<u8>,
     pub(crate) frames: Vec<Bytes>,
     pub(crate) ended: bool,
+    /// Whether the body ended with an error, as a connection that breaks.
+    pub(crate) broke: bool,
 }
 
 impl<B: Body<Data = Bytes>> Client<B> {
@@ -209,6 +211,7 @@ impl<B: Body<Data = Bytes>> Client<B> {
             bytes: Vec::new(),
             frames: Vec::new(),
             ended: false,
+            broke: false,
         }
     }
 
@@ -221,8 +224,9 @@ impl<B: Body<Data = Bytes>> Client<B> {
         let Some(body) = &mut self.body else { return false };
         match body.as_mut().poll_frame(cx) {
             Poll::Pending => false,
-            Poll::Ready(None) | Poll::Ready(Some(Err(_))) => {
+            end @ Poll::Ready(None | Some(Err(_))) => {
                 self.ended = true;
+                self.broke = matches!(end, Poll::Ready(Some(_)));
                 true
             }
             Poll::Ready(Some(Ok(frame))) => {

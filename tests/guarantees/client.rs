@@ -36,8 +36,19 @@ pub struct Client {
     pub witness: Witness,
     facts: AllFacts,
     connection: Option<Connection>,
+    /// How the newest body ended, if it did.
+    pub body_end: Option<BodyEnd>,
     /// Everything that came, as it came.
     bytes: Vec<u8>,
+}
+
+/// How a response body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyEnd {
+    /// As one that is whole.
+    Clean,
+    /// With an error, as a connection that breaks.
+    Broken,
 }
 
 struct Connection {
@@ -62,6 +73,7 @@ impl Client {
             witness: Witness::new(StreamKey::new(Owner::ANONYMOUS, id), Voice::Named, false),
             facts: Arc::clone(facts),
             connection: None,
+            body_end: None,
             bytes: Vec::new(),
         }
     }
@@ -113,6 +125,7 @@ impl Client {
         let had_ended = self.witness.ended.is_some();
         assert!(!had_ended || kind != Cursor::Own, "after the end comes 204");
         self.witness.connects(kind);
+        self.body_end = None;
         self.connection = Some(Connection {
             body: response.into_body(),
             parser: Parser::new(1 << 24),
@@ -182,12 +195,13 @@ impl Client {
                 continue;
             }
             match connection.body.frame().await {
-                None => {
+                end @ (None | Some(Err(_))) => {
                     connection.ended = true;
+                    self.body_end = Some(if end.is_none() { BodyEnd::Clean } else { BodyEnd::Broken });
                     break;
                 }
-                Some(frame) => {
-                    let mut data = frame.unwrap().into_data().unwrap();
+                Some(Ok(frame)) => {
+                    let mut data = frame.into_data().unwrap();
                     let bytes = data.copy_to_bytes(data.remaining());
                     connection.bytes.extend_from_slice(&bytes);
                     connection.parser.push(&bytes).unwrap();

@@ -166,7 +166,7 @@ async fn g1_many_interruptions_each_behind_its_own_restart() {
     // Somebody who left after the first run is told of what came between.
     let late = stage.client(&client.app, "/chat/a");
     let mut late = late;
-    late.connect_with(Some(&format!("{}-2", 1_700_000_000_000u64)), Cursor::None).await;
+    late.connect_with(Some("e1700000000000-2"), Cursor::None).await;
     late.read_to_end().await;
     client.finish().await;
     assert_eq!(handler.calls(), 6);

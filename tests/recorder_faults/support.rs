@@ -204,8 +204,9 @@ pub(crate) async fn watch_with<B: Body<Error: std::fmt::Debug> + Unpin>(
 ) -> Vec<Seen> {
     let mut parser = Parser::new(1 << 20);
     let mut all = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(mut data) = frame.unwrap().into_data() else { continue };
+    // A body that is not whole breaks off.
+    while let Some(Ok(frame)) = body.frame().await {
+        let Ok(mut data) = frame.into_data() else { continue };
         parser.push(&data.copy_to_bytes(data.remaining())).unwrap();
         while let Some(parsed) = parser.pop() {
             let Parsed::Message(message) = parsed else { continue };

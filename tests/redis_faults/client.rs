@@ -85,11 +85,12 @@ impl Client {
                 }
                 continue;
             }
-            let Some(frame) = connection.body.frame().await else {
+            // A body that is not whole breaks off.
+            let Some(Ok(frame)) = connection.body.frame().await else {
                 self.leave(true);
                 return false;
             };
-            let Ok(mut data) = frame.unwrap().into_data() else { continue };
+            let Ok(mut data) = frame.into_data() else { continue };
             let bytes = data.copy_to_bytes(data.remaining());
             connection.bytes.extend_from_slice(&bytes);
             connection.parser.push(&bytes).unwrap();
