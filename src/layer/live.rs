@@ -239,7 +239,6 @@ where
             return true;
         }
         if self.wait_up_to(self.core.settings.store_limit, cx) {
-            self.core.store.trip("append");
             self.lane().pass_by();
             self.held_up = true;
             return true;

@@ -330,7 +330,6 @@ where
             return true;
         }
         self.store_wait = None;
-        core.store.trip("append");
         self.producer.lane.pass_by();
         false
     }

@@ -92,16 +92,16 @@ pub(super) fn encode(core: &Core, event: &Event) -> Result<Bytes, PublishError> 
 ///
 /// Dropped without an end, the stream is `failed`, reason `dropped`.
 #[derive(Debug)]
-pub struct Publication {
-    core: Arc<Core>,
-    lane: Arc<Lane>,
-    job: Arc<Job>,
-}
+pub struct Publication(Arc<Job>);
 
-/// What the lane can tell the job.
+/// A publication, and those who wait for its end.
 #[derive(Debug)]
 struct Job {
+    core: Arc<Core>,
+    lane: Arc<Lane>,
     stop: CancellationToken,
+    /// Held by whoever waits for the end to be stored: the lane wakes one at a time.
+    ending: tokio::sync::Mutex<()>,
 }
 
 impl Producing for Job {
@@ -112,18 +112,69 @@ impl Producing for Job {
     fn release(self: Arc<Self>) {}
 }
 
+impl Job {
+    /// Whether the stream is still this publication's.
+    fn check(&self) -> Result<(), PublishError> {
+        match self.lane.status() {
+            Status::Running => self.lane.own_end().map_or(Ok(()), |ended| Err(PublishError::Ended(Box::new(ended)))),
+            Status::Ended(ended) => Err(PublishError::Ended(Box::new(ended))),
+            Status::Superseded => Err(PublishError::Conflict),
+        }
+    }
+
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.lane.waker.register(cx.waker());
+        let room = self.lane.unacknowledged() < AHEAD_EVENTS || self.lane.is_halted() || self.core.store.is_broken();
+        if room { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.lane.waker.register(cx.waker());
+        if self.lane.is_halted() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    async fn end(self: Arc<Self>, state: StreamState, event: Event) -> Result<Ended, PublishError> {
+        let block = encode(&self.core, &event)?;
+        if !self.lane.is_ending() {
+            self.check()?;
+            self.lane.end(&self.core.recorder, EndRequest::Close(Ending::with_event(state, block)));
+        }
+        let settled = async {
+            let _turn = self.ending.lock().await;
+            poll_fn(|cx| self.poll_settled(cx)).await;
+        };
+        let limit = self.core.settings.terminal_limit;
+        if tokio::time::timeout(limit, settled).await.is_err() {
+            return Err(PublishError::Store(StoreError::timed_out("close")));
+        }
+        match self.lane.status() {
+            Status::Ended(ended) => Ok(ended),
+            Status::Running | Status::Superseded => Err(PublishError::Conflict),
+        }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        let dropped = EndRequest::supplied(StreamState::Failed, reason::DROPPED);
+        // The first word counts: after `complete` this is not heard.
+        self.lane.end(&self.core.recorder, dropped);
+    }
+}
+
 impl Publication {
     pub(super) fn new(core: Arc<Core>, lane: Arc<Lane>) -> Self {
-        let job = Arc::new(Job { stop: CancellationToken::new() });
+        let (stop, ending) = (CancellationToken::new(), tokio::sync::Mutex::default());
+        let job = Arc::new(Job { core, lane: Arc::clone(&lane), stop, ending });
         let producing: Arc<dyn Producing> = job.clone();
         lane.set_producer(Arc::downgrade(&producing));
-        Self { core, lane, job }
+        Self(job)
     }
 
     /// Whose and which stream.
     #[must_use]
     pub fn key(&self) -> &StreamKey {
-        &self.lane.key
+        &self.0.lane.key
     }
 
     /// Publishes an event, and answers with its id. Waits only while the store is more than 64
@@ -138,40 +189,37 @@ impl Publication {
     ///
     /// Dropped while it waits, the event is published: it is given to the recorder at once.
     pub async fn send(&mut self, event: Event) -> Result<EventId, PublishError> {
-        let block = encode(&self.core, &event)?;
-        self.check()?;
+        let job = &*self.0;
+        let block = encode(&job.core, &event)?;
+        job.check()?;
         let inner_id = event.id().map(str::to_owned);
-        let seq = self.lane.push(&self.core.recorder, &mut vec![block], inner_id);
-        let limit = self.core.settings.store_limit;
-        let room = poll_fn(|cx| self.poll_room(cx));
-        if tokio::time::timeout(limit, room).await.is_err() {
-            self.core.store.trip("append");
-            self.lane.pass_by();
+        let seq = job.lane.push(&job.core.recorder, &mut vec![block], inner_id);
+        let room = poll_fn(|cx| job.poll_room(cx));
+        if tokio::time::timeout(job.core.settings.store_limit, room).await.is_err() {
+            // No more than that: perhaps nobody has asked the store, because the guardian is late.
+            job.lane.pass_by();
         }
-        Ok(EventId::new(self.lane.epoch, seq))
+        Ok(EventId::new(job.lane.epoch, seq))
     }
 
-    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.lane.waker.register(cx.waker());
-        let room = self.lane.unacknowledged() < AHEAD_EVENTS || self.lane.is_halted() || self.core.store.is_broken();
-        if room { Poll::Ready(()) } else { Poll::Pending }
-    }
-
-    /// Ends the stream with its terminal event, as `completed`. Answers with the stream's end.
+    /// Ends the stream with its terminal event, as `completed`. Answers with the stream's end; where it was ended here
+    /// before, that is the first end.
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send); [`PublishError::Store`] if the store has not acknowledged the end
-    /// within 2 s: it is tried until it is.
+    /// As [`send`](Self::send); after [`PublishError::Encode`] and [`PublishError::TooLarge`] the stream is open, and can
+    /// be ended with another event. [`PublishError::Store`] if the store has not acknowledged the end within 2 s: it is
+    /// tried until it is.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, the stream ends all the same.
-    pub async fn complete(self, event: Event) -> Result<Ended, PublishError> {
-        self.end(StreamState::Completed, &event).await
+    /// Dropped while it waits, the stream ends all the same; dropped before its first poll, nothing has happened.
+    pub fn complete(&self, event: Event) -> impl Future<Output = Result<Ended, PublishError>> + Send + use<> {
+        Arc::clone(&self.0).end(StreamState::Completed, event)
     }
 
-    /// Ends the stream with its terminal event, as `failed`. Answers with the stream's end.
+    /// Ends the stream with its terminal event, as `failed`. Answers with the stream's end; where it was ended here
+    /// before, that is the first end.
     ///
     /// # Errors
     ///
@@ -179,36 +227,9 @@ impl Publication {
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, the stream ends all the same.
-    pub async fn fail(self, event: Event) -> Result<Ended, PublishError> {
-        self.end(StreamState::Failed, &event).await
-    }
-
-    async fn end(self, state: StreamState, event: &Event) -> Result<Ended, PublishError> {
-        let block = encode(&self.core, event)?;
-        self.check()?;
-        self.lane.end(&self.core.recorder, EndRequest::Close(Ending::with_event(state, block)));
-        let settled = poll_fn(|cx| {
-            self.lane.waker.register(cx.waker());
-            if self.lane.is_halted() { Poll::Ready(()) } else { Poll::Pending }
-        });
-        let limit = self.core.settings.terminal_limit;
-        if tokio::time::timeout(limit, settled).await.is_err() {
-            return Err(PublishError::Store(StoreError::timed_out("close")));
-        }
-        match self.lane.status() {
-            Status::Ended(ended) => Ok(ended),
-            Status::Running | Status::Superseded => Err(PublishError::Conflict),
-        }
-    }
-
-    /// Whether the stream is still this publication's.
-    fn check(&self) -> Result<(), PublishError> {
-        match self.lane.status() {
-            Status::Running => Ok(()),
-            Status::Ended(ended) => Err(PublishError::Ended(Box::new(ended))),
-            Status::Superseded => Err(PublishError::Conflict),
-        }
+    /// Dropped while it waits, the stream ends all the same; dropped before its first poll, nothing has happened.
+    pub fn fail(&self, event: Event) -> impl Future<Output = Result<Ended, PublishError>> + Send + use<> {
+        Arc::clone(&self.0).end(StreamState::Failed, event)
     }
 
     /// Keeps something with the stream, such as the job's id, for the job probe. A key that is kept already is replaced.
@@ -217,7 +238,7 @@ impl Publication {
     ///
     /// [`MetadataTooLarge`] where more than 4 KiB of keys and values would be kept at a time; what was kept before stays.
     pub fn metadata(&self, key: impl Into<String>, value: impl Into<String>) -> Result<(), MetadataTooLarge> {
-        let kept = self.lane.keep(&self.core.recorder, key.into(), value.into());
+        let kept = self.0.lane.keep(&self.0.core.recorder, key.into(), value.into());
         kept.map_err(|bytes| MetadataTooLarge { bytes })
     }
 
@@ -227,15 +248,7 @@ impl Publication {
     ///
     /// Waiting changes nothing; once ready, always ready.
     pub fn stopped(&self) -> Stopped<'_> {
-        Stopped { wait: self.job.stop.cancelled() }
-    }
-}
-
-impl Drop for Publication {
-    fn drop(&mut self) {
-        let dropped = EndRequest::supplied(StreamState::Failed, reason::DROPPED);
-        // The first word counts: after `complete` this is not heard.
-        self.lane.end(&self.core.recorder, dropped);
+        Stopped { wait: self.0.stop.cancelled() }
     }
 }
 

@@ -217,6 +217,14 @@ impl Lane {
         lock(&self.state).end.is_some()
     }
 
+    /// The end that the producer has requested, as it will be stored unless another one was stored before.
+    pub(crate) fn own_end(&self) -> Option<Ended> {
+        let state = lock(&self.state);
+        let Some(EndRequest::Close(ending)) = &state.end else { return None };
+        let last = EventId::new(self.epoch, state.last);
+        Some(Ended { ending: ending.clone(), id: EventId::terminal(self.epoch), last, at: 0 })
+    }
+
     /// Up to which seq events may be delivered now.
     pub(crate) fn deliverable(&self, durability: Durability) -> u64 {
         let state = lock(&self.state);

@@ -175,11 +175,6 @@ impl StoreHandle {
         self.breaker.healed.load(Ordering::Relaxed)
     }
 
-    /// Somebody waited for the store for longer than its limit.
-    pub(crate) fn trip(&self, operation: &'static str) {
-        self.failed(true, &StoreError::timed_out(operation));
-    }
-
     fn limit(&self, operation: &str) -> Duration {
         if operation == "open" { self.open_limit } else { self.limit }
     }

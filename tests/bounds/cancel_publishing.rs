@@ -79,8 +79,12 @@ async fn g11_a_completion_dropped_at_any_poll_ends_the_stream() {
         let over = bench.poll(complete.as_mut(), k).await.is_some();
         drop(complete);
         bench.advance(Duration::from_secs(1)).await;
-        let expected = if k == 0 { StreamState::Failed } else { StreamState::Completed };
+        let expected = if k == 0 { StreamState::Active } else { StreamState::Completed };
         assert_eq!(bench.state("job").await, Some(expected), "dropped after {k} polls");
+        drop(job);
+        bench.advance(Duration::from_secs(1)).await;
+        let expected = if k == 0 { StreamState::Failed } else { StreamState::Completed };
+        assert_eq!(bench.state("job").await, Some(expected), "and then the publication");
         bench.assert_all_gone(&Watch::default(), k).await;
         if over {
             return assert!(k > 3);

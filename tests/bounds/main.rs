@@ -10,6 +10,8 @@ mod cursors;
 mod framing;
 mod fused;
 mod identity;
+mod kept;
+mod late_guardian;
 mod leaks;
 mod names;
 mod owners;

@@ -237,3 +237,58 @@ async fn what_is_kept_with_a_stream_survives_a_store_that_forgets() {
     assert_eq!(info.metadata, [pair("job", "7"), pair("step", "1")]);
     job.complete(Event::new("done")).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn g3_an_ending_that_cannot_be_had_leaves_the_publication_open() {
+    for batched in [false, true] {
+        let store = FaultStore::new(MemoryStore::new());
+        let store = if batched { store.batched() } else { store };
+        let mut hub = TestHub::on(store, |builder| builder.anonymous().max_event(1000)).unwrap();
+        let mut job = open(&hub, "a").await;
+        let carriage_return = Event::new("a finished answer\r\nwith Windows lines").named("completed");
+        assert!(matches!(job.complete(carriage_return).await, Err(PublishError::Encode(_))));
+        assert!(matches!(job.fail(Event::new("x".repeat(2000))).await, Err(PublishError::TooLarge { .. })));
+        hub.advance(Duration::from_secs(1)).await;
+        assert_eq!(ending(&hub, "a").await, None, "a refused ending ends nothing");
+        job.send(Event::new("one more")).await.unwrap();
+        let ended = tokio::spawn(job.complete(Event::new("a finished answer").named("completed")));
+        hub.advance(Duration::from_secs(1)).await;
+        assert_eq!(ended.await.unwrap().unwrap().last.seq, 1);
+        assert_eq!(ending(&hub, "a").await, Some((StreamState::Completed, None)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g3_a_second_ending_is_answered_with_the_first_one() {
+    let store = FaultStore::new(MemoryStore::new()).batched();
+    let mut hub = TestHub::on(store, resilient_sse::Builder::anonymous).unwrap();
+    let mut job = open(&hub, "a").await;
+    hub.store.fail_on("close", Fault::Delay(Duration::from_millis(300)));
+    let first = tokio::spawn(job.complete(Event::new("done").named("completed")));
+    let second = tokio::spawn(job.fail(Event::new("no").named("failed")));
+    hub.advance(Duration::from_millis(100)).await;
+    assert!(matches!(job.send(Event::new("late")).await, Err(PublishError::Ended(_))), "its end is on the way");
+    hub.advance(Duration::from_secs(1)).await;
+    let (first, second) = (first.await.unwrap().unwrap(), second.await.unwrap().unwrap());
+    assert_eq!((first.ending.state, &first), (StreamState::Completed, &second));
+    assert_eq!(job.complete(Event::new("again")).await.unwrap(), first);
+    drop(job);
+    hub.advance(Duration::from_secs(1)).await;
+    assert_eq!(ending(&hub, "a").await, Some((StreamState::Completed, None)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn g8_metadata_that_is_replaced_counts_once() {
+    let hub = TestHub::new();
+    let job = hub.sse.publisher().open(spec("a").metadata("progress", "none").metadata("progress", "0")).await.unwrap();
+    for n in 0..1000 {
+        job.metadata("progress", n.to_string()).unwrap();
+    }
+    let info = hub.sse.registry().stream(&key("a")).await.unwrap().unwrap();
+    assert_eq!(info.metadata, [("progress".to_owned(), "999".to_owned())]);
+    let room = 4096 - "progress999".len() - "large".len();
+    job.metadata("large", "x".repeat(room)).expect("all of it has room");
+    assert!(job.metadata("progress", "1000").is_err(), "a byte more than there is room for");
+    job.metadata("large", "x").unwrap();
+    job.metadata("progress", "1000").expect("what was replaced is held no more");
+}
