@@ -1,0 +1,110 @@
+//! A client that reads a body as it comes, and sees how it ends.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, request};
+use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
+use resilient_sse::{BoxError, EventId};
+use tokio::time::{Instant, timeout};
+
+/// How long anything may take before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The request of a client that takes the end of a body for the end of the answer, as SDKs do.
+pub fn sdk(path: &str) -> request::Builder {
+    Request::get(format!("http://test{path}")).header("accept", "application/json")
+}
+
+/// The request of an `EventSource`, which comes again after whatever end.
+pub fn event_source(path: &str) -> request::Builder {
+    Request::get(format!("http://test{path}")).header("accept", "text/event-stream")
+}
+
+/// How a body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Clean,
+    Broken,
+    /// It has not ended: the client left.
+    Left,
+}
+
+/// What a client got.
+#[derive(Debug)]
+pub struct Got {
+    pub status: StatusCode,
+    pub text: String,
+    pub end: End,
+    /// From the last frame, or else from the head, to the end.
+    pub pause: Duration,
+}
+
+/// A body that is being read.
+pub struct Reading {
+    status: StatusCode,
+    body: Body,
+    text: String,
+    last: Instant,
+}
+
+impl Reading {
+    pub fn new(response: Response<Body>) -> Self {
+        let (head, body) = response.into_parts();
+        Self { status: head.status, body, text: String::new(), last: Instant::now() }
+    }
+
+    /// Reads on until this has come.
+    pub async fn until(mut self, text: &str) -> Self {
+        while !self.text.contains(text) {
+            let end = self.frame().await;
+            assert_eq!(end, None, "it ended before {text:?}: {:?}", self.text);
+        }
+        self
+    }
+
+    /// Reads to the end.
+    pub async fn to_end(mut self) -> Got {
+        loop {
+            if let Some(end) = self.frame().await {
+                let pause = self.last.elapsed();
+                return Got { status: self.status, text: self.text, end, pause };
+            }
+        }
+    }
+
+    /// Goes away.
+    pub fn leave(self) -> Got {
+        Got { status: self.status, text: self.text, end: End::Left, pause: Duration::ZERO }
+    }
+
+    /// The last id that came.
+    pub fn cursor(&self) -> &str {
+        let id = self.text.lines().rev().find_map(|line| line.strip_prefix("id: "));
+        id.unwrap_or_else(|| panic!("no id: {:?}", self.text))
+    }
+
+    /// The run that produces.
+    pub fn epoch(&self) -> u64 {
+        self.cursor().parse::<EventId>().expect("an id").epoch
+    }
+
+    async fn frame(&mut self) -> Option<End> {
+        let Ok(frame) = timeout(PATIENCE, self.body.frame()).await else {
+            panic!("nothing came in time after {:?}", self.text)
+        };
+        match frame {
+            None => Some(End::Clean),
+            Some(Err(_)) => Some(End::Broken),
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    self.text.push_str(std::str::from_utf8(&data).expect("whole blocks of text"));
+                }
+                self.last = Instant::now();
+                None
+            }
+        }
+    }
+}
