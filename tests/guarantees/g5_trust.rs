@@ -193,3 +193,24 @@ async fn g5_a_stop_reaches_the_producer_from_any_node() {
         }
     }
 }
+
+/// A host that wants no stream to be taken for an orphan says so with the longest time that there is.
+#[tokio::test(start_paused = true)]
+async fn g5_a_threshold_without_end_takes_no_stream_for_an_orphan() {
+    let longest = Duration::MAX;
+    let mut stage = Stage::nodes(2, |hub| hub.stale(longest).lifetime(longest));
+    stage.advance(SECOND * 60).await;
+    let (script, gate) = Script::events(5).gated();
+    let app = app(stage.sse().generation().id(StreamId::path("/{id}")), &Handler::plays(script));
+    let mut client = stage.client(&app, "/a");
+    client.connect().await;
+    gate.send_replace(2);
+    client.read(2).await;
+    // Its guardian is not polled.
+    stage.advance_only(&[1], SECOND * 500).await;
+    assert_eq!(stage.state(&client).await, Some(StreamState::Active));
+    gate.send_replace(6);
+    client.read_to_end().await;
+    client.has_all(5).await;
+    stage.verdict().await;
+}
