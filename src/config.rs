@@ -51,6 +51,8 @@ pub(crate) struct Settings {
     pub(crate) probe_limit: Duration,
     pub(crate) durability: Durability,
     pub(crate) on_unavailable: OnUnavailable,
+    /// How long a relay waits for a stream that is not opened yet.
+    pub(crate) relay_wait: Duration,
 }
 
 impl Default for Settings {
@@ -75,6 +77,7 @@ impl Default for Settings {
             probe_limit: Duration::from_secs(5),
             durability: Durability::Buffered,
             on_unavailable: OnUnavailable::Serve,
+            relay_wait: Duration::from_secs(30),
         }
     }
 }
@@ -99,14 +102,19 @@ pub(crate) const GRACE: Duration = Duration::from_secs(2);
 pub(crate) const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// What a host may keep with a stream, in bytes of keys and values.
 pub(crate) const METADATA_BYTES: usize = 4096;
-/// How long a relay waits for a stream that is not opened yet.
-pub(crate) const RELAY_WAIT: Duration = Duration::from_secs(30);
+/// The longest duration of a setting, 100 years: no sum of it with a point in time leaves the range of any clock.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// How many job probes run at a time.
 pub(crate) const PROBES: usize = 16;
 /// How many streams a sweep looks at in one step.
 pub(crate) const SWEEP_PAGE: usize = 250;
 /// How many streams one beat names.
 pub(crate) const BEAT_PAGE: usize = 250;
+
+/// A setting as it is counted with: "for ever" is a long time.
+pub(crate) fn bounded(duration: Duration) -> Duration {
+    duration.min(LONGEST)
+}
 
 impl Settings {
     /// How often a node says that it lives: three times within the stale threshold.
@@ -116,7 +124,7 @@ impl Settings {
 
     /// For how long whoever takes a due stream has it to itself.
     pub(crate) fn lease(&self) -> Duration {
-        self.stale.max(self.probe_limit * 2)
+        self.stale.max(self.probe_limit.saturating_mul(2))
     }
 
     pub(crate) fn retention(&self) -> Retention {
@@ -126,6 +134,26 @@ impl Settings {
             recovery_window: self.recovery_window,
             max_events: self.max_events.unwrap_or(LOG_EVENTS),
             max_bytes: self.max_bytes.unwrap_or(LOG_BYTES),
+        }
+    }
+
+    /// The settings with every duration held to what can be counted with.
+    pub(crate) fn bounded(self) -> Self {
+        Self {
+            heartbeat: bounded(self.heartbeat),
+            stale: bounded(self.stale),
+            sweep: bounded(self.sweep),
+            lifetime: bounded(self.lifetime),
+            recovery_window: bounded(self.recovery_window),
+            linger: bounded(self.linger),
+            store_limit: bounded(self.store_limit),
+            open_limit: bounded(self.open_limit),
+            terminal_limit: bounded(self.terminal_limit),
+            stall: bounded(self.stall),
+            drain: bounded(self.drain),
+            probe_limit: bounded(self.probe_limit),
+            relay_wait: bounded(self.relay_wait),
+            ..self
         }
     }
 
@@ -161,6 +189,12 @@ impl Settings {
             return Err(ConfigError {
                 setting: "max_event",
                 rule: "must not exceed `max_bytes`: the log could not hold it",
+            });
+        }
+        if self.recorder_bytes < self.max_event {
+            return Err(ConfigError {
+                setting: "recorder_bytes",
+                rule: "must not be less than `max_event`: such an event could never wait for the store",
             });
         }
         if self.linger >= self.store_limit {

@@ -41,7 +41,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/stream/{id}", named.delete(control::stop))
         .route("/api/stream/{id}/events", post(control::publish))
         .route_service("/api/stream/{id}/recover", sse.recover().voice(options.voice))
-        .route_service("/api/relay/{id}", sse.relay().voice(options.voice))
+        .route_service("/api/relay/{id}", sse.relay().id(StreamId::path("/api/relay/{id}")).voice(options.voice))
         .route("/api/streams", get(control::streams))
         .route("/api/jobs", post(control::start_job))
         .route("/plain/{id}", get(tell_plainly))

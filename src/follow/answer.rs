@@ -70,6 +70,13 @@ impl AnswerBody {
         response
     }
 
+    /// Which methods there are.
+    pub(crate) fn options() -> Response<Self> {
+        let mut response = Self::no_content();
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+        response
+    }
+
     pub(crate) fn full(bytes: Bytes) -> Self {
         Self(State::Full(Some(bytes).filter(|bytes| !bytes.is_empty())))
     }

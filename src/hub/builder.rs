@@ -11,13 +11,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Response, request::Parts};
+use http::{HeaderValue, Response, request::Parts};
 use tokio::time::Instant;
 
 use super::{
     Access, Core, Rejection, ResilientSse,
     owner::{Authorize, OwnerRule, authorize, from_extension},
     reject::{OnReject, Rejecter},
+    seldom::Seldom,
 };
 use crate::{
     config::{Durability, OnUnavailable, Settings},
@@ -48,6 +49,7 @@ pub struct Builder {
     owner: Arc<OwnerRule>,
     authorize: Option<Arc<Authorize>>,
     on_reject: Option<Arc<OnReject>>,
+    challenge: Option<String>,
     probe: Option<Arc<Probe>>,
     on_end: Option<Box<OnEnd>>,
     executor: Executor,
@@ -75,6 +77,7 @@ impl Builder {
             owner: Arc::new(from_extension),
             authorize: None,
             on_reject: None,
+            challenge: None,
             probe: None,
             on_end: None,
             executor: Executor::default(),
@@ -108,10 +111,33 @@ impl Builder {
         self
     }
 
-    /// Shapes the library's own error answers, given what the library would say.
+    /// How a client may sign in: the `WWW-Authenticate` header of a 401, which RFC 9110 (§ 15.5.2) wants there, such as
+    /// `Bearer` or `Bearer realm="answers"`. Default: none, since only the host knows.
+    pub fn challenge(mut self, challenge: impl Into<String>) -> Self {
+        self.challenge = Some(challenge.into());
+        self
+    }
+
+    /// Shapes the library's own error answers, given the request's head and what the library would say.
+    ///
+    /// ```
+    /// use http::Response;
+    /// use resilient_sse::{MemoryStore, ResilientSse};
+    ///
+    /// let builder = ResilientSse::builder(MemoryStore::new()).on_reject(|rejection, request, response| {
+    ///     if !request.uri.path().starts_with("/api/") {
+    ///         return response;
+    ///     }
+    ///     let problem = format!(r#"{{"title":"{rejection}"}}"#);
+    ///     let (mut parts, _) = response.into_parts();
+    ///     parts.headers.insert("content-type", http::HeaderValue::from_static("application/problem+json"));
+    ///     Response::from_parts(parts, problem.into())
+    /// });
+    /// # let _ = builder;
+    /// ```
     pub fn on_reject(
         mut self,
-        shape: impl Fn(&Rejection, Response<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
+        shape: impl Fn(&Rejection, &Parts, Response<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
     ) -> Self {
         self.on_reject = Some(Arc::new(shape));
         self
@@ -194,6 +220,10 @@ impl Builder {
         store_limit: Duration,
         /// How long registering a stream may take. Default: 2 s.
         open_limit: Duration,
+        /// How long a terminal event waits for the store before it goes out unacknowledged. Default: 2 s.
+        terminal_limit: Duration,
+        /// How long a relay waits for a stream that is not opened yet: see [`Relay::wait`](crate::Relay::wait). Default: 30 s.
+        relay_wait: Duration,
         /// How many bodies may run without their clients; the stream of one more fails. Default: 1000.
         max_detached: usize,
         /// How long a client may leave what it was given unread while others wait: see [`Disconnect::Detach`](crate::Disconnect::Detach). Default: 10 s.
@@ -222,17 +252,22 @@ impl Builder {
 
     /// The hub, and its guardian, which the host's runtime must poll.
     ///
+    /// A duration of more than 100 years counts as 100 years.
+    ///
     /// # Errors
     ///
     /// [`ConfigError`] names a setting that cannot work.
-    pub fn build(self) -> Result<(ResilientSse, Guardian), ConfigError> {
+    pub fn build(mut self) -> Result<(ResilientSse, Guardian), ConfigError> {
         self.settings.check()?;
-        let core = Arc::new(self.into_core());
+        self.settings = self.settings.bounded();
+        let challenge = self.challenge.take().map(HeaderValue::try_from).transpose();
+        let challenge = challenge.map_err(|_| ConfigError { setting: "challenge", rule: "must be a header value" })?;
+        let core = Arc::new(self.into_core(challenge));
         let guardian = Guardian::new(Arc::clone(&core));
         Ok((ResilientSse(core), guardian))
     }
 
-    fn into_core(self) -> Core {
+    fn into_core(self, challenge: Option<HeaderValue>) -> Core {
         let settings = self.settings;
         let telemetry = Arc::new(Telemetry::default());
         let store = (self.store)(&settings, Arc::clone(&telemetry));
@@ -261,14 +296,17 @@ impl Builder {
             random: Seeded::new(self.seed),
             owner: self.owner,
             authorize: self.authorize,
-            rejecter: Rejecter(self.on_reject),
+            rejecter: Rejecter { on_reject: self.on_reject, challenge },
             guarded: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             start: Instant::now(),
             forgotten_until: AtomicU64::new(0),
             asked_store: tokio::sync::Mutex::default(),
             run: Mutex::new(None),
-            warned_at: AtomicU64::new(0),
+            unguarded: Seldom::default(),
+            unowned: Seldom::default(),
+            unnamed: Seldom::default(),
+            shared_ids: Seldom::default(),
         }
     }
 }

@@ -4,13 +4,14 @@ mod builder;
 mod handles;
 mod owner;
 mod reject;
+mod seldom;
 
 use std::{
+    borrow::Cow,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,16 +21,18 @@ use tokio::time::Instant;
 pub use builder::Builder;
 pub use handles::{CompletionStore, StreamRegistry, Streams};
 pub use owner::Access;
+pub(crate) use owner::Head;
 use owner::{Authorize, OwnerRule};
 use reject::Rejecter;
 pub use reject::Rejection;
+use seldom::Seldom;
 
 use crate::{
     config::Settings,
     error::StoreError,
     executor::Executor,
     hooks::{Hooks, Probe},
-    id::{NodeId, Owner, StreamKey},
+    id::{NodeId, Owner, StreamId, StreamKey},
     layer::{ResilientSseLayer, route::Route},
     publish::{Publisher, Relay},
     pulse::Pulses,
@@ -39,12 +42,9 @@ use crate::{
     store::{Beat, Store, StoreHandle},
     stream::StreamState,
     sync::lock,
-    telemetry::{Health, Telemetry, log_warn},
+    telemetry::{Health, Telemetry, log_error, log_warn},
     wire::Framing,
 };
-
-/// How often a hub may warn that no guardian is polled.
-const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// The hub: makes layers and services that share one store, one recorder and one guardian.
 ///
@@ -56,7 +56,8 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let (sse, guardian) = ResilientSse::builder(MemoryStore::new())
-///     .owner(|request| Owner::new(request.headers.get("x-user-id")?.to_str().ok()?).ok())
+///     // Put there by the host's own authentication, in a layer around this one. A header that a client may set is no identity.
+///     .owner(|request| request.extensions.get::<Owner>().cloned())
 ///     .build()?;
 /// tokio::spawn(guardian);
 /// let generation = sse.generation(); // a tower layer
@@ -88,11 +89,15 @@ pub(crate) struct Core {
     draining: AtomicBool,
     start: Instant,
     /// In milliseconds since the start: until when a stream that the store does not know may be one
-    /// that it forgot, and when the last warning was given.
+    /// that it forgot.
     forgotten_until: AtomicU64,
     /// When the newest request began that asked the store whether it is another.
     asked_store: tokio::sync::Mutex<Option<Instant>>,
-    warned_at: AtomicU64,
+    /// Messages that would fill the log if each occasion had its own.
+    unguarded: Seldom,
+    unowned: Seldom,
+    unnamed: Seldom,
+    shared_ids: Seldom,
     /// Which run of the store answered last.
     run: Mutex<Option<u128>>,
 }
@@ -187,36 +192,73 @@ impl Core {
 
     /// Whose request it is.
     pub(crate) fn owner_of(&self, request: &Parts) -> Result<Owner, Rejection> {
-        let owner = (self.owner)(request);
-        if owner.is_none() {
-            crate::telemetry::log_error!(
-                path = request.uri.path(),
+        self.find_owner(request).ok_or_else(|| self.nobody(request.uri.path()))
+    }
+
+    /// Whose request it is, if the host's rule finds anybody. Where it turns out later that somebody must be found,
+    /// [`nobody`](Self::nobody) is the answer.
+    pub(crate) fn find_owner(&self, request: &Parts) -> Option<Owner> {
+        (self.owner)(request)
+    }
+
+    /// The owner rule finds nobody for a request of this path.
+    pub(crate) fn nobody(&self, path: &str) -> Rejection {
+        if let Some(requests) = self.unowned.due(self.elapsed()) {
+            log_error!(
+                path = path,
+                requests = requests,
                 "the owner rule finds nobody: does the authentication stand outside this layer?"
             );
         }
-        owner.ok_or(Rejection::Unauthorized)
+        Rejection::Unauthorized
+    }
+
+    /// A relay without an identifier of its own cannot tell which stream this path means.
+    pub(crate) fn unnamed(&self, path: &str) -> Rejection {
+        if let Some(requests) = self.unnamed.due(self.elapsed()) {
+            log_error!(
+                path = path,
+                requests = requests,
+                "a relay was not told which stream a path means: use `Relay::id`"
+            );
+        }
+        Rejection::NotFound
+    }
+
+    /// A route of the kind `asks` was asked for a stream that a route of the kind `kind` produces.
+    pub(crate) fn other_kind(&self, id: &StreamId, asks: &str, kind: Cow<'static, str>) -> Rejection {
+        if let Some(requests) = self.shared_ids.due(self.elapsed()) {
+            log_error!(
+                stream = id.as_str(),
+                route = asks,
+                producer = &*kind,
+                requests = requests,
+                "a stream is asked for on a route of another kind than its producer's: two routes share ids"
+            );
+        }
+        Rejection::OtherKind { kind }
+    }
+
+    /// The parts of a request's head that the host's hooks are shown, where there are any.
+    pub(crate) fn head(&self, request: &Parts) -> Head {
+        Head::new(request, self.authorize.is_some() || self.rejecter.on_reject.is_some())
     }
 
     /// Whether the host lets this consumer read the stream. A denied one is a missing one.
-    pub(crate) async fn authorize(&self, key: &StreamKey, request: &Parts) -> Result<(), Rejection> {
+    pub(crate) async fn authorize(&self, key: &StreamKey, head: &Head) -> Result<(), Rejection> {
         let Some(authorize) = &self.authorize else { return Ok(()) };
-        let access = Access {
-            key: key.clone(),
-            headers: request.headers.clone(),
-            uri: request.uri.clone(),
-            extensions: request.extensions.clone(),
-        };
+        let Some(access) = head.access(key) else { return Err(Rejection::NotFound) };
         if authorize(access).await { Ok(()) } else { Err(Rejection::NotFound) }
     }
 
-    pub(crate) fn reject(&self, rejection: &Rejection) -> Response<Bytes> {
-        self.reject_with(rejection, rejection.response())
+    pub(crate) fn reject(&self, rejection: &Rejection, head: &Head) -> Response<Bytes> {
+        self.reject_with(rejection, head, rejection.response())
     }
 
     /// The same, with an answer in a form of its own.
-    pub(crate) fn reject_with(&self, rejection: &Rejection, response: Response<Bytes>) -> Response<Bytes> {
+    pub(crate) fn reject_with(&self, rejection: &Rejection, head: &Head, response: Response<Bytes>) -> Response<Bytes> {
         crate::telemetry::add(&self.telemetry.rejected, 1);
-        self.rejecter.shape(rejection, response)
+        self.rejecter.shape(rejection, head, response)
     }
 
     /// Whether a producer whose stream stands like this still serves its client: it does where the
@@ -248,10 +290,7 @@ impl Core {
         if self.guarded.load(Ordering::Relaxed) {
             return;
         }
-        let now = self.elapsed();
-        let last = self.warned_at.load(Ordering::Relaxed);
-        let due = last == 0 || now.saturating_sub(last) >= WARN_EVERY.as_millis() as u64;
-        if due && self.warned_at.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        if self.unguarded.due(self.elapsed()).is_some() {
             log_warn!("no guardian is polled: no heartbeats, no orphan detection, no clean-up");
         }
     }

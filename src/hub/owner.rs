@@ -18,11 +18,39 @@ pub(crate) fn from_extension(request: &Parts) -> Option<Owner> {
     request.extensions.get().cloned()
 }
 
+/// What the host's hooks are shown of a request; empty where there is no such hook, since a copy has its price.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Head(Option<Arc<Parts>>);
+
+impl Head {
+    pub(super) fn new(request: &Parts, is_shown: bool) -> Self {
+        Self(is_shown.then(|| Arc::new(request.clone())))
+    }
+
+    pub(super) fn parts(&self) -> Option<&Parts> {
+        self.0.as_deref()
+    }
+
+    /// What the `authorize` hook is asked about.
+    pub(super) fn access(&self, key: &StreamKey) -> Option<Access> {
+        let parts = self.parts()?;
+        Some(Access {
+            key: key.clone(),
+            method: parts.method.clone(),
+            headers: parts.headers.clone(),
+            uri: parts.uri.clone(),
+            extensions: parts.extensions.clone(),
+        })
+    }
+}
+
 /// A consumer who wants to read a stream: what the `authorize` hook is asked about.
 #[derive(Clone, Debug)]
 pub struct Access {
     /// The stream; its owner is the caller.
     pub key: StreamKey,
+    /// The request's method.
+    pub method: http::Method,
     /// The request's headers.
     pub headers: http::HeaderMap,
     /// The request's target.

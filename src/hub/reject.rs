@@ -3,8 +3,9 @@
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header, request::Parts};
 
+use super::Head;
 use crate::{MetadataTooLarge, error::InvalidStreamId, headers::no_store};
 
 /// Why the library answers a request itself, with an error.
@@ -17,11 +18,11 @@ pub enum Rejection {
     MetadataTooLarge(MetadataTooLarge),
     /// 400: a query parameter breaks its rule, which this says.
     BadQuery(&'static str),
-    /// 401: the owner rule finds nobody.
+    /// 401: the owner rule finds nobody. With the challenge of [`Builder::challenge`](crate::Builder::challenge).
     Unauthorized,
     /// 404: there is no such stream, or it is another owner's, or access was denied: nobody can tell which.
     NotFound,
-    /// 405: recovery answers GET, HEAD and OPTIONS only.
+    /// 405: recovery and relays answer GET, HEAD and OPTIONS only.
     MethodNotAllowed,
     /// 409: a route of another kind produces this stream: two routes share ids by mistake.
     OtherKind {
@@ -84,7 +85,7 @@ impl fmt::Display for Rejection {
             Self::BadQuery(rule) => f.write_str(rule),
             Self::Unauthorized => f.write_str("nobody is signed in"),
             Self::NotFound => f.write_str("there is no such stream"),
-            Self::MethodNotAllowed => f.write_str("recovery is asked for with GET"),
+            Self::MethodNotAllowed => f.write_str("only GET, HEAD and OPTIONS are answered here"),
             Self::OtherKind { kind } => write!(f, "a route of another kind, `{kind}`, produces this stream"),
             Self::OtherRequest => f.write_str("this stream was opened by another request"),
             Self::TooManyStreams { limit } => write!(f, "{limit} streams are running, and no more are allowed"),
@@ -93,18 +94,25 @@ impl fmt::Display for Rejection {
     }
 }
 
-pub(crate) type OnReject = dyn Fn(&Rejection, Response<Bytes>) -> Response<Bytes> + Send + Sync;
+pub(crate) type OnReject = dyn Fn(&Rejection, &Parts, Response<Bytes>) -> Response<Bytes> + Send + Sync;
 
 /// Makes the answers, the host's way where it has one.
 #[derive(Clone, Default)]
-pub(crate) struct Rejecter(pub(crate) Option<Arc<OnReject>>);
+pub(crate) struct Rejecter {
+    pub(super) on_reject: Option<Arc<OnReject>>,
+    /// The `WWW-Authenticate` of a 401.
+    pub(super) challenge: Option<HeaderValue>,
+}
 
 impl Rejecter {
     /// Shapes an answer, as the library makes it.
-    pub(crate) fn shape(&self, rejection: &Rejection, response: Response<Bytes>) -> Response<Bytes> {
-        match &self.0 {
-            Some(shape) => shape(rejection, response),
-            None => response,
+    pub(super) fn shape(&self, rejection: &Rejection, head: &Head, mut response: Response<Bytes>) -> Response<Bytes> {
+        if let (Rejection::Unauthorized, Some(challenge)) = (rejection, &self.challenge) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge.clone());
+        }
+        match (&self.on_reject, head.parts()) {
+            (Some(shape), Some(request)) => shape(rejection, request, response),
+            _ => response,
         }
     }
 }

@@ -2,14 +2,13 @@
 
 use std::{borrow::Cow, future::poll_fn, sync::Arc, time::Duration};
 
-use http::request::Parts;
 use tokio::time::Instant;
 
 use super::route::Route;
 use crate::{
     config::OnUnavailable,
     follow::{FollowBody, FollowRequest},
-    hub::{Core, Rejection},
+    hub::{Core, Head, Rejection},
     id::{EventId, StreamId, StreamKey},
     protocol::admission::Position,
     recorder::{Lane, Opening},
@@ -33,6 +32,8 @@ pub(super) struct Asked {
     pub(super) fingerprint: Option<String>,
     /// When the request came.
     pub(super) opened: Instant,
+    /// What the host's hooks are shown of it.
+    pub(super) head: Head,
 }
 
 /// What the store said, with what undoes it.
@@ -84,8 +85,8 @@ impl Drop for Registered {
 
 impl Admission {
     /// Admits a request that names a stream.
-    pub(super) async fn ask(core: Arc<Core>, route: Arc<Route>, asked: Asked, head: Parts) -> Self {
-        if let Err(rejection) = core.authorize(&asked.key, &head).await {
+    pub(super) async fn ask(core: Arc<Core>, route: Arc<Route>, asked: Asked) -> Self {
+        if let Err(rejection) = core.authorize(&asked.key, &asked.head).await {
             return Self::Reject(rejection);
         }
         core.check_guarded();
@@ -139,8 +140,10 @@ impl Admission {
             Ok(Opened::Missing) if core.may_be_forgotten() => Self::Retry,
             Ok(Opened::Missing) if route.disconnect.reruns() => Self::Anew,
             Ok(Opened::Missing) => Self::Reject(Rejection::NotFound),
+            // An `EventSource` would give up for good at a 429.
+            Ok(Opened::OverLimit) if asked.position.is_reconnect() => Self::Retry,
             Ok(Opened::OverLimit) => Self::Reject(Rejection::TooManyStreams { limit: route.limit.unwrap_or(0) }),
-            Ok(Opened::OtherKind { kind }) => Self::Reject(Rejection::OtherKind { kind }),
+            Ok(Opened::OtherKind { kind }) => Self::Reject(core.other_kind(&asked.key.id, &asked.kind, kind)),
             Ok(Opened::OtherFingerprint) => Self::Reject(Rejection::OtherRequest),
         }
     }
@@ -219,7 +222,7 @@ fn registration(core: &Core, route: &Route, asked: &Asked, token: u128, answered
         // Said once the producer's body is there: see `Lane::start`.
         started: false,
         fingerprint: asked.fingerprint.clone(),
-        limit: if asked.position.is_reconnect() { None } else { route.limit },
+        limit: route.limit,
         metadata: asked.metadata.clone(),
         retention: route.retention,
     }

@@ -28,7 +28,7 @@ use crate::{
     error::BoxError,
     follow::{AnswerBody, FollowBody, FollowRequest, tell_step},
     headers::{STREAM_RECORDED, event_stream, no_store},
-    hub::{Core, Rejection},
+    hub::{Core, Head, Rejection},
     id::EventId,
     protocol::{admission::Position, replay::Replay},
     store::handle::BoxFuture,
@@ -108,8 +108,8 @@ where
         Self::new(Arc::clone(core), State::Answered { response })
     }
 
-    pub(super) fn rejected(core: &Arc<Core>, rejection: &Rejection) -> Self {
-        let response = Some(reject(core, rejection));
+    pub(super) fn rejected(core: &Arc<Core>, rejection: &Rejection, head: &Head) -> Self {
+        let response = Some(reject(core, rejection, head));
         Self::new(Arc::clone(core), State::Answered { response })
     }
 
@@ -419,8 +419,10 @@ where
             no_store(response.headers_mut());
             response
         }
-        Admission::Reject(rejection) => reject(core, &rejection),
-        Admission::Produce(_) | Admission::Unrecorded | Admission::Anew => reject(core, &Rejection::Unavailable),
+        Admission::Reject(rejection) => reject(core, &rejection, &asked.head),
+        Admission::Produce(_) | Admission::Unrecorded | Admission::Anew => {
+            reject(core, &Rejection::Unavailable, &asked.head)
+        }
     }
 }
 
@@ -436,12 +438,12 @@ where
     response
 }
 
-fn reject<ResBody>(core: &Core, rejection: &Rejection) -> Response<ResilientSseBody<ResBody>>
+fn reject<ResBody>(core: &Core, rejection: &Rejection, head: &Head) -> Response<ResilientSseBody<ResBody>>
 where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    core.reject(rejection).map(ResilientSseBody::full)
+    core.reject(rejection, head).map(ResilientSseBody::full)
 }
 
 impl<S, ReqBody, ResBody> fmt::Debug for ResilientSseFuture<S, ReqBody, ResBody>

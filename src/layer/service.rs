@@ -90,7 +90,7 @@ where
             return self.forward(Request::from_parts(parts, body), Some(Bypassed::Bypass));
         }
         match self.asked(&parts, identity) {
-            Err(rejection) => ResilientSseFuture::rejected(&self.core, &rejection),
+            Err(rejection) => ResilientSseFuture::rejected(&self.core, &rejection, &self.core.head(&parts)),
             // Work that is certain not to be registered is not begun.
             Ok(Wanted::New(asked)) if self.core.is_draining() && asks_by_name(&parts) => {
                 ResilientSseFuture::retrying(&self.core, &asked)
@@ -158,6 +158,7 @@ impl<S> ResilientSseService<S> {
             metadata: identity.metadata,
             fingerprint,
             opened: tokio::time::Instant::now(),
+            head: self.core.head(parts),
         };
         match identity.name {
             Name::Bypass => Err(Rejection::NotFound),
@@ -227,8 +228,7 @@ impl<S> ResilientSseService<S> {
         // `poll_ready` has made the spare; a caller that left that out gets an unready service.
         let spare = self.spare.take().unwrap_or_else(|| self.inner.clone());
         let ready = std::mem::replace(&mut self.inner, spare);
-        let access = request_head(&request);
-        let admission = Admission::ask(Arc::clone(&self.core), Arc::clone(&self.route), asked.clone(), access);
+        let admission = Admission::ask(Arc::clone(&self.core), Arc::clone(&self.route), asked.clone());
         ResilientSseFuture::admitting(
             Arc::clone(&self.core),
             Arc::clone(&self.route),
@@ -250,16 +250,6 @@ fn check_metadata(metadata: &mut Metadata, parts: &Parts) -> Result<(), Rejectio
         metadata.clear();
     }
     Ok(())
-}
-
-/// The parts of a request's head that the `authorize` hook may look at.
-fn request_head<B>(request: &Request<B>) -> Parts {
-    let mut head = Request::new(()).into_parts().0;
-    head.method = request.method().clone();
-    head.uri = request.uri().clone();
-    head.headers = request.headers().clone();
-    head.extensions = request.extensions().clone();
-    head
 }
 
 /// The request as the inner service gets it: it knows its stream, and no cursor but its own, byte for byte.

@@ -5,16 +5,18 @@ use std::{
     fmt,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use http::{Request, Response, request::Parts};
+use bytes::Bytes;
+use http::{Method, Request, Response, request::Parts};
 use tower_service::Service;
 
 use crate::{
-    config::RELAY_WAIT,
+    config::bounded,
     follow::{AnswerBody, AnswerFuture, FollowRequest},
-    hub::{Core, Rejection},
-    id::StreamKey,
+    hub::{Core, Head, Rejection},
+    id::{StreamId, StreamKey},
     layer::{
         identify::{Identify, Name},
         voice::Voice,
@@ -26,24 +28,50 @@ use crate::{
 
 /// A service that follows streams which others publish: see [`ResilientSse::relay`](crate::ResilientSse::relay).
 ///
-/// On a stream that is not opened yet it answers at once, heartbeats, and waits for up to 30 s; then
-/// the body ends, and the client comes again.
+/// It answers GET, HEAD with the head alone, OPTIONS with the methods that there are, and anything else with 405. On a
+/// stream that is not opened yet it answers at once, heartbeats, and waits; then the body breaks off, and the client comes again.
+///
+/// ```
+/// use axum::Router;
+/// use resilient_sse::{ResilientSse, StreamId};
+///
+/// fn exports(sse: &ResilientSse) -> Router {
+///     // The work is done elsewhere, by a job that publishes; see `ResilientSse::publisher`.
+///     let events = sse.relay().id(StreamId::path("/exports/{id}/events"));
+///     Router::new().route_service("/exports/{id}/events", events)
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Relay {
     core: Arc<Core>,
-    identify: Arc<dyn Identify>,
+    /// `None`: the path must be nothing but the stream's name.
+    identify: Option<Arc<dyn Identify>>,
     voice: Voice,
+    wait: Duration,
 }
 
 impl Relay {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { core, identify: Arc::new(crate::StreamId::path("/{id}")), voice: Voice::default() }
+        let wait = core.settings.relay_wait;
+        Self { core, identify: None, voice: Voice::default(), wait }
     }
 
-    /// Which stream a request means. Default: the path's last segment.
+    /// Which stream a request means.
+    ///
+    /// Default: the path is `/{id}` and nothing more, as where the relay is nested under a prefix of its own
+    /// (`nest_service("/jobs", sse.relay())`). Any other path is 404, and logged: of a longer one, such as
+    /// `/exports/7/events`, no part is more likely to be the name than another.
     #[must_use]
     pub fn id(mut self, identify: impl Identify) -> Self {
-        self.identify = Arc::new(identify);
+        self.identify = Some(Arc::new(identify));
+        self
+    }
+
+    /// How long a request waits for a stream that is not opened yet. Zero does not wait: such a stream is 404. Default:
+    /// [`Builder::relay_wait`](crate::Builder::relay_wait), 30 s.
+    #[must_use]
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.wait = bounded(wait);
         self
     }
 
@@ -72,41 +100,68 @@ impl<B> Service<Request<B>> for Relay {
 
     fn call(&mut self, request: Request<B>) -> AnswerFuture {
         let (parts, _) = request.into_parts();
-        let name = self.identify.identify(&parts).name;
-        let (core, voice) = (Arc::clone(&self.core), self.voice);
+        let relay = self.clone();
         AnswerFuture(Box::pin(async move {
-            match relay(&core, &parts, name, voice).await {
+            let head = relay.core.head(&parts);
+            match relay.answer(&parts, &head).await {
                 Ok(response) => response,
-                Err(rejection) => core.reject(&rejection).map(AnswerBody::full),
+                Err(rejection) => relay.core.reject(&rejection, &head).map(AnswerBody::full),
             }
         }))
     }
 }
 
-async fn relay(core: &Arc<Core>, parts: &Parts, name: Name, voice: Voice) -> Result<Response<AnswerBody>, Rejection> {
-    let owner = core.owner_of(parts)?;
-    let id = match name {
-        Name::Id(id) => id,
-        Name::Malformed(error) => return Err(Rejection::MalformedId(error)),
-        Name::Bypass | Name::Generate => return Err(Rejection::NotFound),
-    };
-    let key = StreamKey::new(owner, id.clone());
-    core.authorize(&key, parts).await?;
-    let position = Position::of(&last_seen(parts, Some(&id)));
-    // A store that does not answer now may do so while the body waits.
-    let info = core.store.info(key.clone()).await;
-    let missing = matches!(info, Ok(None));
-    let ended = info.ok().flatten().and_then(|info| info.ended);
-    if ended.as_ref().is_some_and(|ended| position.has_all(ended, voice.tells(&ended.ending))) {
-        return Ok(AnswerBody::no_content());
+impl Relay {
+    async fn answer(&self, parts: &Parts, head: &Head) -> Result<Response<AnswerBody>, Rejection> {
+        match parts.method {
+            Method::GET => self.follow(parts, head).await,
+            Method::HEAD => Ok(self.follow(parts, head).await?.map(|_| AnswerBody::full(Bytes::new()))),
+            Method::OPTIONS => Ok(AnswerBody::options()),
+            _ => Err(Rejection::MethodNotAllowed),
+        }
     }
-    if missing && matches!(position, Position::After(_)) && matches!(core.ask_whether_forgotten().await, Ok(false)) {
-        // It existed, and has expired: nobody is going to open it.
-        return Err(Rejection::NotFound);
+
+    fn name(&self, parts: &Parts) -> Result<StreamId, Rejection> {
+        let name = match &self.identify {
+            Some(identify) => identify.identify(parts).name,
+            None => {
+                let path = parts.uri.path();
+                let is_bare = path.strip_prefix('/').is_some_and(|name| !name.is_empty() && !name.contains('/'));
+                if !is_bare {
+                    return Err(self.core.unnamed(path));
+                }
+                StreamId::path("/{id}").identify(parts).name
+            }
+        };
+        match name {
+            Name::Id(id) => Ok(id),
+            Name::Malformed(error) => Err(Rejection::MalformedId(error)),
+            Name::Bypass | Name::Generate => Err(Rejection::NotFound),
+        }
     }
-    if position.is_reconnect() {
-        add(&core.telemetry.resumed, 1);
+
+    async fn follow(&self, parts: &Parts, head: &Head) -> Result<Response<AnswerBody>, Rejection> {
+        let (core, voice) = (&self.core, self.voice);
+        let owner = core.owner_of(parts)?;
+        let key = StreamKey::new(owner, self.name(parts)?);
+        core.authorize(&key, head).await?;
+        let position = Position::of(&last_seen(parts, Some(&key.id)));
+        // A store that does not answer now may do so while the body waits.
+        let info = core.store.info(key.clone()).await;
+        let missing = matches!(info, Ok(None));
+        let ended = info.ok().flatten().and_then(|info| info.ended);
+        if ended.as_ref().is_some_and(|ended| position.has_all(ended, voice.tells(&ended.ending))) {
+            return Ok(AnswerBody::no_content());
+        }
+        // Without a wait nobody may open it any more; with a cursor it existed, and has expired.
+        let is_due = self.wait.is_zero() || matches!(position, Position::After(_));
+        if missing && is_due && matches!(core.ask_whether_forgotten().await, Ok(false)) {
+            return Err(Rejection::NotFound);
+        }
+        if position.is_reconnect() {
+            add(&core.telemetry.resumed, 1);
+        }
+        let request = FollowRequest { key, position, voice, prefix: None, wait: Some(self.wait), until: None };
+        Ok(AnswerBody::follow(core, request))
     }
-    let request = FollowRequest { key, position, voice, prefix: None, wait: Some(RELAY_WAIT), until: None };
-    Ok(AnswerBody::follow(core, request))
 }

@@ -15,7 +15,7 @@ use super::answer::{Answer, RecoverQuery};
 use crate::{
     follow::{AnswerBody, AnswerFuture, FollowRequest},
     headers::no_store,
-    hub::{Core, Rejection},
+    hub::{Core, Head, Rejection},
     id::StreamKey,
     layer::{
         identify::{Identify, Name},
@@ -83,35 +83,42 @@ impl<B> Service<Request<B>> for Recover {
 
 /// Answers a recovery request for the stream of this name.
 pub(crate) async fn recover(core: Arc<Core>, parts: Parts, name: Name, voice: Voice) -> Response<AnswerBody> {
-    match answer(&core, parts, name, voice).await {
+    let head = core.head(&parts);
+    match answer(&core, &parts, &head, name, voice).await {
         Ok(response) => response,
         // A stream that is missing, another owner's or denied: nobody can tell which.
         Err(Rejection::NotFound) => {
             let response = json(StatusCode::NOT_FOUND, br#"{"status":"not_found"}"#.to_vec());
-            core.reject_with(&Rejection::NotFound, response).map(AnswerBody::full)
+            core.reject_with(&Rejection::NotFound, &head, response).map(AnswerBody::full)
         }
-        Err(rejection) => core.reject(&rejection).map(AnswerBody::full),
+        Err(rejection) => core.reject(&rejection, &head).map(AnswerBody::full),
     }
 }
 
-async fn answer(core: &Arc<Core>, parts: Parts, name: Name, voice: Voice) -> Result<Response<AnswerBody>, Rejection> {
+async fn answer(
+    core: &Arc<Core>,
+    parts: &Parts,
+    head: &Head,
+    name: Name,
+    voice: Voice,
+) -> Result<Response<AnswerBody>, Rejection> {
     match parts.method {
         Method::GET | Method::HEAD => {}
-        Method::OPTIONS => return Ok(options()),
+        Method::OPTIONS => return Ok(AnswerBody::options()),
         _ => return Err(Rejection::MethodNotAllowed),
     }
-    let owner = core.owner_of(&parts)?;
+    let owner = core.owner_of(parts)?;
     let id = match name {
         Name::Id(id) => id,
         Name::Malformed(error) => return Err(Rejection::MalformedId(error)),
         Name::Bypass | Name::Generate => return Err(Rejection::NotFound),
     };
     let key = StreamKey::new(owner, id);
-    core.authorize(&key, &parts).await?;
-    if prefers_events(&parts) && parts.method == Method::GET {
-        return follow(core, key, &parts, voice).await;
+    core.authorize(&key, head).await?;
+    if prefers_events(parts) && parts.method == Method::GET {
+        return follow(core, key, parts, voice).await;
     }
-    let query = RecoverQuery::parse(&parts, &key.id).map_err(Rejection::BadQuery)?;
+    let query = RecoverQuery::parse(parts, &key.id).map_err(Rejection::BadQuery)?;
     match Answer::ask(core, key, query).await {
         Err(_) => Err(Rejection::Unavailable),
         Ok(None) => Err(Rejection::NotFound),
@@ -145,13 +152,6 @@ async fn follow(
     add(&core.telemetry.resumed, 1);
     let request = FollowRequest { key, position, voice, prefix: None, wait: None, until: None };
     Ok(AnswerBody::follow(core, request))
-}
-
-/// Which methods there are.
-fn options() -> Response<AnswerBody> {
-    let mut response = AnswerBody::no_content();
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
-    response
 }
 
 fn json(status: StatusCode, body: Vec<u8>) -> Response<Bytes> {

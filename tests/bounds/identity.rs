@@ -1,47 +1,20 @@
 //! G9: who calls is what the host says; ids and cursors are names, no more.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-};
+use std::time::Duration;
 
 use http::Request;
 use http_body_util::BodyExt as _;
 use resilient_sse::{Owner, ResilientSseLayer, StreamId, test_util::TestHub};
 use tower::ServiceExt as _;
 
+use crate::logged::Logged;
 use crate::support::{Client, Watch, app, events, numbers, send, serving};
 
-/// Collects log lines.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test(start_paused = true)]
-async fn g9_an_owner_rule_that_finds_nobody_answers_401_and_says_so_once() {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
-    let errors = || {
-        let text = String::from_utf8(std::mem::take(&mut *lines.0.lock().unwrap())).unwrap();
-        text.lines().filter(|line| line.contains("ERROR")).count()
-    };
-
-    let said = usize::from(cfg!(feature = "tracing"));
-
+async fn g9_an_owner_rule_that_finds_nobody_answers_401_and_says_so_once_a_minute() {
+    let logged = Logged::new();
     // The default rule looks for an extension, which authentication outside of the layer has put there.
-    let hub = TestHub::with(|builder| builder).unwrap();
+    let mut hub = TestHub::with(|builder| builder.challenge("Bearer realm=\"answers\"")).unwrap();
     let watch = Watch::default();
     let stream = |layer: ResilientSseLayer| {
         let watch = watch.clone();
@@ -52,30 +25,42 @@ async fn g9_an_owner_rule_that_finds_nobody_answers_401_and_says_so_once() {
         })
     };
     let request = |uri: &str| Request::get(uri).body(()).unwrap();
+    let refused = |parts: &http::response::Parts| {
+        assert_eq!(parts.status, 401);
+        assert_eq!(parts.headers["www-authenticate"], "Bearer realm=\"answers\"");
+        assert_eq!(parts.headers["x-content-type-options"], "nosniff");
+        assert_eq!(parts.headers["cache-control"], "no-store, no-transform");
+    };
     for layer in [
-        hub.sse.layer(),
-        hub.sse.feed(),
-        hub.sse.generation(),
         hub.sse.generation().id(StreamId::path("/s/{id}")),
         hub.sse.generation().id(StreamId::path("/s/{id}")).recover_suffix("/recover"),
     ] {
-        let app = stream(layer);
-        assert_eq!(send(&app, request("/s/a")).await.status(), 401);
-        assert_eq!(errors(), said);
+        refused(&send(&stream(layer), request("/s/a")).await.into_parts().0);
     }
     let app = stream(hub.sse.generation().id(StreamId::path("/s/{id}")).recover_suffix("/recover"));
-    assert_eq!(send(&app, request("/s/a/recover")).await.status(), 401);
-    assert_eq!(errors(), said);
-    assert_eq!(hub.sse.recover().oneshot(request("/a/recover")).await.unwrap().status(), 401);
-    assert_eq!(errors(), said);
-    assert_eq!(hub.sse.relay().oneshot(request("/a")).await.unwrap().status(), 401);
-    assert_eq!(errors(), said);
+    refused(&send(&app, request("/s/a/recover")).await.into_parts().0);
+    refused(&hub.sse.recover().oneshot(request("/a/recover")).await.unwrap().into_parts().0);
+    refused(&hub.sse.relay().oneshot(request("/a")).await.unwrap().into_parts().0);
     assert_eq!(watch.made(), 0, "the inner service is not reached");
+
+    let said = usize::from(cfg!(feature = "tracing"));
+    assert_eq!(logged.errors().len(), said, "whoever is not signed in cannot fill the log");
+    hub.advance(Duration::from_secs(61)).await;
+    refused(&send(&app, request("/s/a")).await.into_parts().0);
+    let errors = logged.errors();
+    assert_eq!(errors.len(), said);
+    assert!(errors.iter().all(|error| error.contains("requests=5") && error.contains("path=\"/s/a\"")), "{errors:?}");
 
     let mut known = request("/s/a");
     known.extensions_mut().insert(Owner::new("ada").unwrap());
     assert_eq!(send(&app, known).await.status(), 200, "authentication outside");
-    assert_eq!(errors(), 0);
+    assert_eq!(logged.errors(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_challenge_that_no_header_can_hold_is_no_setting() {
+    let error = TestHub::with(|builder| builder.challenge("Bearer\r\nX: y")).unwrap_err();
+    assert!(error.to_string().contains("`challenge`"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,8 +1,8 @@
 //! What cannot be held is lost, counted, and told.
 
-use resilient_sse::{Durability, test_util::Fault};
+use resilient_sse::{MemoryStore, ResilientSse, test_util::Fault};
 
-use super::support::{Rig, Script, account, assert_unharmed, delays, millis};
+use super::support::{Rig, Script, account, assert_unharmed, millis};
 
 /// The oldest events that wait are lost; the live client sees them, and whoever comes later is told
 /// by one gap.
@@ -10,7 +10,7 @@ use super::support::{Rig, Script, account, assert_unharmed, delays, millis};
 async fn g7_beyond_the_byte_limit_the_oldest_are_lost_and_told() {
     for batched in [false, true] {
         let script = Script { padding: 100, ..Script::default() };
-        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(4096), |layer| layer);
+        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(4096).max_event(1024), |layer| layer);
         let client = rig.client().await;
         tokio::time::sleep(millis(1000)).await;
         rig.store.fail(Fault::Hang);
@@ -34,28 +34,33 @@ async fn g7_beyond_the_byte_limit_the_oldest_are_lost_and_told() {
 async fn g1_a_loss_at_the_end_is_told() {
     for batched in [false, true] {
         let script = Script { events: 60, padding: 600, ..Script::default() };
-        // No more than the end has room.
-        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(600), |layer| layer);
-        let seen = rig.client().await.await.unwrap();
+        // Room for one event, and not for the end beside it.
+        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(700).max_event(700), |layer| layer);
+        let client = rig.client().await;
+        tokio::time::sleep(script.length() / 2).await;
+        rig.store.fail(Fault::Hang);
+        tokio::time::sleep(script.length() + millis(3000)).await;
+        rig.store.heal();
+        let seen = client.await.unwrap();
         assert_unharmed(&seen, script);
-        assert_eq!((rig.sse.health().lost, rig.recorded().await.len()), (60, 0), "batched {batched}");
-        assert_eq!(account(&rig.resume(&seen[5].id).await, 6, script.events), 55);
+        tokio::time::sleep(millis(2000)).await;
+        let (lost, recorded) = (rig.sse.health().lost, rig.recorded().await);
+        assert_eq!(recorded.len() as u64 + lost, script.events, "batched {batched}");
+        assert!(lost > 20 && !recorded.contains(&script.events), "the end of the log is what is lost: {recorded:?}");
+        assert_eq!(account(&rig.resume(&seen[5].id).await, 6, script.events), lost);
     }
 }
 
-/// An event that cannot be held at all is nothing to wait for: the store is well.
-#[tokio::test(start_paused = true)]
-async fn g7_nobody_waits_for_what_is_lost() {
-    for batched in [false, true] {
-        for durability in [Durability::Buffered, Durability::BeforeSend] {
-            let script = Script { padding: 600, ..Script::default() };
-            let hub = |hub: resilient_sse::Builder| hub.recorder_bytes(600).durability(durability);
-            let rig = Rig::with(batched, script, hub, |layer| layer);
-            let seen = rig.client().await.await.unwrap();
-            assert_unharmed(&seen, script);
-            let late = delays(&seen, script).into_iter().find(|(_, delay)| *delay > millis(5));
-            assert_eq!(late, None, "batched {batched}, {durability:?}");
-            assert_eq!(rig.sse.health().store_errors, 0);
+/// What could never wait for the store, however well the store is, is refused where it is set.
+#[test]
+fn g8_room_for_less_than_an_event_is_no_setting() {
+    for (room, event, fits) in [(1000, 1001, false), (1000, 1000, true), (600, 1 << 20, false)] {
+        let hub = ResilientSse::builder(MemoryStore::new()).anonymous();
+        let built = hub.recorder_bytes(room).max_event(event).build();
+        assert_eq!(built.is_ok(), fits, "{room} bytes of room, events of {event}");
+        if let Err(error) = built {
+            let error = error.to_string();
+            assert!(error.contains("`recorder_bytes`") && error.contains("`max_event`"), "{error}");
         }
     }
 }
@@ -66,7 +71,7 @@ async fn g7_nobody_waits_for_what_is_lost() {
 async fn g6_the_byte_limit_is_given_back() {
     for batched in [false, true] {
         let script = Script { events: 60, padding: 100, ..Script::default() };
-        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(60 * 120), |layer| layer);
+        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(60 * 120).max_event(1024), |layer| layer);
         for round in 0..4 {
             let id = format!("stream-{round}");
             let start = tokio::time::Instant::now();
@@ -87,7 +92,7 @@ async fn g6_the_byte_limit_is_given_back() {
 async fn g3_an_end_finds_room_among_the_events_that_wait() {
     for batched in [false, true] {
         let script = Script { padding: 200, ..Script::default() };
-        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(600), |layer| layer);
+        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(600).max_event(600), |layer| layer);
         let client = rig.client().await;
         tokio::time::sleep(script.length() - millis(100)).await;
         rig.store.fail(Fault::Hang);
