@@ -25,6 +25,7 @@ pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
     let mut backoff = Backoff::new(every.min(Duration::from_millis(50)), every.min(RETRY));
     loop {
         let begun = Instant::now();
+        core.recorder.give_up_hopeless();
         let acknowledged = round(&core, &trust).await;
         let may_claim = lock(&trust).may_claim(Instant::now().into_std());
         core.telemetry.frozen.store(!may_claim, Ordering::Relaxed);

@@ -205,9 +205,11 @@ impl Builder {
         recovery_window: Duration,
         /// How many bytes an event may have; a larger one fails the stream. Default: 1 MiB.
         max_event: usize,
-        /// How many bytes of events, of all streams, may wait for the store; beyond, the oldest of a
-        /// stream are lost, which readers are told as a gap. Streams that the store refuses one by one may
-        /// take half of it. Default: 64 MiB.
+        /// How many bytes of events, of all streams, may wait for the store. Beyond, the oldest events are lost, which
+        /// readers are told as a gap: those of the owners that hold the most, and of their streams that hold the most,
+        /// so that one loud stream costs a quiet one nothing. Ends are never lost for want of room: they take up to
+        /// half of it and are held beyond it, for each stream at most one event, until they are stored or their
+        /// recovery window is over. Default: 64 MiB.
         recorder_bytes: usize,
         /// How long recording waits, once a stream has something for the store, for other streams to join the
         /// request. Zero does not wait, and is best for most stores: while requests are under way, what

@@ -47,6 +47,15 @@ pub(crate) enum EndRequest {
 }
 
 impl EndRequest {
+    /// What it is charged while it waits for the store.
+    fn bytes(&self) -> usize {
+        let event = match self {
+            Self::Close(ending) => ending.event.as_ref(),
+            Self::Interrupt => None,
+        };
+        END_COST + event.map_or(0, Bytes::len)
+    }
+
     /// An ending that the library supplies.
     pub(crate) fn supplied(state: StreamState, reason: Reason) -> Self {
         Self::Close(Ending::supplied(state, reason))
@@ -88,6 +97,8 @@ pub(crate) struct Lane {
     pub(crate) waker: Arc<WakerCell>,
     /// Whether the producer is pushing, and so looks at the lane right afterwards.
     pushing: AtomicBool,
+    /// How many bytes of its events wait for the store: read where room has to be made.
+    held: AtomicUsize,
     /// How many read the stream on this node.
     pub(crate) followers: AtomicUsize,
     state: Mutex<State>,
@@ -107,6 +118,7 @@ impl Lane {
             waker: Arc::default(),
             pushing: AtomicBool::new(false),
             producer: Mutex::new(None),
+            held: AtomicUsize::new(0),
             followers: AtomicUsize::new(0),
             state: Mutex::new(state),
         })
@@ -145,32 +157,83 @@ impl Lane {
         events: &mut Vec<Bytes>,
         inner_id: Option<String>,
     ) -> u64 {
-        let first = {
-            let mut state = lock(&self.state);
-            let first = state.last + 1;
-            state.last += events.len() as u64;
-            if state.status != Status::Running {
-                return first;
-            }
-            if inner_id.is_some() {
-                state.last_inner_id.clone_from(&inner_id);
-                state.inner_id = inner_id;
-            }
-            // An event says that the producer has begun, too.
-            state.started |= !events.is_empty();
-            state.take(recorder, events);
-            // What was lost already is nothing to wait for.
-            let waits = state.claimed || !recorder.store.is_immediate();
-            if state.pending.is_empty() {
-                state.pending_since = None;
-            } else if waits {
-                state.pending_since.get_or_insert_with(Instant::now);
-            }
-            first
+        let bytes = events.iter().map(Bytes::len).sum();
+        let first = if self.is_halted() || !recorder.room.charge(bytes) {
+            self.take_singly(recorder, events, inner_id)
+        } else {
+            self.take(recorder, events, bytes, inner_id)
         };
         let _pushing = Pushing::of(self);
         recorder.ready(self);
         first
+    }
+
+    /// Takes events that there is room for.
+    fn take(&self, recorder: &Recorder, events: &mut Vec<Bytes>, bytes: usize, inner_id: Option<String>) -> u64 {
+        let mut state = lock(&self.state);
+        let first = state.last + 1;
+        state.last += events.len() as u64;
+        if state.status != Status::Running {
+            recorder.room.refund(bytes);
+            return first;
+        }
+        state.note_inner_id(inner_id);
+        state.started |= !events.is_empty();
+        state.pending_bytes += bytes;
+        state.pending.extend(events.drain(..));
+        self.holds(&mut state, recorder);
+        first
+    }
+
+    /// Takes events for which room has to be made. An event for which there is none is made, and missing.
+    fn take_singly(&self, recorder: &Recorder, events: &mut Vec<Bytes>, inner_id: Option<String>) -> u64 {
+        let mut state = lock(&self.state);
+        let first = state.last + 1;
+        if state.status != Status::Running {
+            state.last += events.len() as u64;
+            return first;
+        }
+        state.note_inner_id(inner_id);
+        drop(state);
+        for event in events.drain(..) {
+            // Without the lock: room may be made in any lane, this one included.
+            let fits = recorder.make_room(self, event.len());
+            let mut state = lock(&self.state);
+            state.last += 1;
+            state.started = true;
+            match (fits, state.status == Status::Running) {
+                (true, true) => state.hold(event),
+                (true, false) => recorder.room.refund(event.len()),
+                (false, _) => recorder.lost(1),
+            }
+            self.holds(&mut state, recorder);
+        }
+        first
+    }
+
+    /// Events are held, or none any more.
+    fn holds(&self, state: &mut State, recorder: &Recorder) {
+        self.held.store(state.held(), Ordering::Relaxed);
+        // What was lost already is nothing to wait for.
+        let waits = state.claimed || !recorder.store.is_immediate();
+        if state.pending.is_empty() {
+            state.pending_since = None;
+        } else if waits {
+            state.pending_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// How many bytes of events are held.
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Gives up the oldest events, until no more than so many bytes are held: see [`State::give_up`].
+    pub(super) fn give_up(&self, keep: usize) -> (u64, usize) {
+        let mut state = lock(&self.state);
+        let given_up = state.give_up(keep);
+        self.held.store(state.held(), Ordering::Relaxed);
+        given_up
     }
 
     /// The producer began to answer.
@@ -199,17 +262,22 @@ impl Lane {
             if state.end.is_some() || state.status != Status::Running {
                 return;
             }
-            // Room for it is made among the stream's own events. Where other streams' take it all it is held
-            // nonetheless: an end is lost by nobody (guarantee G3), and each stream has but one.
-            while !recorder.charge(END_COST) {
-                if !state.lose_oldest(recorder) {
-                    recorder.charge_beyond(END_COST);
-                    break;
-                }
-            }
+            state.end_bytes = end.bytes();
+            state.end_since = Some(Instant::now());
             state.end = Some(end);
+            // Held whether there is room for it or not: an end is lost by nobody (guarantee G3), and each stream has but
+            // one.
+            recorder.room.charge_end(state.end_bytes);
         }
+        recorder.fit();
         recorder.ready(self);
+    }
+
+    /// Whether the end was tried for as long as it could be recovered.
+    pub(super) fn is_hopeless(&self) -> bool {
+        let state = lock(&self.state);
+        let window = self.registration.retention.recovery_window;
+        state.status == Status::Running && state.end_since.is_some_and(|since| since.elapsed() >= window)
     }
 
     /// Whether the producer's end was requested already.
@@ -282,6 +350,7 @@ impl Lane {
         let mut state = lock(&self.state);
         let op = self.choose(&mut state);
         state.claimed = op.is_some();
+        state.in_the_air = op.is_some();
         op
     }
 
@@ -329,6 +398,12 @@ impl Lane {
         Some(RecentClose { close: self.close(&state, ending), reopen: self.reopen(&state) })
     }
 
+    /// The store is asked nothing for this lane now.
+    pub(super) fn rests(&self) {
+        lock(&self.state).in_the_air = false;
+        self.waits();
+    }
+
     /// The store did not answer at once: what was sent waits from now on.
     pub(super) fn waits(&self) {
         let mut state = lock(&self.state);
@@ -353,6 +428,7 @@ impl Lane {
         state.flight_since = None;
         state.metadata_waits &= flight.metadata != state.metadata;
         let bytes = std::mem::take(&mut state.flight_bytes);
+        self.held.store(state.held(), Ordering::Relaxed);
         drop(state);
         // Read after the state was locked: a producer that was done before has seen what landed.
         if !self.pushing.load(Ordering::Relaxed) {
@@ -382,6 +458,7 @@ impl Lane {
     /// the store refuses it.
     pub(super) fn put_off(&self, unknown: bool) -> Duration {
         let mut state = lock(&self.state);
+        state.in_the_air = false;
         if unknown {
             state.looks = true;
             state.forgotten = false;
@@ -397,22 +474,22 @@ impl Lane {
         lock(&self.state).forgotten = false;
     }
 
-    /// Nothing more is recorded. Returns the bytes that are held no more.
-    pub(super) fn settle(&self, status: Status) -> usize {
+    /// Nothing more is recorded. Returns the bytes of events, and of the end, that are held no more.
+    pub(super) fn settle(&self, status: Status) -> (usize, usize) {
         let mut state = lock(&self.state);
-        // Given back once: a lane that was given up may still hear from the store.
-        let charged = state.end.is_some() && state.status == Status::Running;
         state.status = status;
         state.pending.clear();
         state.pending_since = None;
         state.flight = None;
         state.flight_since = None;
-        let end = if charged { END_COST } else { 0 };
-        let dropped = std::mem::take(&mut state.pending_bytes) + std::mem::take(&mut state.flight_bytes) + end;
+        // Given back once: a lane that was given up may still hear from the store.
+        let events = std::mem::take(&mut state.pending_bytes) + std::mem::take(&mut state.flight_bytes);
+        let end = std::mem::take(&mut state.end_bytes);
+        self.held.store(0, Ordering::Relaxed);
         drop(state);
         self.halted.store(true, Ordering::Release);
         self.waker.wake();
-        dropped
+        (events, end)
     }
 }
 

@@ -11,13 +11,14 @@ mod flush;
 mod kept;
 mod lane;
 mod opening;
+mod room;
 mod state;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     task::{Context, Waker},
     time::Duration,
@@ -27,6 +28,7 @@ pub(crate) use flush::Flusher;
 pub(crate) use kept::keep;
 pub(crate) use lane::{EndRequest, Lane, Op, Producing, Status};
 pub(crate) use opening::Opening;
+use room::Room;
 use tokio::time::Instant;
 
 use crate::{
@@ -36,10 +38,10 @@ use crate::{
     id::StreamKey,
     store::{Appended, Closed, Fence, Interrupted, Reopen, Reopened, StoreHandle, handle::BoxFuture},
     sync::{WakerCell, lock},
-    telemetry::{Telemetry, add},
+    telemetry::{Telemetry, add, log_warn},
 };
 
-/// Bytes that a lane is charged for its end until that is stored.
+/// Bytes that a lane is charged for its end until that is stored, besides the terminal event's.
 const END_COST: usize = 512;
 
 /// The recorder of a process.
@@ -48,9 +50,8 @@ pub(crate) struct Recorder {
     telemetry: Arc<Telemetry>,
     executor: Executor,
     hooks: Arc<Hooks>,
-    /// Bytes that wait for the store, and how many may.
-    held: AtomicUsize,
-    max_held: usize,
+    /// What may wait for the store.
+    room: Room,
     /// How long the flusher waits for lanes to join the one that is ready.
     linger: Duration,
     lanes: Mutex<HashMap<StreamKey, Arc<Lane>>>,
@@ -94,8 +95,7 @@ impl Recorder {
             telemetry,
             executor,
             hooks,
-            held: AtomicUsize::new(0),
-            max_held: settings.recorder_bytes,
+            room: Room::new(settings.recorder_bytes),
             linger: settings.linger,
             lanes: Mutex::default(),
             ready: Mutex::default(),
@@ -127,7 +127,7 @@ impl Recorder {
 
     /// Bytes that wait for the store.
     pub(crate) fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+        self.room.held()
     }
 
     /// The lane has something to do: does it, or sees to it that it is done.
@@ -155,7 +155,7 @@ impl Recorder {
 
     /// A claimed lane waits for the flusher.
     fn queue(&self, lane: Arc<Lane>) {
-        lane.waits();
+        lane.rests();
         lock(&self.ready).push_back(lane);
         self.flusher.wake();
     }
@@ -252,7 +252,7 @@ impl Recorder {
             Appended::Stored => {
                 let landed = lane.landed();
                 add(&self.telemetry.recorded, landed.events);
-                self.held.fetch_sub(landed.bytes, Ordering::Relaxed);
+                self.room.refund(landed.bytes);
             }
             Appended::Fenced(fence) => self.fenced(lane, fence),
             Appended::Gone => lane.forgotten(),
@@ -302,9 +302,7 @@ impl Recorder {
     /// The lane has nothing more to record, and its producer is told how the stream stands.
     fn settle(&self, lane: &Arc<Lane>, status: Status) {
         let ending = lane.is_ending();
-        let dropped = lane.settle(status);
-        self.held.fetch_sub(dropped, Ordering::Relaxed);
-        self.leave(lane);
+        self.end_recording(lane, status);
         if let Some(producer) = lane.producer().filter(|_| !ending) {
             self.executor.spawn(async move { producer.halted() });
         }
@@ -329,9 +327,23 @@ impl Recorder {
 
     /// Nothing more is recorded of the lane, and nobody is told.
     fn let_go(&self, lane: &Arc<Lane>) {
-        let dropped = lane.settle(Status::Superseded);
-        self.held.fetch_sub(dropped, Ordering::Relaxed);
+        self.end_recording(lane, Status::Superseded);
+    }
+
+    fn end_recording(&self, lane: &Arc<Lane>, status: Status) {
+        let (events, end) = lane.settle(status);
+        self.room.refund(events);
+        self.room.refund_end(end);
         self.leave(lane);
+    }
+
+    /// Lets go of the streams whose end no store has taken for as long as it could have been recovered.
+    pub(crate) fn give_up_hopeless(&self) {
+        for lane in self.lanes().iter().filter(|lane| lane.is_hopeless()) {
+            add(&self.telemetry.ends_given_up, 1);
+            log_warn!(id = %lane.key.id, "the end of a stream is given up: no store has taken it in its recovery window");
+            self.let_go(lane);
+        }
     }
 
     /// Takes the lane out of the running streams.
@@ -361,29 +373,6 @@ impl Recorder {
     pub(crate) fn look(self: &Arc<Self>, lane: &Arc<Lane>) {
         lane.look();
         self.ready(lane);
-    }
-
-    /// Charges for bytes that are to wait for the store. `false`: there is no room for them.
-    fn charge(&self, bytes: usize) -> bool {
-        self.charge_up_to(self.max_held, bytes)
-    }
-
-    fn charge_up_to(&self, limit: usize, bytes: usize) -> bool {
-        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes > limit {
-            self.held.fetch_sub(bytes, Ordering::Relaxed);
-            return false;
-        }
-        true
-    }
-
-    /// Charges for bytes that are held whether there is room for them or not.
-    fn charge_beyond(&self, bytes: usize) {
-        self.held.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn refund(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn lost(&self, events: u64) {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{EndRequest, Recorder, Status};
+use super::{EndRequest, Status};
 use crate::{
     config::{BATCH_BYTES, BATCH_EVENTS},
     id::StreamKey,
@@ -27,6 +27,8 @@ pub(super) struct State {
     /// A batch that was sent, and is sent again unchanged until an answer comes.
     pub(super) flight: Option<Append>,
     pub(super) flight_bytes: usize,
+    /// Whether the store is being asked something: the batch in flight is not to be touched.
+    pub(super) in_the_air: bool,
     /// Since when the oldest pending event waits, and the oldest one in flight.
     pub(super) pending_since: Option<Instant>,
     pub(super) flight_since: Option<Instant>,
@@ -54,6 +56,9 @@ pub(super) struct State {
     /// What was made before the stream was written again went out unrecorded: up to here nothing waits.
     pub(super) catches_up_to: u64,
     pub(super) end: Option<EndRequest>,
+    /// When the end was requested, and what it is charged until it is stored.
+    pub(super) end_since: Option<Instant>,
+    pub(super) end_bytes: usize,
 }
 
 impl State {
@@ -68,6 +73,7 @@ impl State {
             pending_bytes: 0,
             flight: None,
             flight_bytes: 0,
+            in_the_air: false,
             pending_since: None,
             flight_since: None,
             looks: false,
@@ -83,6 +89,8 @@ impl State {
             passed_by: false,
             catches_up_to: 0,
             end: None,
+            end_since: None,
+            end_bytes: 0,
         }
     }
 
@@ -91,41 +99,53 @@ impl State {
         (self.pending.len() + self.flight.as_ref().map_or(0, |flight| flight.events.len())) as u64
     }
 
-    /// Holds events until they are stored; where there is no room, the oldest that wait are lost.
-    pub(super) fn take(&mut self, recorder: &Recorder, events: &mut Vec<Bytes>) {
-        let bytes = events.iter().map(Bytes::len).sum();
-        if !self.charge(recorder, bytes) {
-            return events.drain(..).for_each(|event| self.take_singly(recorder, event));
+    /// The inner service gave an event an id of its own.
+    pub(super) fn note_inner_id(&mut self, inner_id: Option<String>) {
+        if inner_id.is_some() {
+            self.last_inner_id.clone_from(&inner_id);
+            self.inner_id = inner_id;
         }
-        self.pending_bytes += bytes;
-        self.pending.extend(events.drain(..));
     }
 
-    /// What is refused leaves half of the room to what is not.
-    pub(super) fn charge(&self, recorder: &Recorder, bytes: usize) -> bool {
-        let limit = if self.refused.is_some() { recorder.max_held / 2 } else { recorder.max_held };
-        recorder.charge_up_to(limit, bytes)
-    }
-
-    pub(super) fn take_singly(&mut self, recorder: &Recorder, event: Bytes) {
-        while !self.charge(recorder, event.len()) {
-            if !self.lose_oldest(recorder) {
-                // Not even the event alone fits: it is made, and missing.
-                recorder.lost(1);
-                return;
-            }
-        }
+    /// Holds an event, for which there is room, until it is stored.
+    pub(super) fn hold(&mut self, event: Bytes) {
         self.pending_bytes += event.len();
         self.pending.push_back(event);
     }
 
-    /// Gives up the oldest event that waits. `false`: none does.
-    pub(super) fn lose_oldest(&mut self, recorder: &Recorder) -> bool {
-        let Some(oldest) = self.pending.pop_front() else { return false };
-        self.pending_bytes -= oldest.len();
-        recorder.refund(oldest.len());
-        recorder.lost(1);
-        true
+    /// How many bytes of events are held.
+    pub(super) fn held(&self) -> usize {
+        self.pending_bytes + self.flight_bytes
+    }
+
+    /// Gives up events, the oldest first, until no more than so many bytes are held, or what is left is on its way to
+    /// the store. Returns how many events and bytes that were.
+    pub(super) fn give_up(&mut self, keep: usize) -> (u64, usize) {
+        let (mut events, before) = (0, self.held());
+        if before > keep && !self.in_the_air {
+            events += self.give_up_flight();
+        }
+        while self.held() > keep {
+            let Some(oldest) = self.pending.pop_front() else { break };
+            self.pending_bytes -= oldest.len();
+            events += 1;
+        }
+        if self.pending.is_empty() {
+            self.pending_since = None;
+        }
+        (events, before - self.held())
+    }
+
+    /// Gives up a batch that was sent and not acknowledged. Should the store have it all the same, or get it late, that
+    /// does no harm: what follows has higher seqs.
+    fn give_up_flight(&mut self) -> u64 {
+        let Some(flight) = self.flight.take() else { return 0 };
+        // What the batch said besides is said with the next one; metadata waits until it is acknowledged anyway.
+        self.starts |= flight.starts;
+        self.inner_id = self.inner_id.take().or(flight.inner_id);
+        self.flight_bytes = 0;
+        self.flight_since = None;
+        flight.events.len() as u64
     }
 
     /// The batch to send: the one that has no answer yet, or a new one of what waits.

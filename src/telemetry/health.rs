@@ -25,6 +25,8 @@ pub struct Health {
     pub recorded: u64,
     /// Events that could not be recorded; each is in a gap.
     pub lost: u64,
+    /// Ends of streams that no store has taken within the recovery window: they are given up.
+    pub ends_given_up: u64,
     /// Events that were produced with no client attached.
     pub unheard: u64,
     /// Producers that began.
@@ -92,6 +94,7 @@ impl Health {
             followers: gauge(&telemetry.followers),
             recorded: count(&telemetry.recorded),
             lost: count(&telemetry.lost),
+            ends_given_up: count(&telemetry.ends_given_up),
             unheard: count(&telemetry.unheard),
             started: count(&telemetry.started),
             orphaned: ended["orphaned"],
@@ -130,6 +133,7 @@ impl Health {
         let mut counters = vec![
             ("resilient_sse_recorded_total", None, self.recorded),
             ("resilient_sse_lost_total", None, self.lost),
+            ("resilient_sse_ends_given_up_total", None, self.ends_given_up),
             ("resilient_sse_unheard_total", None, self.unheard),
             ("resilient_sse_started_total", None, self.started),
             ("resilient_sse_resumed_total", None, self.resumed),

@@ -11,6 +11,7 @@
 //! | `resilient_sse_followers` | gauge | consumers that read from the log |
 //! | `resilient_sse_recorded_total` | counter | events that the store acknowledged |
 //! | `resilient_sse_lost_total` | counter | events that could not be recorded: each is in a gap |
+//! | `resilient_sse_ends_given_up_total` | counter | ends that no store has taken within the recovery window |
 //! | `resilient_sse_unheard_total` | counter | events produced with no client attached |
 //! | `resilient_sse_started_total` | counter | producers that began |
 //! | `resilient_sse_ended_total{state}` | counter | streams that this node closed, by state |
@@ -84,6 +85,7 @@ pub(crate) struct Telemetry {
     pub(crate) followers: AtomicI64,
     pub(crate) recorded: AtomicU64,
     pub(crate) lost: AtomicU64,
+    pub(crate) ends_given_up: AtomicU64,
     pub(crate) unheard: AtomicU64,
     pub(crate) started: AtomicU64,
     ended: [AtomicU64; ENDINGS.len()],

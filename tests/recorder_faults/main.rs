@@ -12,5 +12,6 @@ mod forgotten;
 mod linger;
 mod outages;
 mod refused;
+mod shares;
 mod support;
 mod unavailable;
