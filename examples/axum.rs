@@ -1,10 +1,13 @@
 //! Resilient streams in an axum service: `cargo run --example axum`, then
 //!
 //! ```text
-//! curl -N -H 'authorization: Bearer ada' localhost:3000/chat/42
-//! curl -N -H 'authorization: Bearer ada' -H 'last-event-id: <an id from above>' localhost:3000/chat/42
-//! curl -H 'authorization: Bearer ada' localhost:3000/chat/42/recover
+//! curl -N -H 'authorization: Bearer ada' localhost:3000/answers/42
+//! curl -N -H 'authorization: Bearer ada' -H 'last-event-id: <an id from above>' localhost:3000/answers/42
+//! curl -H 'authorization: Bearer ada' localhost:3000/answers/42/recover
 //! ```
+//!
+//! An id names one answer. Whoever asks for `/answers/42` again within five minutes of its end is given that answer again,
+//! whatever the question: the next question needs an id of its own.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -29,13 +32,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The owner of a stream is the `Owner` in the request's extensions, unless `.owner(…)` says otherwise.
     let (sse, guardian) = ResilientSse::builder(MemoryStore::new()).build()?;
 
-    let chat = get(chat).layer(sse.generation().id(StreamId::path("/chat/{id}")));
+    let answer = get(answer).layer(sse.generation().id(StreamId::path("/answers/{id}")));
     let health = sse.clone();
     let app = Router::new()
-        .route("/chat/{id}", chat)
-        .route_service("/chat/{id}/recover", sse.recover())
+        .route("/answers/{id}", answer)
+        .route_service("/answers/{id}/recover", sse.recover().id(StreamId::path("/answers/{id}/recover")))
         .route("/feed", get(feed).layer(sse.feed()))
-        // Outside of the layers above: whoever resumes a stream is let in here, since the handler does not run again.
+        // Outside of the layers above: a client that resumes a stream is let in here, since the handler does not run again.
         .layer(from_fn(authenticate))
         .route("/metrics", get(async move || health.health().to_prometheus()));
 
@@ -43,8 +46,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?.tap_io(|connection| {
         let _ = connection.set_nodelay(true);
     });
-    // The guardian and the server go down at the same time: the server waits for answers to end, and the guardian
-    // sees to it that streams do.
+    // The guardian and the server go down at the same time: the server waits for its responses to end, and the guardian
+    // ends the streams in time.
     let down = CancellationToken::new();
     let server = axum::serve(listener, app).with_graceful_shutdown(down.clone().cancelled_owned());
     let guardian = guardian.with_graceful_shutdown(async move {
@@ -57,8 +60,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// An ordinary handler: its work is done once, whether its client stays, reloads or comes back later.
-async fn chat() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+/// An ordinary handler. Its work is done once, whether its client stays, reloads or comes back later.
+async fn answer() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let words = "Whoever comes back gets what came in between, and then the rest.".split_inclusive(' ');
     let words = unfold(words, async |mut words| {
         let word = words.next()?;
@@ -68,8 +71,8 @@ async fn chat() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     Sse::new(words)
 }
 
-/// A stream without an end, which is run anew for a client that comes back; the layer brings the heartbeats,
-/// and axum's own do no harm.
+/// A stream without an end. It runs while anybody reads it, and anew for a client that comes back later. The layer sends
+/// heartbeats; axum's own do no harm.
 async fn feed() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let ticks = unfold(0_u64, async |tick| {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -78,7 +81,7 @@ async fn feed() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     Sse::new(ticks).keep_alive(KeepAlive::default())
 }
 
-/// Whose request it is. A real service checks the token; here it is the name itself.
+/// Finds out who calls. A real service checks the token; here the token is the name itself.
 async fn authenticate(mut request: Request, next: Next) -> Result<Response, StatusCode> {
     let token = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let name = token.and_then(|token| token.strip_prefix("Bearer ")).ok_or(StatusCode::UNAUTHORIZED)?;

@@ -4,6 +4,8 @@
 //! curl -N localhost:3000/stream/42
 //! curl localhost:3000/stream/42/recover
 //! ```
+//!
+//! An id names one answer: the next one needs an id of its own.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -26,7 +28,7 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // Nobody signs in here, so whoever knows a stream's id may read it: that has to be said.
+    // Nobody signs in here, so anybody who knows a stream's id may read it. That has to be said.
     let (sse, guardian) = ResilientSse::builder(MemoryStore::new()).anonymous().build()?;
     // There is no router, so the layer serves recovery, too: under a stream's own path.
     let layer = sse.generation().id(StreamId::path("/stream/{id}")).recover_suffix("/recover");
@@ -53,7 +55,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let serving = server.serve_connection(TokioIo::new(connection), service.clone()).into_owned();
         let serving = connections.watch(serving);
         tokio::spawn(async move {
-            // A client that goes away in the middle is what all this is for.
+            // A client that goes away in the middle is no error here.
             let _ = serving.await;
         });
     }
@@ -64,7 +66,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What the service does: a stream for every path under `/stream/`.
+/// Answers every path under `/stream/` with a stream.
 async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let mut response = Response::new(Empty::new().boxed_unsync());
     if !request.uri().path().starts_with("/stream/") {

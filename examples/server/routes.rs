@@ -36,11 +36,13 @@ pub(crate) fn router(app: App) -> Router {
         layer = layer.max_streams(limit);
     }
     let named = get(tell).layer(layer.clone().id(StreamId::path("/api/stream/{id}")));
+    let recover = sse.recover().id(StreamId::path("/api/stream/{id}/recover")).voice(options.voice);
+    let relay = sse.relay().id(StreamId::path("/api/relay/{id}")).voice(options.voice);
     Router::new()
         .route("/api/stream", get(tell).layer(layer))
         .route("/api/stream/{id}", named.delete(control::stop))
         .route("/api/stream/{id}/events", post(control::publish))
-        .route_service("/api/stream/{id}/recover", sse.recover().voice(options.voice))
+        .route_service("/api/stream/{id}/recover", recover)
         .route_service("/api/relay/{id}", sse.relay().id(StreamId::path("/api/relay/{id}")).voice(options.voice))
         .route("/api/streams", get(control::streams))
         .route("/api/jobs", post(control::start_job))

@@ -177,6 +177,7 @@ impl Node {
 /// The kinds of routes.
 fn app(sse: &ResilientSse, voice: Voice, more: Arc<Semaphore>) -> Router {
     let limited = sse.generation().on_disconnect(Disconnect::Detach { at_most: Duration::from_millis(100) });
+    let relay = sse.relay().voice(voice).id(StreamId::path("/relay/{id}")).wait(Duration::from_millis(100));
     Router::new()
         .route(
             "/generation/{id}",
@@ -185,7 +186,7 @@ fn app(sse: &ResilientSse, voice: Voice, more: Arc<Semaphore>) -> Router {
         .route("/limited/{id}", get(told).layer(limited.voice(voice).id(StreamId::path("/limited/{id}"))))
         .route("/layer/{id}", get(told).layer(sse.layer().voice(voice).id(StreamId::path("/layer/{id}"))))
         .route("/feed/{id}", get(told).layer(sse.feed().voice(voice).id(StreamId::path("/feed/{id}"))))
-        .route_service("/relay/{id}", sse.relay().voice(voice).id(StreamId::path("/relay/{id}")))
+        .route_service("/relay/{id}", relay)
         .with_state(more)
 }
 

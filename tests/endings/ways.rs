@@ -284,6 +284,15 @@ way!(
 );
 
 way!(
+    /// Nobody opens the stream.
+    relay_in_vain,
+    Ends::Unfinished,
+    last "",
+    |hub| hub,
+    async |stage| stage.ask(0, sdk("/relay/nobody")).await.to_end().await
+);
+
+way!(
     /// A job is lost with its process.
     publication_dropped,
     Ends::Terminal("failed", "dropped"),

@@ -1,0 +1,42 @@
+//! Real clients: Chromium's `EventSource`, and npm's `eventsource`. Both come again after a body that breaks off, and get
+//! exactly the rest (guarantee G12).
+#![cfg(feature = "test-util")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod programs;
+mod service;
+
+use std::path::Path;
+
+use programs::{Program, chromium, node};
+use service::{PATHS, Service};
+
+/// The whole life of two streams, as a client sees it that knows nothing but the URLs: the node of one goes down in its
+/// midst, the other one cannot be served at first.
+async fn survives(start: impl FnOnce(&Service) -> Program) {
+    let mut service = Service::start().await;
+    let program = start(&service);
+    service.cut_the_first_stream().await;
+    let report = service.report().await;
+    drop(program);
+    service.judge(&report);
+}
+
+/// A folder that Cargo keeps for these tests.
+fn folder(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g12_chromium_comes_again_after_a_broken_body() {
+    survives(|service| chromium(&service.url("/page"), &folder("chromium"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g12_npm_s_eventsource_comes_again_after_a_broken_body() {
+    survives(|service| {
+        let arguments = [&[service.url("")][..], &PATHS.map(str::to_owned)].concat();
+        node(&folder("npm"), &arguments)
+    })
+    .await;
+}
