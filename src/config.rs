@@ -98,6 +98,10 @@ pub(crate) const GENERATION_EVENTS: usize = 200_000;
 pub(crate) const GENERATION_BYTES: usize = 64 << 20;
 /// How long nobody may read a stream of `generation()` or `feed()` before the route's policy applies.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
+/// How long nobody must have read a stream for it to count among those of which a process keeps only so many.
+pub(crate) const UNATTENDED: Duration = Duration::from_secs(30);
+/// For how long an inner body is polled on after its terminal event.
+pub(crate) const AFTER_LAST: Duration = Duration::from_secs(5);
 /// How often an open breaker lets one request through.
 pub(crate) const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// What a host may keep with a stream, in bytes of keys and values.

@@ -7,7 +7,7 @@ mod replayer;
 use std::{
     fmt,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -24,7 +24,7 @@ use crate::{
     layer::voice::{Notice, Speaker, Voice},
     protocol::{admission::Position, backoff::Backoff, replay::Step},
     pulse::Pulse,
-    recorder::Lane,
+    recorder::Reader,
     store::{Page, Tail, handle::BoxFuture},
     stream::StreamState,
     sync::WakerCell,
@@ -57,12 +57,12 @@ pub(crate) struct FollowBody {
     speaker: Speaker,
     until: Option<EventId>,
     greeted: bool,
-    tail: Tail,
+    /// None for a body that reads what is there, and then goes over to a live run: it is no reader of that.
+    following: Option<Following>,
     pulse: Pulse,
     backoff: Backoff,
     /// Until when a stream that is not opened yet is waited for.
     unopened: Option<Pin<Box<Sleep>>>,
-    _following: Following,
 }
 
 enum Phase {
@@ -76,26 +76,30 @@ enum Phase {
     Over,
 }
 
-/// Counts a follower, for the node and for the producer on it.
+/// A follower of a stream: woken when that changes, and counted among its readers.
 struct Following {
-    lane: Option<Arc<Lane>>,
+    tail: Tail,
+    /// Its place, where the stream is produced on this node.
+    reader: Option<Reader>,
+    /// The newest run that it has heard of.
+    epoch: u64,
     _counted: Counted,
 }
 
 impl Following {
-    fn new(core: &Core, key: &StreamKey) -> Self {
-        let lane = core.recorder.lane(key);
-        if let Some(lane) = &lane {
-            lane.followers.fetch_add(1, Ordering::Relaxed);
-        }
-        Self { lane, _counted: Counted::new(&core.telemetry, |telemetry| &telemetry.followers) }
+    fn new(core: &Core, key: &StreamKey, position: Position) -> Self {
+        let at = if let Position::After(cursor) = position { Some(cursor) } else { None };
+        // Before the first page is asked for: what changes in between is then seen.
+        let tail = core.store.tail(key);
+        let reader = core.recorder.lane(key).map(|lane| Reader::enter(lane, at));
+        let counted = Counted::new(&core.telemetry, |telemetry| &telemetry.followers);
+        Self { tail, reader, epoch: 0, _counted: counted }
     }
-}
 
-impl Drop for Following {
-    fn drop(&mut self) {
-        if let Some(lane) = &self.lane {
-            lane.followers.fetch_sub(1, Ordering::Relaxed);
+    /// The stream's newest run is this one, which may be of another node than the one before.
+    fn heard_of(&mut self, epoch: u64, core: &Core, key: &StreamKey, at: Option<EventId>) {
+        if std::mem::replace(&mut self.epoch, epoch) != epoch && self.reader.as_ref().is_none_or(Reader::is_over) {
+            self.reader = core.recorder.lane(key).map(|lane| Reader::enter(lane, at));
         }
     }
 }
@@ -122,8 +126,7 @@ impl FollowBody {
         wait: Option<Duration>,
         until: Option<EventId>,
     ) -> Self {
-        // Before the first page is asked for: what changes in between is then seen.
-        let tail = core.store.tail(&key);
+        let following = until.is_none().then(|| Following::new(core, &key, position));
         let mut replayer = Replayer::new(key.clone(), position);
         let fetch = replayer.fetch(&core.store);
         Self {
@@ -132,11 +135,10 @@ impl FollowBody {
             speaker,
             until,
             greeted: false,
-            tail,
+            following,
             pulse: core.pulses.enter(Arc::new(WakerCell::default()), None),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(2)),
             unopened: wait.map(|wait| Box::pin(tokio::time::sleep(wait))),
-            _following: Following::new(core, &key),
             core: Arc::clone(core),
             key,
         }
@@ -195,7 +197,7 @@ impl FollowBody {
             // The client goes on elsewhere.
             return self.over();
         }
-        if self.tail.poll_changed(cx).is_ready() {
+        if self.following.as_mut().is_some_and(|following| following.tail.poll_changed(cx).is_ready()) {
             return self.fetch();
         }
         let waited = self.unopened.as_mut().is_some_and(|unopened| unopened.as_mut().poll(cx).is_ready());
@@ -219,6 +221,9 @@ impl FollowBody {
             Ok(Some(page)) => {
                 self.backoff.succeeded();
                 self.unopened = None;
+                if let Some(following) = &mut self.following {
+                    following.heard_of(page.epoch, &self.core, &self.key, self.replayer.place.at());
+                }
                 self.tell(&page)
             }
         }
@@ -265,6 +270,10 @@ impl FollowBody {
     }
 
     fn go_on_after(&mut self, page: &Page) -> bool {
+        if let Some(reader) = self.following.as_ref().and_then(|following| following.reader.as_ref()) {
+            let top = if page.more { None } else { Some(page.top) };
+            reader.at(self.replayer.place.at().max(top));
+        }
         if page.more {
             return self.fetch();
         }

@@ -13,6 +13,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Response, request::Parts};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Access, Core, Rejection, ResilientSse,
@@ -27,6 +28,7 @@ use crate::{
     guardian::Guardian,
     hooks::{Acknowledge, EndedStream, Hooks, OnEnd, Probe, ProbeAnswer, on_end, probe},
     id::{NodeId, Owner},
+    layer::unattended::Unattended,
     pulse::Pulses,
     random::Seeded,
     recent::RecentCloses,
@@ -226,7 +228,8 @@ impl Builder {
         terminal_limit: Duration,
         /// How long a relay waits for a stream that is not opened yet: see [`Relay::wait`](crate::Relay::wait). Default: 30 s.
         relay_wait: Duration,
-        /// How many bodies may run without their clients; the stream of one more fails. Default: 1000.
+        /// How many streams of this process may have been read by nobody for over 30 s. Of one more, the owner with the
+        /// most of them loses the one that was left longest: it ends as `failed`, reason `detach_limit`. Default: 1000.
         max_detached: usize,
         /// How long a client may leave what it was given unread while others wait: see [`Disconnect::Detach`](crate::Disconnect::Detach). Default: 10 s.
         stall: Duration,
@@ -285,6 +288,8 @@ impl Builder {
         let recorder =
             Recorder::new(store.clone(), Arc::clone(&telemetry), self.executor.clone(), Arc::clone(&hooks), &settings);
         Core {
+            unattended: Arc::new(Unattended::new(settings.max_detached)),
+            after_last: CancellationToken::new(),
             pulses: Arc::new(Pulses::new(settings.heartbeat, settings.stall)),
             settings,
             node: self.node,
@@ -309,6 +314,7 @@ impl Builder {
             unowned: Seldom::default(),
             unnamed: Seldom::default(),
             shared_ids: Seldom::default(),
+            late_events: Seldom::default(),
         }
     }
 }

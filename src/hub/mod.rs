@@ -17,6 +17,7 @@ use std::{
 use bytes::Bytes;
 use http::{Response, request::Parts};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 pub use builder::Builder;
 pub use handles::{CompletionStore, StreamRegistry, Streams};
@@ -33,7 +34,7 @@ use crate::{
     executor::Executor,
     hooks::{Hooks, Probe},
     id::{NodeId, Owner, StreamId, StreamKey},
-    layer::{ResilientSseLayer, route::Route},
+    layer::{ResilientSseLayer, route::Route, unattended::Unattended},
     publish::{Publisher, Relay},
     pulse::Pulses,
     random::Seeded,
@@ -77,6 +78,9 @@ pub(crate) struct Core {
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) pulses: Arc<Pulses>,
+    pub(crate) unattended: Arc<Unattended>,
+    /// Cancelled once inner bodies are not polled on any more after their terminal events.
+    pub(crate) after_last: CancellationToken,
     pub(crate) executor: Executor,
     pub(crate) hooks: Arc<Hooks>,
     pub(crate) probe: Option<Arc<Probe>>,
@@ -98,6 +102,7 @@ pub(crate) struct Core {
     unowned: Seldom,
     unnamed: Seldom,
     shared_ids: Seldom,
+    late_events: Seldom,
     /// Which run of the store answered last.
     run: Mutex<Option<u128>>,
 }
@@ -184,10 +189,6 @@ impl Core {
     /// their node together do not come back together.
     pub(crate) fn retry(&self) -> u64 {
         1000 + self.random.u64() % 4001
-    }
-
-    pub(crate) fn max_detached(&self) -> i64 {
-        i64::try_from(self.settings.max_detached).unwrap_or(i64::MAX)
     }
 
     /// Whose request it is.
@@ -292,6 +293,18 @@ impl Core {
         }
         if self.unguarded.due(self.elapsed()).is_some() {
             log_warn!("no guardian is polled: no heartbeats, no orphan detection, no clean-up");
+        }
+    }
+
+    /// Warns, now and then, where an inner body went on after its terminal event: its classifier may be too eager.
+    pub(crate) fn warn_late_events(&self, key: &StreamKey, events: u64) {
+        if let Some(streams) = self.late_events.due(self.elapsed()) {
+            log_warn!(
+                id = %key.id,
+                events = events,
+                streams = streams,
+                "an inner body made events after its terminal one: nobody gets them"
+            );
         }
     }
 

@@ -44,6 +44,14 @@ pub trait Classify: Send + Sync + 'static {
     fn needs_terminal(&self) -> bool {
         false
     }
+
+    /// Whether a body that ends anywhere after this event, given as its raw block, was complete even without a terminal
+    /// event. Called for events of formats that [need one](Self::needs_terminal), until it says `true`: it should be
+    /// cheap. Default: `false`.
+    fn completes(&self, block: &[u8]) -> bool {
+        let _ = block;
+        false
+    }
 }
 
 /// Terminal events by their name, their JSON payload's `type`, or their whole data.
@@ -62,6 +70,8 @@ pub struct Ends {
     /// What a block with a terminal event holds one of.
     needles: Vec<Finder<'static>>,
     needs_terminal: bool,
+    /// What stands before the value that says why a chat completion is complete.
+    finish: Option<Finder<'static>>,
 }
 
 #[derive(Clone, Debug)]
@@ -76,6 +86,8 @@ enum Place {
     Name,
     Type,
     Data,
+    /// How the data begins, blanks apart.
+    Start,
 }
 
 impl Default for Ends {
@@ -92,13 +104,16 @@ impl Ends {
     /// No event is terminal: the body's end is the stream's.
     #[must_use]
     pub fn none() -> Self {
-        Self { rules: Vec::new(), needles: Vec::new(), needs_terminal: false }
+        Self { rules: Vec::new(), needles: Vec::new(), needs_terminal: false, finish: None }
     }
 
     /// OpenAI's chat completions, and all that imitate them: `data: [DONE]`, always.
+    ///
+    /// As for OpenAI's own clients, data that begins with `[DONE]` counts, blanks before it or not. Some providers
+    /// leave it out: a body that ends after a chunk with a `finish_reason` is complete.
     #[must_use]
     pub fn openai_chat() -> Self {
-        Self::none().on_data("[DONE]", Outcome::Completed).always()
+        Self { finish: Some(Finder::new(FINISH_REASON)), ..Self::ai_sdk() }
     }
 
     /// OpenAI's responses: `response.completed`, `response.incomplete`, `response.failed` or `error`, always.
@@ -121,7 +136,7 @@ impl Ends {
     /// The AI SDK's UI message stream: `data: [DONE]`, always.
     #[must_use]
     pub fn ai_sdk() -> Self {
-        Self::openai_chat()
+        Self::none().rule(Place::Start, "[DONE]", Outcome::Completed).always()
     }
 
     /// An event of this name is terminal.
@@ -172,6 +187,7 @@ impl Classify for Ends {
             match rule.place {
                 Place::Name => event.name.as_deref() == Some(text),
                 Place::Data => event.data == text,
+                Place::Start => event.data.trim_start().starts_with(text),
                 Place::Type => kind.get_or_insert_with(|| payload_type(&event.data)).as_deref() == Some(text),
             }
         };
@@ -181,6 +197,20 @@ impl Classify for Ends {
     fn needs_terminal(&self) -> bool {
         self.needs_terminal
     }
+
+    fn completes(&self, block: &[u8]) -> bool {
+        let Some(finish) = &self.finish else { return false };
+        finish.find_iter(block).any(|at| is_text_value(&block[at + FINISH_REASON.len()..]))
+    }
+}
+
+/// The key in an OpenAI chunk; within a JSON string its quotes would be escaped.
+const FINISH_REASON: &str = r#""finish_reason""#;
+
+/// Whether a JSON key is followed by a string, as its value.
+fn is_text_value(rest: &[u8]) -> bool {
+    let rest = rest.trim_ascii_start().strip_prefix(b":");
+    rest.is_some_and(|value| value.trim_ascii_start().starts_with(b"\""))
 }
 
 impl fmt::Debug for dyn Classify {

@@ -2,24 +2,28 @@
 
 use std::{
     collections::VecDeque,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http_body::Body;
 
-use super::{context::StreamContext, route::Route};
+use super::{
+    after_last::AfterLast,
+    context::StreamContext,
+    route::Route,
+    source::{Fed, Source},
+};
 use crate::{
-    config::{BATCH_BYTES, BATCH_EVENTS},
+    config::BATCH_BYTES,
     error::BoxError,
     hub::Core,
     id::EventId,
-    panics::{drop_guarded, guarded},
+    panics::guarded,
     recorder::{EndRequest, Lane},
     stream::{Ending, StreamState, reason},
-    wire::{Block, Scan, Scanned},
+    wire::{Block, Scanned},
 };
 
 /// Inner frames without an event that one poll takes before others get their turn.
@@ -72,29 +76,33 @@ pub(crate) struct Engine<B> {
     route: Arc<Route>,
     pub(crate) lane: Arc<Lane>,
     context: StreamContext,
-    body: Option<Pin<Box<B>>>,
-    scanner: Box<dyn Scan>,
+    source: Option<Source<B>>,
     batch: Vec<Bytes>,
     inner_id: Option<String>,
+    /// Whether a body that ends now, without a terminal event, was complete.
+    complete: bool,
+    /// What the body failed with.
+    error: Option<BoxError>,
 }
 
 impl<B> Engine<B>
 where
-    B: Body,
+    B: Body + Send + 'static,
     B::Error: Into<BoxError>,
 {
     pub(crate) fn new(core: Arc<Core>, route: Arc<Route>, lane: Arc<Lane>, context: StreamContext, body: B) -> Self {
         let scanner = core.framing.scanner(core.settings.max_event);
-        let body = Some(Box::pin(body));
-        Self { core, route, lane, context, body, scanner, batch: Vec::new(), inner_id: None }
+        let complete = !route.classify.needs_terminal();
+        let source = Some(Source::new(body, scanner));
+        Self { core, route, lane, context, source, batch: Vec::new(), inner_id: None, complete, error: None }
     }
 
-    /// Makes events until a batch is full, the body waits, or it is over.
+    /// Makes events until there are so many, the body waits, or it is over.
     ///
     /// What was made goes to the recorder, and in order to the back of `made`.
-    pub(crate) fn make(&mut self, cx: &mut Context<'_>, made: &mut VecDeque<Made>) -> Progress {
+    pub(crate) fn make(&mut self, cx: &mut Context<'_>, made: &mut VecDeque<Made>, most: usize) -> Progress {
         let before = made.len();
-        let end = self.fill(cx, made);
+        let end = self.fill(cx, made, before + most);
         let something = made.len() > before;
         self.hand_over(made.iter_mut().skip(before));
         match end {
@@ -112,12 +120,13 @@ where
         }
     }
 
-    /// Takes blocks from the body until there is reason to stop. Returns the end, if that was the reason.
-    fn fill(&mut self, cx: &mut Context<'_>, made: &mut VecDeque<Made>) -> Option<EndRequest> {
+    /// Takes blocks from the body until `made` is full or there is other reason to stop. Returns the end, if that was the
+    /// reason.
+    fn fill(&mut self, cx: &mut Context<'_>, made: &mut VecDeque<Made>, full: usize) -> Option<EndRequest> {
         let (mut bytes, mut idle) = (0, 0);
-        let full = made.len() + BATCH_EVENTS;
         while made.len() < full && bytes < BATCH_BYTES {
-            match self.scanner.next() {
+            let Some(source) = &mut self.source else { return Some(self.eof()) };
+            match source.next() {
                 Ok(Some(Scanned::Event(block))) => {
                     bytes += block.bytes.len();
                     if let Some(end) = self.take_event(block, made) {
@@ -135,10 +144,10 @@ where
                 }
                 Ok(None) => {
                     idle += 1;
-                    match self.poll_body(cx) {
+                    match source.poll_feed(cx) {
                         Poll::Pending => return None,
-                        Poll::Ready(None) => {}
-                        Poll::Ready(Some(end)) => return Some(end),
+                        Poll::Ready(Fed::More) => {}
+                        Poll::Ready(fed) => return Some(self.end_of(fed)),
                     }
                 }
                 Err(_) => return Some(EndRequest::supplied(StreamState::Failed, reason::EVENT_TOO_LARGE)),
@@ -150,7 +159,9 @@ where
     /// Looks at an event: the terminal one is the end, and is not part of the log's run.
     fn take_event(&mut self, block: Block, made: &mut VecDeque<Made>) -> Option<EndRequest> {
         let (framing, classify) = (&self.core.framing, &self.route.classify);
+        let complete = &mut self.complete;
         let outcome = guarded(|| {
+            *complete = *complete || classify.completes(&block.bytes);
             let may_end = classify.may_end(&block.bytes);
             if may_end { classify.classify(&framing.view(&block.bytes)) } else { None }
         });
@@ -170,44 +181,30 @@ where
         None
     }
 
-    /// The next piece of the body: `Some` if it is over.
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<EndRequest>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(Some(self.eof())) };
-        // Foreign code all of it: the body, its data, its error.
-        let polled = guarded(|| {
-            body.as_mut().poll_frame(cx).map_err(Into::into).map_ok(|frame| {
-                let data = frame.into_data().ok();
-                data.map(|mut data| data.copy_to_bytes(data.remaining()))
-            })
-        });
-        Poll::Ready(match polled {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(Some(Ok(data)))) => {
-                if let Some(data) = data {
-                    self.scanner.push(data);
-                }
-                None
-            }
-            Ok(Poll::Ready(None)) => Some(self.eof()),
-            Ok(Poll::Ready(Some(Err(error)))) => {
+    /// The body ended by itself, without a terminal event.
+    fn end_of(&mut self, fed: Fed) -> EndRequest {
+        let reason = match fed {
+            Fed::More | Fed::Over => return self.eof(),
+            Fed::Failed(error) => {
                 let _ = guarded(|| self.core.telemetry.host_failed("inner body", &error));
-                Some(EndRequest::supplied(StreamState::Failed, reason::ERROR))
+                self.error = Some(error);
+                reason::ERROR
             }
-            Err(_) => {
+            Fed::Panicked => {
                 self.core.telemetry.panicked("inner body");
-                Some(EndRequest::supplied(StreamState::Failed, reason::PANIC))
+                reason::PANIC
             }
-        })
+        };
+        EndRequest::supplied(StreamState::Failed, reason)
     }
 
-    /// The body ended without a terminal event.
     fn eof(&self) -> EndRequest {
         if self.route.endless {
             EndRequest::Interrupt
-        } else if self.route.classify.needs_terminal() {
-            EndRequest::supplied(StreamState::Failed, reason::EOF)
-        } else {
+        } else if self.complete {
             EndRequest::supplied(StreamState::Completed, reason::EOF)
+        } else {
+            EndRequest::supplied(StreamState::Failed, reason::EOF)
         }
     }
 
@@ -228,9 +225,18 @@ where
         }
     }
 
+    /// The body ended its stream, in one way or another.
     fn finish(&mut self, end: &EndRequest) {
         self.lane.end(&self.core.recorder, end.clone());
-        self.drop_body();
+        let Some(source) = self.source.take() else { return };
+        match end {
+            EndRequest::Close(ending) if ending.event.is_some() && !source.has_ended() => {
+                let (core, lane) = (Arc::clone(&self.core), Arc::clone(&self.lane));
+                let rest = AfterLast::new(core, lane, self.context.clone(), ending.clone(), source);
+                self.core.executor.begin(rest);
+            }
+            _ => drop(source),
+        }
     }
 }
 
@@ -239,24 +245,30 @@ impl<B> Engine<B> {
     pub(crate) fn abort(&mut self, end: EndRequest) {
         // First, so that followers see it even if dropping the inner body takes its time.
         self.lane.end(&self.core.recorder, end);
-        self.drop_body();
+        self.discard();
     }
 
-    /// Drops the inner body, whose code may panic in doing so.
-    pub(crate) fn drop_body(&mut self) {
-        self.context.stop();
-        if let Some(body) = self.body.take() {
-            drop_guarded(body);
+    /// Drops the inner body before it is over: its work is to stop.
+    pub(crate) fn discard(&mut self) {
+        if let Some(source) = self.source.take() {
+            self.context.stop();
+            drop(source);
         }
     }
 
+    /// Whether the inner body ended its stream, or was dropped.
     pub(crate) fn is_over(&self) -> bool {
-        self.body.is_none()
+        self.source.is_none()
+    }
+
+    /// What the body failed with, if it did; once.
+    pub(crate) fn take_error(&mut self) -> Option<BoxError> {
+        self.error.take()
     }
 }
 
 impl<B> Drop for Engine<B> {
     fn drop(&mut self) {
-        self.drop_body();
+        self.discard();
     }
 }

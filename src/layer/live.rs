@@ -98,6 +98,7 @@ where
         opened: Instant,
     ) -> Self {
         let lane = &producer.lane;
+        lane.readers.attach_client();
         let pulse = core.pulses.enter(Arc::clone(&lane.waker), Some(producer.clone()));
         Self {
             core: Arc::clone(core),
@@ -194,6 +195,7 @@ where
                 Made::Aside(lines) => self.speaker.aside(&lines),
             }
         }
+        self.lane().readers.client_at(self.delivered.seq);
     }
 
     fn deliverable(&self) -> u64 {
@@ -378,6 +380,8 @@ where
         let attached = self.attached.take()?;
         let key = self.lane().key.clone();
         let follow = FollowBody::taking_over(&self.core, key, self.delivered, self.speaker.replacement());
+        // It has a place of its own from here on.
+        self.lane().readers.detach_client();
         Some(Next::Follow(Box::new(follow), attached))
     }
 }

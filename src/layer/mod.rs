@@ -4,19 +4,26 @@
 //! Its future admits the request by the table of the design: it runs the inner service and wraps its
 //! body (`Live`), follows a stream that exists (`FollowBody`), or answers
 //! itself. A live body polls the inner body through the `Engine`, which cuts it into blocks and gives
-//! these to the recorder; when the client goes, the `Producer` decides what becomes of the engine.
+//! these to the recorder; when the client goes, the `Producer` decides what becomes of the engine: a `Drive` goes on
+//! with it for those who read, or may come back.
 
+mod absence;
 mod admit;
+mod after_last;
 mod body;
 pub(crate) mod classify;
 mod context;
+mod drive;
 mod engine;
 mod future;
 pub(crate) mod identify;
 mod live;
+mod patience;
 mod producer;
 pub(crate) mod route;
 mod service;
+mod source;
+pub(crate) mod unattended;
 pub(crate) mod voice;
 
 use std::{borrow::Cow, sync::Arc};

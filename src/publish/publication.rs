@@ -110,6 +110,10 @@ impl Producing for Job {
     }
 
     fn release(self: Arc<Self>) {}
+
+    fn discard(self: Arc<Self>) {
+        self.stop.cancel();
+    }
 }
 
 impl Job {

@@ -11,9 +11,14 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{END_COST, Recorder, kept::keep, state::State};
+use super::{
+    END_COST, Recorder,
+    kept::keep,
+    readers::{Bounds, Readers},
+    state::State,
+};
 use crate::{
-    config::{AHEAD_EVENTS, AHEAD_TIME, Durability},
+    config::{AHEAD_EVENTS, AHEAD_TIME, BATCH_BYTES, Durability},
     id::{EventId, StreamKey},
     protocol::backoff::Backoff,
     recent::RecentClose,
@@ -78,6 +83,9 @@ pub(crate) trait Producing: Send + Sync {
 
     /// The process goes down: where the work outlives its client, that is let go. Called on the executor.
     fn release(self: Arc<Self>);
+
+    /// The inner code is to be dropped, however the stream stands. Called on the executor.
+    fn discard(self: Arc<Self>);
 }
 
 /// What landed in the store.
@@ -93,14 +101,17 @@ pub(crate) struct Lane {
     hook: Option<Duration>,
     /// Set once the status is not `Running`: looked at for every event.
     halted: AtomicBool,
-    /// The producer, while it waits.
+    /// The client's body, or the publication, while it waits.
     pub(crate) waker: Arc<WakerCell>,
+    /// The task that drives the inner body on, while it waits; and whether there ever was one.
+    pub(crate) drive: WakerCell,
+    driven: AtomicBool,
     /// Whether the producer is pushing, and so looks at the lane right afterwards.
     pushing: AtomicBool,
     /// How many bytes of its events wait for the store: read where room has to be made.
     held: AtomicUsize,
-    /// How many read the stream on this node.
-    pub(crate) followers: AtomicUsize,
+    /// Who reads the stream on this node.
+    pub(crate) readers: Readers,
     state: Mutex<State>,
     producer: Mutex<Option<Weak<dyn Producing>>>,
 }
@@ -116,10 +127,12 @@ impl Lane {
             hook,
             halted: AtomicBool::new(false),
             waker: Arc::default(),
+            drive: WakerCell::default(),
+            driven: AtomicBool::new(false),
             pushing: AtomicBool::new(false),
             producer: Mutex::new(None),
             held: AtomicUsize::new(0),
-            followers: AtomicUsize::new(0),
+            readers: Readers::new(),
             state: Mutex::new(state),
         })
     }
@@ -137,6 +150,24 @@ impl Lane {
         lock(&self.producer).as_ref().and_then(Weak::upgrade)
     }
 
+    /// A task is about to drive the inner body on: it is woken from now on.
+    pub(crate) fn set_driven(&self) {
+        self.driven.store(true, Ordering::Release);
+    }
+
+    /// Wakes the task that drives the inner body on, if there is one.
+    pub(crate) fn wake_drive(&self) {
+        if self.driven.load(Ordering::Acquire) {
+            self.drive.wake();
+        }
+    }
+
+    /// Something landed, or the status changed: wakes both who may wait for that.
+    fn wake(&self) {
+        self.waker.wake();
+        self.wake_drive();
+    }
+
     pub(crate) fn is_halted(&self) -> bool {
         self.halted.load(Ordering::Acquire)
     }
@@ -148,6 +179,21 @@ impl Lane {
     /// The last event made.
     pub(crate) fn last(&self) -> EventId {
         EventId::new(self.epoch, lock(&self.state).last)
+    }
+
+    /// How far the producer may go ahead of its readers, so that none is overtaken by more than the log holds.
+    pub(crate) fn bounds(&self) -> Bounds {
+        let retention = &self.registration.retention;
+        // A store may cut an eighth more than it must, so as not to cut with each batch.
+        let held = |max: usize| (max - max / 8) as u64;
+        let (events, bytes) = (held(retention.max_events), held(retention.max_bytes));
+        let state = lock(&self.state);
+        let (made, stored) = (state.last, state.acknowledged);
+        let floor = |events: u64, bytes: u64| {
+            let by_bytes = state.pushed.floor(BATCH_BYTES as u64, bytes, made);
+            (made + 1).saturating_sub(events).max(by_bytes).min(stored)
+        };
+        Bounds { made, stored, floor: floor(events, bytes), half: floor(events / 2, bytes / 2), events }
     }
 
     /// Takes events out of the list, gives them the next seqs, and returns the first of these.
@@ -179,6 +225,8 @@ impl Lane {
         }
         state.note_inner_id(inner_id);
         state.started |= !events.is_empty();
+        let last = state.last;
+        state.pushed.add(bytes, last, self.registration.retention.max_bytes as u64);
         state.pending_bytes += bytes;
         state.pending.extend(events.drain(..));
         self.holds(&mut state, recorder);
@@ -200,6 +248,8 @@ impl Lane {
             let fits = recorder.make_room(self, event.len());
             let mut state = lock(&self.state);
             state.last += 1;
+            let last = state.last;
+            state.pushed.add(event.len(), last, self.registration.retention.max_bytes as u64);
             state.started = true;
             match (fits, state.status == Status::Running) {
                 (true, true) => state.hold(event),
@@ -432,7 +482,7 @@ impl Lane {
         drop(state);
         // Read after the state was locked: a producer that was done before has seen what landed.
         if !self.pushing.load(Ordering::Relaxed) {
-            self.waker.wake();
+            self.wake();
         }
         Landed { events, bytes }
     }
@@ -466,7 +516,7 @@ impl Lane {
         let backoff = state.refused.get_or_insert_with(|| Box::new(Backoff::new(SOONEST, LATEST)));
         let pause = backoff.failed(crate::random::u128() as u64);
         drop(state);
-        self.waker.wake();
+        self.wake();
         pause
     }
 
@@ -488,7 +538,7 @@ impl Lane {
         self.held.store(0, Ordering::Relaxed);
         drop(state);
         self.halted.store(true, Ordering::Release);
-        self.waker.wake();
+        self.wake();
         (events, end)
     }
 }

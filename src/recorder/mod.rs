@@ -11,6 +11,7 @@ mod flush;
 mod kept;
 mod lane;
 mod opening;
+mod readers;
 mod room;
 mod state;
 
@@ -28,6 +29,7 @@ pub(crate) use flush::Flusher;
 pub(crate) use kept::keep;
 pub(crate) use lane::{EndRequest, Lane, Op, Producing, Status};
 pub(crate) use opening::Opening;
+pub(crate) use readers::Reader;
 use room::Room;
 use tokio::time::Instant;
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{EndRequest, Status};
+use super::{EndRequest, Status, readers::Pushed};
 use crate::{
     config::{BATCH_BYTES, BATCH_EVENTS},
     id::StreamKey,
@@ -22,6 +22,8 @@ pub(super) struct State {
     pub(super) last: u64,
     /// Everything up to here is stored or lost.
     pub(super) acknowledged: u64,
+    /// How much was made, recorded or not.
+    pub(super) pushed: Pushed,
     pub(super) pending: VecDeque<Bytes>,
     pub(super) pending_bytes: usize,
     /// A batch that was sent, and is sent again unchanged until an answer comes.
@@ -69,6 +71,7 @@ impl State {
             claimed: false,
             last: 0,
             acknowledged: 0,
+            pushed: Pushed::default(),
             pending: VecDeque::new(),
             pending_bytes: 0,
             flight: None,
@@ -151,7 +154,9 @@ impl State {
     /// The batch to send: the one that has no answer yet, or a new one of what waits.
     pub(super) fn next_flight(&mut self, key: &StreamKey, epoch: u64) -> Option<Append> {
         if self.flight.is_none() {
-            if self.pending.is_empty() && !self.looks && !self.starts && !self.metadata_waits {
+            // An id without an event goes with the next event; before the next run, which is to be given it, at the latest.
+            let id_waits = self.inner_id.is_some() && matches!(self.end, Some(EndRequest::Interrupt));
+            if self.pending.is_empty() && !self.looks && !self.starts && !self.metadata_waits && !id_waits {
                 return None;
             }
             // What waits is the newest: whatever is missing in between is lost.

@@ -36,7 +36,7 @@ macro_rules! erased {
         trait ErasedStore: Send + Sync {
             $(fn $name(self: Arc<Self>, $($arg: $type),*) -> Answer<$out>;)*
             fn tail(&self, key: &StreamKey) -> Tail;
-            fn is_followed(&self, key: &StreamKey) -> bool;
+            fn is_followed_beside(&self, key: &StreamKey, here: usize) -> bool;
             fn notices(&self, node: &NodeId) -> Notices;
         }
 
@@ -49,8 +49,8 @@ macro_rules! erased {
             fn tail(&self, key: &StreamKey) -> Tail {
                 Store::tail(self, key)
             }
-            fn is_followed(&self, key: &StreamKey) -> bool {
-                Store::is_followed(self, key)
+            fn is_followed_beside(&self, key: &StreamKey, here: usize) -> bool {
+                Store::is_followed_beside(self, key, here)
             }
             fn notices(&self, node: &NodeId) -> Notices {
                 Store::notices(self, node)
@@ -137,8 +137,8 @@ impl StoreHandle {
         self.store.tail(key)
     }
 
-    pub(crate) fn is_followed(&self, key: &StreamKey) -> bool {
-        self.store.is_followed(key)
+    pub(crate) fn is_followed_beside(&self, key: &StreamKey, here: usize) -> bool {
+        self.store.is_followed_beside(key, here)
     }
 
     pub(crate) fn notices(&self, node: &NodeId) -> Notices {

@@ -141,6 +141,15 @@ pub trait Store: Send + Sync + 'static {
         false
     }
 
+    /// The same for a node on which this many follow the stream, each with a [`tail`](Self::tail): for a store that
+    /// cannot tell whose tails it holds, and so has to know how many are not meant.
+    ///
+    /// Default: [`is_followed`](Self::is_followed).
+    fn is_followed_beside(&self, key: &StreamKey, here: usize) -> bool {
+        let _ = here;
+        self.is_followed(key)
+    }
+
     /// Tells the node that produces a stream that somebody reads it on this node.
     ///
     /// Once this is answered, [`is_followed`](Self::is_followed) says `true` on the producing node, for as long as

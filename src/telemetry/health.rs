@@ -17,7 +17,7 @@ use super::{Bypassed, ENDINGS, Telemetry};
 pub struct Health {
     /// Streams whose producer is on this node.
     pub active: u64,
-    /// Of those, the ones that run without a client.
+    /// Of those, the ones that run on without any reader, on this node or on another.
     pub detached: u64,
     /// Consumers that read from the log.
     pub followers: u64,
@@ -27,8 +27,10 @@ pub struct Health {
     pub lost: u64,
     /// Ends of streams that no store has taken within the recovery window: they are given up.
     pub ends_given_up: u64,
-    /// Events that were produced with no client attached.
+    /// Events that were produced while nobody read.
     pub unheard: u64,
+    /// Events that inner bodies made after their terminal one: nobody gets them.
+    pub late_events: u64,
     /// Producers that began.
     pub started: u64,
     /// Streams that this node closed, by state.
@@ -96,6 +98,7 @@ impl Health {
             lost: count(&telemetry.lost),
             ends_given_up: count(&telemetry.ends_given_up),
             unheard: count(&telemetry.unheard),
+            late_events: count(&telemetry.late_events),
             started: count(&telemetry.started),
             orphaned: ended["orphaned"],
             ended,
@@ -135,6 +138,7 @@ impl Health {
             ("resilient_sse_lost_total", None, self.lost),
             ("resilient_sse_ends_given_up_total", None, self.ends_given_up),
             ("resilient_sse_unheard_total", None, self.unheard),
+            ("resilient_sse_late_events_total", None, self.late_events),
             ("resilient_sse_started_total", None, self.started),
             ("resilient_sse_resumed_total", None, self.resumed),
             ("resilient_sse_gaps_total", None, self.gaps),

@@ -7,12 +7,13 @@
 //! | metric | kind | what it counts |
 //! |---|---|---|
 //! | `resilient_sse_active` | gauge | streams whose producer is on this node |
-//! | `resilient_sse_detached` | gauge | of those, the ones that run without a client |
+//! | `resilient_sse_detached` | gauge | of those, the ones that run on without any reader |
 //! | `resilient_sse_followers` | gauge | consumers that read from the log |
 //! | `resilient_sse_recorded_total` | counter | events that the store acknowledged |
 //! | `resilient_sse_lost_total` | counter | events that could not be recorded: each is in a gap |
 //! | `resilient_sse_ends_given_up_total` | counter | ends that no store has taken within the recovery window |
-//! | `resilient_sse_unheard_total` | counter | events produced with no client attached |
+//! | `resilient_sse_unheard_total` | counter | events produced while nobody read |
+//! | `resilient_sse_late_events_total` | counter | events that inner bodies made after their terminal one: nobody gets them |
 //! | `resilient_sse_started_total` | counter | producers that began |
 //! | `resilient_sse_ended_total{state}` | counter | streams that this node closed, by state |
 //! | `resilient_sse_resumed_total` | counter | requests that continued a stream |
@@ -87,6 +88,7 @@ pub(crate) struct Telemetry {
     pub(crate) lost: AtomicU64,
     pub(crate) ends_given_up: AtomicU64,
     pub(crate) unheard: AtomicU64,
+    pub(crate) late_events: AtomicU64,
     pub(crate) started: AtomicU64,
     ended: [AtomicU64; ENDINGS.len()],
     pub(crate) resumed: AtomicU64,

@@ -261,6 +261,10 @@ impl<S: Store> Store for FaultStore<S> {
         self.inner.is_followed(key)
     }
 
+    fn is_followed_beside(&self, key: &StreamKey, here: usize) -> bool {
+        self.inner.is_followed_beside(key, here)
+    }
+
     fn notices(&self, node: &NodeId) -> Notices {
         self.inner.notices(node)
     }

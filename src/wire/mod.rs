@@ -73,6 +73,11 @@ pub trait Scan: Send {
     /// [`TooLarge`] for a block beyond the limit, and then for ever.
     fn next(&mut self) -> Result<Option<Scanned>, TooLarge>;
 
+    /// The stream is over: a last block that nothing ends is whole all the same, and is to be taken out.
+    ///
+    /// Called once, after what the chunks hold was taken out. Default: nothing is done, so such a block is dropped.
+    fn finish(&mut self) {}
+
     /// Bytes held of an unfinished block.
     fn pending(&self) -> usize;
 }

@@ -298,6 +298,12 @@ impl Scan for SseScan {
         if self.held.is_empty() { self.scan() } else { self.resume() }
     }
 
+    fn finish(&mut self) {
+        // Ends the line, if one is unfinished, and then the block; outside of a block both are empty lines. A carriage
+        // return has ended its line already, and would own a line feed.
+        self.push(Bytes::from_static(if self.after_cr { b"\r" } else { b"\n\n" }));
+    }
+
     fn pending(&self) -> usize {
         self.held.len()
     }

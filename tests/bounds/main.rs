@@ -18,6 +18,7 @@ mod names;
 mod owners;
 mod panics;
 mod publishing;
+mod readers;
 mod rejections;
 mod relay;
 mod settings;

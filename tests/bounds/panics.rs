@@ -101,7 +101,8 @@ async fn g11_a_classification_that_panics_takes_the_event_for_a_plain_one() {
             assert_eq!(client.data(), numbered(3), "{place}");
             assert_eq!(ending(&hub, "a").await, Some((StreamState::Completed, None)));
             assert_eq!(hub.sse.health().panics, 1, "{place}");
-            assert_eq!(watch.alive(), 0);
+            hub.advance(Duration::from_secs(5)).await;
+            assert_eq!(watch.alive(), 0, "polled on for 5 s after its last event");
         }
     }
 }

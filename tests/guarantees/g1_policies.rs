@@ -37,27 +37,27 @@ async fn g1_unaware_handler_interrupt_runs_again_behind_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn g1_unaware_handler_interrupt_with_a_follower_who_is_admitted_anew() {
-    let stage = Stage::new();
-    let handler = Handler::events(10);
-    let app = app(stage.sse().layer().id(StreamId::path("/chat/{id}")), &handler);
-    let mut first = stage.client(&app, "/chat/a");
-    let mut second = stage.client(&app, "/chat/a");
-    first.connect().await;
-    first.read(2).await;
-    second.connect().await;
-    second.read(2).await;
-    first.read(3).await;
-    first.leave();
-    // Its body ends without a terminal event; it comes again, and produces.
-    second.read_to_end().await;
-    assert_eq!((second.witness.ended, second.witness.data.len()), (None, 5));
-    second.finish().await;
-    first.finish().await;
-    assert_eq!(handler.calls(), 2);
-    assert_eq!((first.witness.restarts, second.witness.restarts), (1, 1));
-    assert_eq!(first.witness.data, second.witness.data);
-    stage.verdict().await;
+async fn g1_unaware_handler_goes_on_for_a_follower_whose_producing_client_left() {
+    for disconnect in [Disconnect::Interrupt, Disconnect::Cancel] {
+        let stage = Stage::new();
+        let handler = Handler::events(10);
+        let layer = stage.sse().layer().id(StreamId::path("/chat/{id}")).on_disconnect(disconnect);
+        let app = app(layer, &handler);
+        let mut first = stage.client(&app, "/chat/a");
+        let mut second = stage.client(&app, "/chat/a");
+        first.connect().await;
+        first.read(2).await;
+        second.connect().await;
+        second.read(2).await;
+        first.read(3).await;
+        first.leave();
+        second.finish().await;
+        second.has_all(10).await;
+        first.finish().await;
+        first.has_all(10).await;
+        assert_eq!((handler.calls(), handler.alive()), (1, 0));
+        stage.verdict().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -109,23 +109,23 @@ async fn g1_detach_ends_at_its_time_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn g1_detach_ends_at_its_number_limit() {
-    let stage = Stage::nodes(1, |hub| hub.max_detached(2));
-    let handler = Handler::events(10);
+    let mut stage = Stage::nodes(1, |hub| hub.max_detached(2));
+    let handler = Handler::plays(Script::events(60).every(Duration::from_secs(1)));
     let app = app(stage.sse().generation().id(StreamId::path("/chat/{id}")), &handler);
     let mut clients: Vec<_> = (0..3).map(|n| stage.client(&app, &format!("/chat/c{n}"))).collect();
     for client in &mut clients {
         client.connect().await;
         client.read(1).await;
-    }
-    for client in &mut clients {
         client.leave();
+        stage.advance(Duration::from_secs(1)).await;
     }
+    stage.advance(Duration::from_secs(60)).await;
     for (n, client) in clients.iter_mut().enumerate() {
         client.finish().await;
         let end = client.witness.names.last().unwrap().clone();
-        assert_eq!(end, if n < 2 { "completed" } else { "failed" });
+        assert_eq!(end, if n > 0 { "completed" } else { "failed" }, "the one that was left longest is given up");
     }
-    assert_eq!(clients[2].witness.data.last().unwrap(), r#"{"reason":"detach_limit"}"#);
+    assert_eq!(clients[0].witness.data.last().unwrap(), r#"{"reason":"detach_limit"}"#);
     stage.verdict().await;
 }
 

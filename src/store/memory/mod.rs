@@ -433,7 +433,11 @@ impl Store for MemoryStore {
 
     /// Also on this node: who follows holds a tail.
     fn is_followed(&self, key: &StreamKey) -> bool {
-        self.shard(key).entries.get(key).is_some_and(|entry| Arc::strong_count(&entry.tail) > 1)
+        self.is_followed_beside(key, 0)
+    }
+
+    fn is_followed_beside(&self, key: &StreamKey, here: usize) -> bool {
+        self.shard(key).entries.get(key).is_some_and(|entry| Arc::strong_count(&entry.tail) > 1 + here)
     }
 
     fn notices(&self, node: &NodeId) -> Notices {

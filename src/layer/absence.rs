@@ -1,0 +1,107 @@
+//! How long nobody has read a stream whose work goes on.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::unattended::Listed;
+use crate::{config::UNATTENDED, hub::Core, recorder::Lane, telemetry::Counted};
+
+/// How often a body without readers on its own node looks whether there are some on others.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Why the work of a stream that nobody reads ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// Nobody has read it for as long as its route allows.
+    TooLong,
+    /// Too many streams of the process are read by nobody.
+    TooMany,
+}
+
+/// A stream that nobody reads on the node that produces it.
+#[derive(Default)]
+pub(super) struct Absence {
+    /// When the last reader left; `None` while there are readers on another node.
+    since: Option<Instant>,
+    /// When to look next; at once while there is none.
+    look: Option<Pin<Box<Sleep>>>,
+    counted: Option<Counted>,
+    listed: Option<Listed>,
+}
+
+impl Absence {
+    /// The last reader has just left, as far as is known here.
+    pub(super) fn begin(core: &Core) -> Self {
+        Self { since: Some(Instant::now()), counted: Some(counted(core)), ..Self::default() }
+    }
+
+    /// Whether nobody reads, on other nodes either.
+    pub(super) fn is_unread(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// Ready once nobody has read for `limit`, or one stream too many is read by nobody.
+    ///
+    /// What readers on other nodes do is only known by asking.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        core: &Core,
+        lane: &Arc<Lane>,
+        limit: Duration,
+        is_read_elsewhere: impl Fn() -> bool,
+    ) -> Poll<Unread> {
+        while self.is_evicted() || self.look.as_mut().is_none_or(|look| look.as_mut().poll(cx).is_ready()) {
+            let now = Instant::now();
+            let next = if is_read_elsewhere() {
+                (self.since, self.counted, self.listed) = (None, None, None);
+                now + LOOK_EVERY
+            } else {
+                if let Some(unread) = self.go_on(now, core, lane, limit) {
+                    return Poll::Ready(unread);
+                }
+                self.next_look(now, limit)
+            };
+            match &mut self.look {
+                Some(look) => look.as_mut().reset(next),
+                None => self.look = Some(Box::pin(sleep_until(next))),
+            }
+        }
+        Poll::Pending
+    }
+
+    fn is_evicted(&self) -> bool {
+        self.listed.as_ref().is_some_and(Listed::is_evicted)
+    }
+
+    /// Nobody reads now either. Returns whether that is too much.
+    fn go_on(&mut self, now: Instant, core: &Core, lane: &Arc<Lane>, limit: Duration) -> Option<Unread> {
+        let since = *self.since.get_or_insert(now);
+        self.counted.get_or_insert_with(|| counted(core));
+        if now - since >= limit {
+            return Some(Unread::TooLong);
+        }
+        if now - since >= UNATTENDED {
+            self.listed.get_or_insert_with(|| core.unattended.list(lane, since));
+        }
+        self.is_evicted().then_some(Unread::TooMany)
+    }
+
+    fn next_look(&self, now: Instant, limit: Duration) -> Instant {
+        let since = self.since.unwrap_or(now);
+        let end = since.checked_add(limit).unwrap_or(now + LOOK_EVERY);
+        let listing = if self.listed.is_none() { since + UNATTENDED } else { end };
+        (now + LOOK_EVERY).min(end).min(listing)
+    }
+}
+
+/// Counts one more stream that runs on without any reader.
+fn counted(core: &Core) -> Counted {
+    Counted::new(&core.telemetry, |telemetry| &telemetry.detached)
+}

@@ -1,0 +1,183 @@
+//! A task that drives an inner body on without its client: for those who still read, and for those who come back.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http_body::Body;
+use tokio::time::Sleep;
+
+use super::{
+    absence::{Absence, Unread},
+    engine::{Engine, Made, Progress},
+    patience::{Limits, Patience},
+    producer::Producer,
+};
+use crate::{
+    config::BATCH_EVENTS,
+    error::BoxError,
+    recorder::{EndRequest, Status},
+    stream::{Disconnect, StreamState, reason},
+    telemetry::add,
+};
+
+/// Events that a body which runs without a client may be ahead of the store.
+const DRIVEN_AHEAD: u64 = 256;
+
+/// A body that runs without its client.
+pub(super) struct Drive<B>
+where
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    producer: Arc<Producer<B>>,
+    engine: Engine<B>,
+    /// While nobody reads on this node.
+    absence: Option<Absence>,
+    patience: Patience,
+    store_wait: Option<Pin<Box<Sleep>>>,
+}
+
+// Nothing in it is pinned in place: the inner body has a box of its own.
+impl<B> Unpin for Drive<B>
+where
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+}
+
+impl<B> Drop for Drive<B>
+where
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    /// Dropped before the body is over, by an executor that goes down or has no runtime.
+    ///
+    /// A stream that may be run again is interrupted, one that goes with its readers is closed if there are none. Any
+    /// other is left as a killed process leaves it, and nobody says any more that it lives.
+    fn drop(&mut self) {
+        if self.engine.is_over() {
+            return;
+        }
+        match self.producer.route.disconnect {
+            Disconnect::Interrupt => self.engine.abort(EndRequest::Interrupt),
+            Disconnect::Cancel if !self.producer.is_read() => self.engine.abort(self.producer.end_unread()),
+            Disconnect::Cancel | Disconnect::Detach { .. } => {
+                self.producer.core.recorder.abandon(&self.producer.lane);
+            }
+        }
+    }
+}
+
+impl<B> Future for Drive<B>
+where
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        // First, so that whatever changes from here on wakes this task.
+        this.producer.lane.drive.register(cx.waker());
+        if this.is_ended_elsewhere() {
+            this.engine.discard();
+            return Poll::Ready(());
+        }
+        if let Some(end) = this.poll_unread(cx) {
+            this.engine.abort(end);
+            return Poll::Ready(());
+        }
+        if this.waits_for_store(cx) {
+            return Poll::Pending;
+        }
+        let Poll::Ready(room) = this.poll_room(cx) else { return Poll::Pending };
+        match this.make(cx, room) {
+            Progress::Made => {}
+            Progress::Waiting => return Poll::Pending,
+            Progress::Over(_) => return Poll::Ready(()),
+        }
+        // After each batch it is the others' turn: the runtime looks at its sockets only once in dozens of polls.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl<B> Drive<B>
+where
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    /// `absence`: nobody reads now.
+    pub(super) fn new(producer: Arc<Producer<B>>, engine: Engine<B>, absence: Option<Absence>) -> Self {
+        Self { producer, engine, absence, patience: Patience::default(), store_wait: None }
+    }
+
+    /// Makes up to this many events.
+    fn make(&mut self, cx: &mut Context<'_>, room: usize) -> Progress {
+        let mut made = VecDeque::new();
+        let progress = self.engine.make(cx, &mut made, room);
+        if self.absence.as_ref().is_some_and(Absence::is_unread) {
+            let events = made.iter().filter(|made| matches!(made, Made::Event(..))).count();
+            add(&self.producer.core.telemetry.unheard, events as u64);
+        }
+        progress
+    }
+
+    /// Whether the work ended elsewhere, or is to be dropped.
+    fn is_ended_elsewhere(&self) -> bool {
+        let lane = &self.producer.lane;
+        self.producer.is_discarded() || (lane.is_halted() && lane.status() != Status::Running)
+    }
+
+    /// How the work is to end, once nobody has read it for too long.
+    fn poll_unread(&mut self, cx: &mut Context<'_>) -> Option<EndRequest> {
+        let producer = &self.producer;
+        if producer.lane.readers.any() {
+            self.absence = None;
+            return None;
+        }
+        let absence = self.absence.get_or_insert_with(Absence::default);
+        let unread = absence
+            .poll(cx, &producer.core, &producer.lane, producer.may_run_unread(), || producer.is_read_elsewhere());
+        match unread {
+            Poll::Pending => None,
+            Poll::Ready(Unread::TooLong) => Some(producer.end_unread()),
+            Poll::Ready(Unread::TooMany) => Some(EndRequest::supplied(StreamState::Failed, reason::DETACH_LIMIT)),
+        }
+    }
+
+    /// Ready with how many events may be made before a reader of this node would be overtaken.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        let producer = &self.producer;
+        if !producer.lane.readers.any() {
+            return Poll::Ready(BATCH_EVENTS);
+        }
+        let alone = match producer.route.disconnect {
+            Disconnect::Detach { at_most } => Some(at_most),
+            Disconnect::Interrupt | Disconnect::Cancel => None,
+        };
+        let limits = Limits { stall: producer.core.settings.stall, alone };
+        self.patience.poll(cx, &producer.lane, limits, || producer.is_read_elsewhere())
+    }
+
+    /// Whether the store is too far behind, for no longer than its time limit.
+    fn waits_for_store(&mut self, cx: &mut Context<'_>) -> bool {
+        let core = &self.producer.core;
+        if self.producer.lane.unacknowledged() < DRIVEN_AHEAD || core.store.is_broken() {
+            self.store_wait = None;
+            return false;
+        }
+        let limit = core.settings.store_limit;
+        let wait = self.store_wait.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        if wait.as_mut().poll(cx).is_pending() {
+            return true;
+        }
+        self.store_wait = None;
+        self.producer.lane.pass_by();
+        false
+    }
+}

@@ -1,0 +1,91 @@
+//! An inner body, cut into blocks.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Buf;
+use http_body::Body;
+
+use crate::{
+    error::BoxError,
+    panics::{drop_guarded, guarded},
+    wire::{Scan, Scanned, TooLarge},
+};
+
+/// What polling the body came to.
+#[derive(Debug)]
+pub(super) enum Fed {
+    /// There may be more to take out.
+    More,
+    /// The body is over, and so is what it held.
+    Over,
+    Failed(BoxError),
+    Panicked,
+}
+
+/// An inner body and its scanner. Whatever the body does, dropping it included, panics of its code go no further.
+pub(super) struct Source<B> {
+    /// None only while it is dropped.
+    body: Option<Pin<Box<B>>>,
+    scanner: Box<dyn Scan>,
+    ended: bool,
+}
+
+impl<B> Source<B> {
+    pub(super) fn new(body: B, scanner: Box<dyn Scan>) -> Self {
+        Self { body: Some(Box::pin(body)), scanner, ended: false }
+    }
+
+    /// Takes out the next thing found; `None` if the body is to be polled for more.
+    pub(super) fn next(&mut self) -> Result<Option<Scanned>, TooLarge> {
+        self.scanner.next()
+    }
+
+    /// Whether the body itself is over.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+}
+
+impl<B> Source<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    /// Takes the body's next frame. What came before is to be taken out first.
+    pub(super) fn poll_feed(&mut self, cx: &mut Context<'_>) -> Poll<Fed> {
+        let Some(body) = self.body.as_mut().filter(|_| !self.ended) else { return Poll::Ready(Fed::Over) };
+        // Foreign code all of it: the body, its data, its error.
+        let polled = guarded(|| {
+            body.as_mut().poll_frame(cx).map_err(Into::into).map_ok(|frame| {
+                let data = frame.into_data().ok();
+                data.map(|mut data| data.copy_to_bytes(data.remaining()))
+            })
+        });
+        let fed = match polled {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(Some(Ok(data)))) => {
+                if let Some(data) = data {
+                    self.scanner.push(data);
+                }
+                return Poll::Ready(Fed::More);
+            }
+            Ok(Poll::Ready(None)) => {
+                self.scanner.finish();
+                Fed::More
+            }
+            Ok(Poll::Ready(Some(Err(error)))) => Fed::Failed(error),
+            Err(_) => Fed::Panicked,
+        };
+        self.ended = true;
+        Poll::Ready(fed)
+    }
+}
+
+impl<B> Drop for Source<B> {
+    fn drop(&mut self) {
+        drop_guarded(self.body.take());
+    }
+}

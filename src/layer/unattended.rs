@@ -1,0 +1,120 @@
+//! The streams of a process that nobody has read for a while, and which of them is given up where there are too many.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tokio::time::Instant;
+
+use crate::{id::Owner, recorder::Lane, sync::lock};
+
+/// The streams that nobody has read for a while, by owner.
+///
+/// Where there are more than may be, the owner with the most of them loses the one that was left longest.
+/// A change costs O(log streams).
+#[derive(Debug)]
+pub(crate) struct Unattended {
+    /// How many there may be.
+    most: usize,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    owners: HashMap<Owner, BTreeMap<Left, Entry>>,
+    /// The same owners: the one that is to lose a stream is the last.
+    ranks: BTreeSet<(usize, Reverse<Left>, Owner)>,
+    streams: usize,
+    number: u64,
+}
+
+/// When a stream was left, and a number that tells it from others of the same moment.
+type Left = (Instant, u64);
+
+#[derive(Debug)]
+struct Entry {
+    lane: Arc<Lane>,
+    evicted: Arc<AtomicBool>,
+}
+
+/// A stream's entry. Dropping it takes the stream out.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    list: Arc<Unattended>,
+    owner: Owner,
+    left: Left,
+    evicted: Arc<AtomicBool>,
+}
+
+impl Unattended {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most, held: Mutex::default() }
+    }
+
+    /// Enters a stream that was left then. Another, or this one, is given up if that makes one too many.
+    pub(crate) fn list(self: &Arc<Self>, lane: &Arc<Lane>, since: Instant) -> Listed {
+        let (owner, evicted) = (lane.key.owner.clone(), Arc::<AtomicBool>::default());
+        let entry = Entry { lane: Arc::clone(lane), evicted: Arc::clone(&evicted) };
+        let (left, given_up) = {
+            let mut held = lock(&self.held);
+            let left = (since, held.number);
+            held.number += 1;
+            held.change(&owner, |streams| streams.insert(left, entry));
+            let given_up = if held.streams > self.most { held.give_up() } else { None };
+            (left, given_up)
+        };
+        if let Some(Entry { lane, evicted }) = given_up {
+            evicted.store(true, Ordering::Release);
+            lane.wake_drive();
+        }
+        Listed { list: Arc::clone(self), owner, left, evicted }
+    }
+}
+
+impl Held {
+    /// Changes an owner's streams, and the owner's rank with them.
+    fn change<T>(&mut self, owner: &Owner, change: impl FnOnce(&mut BTreeMap<Left, Entry>) -> T) -> T {
+        let streams = self.owners.entry(owner.clone()).or_default();
+        if let Some((first, _)) = streams.first_key_value() {
+            self.ranks.remove(&(streams.len(), Reverse(*first), owner.clone()));
+        }
+        self.streams -= streams.len();
+        let changed = change(streams);
+        self.streams += streams.len();
+        match streams.first_key_value() {
+            Some((first, _)) => {
+                self.ranks.insert((streams.len(), Reverse(*first), owner.clone()));
+            }
+            None => {
+                self.owners.remove(owner);
+            }
+        }
+        changed
+    }
+
+    /// Takes out the stream that was left longest, of the owner with the most.
+    fn give_up(&mut self) -> Option<Entry> {
+        let (_, _, owner) = self.ranks.last()?.clone();
+        self.change(&owner, BTreeMap::pop_first).map(|(_, entry)| entry)
+    }
+}
+
+impl Listed {
+    /// Whether the stream was given up, in favour of others.
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.evicted.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        if !self.is_evicted() {
+            lock(&self.list.held).change(&self.owner, |streams| drop(streams.remove(&self.left)));
+        }
+    }
+}
