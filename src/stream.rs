@@ -187,6 +187,9 @@ pub struct StreamInfo {
     pub state: StreamState,
     /// The newest run.
     pub epoch: u64,
+    /// The last event that the run before the newest made, recorded or not; `None` where the newest is the first run that
+    /// the store knows of.
+    pub previous: Option<EventId>,
     /// The node whose guardian keeps it alive; `None` where it is published statelessly.
     pub node: Option<NodeId>,
     /// Whether the producer of the newest run has begun to answer: it said so, or an event of that run was recorded. Until

@@ -22,7 +22,11 @@ use crate::{
     hub::Core,
     id::{EventId, StreamId, StreamKey},
     layer::voice::{Notice, Speaker, Voice},
-    protocol::{admission::Position, backoff::Backoff, replay::Step},
+    protocol::{
+        admission::Position,
+        backoff::Backoff,
+        replay::{Owed, Step},
+    },
     pulse::Pulse,
     recorder::Reader,
     store::{Page, Tail, handle::BoxFuture},
@@ -39,6 +43,8 @@ const PAGE_BYTES: usize = 128 << 10;
 pub(crate) struct FollowRequest {
     pub(crate) key: StreamKey,
     pub(crate) position: Position,
+    /// What a reader without a cursor is owed.
+    pub(crate) owed: Owed,
     pub(crate) voice: Voice,
     /// Stands before every id where the library made up the stream's id.
     pub(crate) prefix: Option<StreamId>,
@@ -87,8 +93,7 @@ struct Following {
 }
 
 impl Following {
-    fn new(core: &Core, key: &StreamKey, position: Position) -> Self {
-        let at = if let Position::After(cursor) = position { Some(cursor) } else { None };
+    fn new(core: &Core, key: &StreamKey, at: Option<EventId>) -> Self {
         // Before the first page is asked for: what changes in between is then seen.
         let tail = core.store.tail(key);
         let reader = core.recorder.lane(key).map(|lane| Reader::enter(lane, at));
@@ -106,28 +111,27 @@ impl Following {
 
 impl FollowBody {
     pub(crate) fn new(core: &Arc<Core>, request: FollowRequest) -> Self {
-        let FollowRequest { key, position, voice, prefix, wait, until } = request;
+        let FollowRequest { key, position, owed, voice, prefix, wait, until } = request;
         let speaker = Speaker::new(Arc::clone(&core.framing), voice, prefix, Some(core.retry()));
-        Self::speaking(core, key, position, speaker, wait, until)
+        Self::speaking(core, Replayer::new(key, position, owed), speaker, wait, until)
     }
 
     /// Goes on for a body that has been speaking already.
     pub(crate) fn taking_over(core: &Arc<Core>, key: StreamKey, after: EventId, speaker: Speaker) -> Self {
-        let mut body = Self::speaking(core, key, Position::After(after), speaker, None, None);
+        let mut body = Self::speaking(core, Replayer::new(key, Position::After(after), Owed::Run), speaker, None, None);
         body.greeted = true;
         body
     }
 
     fn speaking(
         core: &Arc<Core>,
-        key: StreamKey,
-        position: Position,
+        mut replayer: Replayer,
         speaker: Speaker,
         wait: Option<Duration>,
         until: Option<EventId>,
     ) -> Self {
-        let following = until.is_none().then(|| Following::new(core, &key, position));
-        let mut replayer = Replayer::new(key.clone(), position);
+        let key = replayer.key.clone();
+        let following = until.is_none().then(|| Following::new(core, &key, replayer.place.at()));
         let fetch = replayer.fetch(&core.store);
         Self {
             state: Phase::Fetching(fetch),

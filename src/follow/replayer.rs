@@ -6,7 +6,7 @@ use crate::{
     id::{EventId, StreamKey},
     protocol::{
         admission::Position,
-        replay::{Replay, Step},
+        replay::{Owed, Replay, Step},
     },
     store::{From, Page, Read, StoreHandle, handle::BoxFuture},
     stream::Record,
@@ -15,24 +15,22 @@ use crate::{
 /// A reader's place in a stored log.
 #[derive(Debug)]
 pub(super) struct Replayer {
-    key: StreamKey,
+    pub(super) key: StreamKey,
     from: From,
     pub(super) place: Replay,
-    /// The cursor, until the first page has said whether the stream knows it.
-    cursor: Option<EventId>,
     /// Only what comes from now on: where that is, the first page says.
     live: bool,
 }
 
 impl Replayer {
-    pub(super) fn new(key: StreamKey, position: Position) -> Self {
+    pub(super) fn new(key: StreamKey, position: Position, owed: Owed) -> Self {
         let (from, place) = match position {
-            Position::Newest | Position::Live => (From::Newest, Replay::fresh()),
+            Position::Newest => (From::Newest, Replay::fresh(owed)),
+            Position::Live => (From::Newest, Replay::fresh(Owed::Nothing)),
             Position::After(cursor) => (From::After(cursor), Replay::after(cursor)),
             Position::Unreadable => (From::Start, Replay::unknown(None)),
         };
-        let cursor = if let Position::After(cursor) = position { Some(cursor) } else { None };
-        Self { key, from, place, cursor, live: position == Position::Live }
+        Self { key, from, place, live: position == Position::Live }
     }
 
     pub(super) fn fetch(&mut self, store: &StoreHandle) -> BoxFuture<Result<Option<Page>, StoreError>> {
@@ -44,9 +42,8 @@ impl Replayer {
 
     /// Looks whether the first page is the right one: if not, the next fetch gets that.
     pub(super) fn starts_over(&mut self, page: &Page) -> bool {
-        let cursor = self.cursor.take();
         if !page.known {
-            self.place = Replay::unknown(cursor);
+            self.place = self.place.forgotten();
             self.from = From::Start;
             return true;
         }

@@ -10,7 +10,7 @@ use crate::{
     follow::{FollowBody, FollowRequest},
     hub::{Core, Head, Rejection},
     id::{EventId, StreamId, StreamKey},
-    protocol::admission::Position,
+    protocol::{admission::Position, replay::Owed},
     recorder::{Lane, Opening},
     store::{Open, Opened},
     stream::{Ended, Metadata, Origin},
@@ -160,7 +160,8 @@ impl Admission {
             add(&core.telemetry.resumed, 1);
         }
         let Asked { key, position, prefix, .. } = asked;
-        let request = FollowRequest { key, position, voice: route.voice, prefix, wait: None, until: None };
+        let owed = if route.endless { Owed::Nothing } else { Owed::Run };
+        let request = FollowRequest { key, position, owed, voice: route.voice, prefix, wait: None, until: None };
         Self::Follow(Box::new(FollowBody::new(core, request)))
     }
 

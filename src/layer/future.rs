@@ -30,7 +30,10 @@ use crate::{
     headers::{STREAM_RECORDED, event_stream, no_store},
     hub::{Core, Head, Rejection},
     id::EventId,
-    protocol::{admission::Position, replay::Replay},
+    protocol::{
+        admission::Position,
+        replay::{Owed, Replay},
+    },
     store::handle::BoxFuture,
     telemetry::{Bypassed, add},
 };
@@ -365,6 +368,7 @@ where
         let missed = FollowRequest {
             key: asked.key.clone(),
             position: asked.position,
+            owed: Owed::Nothing,
             voice: route.voice,
             prefix: asked.prefix.clone(),
             wait: None,

@@ -21,7 +21,7 @@ use crate::{
         identify::{Identify, Name},
         voice::Voice,
     },
-    protocol::admission::Position,
+    protocol::{admission::Position, replay::Owed},
     request::last_seen,
     telemetry::add,
 };
@@ -161,7 +161,8 @@ impl Relay {
         if position.is_reconnect() {
             add(&core.telemetry.resumed, 1);
         }
-        let request = FollowRequest { key, position, voice, prefix: None, wait: Some(self.wait), until: None };
+        let request =
+            FollowRequest { key, position, owed: Owed::Run, voice, prefix: None, wait: Some(self.wait), until: None };
         Ok(AnswerBody::follow(core, request))
     }
 }

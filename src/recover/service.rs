@@ -21,7 +21,7 @@ use crate::{
         identify::{Identify, Name},
         voice::Voice,
     },
-    protocol::admission::Position,
+    protocol::{admission::Position, replay::Owed},
     request::{last_seen, prefers_events},
     telemetry::add,
 };
@@ -150,7 +150,7 @@ async fn follow(
         }
     }
     add(&core.telemetry.resumed, 1);
-    let request = FollowRequest { key, position, voice, prefix: None, wait: None, until: None };
+    let request = FollowRequest { key, position, owed: Owed::Run, voice, prefix: None, wait: None, until: None };
     Ok(AnswerBody::follow(core, request))
 }
 

@@ -100,7 +100,9 @@ pub async fn markers_say_where_the_run_before_ended(store: impl Store) {
     bench.write(&key, first, 1, &["a"]).await;
     let interrupt = Interrupt { key: key.clone(), epoch: first, last: Some(6), if_deadline: None };
     bench.interrupt(interrupt).await.expect("the store answers");
+    assert_eq!(bench.look(&key).await.previous, None, "the run that stands still is the first");
     let (_, second) = bench.begin("markers").await;
+    assert_eq!(bench.look(&key).await.previous, Some(EventId::new(first, 6)));
     let page = bench.all(&key, From::Start).await;
     let markers = page.records.iter().filter_map(|record| match &record.kind {
         RecordKind::Run { previous } => Some((record.id, *previous)),
@@ -108,6 +110,11 @@ pub async fn markers_say_where_the_run_before_ended(store: impl Store) {
     });
     let expected = [(EventId::new(first, 0), None), (EventId::new(second, 0), Some(EventId::new(first, 6)))];
     assert_eq!(markers.collect::<Vec<_>>(), expected);
+    bench.write(&key, second, 1, &["b"]).await;
+    bench.stand_still(&key, second).await;
+    assert_eq!(bench.look(&key).await.previous, Some(EventId::new(first, 6)));
+    bench.end(close(&key, None)).await;
+    assert_eq!(bench.look(&key).await.previous, Some(EventId::new(first, 6)), "also once it has ended");
 }
 
 async fn trimmed<S: Store>(bench: &Bench<S>, id: &str, retention: Retention) -> (StreamKey, u64) {

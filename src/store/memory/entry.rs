@@ -34,7 +34,9 @@ pub(super) struct Entry {
     expires_at: u64,
     /// Until when whoever looks after the end of its lifetime has it to itself.
     leased_until: u64,
-    /// The last event of the run that was interrupted, recorded or not.
+    /// The last event of the run before this one, recorded or not.
+    previous: Option<EventId>,
+    /// The last event of this run, recorded or not, once it was interrupted.
     run_end: Option<EventId>,
     ended: Option<Ended>,
     hook: Hook,
@@ -71,6 +73,7 @@ impl Entry {
             deadline: 0,
             expires_at: 0,
             leased_until: 0,
+            previous: None,
             run_end: None,
             ended: None,
             hook: Hook::None,
@@ -119,6 +122,7 @@ impl Entry {
             fingerprint: self.fingerprint.clone(),
             state: self.state,
             epoch: self.epoch,
+            previous: self.previous,
             node: self.node.clone(),
             started: self.started,
             reruns: self.reruns,
@@ -162,8 +166,8 @@ impl Entry {
         self.ended.as_ref().map_or(self.epoch, |ended| ended.id.epoch)
     }
 
-    pub(super) fn run_end(&self) -> Option<EventId> {
-        self.run_end
+    pub(super) fn previous(&self) -> Option<EventId> {
+        self.previous
     }
 
     pub(super) fn inner_id(&self) -> Option<String> {
@@ -245,7 +249,7 @@ impl Entry {
 
     /// Starts a new run of an interrupted stream.
     pub(super) fn rerun(&mut self, open: &Open, now: u64) {
-        let previous = self.run_end.unwrap_or(self.log.top());
+        let previous = self.run_end.take().unwrap_or(self.log.top());
         self.epoch = self.epoch.saturating_add(1).max(now);
         self.token = open.token;
         self.node = Some(open.node.clone());
@@ -260,7 +264,7 @@ impl Entry {
         self.started_at = now;
         self.retention = open.retention;
         merge(&mut self.metadata, &open.metadata);
-        self.run_end = Some(previous);
+        self.previous = Some(previous);
         self.log.push_run(self.epoch, Some(previous), now);
         self.beat(now, millis(open.retention.stale));
     }
@@ -270,7 +274,7 @@ impl Entry {
         if self.state != StreamState::Active || self.token != token || self.started {
             return true;
         }
-        if self.run_end.is_none() {
+        if self.previous.is_none() {
             return false;
         }
         self.stand_still(EventId::new(self.epoch, 0));
@@ -343,10 +347,7 @@ impl Entry {
 
     /// The last event of the newest run that is known of: recorded, or said to have been made.
     fn last_recorded(&self) -> EventId {
-        match (self.state, self.run_end) {
-            (StreamState::Interrupted, Some(end)) => end.max(self.log.top()),
-            _ => self.log.top(),
-        }
+        self.run_end.map_or(self.log.top(), |end| end.max(self.log.top()))
     }
 
     pub(super) fn interrupt(&mut self, interrupt: &Interrupt) -> Interrupted {

@@ -179,5 +179,5 @@ fn why_due(entry: &Entry, look: &Look) -> Option<DueReason> {
 }
 
 fn opened(entry: &Entry) -> Opened {
-    Opened::New { epoch: entry.epoch(), previous: entry.run_end(), inner_id: entry.inner_id() }
+    Opened::New { epoch: entry.epoch(), previous: entry.previous(), inner_id: entry.inner_id() }
 }

@@ -126,6 +126,7 @@ impl Held {
             fingerprint: self.text("fp").and_then(|print| print.strip_prefix('=')).map(str::to_owned),
             state,
             epoch: self.epoch(),
+            previous: self.text("previous").and_then(EventId::from_pair),
             node: self.node(),
             started: self.has_started(log),
             reruns: self.flag("reruns"),

@@ -70,12 +70,12 @@ if not exists or origin ~= 'generated' or ARGV[18] ~= 'named' then
 end
 local ttl = life + window + stale
 mark(log, id(run, 0), time, events, bytes, 'r', previous)
-redis.call('HSET', stream, 'v', 1, 'state', 'active', 'epoch', int(run), 'token', token, 'node', ARGV[4], 'kind', ARGV[5], 'origin', origin,
-  'owner', ARGV[16], 'reruns', ARGV[7], 'started', ARGV[8], 'startedAt', int(time), 'stale', int(stale),
+redis.call('HSET', stream, 'v', 1, 'state', 'active', 'epoch', int(run), 'token', token, 'node', ARGV[4], 'kind', ARGV[5],
+  'origin', origin, 'owner', ARGV[16], 'reruns', ARGV[7], 'started', ARGV[8], 'startedAt', int(time), 'stale', int(stale),
   'life', int(life), 'window', int(window), 'maxEvents', ARGV[14], 'maxBytes', ARGV[15])
 redis.call('HDEL', stream, 'leased', 'heard')
 if previous ~= '' then
-  redis.call('HSET', stream, 'runEnd', previous)
+  redis.call('HSET', stream, 'runEnd', previous, 'previous', previous)
 end
 if ARGV[9] ~= '' then
   redis.call('HSET', stream, 'fp', ARGV[9])

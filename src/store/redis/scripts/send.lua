@@ -25,8 +25,8 @@ if gone then
   epoch = int(math.max(newest + 1, time))
   redis.call('DEL', stream, log, completion, keys)
   mark(log, epoch .. '-0', time, 0, 0, 'r', '')
-  redis.call('HSET', stream, 'v', 1, 'state', 'active', 'epoch', epoch, 'node', '', 'kind', ARGV[3], 'origin', 'published', 'owner', ARGV[14],
-    'reruns', 0, 'started', 1, 'startedAt', int(time), 'stale', int(stale), 'life', int(life), 'window', int(window),
+  redis.call('HSET', stream, 'v', 1, 'state', 'active', 'epoch', epoch, 'node', '', 'kind', ARGV[3], 'origin', 'published',
+    'owner', ARGV[14], 'reruns', 0, 'started', 1, 'startedAt', int(time), 'stale', int(stale), 'life', int(life), 'window', int(window),
     'maxEvents', ARGV[12], 'maxBytes', ARGV[13])
   held[3], state = '', 'active'
   log_top, events, bytes = epoch .. '-0', 0, 0
