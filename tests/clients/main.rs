@@ -1,5 +1,5 @@
-//! Real clients: Chromium's `EventSource`, and npm's `eventsource`. Both come again after a body that breaks off, and get
-//! exactly the rest (guarantee G12).
+//! Real clients: Chromium's `EventSource`, npm's `eventsource`, and a polyfill. They come again after a body that breaks off,
+//! and get exactly the rest (guarantee G12).
 #![cfg(feature = "test-util")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
@@ -9,17 +9,17 @@ mod service;
 use std::path::Path;
 
 use programs::{Program, chromium, node};
-use service::{PATHS, Service};
+use service::{PATHS, Service, Stops};
 
 /// The whole life of two streams, as a client sees it that knows nothing but the URLs: the node of one goes down in its
 /// midst, the other one cannot be served at first.
-async fn survives(start: impl FnOnce(&Service) -> Program) {
+async fn survives(stops: Stops, start: impl FnOnce(&Service) -> Program) {
     let mut service = Service::start().await;
     let program = start(&service);
     service.cut_the_first_stream().await;
     let report = service.report().await;
     drop(program);
-    service.judge(&report);
+    service.judge(&report, stops);
 }
 
 /// A folder that Cargo keeps for these tests.
@@ -29,14 +29,25 @@ fn folder(name: &str) -> std::path::PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn g12_chromium_comes_again_after_a_broken_body() {
-    survives(|service| chromium(&service.url("/page"), &folder("chromium"))).await;
+    survives(Stops::At204, |service| chromium(&service.url("/page"), &folder("chromium"))).await;
+}
+
+/// A client from npm, by its package's name.
+async fn from_npm(name: &str, stops: Stops) {
+    survives(stops, |service| {
+        let arguments = [&[name.to_owned(), service.url("")][..], &PATHS.map(str::to_owned)].concat();
+        node(&folder(name), &arguments)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn g12_npm_s_eventsource_comes_again_after_a_broken_body() {
-    survives(|service| {
-        let arguments = [&[service.url("")][..], &PATHS.map(str::to_owned)].concat();
-        node(&folder("npm"), &arguments)
-    })
-    .await;
+    from_npm("eventsource", Stops::At204).await;
+}
+
+/// It sends its cursor in the query.
+#[tokio::test(flavor = "multi_thread")]
+async fn g12_a_polyfill_comes_again_after_a_broken_body() {
+    from_npm("event-source-polyfill", Stops::AtTheEnd).await;
 }

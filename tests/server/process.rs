@@ -197,6 +197,17 @@ pub async fn some(events: usize, body: &mut Incoming) -> Transcript {
     timeout(PATIENCE, cut_after(events, body)).await.expect("events in time")
 }
 
+/// Reads a body until this has come, in time; the rest stays for whoever reads on.
+pub async fn until(text: &str, body: &mut Incoming) -> String {
+    let mut told = String::new();
+    while !told.contains(text) {
+        let frame = timeout(PATIENCE, body.frame()).await.unwrap_or_else(|_| panic!("nothing came after {told:?}"));
+        let frame = frame.unwrap_or_else(|| panic!("it ended after {told:?}")).expect("no error");
+        told.push_str(&String::from_utf8_lossy(frame.data_ref().expect("data")));
+    }
+    told
+}
+
 /// Reads a body to its end, in time.
 pub async fn whole(response: Response<Incoming>) -> Transcript {
     timeout(PATIENCE, collect(response.into_body())).await.expect("an end in time")
