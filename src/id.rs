@@ -277,6 +277,15 @@ impl Cursor {
     }
 }
 
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.stream {
+            Some(stream) => write!(f, "{stream}.{}", self.at),
+            None => self.at.fmt(f),
+        }
+    }
+}
+
 /// Writes events' ids in their wire form: what the ids of a run share is written once.
 #[derive(Debug)]
 pub(crate) struct CursorWriter {

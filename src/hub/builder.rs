@@ -309,6 +309,7 @@ impl Builder {
             start: Instant::now(),
             forgotten_until: AtomicU64::new(0),
             asked_store: tokio::sync::Mutex::default(),
+            times_asked: AtomicU64::new(0),
             run: Mutex::new(None),
             unguarded: Seldom::default(),
             unowned: Seldom::default(),

@@ -95,8 +95,9 @@ pub(crate) struct Core {
     /// In milliseconds since the start: until when a stream that the store does not know may be one
     /// that it forgot.
     forgotten_until: AtomicU64,
-    /// When the newest request began that asked the store whether it is another.
-    asked_store: tokio::sync::Mutex<Option<Instant>>,
+    /// How often the store was asked whether it is another, and what came of the last time: nothing if that was given up.
+    asked_store: tokio::sync::Mutex<Option<Result<(), StoreError>>>,
+    times_asked: AtomicU64,
     /// Messages that would fill the log if each occasion had its own.
     unguarded: Seldom,
     unowned: Seldom,
@@ -329,19 +330,25 @@ impl Core {
     /// Whether a stream that the store does not know may only have been forgotten, as far as the store
     /// itself says now: a node need not have heard of that yet.
     pub(crate) async fn ask_whether_forgotten(&self) -> Result<bool, StoreError> {
-        let asked = Instant::now();
-        let mut answered = self.asked_store.lock().await;
-        // One at a time: whoever waited is served by what was asked after it came.
-        if !self.may_be_forgotten() && answered.is_none_or(|begun| begun <= asked) {
-            let begun = Instant::now();
-            let beaten = self.store.beat(self.beat_of(Vec::new())).await?;
-            *answered = Some(begun);
-            if self.heard_run(beaten.run) {
+        let times_asked = self.times_asked.load(Ordering::SeqCst);
+        let mut answer = self.asked_store.lock().await;
+        // One at a time: whoever waited is served by what was asked after it came, also by a failure. Otherwise a store
+        // that hangs would let each of many requests wait for its own time limit, one after the other.
+        let asks = answer.is_none() || self.times_asked.load(Ordering::SeqCst) == times_asked;
+        if asks && !self.may_be_forgotten() {
+            self.times_asked.fetch_add(1, Ordering::SeqCst);
+            *answer = None;
+            let beaten = self.store.beat(self.beat_of(Vec::new())).await;
+            *answer = Some(beaten.as_ref().map(|_| ()).map_err(Clone::clone));
+            if beaten.is_ok_and(|beaten| self.heard_run(beaten.run)) {
                 // The guardian's own beats break off here too, and its streams are named.
                 self.store.came_back();
             }
         }
-        Ok(self.may_be_forgotten())
+        match &*answer {
+            Some(Err(error)) if !self.may_be_forgotten() => Err(error.clone()),
+            _ => Ok(self.may_be_forgotten()),
+        }
     }
 
     /// The store has forgotten streams that may register again.

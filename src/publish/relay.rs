@@ -23,6 +23,7 @@ use crate::{
     },
     protocol::{admission::Position, replay::Owed},
     request::last_seen,
+    stream::Origin,
     telemetry::add,
 };
 
@@ -149,7 +150,9 @@ impl Relay {
         // A store that does not answer now may do so while the body waits.
         let info = core.store.info(key.clone()).await;
         let missing = matches!(info, Ok(None));
-        let ended = info.ok().flatten().and_then(|info| info.ended);
+        let info = info.ok().flatten();
+        let prefix = info.as_ref().filter(|info| info.origin == Origin::Generated).map(|_| key.id.clone());
+        let ended = info.and_then(|info| info.ended);
         if ended.as_ref().is_some_and(|ended| position.has_all(ended, voice.tells(&ended.ending))) {
             return Ok(AnswerBody::no_content());
         }
@@ -162,7 +165,7 @@ impl Relay {
             add(&core.telemetry.resumed, 1);
         }
         let request =
-            FollowRequest { key, position, owed: Owed::Run, voice, prefix: None, wait: Some(self.wait), until: None };
+            FollowRequest { key, position, owed: Owed::Run, voice, prefix, wait: Some(self.wait), until: None };
         Ok(AnswerBody::follow(core, request))
     }
 }

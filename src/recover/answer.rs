@@ -2,15 +2,16 @@
 
 use http::request::Parts;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
+use super::page::{self, Events};
 use crate::{
     error::StoreError,
     hub::Core,
-    id::{Cursor, StreamId, StreamKey},
-    request::parameter,
-    store::{From, Page, Read},
-    stream::{Ended, Record, RecordKind, StreamInfo, StreamState},
+    id::{Cursor, EventId, StreamId, StreamKey},
+    protocol::cursor::LastSeen,
+    request::{parameter, parameters},
+    stream::{Ended, Origin, Record, RecordKind, StreamInfo, StreamState},
     wire::{
         Framing,
         fields::{EventFields, terminal},
@@ -21,38 +22,49 @@ use crate::{
 const DEFAULT_LIMIT: usize = 1000;
 /// Events in an answer at most.
 const MAX_LIMIT: usize = 10_000;
-/// Bytes of events in an answer at most.
-const MAX_BYTES: usize = 4 << 20;
 
 /// What a recovery request asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RecoverQuery {
-    from: From,
-    limit: usize,
+    pub(super) after: After,
+    pub(super) limit: usize,
+    /// Whether the answer has a page of events also where the stream has ended.
+    is_paged: bool,
+}
+
+/// From where a page of events goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// From the first event of the newest run.
+    Nothing,
+    Event(EventId),
+    /// A cursor of another stream: it hides nothing.
+    Elsewhere,
 }
 
 impl RecoverQuery {
-    /// Reads `?after=<id>&limit=<n>` for the stream `id`; the error names the parameter and its rule.
+    /// Reads `?events=true&after=<id>&limit=<n>` for the stream `id`; the error names the parameter and its rule.
     pub(crate) fn parse(request: &Parts, id: &StreamId) -> Result<Self, &'static str> {
-        let from = match parameter(request, "after") {
-            None => From::Newest,
-            Some(text) => match Cursor::parse(&text).ok_or("`after` is an event id, as in e1700000000000-7")? {
-                Cursor { stream: Some(other), .. } if other != *id => From::Start,
-                Cursor { at, .. } => From::After(at),
-            },
+        let after = match LastSeen::of(std::iter::empty::<&[u8]>(), parameters(request, "after"), Some(id)) {
+            LastSeen::Nothing => After::Nothing,
+            LastSeen::Event(Cursor { stream: None, at }) => After::Event(at),
+            LastSeen::Event(_) => After::Elsewhere,
+            LastSeen::Live | LastSeen::Unreadable => return Err("`after` is an event's id, as in e1700000000000-7"),
         };
         let limit = match parameter(request, "limit") {
-            None => DEFAULT_LIMIT,
+            None => None,
             Some(text) => match text.parse() {
-                Ok(limit @ 1..=MAX_LIMIT) => limit,
+                Ok(limit @ 1..=MAX_LIMIT) => Some(limit),
                 _ => return Err("`limit` is a number from 1 to 10000"),
             },
         };
-        Ok(Self { from, limit })
-    }
-
-    fn read(self, key: StreamKey) -> Read {
-        Read { key, from: self.from, max_events: self.limit, max_bytes: MAX_BYTES }
+        let events = match parameter(request, "events").as_deref() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err("`events` is true or false"),
+        };
+        let is_paged = events || limit.is_some() || after != After::Nothing;
+        Ok(Self { after, limit: limit.unwrap_or(DEFAULT_LIMIT), is_paged })
     }
 }
 
@@ -70,8 +82,10 @@ pub(super) struct EndedAnswer {
     reason: Option<String>,
     stream_id: String,
     terminal_event_type: String,
-    terminal_event_data: Value,
+    terminal_event_data: Box<RawValue>,
     completed_at: u64,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    page: Option<PageAnswer>,
 }
 
 #[derive(Debug, Serialize)]
@@ -82,7 +96,15 @@ pub(super) struct RunningAnswer {
     kind: String,
     started_at: u64,
     last_heartbeat: u64,
+    #[serde(flatten)]
+    page: PageAnswer,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct PageAnswer {
     events: Vec<EventAnswer>,
+    /// How many events are lost, before the first one given and between them; null where that is not known.
+    missing: Option<u64>,
     /// What to ask for next as `after`; null where everything held was given.
     next: Option<String>,
 }
@@ -93,30 +115,30 @@ pub(super) struct EventAnswer {
     #[serde(rename = "type")]
     kind: String,
     data: String,
-    json: Option<Value>,
+    json: Option<Box<RawValue>>,
     ts: u64,
 }
 
 impl Answer {
     /// Asks the store; `None` if there is no such stream.
-    pub(super) async fn ask(core: &Core, key: StreamKey, query: RecoverQuery) -> Result<Option<Self>, StoreError> {
-        let Some(info) = core.store.info(key.clone()).await? else { return Ok(None) };
-        if let Some(ended) = &info.ended {
-            return Ok(Some(Self::Ended(EndedAnswer::new(&info, ended, &*core.framing))));
-        }
-        let Some(mut page) = core.store.read(query.read(key.clone())).await? else { return Ok(None) };
-        if !page.known {
-            // A cursor that says nothing here hides nothing either: all that is held, as for one who follows.
-            let query = RecoverQuery { from: From::Start, ..query };
-            let Some(whole) = core.store.read(query.read(key)).await? else { return Ok(None) };
-            page = whole;
-        }
-        Ok(Some(Self::Running(RunningAnswer::new(&info, &page, &*core.framing))))
+    pub(super) async fn ask(core: &Core, key: StreamKey, query: &RecoverQuery) -> Result<Option<Self>, StoreError> {
+        let Some(info) = core.store.info(key).await? else { return Ok(None) };
+        let page = if info.ended.is_none() || query.is_paged {
+            let Some(events) = page::read(&core.store, &info.key, query).await? else { return Ok(None) };
+            Some(PageAnswer::new(&info, &events, &*core.framing))
+        } else {
+            None
+        };
+        Ok(match (&info.ended, page) {
+            (Some(ended), page) => Some(Self::Ended(EndedAnswer::new(&info, ended, page, &*core.framing))),
+            (None, Some(page)) => Some(Self::Running(RunningAnswer::new(&info, page))),
+            (None, None) => None,
+        })
     }
 }
 
 impl EndedAnswer {
-    fn new(info: &StreamInfo, ended: &Ended, framing: &dyn Framing) -> Self {
+    fn new(info: &StreamInfo, ended: &Ended, page: Option<PageAnswer>, framing: &dyn Framing) -> Self {
         let (kind, data) = terminal(framing, &ended.ending);
         Self {
             status: ended.ending.state,
@@ -125,29 +147,39 @@ impl EndedAnswer {
             terminal_event_type: kind,
             terminal_event_data: data,
             completed_at: ended.at,
+            page,
         }
     }
 }
 
 impl RunningAnswer {
-    fn new(info: &StreamInfo, page: &Page, framing: &dyn Framing) -> Self {
-        let events: Vec<_> = page.records.iter().filter_map(|record| EventAnswer::new(record, framing)).collect();
+    fn new(info: &StreamInfo, page: PageAnswer) -> Self {
         Self {
             status: info.state,
             stream_id: info.key.id.to_string(),
             kind: info.kind.to_string(),
             started_at: info.started_at,
             last_heartbeat: info.last_heartbeat,
-            next: if page.more { page.records.last().map(|record| record.id.to_string()) } else { None },
-            events,
+            page,
         }
     }
 }
 
+impl PageAnswer {
+    fn new(info: &StreamInfo, page: &Events, framing: &dyn Framing) -> Self {
+        // As in the stream's own responses, so that an id from here is a cursor there.
+        let named = (info.origin == Origin::Generated).then(|| info.key.id.clone());
+        let wire = |at: EventId| Cursor { stream: named.clone(), at }.to_string();
+        let events = page.records.iter().filter_map(|record| EventAnswer::new(record, &wire, framing)).collect();
+        Self { events, missing: page.missing, next: page.next.map(wire) }
+    }
+}
+
 impl EventAnswer {
-    fn new(record: &Record, framing: &dyn Framing) -> Option<Self> {
+    fn new(record: &Record, wire: impl Fn(EventId) -> String, framing: &dyn Framing) -> Option<Self> {
         let RecordKind::Event(block) = &record.kind else { return None };
-        let EventFields { kind, data, json } = EventFields::of(framing, block);
-        Some(Self { id: record.id.to_string(), kind, data, json, ts: record.at })
+        let fields = EventFields::of(framing, block);
+        let json = fields.json().map(ToOwned::to_owned);
+        Some(Self { id: wire(record.id), kind: fields.kind, data: fields.data, json, ts: record.at })
     }
 }

@@ -3,6 +3,7 @@
 //! It answers from the store alone, on any node, and never runs an inner service.
 
 mod answer;
+mod page;
 mod service;
 
 pub use service::Recover;

@@ -23,6 +23,7 @@ use crate::{
     },
     protocol::{admission::Position, replay::Owed},
     request::{last_seen, prefers_events},
+    stream::Origin,
     telemetry::add,
 };
 
@@ -119,9 +120,9 @@ async fn answer(
         return follow(core, key, parts, voice).await;
     }
     let query = RecoverQuery::parse(parts, &key.id).map_err(Rejection::BadQuery)?;
-    match Answer::ask(core, key, query).await {
+    match Answer::ask(core, key, &query).await {
         Err(_) => Err(Rejection::Unavailable),
-        Ok(None) => Err(Rejection::NotFound),
+        Ok(None) => Err(missing(core).await),
         Ok(Some(answer)) => {
             add(&core.telemetry.resumed, 1);
             Ok(json(StatusCode::OK, serde_json::to_vec(&answer).unwrap_or_default()).map(AnswerBody::full))
@@ -136,22 +137,34 @@ async fn follow(
     voice: Voice,
 ) -> Result<Response<AnswerBody>, Rejection> {
     let position = Position::of(&last_seen(parts, Some(&key.id)));
+    let mut prefix = None;
     match core.store.info(key.clone()).await {
         // An `EventSource` would give up for good; the body asks again.
         Err(_) if position.is_reconnect() => {}
         Err(_) => return Err(Rejection::Unavailable),
-        // It may be about to register again: the body ends at once, and the client comes again.
-        Ok(None) if position.is_reconnect() && core.may_be_forgotten() => {}
-        Ok(None) => return Err(Rejection::NotFound),
+        Ok(None) => match missing(core).await {
+            // It may be about to register again: the body ends at once, and the client comes again.
+            Rejection::Unavailable if position.is_reconnect() => {}
+            rejection => return Err(rejection),
+        },
         Ok(Some(info)) => {
+            prefix = (info.origin == Origin::Generated).then(|| key.id.clone());
             if info.ended.is_some_and(|ended| position.has_all(&ended, voice.tells(&ended.ending))) {
                 return Ok(AnswerBody::no_content());
             }
         }
     }
     add(&core.telemetry.resumed, 1);
-    let request = FollowRequest { key, position, owed: Owed::Run, voice, prefix: None, wait: None, until: None };
+    let request = FollowRequest { key, position, owed: Owed::Run, voice, prefix, wait: None, until: None };
     Ok(AnswerBody::follow(core, request))
+}
+
+/// A stream that the store does not know may be about to register again: 404 would be final for a client.
+async fn missing(core: &Core) -> Rejection {
+    match core.ask_whether_forgotten().await {
+        Ok(false) => Rejection::NotFound,
+        Ok(true) | Err(_) => Rejection::Unavailable,
+    }
 }
 
 fn json(status: StatusCode, body: Vec<u8>) -> Response<Bytes> {

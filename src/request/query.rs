@@ -14,6 +14,12 @@ pub(crate) fn parameter(request: &Parts, name: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&value).into_owned())
 }
 
+/// All values of a query parameter, percent-decoded.
+pub(crate) fn parameters<'a>(request: &'a Parts, name: &'a str) -> impl Iterator<Item = Cow<'a, [u8]>> {
+    let pairs = pairs(request.uri.query().unwrap_or_default());
+    pairs.filter(move |(key, _)| **key == *name.as_bytes()).map(|(_, value)| value)
+}
+
 /// The pairs of a query string, percent-decoded. A `+` stands for itself.
 pub(super) fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)> {
     query.split('&').map(pair)

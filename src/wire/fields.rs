@@ -1,9 +1,11 @@
 //! What an event's payload says: its type, its JSON, and a completion's two fields.
+//!
+//! JSON is passed on as the producer wrote it: a number of many digits, the order of keys and blanks stay.
 
 use std::borrow::Cow;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::Framing;
 use crate::stream::Ending;
@@ -13,7 +15,6 @@ pub(crate) struct EventFields {
     /// The event's name, else its payload's `type`, else `message`.
     pub(crate) kind: String,
     pub(crate) data: String,
-    pub(crate) json: Option<Value>,
 }
 
 impl EventFields {
@@ -22,30 +23,93 @@ impl EventFields {
         let named = event.name.map(Cow::into_owned);
         let data = event.data.into_owned();
         let kind = named.or_else(|| payload_type(&data)).unwrap_or_else(|| "message".to_owned());
-        let json = serde_json::from_str(&data).ok();
-        Self { kind, data, json }
+        Self { kind, data }
+    }
+
+    /// The data as JSON, where it is JSON that any reader of JSON can read.
+    pub(crate) fn json(&self) -> Option<&RawValue> {
+        serde_json::from_str(&self.data).ok().filter(|json: &&RawValue| is_portable(json.get()))
     }
 }
 
 /// A completion's `terminalEventType` and `terminalEventData`, as recovery answers them and a store may keep them.
 ///
 /// A payload that is a `{type, data}` envelope and nothing more is unwrapped; any other is given whole.
-pub(crate) fn terminal(framing: &dyn Framing, ending: &Ending) -> (String, Value) {
+pub(crate) fn terminal(framing: &dyn Framing, ending: &Ending) -> (String, Box<RawValue>) {
     let Some(block) = &ending.event else {
-        let reason = ending.reason.as_deref();
-        return (ending.state.to_string(), serde_json::json!({ "reason": reason }));
+        return (ending.state.to_string(), raw(&serde_json::json!({ "reason": ending.reason.as_deref() })));
     };
-    let EventFields { kind, data, json } = EventFields::of(framing, block);
-    let data = match json {
-        Some(Value::Object(mut envelope)) if is_envelope(&envelope) => envelope.remove("data").unwrap_or_default(),
-        Some(json) => json,
-        None => Value::String(data),
+    let fields = EventFields::of(framing, block);
+    let data = match fields.json() {
+        Some(json) => envelope(json.get()).unwrap_or(json).to_owned(),
+        None => raw(&fields.data),
     };
-    (kind, data)
+    (fields.kind, data)
 }
 
-fn is_envelope(object: &serde_json::Map<String, Value>) -> bool {
-    object.len() == 2 && object.contains_key("data") && object.get("type").is_some_and(Value::is_string)
+/// The `data` of a `{type, data}` envelope.
+fn envelope(json: &str) -> Option<&RawValue> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Envelope<'a> {
+        #[serde(borrow, rename = "type")]
+        _kind: Cow<'a, str>,
+        #[serde(borrow)]
+        data: &'a RawValue,
+    }
+    // An array would be read as the fields in their order.
+    json.starts_with('{')
+        .then(|| serde_json::from_str::<Envelope<'_>>(json).ok())
+        .flatten()
+        .map(|envelope| envelope.data)
+}
+
+/// A value of our own as JSON.
+fn raw(value: &impl serde::Serialize) -> Box<RawValue> {
+    // Texts, and maps of texts, always have a form in JSON.
+    serde_json::value::to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+/// How deep values may be nested in one another: with what an answer puts around them, every reader has room for that.
+const DEPTH: usize = 100;
+
+/// Whether JSON that keeps to its grammar can be read by every reader of JSON, so that one event does not make a whole
+/// answer unreadable: it is not nested too deep, and its escapes are pairs of surrogates or none (RFC 8259 § 8.2).
+fn is_portable(json: &str) -> bool {
+    let (mut depth, mut quoted) = (0_usize, false);
+    let mut rest = json.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        match byte {
+            b'"' => quoted = !quoted,
+            b'\\' if rest.first() == Some(&b'u') => match after_escape(rest) {
+                Some(after) => rest = after,
+                None => return false,
+            },
+            b'\\' => rest = rest.get(1..).unwrap_or_default(),
+            b'[' | b'{' if !quoted => depth += 1,
+            b']' | b'}' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH {
+            return false;
+        }
+    }
+    true
+}
+
+/// What follows an escape, given from its `u` on; `None` if it is half of a pair of surrogates.
+fn after_escape(text: &[u8]) -> Option<&[u8]> {
+    let unit = |text: &[u8]| u16::from_str_radix(std::str::from_utf8(text.get(1..5)?).ok()?, 16).ok();
+    let tail = text.get(5..)?;
+    match unit(text)? {
+        0xD800..=0xDBFF => {
+            let low = tail.strip_prefix(b"\\").and_then(unit)?;
+            (0xDC00..=0xDFFF).contains(&low).then(|| tail.get(6..)).flatten()
+        }
+        0xDC00..=0xDFFF => None,
+        _ => Some(tail),
+    }
 }
 
 /// The `type` of a JSON object.
@@ -60,4 +124,92 @@ pub(crate) fn payload_type(data: &str) -> Option<String> {
         return None;
     }
     serde_json::from_str::<Typed<'_>>(data).ok()?.kind.map(Cow::into_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        event::Event,
+        stream::{StreamState, reason},
+        wire::Sse,
+    };
+
+    fn fields(data: &str) -> EventFields {
+        EventFields { kind: String::new(), data: data.to_owned() }
+    }
+
+    fn terminal_of(data: &str) -> (String, String) {
+        let block = Sse.encode(&Event::new(data)).expect("no carriage returns");
+        let (kind, data) = terminal(&Sse, &Ending::with_event(StreamState::Completed, block));
+        (kind, data.get().to_owned())
+    }
+
+    #[test]
+    fn json_stays_as_it_was_written() {
+        let written = r#"{"z":1,"a":123456789012345678901234,"f":1.10,"e":1e400,"t":"\u00e9"}"#;
+        assert_eq!(fields(written).json().expect("JSON").get(), written);
+        assert_eq!(terminal_of(written), ("message".to_owned(), written.to_owned()));
+        let wrapped = format!(r#"{{"type":"completed","data":{written}}}"#);
+        assert_eq!(terminal_of(&wrapped), ("completed".to_owned(), written.to_owned()));
+        let turned = format!(r#"{{ "data" : {written} , "type" : "comp\u006ceted" }}"#);
+        assert_eq!(terminal_of(&turned), ("completed".to_owned(), written.to_owned()));
+    }
+
+    #[test]
+    fn only_an_envelope_is_unwrapped() {
+        for whole in [
+            r#"{"type":"completed","data":1,"usage":2}"#,
+            r#"{"type":5,"data":1}"#,
+            r#"{"type":null,"data":1}"#,
+            r#"{"data":1}"#,
+            r#"["completed",1]"#,
+        ] {
+            assert_eq!(terminal_of(whole).1, whole);
+        }
+        assert_eq!(terminal_of(r#"{"type":"completed","data":null}"#).1, "null");
+        assert_eq!(terminal_of("plain").1, r#""plain""#);
+        let supplied = Ending::supplied(StreamState::Failed, reason::EOF);
+        assert_eq!(terminal(&Sse, &supplied).1.get(), r#"{"reason":"eof"}"#);
+    }
+
+    #[test]
+    fn what_some_readers_cannot_read_is_text() {
+        let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        for json in
+            [deep(100), r#""\ud83d\ude00""#.to_owned(), r#"["[[\"[[\\u","]"]"#.to_owned(), "\"\u{1f600}\"".to_owned()]
+        {
+            assert!(fields(&json).json().is_some(), "{json}");
+        }
+        for text in [
+            deep(101),
+            deep(100_000),
+            r#""\ud83d""#.to_owned(),
+            r#""\ud83dx""#.to_owned(),
+            r#""\ud83d\u0041""#.to_owned(),
+            r#"{"\ude00":1}"#.to_owned(),
+            "{".to_owned(),
+            String::new(),
+        ] {
+            assert!(fields(&text).json().is_none(), "{text:.40}");
+            assert_eq!(serde_json::from_str::<String>(&terminal_of(&text).1).expect("a text"), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_given_as_json_can_be_read(data in "[\\[\\]{}\",:\\\\ude80d81x0-9 a.]{0,24}") {
+            if let Some(json) = fields(&data).json() {
+                prop_assert_eq!(json.get(), data.trim_matches([' ', '\n', '\t', '\r']));
+                // A number out of range is no fault of the text.
+                if let Err(error) = serde_json::from_str::<serde_json::Value>(json.get()) {
+                    prop_assert!(error.to_string().contains("number out of range"), "{}: {}", data, error);
+                }
+            }
+            let given = terminal_of(&data.replace('\r', ""));
+            prop_assert!(serde_json::from_str::<&RawValue>(&given.1).is_ok());
+        }
+    }
 }

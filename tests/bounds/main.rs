@@ -19,6 +19,7 @@ mod owners;
 mod panics;
 mod publishing;
 mod readers;
+mod recovery;
 mod rejections;
 mod relay;
 mod settings;
