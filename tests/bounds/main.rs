@@ -2,6 +2,8 @@
 #![cfg(feature = "test-util")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod after_last;
+mod behind;
 mod bench;
 mod bytes_pass;
 mod cancel;
@@ -26,6 +28,7 @@ mod settings;
 mod slow;
 mod support;
 mod touched;
+mod unattended;
 mod vectors;
 mod wakes;
 mod withdrawals;
