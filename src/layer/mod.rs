@@ -26,7 +26,7 @@ mod source;
 pub(crate) mod unattended;
 pub(crate) mod voice;
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 pub use body::ResilientSseBody;
 pub use classify::{Classify, Ends, Outcome};
@@ -40,7 +40,7 @@ use tower_layer::Layer;
 pub use voice::Voice;
 
 use crate::{
-    config::{Durability, OnUnavailable},
+    config::{Durability, OnUnavailable, bounded},
     error::ConfigError,
     guardian::Guardian,
     hub::{Core, ResilientSse},
@@ -93,6 +93,10 @@ impl ResilientSseLayer {
 
     /// What happens to the work when its client goes away.
     pub fn on_disconnect(self, disconnect: Disconnect) -> Self {
+        let disconnect = match disconnect {
+            Disconnect::Detach { at_most } => Disconnect::Detach { at_most: bounded(at_most) },
+            Disconnect::Interrupt | Disconnect::Cancel => disconnect,
+        };
         self.with(|route| route.disconnect = disconnect)
     }
 
@@ -116,7 +120,80 @@ impl ResilientSseLayer {
         self.with(|route| route.on_unavailable = on_unavailable)
     }
 
-    /// How many active streams an owner may have: one more is answered with 429. Default: any number.
+    /// Silence after which a response of this route sends a heartbeat comment; clients read it from `X-Stream-Heartbeat`,
+    /// in seconds. Default: [`Builder::heartbeat`](crate::Builder::heartbeat), 15 s.
+    ///
+    /// # Panics
+    ///
+    /// If it is shorter than a millisecond.
+    #[track_caller]
+    pub fn heartbeat(self, heartbeat: Duration) -> Self {
+        let heartbeat = positive("heartbeat", heartbeat);
+        self.with(|route| route.heartbeat = heartbeat)
+    }
+
+    /// How long nobody may read a stream before [`on_disconnect`](Self::on_disconnect) applies: a page that is reloaded is no client
+    /// that has left. Zero: at once. Default: 2 s on `generation()` and `feed()`, 0 on `layer()`.
+    pub fn grace(self, grace: Duration) -> Self {
+        self.with(|route| route.grace = bounded(grace))
+    }
+
+    /// How long a stream of this route lives on after its producer was last heard of. Default:
+    /// [`Builder::lifetime`](crate::Builder::lifetime), 1 h.
+    ///
+    /// # Panics
+    ///
+    /// If it is shorter than a millisecond, or than [`Builder::stale`](crate::Builder::stale): a stream would expire between
+    /// two beats of its producer.
+    #[track_caller]
+    pub fn lifetime(self, lifetime: Duration) -> Self {
+        let (lifetime, stale) = (positive("lifetime", lifetime), self.core.settings.stale);
+        assert!(
+            lifetime >= stale,
+            "`lifetime` must not be shorter than the hub's `stale`, {stale:?}; it is {lifetime:?}"
+        );
+        self.with(|route| route.retention.lifetime = lifetime)
+    }
+
+    /// How long an ended stream of this route can be recovered. Default:
+    /// [`Builder::recovery_window`](crate::Builder::recovery_window), 5 min.
+    ///
+    /// # Panics
+    ///
+    /// If it is shorter than a millisecond.
+    #[track_caller]
+    pub fn recovery_window(self, window: Duration) -> Self {
+        let window = positive("recovery_window", window);
+        self.with(|route| route.retention.recovery_window = window)
+    }
+
+    /// How many events the log of a stream holds; older ones are trimmed, and readers who would have needed them are told by a
+    /// `gap`. Default: [`Builder::max_events`](crate::Builder::max_events); 10,000, and 200,000 on `generation()`.
+    ///
+    /// # Panics
+    ///
+    /// If it is 0.
+    #[track_caller]
+    pub fn max_events(self, events: usize) -> Self {
+        assert!(events > 0, "`max_events` must be at least 1");
+        self.with(|route| route.retention.max_events = events)
+    }
+
+    /// How many bytes of events the log of a stream holds; older events are trimmed. An event that is larger is delivered, but
+    /// not held: whoever missed it is told by a `gap`. Default: [`Builder::max_bytes`](crate::Builder::max_bytes); 8 MiB, and 64 MiB on
+    /// `generation()`.
+    ///
+    /// # Panics
+    ///
+    /// If it is 0.
+    #[track_caller]
+    pub fn max_bytes(self, bytes: usize) -> Self {
+        assert!(bytes > 0, "`max_bytes` must be at least 1");
+        self.with(|route| route.retention.max_bytes = bytes)
+    }
+
+    /// How many active streams an owner may have: one more is answered with 429, and a client that comes back with a cursor
+    /// is told to come again. Default: any number.
     pub fn max_streams(self, limit: usize) -> Self {
         self.with(|route| route.limit = Some(limit))
     }
@@ -134,6 +211,13 @@ impl ResilientSseLayer {
     pub fn recover_suffix(self, suffix: impl Into<Cow<'static, str>>) -> Self {
         self.with(|route| route.recover_suffix = Some(suffix.into()))
     }
+}
+
+/// A duration that something can be done in.
+#[track_caller]
+fn positive(setting: &str, duration: Duration) -> Duration {
+    assert!(duration >= Duration::from_millis(1), "`{setting}` must be at least a millisecond; it is {duration:?}");
+    bounded(duration)
 }
 
 impl<S> Layer<S> for ResilientSseLayer {
