@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, request};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 use resilient_sse::{BoxError, EventId};
 use tokio::time::{Instant, timeout};
@@ -92,12 +93,19 @@ impl Reading {
     }
 
     async fn frame(&mut self) -> Option<End> {
+        let is_over = self.body.is_end_stream();
         let Ok(frame) = timeout(PATIENCE, self.body.frame()).await else {
             panic!("nothing came in time after {:?}", self.text)
         };
+        assert!(!is_over || frame.is_none(), "it said that nothing would come after {:?}", self.text);
         match frame {
             None => Some(End::Clean),
-            Some(Err(_)) => Some(End::Broken),
+            Some(Err(_)) => {
+                // An error is the last thing that comes.
+                let after = timeout(PATIENCE, self.body.frame()).await.expect("an end after the error");
+                assert!(after.is_none(), "{after:?} came after an error");
+                Some(End::Broken)
+            }
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
                     self.text.push_str(std::str::from_utf8(&data).expect("whole blocks of text"));
