@@ -18,9 +18,13 @@ fn manners(headers: &HeaderMap) -> BTreeMap<String, String> {
     kept.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
 }
 
-/// Waits until the node has noticed that its store is away.
+/// Waits until the node has noticed that its store is away, which some of its streams have to pay for.
 async fn cut_off(node: &Server) {
-    eventually(async || (node.json("/healthz").await.1["breaker"] == "open").then_some(())).await;
+    eventually(async || {
+        node.get("/api/stream/first?n=1&rate=0").await;
+        (node.json("/healthz").await.1["breaker"] == "open").then_some(())
+    })
+    .await;
 }
 
 fn is_unrecorded(response: &Response<Incoming>) -> bool {
