@@ -31,7 +31,7 @@ pub(crate) type Refused = (StatusCode, String);
 
 pub(crate) fn router(app: App) -> Router {
     let App { sse, options, .. } = &app;
-    let mut layer = sse.generation().on_disconnect(options.disconnect()).voice(options.voice);
+    let mut layer = sse.generation().on_disconnect(options.disconnect()).grace(options.grace).voice(options.voice);
     if let Some(limit) = options.max_streams_per_user {
         layer = layer.max_streams(limit);
     }

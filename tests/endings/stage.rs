@@ -176,7 +176,10 @@ impl Node {
 
 /// The kinds of routes.
 fn app(sse: &ResilientSse, voice: Voice, more: Arc<Semaphore>) -> Router {
-    let limited = sse.generation().on_disconnect(Disconnect::Detach { at_most: Duration::from_millis(100) });
+    let limited = sse
+        .generation()
+        .on_disconnect(Disconnect::Detach { at_most: Duration::from_millis(100) })
+        .grace(Duration::ZERO);
     let relay = sse.relay().voice(voice).id(StreamId::path("/relay/{id}")).wait(Duration::from_millis(100));
     Router::new()
         .route(
