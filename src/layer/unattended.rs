@@ -118,3 +118,99 @@ impl Drop for Listed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        NodeId, StreamId, StreamKey,
+        store::{Open, Retention},
+        stream::Origin,
+    };
+
+    fn lane(owner: u8) -> Arc<Lane> {
+        let second = Duration::from_secs(1);
+        let retention =
+            Retention { stale: second, lifetime: second, recovery_window: second, max_events: 1, max_bytes: 1 };
+        let owner = Owner::new(format!("owner-{owner}")).expect("valid");
+        let open = Open {
+            key: StreamKey::new(owner, StreamId::new("a").expect("valid")),
+            kind: "job".into(),
+            origin: Origin::Named,
+            node: NodeId::random(),
+            token: 1,
+            create: true,
+            reruns: false,
+            started: false,
+            fingerprint: None,
+            limit: None,
+            metadata: Vec::new(),
+            retention,
+        };
+        Lane::new(open, 1, None)
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Change {
+        /// A stream of this owner is left.
+        Leave(u8),
+        /// One of those that are listed is read again.
+        Read(usize),
+    }
+
+    /// What should be held: owners and numbers, in the order in which they were left.
+    #[derive(Default)]
+    struct Model(Vec<(u8, usize)>);
+
+    impl Model {
+        /// One stream too many: which is given up.
+        fn give_up(&mut self) -> usize {
+            let count = |owner| self.0.iter().filter(|(other, _)| *other == owner).count();
+            // Of owners with as many, the one whose stream was left longest.
+            let most = self.0.iter().map(|(owner, _)| count(*owner)).max().expect("too many");
+            let index = self.0.iter().position(|(owner, _)| count(*owner) == most).expect("one has most");
+            self.0.remove(index).1
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn g8_the_owner_with_most_loses_what_was_left_longest(
+            most in 0..5_usize,
+            changes in prop::collection::vec(
+                prop_oneof![3 => (0..4_u8).prop_map(Change::Leave), 1 => (0..8_usize).prop_map(Change::Read)],
+                0..60,
+            ),
+        ) {
+            let (list, start) = (Arc::new(Unattended::new(most)), Instant::now());
+            let (mut model, mut listed) = (Model::default(), Vec::new());
+            for (number, change) in changes.into_iter().enumerate() {
+                match change {
+                    Change::Leave(owner) => {
+                        model.0.push((owner, number));
+                        let left = start + Duration::from_secs(number as u64);
+                        listed.push((number, list.list(&lane(owner), left)));
+                        let given_up = (model.0.len() > most).then(|| model.give_up());
+                        let evicted: Vec<_> = listed.extract_if(.., |(_, listed)| listed.is_evicted()).map(|(n, _)| n).collect();
+                        prop_assert_eq!(evicted, given_up.into_iter().collect::<Vec<_>>());
+                    }
+                    Change::Read(index) if !listed.is_empty() => {
+                        let (number, _) = listed.swap_remove(index % listed.len());
+                        model.0.retain(|(_, other)| *other != number);
+                    }
+                    Change::Read(_) => {}
+                }
+                prop_assert_eq!(lock(&list.held).streams, model.0.len());
+            }
+            drop(listed);
+            let held = lock(&list.held);
+            prop_assert_eq!((held.streams, held.owners.len(), held.ranks.len()), (0, 0, 0));
+        }
+    }
+}

@@ -257,3 +257,79 @@ impl Pushed {
         self.marks.get(index).map_or(last, |mark| mark.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MAX_BYTES: u64 = 3200;
+
+    /// A list of readers, and what a body that made so many events may do.
+    fn bounds(made: u64, events: u64) -> Bounds {
+        let floor = |events: u64| (made + 1).saturating_sub(events).min(made);
+        Bounds { made, stored: made, floor: floor(events), half: floor(events / 2), events }
+    }
+
+    #[test]
+    fn room_is_what_the_log_holds_beyond_the_slowest() {
+        let bounds = bounds(100, 80);
+        assert_eq!(bounds.room(20), None);
+        assert_eq!(bounds.room(21), Some(1));
+        assert_eq!(bounds.room(50), Some(30));
+        assert_eq!(bounds.room(100), Some(64));
+        assert_eq!(bounds.room(NOBODY), Some(64));
+    }
+
+    /// Who has read all there is to read is not waited for, however much was made that is not stored.
+    #[test]
+    fn a_reader_with_nothing_to_read_is_not_behind() {
+        let bounds = Bounds { made: 1000, stored: 50, floor: 50, half: 50, events: 10 };
+        assert_eq!((bounds.room(49), bounds.room(50)), (None, Some(1)));
+    }
+
+    #[test]
+    fn who_was_passed_by_counts_again_once_it_has_caught_up() {
+        let readers = Readers::new();
+        readers.attach_client();
+        let far = bounds(100, 40);
+        assert_eq!(readers.look(&far), Seen { slowest: 0, caught_up: false, all_near: false });
+        readers.pass_by(&far);
+        assert_eq!(readers.look(&far), Seen { slowest: 100, caught_up: false, all_near: true });
+        assert_eq!(readers.lowest(), 100);
+        readers.client_at(70);
+        assert_eq!(readers.look(&far).slowest, 100, "nearer, and not near");
+        readers.client_at(81);
+        assert_eq!(readers.look(&far), Seen { slowest: 81, caught_up: false, all_near: true });
+        readers.client_at(100);
+        assert!(readers.look(&far).caught_up);
+        readers.detach_client();
+        assert_eq!(readers.look(&far), Seen { slowest: 100, caught_up: false, all_near: true });
+        assert!(!readers.any());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// What was made after the floor fits, and no floor is higher by more than a part of the log than it must be.
+        #[test]
+        fn bytes_are_known_to_a_part_of_the_log(
+            sizes in prop::collection::vec(1..400_usize, 0..200),
+            more in 0..500_u64,
+        ) {
+            let mut pushed = Pushed::default();
+            for (index, size) in sizes.iter().enumerate() {
+                pushed.add(*size, index as u64 + 1, MAX_BYTES);
+            }
+            let last = sizes.len() as u64;
+            let after = |seq: u64| sizes[seq as usize..].iter().map(|size| *size as u64).sum::<u64>() + more;
+            let floor = pushed.floor(more, MAX_BYTES, last);
+            prop_assert!(floor <= last);
+            prop_assert!(floor == last || after(floor) <= MAX_BYTES, "{} bytes after {floor}", after(floor));
+            let lowest = (0..=last).find(|seq| after(*seq) <= MAX_BYTES).unwrap_or(last);
+            prop_assert!(floor == 0 || after(lowest) - after(floor) <= MAX_BYTES / PARTS + 400, "{lowest} to {floor}");
+            prop_assert!(pushed.marks.len() <= 2 + PARTS as usize);
+        }
+    }
+}

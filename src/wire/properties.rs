@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use proptest::{collection::vec, option, prelude::*};
 
-use super::{Block, EncodeError, Framing, Message, Parsed, Parser, Scanned, Sse, TooLarge};
+use super::{Block, EncodeError, Framing, Message, Parsed, Parser, Scan, Scanned, Sse, TooLarge};
 use crate::event::Event;
 
 /// Bytes that are mostly pieces of event streams.
@@ -97,6 +97,11 @@ fn messages(bytes: &[u8]) -> (Vec<Message>, String, Option<u64>) {
     (found.into_iter().filter_map(message).collect(), last_event_id, reconnection_time)
 }
 
+/// Each line of a block has its end.
+fn assert_whole(block: &Block) {
+    assert!(matches!(block.bytes.last(), Some(b'\n' | b'\r')), "{block:?}");
+}
+
 /// The rules that an event must keep, and no others.
 fn rules(event: &Event) -> Result<(), EncodeError> {
     if let Some(at) = event.data().find('\r') {
@@ -156,6 +161,29 @@ proptest! {
         // The delay of an unfinished block is lost with it.
         prop_assert_eq!(messages(&out).0, messages(&bytes).0);
         prop_assert_eq!(messages(&out).1, messages(&bytes).1);
+    }
+
+    #[test]
+    fn the_end_is_as_good_as_a_blank_line(bytes in stream(), lens in vec(0..9_usize, 1..6)) {
+        let mut scanner = Sse.scanner(usize::MAX);
+        let mut out = BytesMut::new();
+        let mut take = |scanner: &mut Box<dyn Scan>| -> Result<(), TooLarge> {
+            while let Some(found) = scanner.next()? {
+                if let Scanned::Event(block) = found {
+                    assert_whole(&block);
+                    Sse.deliver(&block.bytes, false, None, None, &mut out);
+                }
+            }
+            Ok(())
+        };
+        for chunk in split(&bytes, &lens) {
+            scanner.push(Bytes::copy_from_slice(chunk));
+            take(&mut scanner)?;
+        }
+        scanner.finish();
+        take(&mut scanner)?;
+        let data = |bytes: &[u8]| messages(bytes).0.into_iter().map(|message| (message.name, message.data)).collect::<Vec<_>>();
+        prop_assert_eq!(data(&out), data(&[&bytes[..], b"\n\n"].concat()));
     }
 
     #[test]

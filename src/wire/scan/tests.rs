@@ -146,3 +146,58 @@ fn a_large_block_leaves_no_large_buffer() {
     assert_eq!((scanner.pending(), scanner.chunk.len()), (0, 0));
     assert!(scanner.held.capacity() <= KEPT);
 }
+
+/// What is found in chunks and then at their end.
+fn finished(chunks: &[&'static str]) -> Vec<Scanned> {
+    let mut scanner = SseScan::new(1000);
+    let mut found = Vec::new();
+    for chunk in chunks {
+        scanner.push(Bytes::from_static(chunk.as_bytes()));
+        found.extend(drain(&mut scanner).expect("small"));
+    }
+    scanner.finish();
+    found.extend(drain(&mut scanner).expect("small"));
+    assert_eq!(scanner.pending(), 0);
+    found
+}
+
+#[test]
+fn at_the_end_a_last_block_is_whole() {
+    for (chunks, lines) in [
+        (&["data: a"][..], "data: a\n"),
+        (&["data: a\n"], "data: a\n"),
+        (&["data: a\r\n"], "data: a\r\n"),
+        (&["data: a\r"], "data: a\r"),
+        (&["da", "ta: a"], "data: a\n"),
+        (&["data: a\n", "event: b"], "data: a\nevent: b\n"),
+        (&["\n\ndata: a\r", "\n"], "data: a\r\n"),
+    ] {
+        assert_eq!(finished(chunks), [event(lines, false)], "{chunks:?}");
+    }
+    assert_eq!(finished(&["data: a\n\nid: 7"]), [event("data: a\n", false), id("7")]);
+    assert_eq!(finished(&[": a"]), [aside(": a\n")]);
+}
+
+#[test]
+fn at_the_end_nothing_is_made_of_nothing() {
+    for chunks in [&[][..], &["\n"], &["data: a\n\n"], &["data: a\r\n\r\n"], &["data: a\r\r"], &["data: a\n\r"], &["x"]]
+    {
+        let whole = finished(chunks).len();
+        assert_eq!(whole, usize::from(chunks.iter().any(|chunk| chunk.contains("data"))), "{chunks:?}");
+    }
+    let mut scanner = SseScan::new(1000);
+    scanner.push(Bytes::from_static(b"\xef\xbb"));
+    scanner.finish();
+    assert_eq!(drain(&mut scanner), Ok(vec![]), "half a byte order mark");
+}
+
+#[test]
+fn at_the_end_the_limit_holds() {
+    let mut scanner = SseScan::new(10);
+    scanner.push(Bytes::from_static(b"data: 7890"));
+    assert_eq!(drain(&mut scanner), Ok(vec![]));
+    scanner.finish();
+    assert_eq!(drain(&mut scanner), Err(TooLarge { limit: 10 }));
+    scanner.finish();
+    assert_eq!(drain(&mut scanner), Err(TooLarge { limit: 10 }), "for ever");
+}
