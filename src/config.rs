@@ -49,6 +49,7 @@ pub(crate) struct Settings {
     pub(crate) stall: Duration,
     pub(crate) drain: Duration,
     pub(crate) probe_limit: Duration,
+    pub(crate) hook_limit: Duration,
     pub(crate) durability: Durability,
     pub(crate) on_unavailable: OnUnavailable,
     /// How long a relay waits for a stream that is not opened yet.
@@ -75,6 +76,7 @@ impl Default for Settings {
             stall: Duration::from_secs(10),
             drain: Duration::from_secs(25),
             probe_limit: Duration::from_secs(5),
+            hook_limit: Duration::from_secs(30),
             durability: Durability::Buffered,
             on_unavailable: OnUnavailable::Serve,
             relay_wait: Duration::from_secs(30),
@@ -156,6 +158,7 @@ impl Settings {
             stall: bounded(self.stall),
             drain: bounded(self.drain),
             probe_limit: bounded(self.probe_limit),
+            hook_limit: bounded(self.hook_limit),
             relay_wait: bounded(self.relay_wait),
             ..self
         }
@@ -172,6 +175,7 @@ impl Settings {
             ("open_limit", self.open_limit),
             ("stall", self.stall),
             ("probe_limit", self.probe_limit),
+            ("hook_limit", self.hook_limit),
         ];
         for (setting, value) in positive {
             if value < Duration::from_millis(1) {

@@ -52,8 +52,9 @@ use crate::{
 ///
 /// Dropped at any point, live streams flow on; with a store that does not answer at once they are not
 /// recorded any more, and heartbeats, beats and sweeps stop, which
-/// [`Health::guarded`](crate::Health) says, and other nodes' guardians take this node's streams for
-/// orphans after the stale threshold.
+/// [`Health::guarded`](crate::Health) and the log say (without the feature `tracing` a line on standard error, at most one
+/// a minute), and other nodes' guardians take this node's streams for orphans after the stale threshold. The same holds of
+/// a guardian that is not polled any more.
 #[must_use = "a guardian does nothing unless it is polled"]
 pub struct Guardian {
     core: Arc<Core>,
@@ -65,6 +66,8 @@ pub struct Guardian {
     sweeps: BoxFuture<()>,
     shutdown: Option<BoxFuture<()>>,
     drain: Option<BoxFuture<DrainReport>>,
+    /// It has taken the process down.
+    is_done: bool,
     #[cfg(feature = "metrics")]
     reported: Option<Instant>,
 }
@@ -80,6 +83,7 @@ impl Guardian {
             sweeps: Box::pin(sweep::run(Arc::clone(&core), trust)),
             shutdown: Some(Box::pin(pending())),
             drain: None,
+            is_done: false,
             #[cfg(feature = "metrics")]
             reported: None,
             core,
@@ -157,6 +161,7 @@ impl Future for Guardian {
         match report {
             Some(Poll::Ready(report)) => {
                 this.drain = None;
+                this.is_done = true;
                 this.core.set_guarded(false);
                 Poll::Ready(report)
             }
@@ -168,6 +173,10 @@ impl Future for Guardian {
 impl Drop for Guardian {
     fn drop(&mut self) {
         self.core.set_guarded(false);
+        if !self.is_done && !self.core.recorder.is_idle() {
+            // At once, and again where requests come: see `Core::check_guarded`.
+            self.core.check_guarded();
+        }
     }
 }
 

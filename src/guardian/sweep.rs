@@ -41,7 +41,11 @@ pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
     let sweeper = Arc::new(Sweeper::new(core));
     let mut number = 0;
     loop {
-        tokio::time::sleep(sweeper.core.settings.sweep).await;
+        tokio::time::sleep(sweeper.core.hooks.sweep_every(sweeper.core.settings.sweep)).await;
+        if sweeper.core.is_draining() {
+            // What is found now could not be looked after any more.
+            continue;
+        }
         number += 1;
         // A request may have heard sooner than the next beat that the store is another.
         let claim = lock(&trust).claim(Instant::now().into_std()).filter(|_| !sweeper.core.may_be_forgotten());
@@ -61,6 +65,7 @@ impl Sweeper {
         lock(&self.strikes).retain(|_, (_, seen)| *seen + 2 * u64::from(PROBE_STRIKES) >= number);
         let lease = self.lease();
         loop {
+            let asked = Instant::now();
             let Ok(page) = self.core.store.due(SWEEP_PAGE, lease, claim).await else { return };
             let full = page.len() == SWEEP_PAGE;
             for due in page {
@@ -68,7 +73,7 @@ impl Sweeper {
                 let Ok(look) = Arc::clone(&self.looks).acquire_owned().await else { return };
                 // Their work may take as long as a probe; beats and heartbeats do not wait for that.
                 self.core.executor.spawn(async move {
-                    sweeper.look_after(due, number).await;
+                    sweeper.look_after(due, asked, number).await;
                     drop(look);
                 });
             }
@@ -82,14 +87,18 @@ impl Sweeper {
     /// the host's own code takes its time.
     fn lease(&self) -> Duration {
         let settings = &self.core.settings;
-        let takes_time = self.core.probe.is_some() || self.core.hooks.lease().is_some();
-        if takes_time { settings.lease() } else { settings.stale }
+        match (&self.core.probe, self.core.hooks.lease()) {
+            (None, None) => settings.stale,
+            (None, Some(hook)) => hook,
+            (Some(_), None) => settings.lease(),
+            (Some(_), Some(hook)) => hook.max(settings.probe_limit.saturating_mul(2)),
+        }
     }
 
-    async fn look_after(&self, due: Due, sweep: u64) {
+    async fn look_after(&self, due: Due, asked: Instant, sweep: u64) {
         let info = due.info;
         match due.reason {
-            DueReason::Hook => self.core.hooks.ended(info.key),
+            DueReason::Hook => self.core.hooks.due(info.key, asked),
             DueReason::Lifetime => {
                 let ending = Ending::supplied(StreamState::Expired, reason::LIFETIME);
                 self.close(info, ending).await;

@@ -19,7 +19,6 @@ use super::{
     Access, Core, Rejection, ResilientSse,
     owner::{Authorize, OwnerRule, authorize, from_extension},
     reject::{OnReject, Rejecter},
-    seldom::Seldom,
 };
 use crate::{
     config::{Durability, OnUnavailable, Settings},
@@ -31,11 +30,10 @@ use crate::{
     layer::unattended::Unattended,
     pulse::Pulses,
     random::Seeded,
-    recent::RecentCloses,
     recorder::Recorder,
     store::{Store, StoreHandle, handle::BoxFuture},
     stream::StreamInfo,
-    telemetry::Telemetry,
+    telemetry::{Seldom, Telemetry},
     wire::{Framing, Sse},
 };
 
@@ -159,6 +157,11 @@ impl Builder {
 
     /// Run at least once for each stream that ends, on whichever node can, until it is acknowledged
     /// or the recovery window is over: to save the finished answer.
+    ///
+    /// Runs on the executor, at most 16 at a time on a node, for which the owners that wait take turns, for at most
+    /// [`hook_limit`](Self::hook_limit) each. One that fails, panics or takes too long is counted in
+    /// [`Health::hooks_failed`](crate::Health) and run again after a stale threshold, or after a quarter of the recovery
+    /// window where that is shorter. A graceful shutdown waits for the hooks of what ended here, within its limit.
     pub fn on_end<F, R>(mut self, hook: F) -> Self
     where
         F: Fn(EndedStream) -> R + Send + Sync + 'static,
@@ -237,6 +240,8 @@ impl Builder {
         drain: Duration,
         /// How long a job probe may take. Default: 5 s.
         probe_limit: Duration,
+        /// How long an [`on_end`](Self::on_end) hook may take before it counts as failed. Default: 30 s.
+        hook_limit: Duration,
         /// When an event may be delivered. Default: [`Durability::Buffered`].
         durability: Durability,
         /// What a request gets while the store does not answer. Default: [`OnUnavailable::Serve`].
@@ -276,15 +281,14 @@ impl Builder {
         let settings = self.settings;
         let telemetry = Arc::new(Telemetry::default());
         let store = (self.store)(&settings, Arc::clone(&telemetry));
-        let hooks = Arc::new(Hooks {
-            on_end: self.on_end,
-            executor: self.executor.clone(),
-            store: store.clone(),
-            telemetry: Arc::clone(&telemetry),
-            framing: Arc::clone(&self.framing),
-            lease: settings.lease(),
-            recent: Arc::new(RecentCloses::new(settings.stale, settings.recovery_window)),
-        });
+        let hooks = Arc::new(Hooks::new(
+            self.on_end,
+            self.executor.clone(),
+            store.clone(),
+            Arc::clone(&telemetry),
+            Arc::clone(&self.framing),
+            &settings,
+        ));
         let recorder =
             Recorder::new(store.clone(), Arc::clone(&telemetry), self.executor.clone(), Arc::clone(&hooks), &settings);
         Core {
@@ -304,7 +308,7 @@ impl Builder {
             owner: self.owner,
             authorize: self.authorize,
             rejecter: Rejecter { on_reject: self.on_reject, challenge },
-            guarded: AtomicBool::new(false),
+            guarded_at: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             start: Instant::now(),
             forgotten_until: AtomicU64::new(0),

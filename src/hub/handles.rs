@@ -126,7 +126,13 @@ impl StreamRegistry {
         self.0.store.active_count().await
     }
 
-    /// Removes a stream and all that is held of it; an active one is stopped first.
+    /// Removes a stream and all that is held of it.
+    ///
+    /// An active one is stopped first, and its [`on_end`](super::Builder::on_end) hook is run while its events are still
+    /// held. So is a hook that runs here, or waits, for a stream that had ended before. A hook has one turn, for at most
+    /// [`hook_limit`](super::Builder::hook_limit) (and as long to wait for it); then the stream is removed even if the hook
+    /// failed, which is counted: a host's word that data is to be gone is not held up by its own code. A hook that is due
+    /// on another node is not waited for.
     ///
     /// # Errors
     ///
@@ -137,7 +143,9 @@ impl StreamRegistry {
     /// Dropped while it waits, the stream may be stopped and still held: delete it again.
     pub async fn delete(&self, key: &StreamKey) -> Result<(), StoreError> {
         Streams::new(Arc::clone(&self.0)).stop(&key.owner, &key.id).await?;
-        self.0.hooks.recent.forget(key);
+        let hooks = &self.0.hooks;
+        let _ = tokio::time::timeout(hooks.patience(), hooks.finished(key)).await;
+        hooks.recent.forget(key);
         self.0.store.delete(key.clone()).await
     }
 }
@@ -183,7 +191,8 @@ impl CompletionStore {
         self.0.store.read(Read { key: key.clone(), from, max_events: limit, max_bytes: usize::MAX }).await
     }
 
-    /// Removes an ended stream and all that is held of it; an active one is stopped first.
+    /// Removes an ended stream and all that is held of it; an active one is stopped first, and its hook run: see
+    /// [`StreamRegistry::delete`].
     ///
     /// # Errors
     ///

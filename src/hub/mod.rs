@@ -4,7 +4,6 @@ mod builder;
 mod handles;
 mod owner;
 mod reject;
-mod seldom;
 
 use std::{
     borrow::Cow,
@@ -26,7 +25,6 @@ pub(crate) use owner::Head;
 use owner::{Authorize, OwnerRule};
 use reject::Rejecter;
 pub use reject::Rejection;
-use seldom::Seldom;
 
 use crate::{
     config::Settings,
@@ -43,9 +41,12 @@ use crate::{
     store::{Beat, Store, StoreHandle},
     stream::StreamState,
     sync::lock,
-    telemetry::{Health, Telemetry, log_error, log_warn},
+    telemetry::{Health, Seldom, Telemetry, log_alert, log_error, log_warn},
     wire::Framing,
 };
+
+/// A guardian is polled at least once a second; one that was not for so long, in milliseconds, is not polled.
+const UNGUARDED_AFTER: u64 = 10_000;
 
 /// The hub: makes layers and services that share one store, one recorder and one guardian.
 ///
@@ -89,7 +90,8 @@ pub(crate) struct Core {
     owner: Arc<OwnerRule>,
     authorize: Option<Arc<Authorize>>,
     rejecter: Rejecter,
-    guarded: AtomicBool,
+    /// When the guardian was polled last, in milliseconds since the start and at least 1; 0 where there is none.
+    guarded_at: AtomicU64,
     draining: AtomicBool,
     start: Instant,
     /// In milliseconds since the start: until when a stream that the store does not know may be one
@@ -183,7 +185,7 @@ impl ResilientSse {
 impl Core {
     /// How this node is doing.
     pub(crate) fn health(&self) -> Health {
-        Health::of(&self.telemetry, self.guarded.load(Ordering::Relaxed))
+        Health::of(&self.telemetry, self.is_guarded())
     }
 
     /// A reconnect delay in milliseconds: random for each connection, so that clients which lost
@@ -205,7 +207,7 @@ impl Core {
 
     /// The owner rule finds nobody for a request of this path.
     pub(crate) fn nobody(&self, path: &str) -> Rejection {
-        if let Some(requests) = self.unowned.due(self.elapsed()) {
+        if let Some(requests) = self.unowned.due() {
             log_error!(
                 path = path,
                 requests = requests,
@@ -217,7 +219,7 @@ impl Core {
 
     /// A relay without an identifier of its own cannot tell which stream this path means.
     pub(crate) fn unnamed(&self, path: &str) -> Rejection {
-        if let Some(requests) = self.unnamed.due(self.elapsed()) {
+        if let Some(requests) = self.unnamed.due() {
             log_error!(
                 path = path,
                 requests = requests,
@@ -229,8 +231,8 @@ impl Core {
 
     /// A route of the kind `asks` was asked for a stream that a route of the kind `kind` produces.
     pub(crate) fn other_kind(&self, id: &StreamId, asks: &str, kind: Cow<'static, str>) -> Rejection {
-        if let Some(requests) = self.shared_ids.due(self.elapsed()) {
-            log_error!(
+        if let Some(requests) = self.shared_ids.due() {
+            log_alert!(
                 stream = id.as_str(),
                 route = asks,
                 producer = &*kind,
@@ -283,17 +285,21 @@ impl Core {
         self.pulses.wake_all();
     }
 
+    /// The guardian is polled, or will not be any more.
     pub(crate) fn set_guarded(&self, guarded: bool) {
-        self.guarded.store(guarded, Ordering::Relaxed);
+        self.guarded_at.store(if guarded { self.elapsed().max(1) } else { 0 }, Ordering::Relaxed);
     }
 
-    /// Warns, now and then, where nobody polls the guardian.
+    /// Whether a guardian is polled.
+    fn is_guarded(&self) -> bool {
+        let polled = self.guarded_at.load(Ordering::Relaxed);
+        polled > 0 && self.elapsed().saturating_sub(polled) < UNGUARDED_AFTER
+    }
+
+    /// Says so, now and then, where nobody polls the guardian.
     pub(crate) fn check_guarded(&self) {
-        if self.guarded.load(Ordering::Relaxed) {
-            return;
-        }
-        if self.unguarded.due(self.elapsed()).is_some() {
-            log_warn!("no guardian is polled: no heartbeats, no orphan detection, no clean-up");
+        if !self.is_guarded() && self.unguarded.due().is_some() {
+            log_alert!("no guardian is polled: no recording, no heartbeats, no orphan detection, no clean-up");
         }
     }
 

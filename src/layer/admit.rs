@@ -131,7 +131,7 @@ impl Admission {
             Err(_) => Self::without_store(route, asked.position),
             Ok(Opened::New { epoch, previous, inner_id }) => {
                 let registration = registration(core, route, &asked, opening.token, true);
-                let lane = Lane::new(registration, epoch, core.hooks.lease());
+                let lane = Lane::new(registration, epoch, core.hooks.lease_within(route.retention.recovery_window));
                 core.recorder.enter(&lane);
                 Self::Produce(Registered { core: Arc::clone(core), lane, previous, inner_id, opening })
             }

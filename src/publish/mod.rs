@@ -111,7 +111,7 @@ impl Publisher {
         let (mut opening, opened) = core.recorder.open(open.clone()).await;
         match opened? {
             Opened::New { epoch, .. } => {
-                let lane = Lane::new(open, epoch, core.hooks.lease());
+                let lane = Lane::new(open, epoch, core.hooks.lease_within(core.settings.recovery_window));
                 core.recorder.enter(&lane);
                 opening.keep();
                 lane.start(&core.recorder);

@@ -267,9 +267,11 @@ impl Recorder {
         let status = match fence {
             Fence::Newer => Status::Superseded,
             Fence::Ended(ended) => {
-                // Perhaps its own end, of which the acknowledgement was lost.
+                // Perhaps its own end, of which the acknowledgement was lost: then the hook is this node's too.
                 if let Some(recent) = lane.recent_close().filter(|recent| recent.close.ending == ended.ending) {
+                    self.telemetry.closed(ended.ending.state);
                     self.hooks.recent.landed(recent);
+                    self.hooks.ended(lane.key.clone());
                 }
                 Status::Ended(ended)
             }
@@ -360,11 +362,16 @@ impl Recorder {
         }
     }
 
+    /// Whether no stream runs here.
+    pub(crate) fn is_idle(&self) -> bool {
+        lock(&self.lanes).is_empty()
+    }
+
     /// Ready once no stream runs here.
     pub(crate) async fn until_idle(&self) {
         loop {
             let idle = self.idle.notified();
-            if lock(&self.lanes).is_empty() {
+            if self.is_idle() {
                 return;
             }
             idle.await;

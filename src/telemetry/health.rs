@@ -49,6 +49,9 @@ pub struct Health {
     pub bypassed_by: BTreeMap<&'static str, u64>,
     /// Panics of inner code that were caught.
     pub panics: u64,
+    /// Runs of an `on_end` hook that failed, panicked or took too long. Each is run again, until its stream's recovery
+    /// window is over.
+    pub hooks_failed: u64,
     /// Store requests that failed or timed out.
     pub store_errors: u64,
     /// `open` while the store is not waited for, else `closed`.
@@ -108,6 +111,7 @@ impl Health {
             bypassed: bypassed_by.values().sum(),
             bypassed_by,
             panics: count(&telemetry.panics),
+            hooks_failed: count(&telemetry.hooks_failed),
             store_errors: count(&telemetry.store_errors),
             breaker: if flag(&telemetry.breaker_open) { "open" } else { "closed" },
             frozen: flag(&telemetry.frozen),
@@ -144,6 +148,7 @@ impl Health {
             ("resilient_sse_gaps_total", None, self.gaps),
             ("resilient_sse_rejected_total", None, self.rejected),
             ("resilient_sse_panics_total", None, self.panics),
+            ("resilient_sse_hooks_failed_total", None, self.hooks_failed),
             ("resilient_sse_store_errors_total", None, self.store_errors),
         ];
         let ended =

@@ -20,6 +20,7 @@
 //! | `resilient_sse_gaps_total` | counter | gaps that consumers were told of |
 //! | `resilient_sse_rejected_total` | counter | requests that the library answered itself with an error |
 //! | `resilient_sse_bypassed_total{reason}` | counter | event streams that were not protected: `encoded`, `status`, `bypass`, `method`, `unavailable` |
+//! | `resilient_sse_hooks_failed_total` | counter | runs of an `on_end` hook that failed, panicked or took too long |
 //! | `resilient_sse_panics_total` | counter | panics of inner code that were caught |
 //! | `resilient_sse_store_errors_total` | counter | store requests that failed or timed out |
 //! | `resilient_sse_breaker_open` | gauge | 1 while the store is not waited for |
@@ -31,6 +32,7 @@
 mod health;
 mod histogram;
 pub(crate) mod log;
+mod seldom;
 
 use std::{
     sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
@@ -39,10 +41,12 @@ use std::{
 
 pub use health::{Health, HistogramSnapshot};
 pub(crate) use histogram::Histogram;
-pub(crate) use log::{log_debug, log_error, log_warn};
+pub(crate) use log::{log_alert, log_debug, log_error, log_warn, to_stderr};
+pub(crate) use seldom::Seldom;
 
 use crate::{
     error::{BoxError, StoreError},
+    id::StreamKey,
     stream::StreamState,
 };
 
@@ -96,6 +100,8 @@ pub(crate) struct Telemetry {
     pub(crate) rejected: AtomicU64,
     bypassed: [AtomicU64; Bypassed::ALL.len()],
     pub(crate) panics: AtomicU64,
+    hooks_failed: AtomicU64,
+    hook_failures: Seldom,
     store_errors: AtomicU64,
     breaker_open: AtomicBool,
     pub(crate) frozen: AtomicBool,
@@ -155,11 +161,42 @@ impl Telemetry {
         log_warn!("the store answers again");
     }
 
+    /// An `on_end` hook failed, or took too long: it is run again.
+    pub(crate) fn hook_failed(&self, key: &StreamKey, error: &(dyn std::error::Error + 'static)) {
+        add(&self.hooks_failed, 1);
+        log_warn!(id = %key.id, error = %Chain(error), "an `on_end` hook failed: it is run again");
+        if let Some(failures) = self.hook_failures.due() {
+            to_stderr(format_args!(
+                "{failures} run(s) of the `on_end` hook failed, last for the stream `{}`: {}",
+                key.id,
+                Chain(error)
+            ));
+        }
+    }
+
+    /// An `on_end` hook panicked: it is run again.
+    pub(crate) fn hook_panicked(&self, key: &StreamKey) {
+        self.panicked("on_end");
+        self.hook_failed(key, &HookPanicked);
+    }
+
     /// The host's own code failed.
     pub(crate) fn host_failed(&self, what: &'static str, error: &BoxError) {
         log_warn!(what, error = %Chain(error.as_ref()), "the host's code failed");
     }
 }
+
+/// An `on_end` hook panicked.
+#[derive(Debug)]
+struct HookPanicked;
+
+impl std::fmt::Display for HookPanicked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("it panicked")
+    }
+}
+
+impl std::error::Error for HookPanicked {}
 
 /// A gauge that counts a thing for as long as the thing lives.
 #[derive(Debug)]

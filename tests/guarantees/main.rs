@@ -18,6 +18,7 @@ mod g1_resume;
 mod g2_durability;
 mod g3_endings;
 mod g3_failover;
+mod g3_hooks;
 mod g3_terminal;
 mod g4_fencing;
 mod g4_races;

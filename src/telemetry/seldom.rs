@@ -2,20 +2,33 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::time::Instant;
+
 /// How often such a message is logged, in milliseconds.
 const EVERY: u64 = 60_000;
 
 /// Lets one message a minute through and counts the others.
-#[derive(Debug, Default)]
-pub(super) struct Seldom {
-    /// When the last message went out, in milliseconds since the hub's start and at least 1; 0 before the first.
+#[derive(Debug)]
+pub(crate) struct Seldom {
+    start: Instant,
+    /// When the last message went out, in milliseconds since the start and at least 1; 0 before the first.
     last: AtomicU64,
     waiting: AtomicU64,
 }
 
+impl Default for Seldom {
+    fn default() -> Self {
+        Self { start: Instant::now(), last: AtomicU64::new(0), waiting: AtomicU64::new(0) }
+    }
+}
+
 impl Seldom {
     /// Counts one occasion. Returns how many there were since the last message, this one included, if one is due now.
-    pub(super) fn due(&self, now: u64) -> Option<u64> {
+    pub(crate) fn due(&self) -> Option<u64> {
+        self.due_at(self.start.elapsed().as_millis() as u64)
+    }
+
+    fn due_at(&self, now: u64) -> Option<u64> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let last = self.last.load(Ordering::Relaxed);
         let due = last == 0 || now.saturating_sub(last) >= EVERY;
@@ -31,11 +44,11 @@ mod tests {
     #[test]
     fn a_message_goes_out_once_a_minute_with_a_count() {
         let seldom = Seldom::default();
-        assert_eq!(seldom.due(0), Some(1), "the first at once");
+        assert_eq!(seldom.due_at(0), Some(1), "the first at once");
         for now in [0, 1, 30_000, 60_000] {
-            assert_eq!(seldom.due(now), None, "{now}");
+            assert_eq!(seldom.due_at(now), None, "{now}");
         }
-        assert_eq!(seldom.due(60_001), Some(5));
-        assert_eq!(seldom.due(60_002), None);
+        assert_eq!(seldom.due_at(60_001), Some(5));
+        assert_eq!(seldom.due_at(60_002), None);
     }
 }

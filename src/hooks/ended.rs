@@ -1,0 +1,145 @@
+//! A stream that has ended, as the `on_end` hook gets it.
+
+use std::{fmt, sync::Arc};
+
+use crate::{
+    error::StoreError,
+    id::{EventId, StreamKey},
+    protocol::replay::Replay,
+    store::{From, Read, StoreHandle},
+    stream::{Ended, Metadata, Record, RecordKind, StreamInfo},
+    wire::Framing,
+};
+
+/// A stream that has ended, as the `on_end` hook gets it.
+#[derive(Clone)]
+pub struct EndedStream {
+    pub(super) info: StreamInfo,
+    pub(super) ended: Ended,
+    pub(super) store: StoreHandle,
+    pub(super) framing: Arc<dyn Framing>,
+}
+
+impl EndedStream {
+    /// Whose and which.
+    #[must_use]
+    pub fn key(&self) -> &StreamKey {
+        &self.info.key
+    }
+
+    /// What it was for.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.info.kind
+    }
+
+    /// How it ended.
+    #[must_use]
+    pub fn ended(&self) -> &Ended {
+        &self.ended
+    }
+
+    /// What the host kept with it.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        &self.info.metadata
+    }
+
+    /// The terminal event's data; `None` where the library supplied the ending.
+    #[must_use]
+    pub fn terminal_data(&self) -> Option<String> {
+        let block = self.ended.ending.event.as_ref()?;
+        Some(self.framing.view(block).data.into_owned())
+    }
+
+    /// The data of every event that the log still holds, oldest first, the terminal event left out.
+    /// [`missing`](Self::missing) says whether that is all of them.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Reading changes nothing.
+    pub async fn events(&self) -> Result<Vec<String>, StoreError> {
+        let mut events = Vec::new();
+        self.read(|record| {
+            if let RecordKind::Event(block) = &record.kind {
+                events.push(self.framing.view(block).data.into_owned());
+            }
+        })
+        .await?;
+        Ok(events)
+    }
+
+    /// How many of the stream's events are not in [`events`](Self::events): trimmed from the log, never recorded in an
+    /// outage, or lost with a store. `Some(0)`: none, the answer is whole. `None`: some are missing, and nobody knows how
+    /// many.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Reading changes nothing.
+    pub async fn missing(&self) -> Result<Option<u64>, StoreError> {
+        let mut reader = Whole::new(self.info.reruns);
+        self.read(|record| reader.take(record)).await?;
+        Ok(reader.missing)
+    }
+
+    /// Reads the whole log.
+    async fn read(&self, mut each: impl FnMut(&Record)) -> Result<(), StoreError> {
+        let mut from = From::Start;
+        loop {
+            let read = Read { key: self.info.key.clone(), from, max_events: 1000, max_bytes: 1 << 20 };
+            let Some(page) = self.store.read(read).await? else { return Ok(()) };
+            for record in &page.records {
+                from = From::After(record.id);
+                each(record);
+            }
+            if !page.more {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A reader of a whole log, who is owed everything from the first event of the first run on.
+struct Whole {
+    replay: Option<Replay>,
+    /// Whether there may have been runs before the first one that the log holds anything of.
+    reruns: bool,
+    missing: Option<u64>,
+}
+
+impl Whole {
+    fn new(reruns: bool) -> Self {
+        Self { replay: None, reruns, missing: Some(0) }
+    }
+
+    fn take(&mut self, record: &Record) {
+        let first = self.replay.is_none();
+        let replay = self.replay.get_or_insert_with(|| {
+            let epoch = match &record.kind {
+                RecordKind::End(ended) => ended.last.epoch,
+                RecordKind::Run { .. } | RecordKind::Event(_) => record.id.epoch,
+            };
+            Replay::after(EventId::new(epoch, 0))
+        });
+        if first && self.reruns && !matches!(record.kind, RecordKind::Run { previous: None }) {
+            self.missing = None;
+        }
+        if let Some(gap) = replay.step(record.id, &record.kind).and_then(|step| step.gap) {
+            self.missing = self.missing.zip(gap.missed).map(|(before, more)| before.saturating_add(more));
+        }
+    }
+}
+
+impl fmt::Debug for EndedStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndedStream").field("info", &self.info).finish_non_exhaustive()
+    }
+}

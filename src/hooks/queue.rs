@@ -1,0 +1,183 @@
+//! Whose hook runs next: the owners that wait take turns.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use tokio::time::Instant;
+
+use crate::id::{Owner, StreamKey};
+
+/// Hooks that run at a time on a node.
+pub(super) const RUNNING: usize = 16;
+/// Hooks that wait for their turn. One more stays due in the store, and a later sweep finds it.
+const WAITING: usize = 10_000;
+
+/// The hooks that run on this node, and those that wait for their turn.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    running: usize,
+    /// The streams whose hook runs, or waits.
+    busy: HashSet<StreamKey>,
+    /// By owner, each with the time up to which it waits.
+    waiting: HashMap<Owner, VecDeque<(StreamKey, Instant)>>,
+    /// The owners that wait, in the order of their turns.
+    turns: VecDeque<Owner>,
+    /// The newest hooks that were acknowledged, and when.
+    acknowledged: VecDeque<(Instant, StreamKey)>,
+}
+
+impl Queue {
+    /// Has a hook wait for its turn, but not for ever: it stays due in the store, and may run on another node. Nothing
+    /// happens where it waits already, or runs.
+    pub(super) fn add(&mut self, key: StreamKey, until: Instant) {
+        if !self.busy.insert(key.clone()) {
+            return;
+        }
+        let waiting = self.waiting.entry(key.owner.clone()).or_default();
+        if waiting.is_empty() {
+            self.turns.push_back(key.owner.clone());
+        }
+        waiting.push_back((key, until));
+        if self.busy.len() - self.running > WAITING {
+            self.drop_newest();
+        }
+    }
+
+    /// Has a hook that waits be the next one.
+    pub(super) fn hurry(&mut self, key: &StreamKey, until: Instant) {
+        let Some(waiting) = self.waiting.get_mut(&key.owner) else { return };
+        let Some(place) = waiting.iter().position(|(other, _)| other == key) else { return };
+        waiting.remove(place);
+        waiting.push_front((key.clone(), until));
+        self.turns.retain(|owner| *owner != key.owner);
+        self.turns.push_front(key.owner.clone());
+    }
+
+    /// The next hook to run, if one may: it takes a place, until it is [`done`](Self::done).
+    pub(super) fn next(&mut self, now: Instant) -> Option<StreamKey> {
+        while self.running < RUNNING {
+            let owner = self.turns.pop_front()?;
+            let waiting = self.waiting.get_mut(&owner)?;
+            let next = waiting.pop_front();
+            if waiting.is_empty() {
+                self.waiting.remove(&owner);
+            } else {
+                self.turns.push_back(owner);
+            }
+            match next {
+                Some((key, until)) if now < until => {
+                    self.running += 1;
+                    return Some(key);
+                }
+                Some((key, _)) => {
+                    self.busy.remove(&key);
+                }
+                None => {}
+            }
+        }
+        None
+    }
+
+    /// A hook was acknowledged: whoever has asked before for what is due may still be told that it is.
+    pub(super) fn acknowledged(&mut self, key: StreamKey, now: Instant) {
+        if self.acknowledged.len() >= WAITING {
+            self.acknowledged.pop_front();
+        }
+        self.acknowledged.push_back((now, key));
+    }
+
+    /// Whether a hook was acknowledged since somebody asked for what is due. Forgets what was acknowledged before.
+    pub(super) fn was_acknowledged(&mut self, key: &StreamKey, since: Instant) -> bool {
+        while self.acknowledged.front().is_some_and(|(at, _)| *at < since) {
+            self.acknowledged.pop_front();
+        }
+        self.acknowledged.iter().any(|(_, acknowledged)| acknowledged == key)
+    }
+
+    /// A hook runs no more.
+    pub(super) fn done(&mut self, key: &StreamKey) {
+        self.running -= 1;
+        self.busy.remove(key);
+    }
+
+    pub(super) fn is_busy(&self, key: &StreamKey) -> bool {
+        self.busy.contains(key)
+    }
+
+    /// How many run, or wait.
+    pub(super) fn len(&self) -> usize {
+        self.busy.len()
+    }
+
+    /// Drops the newest of the owner that has the most of them.
+    fn drop_newest(&mut self) {
+        let Some(waiting) = self.waiting.values_mut().max_by_key(|waiting| waiting.len()) else { return };
+        if let Some((key, _)) = waiting.pop_back() {
+            self.busy.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::StreamId;
+
+    fn key(owner: &str, id: usize) -> StreamKey {
+        StreamKey::new(Owner::new(owner).expect("valid"), StreamId::new(id.to_string()).expect("valid"))
+    }
+
+    fn later(now: Instant) -> Instant {
+        now + Duration::from_secs(1)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn owners_take_turns_and_places_are_few() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        for id in 0..100 {
+            queue.add(key("many", id), later(now));
+        }
+        queue.add(key("one", 0), later(now));
+        queue.add(key("many", 5), later(now));
+        assert_eq!(queue.len(), 101, "what waits already does not wait twice");
+        let next: Vec<_> = std::iter::from_fn(|| queue.next(now)).collect();
+        assert_eq!(next.len(), RUNNING);
+        assert_eq!(next[1], key("one", 0), "it is not behind the hundred");
+        queue.add(key("one", 0), later(now));
+        assert_eq!(queue.len(), 101, "what runs does not wait besides");
+        queue.done(&next[0]);
+        queue.hurry(&key("many", 90), later(now));
+        assert_eq!(queue.next(now), Some(key("many", 90)));
+        assert_eq!(queue.next(now), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hook_does_not_wait_for_ever() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        queue.add(key("a", 0), now);
+        queue.add(key("a", 1), later(now));
+        assert_eq!(queue.next(now), Some(key("a", 1)));
+        assert_eq!(queue.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_is_bounded_and_the_owner_with_the_most_gives_way() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        for id in 0..WAITING {
+            queue.add(key("many", id), later(now));
+        }
+        queue.add(key("one", 0), later(now));
+        assert_eq!(queue.len(), WAITING);
+        assert!(queue.is_busy(&key("one", 0)) && !queue.is_busy(&key("many", WAITING - 1)));
+        let mut ran = 0;
+        while let Some(next) = queue.next(now) {
+            queue.done(&next);
+            ran += 1;
+        }
+        assert_eq!((ran, queue.len(), queue.waiting.len(), queue.turns.len()), (WAITING, 0, 0, 0));
+    }
+}

@@ -1,0 +1,201 @@
+//! Running the `on_end` hook: on the executor, few at a time, each for a while.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use super::{EndedStream, OnEnd, queue::Queue};
+use crate::{
+    config::Settings,
+    error::BoxError,
+    executor::Executor,
+    id::StreamKey,
+    panics::{Guarded, drop_guarded},
+    recent::RecentCloses,
+    store::StoreHandle,
+    sync::lock,
+    telemetry::Telemetry,
+    wire::Framing,
+};
+
+/// The part of the recovery window for which a node has a hook to itself: should the hook fail, or the node die, there is
+/// time for more tries.
+const LEASES: u32 = 4;
+
+/// Runs the `on_end` hook, and tells the store once it is acknowledged.
+pub(crate) struct Hooks {
+    on_end: Option<Box<OnEnd>>,
+    executor: Executor,
+    store: StoreHandle,
+    telemetry: Arc<Telemetry>,
+    framing: Arc<dyn Framing>,
+    /// How long a hook may take.
+    limit: Duration,
+    /// How long a node has a hook to itself at most, and the shortest recovery window in milliseconds.
+    longest_lease: Duration,
+    shortest_window: AtomicU64,
+    queue: Mutex<Queue>,
+    /// Told when a hook is done with.
+    done: Notify,
+    /// Told of hooks that were acknowledged: these are not to run again after a failover.
+    pub(crate) recent: Arc<RecentCloses>,
+}
+
+impl Hooks {
+    pub(crate) fn new(
+        on_end: Option<Box<OnEnd>>,
+        executor: Executor,
+        store: StoreHandle,
+        telemetry: Arc<Telemetry>,
+        framing: Arc<dyn Framing>,
+        settings: &Settings,
+    ) -> Self {
+        Self {
+            on_end,
+            executor,
+            store,
+            telemetry,
+            framing,
+            limit: settings.hook_limit,
+            longest_lease: settings.lease(),
+            shortest_window: AtomicU64::new(millis(settings.recovery_window)),
+            queue: Mutex::default(),
+            done: Notify::new(),
+            recent: Arc::new(RecentCloses::new(settings.stale, settings.recovery_window)),
+        }
+    }
+
+    /// For how long a node that ends a stream has the hook to itself, where there is one.
+    pub(crate) fn lease(&self) -> Option<Duration> {
+        self.on_end.as_ref()?;
+        let window = Duration::from_millis(self.shortest_window.load(Ordering::Relaxed));
+        Some(self.longest_lease.min(window / LEASES))
+    }
+
+    /// The same, for a stream that can be recovered for so long after its end.
+    pub(crate) fn lease_within(&self, window: Duration) -> Option<Duration> {
+        self.shortest_window.fetch_min(millis(window), Ordering::Relaxed);
+        self.lease()
+    }
+
+    /// How often to look for hooks that are due, where that is more often than `sweep`.
+    pub(crate) fn sweep_every(&self, sweep: Duration) -> Duration {
+        self.lease().map_or(sweep, |lease| sweep.min(lease.max(Duration::from_millis(100))))
+    }
+
+    /// A stream has ended, and its hook is this node's to run.
+    pub(crate) fn ended(self: &Arc<Self>, key: StreamKey) {
+        if let Some(lease) = self.lease() {
+            lock(&self.queue).add(key, Instant::now() + lease.max(self.patience()));
+            self.begin();
+        }
+    }
+
+    /// The store said, asked at this time, that a stream's hook is due, and that it is this node's to run.
+    pub(crate) fn due(self: &Arc<Self>, key: StreamKey, asked: Instant) {
+        if !lock(&self.queue).was_acknowledged(&key, asked) {
+            self.ended(key);
+        }
+    }
+
+    /// Ready once the stream's hook has run, if it is this node's to run now. It is the next one to.
+    pub(crate) async fn finished(&self, key: &StreamKey) {
+        lock(&self.queue).hurry(key, Instant::now() + self.patience());
+        self.until(|queue| !queue.is_busy(key)).await;
+    }
+
+    /// Ready once no hook runs here, or waits.
+    pub(crate) async fn until_idle(&self) {
+        self.until(|queue| queue.len() == 0).await;
+    }
+
+    /// How many hooks run, or wait.
+    pub(crate) fn unfinished(&self) -> usize {
+        lock(&self.queue).len()
+    }
+
+    /// How long whoever needs a hook to have run waits for that: for its turn, and for the hook itself.
+    pub(crate) fn patience(&self) -> Duration {
+        self.limit.saturating_mul(2)
+    }
+
+    async fn until(&self, condition: impl Fn(&Queue) -> bool) {
+        loop {
+            let mut done = std::pin::pin!(self.done.notified());
+            // Before the look: what is done in between is heard of.
+            done.as_mut().enable();
+            if condition(&lock(&self.queue)) {
+                return;
+            }
+            done.await;
+        }
+    }
+
+    /// Begins as many hooks as may run.
+    fn begin(self: &Arc<Self>) {
+        loop {
+            let Some(key) = lock(&self.queue).next(Instant::now()) else { return };
+            self.executor.spawn(Place { hooks: Arc::clone(self), key, finished: false }.run());
+        }
+    }
+
+    async fn run(&self, key: &StreamKey) {
+        let Some(on_end) = &self.on_end else { return };
+        // Should the store fail here, the hook stays due, and a sweep finds it.
+        let Ok(Some(info)) = self.store.info(key.clone()).await else { return };
+        let Some(ended) = info.ended.clone() else { return };
+        let stream = EndedStream { info, ended, store: self.store.clone(), framing: Arc::clone(&self.framing) };
+        let mut hook = Box::pin(Guarded::new(run_hook(on_end, stream)));
+        let outcome = tokio::time::timeout(self.limit, hook.as_mut()).await;
+        drop_guarded(hook);
+        match outcome {
+            Ok(Ok(Ok(()))) => {
+                self.recent.hook_done(key);
+                let _ = self.store.hook_done(key.clone()).await;
+                lock(&self.queue).acknowledged(key.clone(), Instant::now());
+            }
+            Ok(Ok(Err(error))) => self.telemetry.hook_failed(key, &*error),
+            Ok(Err(_)) => self.telemetry.hook_panicked(key),
+            Err(late) => self.telemetry.hook_failed(key, &late),
+        }
+    }
+}
+
+async fn run_hook(on_end: &OnEnd, stream: EndedStream) -> Result<(), BoxError> {
+    on_end(stream).await
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A hook's place among those that run.
+struct Place {
+    hooks: Arc<Hooks>,
+    key: StreamKey,
+    finished: bool,
+}
+
+impl Place {
+    async fn run(mut self) {
+        self.hooks.run(&self.key).await;
+        self.finished = true;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.hooks.queue).done(&self.key);
+        self.hooks.done.notify_waiters();
+        // An executor that drops its futures would drop the next one as well.
+        if self.finished {
+            self.hooks.begin();
+        }
+    }
+}
