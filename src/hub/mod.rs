@@ -305,7 +305,7 @@ impl Core {
 
     /// Warns, now and then, where an inner body went on after its terminal event: its classifier may be too eager.
     pub(crate) fn warn_late_events(&self, key: &StreamKey, events: u64) {
-        if let Some(streams) = self.late_events.due(self.elapsed()) {
+        if let Some(streams) = self.late_events.due() {
             log_warn!(
                 id = %key.id,
                 events = events,
