@@ -21,9 +21,14 @@ pub enum OnUnavailable {
     /// it asks for events that only the store has.
     #[default]
     Serve,
-    /// 200, `retry:`, and the end: the client comes again.
+    /// The client is told to come again: a GET that asks for `text/event-stream` by name, as every `EventSource` does, gets 200,
+    /// `retry:` and a body that breaks; any other request gets 503 with `Retry-After`.
+    ///
+    /// On a route that makes up ids the inner service is not run at all then, whatever it would have answered: such a layer
+    /// belongs around the routes that stream.
     Retry,
-    /// 503. A request with a cursor gets [`Retry`](Self::Retry): an `EventSource` would give up for good.
+    /// 503. A request with a cursor gets [`Retry`](Self::Retry): an `EventSource` would give up for good. For routes that make
+    /// up ids, see there too.
     Status,
 }
 

@@ -1,5 +1,7 @@
 //! The headers of what the library answers.
 
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::id::StreamId;
@@ -8,6 +10,8 @@ use crate::id::StreamId;
 pub(crate) const STREAM_ID: HeaderName = HeaderName::from_static("x-stream-id");
 /// `false` where an event stream is not protected.
 pub(crate) const STREAM_RECORDED: HeaderName = HeaderName::from_static("x-stream-recorded");
+/// The silence, in seconds, after which a body sends a heartbeat: a client's watchdog is set by it.
+const STREAM_HEARTBEAT: HeaderName = HeaderName::from_static("x-stream-heartbeat");
 /// Has nginx and its like pass events on at once.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// The cursor with which an `EventSource` reconnects (WHATWG HTML § 9.2.4).
@@ -18,12 +22,22 @@ pub(crate) fn no_store(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
 }
 
+/// Says after how much silence a body sends a heartbeat.
+pub(crate) fn heartbeat(headers: &mut HeaderMap, every: Duration) {
+    // A `Duration`'s seconds as a decimal number are always a header value.
+    if let Ok(seconds) = HeaderValue::from_str(&every.as_secs_f64().to_string()) {
+        headers.insert(STREAM_HEARTBEAT, seconds);
+    }
+}
+
 /// The headers of every event stream that the library has a hand in.
-pub(crate) fn event_stream(headers: &mut HeaderMap, id: &StreamId) {
+pub(crate) fn event_stream(headers: &mut HeaderMap, id: Option<&StreamId>, every: Duration) {
     no_store(headers);
     headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.remove(header::CONTENT_LENGTH);
-    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+    heartbeat(headers, every);
+    if let Some(id) = id.and_then(|id| HeaderValue::from_str(id.as_str()).ok()) {
         headers.insert(STREAM_ID, id);
     }
 }

@@ -30,7 +30,8 @@ pub(crate) trait Stall: Send + Sync {
 #[derive(Debug)]
 pub(crate) struct Pulses {
     start: Instant,
-    heartbeat: Duration,
+    /// The shortest heartbeat of any body so far, in milliseconds.
+    shortest: AtomicU64,
     stall: Duration,
     pulses: Mutex<Vec<Arc<State>>>,
 }
@@ -39,6 +40,8 @@ struct State {
     /// Where it stands in the list.
     index: AtomicUsize,
     waker: Arc<WakerCell>,
+    /// The silence after which a heartbeat is due, in milliseconds.
+    heartbeat: u64,
     /// Since when it has nothing to say, in milliseconds; `BUSY` while it has.
     silent_since: AtomicU64,
     heartbeat_due: AtomicBool,
@@ -65,15 +68,23 @@ pub(crate) struct Pulse {
 
 impl Pulses {
     pub(crate) fn new(heartbeat: Duration, stall: Duration) -> Self {
-        Self { start: Instant::now(), heartbeat, stall, pulses: Mutex::default() }
+        Self { start: Instant::now(), shortest: AtomicU64::new(millis(heartbeat)), stall, pulses: Mutex::default() }
     }
 
-    /// Takes in a body. `stall` is told when its client stops reading.
-    pub(crate) fn enter(self: &Arc<Self>, waker: Arc<WakerCell>, stall: Option<Arc<dyn Stall>>) -> Pulse {
+    /// Takes in a body, which sends a heartbeat after so much silence. `stall` is told when its client stops reading.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        waker: Arc<WakerCell>,
+        heartbeat: Duration,
+        stall: Option<Arc<dyn Stall>>,
+    ) -> Pulse {
+        let heartbeat = millis(heartbeat);
+        self.shortest.fetch_min(heartbeat, Ordering::Relaxed);
         let mut pulses = lock(&self.pulses);
         let state = Arc::new(State {
             index: AtomicUsize::new(pulses.len()),
             waker,
+            heartbeat,
             silent_since: AtomicU64::new(BUSY),
             heartbeat_due: AtomicBool::new(false),
             polls: AtomicU32::new(0),
@@ -98,13 +109,12 @@ impl Pulses {
     /// Complexity: O(bodies), about 10 ns each.
     pub(crate) fn tick(&self) -> Instant {
         let now = self.now();
-        let heartbeat = millis(self.heartbeat);
         let mut next = now + self.resolution();
         let (mut due, mut stalled) = (Vec::new(), Vec::new());
         for pulse in &*lock(&self.pulses) {
             let since = pulse.silent_since.load(Ordering::Relaxed);
             if since != BUSY {
-                let at = since.saturating_add(heartbeat);
+                let at = since.saturating_add(pulse.heartbeat);
                 if at > now {
                     next = next.min(at);
                 } else {
@@ -128,7 +138,8 @@ impl Pulses {
 
     /// The longest pause between two walks: what a stalled client is noticed late by.
     fn resolution(&self) -> u64 {
-        millis((self.heartbeat / 4).min(self.stall / 8).min(Duration::from_secs(1))).max(1)
+        let shortest = self.shortest.load(Ordering::Relaxed);
+        (shortest / 4).min(millis(self.stall) / 8).clamp(1, 1000)
     }
 
     fn now(&self) -> u64 {
@@ -212,7 +223,7 @@ mod tests {
     const HEARTBEAT: Duration = Duration::from_secs(15);
 
     fn body(pulses: &Arc<Pulses>) -> Pulse {
-        pulses.enter(Arc::default(), None)
+        pulses.enter(Arc::default(), HEARTBEAT, None)
     }
 
     #[tokio::test(start_paused = true)]
@@ -264,7 +275,7 @@ mod tests {
         }
         let count = Arc::new(Count(AtomicU32::new(0)));
         let pulses = Arc::new(Pulses::new(HEARTBEAT, Duration::from_secs(10)));
-        let pulse = pulses.enter(Arc::default(), Some(count.clone()));
+        let pulse = pulses.enter(Arc::default(), HEARTBEAT, Some(count.clone()));
         for _ in 0..20 {
             pulse.polled();
             pulse.spoke();

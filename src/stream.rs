@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, time::Duration};
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::id::{EventId, NodeId, StreamKey};
+use crate::id::{EventId, NodeId, StreamId, StreamKey};
 
 /// Where a stream stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -211,6 +211,13 @@ pub struct StreamInfo {
     pub inner_id: Option<String>,
     /// How it ended.
     pub ended: Option<Ended>,
+}
+
+impl StreamInfo {
+    /// What stands in front of the stream's event ids on the wire: its own id, where the library made that up.
+    pub(crate) fn into_prefix(self) -> Option<StreamId> {
+        (self.origin == Origin::Generated).then_some(self.key.id)
+    }
 }
 
 /// A completion: the end of a stream as the store keeps it for the recovery window.

@@ -9,15 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, header};
 use http_body::{Body, Frame, SizeHint};
 
-use super::{FollowBody, FollowRequest};
-use crate::{
-    headers::{event_stream, no_store},
-    hub::Core,
-    store::handle::BoxFuture,
-};
+use super::{FollowBody, FollowRequest, ending::Closing};
+use crate::{error::BodyError, headers::event_stream, hub::Core, store::handle::BoxFuture};
 
 /// The answer of [`Recover`](crate::Recover) and [`Relay`](crate::Relay).
 ///
@@ -42,48 +38,47 @@ impl fmt::Debug for AnswerFuture {
 }
 
 /// The body of [`Recover`](crate::Recover)'s and [`Relay`](crate::Relay)'s answers.
+///
+/// It ends cleanly only after the stream's terminal event; otherwise it breaks with a [`BodyError`].
 #[derive(Debug)]
 pub struct AnswerBody(State);
 
 #[derive(Debug)]
 enum State {
     Full(Option<Bytes>),
+    /// Bytes, after which the body breaks.
+    Breaking(Option<Bytes>, Closing),
     Follow(Box<FollowBody>),
 }
 
 impl AnswerBody {
     /// Follows a stream.
-    pub(crate) fn follow(core: &Arc<Core>, request: FollowRequest) -> Response<Self> {
-        let id = request.key.id.clone();
-        let mut response = Response::new(Self(State::Follow(Box::new(FollowBody::new(core, request)))));
+    pub(crate) async fn follow(core: &Arc<Core>, request: FollowRequest) -> Response<Self> {
+        let (id, heartbeat) = (request.key.id.clone(), request.manner.heartbeat);
+        let body = FollowBody::announced(core, request).await;
+        let mut response = Response::new(Self(State::Follow(Box::new(body))));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(core.framing.content_type()));
-        event_stream(headers, &id);
+        event_stream(headers, Some(&id), heartbeat);
         response
     }
 
-    /// Finished, all delivered: an `EventSource` does not come again.
-    pub(crate) fn no_content() -> Response<Self> {
-        let mut response = Response::new(Self::full(Bytes::new()));
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        no_store(response.headers_mut());
-        response
-    }
-
-    /// Which methods there are.
-    pub(crate) fn options() -> Response<Self> {
-        let mut response = Self::no_content();
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
-        response
+    /// Gives bytes, and then breaks.
+    pub(crate) fn breaking(bytes: Bytes, error: BodyError) -> Self {
+        Self(State::Breaking(Some(bytes).filter(|bytes| !bytes.is_empty()), Closing::broken(error)))
     }
 
     pub(crate) fn full(bytes: Bytes) -> Self {
         Self(State::Full(Some(bytes).filter(|bytes| !bytes.is_empty())))
     }
 
-    pub(crate) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    pub(crate) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         match &mut self.0 {
-            State::Full(bytes) => Poll::Ready(bytes.take()),
+            State::Full(bytes) => Poll::Ready(bytes.take().map(Ok)),
+            State::Breaking(bytes, closing) => match bytes.take() {
+                Some(bytes) => Poll::Ready(Some(Ok(bytes))),
+                None => closing.poll(cx).map(|error| error.map(Err)),
+            },
             State::Follow(follow) => follow.poll_bytes(cx),
         }
     }
@@ -91,15 +86,16 @@ impl AnswerBody {
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.get_mut().poll_bytes(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.get_mut().poll_bytes(cx).map(|bytes| bytes.map(|bytes| bytes.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             State::Full(bytes) => bytes.is_none(),
+            State::Breaking(bytes, closing) => bytes.is_none() && closing.is_over(),
             State::Follow(follow) => follow.is_end_stream(),
         }
     }
@@ -107,7 +103,7 @@ impl Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             State::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            State::Follow(_) => SizeHint::default(),
+            State::Follow(_) | State::Breaking(..) => SizeHint::default(),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! and runs no code of the inner service.
 
 mod answer;
+pub(crate) mod ending;
 mod replayer;
 
 use std::{
@@ -14,11 +15,12 @@ use std::{
 
 pub use answer::{AnswerBody, AnswerFuture};
 use bytes::Bytes;
+use ending::{Closing, End, finish};
 use replayer::Replayer;
 use tokio::time::Sleep;
 
 use crate::{
-    error::StoreError,
+    error::{BodyError, StoreError},
     hub::Core,
     id::{EventId, StreamId, StreamKey},
     layer::voice::{Notice, Speaker, Voice},
@@ -30,7 +32,7 @@ use crate::{
     pulse::Pulse,
     recorder::Reader,
     store::{Page, Tail, handle::BoxFuture},
-    stream::StreamState,
+    stream::{Ended, RecordKind, StreamState},
     sync::WakerCell,
     telemetry::{Counted, add},
 };
@@ -39,13 +41,25 @@ use crate::{
 const PAGE_EVENTS: usize = 512;
 const PAGE_BYTES: usize = 128 << 10;
 
+/// How a follower is spoken to, and let go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    pub(crate) voice: Voice,
+    /// After how much silence it is sent a heartbeat.
+    pub(crate) heartbeat: Duration,
+    /// Whether its route never finishes: its clients expect a clean end.
+    pub(crate) endless: bool,
+    /// Whether it reconnects by itself when its body breaks, as an `EventSource` does.
+    pub(crate) comes_again: bool,
+}
+
 /// What a consumer wants to follow, and how it is spoken to.
 pub(crate) struct FollowRequest {
     pub(crate) key: StreamKey,
     pub(crate) position: Position,
     /// What a reader without a cursor is owed.
     pub(crate) owed: Owed,
-    pub(crate) voice: Voice,
+    pub(crate) manner: Manner,
     /// Stands before every id where the library made up the stream's id.
     pub(crate) prefix: Option<StreamId>,
     /// For how long to wait for a stream that is not opened yet.
@@ -61,14 +75,15 @@ pub(crate) struct FollowBody {
     key: StreamKey,
     replayer: Replayer,
     speaker: Speaker,
+    manner: Manner,
     until: Option<EventId>,
     greeted: bool,
     /// None for a body that reads what is there, and then goes over to a live run: it is no reader of that.
     following: Option<Following>,
     pulse: Pulse,
     backoff: Backoff,
-    /// Until when a stream that is not opened yet is waited for.
-    unopened: Option<Pin<Box<Sleep>>>,
+    /// For how long, and until when, a stream that is not opened yet is waited for.
+    unopened: Option<(Duration, Pin<Box<Sleep>>)>,
 }
 
 enum Phase {
@@ -79,7 +94,7 @@ enum Phase {
     /// The store failed.
     Pausing(Pin<Box<Sleep>>),
     /// The body is over; what was written last is still to be given.
-    Over,
+    Over(Closing),
 }
 
 /// A follower of a stream: woken when that changes, and counted among its readers.
@@ -111,14 +126,27 @@ impl Following {
 
 impl FollowBody {
     pub(crate) fn new(core: &Arc<Core>, request: FollowRequest) -> Self {
-        let FollowRequest { key, position, owed, voice, prefix, wait, until } = request;
-        let speaker = Speaker::new(Arc::clone(&core.framing), voice, prefix, Some(core.retry()));
-        Self::speaking(core, Replayer::new(key, position, owed), speaker, wait, until)
+        let FollowRequest { key, position, owed, manner, prefix, wait, until } = request;
+        let speaker = Speaker::new(Arc::clone(&core.framing), manner.voice, prefix, Some(core.retry()));
+        Self::speaking(core, Replayer::new(key, position, owed), manner, speaker, wait, until)
+    }
+
+    /// Follows once the producing node knows of the reader, so that it does not take the stream for one that nobody reads.
+    pub(crate) async fn announced(core: &Arc<Core>, request: FollowRequest) -> Self {
+        core.announce(&request.key).await;
+        Self::new(core, request)
     }
 
     /// Goes on for a body that has been speaking already.
-    pub(crate) fn taking_over(core: &Arc<Core>, key: StreamKey, after: EventId, speaker: Speaker) -> Self {
-        let mut body = Self::speaking(core, Replayer::new(key, Position::After(after), Owed::Run), speaker, None, None);
+    pub(crate) fn taking_over(
+        core: &Arc<Core>,
+        key: StreamKey,
+        after: EventId,
+        manner: Manner,
+        speaker: Speaker,
+    ) -> Self {
+        let replayer = Replayer::new(key, Position::After(after), Owed::Run);
+        let mut body = Self::speaking(core, replayer, manner, speaker, None, None);
         body.greeted = true;
         body
     }
@@ -126,6 +154,7 @@ impl FollowBody {
     fn speaking(
         core: &Arc<Core>,
         mut replayer: Replayer,
+        manner: Manner,
         speaker: Speaker,
         wait: Option<Duration>,
         until: Option<EventId>,
@@ -137,23 +166,24 @@ impl FollowBody {
             state: Phase::Fetching(fetch),
             replayer,
             speaker,
+            manner,
             until,
             greeted: false,
             following,
-            pulse: core.pulses.enter(Arc::new(WakerCell::default()), None),
+            pulse: core.pulses.enter(Arc::new(WakerCell::default()), manner.heartbeat, None),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(2)),
-            unopened: wait.map(|wait| Box::pin(tokio::time::sleep(wait))),
+            unopened: wait.map(|wait| (wait, Box::pin(tokio::time::sleep(wait)))),
             core: Arc::clone(core),
             key,
         }
     }
 
-    /// What is given next, as one frame: `None` once the body is over.
+    /// The next frame: `None` once the body is over, an error where it breaks.
     ///
     /// # Cancel safety
     ///
-    /// Whatever is not given yet is read again by the next follower.
-    pub(crate) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    /// What was not given yet is read again by the next follower.
+    pub(crate) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         self.pulse.polled();
         if !std::mem::replace(&mut self.greeted, true) {
             self.speaker.notice(&Notice::Connected(&self.key.id));
@@ -161,10 +191,10 @@ impl FollowBody {
         loop {
             if let Some(frame) = self.speaker.take() {
                 self.pulse.spoke();
-                return Poll::Ready(Some(frame));
+                return Poll::Ready(Some(Ok(frame)));
             }
             let going_on = match &mut self.state {
-                Phase::Over => return Poll::Ready(None),
+                Phase::Over(closing) => return closing.poll(cx).map(|error| error.map(Err)),
                 Phase::Fetching(fetch) => match fetch.as_mut().poll(cx) {
                     Poll::Ready(page) => self.take_page(page),
                     Poll::Pending => false,
@@ -179,13 +209,13 @@ impl FollowBody {
     }
 
     /// Nothing to give now, but perhaps a heartbeat.
-    fn idle(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    fn idle(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         if !self.pulse.silent(cx.waker()) {
             return Poll::Pending;
         }
         self.speaker.heartbeat();
         self.pulse.beat();
-        Poll::Ready(self.speaker.take())
+        Poll::Ready(self.speaker.take().map(Ok))
     }
 
     /// The state machine's steps return whether there is more to do at once.
@@ -197,20 +227,37 @@ impl FollowBody {
     fn wait(&mut self, cx: &mut Context<'_>) -> bool {
         // First, so that a drain that begins now wakes the body.
         self.pulse.register(cx.waker());
-        if self.core.is_draining() {
-            // The client goes on elsewhere.
-            return self.over();
+        if self.is_let_go() {
+            return self.break_off(BodyError::Draining);
         }
         if self.following.as_mut().is_some_and(|following| following.tail.poll_changed(cx).is_ready()) {
             return self.fetch();
         }
-        let waited = self.unopened.as_mut().is_some_and(|unopened| unopened.as_mut().poll(cx).is_ready());
-        waited && self.over()
+        let Some((waited, unopened)) = &mut self.unopened else { return false };
+        let waited = *waited;
+        unopened.as_mut().poll(cx).is_ready() && self.break_off(BodyError::NotOpened { waited })
     }
 
-    fn over(&mut self) -> bool {
-        self.speaker.retry_only();
-        self.state = Phase::Over;
+    /// Whether the process shuts down and the client is to go on elsewhere: at once where it reconnects by itself, else
+    /// when the time is nearly over. The follower of a stream of this node waits for its end.
+    fn is_let_go(&self) -> bool {
+        self.core.is_draining()
+            && (self.manner.comes_again || (self.core.is_letting_go() && self.core.recorder.lane(&self.key).is_none()))
+    }
+
+    /// The body ends before the stream has.
+    fn break_off(&mut self, error: BodyError) -> bool {
+        self.end(End::Unfinished(error))
+    }
+
+    fn end(&mut self, end: End) -> bool {
+        self.state = Phase::Over(finish(&mut self.speaker, end, self.manner.endless));
+        true
+    }
+
+    /// The reader goes over to a run that it follows live.
+    fn hand_on(&mut self) -> bool {
+        self.state = Phase::Over(Closing::clean());
         true
     }
 
@@ -221,7 +268,7 @@ impl FollowBody {
                 self.state = Phase::Waiting;
                 true
             }
-            Ok(None) => self.over(),
+            Ok(None) => self.break_off(BodyError::Gone),
             Ok(Some(page)) => {
                 self.backoff.succeeded();
                 self.unopened = None;
@@ -237,8 +284,7 @@ impl FollowBody {
     fn take_error(&mut self, error: &StoreError) -> bool {
         if self.until.is_some() {
             self.replayer.place.unreadable();
-            self.state = Phase::Over;
-            return true;
+            return self.hand_on();
         }
         crate::telemetry::log_debug!(error = %error, "a follower could not read");
         let pause = self.backoff.failed(crate::random::u128() as u64);
@@ -253,21 +299,16 @@ impl FollowBody {
         }
         for record in &page.records {
             if self.until.is_some_and(|until| record.id > until) {
-                self.state = Phase::Over;
-                return true;
+                return self.hand_on();
             }
             let Some(step) = self.replayer.take(record) else { continue };
-            if !self.tell_step(step, record.run()) {
-                return self.over();
+            if let Err(error) = tell_step(&self.core, &mut self.speaker, step, record.run()) {
+                return self.break_off(error);
             }
             match &record.kind {
-                crate::stream::RecordKind::Event(block) => self.speaker.event(block, true, record.id),
-                crate::stream::RecordKind::End(ended) => {
-                    self.speaker.end(ended);
-                    self.state = Phase::Over;
-                    return true;
-                }
-                crate::stream::RecordKind::Run { .. } => {}
+                RecordKind::Event(block) => self.speaker.event(block, true, record.id),
+                RecordKind::End(ended) => return self.end(End::of(Ended::clone(ended))),
+                RecordKind::Run { .. } => {}
             }
         }
         self.go_on_after(page)
@@ -282,19 +323,14 @@ impl FollowBody {
             return self.fetch();
         }
         if self.until.is_some() {
-            self.state = Phase::Over;
-        } else if page.state == StreamState::Interrupted {
-            // The client comes again, and is admitted anew.
-            return self.over();
-        } else {
-            self.state = Phase::Waiting;
+            return self.hand_on();
         }
+        if page.state == StreamState::Interrupted {
+            // The client comes again, and is admitted anew.
+            return self.break_off(BodyError::Interrupted);
+        }
+        self.state = Phase::Waiting;
         true
-    }
-
-    /// Tells of a gap and a restart. `false`: the voice has no word for it.
-    fn tell_step(&mut self, step: Step, epoch: u64) -> bool {
-        tell_step(&self.core, &mut self.speaker, step, epoch)
     }
 
     /// For a reader that goes over to a live run: what is left to be told, and who speaks on.
@@ -307,21 +343,28 @@ impl FollowBody {
     }
 }
 
-/// Tells of a gap and a restart. `false`: the voice has no word for it, and the body ends.
-pub(crate) fn tell_step(core: &Core, speaker: &mut Speaker, step: Step, epoch: u64) -> bool {
+/// Tells of a gap and a restart.
+///
+/// # Errors
+///
+/// What the voice has no word for: the body breaks there.
+pub(crate) fn tell_step(core: &Core, speaker: &mut Speaker, step: Step, epoch: u64) -> Result<(), BodyError> {
     if let Some(gap) = step.gap {
         add(&core.telemetry.gaps, 1);
-        if !speaker.notice(&Notice::Gap(gap)).goes_on() {
-            return false;
+        if !speaker.notice(&Notice::Gap(gap)) {
+            return Err(BodyError::Gap);
         }
     }
-    !step.restart || speaker.notice(&Notice::Restart(epoch)).goes_on()
+    if step.restart && !speaker.notice(&Notice::Restart(epoch)) {
+        return Err(BodyError::Restart);
+    }
+    Ok(())
 }
 
 impl FollowBody {
     /// Whether nothing more will be given.
     pub(crate) fn is_end_stream(&self) -> bool {
-        matches!(self.state, Phase::Over) && self.speaker.len() == 0
+        matches!(&self.state, Phase::Over(closing) if closing.is_over()) && self.speaker.len() == 0
     }
 }
 

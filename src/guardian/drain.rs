@@ -47,6 +47,7 @@ pub(super) async fn run(core: Arc<Core>) -> DrainReport {
     }
     let _ = tokio::time::timeout_at(deadline, core.recorder.until_idle()).await;
 
+    core.start_letting_go();
     let left = core.recorder.lanes();
     let mut report = DrainReport {
         running: running.len(),

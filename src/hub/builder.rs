@@ -310,6 +310,7 @@ impl Builder {
             rejecter: Rejecter { on_reject: self.on_reject, challenge },
             guarded_at: AtomicU64::new(0),
             draining: AtomicBool::new(false),
+            letting_go: AtomicBool::new(false),
             start: Instant::now(),
             forgotten_until: AtomicU64::new(0),
             asked_store: tokio::sync::Mutex::default(),

@@ -36,7 +36,7 @@ use crate::{
     publish::{Publisher, Relay},
     pulse::Pulses,
     random::Seeded,
-    recorder::{Recorder, Status},
+    recorder::{Lane, Recorder, Status},
     recover::Recover,
     store::{Beat, Store, StoreHandle},
     stream::StreamState,
@@ -93,6 +93,8 @@ pub(crate) struct Core {
     /// When the guardian was polled last, in milliseconds since the start and at least 1; 0 where there is none.
     guarded_at: AtomicU64,
     draining: AtomicBool,
+    /// The drain's time is nearly over: followers of other nodes' streams are let go too.
+    letting_go: AtomicBool,
     start: Instant,
     /// In milliseconds since the start: until when a stream that the store does not know may be one
     /// that it forgot.
@@ -194,7 +196,7 @@ impl Core {
         1000 + self.random.u64() % 4001
     }
 
-    /// Whose request it is.
+    /// Whose request it is; a request of nobody is rejected.
     pub(crate) fn owner_of(&self, request: &Parts) -> Result<Owner, Rejection> {
         self.find_owner(request).ok_or_else(|| self.nobody(request.uri.path()))
     }
@@ -285,6 +287,17 @@ impl Core {
         self.pulses.wake_all();
     }
 
+    /// Whether the drain's time is nearly over, so that bodies whose streams do not end here break off.
+    pub(crate) fn is_letting_go(&self) -> bool {
+        self.letting_go.load(Ordering::Acquire)
+    }
+
+    /// Has every body break off whose stream does not end on this node.
+    pub(crate) fn start_letting_go(&self) {
+        self.letting_go.store(true, Ordering::Release);
+        self.pulses.wake_all();
+    }
+
     /// The guardian is polled, or will not be any more.
     pub(crate) fn set_guarded(&self, guarded: bool) {
         self.guarded_at.store(if guarded { self.elapsed().max(1) } else { 0 }, Ordering::Relaxed);
@@ -355,6 +368,21 @@ impl Core {
             Some(Err(error)) if !self.may_be_forgotten() => Err(error.clone()),
             _ => Ok(self.may_be_forgotten()),
         }
+    }
+
+    /// Whether somebody reads the stream of this lane: a follower on this node, or one that another node has announced.
+    pub(crate) fn is_followed(&self, lane: &Lane) -> bool {
+        lane.readers.any() || self.store.is_followed_beside(&lane.key, lane.readers.followers())
+    }
+
+    /// Tells the node that produces a stream that it is read here.
+    pub(crate) async fn announce(&self, key: &StreamKey) {
+        // Nodes of an immediate store are one process, and a stream of this node counts its followers itself.
+        if self.store.is_immediate() || self.recorder.lane(key).is_some() {
+            return;
+        }
+        // Best effort: without it the producing node learns of the reader within the store's own time.
+        let _ = self.store.announce(key.clone()).await;
     }
 
     /// The store has forgotten streams that may register again.

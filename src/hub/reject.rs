@@ -38,6 +38,10 @@ pub enum Rejection {
     },
     /// 503: the store does not answer.
     Unavailable,
+    /// 503: the stream cannot be served now, because the process shuts down, the store does not answer or has been emptied,
+    /// or the owner has too many active streams. Only for requests that do not ask for `text/event-stream` by name: the
+    /// others get 200, `retry:` and a body that breaks.
+    ComeAgain,
 }
 
 impl Rejection {
@@ -52,7 +56,7 @@ impl Rejection {
             Self::OtherKind { .. } => StatusCode::CONFLICT,
             Self::OtherRequest => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyStreams { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::ComeAgain => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -65,7 +69,7 @@ impl Rejection {
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         no_store(headers);
         match self {
-            Self::TooManyStreams { .. } | Self::Unavailable => {
+            Self::TooManyStreams { .. } | Self::Unavailable | Self::ComeAgain => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
             }
             Self::MethodNotAllowed => {
@@ -90,6 +94,7 @@ impl fmt::Display for Rejection {
             Self::OtherRequest => f.write_str("this stream was opened by another request"),
             Self::TooManyStreams { limit } => write!(f, "{limit} streams are running, and no more are allowed"),
             Self::Unavailable => f.write_str("the store of streams does not answer"),
+            Self::ComeAgain => f.write_str("this stream cannot be served now: try again"),
         }
     }
 }

@@ -4,21 +4,27 @@ use std::{borrow::Cow, future::poll_fn, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::route::Route;
+use super::{context::StreamContext, route::Route, voice::Voice};
 use crate::{
     config::OnUnavailable,
-    follow::{FollowBody, FollowRequest},
+    error::BodyError,
+    follow::{FollowBody, FollowRequest, Manner},
     hub::{Core, Head, Rejection},
     id::{EventId, StreamId, StreamKey},
     protocol::{admission::Position, replay::Owed},
     recorder::{Lane, Opening},
     store::{Open, Opened},
-    stream::{Ended, Metadata, Origin},
+    stream::{Ended, Metadata, Origin, StreamState},
     telemetry::add,
 };
 
-/// How long a request waits for another's producer to begin to answer, before it follows that.
+/// How long an `EventSource` waits for another request's producer to begin to answer, before it follows that: from then
+/// on it gets heartbeats. Other clients wait until the producer answers or withdraws, since its answer may be no event stream.
 const START_WAIT: Duration = Duration::from_secs(2);
+/// How long the stream of a producer of this node may take to be registered again with a store that forgot it.
+const REOPEN_WAIT: Duration = Duration::from_secs(2);
+/// How often that is looked for: where the stream was deleted, nobody tells.
+const REOPEN_LOOK: Duration = Duration::from_millis(50);
 
 /// What a request asks for.
 #[derive(Clone)]
@@ -30,10 +36,31 @@ pub(super) struct Asked {
     pub(super) kind: Cow<'static, str>,
     pub(super) metadata: Metadata,
     pub(super) fingerprint: Option<String>,
+    /// Whether the request asks for an event stream by name, and so reconnects by itself when its body breaks.
+    pub(super) comes_again: bool,
     /// When the request came.
     pub(super) opened: Instant,
     /// What the host's hooks are shown of it.
     pub(super) head: Head,
+}
+
+impl Asked {
+    /// What the inner service is told of its stream.
+    pub(super) fn context(&self, last_inner_id: Option<String>) -> StreamContext {
+        StreamContext::new(self.key.clone(), self.cursor(), last_inner_id, &self.metadata)
+    }
+
+    fn cursor(&self) -> Option<EventId> {
+        match self.position {
+            Position::After(id) => Some(id),
+            Position::Newest | Position::Live | Position::Unreadable => None,
+        }
+    }
+
+    /// How the client is spoken to on this route.
+    pub(super) fn manner(&self, route: &Route) -> Manner {
+        Manner { voice: route.voice, heartbeat: route.heartbeat, endless: route.endless, comes_again: self.comes_again }
+    }
 }
 
 /// What the store said, with what undoes it.
@@ -47,8 +74,10 @@ pub(super) enum Admission {
     Follow(Box<FollowBody>),
     /// It has everything.
     NoContent,
-    /// It is to come again: 200, `retry:`, end.
+    /// It is to come again.
     Retry,
+    /// What it would have to be told has no word in the route's voice: its body breaks, and nothing is run for it.
+    Break(BodyError),
     /// It produces, but nothing is recorded.
     Unrecorded,
     /// Its stream is gone, and may be run anew under a name of its own.
@@ -67,6 +96,10 @@ pub(super) struct Registered {
 }
 
 impl Registered {
+    pub(super) fn core(&self) -> Arc<Core> {
+        Arc::clone(&self.core)
+    }
+
     /// The producer has begun to answer: from here on its body decides.
     pub(super) fn start(mut self) -> Arc<Lane> {
         self.opening.keep();
@@ -93,20 +126,34 @@ impl Admission {
         if core.is_draining() {
             return Self::while_draining(&core, &route, asked).await;
         }
-        let give_up = Instant::now() + START_WAIT;
+        if let Some(error) = unspeakable(&core, &route, &asked).await {
+            return Self::Break(error);
+        }
+        let begun = Instant::now();
         loop {
             // Before the stream is looked at: what changes in between is then seen.
             let mut tail = core.store.tail(&asked.key);
-            let (opening, opened) = match open_held_first(&core, &route, &asked).await {
+            let running = core.recorder.lane(&asked.key);
+            let (opening, opened) = match open_held_first(&core, &route, &asked, running.is_some()).await {
                 Ok(opened) => opened,
                 Err(admission) => return admission,
             };
-            let waiting = matches!(opened, Ok(Opened::Active { started: false })) && Instant::now() < give_up;
-            if !waiting {
-                return Self::decide(&core, &route, asked, opening, opened);
+            let (patience, at_most) = match &opened {
+                Ok(Opened::Active { started: false }) if asked.comes_again => (START_WAIT, START_WAIT),
+                Ok(Opened::Active { started: false }) => (core.settings.lifetime, core.settings.lifetime),
+                Ok(Opened::Missing) if !asked.position.is_end() && running.is_some() => (REOPEN_WAIT, REOPEN_LOOK),
+                _ => return Self::decide(&core, &route, asked, opening, opened).await,
+            };
+            let left = patience.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Self::decide(&core, &route, asked, opening, opened).await;
+            }
+            if let Some(lane) = running.filter(|_| matches!(opened, Ok(Opened::Missing))) {
+                // The store forgot a stream that runs here: the lane's own look registers it again, or learns that it was deleted.
+                core.recorder.look(&lane);
             }
             let changed = poll_fn(|cx| tail.poll_changed(cx));
-            let _ = tokio::time::timeout_at(give_up, changed).await;
+            let _ = tokio::time::timeout(left.min(at_most), changed).await;
         }
     }
 
@@ -116,11 +163,11 @@ impl Admission {
         if core.is_draining() {
             return Self::Retry;
         }
-        let (opening, opened) = open(&core, &route, &asked, true).await;
-        Self::decide(&core, &route, asked, opening, opened)
+        let (opening, opened) = core.recorder.open(registration(&core, &route, &asked, core.random.u128(), true)).await;
+        Self::decide(&core, &route, asked, opening, opened).await
     }
 
-    fn decide(
+    async fn decide(
         core: &Arc<Core>,
         route: &Route,
         asked: Asked,
@@ -135,9 +182,10 @@ impl Admission {
                 core.recorder.enter(&lane);
                 Self::Produce(Registered { core: Arc::clone(core), lane, previous, inner_id, opening })
             }
-            Ok(Opened::Ended(ended)) => Self::ended(core, route, asked, &ended),
-            Ok(Opened::Active { .. }) => Self::follow(core, route, asked),
-            Ok(Opened::Missing) if core.may_be_forgotten() => Self::Retry,
+            Ok(Opened::Ended(ended)) => Self::ended(core, route, asked, &ended).await,
+            Ok(Opened::Active { .. }) => Self::follow(core, route, asked).await,
+            Ok(Opened::Missing) if asked.position.is_end() => Self::NoContent,
+            Ok(Opened::Missing) if core.may_be_forgotten() || core.recorder.lane(&asked.key).is_some() => Self::Retry,
             Ok(Opened::Missing) if route.disconnect.reruns() => Self::Anew,
             Ok(Opened::Missing) => Self::Reject(Rejection::NotFound),
             // An `EventSource` would give up for good at a 429.
@@ -148,21 +196,22 @@ impl Admission {
         }
     }
 
-    fn ended(core: &Arc<Core>, route: &Route, asked: Asked, ended: &Ended) -> Self {
+    async fn ended(core: &Arc<Core>, route: &Route, asked: Asked, ended: &Ended) -> Self {
         if asked.position.has_all(ended, route.voice.tells(&ended.ending)) {
             return Self::NoContent;
         }
-        Self::follow(core, route, asked)
+        Self::follow(core, route, asked).await
     }
 
-    fn follow(core: &Arc<Core>, route: &Route, asked: Asked) -> Self {
+    pub(super) async fn follow(core: &Arc<Core>, route: &Route, asked: Asked) -> Self {
         if asked.position.is_reconnect() {
             add(&core.telemetry.resumed, 1);
         }
+        let manner = asked.manner(route);
         let Asked { key, position, prefix, .. } = asked;
         let owed = if route.endless { Owed::Nothing } else { Owed::Run };
-        let request = FollowRequest { key, position, owed, voice: route.voice, prefix, wait: None, until: None };
-        Self::Follow(Box::new(FollowBody::new(core, request)))
+        let request = FollowRequest { key, position, owed, manner, prefix, wait: None, until: None };
+        Self::Follow(Box::new(FollowBody::announced(core, request).await))
     }
 
     /// What a client saw is only in the store: without that, it is to come again.
@@ -175,25 +224,55 @@ impl Admission {
         }
     }
 
-    /// Nothing new is begun; what has ended is still told.
+    /// Nothing new is begun; what has ended is still told, and what runs is still followed by clients that cannot reconnect.
     async fn while_draining(core: &Arc<Core>, route: &Route, asked: Asked) -> Self {
-        let info = core.store.info(asked.key.clone()).await.ok().flatten();
-        match info.and_then(|info| info.ended) {
-            Some(ended) => Self::ended(core, route, asked, &ended),
+        let Ok(Some(info)) = core.store.info(asked.key.clone()).await else { return Self::Retry };
+        if let (Some(own), Some(held)) = (&asked.fingerprint, &info.fingerprint)
+            && own != held
+        {
+            return Self::Reject(Rejection::OtherRequest);
+        }
+        if info.origin != Origin::Published && info.kind != asked.kind {
+            return Self::Reject(core.other_kind(&asked.key.id, &asked.kind, info.kind));
+        }
+        match &info.ended {
+            Some(ended) => Self::ended(core, route, asked, ended).await,
+            None if info.state == StreamState::Active && !asked.comes_again => Self::follow(core, route, asked).await,
             None => Self::Retry,
         }
     }
 }
 
-/// Asks the store to register the request's producer. Where the stream that its cursor speaks of is missing, it
-/// is run anew, or not found, only if the store was not emptied since this node last heard of it.
-async fn open_held_first(core: &Arc<Core>, route: &Route, asked: &Asked) -> Result<Answered, Admission> {
-    if !asked.position.names_what_was() {
-        return Ok(open(core, route, asked, false).await);
+/// What the client of a reconnect would have to be told, and its route's voice cannot tell, where that is known before
+/// anything is run for it: the body that says so would start a run for nobody.
+async fn unspeakable(core: &Arc<Core>, route: &Route, asked: &Asked) -> Option<BodyError> {
+    if route.voice != Voice::OpenAi || !route.disconnect.reruns() || !asked.position.names_what_was() {
+        return None;
     }
+    match core.store.info(asked.key.clone()).await {
+        Ok(Some(info)) if info.state == StreamState::Interrupted => Some(BodyError::Restart),
+        Ok(None) if !asked.position.is_end() && matches!(core.ask_whether_forgotten().await, Ok(false)) => {
+            Some(BodyError::Gap)
+        }
+        _ => None,
+    }
+}
+
+/// Asks the store to register the request's producer. A stream that is held is looked for first, without being created,
+/// where the request names one that existed or that runs on this node. If it is missing, it is run anew, or not found, only if
+/// the store was not emptied since this node last heard of it.
+async fn open_held_first(
+    core: &Arc<Core>,
+    route: &Route,
+    asked: &Asked,
+    runs_here: bool,
+) -> Result<Answered, Admission> {
     let request = registration(core, route, asked, core.random.u128(), false);
+    if !runs_here && !asked.position.names_what_was() {
+        return Ok(core.recorder.open(request).await);
+    }
     let answered = core.recorder.open(Open { create: false, ..request.clone() }).await;
-    if !matches!(answered.1, Ok(Opened::Missing)) {
+    if !matches!(answered.1, Ok(Opened::Missing)) || asked.position.is_end() || runs_here {
         return Ok(answered);
     }
     match core.ask_whether_forgotten().await {
@@ -203,13 +282,8 @@ async fn open_held_first(core: &Arc<Core>, route: &Route, asked: &Asked) -> Resu
     }
 }
 
-/// Asks the store to register the request's producer. `answered`: as in [`registration`].
-async fn open(core: &Arc<Core>, route: &Route, asked: &Asked, answered: bool) -> Answered {
-    core.recorder.open(registration(core, route, asked, core.random.u128(), answered)).await
-}
-
 /// `answered`: the inner service has answered with an event stream already.
-fn registration(core: &Core, route: &Route, asked: &Asked, token: u128, answered: bool) -> Open {
+pub(super) fn registration(core: &Core, route: &Route, asked: &Asked, token: u128, answered: bool) -> Open {
     // A name that the library made up names no new stream, whoever brings it back.
     let anew = asked.prefix.is_none() || answered;
     Open {

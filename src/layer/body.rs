@@ -4,7 +4,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
@@ -12,15 +12,17 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::live::{Attached, Live, Next};
 use crate::{
-    error::BoxError,
-    follow::{AnswerBody, FollowBody, tell_step},
+    error::{BodyError, BoxError},
+    follow::{AnswerBody, FollowBody, ending::Closing, tell_step},
     hub::Core,
     id::EventId,
 };
 
 /// The body of a response that passed a [`ResilientSseLayer`](crate::ResilientSseLayer).
 ///
-/// A body that is no event stream passes frame by frame, with its hints and trailers.
+/// A body that is no event stream passes frame by frame, with its hints and trailers. The body of an event stream ends cleanly
+/// only after the stream's terminal event (on [`feed()`](crate::ResilientSse::feed) routes, which never finish, always);
+/// otherwise it breaks with a [`BodyError`].
 ///
 /// # Cancel safety
 ///
@@ -45,8 +47,10 @@ where
     Rerun(Box<Rerun<B>>),
     /// With the place of a client whose work somebody else drives.
     Follow(Box<FollowBody>, #[expect(dead_code, reason = "its drop tells that the client went")] Option<Attached<B>>),
-    Recover(AnswerBody),
-    Full(Option<Bytes>),
+    /// An answer that no inner service has a part in.
+    Answer(AnswerBody),
+    /// Last words, and then the end.
+    Closing(Option<Bytes>, Closing),
 }
 
 struct Rerun<B>
@@ -81,53 +85,72 @@ where
         Self { state: State::Follow(body, None) }
     }
 
-    pub(crate) fn recover(body: AnswerBody) -> Self {
-        Self { state: State::Recover(body) }
+    pub(crate) fn answer(body: AnswerBody) -> Self {
+        Self { state: State::Answer(body) }
     }
 
-    pub(crate) fn full(bytes: Bytes) -> Self {
-        Self { state: State::Full(Some(bytes).filter(|bytes| !bytes.is_empty())) }
+    pub(crate) fn closing(last: Option<Bytes>, closing: Closing) -> Self {
+        Self { state: State::Closing(last.filter(|bytes| !bytes.is_empty()), closing) }
     }
 
     /// The earlier run is told: goes over to the new one.
     fn go_live(&mut self) {
-        let State::Rerun(rerun) = std::mem::replace(&mut self.state, State::Full(None)) else { return };
+        let over = State::Closing(None, Closing::clean());
+        let State::Rerun(rerun) = std::mem::replace(&mut self.state, over) else { return };
         let Rerun { core, mut missed, mut live, run } = *rerun;
         let step = missed.hand_over(run);
         live.set_speaker(missed.into_speaker());
-        if tell_step(&core, live.speaker(), step, run.epoch) {
-            self.state = State::Live(live);
-        } else {
-            // The voice has no word for what happened: its error form was the last.
-            self.state = State::Full(live.speaker().take());
-        }
+        *self = match tell_step(&core, live.speaker(), step, run.epoch) {
+            Ok(()) => Self { state: State::Live(live) },
+            Err(error) => live.break_off(error),
+        };
     }
 
-    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         loop {
             match &mut self.state {
-                State::Live(live) => match std::task::ready!(live.poll_next(cx)) {
-                    Next::Frame(frame) => return Poll::Ready(Some(frame)),
+                State::Live(live) => match ready!(live.poll_next(cx)) {
+                    Next::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
                     Next::Follow(follow, attached) => self.state = State::Follow(follow, Some(attached)),
-                    Next::Over => self.state = State::Full(None),
+                    Next::Over(closing) => self.state = State::Closing(None, closing),
                 },
                 State::Rerun(rerun) => {
                     // A client that does not read of the earlier run holds up the new one.
                     rerun.live.polled();
-                    match std::task::ready!(rerun.missed.poll_bytes(cx)) {
-                        Some(frame) => {
+                    match ready!(rerun.missed.poll_bytes(cx)) {
+                        Some(Ok(frame)) => {
                             rerun.live.spoke();
-                            return Poll::Ready(Some(frame));
+                            return Poll::Ready(Some(Ok(frame)));
+                        }
+                        Some(Err(error)) => {
+                            self.state = State::Closing(None, Closing::clean());
+                            return Poll::Ready(Some(Err(error)));
                         }
                         None => self.go_live(),
                     }
                 }
                 State::Follow(follow, _) => return follow.poll_bytes(cx),
-                State::Full(bytes) => return Poll::Ready(bytes.take()),
-                State::Recover(recover) => return recover.poll_bytes(cx),
+                State::Answer(answer) => return answer.poll_bytes(cx),
+                State::Closing(last, closing) => match last.take() {
+                    Some(bytes) => return Poll::Ready(Some(Ok(bytes))),
+                    None => return closing.poll(cx).map(|error| error.map(Err)),
+                },
                 State::Pass(_) => return Poll::Ready(None),
             }
         }
+    }
+
+    fn poll_pass(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let State::Pass(body) = &mut self.state else { return Poll::Ready(None) };
+        let frame = ready!(body.as_mut().poll_frame(cx));
+        if !matches!(frame, Some(Ok(_))) {
+            self.state = State::Closing(None, Closing::clean());
+        }
+        Poll::Ready(frame.map(|frame| match frame {
+            // Free where the data is `Bytes` already.
+            Ok(frame) => Ok(frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))),
+            Err(error) => Err(BodyError::Inner(error.into())),
+        }))
     }
 }
 
@@ -137,29 +160,22 @@ where
     B::Error: Into<BoxError>,
 {
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        if let State::Pass(body) = &mut this.state {
-            let frame = std::task::ready!(body.as_mut().poll_frame(cx));
-            if !matches!(frame, Some(Ok(_))) {
-                this.state = State::Full(None);
-            }
-            // Free where the data is `Bytes` already.
-            return Poll::Ready(
-                frame.map(|frame| frame.map(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))),
-            );
+        if matches!(this.state, State::Pass(_)) {
+            return this.poll_pass(cx);
         }
-        this.poll_bytes(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+        this.poll_bytes(cx).map(|bytes| bytes.map(|bytes| bytes.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.state {
             State::Pass(body) => body.is_end_stream(),
-            State::Full(bytes) => bytes.is_none(),
+            State::Closing(last, closing) => last.is_none() && closing.is_over(),
             State::Follow(follow, _) => follow.is_end_stream(),
-            State::Recover(recover) => recover.is_end_stream(),
+            State::Answer(answer) => answer.is_end_stream(),
             State::Live(_) | State::Rerun(_) => false,
         }
     }
@@ -167,9 +183,11 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.state {
             State::Pass(body) => body.size_hint(),
-            State::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            State::Recover(recover) => recover.size_hint(),
-            State::Follow(..) | State::Live(_) | State::Rerun(_) => SizeHint::default(),
+            State::Closing(last, closing) if closing.is_over() => {
+                SizeHint::with_exact(last.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            State::Answer(answer) => answer.size_hint(),
+            State::Closing(..) | State::Follow(..) | State::Live(_) | State::Rerun(_) => SizeHint::default(),
         }
     }
 }
@@ -185,8 +203,8 @@ where
             State::Live(_) => "ResilientSseBody(live)",
             State::Rerun(_) => "ResilientSseBody(rerun)",
             State::Follow(..) => "ResilientSseBody(follow)",
-            State::Recover(_) => "ResilientSseBody(recover)",
-            State::Full(_) => "ResilientSseBody(full)",
+            State::Answer(_) => "ResilientSseBody(answer)",
+            State::Closing(..) => "ResilientSseBody(closing)",
         })
     }
 }

@@ -29,6 +29,7 @@ pub struct StreamContext(Arc<Inner>);
 
 struct Inner {
     key: StreamKey,
+    recorded: OnceLock<bool>,
     cursor: Option<EventId>,
     last_inner_id: Option<String>,
     stop: CancellationToken,
@@ -46,6 +47,7 @@ impl StreamContext {
     ) -> Self {
         Self(Arc::new(Inner {
             key,
+            recorded: OnceLock::new(),
             cursor,
             last_inner_id,
             stop: CancellationToken::new(),
@@ -60,10 +62,17 @@ impl StreamContext {
         &self.0.key.id
     }
 
-    /// Whose it is.
+    /// The owner of the stream.
     #[must_use]
     pub fn owner(&self) -> &Owner {
         &self.0.key.owner
+    }
+
+    /// Whether the stream is recorded, and metadata kept; `None` until that is known, which on a route that makes up ids is
+    /// after the handler has answered.
+    #[must_use]
+    pub fn is_recorded(&self) -> Option<bool> {
+        self.0.recorded.get().copied()
     }
 
     /// Which run this is; `None` until the stream is registered, which on a route that makes up ids
@@ -130,12 +139,18 @@ impl StreamContext {
         let kept = {
             let mut metadata = lock(&self.0.metadata);
             let _ = self.0.lane.set((Arc::clone(lane), Arc::clone(recorder)));
+            let _ = self.0.recorded.set(true);
             std::mem::take(&mut *metadata)
         };
         for (key, value) in kept {
             // What the stream is registered with changes nothing; what came in the meantime was within the bound.
             let _ = lane.keep(recorder, key, value);
         }
+    }
+
+    /// The stream cannot be registered.
+    pub(crate) fn unrecorded(&self) {
+        let _ = self.0.recorded.set(false);
     }
 
     pub(crate) fn stop(&self) {

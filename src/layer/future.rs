@@ -7,41 +7,35 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
     admit::{Admission, Asked, Registered},
+    answer::{answer, is_protected, reject, serve, unprotected},
     body::ResilientSseBody,
     context::StreamContext,
-    engine::Engine,
-    live::Live,
-    producer::Producer,
+    handler::{Handler, Waiting},
     route::Route,
     service::inner_request,
-    voice::{Notice, Speaker},
 };
 use crate::{
     error::BoxError,
-    follow::{AnswerBody, FollowBody, FollowRequest, tell_step},
-    headers::{STREAM_RECORDED, event_stream, no_store},
+    follow::AnswerBody,
     hub::{Core, Head, Rejection},
-    id::EventId,
-    protocol::{
-        admission::Position,
-        replay::{Owed, Replay},
-    },
+    protocol::admission::Position,
     store::handle::BoxFuture,
-    telemetry::{Bypassed, add},
+    stream::Disconnect,
+    telemetry::Bypassed,
 };
 
 pin_project! {
     /// Answers a request that passes a [`ResilientSseLayer`](super::ResilientSseLayer).
     ///
-    /// The inner service's future is not boxed; requests to the store are, behind their common type.
+    /// The inner service's future is boxed only where it may outlive the request: on routes that detach. Requests to the
+    /// store are boxed, behind their common type.
     ///
     /// # Errors
     ///
@@ -49,8 +43,9 @@ pin_project! {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before the inner service has begun to answer, the stream's registration is withdrawn:
-    /// whoever waits for it is admitted anew.
+    /// Dropped before the inner service has begun to answer, the stream's registration is withdrawn, and requests that wait for
+    /// it are admitted anew. On a [`Detach`](crate::Disconnect::Detach) route whose request names its stream, the inner
+    /// service's future goes on on the executor instead.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResilientSseFuture<S, ReqBody, ResBody>
     where
@@ -59,6 +54,7 @@ pin_project! {
         ResBody: Send,
         ResBody: 'static,
         ResBody::Error: Into<BoxError>,
+        S::Error: 'static,
     {
         core: Arc<Core>,
         route: Option<Arc<Route>>,
@@ -66,27 +62,32 @@ pin_project! {
         // A request that waits for its admission, with the service that is ready for it.
         waiting: Option<(S, Request<ReqBody>)>,
         #[pin]
-        state: State<S::Future, ResBody>,
+        state: State<S::Future, ResBody, S::Error>,
     }
 }
 
 pin_project! {
     #[project = StateProjection]
-    enum State<F, ResBody>
+    enum State<F, ResBody, E>
     where
         ResBody: Body,
         ResBody: Send,
         ResBody: 'static,
         ResBody::Error: Into<BoxError>,
+        E: 'static,
     {
         // The inner service answers a request that is not the layer's business.
         Forwarding { #[pin] future: F, reason: Option<Bypassed> },
-        // The inner service answers, then its stream is registered.
-        Generating { #[pin] future: F, context: StreamContext },
+        // The inner service answers; only an event stream is registered then.
+        Generating { #[pin] future: F, context: Option<StreamContext> },
         Registering { admission: BoxFuture<Admission>, response: Option<Response<ResBody>>, context: StreamContext },
         // The stream is registered, then the inner service answers.
         Admitting { admission: BoxFuture<Admission> },
-        Producing { #[pin] future: F, registered: Option<Registered>, context: StreamContext },
+        Producing { #[pin] future: F, waiting: Option<Waiting>, context: StreamContext },
+        // The same, where the inner service's future outlives the request.
+        Handling { handler: Handler<ResBody, E> },
+        // The stream was stopped, or went to another producer, before the inner service answered.
+        Halted { admission: BoxFuture<Admission> },
         Recovering { answer: BoxFuture<Response<AnswerBody>> },
         Answered { response: Option<Response<ResilientSseBody<ResBody>>> },
     }
@@ -98,7 +99,7 @@ where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    fn new(core: Arc<Core>, state: State<S::Future, ResBody>) -> Self {
+    fn new(core: Arc<Core>, state: State<S::Future, ResBody, S::Error>) -> Self {
         Self { core, route: None, asked: None, waiting: None, state }
     }
 
@@ -106,8 +107,9 @@ where
         Self::new(core, State::Forwarding { future, reason })
     }
 
-    pub(super) fn retrying(core: &Arc<Core>, asked: &Asked) -> Self {
-        let response = Some(answer(core, asked, Admission::Retry));
+    /// An answer that needs neither the store nor the inner service.
+    pub(super) fn answering(core: &Arc<Core>, route: &Route, asked: &Asked, admission: Admission) -> Self {
+        let response = Some(answer(core, route, asked, admission));
         Self::new(Arc::clone(core), State::Answered { response })
     }
 
@@ -125,7 +127,7 @@ where
         route: Arc<Route>,
         future: S::Future,
         asked: Asked,
-        context: StreamContext,
+        context: Option<StreamContext>,
     ) -> Self {
         let this = Self::new(core, State::Generating { future, context });
         Self { route: Some(route), asked: Some(asked), ..this }
@@ -147,6 +149,8 @@ where
 impl<S, ReqBody, ResBody> Future for ResilientSseFuture<S, ReqBody, ResBody>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    S::Future: Send + 'static,
+    S::Error: 'static,
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
@@ -162,7 +166,7 @@ where
                 }
                 StateProjection::Recovering { answer } => {
                     let response = ready!(answer.as_mut().poll(cx));
-                    return Poll::Ready(Ok(response.map(ResilientSseBody::recover)));
+                    return Poll::Ready(Ok(response.map(ResilientSseBody::answer)));
                 }
                 StateProjection::Answered { response } => match response.take() {
                     Some(response) => return Poll::Ready(Ok(response)),
@@ -179,19 +183,33 @@ where
                 StateProjection::Registering { admission, response, context } => {
                     let admission = ready!(admission.as_mut().poll(cx));
                     let Some(response) = response.take() else { return Poll::Pending };
-                    answered(finish(this.core, this.route, this.asked, admission, response, context))
+                    serving(this.core, this.route, this.asked, admission, response, context)
                 }
                 StateProjection::Admitting { admission } => {
                     let admission = ready!(admission.as_mut().poll(cx));
-                    admitted(this.core, this.asked, this.waiting, admission)
+                    admitted(this.core, this.route, this.asked, this.waiting, admission)
                 }
-                StateProjection::Producing { future, registered, context } => {
-                    let response = ready!(future.poll(cx))?;
-                    let admission = registered.take().map_or(Admission::Unrecorded, Admission::Produce);
-                    match is_protected(this.core, &response) {
-                        // Dropping the registration withdraws it.
-                        Err(reason) => answered(unprotected(this.core, response, reason)),
-                        Ok(()) => answered(finish(this.core, this.route, this.asked, admission, response, context)),
+                StateProjection::Producing { future, waiting, context } => {
+                    if waiting.as_ref().is_some_and(|waiting| waiting.poll_halted(cx).is_ready()) {
+                        // Replacing the state drops the inner service's future.
+                        halted(this.core, this.route, this.asked)
+                    } else {
+                        let response = ready!(future.poll(cx))?;
+                        let registered = waiting.take().map(Waiting::into_registered);
+                        answered(this.core, this.route, this.asked, registered, response, context)
+                    }
+                }
+                StateProjection::Handling { handler } => match ready!(handler.poll(cx))? {
+                    None => halted(this.core, this.route, this.asked),
+                    Some((registered, response, context)) => {
+                        answered(this.core, this.route, this.asked, Some(registered), response, &context)
+                    }
+                },
+                StateProjection::Halted { admission } => {
+                    let admission = ready!(admission.as_mut().poll(cx));
+                    match (this.route.as_ref(), this.asked.as_ref()) {
+                        (Some(route), Some(asked)) => done(answer(this.core, route, asked, admission)),
+                        _ => None,
                     }
                 }
             };
@@ -201,9 +219,10 @@ where
     }
 }
 
-type Next<F, ResBody> = Option<State<F, ResBody>>;
+/// `None` only where a future is polled after its end.
+type Next<F, ResBody, E> = Option<State<F, ResBody, E>>;
 
-fn answered<F, ResBody>(response: Response<ResilientSseBody<ResBody>>) -> Next<F, ResBody>
+fn done<F, ResBody, E>(response: Response<ResilientSseBody<ResBody>>) -> Next<F, ResBody, E>
 where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
@@ -212,18 +231,19 @@ where
 }
 
 /// The inner service has answered with an event stream: registers it.
-fn registering<F, ResBody>(
+fn registering<F, ResBody, E>(
     core: &Arc<Core>,
     route: &Option<Arc<Route>>,
     asked: &mut Option<Asked>,
     response: Response<ResBody>,
-    context: &StreamContext,
-) -> Next<F, ResBody>
+    context: &Option<StreamContext>,
+) -> Next<F, ResBody, E>
 where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
     let (route, asked) = (Arc::clone(route.as_ref()?), asked.as_mut()?);
+    let Some(context) = context else { return done(reject(core, &core.nobody("-"), &asked.head)) };
     asked.metadata = context.kept();
     let admission = Box::pin(Admission::register(Arc::clone(core), route, asked.clone()));
     Some(State::Registering { admission, response: Some(response), context: context.clone() })
@@ -232,222 +252,103 @@ where
 /// The store has said what becomes of a request.
 fn admitted<S, ReqBody, ResBody>(
     core: &Arc<Core>,
+    route: &Option<Arc<Route>>,
     asked: &mut Option<Asked>,
     waiting: &mut Option<(S, Request<ReqBody>)>,
     admission: Admission,
-) -> Next<S::Future, ResBody>
+) -> Next<S::Future, ResBody, S::Error>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    S::Future: Send + 'static,
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    let asked = asked.as_mut()?;
+    let (route, asked) = (route.as_ref()?, asked.as_mut()?);
     let (mut service, request) = waiting.take()?;
-    let context = |inner_id| StreamContext::new(asked.key.clone(), cursor(asked.position), inner_id, &asked.metadata);
+    let context = |inner_id| asked.context(inner_id);
     match admission {
         Admission::Produce(registered) => {
             let context = context(registered.inner_id.clone());
             context.registered(&registered.lane, &core.recorder);
-            let future = service.call(inner_request(request, &context));
-            Some(State::Producing { future, registered: Some(registered), context })
+            let waiting = Waiting::new(registered, context.clone());
+            let future = service.call(inner_request(request, Some(&context)));
+            Some(match route.disconnect {
+                Disconnect::Detach { at_most } => {
+                    let handler = Handler::new(core, route, asked, waiting, at_most, Box::pin(future));
+                    State::Handling { handler }
+                }
+                Disconnect::Interrupt | Disconnect::Cancel => {
+                    State::Producing { future, waiting: Some(waiting), context }
+                }
+            })
         }
         Admission::Unrecorded => {
             let context = context(None);
-            let future = service.call(inner_request(request, &context));
-            Some(State::Producing { future, registered: None, context })
+            context.unrecorded();
+            let future = service.call(inner_request(request, Some(&context)));
+            Some(State::Producing { future, waiting: None, context })
         }
         Admission::Anew => {
             let id = crate::StreamId::from_random(core.random.u128());
             asked.key.id = id.clone();
             asked.prefix = Some(id);
             asked.position = Position::Unreadable;
-            let context = StreamContext::new(asked.key.clone(), None, None, &asked.metadata);
-            let future = service.call(inner_request(request, &context));
-            Some(State::Generating { future, context })
+            let context = asked.context(None);
+            let future = service.call(inner_request(request, Some(&context)));
+            Some(State::Generating { future, context: Some(context) })
         }
-        other => answered(answer(core, asked, other)),
+        other => done(answer(core, route, asked, other)),
     }
 }
 
-fn cursor(position: Position) -> Option<EventId> {
-    match position {
-        Position::After(id) => Some(id),
-        Position::Newest | Position::Live | Position::Unreadable => None,
-    }
-}
-
-/// Whether the layer protects a response; if not, what its event stream counts as.
-fn is_protected<B>(core: &Core, response: &Response<B>) -> Result<(), Option<Bypassed>> {
-    if !claims(core, response) {
-        return Err(None);
-    }
-    if response.status() != StatusCode::OK {
-        return Err(Some(Bypassed::Status));
-    }
-    if response.headers().contains_key(header::CONTENT_ENCODING) {
-        return Err(Some(Bypassed::Encoded));
-    }
-    Ok(())
-}
-
-fn claims<B>(core: &Core, response: &Response<B>) -> bool {
-    let content_type = response.headers().get(header::CONTENT_TYPE);
-    content_type.and_then(|value| value.to_str().ok()).is_some_and(|value| core.framing.claims(value))
-}
-
-/// A response that passes untouched, but for the mark on an event stream that is not protected.
-fn unprotected<ResBody>(
-    core: &Core,
-    mut response: Response<ResBody>,
-    reason: Option<Bypassed>,
-) -> Response<ResilientSseBody<ResBody>>
+/// The inner service has answered for a stream that is registered, or cannot be.
+fn answered<F, ResBody, E>(
+    core: &Arc<Core>,
+    route: &Option<Arc<Route>>,
+    asked: &Option<Asked>,
+    registered: Option<Registered>,
+    response: Response<ResBody>,
+    context: &StreamContext,
+) -> Next<F, ResBody, E>
 where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    if let Some(reason) = reason.filter(|_| claims(core, &response)) {
-        core.telemetry.bypassed(reason);
-        response.headers_mut().insert(STREAM_RECORDED, HeaderValue::from_static("false"));
+    match is_protected(core, &response) {
+        // Dropping the registration withdraws it.
+        Err(reason) => done(unprotected(core, response, reason)),
+        Ok(()) => {
+            let admission = registered.map_or(Admission::Unrecorded, Admission::Produce);
+            serving(core, route, asked, admission, response, context)
+        }
     }
-    response.map(ResilientSseBody::pass)
 }
 
-/// Joins the inner service's event stream with what became of its registration.
-fn finish<ResBody>(
+fn serving<F, ResBody, E>(
     core: &Arc<Core>,
     route: &Option<Arc<Route>>,
     asked: &Option<Asked>,
     admission: Admission,
     response: Response<ResBody>,
     context: &StreamContext,
-) -> Response<ResilientSseBody<ResBody>>
+) -> Next<F, ResBody, E>
 where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    let (Some(route), Some(asked)) = (route, asked) else {
-        return unprotected(core, response, Some(Bypassed::Unavailable));
-    };
-    match admission {
-        Admission::Produce(registered) => produce(core, route, asked, registered, response, context),
-        Admission::Unrecorded => unprotected(core, response, Some(Bypassed::Unavailable)),
-        other => answer(core, asked, other),
-    }
+    let (route, asked) = (route.as_ref()?, asked.as_ref()?);
+    done(serve(core, route, asked, admission, response, context))
 }
 
-/// Wraps the inner body.
-fn produce<ResBody>(
-    core: &Arc<Core>,
-    route: &Arc<Route>,
-    asked: &Asked,
-    registered: Registered,
-    response: Response<ResBody>,
-    context: &StreamContext,
-) -> Response<ResilientSseBody<ResBody>>
+/// The stream ended, or went to another producer, before the inner service answered: the client follows it.
+fn halted<F, ResBody, E>(core: &Arc<Core>, route: &Option<Arc<Route>>, asked: &Option<Asked>) -> Next<F, ResBody, E>
 where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    let previous = registered.previous;
-    let lane = registered.start();
-    context.registered(&lane, &core.recorder);
-    let run = EventId::new(lane.epoch, 0);
-    let (mut parts, body) = response.into_parts();
-    event_stream(&mut parts.headers, &asked.key.id);
-    let engine = Engine::new(Arc::clone(core), Arc::clone(route), Arc::clone(&lane), context.clone(), body);
-    let producer = Producer::new(core, route, engine);
-    let speaker = Speaker::new(Arc::clone(&core.framing), route.voice, asked.prefix.clone(), Some(core.retry()));
-    let mut live = Live::new(core, route, producer, speaker, asked.opened);
-    // Only now, with a body that goes with its client, whatever happens from here on.
-    lane.start(&core.recorder);
-    if asked.position.is_reconnect() {
-        add(&core.telemetry.resumed, 1);
-    }
-    let replays = matches!(asked.position, Position::After(_) | Position::Unreadable);
-    let body = if previous.is_some() && replays {
-        let missed = FollowRequest {
-            key: asked.key.clone(),
-            position: asked.position,
-            owed: Owed::Nothing,
-            voice: route.voice,
-            prefix: asked.prefix.clone(),
-            wait: None,
-            until: Some(run),
-        };
-        ResilientSseBody::rerun(Arc::clone(core), FollowBody::new(core, missed), live, run)
-    } else {
-        live.speaker().notice(&Notice::Connected(&asked.key.id));
-        begin(core, asked, live, run)
-    };
-    Response::from_parts(parts, body)
-}
-
-/// A first run: a client that comes with a cursor is told that what it speaks of is gone.
-fn begin<ResBody>(core: &Core, asked: &Asked, mut live: Live<ResBody>, run: EventId) -> ResilientSseBody<ResBody>
-where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
-{
-    let step = match asked.position {
-        Position::Newest | Position::Live => return ResilientSseBody::live(live),
-        Position::After(cursor) => {
-            let mut replay = Replay::after(cursor);
-            replay.unreadable();
-            replay.hand_over(run)
-        }
-        Position::Unreadable => Replay::unknown(None).hand_over(run),
-    };
-    if tell_step(core, live.speaker(), step, run.epoch) {
-        ResilientSseBody::live(live)
-    } else {
-        ResilientSseBody::full(live.speaker().take().unwrap_or_default())
-    }
-}
-
-/// An answer that needs no inner service.
-fn answer<ResBody>(core: &Arc<Core>, asked: &Asked, admission: Admission) -> Response<ResilientSseBody<ResBody>>
-where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
-{
-    match admission {
-        Admission::Follow(follow) => events(core, asked, ResilientSseBody::follow(follow)),
-        Admission::Retry => {
-            let mut line = bytes::BytesMut::new();
-            core.framing.retry(core.retry(), &mut line);
-            events(core, asked, ResilientSseBody::full(line.freeze()))
-        }
-        Admission::NoContent => {
-            let mut response = Response::new(ResilientSseBody::full(Bytes::new()));
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            no_store(response.headers_mut());
-            response
-        }
-        Admission::Reject(rejection) => reject(core, &rejection, &asked.head),
-        Admission::Produce(_) | Admission::Unrecorded | Admission::Anew => {
-            reject(core, &Rejection::Unavailable, &asked.head)
-        }
-    }
-}
-
-fn events<ResBody>(core: &Core, asked: &Asked, body: ResilientSseBody<ResBody>) -> Response<ResilientSseBody<ResBody>>
-where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
-{
-    let mut response = Response::new(body);
-    let content_type = HeaderValue::from_static(core.framing.content_type());
-    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-    event_stream(response.headers_mut(), &asked.key.id);
-    response
-}
-
-fn reject<ResBody>(core: &Core, rejection: &Rejection, head: &Head) -> Response<ResilientSseBody<ResBody>>
-where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
-{
-    core.reject(rejection, head).map(ResilientSseBody::full)
+    let (core, route, asked) = (Arc::clone(core), Arc::clone(route.as_ref()?), asked.clone()?);
+    let admission = Box::pin(async move { Admission::follow(&core, &route, asked).await });
+    Some(State::Halted { admission })
 }
 
 impl<S, ReqBody, ResBody> fmt::Debug for ResilientSseFuture<S, ReqBody, ResBody>

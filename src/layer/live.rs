@@ -13,6 +13,7 @@ use http_body::Body;
 use tokio::time::{Instant, Sleep};
 
 use super::{
+    body::ResilientSseBody,
     engine::{FEW, Made, Progress},
     producer::Producer,
     route::Route,
@@ -20,8 +21,11 @@ use super::{
 };
 use crate::{
     config::BATCH_BYTES,
-    error::BoxError,
-    follow::FollowBody,
+    error::{BodyError, BoxError},
+    follow::{
+        FollowBody, Manner,
+        ending::{Closing, End, finish},
+    },
     hub::Core,
     id::EventId,
     pulse::Pulse,
@@ -38,7 +42,8 @@ where
     Frame(Bytes),
     /// The rest is in the log: another producer, or a task, drives the work on.
     Follow(Box<FollowBody>, Attached<B>),
-    Over,
+    /// Every frame was given; the body ends like this.
+    Over(Closing),
 }
 
 /// A client, attached to the producer.
@@ -53,6 +58,7 @@ where
     /// Taken along by the body that follows, if somebody else drives the work.
     attached: Option<Attached<B>>,
     speaker: Speaker,
+    manner: Manner,
     pulse: Pulse,
     /// Made, and not delivered yet: perhaps because the store has not acknowledged it.
     made: VecDeque<Made>,
@@ -66,7 +72,8 @@ where
     /// When the request came, until the first event; and since when there is silence.
     opened: Option<Instant>,
     silent_since: Option<Instant>,
-    over: bool,
+    /// The last words are written: how the body ends after them.
+    closing: Option<Closing>,
 }
 
 /// Tells the producer when the client goes away, however it goes.
@@ -95,11 +102,12 @@ where
         route: &Arc<Route>,
         producer: Arc<Producer<B>>,
         speaker: Speaker,
+        manner: Manner,
         opened: Instant,
     ) -> Self {
         let lane = &producer.lane;
         lane.readers.attach_client();
-        let pulse = core.pulses.enter(Arc::clone(&lane.waker), Some(producer.clone()));
+        let pulse = core.pulses.enter(Arc::clone(&lane.waker), manner.heartbeat, Some(producer.clone()));
         Self {
             core: Arc::clone(core),
             route: Arc::clone(route),
@@ -107,6 +115,7 @@ where
             attached: Some(Attached(Arc::clone(&producer))),
             producer,
             speaker,
+            manner,
             pulse,
             made: VecDeque::new(),
             end: None,
@@ -114,7 +123,7 @@ where
             held_up: false,
             opened: Some(opened),
             silent_since: None,
-            over: false,
+            closing: None,
         }
     }
 
@@ -145,8 +154,8 @@ where
                 self.pulse.spoke();
                 return Poll::Ready(Next::Frame(frame));
             }
-            if self.over {
-                return Poll::Ready(Next::Over);
+            if let Some(closing) = self.closing.take() {
+                return Poll::Ready(Next::Over(closing));
             }
             let going_on = if !self.made.is_empty() {
                 self.wait_for_store(cx)
@@ -281,7 +290,13 @@ where
                 _ => None,
             },
         };
-        self.finish(ended.as_ref());
+        match ended {
+            Some(ended) => {
+                let cause = self.producer.take_error();
+                self.finish(End::Stream { ended, cause });
+            }
+            None => self.finish_unfinished(),
+        }
         true
     }
 
@@ -299,13 +314,24 @@ where
         Ended { ending, id: EventId::terminal(lane.epoch), last: lane.last(), at: 0 }
     }
 
-    /// Writes the end, or, without one, what makes the client come again.
-    fn finish(&mut self, ended: Option<&Ended>) {
-        match ended {
-            Some(ended) => self.speaker.end(ended),
-            None => self.speaker.retry_only(),
-        }
-        self.over = true;
+    fn finish(&mut self, end: End) {
+        self.closing = Some(finish(&mut self.speaker, end, self.manner.endless));
+    }
+
+    /// The stream goes on without this body, or not at all for now.
+    fn finish_unfinished(&mut self) {
+        let error = match &self.end {
+            _ if self.core.is_draining() => BodyError::Draining,
+            Some(EndRequest::Interrupt) => BodyError::Interrupted,
+            _ => BodyError::Superseded,
+        };
+        self.finish(End::Unfinished(error));
+    }
+
+    /// The body breaks, for what cannot be told: what was written goes out first.
+    pub(crate) fn break_off(mut self: Box<Self>, error: BodyError) -> ResilientSseBody<B> {
+        self.finish(End::Unfinished(error));
+        ResilientSseBody::closing(self.speaker.take(), self.closing.take().unwrap_or_else(Closing::clean))
     }
 
     /// Has the inner body make events.
@@ -317,7 +343,12 @@ where
             if !self.producer.is_released() {
                 return Produced::Follow;
             }
-            self.finish(None);
+            self.finish(End::Unfinished(BodyError::Draining));
+            return Produced::GoOn(true);
+        }
+        if self.is_let_go() {
+            self.producer.discard();
+            self.finish(End::Unfinished(BodyError::Draining));
             return Produced::GoOn(true);
         }
         if halted && !self.go_on_halted() {
@@ -327,7 +358,7 @@ where
             None if self.producer.is_driven() => Produced::GoOn(true),
             None => {
                 if self.go_on_halted() {
-                    self.finish(None);
+                    self.finish_unfinished();
                 }
                 Produced::GoOn(true)
             }
@@ -360,10 +391,15 @@ where
         }
         self.producer.discard();
         match status {
-            Status::Ended(ended) => self.finish(Some(&ended)),
-            Status::Running | Status::Superseded => self.finish(None),
+            Status::Ended(ended) => self.finish(End::of(ended)),
+            Status::Running | Status::Superseded => self.finish_unfinished(),
         }
         false
+    }
+
+    /// Whether the process shuts down and nobody else tells this body: its stream is not recorded.
+    fn is_let_go(&self) -> bool {
+        self.lane().is_unrecorded() && self.core.is_draining() && (self.manner.comes_again || self.core.is_letting_go())
     }
 
     /// An event came: how long that took.
@@ -379,7 +415,7 @@ where
     fn follow(&mut self) -> Option<Next<B>> {
         let attached = self.attached.take()?;
         let key = self.lane().key.clone();
-        let follow = FollowBody::taking_over(&self.core, key, self.delivered, self.speaker.replacement());
+        let follow = FollowBody::taking_over(&self.core, key, self.delivered, self.manner, self.speaker.replacement());
         // It has a place of its own from here on.
         self.lane().readers.detach_client();
         Some(Next::Follow(Box::new(follow), attached))

@@ -10,12 +10,14 @@
 mod absence;
 mod admit;
 mod after_last;
+mod answer;
 mod body;
 pub(crate) mod classify;
 mod context;
 mod drive;
 mod engine;
 mod future;
+mod handler;
 pub(crate) mod identify;
 mod live;
 mod patience;

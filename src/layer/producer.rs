@@ -40,6 +40,8 @@ pub(crate) struct Producer<B> {
     discarded: AtomicBool,
     /// The client was let go, to follow on another node.
     released: AtomicBool,
+    /// Whether the client reconnects by itself when its body breaks.
+    comes_again: bool,
 }
 
 impl<B> Producer<B>
@@ -47,7 +49,7 @@ where
     B: Body + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    pub(crate) fn new(core: &Arc<Core>, route: &Arc<Route>, engine: Engine<B>) -> Arc<Self> {
+    pub(crate) fn new(core: &Arc<Core>, route: &Arc<Route>, engine: Engine<B>, comes_again: bool) -> Arc<Self> {
         let producer = Arc::new(Self {
             core: Arc::clone(core),
             route: Arc::clone(route),
@@ -56,6 +58,7 @@ where
             driven: AtomicBool::new(false),
             discarded: AtomicBool::new(false),
             released: AtomicBool::new(false),
+            comes_again,
         });
         let weak: Weak<Self> = Arc::downgrade(&producer);
         producer.lane.set_producer(weak);
@@ -114,6 +117,10 @@ where
 
     /// Whoever still reads, or comes back in time, gets the rest; where neither is to be expected the work ends at once.
     fn go_on_without_client(self: &Arc<Self>, mut engine: Engine<B>) {
+        // Nobody could ever read what it makes.
+        if self.lane.is_unrecorded() {
+            return engine.abort(EndRequest::Interrupt);
+        }
         if self.is_read() {
             return self.drive(engine, None);
         }
@@ -131,7 +138,7 @@ where
     /// Takes the engine from a client that is still there, and drives it on.
     fn take_over(self: &Arc<Self>) {
         // What is not recorded any more cannot be followed: only its client has it, and is waited for.
-        if self.lane.is_halted() {
+        if self.lane.is_halted() || self.lane.is_unrecorded() {
             return;
         }
         let engine = {
@@ -207,7 +214,7 @@ where
     }
 
     fn release(self: Arc<Self>) {
-        if self.outlives_readers() {
+        if self.outlives_readers() && self.comes_again {
             self.released.store(true, Ordering::Release);
             self.take_over();
         }

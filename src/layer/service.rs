@@ -18,11 +18,11 @@ use super::{
     route::Route,
 };
 use crate::{
-    config::METADATA_BYTES,
+    config::{METADATA_BYTES, OnUnavailable},
     error::BoxError,
     headers::LAST_EVENT_ID,
     hub::{Core, Rejection},
-    id::{Cursor, StreamId, StreamKey},
+    id::{Cursor, Owner, StreamId, StreamKey},
     protocol::{admission::Position, cursor::LastSeen},
     recover::recover,
     request::{asks_by_name, inner_target, last_seen},
@@ -62,6 +62,8 @@ impl<S: fmt::Debug> fmt::Debug for ResilientSseService<S> {
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for ResilientSseService<S>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+    S::Future: Send + 'static,
+    S::Error: 'static,
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
@@ -91,11 +93,10 @@ where
         }
         match self.asked(&parts, identity) {
             Err(rejection) => ResilientSseFuture::rejected(&self.core, &rejection, &self.core.head(&parts)),
-            // Work that is certain not to be registered is not begun.
-            Ok(Wanted::New(asked)) if self.core.is_draining() && asks_by_name(&parts) => {
-                ResilientSseFuture::retrying(&self.core, &asked)
-            }
-            Ok(Wanted::New(asked)) => self.generate(Request::from_parts(parts, body), asked),
+            Ok(Wanted::New(asked, nobody)) => match self.refused(&asked, nobody) {
+                Some(admission) => ResilientSseFuture::answering(&self.core, &self.route, &asked, admission),
+                None => self.generate(Request::from_parts(parts, body), asked, nobody),
+            },
             Ok(Wanted::Named(asked)) => self.admit(Request::from_parts(parts, body), asked),
         }
     }
@@ -103,8 +104,9 @@ where
 
 /// What a request is, once its name and its cursor are read.
 enum Wanted {
-    /// It asks for a new stream.
-    New(Asked),
+    /// It asks for a new stream; whether the owner rule found nobody. That matters only if the inner service answers with an
+    /// event stream.
+    New(Asked, bool),
     /// It names a stream.
     Named(Asked),
 }
@@ -146,17 +148,19 @@ impl<S> ResilientSseService<S> {
 
     /// Whose and which stream, and from where.
     fn asked(&self, parts: &Parts, mut identity: Identity) -> Result<Wanted, Rejection> {
-        let owner = self.core.owner_of(parts)?;
+        let owner = self.core.find_owner(parts);
         check_metadata(&mut identity.metadata, parts)?;
         let kind = identity.kind.unwrap_or_else(|| self.route.kind.clone());
         let fingerprint = self.route.fingerprint.as_ref().and_then(|fingerprint| fingerprint(parts));
-        let asked = |id: StreamId, prefix: Option<StreamId>, position| Asked {
+        let named = || owner.clone().ok_or_else(|| self.core.nobody(parts.uri.path()));
+        let asked = |owner: Owner, id: StreamId, prefix: Option<StreamId>, position| Asked {
             key: StreamKey::new(owner, id),
             position,
             prefix,
             kind,
             metadata: identity.metadata,
             fingerprint,
+            comes_again: asks_by_name(parts),
             opened: tokio::time::Instant::now(),
             head: self.core.head(parts),
         };
@@ -165,11 +169,11 @@ impl<S> ResilientSseService<S> {
             Name::Malformed(error) => Err(Rejection::MalformedId(error)),
             Name::Id(id) => {
                 let position = Position::of(&last_seen(parts, Some(&id)));
-                Ok(Wanted::Named(asked(id, None, position)))
+                Ok(Wanted::Named(asked(named()?, id, None, position)))
             }
             Name::Generate => match last_seen(parts, None) {
                 LastSeen::Event(Cursor { stream: Some(id), at }) if id.is_made_up() => {
-                    Ok(Wanted::Named(asked(id.clone(), Some(id), Position::After(at))))
+                    Ok(Wanted::Named(asked(named()?, id.clone(), Some(id), Position::After(at))))
                 }
                 seen => {
                     // A cursor without a name says nothing of a stream that the library names.
@@ -178,9 +182,29 @@ impl<S> ResilientSseService<S> {
                         LastSeen::Event(_) | LastSeen::Unreadable => Position::Unreadable,
                     };
                     let id = StreamId::from_random(self.core.random.u128());
-                    Ok(Wanted::New(asked(id.clone(), Some(id), position)))
+                    let nobody = owner.is_none();
+                    let owner = owner.clone().unwrap_or(Owner::ANONYMOUS);
+                    Ok(Wanted::New(asked(owner, id.clone(), Some(id), position), nobody))
                 }
             },
+        }
+    }
+
+    /// What a request for a new stream is answered with where its event stream is certain to be refused, so that the inner
+    /// service is not run for it. In a drain only a client that asks for an event stream by name is certain to get one.
+    fn refused(&self, asked: &Asked, nobody: bool) -> Option<Admission> {
+        if nobody && asked.comes_again {
+            return Some(Admission::Reject(self.core.nobody("-")));
+        }
+        if self.core.is_draining() && asked.comes_again {
+            return Some(Admission::Retry);
+        }
+        let broken = self.core.store.is_broken() && self.core.store.closed_until().is_some();
+        match self.route.on_unavailable {
+            _ if !broken => None,
+            OnUnavailable::Serve => None,
+            OnUnavailable::Retry => Some(Admission::Retry),
+            OnUnavailable::Status => Some(Admission::Reject(Rejection::Unavailable)),
         }
     }
 
@@ -203,14 +227,16 @@ impl<S> ResilientSseService<S> {
         &mut self,
         request: Request<ReqBody>,
         asked: Asked,
+        nobody: bool,
     ) -> ResilientSseFuture<S, ReqBody, ResBody>
     where
         S: Service<Request<ReqBody>, Response = Response<ResBody>>,
         ResBody: Body + Send + 'static,
         ResBody::Error: Into<BoxError>,
     {
-        let context = StreamContext::new(asked.key.clone(), None, None, &asked.metadata);
-        let future = self.inner.call(inner_request(request, &context));
+        // The handler of nobody's request is not told of a stream: there will be none.
+        let context = (!nobody).then(|| asked.context(None));
+        let future = self.inner.call(inner_request(request, context.as_ref()));
         ResilientSseFuture::generating(Arc::clone(&self.core), Arc::clone(&self.route), future, asked, context)
     }
 
@@ -255,8 +281,8 @@ fn check_metadata(metadata: &mut Metadata, parts: &Parts) -> Result<(), Rejectio
 /// The request as the inner service gets it: it knows its stream, and no cursor but its own, byte for byte.
 ///
 /// An id that no header can hold (one with control characters) is only in the context. A foreign cursor in the query stays.
-pub(super) fn inner_request<B>(mut request: Request<B>, context: &StreamContext) -> Request<B> {
-    let own = context.last_inner_id().filter(|id| !id.is_empty());
+pub(super) fn inner_request<B>(mut request: Request<B>, context: Option<&StreamContext>) -> Request<B> {
+    let own = context.and_then(StreamContext::last_inner_id).filter(|id| !id.is_empty());
     match own.and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok()) {
         Some(id) => {
             request.headers_mut().insert(LAST_EVENT_ID, id);
@@ -268,6 +294,8 @@ pub(super) fn inner_request<B>(mut request: Request<B>, context: &StreamContext)
     if let Some(target) = inner_target(request.uri()) {
         *request.uri_mut() = target;
     }
-    request.extensions_mut().insert(context.clone());
+    if let Some(context) = context {
+        request.extensions_mut().insert(context.clone());
+    }
     request
 }

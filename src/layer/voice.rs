@@ -4,6 +4,7 @@ use bytes::BytesMut;
 use serde_json::{Value, json};
 
 use crate::{
+    error::BodyError,
     event::Event,
     id::{CursorWriter, EventId, StreamId},
     protocol::replay::Gap,
@@ -22,10 +23,11 @@ pub enum Voice {
     Named,
     /// Unnamed events: `data: {"type":"gap",…}`.
     Json,
-    /// No `connected`; all else as `data: {"error":{"message","type","code"}}`, and then the end:
-    /// the only word of ours that OpenAI's clients understand.
+    /// No `connected`; all else as `data: {"error":{"message","type","code"}}`, the only word of ours that OpenAI's clients
+    /// understand. Where that does not stand for the stream's end, the body breaks after it.
     OpenAi,
-    /// Ids only. What would have to be said ends the body instead.
+    /// Ids only. A restart shows in the epoch of the ids. Lost events within a run, and an ending that the library supplies
+    /// (but for `completed`), have no word here: the body breaks.
     Silent,
 }
 
@@ -53,19 +55,6 @@ pub(crate) enum Notice<'a> {
     Ending(&'a Ended),
 }
 
-/// Whether the body goes on after a notice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum After {
-    GoOn,
-    End,
-}
-
-impl After {
-    pub(crate) fn goes_on(self) -> bool {
-        self == Self::GoOn
-    }
-}
-
 /// Writes a body's blocks: the inner service's events with their ids, and the library's own words.
 #[derive(Debug)]
 pub(crate) struct Speaker {
@@ -74,6 +63,8 @@ pub(crate) struct Speaker {
     /// The reconnect delay, until it is said.
     retry: Option<u64>,
     id: CursorWriter,
+    /// Whether events carry ids: those of a stream that could not be registered do not.
+    ids: bool,
     out: BytesMut,
 }
 
@@ -85,13 +76,18 @@ impl Speaker {
         prefix: Option<StreamId>,
         retry: Option<u64>,
     ) -> Self {
-        Self { framing, voice, retry, id: CursorWriter::new(prefix), out: BytesMut::new() }
+        Self { framing, voice, retry, id: CursorWriter::new(prefix), ids: true, out: BytesMut::new() }
+    }
+
+    /// For a stream that could not be registered: a cursor that nobody can serve is worse than none.
+    pub(crate) fn without_ids(framing: std::sync::Arc<dyn Framing>, voice: Voice, retry: Option<u64>) -> Self {
+        Self { ids: false, ..Self::new(framing, voice, None, retry) }
     }
 
     /// Hands its place in the conversation to another body.
     pub(crate) fn replacement(&mut self) -> Self {
         let framing = std::sync::Arc::clone(&self.framing);
-        Self::new(framing, self.voice, self.id.stream().cloned(), self.retry.take())
+        Self { ids: self.ids, ..Self::new(framing, self.voice, self.id.stream().cloned(), self.retry.take()) }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -120,11 +116,17 @@ impl Speaker {
 
     /// An event of the log.
     pub(crate) fn event(&mut self, block: &[u8], has_id: bool, id: EventId) {
-        self.framing.deliver(block, has_id, Some(self.id.write(id)), self.retry.take(), &mut self.out);
+        // The inner service's own delay wins.
+        let retry = self.retry.take().filter(|_| self.framing.retry_in(block).is_none());
+        let id = if self.ids { Some(self.id.write(id)) } else { None };
+        self.framing.deliver(block, has_id, id, retry, &mut self.out);
     }
 
     /// Lines that are no event.
     pub(crate) fn aside(&mut self, lines: &[u8]) {
+        if self.retry.is_some() && self.framing.retry_in(lines).is_some() {
+            self.retry = None;
+        }
         self.out.extend_from_slice(lines);
     }
 
@@ -139,42 +141,57 @@ impl Speaker {
         }
     }
 
-    /// The end of the stream: its own terminal event, or the library's word for it.
-    pub(crate) fn end(&mut self, ended: &Ended) {
+    /// The end of the stream: its own terminal event, or the library's word for it. Returns whether there was one.
+    pub(crate) fn end(&mut self, ended: &Ended) -> bool {
         match &ended.ending.event {
-            Some(block) => self.event(block, true, ended.id),
-            None => {
-                self.notice(&Notice::Ending(ended));
+            Some(block) => {
+                self.event(block, true, ended.id);
+                true
             }
+            None => self.notice(&Notice::Ending(ended)),
         }
     }
 
-    /// What the library has to say, in the route's voice.
-    pub(crate) fn notice(&mut self, notice: &Notice<'_>) -> After {
-        let id = match notice {
-            Notice::Ending(ended) => Some(ended.id),
-            Notice::Connected(_) | Notice::Gap(_) | Notice::Restart(_) => None,
-        };
-        let (event, after) = match self.voice {
-            Voice::Silent if matches!(notice, Notice::Connected(_)) => return After::GoOn,
-            Voice::Silent => return After::End,
-            Voice::OpenAi => match openai(notice) {
-                Some(error) => (Event::new(error.to_string()), After::End),
-                None if matches!(notice, Notice::Connected(_)) => return After::GoOn,
-                None => return After::End,
+    /// The last words of a body that breaks: the voice's error form where it has one, and the reconnect delay.
+    pub(crate) fn unfinished(&mut self, error: &BodyError) {
+        match (self.voice, error) {
+            // The library's own ending was told in that form already, where there is one.
+            (Voice::OpenAi, error) if !matches!(error, BodyError::Ended { .. }) => {
+                self.say(&openai(&error.to_string(), code(error)), None);
+            }
+            _ => self.retry_only(),
+        }
+    }
+
+    /// Says what the library has to say, in the route's voice. Returns whether the voice has a word for it.
+    pub(crate) fn notice(&mut self, notice: &Notice<'_>) -> bool {
+        let event = match self.voice {
+            // Ids tell a restart, and a gap of events that were not this stream's.
+            Voice::Silent => return tells_by_ids(notice),
+            Voice::OpenAi => match notice {
+                Notice::Connected(_) => return true,
+                Notice::Ending(ended) if ended.ending.state != StreamState::Completed => {
+                    let (message, code) = ending(ended);
+                    openai(message, code)
+                }
+                Notice::Gap(_) | Notice::Restart(_) | Notice::Ending(_) => return false,
             },
             Voice::Named => {
                 let (name, data) = self.words(notice);
-                (Event::new(data.to_string()).named(name), After::GoOn)
+                Event::new(data.to_string()).named(name)
             }
             Voice::Json => {
                 let (name, mut data) = self.words(notice);
                 data["type"] = Value::from(name);
-                (Event::new(data.to_string()), After::GoOn)
+                Event::new(data.to_string())
             }
         };
+        let id = match notice {
+            Notice::Ending(ended) => Some(ended.id),
+            Notice::Connected(_) | Notice::Gap(_) | Notice::Restart(_) => None,
+        };
         self.say(&event, id);
-        after
+        true
     }
 
     fn say(&mut self, event: &Event, id: Option<EventId>) {
@@ -204,23 +221,41 @@ impl Speaker {
     }
 }
 
-/// The form in which OpenAI's clients understand that something went wrong; `None` where nothing did.
-fn openai(notice: &Notice<'_>) -> Option<Value> {
-    let (message, code) = match notice {
-        Notice::Connected(_) => return None,
-        Notice::Gap(_) => ("some events of this stream are lost", "gap"),
-        Notice::Restart(_) => ("the stream was started over", "restart"),
-        Notice::Ending(ended) => match ended.ending.state {
-            StreamState::Completed => return None,
-            StreamState::Failed => ("the stream failed", "failed"),
-            StreamState::Cancelled => ("the stream was cancelled", "cancelled"),
-            StreamState::Orphaned => ("the server that produced the stream was lost", "orphaned"),
-            _ => ("the stream has expired", "expired"),
-        },
+/// Whether a client that is given ids only learns of this from the ids that follow.
+fn tells_by_ids(notice: &Notice<'_>) -> bool {
+    match notice {
+        Notice::Connected(_) | Notice::Restart(_) => true,
+        Notice::Gap(gap) => gap.crosses_runs() || (gap.after.is_none() && gap.missed.is_none()),
+        Notice::Ending(_) => false,
+    }
+}
+
+/// The form in which OpenAI's clients understand that something went wrong.
+fn openai(message: &str, code: &str) -> Event {
+    Event::new(json!({ "error": { "message": message, "type": "stream_error", "code": code } }).to_string())
+}
+
+/// How an ending that the library supplies reads as an error: its message and its code.
+fn ending(ended: &Ended) -> (&'static str, &str) {
+    let (message, code) = match ended.ending.state {
+        StreamState::Cancelled => ("the stream was cancelled", "cancelled"),
+        StreamState::Orphaned => ("the server that produced the stream was lost", "orphaned"),
+        StreamState::Expired => ("the stream has expired", "expired"),
+        _ => ("the stream failed", "failed"),
     };
-    let reason = match notice {
-        Notice::Ending(ended) => ended.ending.reason.as_deref().unwrap_or(code),
-        _ => code,
-    };
-    Some(json!({ "error": { "message": message, "type": "stream_error", "code": reason } }))
+    (message, ended.ending.reason.as_deref().unwrap_or(code))
+}
+
+/// The code of an error chunk for a body that breaks.
+fn code(error: &BodyError) -> &'static str {
+    match error {
+        BodyError::Draining => "shutdown",
+        BodyError::Superseded => "superseded",
+        BodyError::Gap => "gap",
+        BodyError::Restart => "restart",
+        BodyError::Gone => "gone",
+        BodyError::NotOpened { .. } => "not_opened",
+        BodyError::Ended { .. } | BodyError::Inner(_) => "failed",
+        BodyError::Interrupted | BodyError::ComeAgain => "interrupted",
+    }
 }

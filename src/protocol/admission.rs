@@ -42,11 +42,16 @@ impl Position {
         matches!(self, Self::After(_) | Self::Unreadable)
     }
 
+    /// Whether the client has seen the end of its stream: an id with seq 0 is a terminal event's.
+    pub(crate) fn is_end(self) -> bool {
+        matches!(self, Self::After(at) if at.seq == 0)
+    }
+
     /// Whether a stream that the store does not know may be created for this request.
     ///
     /// A readable cursor says that the stream existed: its work is done again only where work may be done again.
     pub(crate) fn may_create(self, policy: Disconnect) -> bool {
-        !matches!(self, Self::After(_)) || policy.reruns()
+        !matches!(self, Self::After(_)) || (policy.reruns() && !self.is_end())
     }
 
     /// Whether the client has everything: the end, or all before an end that it is not `told` of.

@@ -19,6 +19,15 @@ pub(crate) struct Gap {
     pub(crate) missed: Option<u64>,
 }
 
+impl Gap {
+    /// Whether what is missing lies between the run that the reader has seen and the one that comes next.
+    pub(crate) fn crosses_runs(&self) -> bool {
+        // An end has the epoch after its run's, and seq 0.
+        let run = |id: EventId| if id.seq == 0 { id.epoch.saturating_sub(1) } else { id.epoch };
+        self.after.zip(self.resumes_at).is_some_and(|(after, next)| after.epoch != run(next))
+    }
+}
+
 /// What is to be told before an entry, and whether the entry itself is news.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Step {

@@ -14,7 +14,10 @@ use tower_service::Service;
 
 use crate::{
     config::bounded,
-    follow::{AnswerBody, AnswerFuture, FollowRequest},
+    follow::{
+        AnswerBody, AnswerFuture, FollowRequest, Manner,
+        ending::{come_again, no_content, options},
+    },
     hub::{Core, Head, Rejection},
     id::{StreamId, StreamKey},
     layer::{
@@ -22,8 +25,8 @@ use crate::{
         voice::Voice,
     },
     protocol::{admission::Position, replay::Owed},
-    request::last_seen,
-    stream::Origin,
+    request::{asks_by_name, last_seen},
+    stream::StreamInfo,
     telemetry::add,
 };
 
@@ -117,7 +120,7 @@ impl Relay {
         match parts.method {
             Method::GET => self.follow(parts, head).await,
             Method::HEAD => Ok(self.follow(parts, head).await?.map(|_| AnswerBody::full(Bytes::new()))),
-            Method::OPTIONS => Ok(AnswerBody::options()),
+            Method::OPTIONS => Ok(options(&self.core)),
             _ => Err(Rejection::MethodNotAllowed),
         }
     }
@@ -147,14 +150,18 @@ impl Relay {
         let key = StreamKey::new(owner, self.name(parts)?);
         core.authorize(&key, head).await?;
         let position = Position::of(&last_seen(parts, Some(&key.id)));
+        let comes_again = asks_by_name(parts);
+        if core.is_draining() && comes_again {
+            return Ok(come_again(core, Some(&key.id), comes_again, head));
+        }
         // A store that does not answer now may do so while the body waits.
         let info = core.store.info(key.clone()).await;
         let missing = matches!(info, Ok(None));
         let info = info.ok().flatten();
-        let prefix = info.as_ref().filter(|info| info.origin == Origin::Generated).map(|_| key.id.clone());
-        let ended = info.and_then(|info| info.ended);
-        if ended.as_ref().is_some_and(|ended| position.has_all(ended, voice.tells(&ended.ending))) {
-            return Ok(AnswerBody::no_content());
+        let ended = info.as_ref().and_then(|info| info.ended.as_ref());
+        let has_all = ended.is_some_and(|ended| position.has_all(ended, voice.tells(&ended.ending)));
+        if has_all || (missing && position.is_end()) {
+            return Ok(no_content(core));
         }
         // Without a wait nobody may open it any more; with a cursor it existed, and has expired.
         let is_due = self.wait.is_zero() || matches!(position, Position::After(_));
@@ -164,8 +171,10 @@ impl Relay {
         if position.is_reconnect() {
             add(&core.telemetry.resumed, 1);
         }
+        let manner = Manner { voice, heartbeat: core.settings.heartbeat, endless: false, comes_again };
+        let prefix = info.and_then(StreamInfo::into_prefix);
         let request =
-            FollowRequest { key, position, owed: Owed::Run, voice, prefix, wait: Some(self.wait), until: None };
-        Ok(AnswerBody::follow(core, request))
+            FollowRequest { key, position, owed: Owed::Run, manner, prefix, wait: Some(self.wait), until: None };
+        Ok(AnswerBody::follow(core, request).await)
     }
 }

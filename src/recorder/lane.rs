@@ -99,6 +99,8 @@ pub(crate) struct Lane {
     pub(crate) epoch: u64,
     registration: Open,
     hook: Option<Duration>,
+    /// The stream could not be registered: nothing is recorded, and its end is final at once.
+    unrecorded: bool,
     /// Set once the status is not `Running`: looked at for every event.
     halted: AtomicBool,
     /// The client's body, or the publication, while it waits.
@@ -125,6 +127,7 @@ impl Lane {
             epoch,
             registration,
             hook,
+            unrecorded: false,
             halted: AtomicBool::new(false),
             waker: Arc::default(),
             drive: WakerCell::default(),
@@ -135,6 +138,20 @@ impl Lane {
             readers: Readers::new(),
             state: Mutex::new(state),
         })
+    }
+
+    /// A lane that leads nowhere: for a stream that cannot be registered and goes out unrecorded.
+    pub(crate) fn unrecorded(registration: Open) -> Arc<Self> {
+        let mut lane = Self::new(registration, 0, None);
+        if let Some(lane) = Arc::get_mut(&mut lane) {
+            lane.unrecorded = true;
+        }
+        lane
+    }
+
+    /// Whether nothing of the stream is recorded.
+    pub(crate) fn is_unrecorded(&self) -> bool {
+        self.unrecorded
     }
 
     pub(crate) fn reruns(&self) -> bool {
@@ -203,6 +220,12 @@ impl Lane {
         events: &mut Vec<Bytes>,
         inner_id: Option<String>,
     ) -> u64 {
+        if self.unrecorded {
+            let mut state = lock(&self.state);
+            let first = state.last + 1;
+            state.last += events.len() as u64;
+            return first;
+        }
         let bytes = events.iter().map(Bytes::len).sum();
         let first = if self.is_halted() || !recorder.room.charge(bytes) {
             self.take_singly(recorder, events, inner_id)
@@ -288,6 +311,9 @@ impl Lane {
 
     /// The producer began to answer.
     pub(crate) fn start(self: &Arc<Self>, recorder: &Arc<Recorder>) {
+        if self.unrecorded {
+            return;
+        }
         {
             let mut state = lock(&self.state);
             state.starts |= !std::mem::replace(&mut state.started, true);
@@ -297,6 +323,9 @@ impl Lane {
 
     /// Keeps something with the stream. The error is how many bytes it would be, where that is too much.
     pub(crate) fn keep(self: &Arc<Self>, recorder: &Arc<Recorder>, key: String, value: String) -> Result<(), usize> {
+        if self.unrecorded {
+            return Ok(());
+        }
         {
             let mut state = lock(&self.state);
             state.metadata_waits |= keep(&mut state.metadata, key, value)?;
@@ -311,6 +340,13 @@ impl Lane {
             let mut state = lock(&self.state);
             if state.end.is_some() || state.status != Status::Running {
                 return;
+            }
+            if self.unrecorded {
+                state.status = self.ended_by(&end, state.last);
+                state.end = Some(end);
+                drop(state);
+                self.halted.store(true, Ordering::Release);
+                return self.waker.wake();
             }
             state.end_bytes = end.bytes();
             state.end_since = Some(Instant::now());
@@ -328,6 +364,19 @@ impl Lane {
         let state = lock(&self.state);
         let window = self.registration.retention.recovery_window;
         state.status == Status::Running && state.end_since.is_some_and(|since| since.elapsed() >= window)
+    }
+
+    /// How the stream stands after an end that no store has a say in.
+    fn ended_by(&self, end: &EndRequest, last: u64) -> Status {
+        match end {
+            EndRequest::Interrupt => Status::Superseded,
+            EndRequest::Close(ending) => Status::Ended(Ended {
+                ending: ending.clone(),
+                id: EventId::terminal(self.epoch),
+                last: EventId::new(self.epoch, last),
+                at: 0,
+            }),
+        }
     }
 
     /// Whether the producer's end was requested already.

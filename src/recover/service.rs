@@ -13,7 +13,10 @@ use tower_service::Service;
 
 use super::answer::{Answer, RecoverQuery};
 use crate::{
-    follow::{AnswerBody, AnswerFuture, FollowRequest},
+    follow::{
+        AnswerBody, AnswerFuture, FollowRequest, Manner,
+        ending::{come_again, no_content, options},
+    },
     headers::no_store,
     hub::{Core, Head, Rejection},
     id::StreamKey,
@@ -22,8 +25,7 @@ use crate::{
         voice::Voice,
     },
     protocol::{admission::Position, replay::Owed},
-    request::{last_seen, prefers_events},
-    stream::Origin,
+    request::{asks_by_name, last_seen, prefers_events},
     telemetry::add,
 };
 
@@ -105,7 +107,7 @@ async fn answer(
 ) -> Result<Response<AnswerBody>, Rejection> {
     match parts.method {
         Method::GET | Method::HEAD => {}
-        Method::OPTIONS => return Ok(AnswerBody::options()),
+        Method::OPTIONS => return Ok(options(core)),
         _ => return Err(Rejection::MethodNotAllowed),
     }
     let owner = core.owner_of(parts)?;
@@ -117,7 +119,7 @@ async fn answer(
     let key = StreamKey::new(owner, id);
     core.authorize(&key, head).await?;
     if prefers_events(parts) && parts.method == Method::GET {
-        return follow(core, key, parts, voice).await;
+        return follow(core, key, parts, head, voice).await;
     }
     let query = RecoverQuery::parse(parts, &key.id).map_err(Rejection::BadQuery)?;
     match Answer::ask(core, key, &query).await {
@@ -134,29 +136,33 @@ async fn follow(
     core: &Arc<Core>,
     key: StreamKey,
     parts: &Parts,
+    head: &Head,
     voice: Voice,
 ) -> Result<Response<AnswerBody>, Rejection> {
     let position = Position::of(&last_seen(parts, Some(&key.id)));
-    let mut prefix = None;
-    match core.store.info(key.clone()).await {
-        // An `EventSource` would give up for good; the body asks again.
-        Err(_) if position.is_reconnect() => {}
+    let comes_again = asks_by_name(parts);
+    let again = |core| Ok(come_again(core, Some(&key.id), comes_again, head));
+    let info = match core.store.info(key.clone()).await {
+        // An `EventSource` would give up for good.
+        Err(_) if position.is_reconnect() => return again(core),
         Err(_) => return Err(Rejection::Unavailable),
-        Ok(None) => match missing(core).await {
-            // It may be about to register again: the body ends at once, and the client comes again.
-            Rejection::Unavailable if position.is_reconnect() => {}
-            rejection => return Err(rejection),
-        },
-        Ok(Some(info)) => {
-            prefix = (info.origin == Origin::Generated).then(|| key.id.clone());
-            if info.ended.is_some_and(|ended| position.has_all(&ended, voice.tells(&ended.ending))) {
-                return Ok(AnswerBody::no_content());
-            }
-        }
+        Ok(None) if position.is_end() => return Ok(no_content(core)),
+        // It may be about to register again.
+        Ok(None) if !matches!(core.ask_whether_forgotten().await, Ok(false)) => return again(core),
+        Ok(None) => return Err(Rejection::NotFound),
+        Ok(Some(info)) => info,
+    };
+    if info.ended.as_ref().is_some_and(|ended| position.has_all(ended, voice.tells(&ended.ending))) {
+        return Ok(no_content(core));
+    }
+    if core.is_draining() && comes_again {
+        return again(core);
     }
     add(&core.telemetry.resumed, 1);
-    let request = FollowRequest { key, position, owed: Owed::Run, voice, prefix, wait: None, until: None };
-    Ok(AnswerBody::follow(core, request))
+    let manner = Manner { voice, heartbeat: core.settings.heartbeat, endless: false, comes_again };
+    let prefix = info.into_prefix();
+    let request = FollowRequest { key, position, owed: Owed::Run, manner, prefix, wait: None, until: None };
+    Ok(AnswerBody::follow(core, request).await)
 }
 
 /// A stream that the store does not know may be about to register again: 404 would be final for a client.

@@ -1,6 +1,6 @@
 //! Lines and the fields in them (WHATWG HTML § 9.2.6).
 
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr2, memmem};
 
 /// U+FEFF in UTF-8, which may stand once before everything else.
 pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -50,6 +50,19 @@ impl<'a> Iterator for Lines<'a> {
         self.rest = &self.rest[whole..];
         Some(line)
     }
+}
+
+/// The last reconnect delay, in milliseconds, that lines set.
+pub(super) fn retry_in(lines: &[u8]) -> Option<u64> {
+    // Looked for first: it is rare, and finding that it is not there costs one pass.
+    memmem::find(lines, b"retry")?;
+    let delay = |line: Line<'_>| {
+        let value = line.text.strip_prefix(b"retry:")?;
+        let digits = value.strip_prefix(b" ").unwrap_or(value);
+        let valid = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+        std::str::from_utf8(digits).ok().filter(|_| valid)?.parse().ok()
+    };
+    Lines::of(lines).filter_map(delay).last()
 }
 
 /// What a line that is not blank says.

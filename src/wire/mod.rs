@@ -57,6 +57,14 @@ pub trait Framing: Send + Sync + fmt::Debug + 'static {
     /// Bytes that keep a connection alive, valid between events, which no client takes for an event.
     fn heartbeat(&self) -> &'static [u8];
 
+    /// The reconnect delay, in milliseconds, that lines set, of a block or between blocks; the last one counts.
+    ///
+    /// Default: `None`, for a format whose lines set none.
+    fn retry_in(&self, lines: &[u8]) -> Option<u64> {
+        let _ = lines;
+        None
+    }
+
     /// Writes a reconnect delay, in milliseconds, that stands outside of any event.
     fn retry(&self, ms: u64, out: &mut BytesMut);
 }

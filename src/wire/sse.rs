@@ -3,7 +3,8 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    EncodeError, EventView, Framing, Scan, deliver, encode::encode, mime::is_event_stream, scan::SseScan, view::view,
+    EncodeError, EventView, Framing, Scan, deliver, encode::encode, lines::retry_in, mime::is_event_stream,
+    scan::SseScan, view::view,
 };
 use crate::event::Event;
 
@@ -60,6 +61,11 @@ impl Framing for Sse {
     /// One line end only: several clients dispatch a block without data as an empty event.
     fn heartbeat(&self) -> &'static [u8] {
         b": heartbeat\n"
+    }
+
+    /// A delay that is not made of digits alone sets nothing (WHATWG HTML § 9.2.6).
+    fn retry_in(&self, lines: &[u8]) -> Option<u64> {
+        retry_in(lines)
     }
 
     fn retry(&self, ms: u64, out: &mut BytesMut) {

@@ -1,0 +1,228 @@
+//! The time between a request's admission and the head of the inner service's response.
+//!
+//! The stream is registered, and nothing of it was said yet. A stop, or another producer, drops the inner service's future. On
+//! `Detach` routes a request that is dropped hands that future to the executor, as it hands over a body later.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::Response;
+use http_body::Body;
+
+use super::{
+    admit::{Asked, Registered},
+    answer::{is_protected, start},
+    context::StreamContext,
+    route::Route,
+};
+use crate::{
+    error::BoxError,
+    hub::Core,
+    panics::Guarded,
+    recorder::{EndRequest, Lane, Producing},
+    store::handle::BoxFuture,
+    stream::{StreamState, reason},
+};
+
+/// A registration whose inner service has not answered yet.
+pub(super) struct Waiting {
+    registered: Registered,
+    /// What the lane tells of a stop.
+    halting: Arc<Halting>,
+}
+
+/// Tells the inner service, through its context, that the stream was stopped or taken over.
+struct Halting {
+    core: Arc<Core>,
+    lane: Arc<Lane>,
+    context: StreamContext,
+    /// The process ends: the inner service's future is dropped, however the stream stands.
+    discarded: AtomicBool,
+}
+
+impl Halting {
+    fn is_halted(&self) -> bool {
+        self.discarded.load(Ordering::Acquire) || (self.lane.is_halted() && !self.core.serves_on(&self.lane.status()))
+    }
+}
+
+impl Producing for Halting {
+    fn halted(self: Arc<Self>) {
+        if self.is_halted() {
+            self.context.stop();
+        }
+    }
+
+    fn release(self: Arc<Self>) {}
+
+    fn discard(self: Arc<Self>) {
+        self.discarded.store(true, Ordering::Release);
+        self.context.stop();
+        self.lane.waker.wake();
+    }
+}
+
+impl Waiting {
+    pub(super) fn new(registered: Registered, context: StreamContext) -> Self {
+        let (core, lane) = (registered.core(), Arc::clone(&registered.lane));
+        let halting = Arc::new(Halting { core, lane, context, discarded: AtomicBool::new(false) });
+        let producer: Arc<dyn Producing> = halting.clone();
+        halting.lane.set_producer(Arc::downgrade(&producer));
+        Self { registered, halting }
+    }
+
+    /// Ready once the stream was stopped, or went to another producer.
+    pub(super) fn poll_halted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.halting.lane.waker.register(cx.waker());
+        if !self.halting.is_halted() {
+            return Poll::Pending;
+        }
+        self.halting.context.stop();
+        Poll::Ready(())
+    }
+
+    /// The inner service has answered.
+    pub(super) fn into_registered(self) -> Registered {
+        self.registered
+    }
+}
+
+/// The inner service's future, which outlives its request.
+pub(super) struct Handler<ResBody, E>
+where
+    ResBody: Body + Send + 'static,
+    ResBody::Error: Into<BoxError>,
+    E: 'static,
+{
+    work: Option<Box<Work<ResBody, E>>>,
+}
+
+struct Work<ResBody, E> {
+    core: Arc<Core>,
+    route: Arc<Route>,
+    asked: Asked,
+    waiting: Waiting,
+    /// How long it may take without a reader.
+    at_most: Duration,
+    future: BoxFuture<Result<Response<ResBody>, E>>,
+}
+
+impl<ResBody, E> Handler<ResBody, E>
+where
+    ResBody: Body + Send + 'static,
+    ResBody::Error: Into<BoxError>,
+    E: 'static,
+{
+    pub(super) fn new(
+        core: &Arc<Core>,
+        route: &Arc<Route>,
+        asked: &Asked,
+        waiting: Waiting,
+        at_most: Duration,
+        future: BoxFuture<Result<Response<ResBody>, E>>,
+    ) -> Self {
+        let (core, route, asked) = (Arc::clone(core), Arc::clone(route), asked.clone());
+        Self { work: Some(Box::new(Work { core, route, asked, waiting, at_most, future })) }
+    }
+
+    /// The response, with its registration; `None` if the stream was stopped, or went to another producer.
+    #[allow(clippy::type_complexity, reason = "three values that belong together, used once")]
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<(Registered, Response<ResBody>, StreamContext)>, E>> {
+        // Taken out first: a panic of the inner service drops it, which withdraws the registration.
+        let Some(mut work) = self.work.take() else { return Poll::Pending };
+        if work.waiting.poll_halted(cx).is_ready() {
+            return Poll::Ready(Ok(None));
+        }
+        let Poll::Ready(answered) = work.future.as_mut().poll(cx) else {
+            self.work = Some(work);
+            return Poll::Pending;
+        };
+        Poll::Ready(answered.map(|response| {
+            let context = work.waiting.halting.context.clone();
+            Some((work.waiting.into_registered(), response, context))
+        }))
+    }
+}
+
+impl<ResBody, E> Drop for Handler<ResBody, E>
+where
+    ResBody: Body + Send + 'static,
+    ResBody::Error: Into<BoxError>,
+    E: 'static,
+{
+    /// The request was dropped before the inner service answered.
+    fn drop(&mut self) {
+        let Some(work) = self.work.take() else { return };
+        work.core.executor.clone().spawn((*work).carry_on());
+    }
+}
+
+impl<ResBody, E> Work<ResBody, E>
+where
+    ResBody: Body + Send + 'static,
+    ResBody::Error: Into<BoxError>,
+    E: 'static,
+{
+    /// Waits for the response without the request, and drives its body on.
+    async fn carry_on(self) {
+        let Self { core, route, asked, waiting, at_most, future } = self;
+        let lane = Arc::clone(&waiting.halting.lane);
+        let mut future = Guarded::new(future);
+        let mut late = Box::pin(unattended(&core, &lane, at_most));
+        let answered = poll_fn(|cx| {
+            if waiting.poll_halted(cx).is_ready() {
+                return Poll::Ready(Waited::Halted);
+            }
+            if let Poll::Ready(answered) = Pin::new(&mut future).poll(cx) {
+                return Poll::Ready(Waited::Answered(answered));
+            }
+            late.as_mut().poll(cx).map(|()| Waited::Late)
+        });
+        let response = match answered.await {
+            Waited::Halted | Waited::Answered(Ok(Err(_))) => return,
+            Waited::Answered(Err(_)) => return core.telemetry.panicked("inner service"),
+            Waited::Answered(Ok(Ok(response))) => response,
+            Waited::Late => {
+                lane.end(&core.recorder, EndRequest::supplied(StreamState::Failed, reason::DETACH_TIMEOUT));
+                // The end settles the registration: it is not withdrawn.
+                let _ = waiting.into_registered().start();
+                return;
+            }
+        };
+        // Anything but an event stream withdraws the registration.
+        if is_protected(&core, &response).is_ok() {
+            let context = waiting.halting.context.clone();
+            let (_, body) = response.into_parts();
+            let started = start(&core, &route, &asked, waiting.into_registered(), body, &context);
+            started.producer.client_gone();
+        }
+    }
+}
+
+/// What came of waiting for a response without the request.
+enum Waited<T> {
+    Halted,
+    Answered(T),
+    Late,
+}
+
+/// Ready once nobody has read the stream for this long.
+async fn unattended(core: &Core, lane: &Lane, at_most: Duration) {
+    loop {
+        tokio::time::sleep(at_most).await;
+        if !core.is_followed(lane) {
+            return;
+        }
+    }
+}
