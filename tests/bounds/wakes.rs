@@ -1,12 +1,18 @@
 //! What wakes a body: nothing that it did itself.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Wake, Waker},
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::channel::Channel;
-use resilient_sse::{StreamId, test_util::TestHub};
+use resilient_sse::{Event, Owner, StreamId, test_util::TestHub};
 use tokio_test::task;
 use tower::{ServiceBuilder, ServiceExt as _, service_fn};
 
@@ -34,5 +40,44 @@ async fn an_event_that_is_stored_at_once_wakes_no_one() {
         events.send_data("data: x\n\n".into()).await.unwrap();
         assert!(body.is_woken());
         assert_eq!((poll_frame(&mut body), body.is_woken()), (true, false));
+    }
+}
+
+/// A broadcast costs each reader one poll an event: nobody is woken for the others.
+#[tokio::test(start_paused = true)]
+async fn g8_an_event_wakes_each_of_its_readers_once() {
+    let hub = TestHub::new();
+    let id = StreamId::new("news").unwrap();
+    let publish = async |n: u32| {
+        hub.sse.publisher().send(&Owner::ANONYMOUS, &id, Event::new(n.to_string())).await.unwrap();
+    };
+    publish(0).await;
+    let mut bodies = Vec::new();
+    for _ in 0..100 {
+        let woken = Arc::new(Woken::default());
+        let answer = hub.sse.relay().oneshot(Request::get("/news").body(()).unwrap()).await.unwrap();
+        let mut body = Box::pin(answer.into_body());
+        while body.as_mut().poll_frame(&mut Context::from_waker(&Waker::from(Arc::clone(&woken)))).is_ready() {}
+        bodies.push((body, woken));
+    }
+    for n in 1..=3 {
+        publish(n).await;
+        for (body, woken) in &mut bodies {
+            assert_eq!(woken.0.load(Ordering::SeqCst), n, "once an event");
+            let waker = Waker::from(Arc::clone(woken));
+            let mut cx = Context::from_waker(&waker);
+            assert!(body.as_mut().poll_frame(&mut cx).is_ready());
+            assert!(body.as_mut().poll_frame(&mut cx).is_pending());
+        }
+    }
+}
+
+/// Counts how often a task is woken.
+#[derive(Default)]
+struct Woken(AtomicU32);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
