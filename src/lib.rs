@@ -76,6 +76,7 @@ mod headers;
 mod hooks;
 mod hub;
 mod id;
+mod kept;
 mod layer;
 mod panics;
 mod protocol;

@@ -10,7 +10,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use crate::{
     config::METADATA_BYTES,
     id::{EventId, Owner, StreamId, StreamKey},
-    recorder::{Lane, Recorder, keep},
+    kept::keep,
+    recorder::{Lane, Recorder},
     stream::Metadata,
     sync::lock,
 };

@@ -12,8 +12,9 @@ use crate::{
     event::Event,
     hub::Core,
     id::{EventId, Owner, StreamId, StreamKey},
+    kept::keep,
     layer::classify::{Classify, Ends, Outcome},
-    recorder::{Lane, keep},
+    recorder::Lane,
     store::{Open, Opened, Publish, Published},
     stream::{Metadata, Origin, StreamState},
 };

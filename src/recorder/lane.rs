@@ -13,13 +13,13 @@ use tokio::time::Instant;
 
 use super::{
     END_COST, Recorder,
-    kept::keep,
     readers::{Bounds, Readers},
     state::State,
 };
 use crate::{
     config::{AHEAD_EVENTS, AHEAD_TIME, BATCH_BYTES, Durability},
     id::{EventId, StreamKey},
+    kept::keep,
     protocol::backoff::Backoff,
     recent::RecentClose,
     store::{Append, Close, Interrupt, Open, Reopen},

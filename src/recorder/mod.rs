@@ -8,7 +8,6 @@
 
 mod again;
 mod flush;
-mod kept;
 mod lane;
 mod opening;
 mod readers;
@@ -26,7 +25,6 @@ use std::{
 };
 
 pub(crate) use flush::Flusher;
-pub(crate) use kept::keep;
 pub(crate) use lane::{EndRequest, Lane, Op, Producing, Status};
 pub(crate) use opening::Opening;
 pub(crate) use readers::Reader;

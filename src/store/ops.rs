@@ -18,7 +18,7 @@ pub struct Retention {
     pub lifetime: Duration,
     /// How long an ended stream is kept.
     pub recovery_window: Duration,
-    /// How many events its log holds.
+    /// How many events its log holds; what marks the start of a run counts as one, unless the run before made nothing.
     pub max_events: usize,
     /// How many bytes of events its log holds.
     pub max_bytes: usize,
@@ -56,7 +56,11 @@ pub struct Open {
     pub fingerprint: Option<String>,
     /// How many active streams the owner may have, this one included.
     pub limit: Option<usize>,
-    /// What the host keeps with the stream.
+    /// What the host keeps with the stream, up to 4 KiB of keys and values.
+    ///
+    /// Of a new run it takes the place of what was kept with the runs before: a job probe is to ask for the job of the run
+    /// that it is asked about, never for that of an earlier one, and a stream that runs again for ever keeps no more than
+    /// one run's (guarantee G6). A withdrawal gives back what was kept before.
     pub metadata: Metadata,
     /// How long and how much to keep.
     pub retention: Retention,
@@ -127,7 +131,8 @@ pub struct Append {
     pub events: Vec<Bytes>,
     /// The last id in the batch that the inner service gave an event of its own.
     pub inner_id: Option<String>,
-    /// What the host keeps with the stream from now on too; a key that is there already is replaced.
+    /// What the host keeps with the stream from now on too; a key that is there already is replaced. A pair that would
+    /// take keys and values beyond 4 KiB is left out.
     pub metadata: Metadata,
 }
 

@@ -11,6 +11,7 @@ mod entries;
 mod epochs;
 mod fences;
 mod fixtures;
+mod growth;
 mod indexes;
 mod names;
 mod order;

@@ -85,7 +85,16 @@ impl Model {
     }
 
     fn begin(&mut self, open: &Open, epoch: u64, previous: Option<EventId>, mut log: BTreeMap<EventId, RecordKind>) {
-        log.insert(EventId::new(epoch, 0), RecordKind::Run { previous });
+        // A run that made nothing leaves no marker: the next one's stands for it too.
+        let mut before = previous;
+        if let Some((id, RecordKind::Run { previous: its })) =
+            log.last_key_value().map(|(id, kind)| (*id, kind.clone()))
+            && previous == Some(id)
+        {
+            before = its;
+            log.remove(&id);
+        }
+        log.insert(EventId::new(epoch, 0), RecordKind::Run { previous: before });
         let stream = Stream {
             kind: open.kind.to_string(),
             origin: open.origin,

@@ -2,9 +2,9 @@
 
 use super::bench::{Bench, append, epoch_of};
 use crate::{
-    id::EventId,
+    id::{EventId, StreamKey},
     store::{Append, Appended, Fence, From, Open, Opened, Store},
-    stream::RecordKind,
+    stream::{Metadata, RecordKind},
 };
 
 /// Events lie in the log in order, without holes, byte for byte, under the ids they were given.
@@ -142,9 +142,18 @@ pub async fn an_append_that_says_so_starts_a_stream(store: impl Store) {
     }
 }
 
+fn pairs(pairs: &[(&str, &str)]) -> Metadata {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+async fn kept<S: Store>(bench: &Bench<S>, key: &StreamKey) -> Metadata {
+    let mut kept = bench.look(key).await.metadata;
+    kept.sort();
+    kept
+}
+
 /// Metadata that comes with a batch is added; a key that is there already is replaced.
 pub async fn metadata_is_merged(store: impl Store) {
-    let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     let bench = Bench::new(store);
     let request = Open { metadata: pairs(&[("a", "1"), ("b", "1")]), ..bench.request("kept") };
     let epoch = epoch_of(&bench.ask(request).await);
@@ -152,15 +161,61 @@ pub async fn metadata_is_merged(store: impl Store) {
     let batch = append(&key, epoch, 1, &["x"]);
     bench.put(Append { metadata: pairs(&[("b", "2"), ("c", "2")]), ..batch.clone() }).await;
     bench.put(Append { metadata: pairs(&[("b", "2"), ("c", "2")]), ..batch }).await;
-    let kept = async || {
-        let mut kept = bench.look(&key).await.metadata;
-        kept.sort();
-        kept
-    };
-    assert_eq!(kept().await, pairs(&[("a", "1"), ("b", "2"), ("c", "2")]) as Vec<_>);
+    assert_eq!(kept(&bench, &key).await, pairs(&[("a", "1"), ("b", "2"), ("c", "2")]));
     bench.stand_still(&key, epoch).await;
-    bench.ask(Open { metadata: pairs(&[("c", "3")]), ..bench.request("kept") }).await;
-    assert_eq!(kept().await, pairs(&[("a", "1"), ("b", "2"), ("c", "3")]) as Vec<_>, "also over a second run");
+    assert_eq!(kept(&bench, &key).await, pairs(&[("a", "1"), ("b", "2"), ("c", "2")]), "while it stands still");
+}
+
+/// What is kept with a run is that run's own: the job of an earlier one is not the one to ask for. A withdrawn run leaves
+/// what was kept before it.
+pub async fn metadata_is_a_runs_own(store: impl Store) {
+    let bench = Bench::new(store);
+    let request = |what: &str| Open { metadata: pairs(&[("asked", what)]), ..bench.request("kept") };
+    let first = epoch_of(&bench.ask(request("1")).await);
+    let key = bench.key("kept");
+    bench.put(Append { metadata: pairs(&[("job", "7")]), ..append(&key, first, 1, &["x"]) }).await;
+    bench.stand_still(&key, first).await;
+    let again = request("2");
+    let second = epoch_of(&bench.ask(again.clone()).await);
+    assert_eq!(kept(&bench, &key).await, pairs(&[("asked", "2")]));
+    assert_eq!(epoch_of(&bench.ask(again.clone()).await), second);
+    assert_eq!(kept(&bench, &key).await, pairs(&[("asked", "2")]), "a repeat changes nothing");
+    bench.put(Append { metadata: pairs(&[("job", "8")]), ..append(&key, second, 1, &[]) }).await;
+    assert_eq!(kept(&bench, &key).await, pairs(&[("asked", "2"), ("job", "8")]));
+    bench.withdraw(key.clone(), again.token).await.expect("the store answers");
+    assert_eq!(kept(&bench, &key).await, pairs(&[("asked", "1"), ("job", "7")]), "as if it had not been");
+
+    epoch_of(&bench.ask(bench.request("kept")).await);
+    assert_eq!(kept(&bench, &key).await, pairs(&[]));
+}
+
+/// Guarantee G6: what is kept with a stream is bounded, however often it runs and whatever is said.
+pub async fn metadata_is_bounded(store: impl Store) {
+    const BOUND: usize = 4096;
+    let bench = Bench::new(store);
+    let key = bench.key("kept");
+    let size = async || {
+        let metadata = bench.look(&key).await.metadata;
+        metadata.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+    };
+    let large = |key: &str| vec![(key.to_owned(), "x".repeat(1500 - key.len()))];
+    for run in 0..20 {
+        let metadata = large(&format!("request-{run}"));
+        let epoch = epoch_of(&bench.ask(Open { metadata, ..bench.request("kept") }).await);
+        for number in 1..=4 {
+            let metadata = large(&format!("{run}-{number}"));
+            assert_eq!(bench.put(Append { metadata, ..append(&key, epoch, number, &["x"]) }).await, Appended::Stored);
+            assert!(size().await <= BOUND, "{} bytes", size().await);
+        }
+        assert_eq!(size().await, 3000, "what fits is kept");
+        let small = pairs(&[("small", "1")]);
+        bench.put(Append { metadata: small, ..append(&key, epoch, 5, &["x"]) }).await;
+        assert_eq!(size().await, 3006);
+        let replaced = vec![(format!("{run}-1"), "y".repeat(2000))];
+        bench.put(Append { metadata: replaced.clone(), ..append(&key, epoch, 6, &["x"]) }).await;
+        assert!(bench.look(&key).await.metadata.contains(&replaced[0]), "a replaced value makes room");
+        bench.stand_still(&key, epoch).await;
+    }
 }
 
 /// The inner service's own last id is kept, and given to the next run.

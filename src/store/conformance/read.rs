@@ -7,6 +7,9 @@ use crate::{
     stream::{RecordKind, StreamState},
 };
 
+/// How many entries more than its bound a log may hold, whatever happens.
+const MORE: usize = 4;
+
 /// Reads page by page until there is no more. Returns all records, in short.
 async fn paged<S: Store>(bench: &Bench<S>, key: &StreamKey, max_events: usize, max_bytes: usize) -> Vec<String> {
     let (mut from, mut all) = (From::Start, Vec::new());
@@ -145,6 +148,51 @@ pub async fn logs_are_bounded_in_bytes(store: impl Store) {
     let (key, epoch) = trimmed(&bench, "bytes", Retention { max_bytes: 3 * block + 1, ..retention() }).await;
     assert_eq!(bench.held(&key).await, ["7", "8", "9"]);
     assert!(bench.all(&key, From::After(EventId::new(epoch, 2))).await.known);
+}
+
+/// Guarantee G6: a stream that runs again and again, and makes nothing, does not grow, nor does it lose what it holds. Who
+/// reads on from any of these runs is told of none.
+pub async fn runs_without_events_leave_nothing(store: impl Store) {
+    let bench = Bench::new(store);
+    let request = || Open { retention: Retention { max_events: 10, ..retention() }, ..bench.request("quiet") };
+    let first = epoch_of(&bench.ask(request()).await);
+    let key = bench.key("quiet");
+    bench.write(&key, first, 1, &["a", "b"]).await;
+    let mut epoch = first;
+    let mut epochs = Vec::new();
+    for _ in 0..200 {
+        bench.stand_still(&key, epoch).await;
+        epoch = epoch_of(&bench.ask(request()).await);
+        epochs.push(epoch);
+    }
+    let held = bench.held(&key).await;
+    assert!(held.len() <= 10 + MORE, "{} entries", held.len());
+    assert_eq!(held.iter().filter(|entry| *entry != "r").collect::<Vec<_>>(), ["a", "b"]);
+    bench.write(&key, epoch, 1, &["c"]).await;
+    for at in [EventId::new(first, 2), EventId::new(epochs[0], 0), EventId::new(epochs[100], 0)] {
+        let page = bench.all(&key, From::After(at)).await;
+        assert!(page.known, "the stream had that run");
+        let events: Vec<_> = brief(&page).into_iter().filter(|entry| entry != "r").collect();
+        assert_eq!(events, ["c"]);
+    }
+    let page = bench.all(&key, From::After(EventId::new(first, 2))).await;
+    let RecordKind::Run { previous: Some(previous) } = page.records[0].kind else { panic!("no marker: {page:?}") };
+    assert!(previous <= EventId::new(first, 2) || previous.seq == 0, "nothing is missing: {previous}");
+}
+
+/// Guarantee G6: however often a stream runs again, its log is bounded in all its entries.
+pub async fn logs_are_bounded_in_runs(store: impl Store) {
+    let bench = Bench::new(store);
+    let key = bench.key("restless");
+    for _ in 0..200 {
+        let request = Open { retention: Retention { max_events: 10, ..retention() }, ..bench.request("restless") };
+        let epoch = epoch_of(&bench.ask(request).await);
+        // It made an event that was not recorded.
+        let interrupt = Interrupt { key: key.clone(), epoch, last: Some(1), if_deadline: None };
+        bench.interrupt(interrupt).await.expect("the store answers");
+    }
+    let entries = bench.held(&key).await.len();
+    assert!(entries <= 10 + MORE, "{entries} entries");
 }
 
 /// The end is an entry of the log, behind all others, once these are read.

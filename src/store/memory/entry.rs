@@ -5,6 +5,7 @@ use std::{borrow::Cow, collections::VecDeque, sync::Arc, time::Duration};
 use super::log::Log;
 use crate::{
     id::{EventId, NodeId, StreamKey},
+    kept::keep,
     store::{
         Append, Appended, Close, Closed, Fence, From, Hook, Interrupt, Interrupted, Open, Opened, Page, Publish,
         Published, Read, Reopen, Retention, TailCell,
@@ -27,6 +28,8 @@ pub(super) struct Entry {
     reruns: bool,
     fingerprint: Option<String>,
     metadata: Metadata,
+    /// What was kept with the run before, until this one is sure to be one.
+    metadata_before: Metadata,
     inner_id: Option<String>,
     started_at: u64,
     last_heartbeat: u64,
@@ -66,7 +69,8 @@ impl Entry {
             started: open.started,
             reruns: open.reruns,
             fingerprint: open.fingerprint.clone(),
-            metadata: open.metadata.clone(),
+            metadata: Metadata::new(),
+            metadata_before: Metadata::new(),
             inner_id: None,
             started_at: now,
             last_heartbeat: now,
@@ -84,6 +88,7 @@ impl Entry {
             tail,
             timer: 0,
         };
+        entry.keep(&open.metadata);
         entry.log.push_run(epoch, None, now);
         entry.beat(now, millis(open.retention.stale));
         entry
@@ -187,6 +192,7 @@ impl Entry {
         self.hook = Hook::None;
         self.log = Log::default();
         self.metadata.clear();
+        self.metadata_before.clear();
         self.published.clear();
         self.expires_at = now.saturating_add(millis(self.retention.stale));
     }
@@ -263,9 +269,11 @@ impl Entry {
         self.state = StreamState::Active;
         self.started_at = now;
         self.retention = open.retention;
-        merge(&mut self.metadata, &open.metadata);
+        self.metadata_before = std::mem::take(&mut self.metadata);
+        self.keep(&open.metadata);
         self.previous = Some(previous);
         self.log.push_run(self.epoch, Some(previous), now);
+        self.trim();
         self.beat(now, millis(open.retention.stale));
     }
 
@@ -277,8 +285,20 @@ impl Entry {
         if self.previous.is_none() {
             return false;
         }
+        self.metadata = std::mem::take(&mut self.metadata_before);
         self.stand_still(EventId::new(self.epoch, 0));
         true
+    }
+
+    /// Keeps what fits into the bound.
+    fn keep(&mut self, metadata: &Metadata) {
+        for (key, value) in metadata {
+            let _ = keep(&mut self.metadata, key.clone(), value.clone());
+        }
+    }
+
+    fn trim(&mut self) {
+        self.log.trim(self.retention.max_events, self.retention.max_bytes);
     }
 
     fn stand_still(&mut self, end: EventId) {
@@ -308,11 +328,11 @@ impl Entry {
                 self.log.push_event(id, block, now);
             }
         }
-        self.log.trim(self.retention.max_events, self.retention.max_bytes);
+        self.trim();
         if append.inner_id.is_some() {
             self.inner_id = append.inner_id;
         }
-        merge(&mut self.metadata, &append.metadata);
+        self.keep(&append.metadata);
         self.expires_at = now.saturating_add(millis(self.retention.lifetime));
         Appended::Stored
     }
@@ -408,7 +428,7 @@ impl Entry {
         }
         let id = EventId::new(self.epoch, self.log.top().seq + 1);
         self.log.push_event(id, publish.block.clone(), now);
-        self.log.trim(self.retention.max_events, self.retention.max_bytes);
+        self.trim();
         Published::Stored(id)
     }
 
@@ -457,14 +477,5 @@ impl Entry {
         cursor.epoch == self.epoch
             || self.ended.as_ref().is_some_and(|ended| ended.id == cursor)
             || self.log.knows(cursor.epoch)
-    }
-}
-
-fn merge(metadata: &mut Metadata, added: &Metadata) {
-    for (key, value) in added {
-        match metadata.iter_mut().find(|(held, _)| held == key) {
-            Some((_, held)) => held.clone_from(value),
-            None => metadata.push((key.clone(), value.clone())),
-        }
     }
 }

@@ -257,20 +257,25 @@ impl Shared {
         if cursor.epoch > held.epoch() {
             return Ok(false);
         }
-        let marker = EventId::new(cursor.epoch, 0).to_pair();
+        let marker = EventId::new(cursor.epoch, 0);
         let (mut first, mut run) = (cmd("XRANGE"), cmd("XRANGE"));
         first.arg(&keys.log).arg("-").arg("+").arg("COUNT").arg(1);
-        run.arg(&keys.log).arg(&marker).arg(&marker);
+        run.arg(&keys.log).arg(marker.to_pair()).arg("+").arg("COUNT").arg(1);
         let asked = vec![Request::new(keys.slot, first), Request::new(keys.slot, run)];
         let mut replies = self.fleet.send(asked).await?.into_iter();
         let mut next = || value::own(replies.next().unwrap_or_else(|| Err(value::unexpected("a run"))));
         let (first, run) = (stored::entries(next()?)?, stored::entries(next()?)?);
-        if run.iter().any(|entry| matches!(entry.holds, Holds::Run { .. })) {
+        // The next marker may be its own, or stand for it too.
+        let own = |entry: &Entry| match entry.holds {
+            Holds::Run { since, .. } => since.unwrap_or(entry.id) <= marker,
+            Holds::Events(_) | Holds::Seal => false,
+        };
+        if run.iter().any(own) {
             return Ok(true);
         }
         // What was before the first entry that is held was held once.
         Ok(first.first().is_some_and(|first| match &first.holds {
-            Holds::Run { previous } => previous.is_some_and(|previous| cursor.epoch <= previous.epoch),
+            Holds::Run { previous, .. } => previous.is_some_and(|previous| cursor.epoch <= previous.epoch),
             Holds::Events(_) | Holds::Seal => cursor.epoch <= first.id.epoch,
         }))
     }

@@ -126,7 +126,7 @@ macro_rules! acl_commands {
 
 acl_commands! {
     "hello" "select" "ping" "info" "time" "eval" "evalsha" "set" "del" "pexpire" "pexpireat" "pttl"
-    "hget" "hmget" "hgetall" "hset" "hdel" "xadd" "xrange" "xrevrange" "xtrim" "zadd" "zrem" "zcard" "zscore" "zrange"
+    "hget" "hmget" "hgetall" "hset" "hdel" "xadd" "xdel" "xrange" "xrevrange" "xtrim" "zadd" "zrem" "zcard" "zscore" "zrange"
     "zrangebyscore" "zrevrange" "zremrangebyscore" "zremrangebyrank" "publish" "subscribe" "unsubscribe" "role"
     "cluster|slots" "asking"
 }

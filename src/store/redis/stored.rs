@@ -174,7 +174,11 @@ pub(super) struct Entry {
 
 pub(super) enum Holds {
     Events(Vec<Vec<u8>>),
-    Run { previous: Option<EventId> },
+    /// `since`: the first of the runs that the marker stands for, all but the last of which made nothing.
+    Run {
+        previous: Option<EventId>,
+        since: Option<EventId>,
+    },
     Seal,
 }
 
@@ -192,7 +196,10 @@ impl Entry {
                     entry.at = id.epoch.checked_add_signed(since)?;
                 }
                 (b"e", Holds::Events(events)) => events.push(value::bytes(field)?),
-                (b"r", holds) => *holds = Holds::Run { previous: EventId::from_pair(&value::text(field)?) },
+                (b"r", holds) => {
+                    *holds = Holds::Run { previous: EventId::from_pair(&value::text(field)?), since: None };
+                }
+                (b"c", Holds::Run { since, .. }) => *since = EventId::from_pair(&value::text(field)?),
                 (b"s", holds) => *holds = Holds::Seal,
                 _ => {}
             }
@@ -210,7 +217,7 @@ impl Entry {
         let (id, at) = (self.id, self.at);
         match self.holds {
             Holds::Seal => Vec::new(),
-            Holds::Run { previous } => vec![Record { id, at, kind: RecordKind::Run { previous } }],
+            Holds::Run { previous, .. } => vec![Record { id, at, kind: RecordKind::Run { previous } }],
             Holds::Events(events) => {
                 // Of the last event the id is known, of those before it how many follow.
                 let count = events.len() as u64;

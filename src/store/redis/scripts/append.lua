@@ -61,7 +61,5 @@ end
 if ARGV[5] == '1' then
   redis.call('HSET', stream, 'inner', ARGV[6])
 end
-for i = 8, pairs_end, 2 do
-  redis.call('HSET', stream, 'm:' .. ARGV[i], ARGV[i + 1])
-end
+keep(stream, ARGV, 8, pairs_end)
 return { 'stored', int(events), int(bytes), int(max_events), int(max_bytes) }

@@ -4,7 +4,7 @@
 --      max bytes, owner, channel, origin, then metadata as pairs
 -- Returns new {epoch, previous, inner id, time, events, bytes} | active {started} | ended {completion} | missing | over | other
 --      | kind {that}
--- O(log streams); with a limit O(streams of the owner).
+-- O(log streams + entries dropped); with a limit O(streams of the owner).
 local stream, log, completion, active, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local name, short, token = ARGV[1], ARGV[2], ARGV[3]
 local stale, life, window = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
@@ -56,11 +56,25 @@ if state then
   end
 end
 local run = math.max(newest + 1, time)
-local previous, events, bytes = '', 0, 0
+local previous, before, since, events, bytes = '', '', id(run, 0), 0, 0
 if exists then
   local log_top
   log_top, events, bytes = top(log)
   previous = held[5] or log_top or ''
+  before = previous
+  -- The new run's marker fences what the seal did.
+  redis.pcall('XDEL', log, epoch .. '-' .. MAX_SEQ)
+  if log_top == previous and log_top == epoch .. '-0' then
+    -- The run before made nothing: this run's marker stands for both (`c`: since which one), so that a stream which is
+    -- only ever opened does not grow, and keeps its events.
+    local marker = redis.call('XRANGE', log, log_top, log_top)[1]
+    if field(marker, 'r') then
+      before, since, events = field(marker, 'r'), field(marker, 'c') or log_top, count(field(marker, 'n'), 1) - 1
+      redis.call('XDEL', log, log_top)
+    end
+  end
+  move_metadata(stream, 'm:', 'w:')
+  redis.pcall('XTRIM', log, 'MAXLEN', math.max(tonumber(ARGV[14]), 1))
 else
   redis.call('DEL', stream, log, completion)
 end
@@ -69,7 +83,7 @@ if not exists or origin ~= 'generated' or ARGV[18] ~= 'named' then
   origin = ARGV[18]
 end
 local ttl = life + window + stale
-mark(log, id(run, 0), time, events, bytes, 'r', previous)
+mark(log, id(run, 0), time, events, bytes, 'r', before, 'c', since)
 redis.call('HSET', stream, 'v', 1, 'state', 'active', 'epoch', int(run), 'token', token, 'node', ARGV[4], 'kind', ARGV[5],
   'origin', origin, 'owner', ARGV[16], 'reruns', ARGV[7], 'started', ARGV[8], 'startedAt', int(time), 'stale', int(stale),
   'life', int(life), 'window', int(window), 'maxEvents', ARGV[14], 'maxBytes', ARGV[15])
@@ -80,13 +94,11 @@ end
 if ARGV[9] ~= '' then
   redis.call('HSET', stream, 'fp', ARGV[9])
 end
-for i = 19, #ARGV, 2 do
-  redis.call('HSET', stream, 'm:' .. ARGV[i], ARGV[i + 1])
-end
+keep(stream, ARGV, 19, #ARGV)
 expire(ttl, stream, log)
 if active then
   watch(active, name, time + math.min(stale, life), ttl)
   own(owners, short, time + ttl, true, time)
 end
 redis.call('PUBLISH', ARGV[17], id(run, 0))
-return { 'new', int(run), previous, held[6] or false, int(time), int(events), int(bytes) }
+return { 'new', int(run), previous, held[6] or false, int(time), int(events + 1), int(bytes) }

@@ -1,6 +1,6 @@
 -- Shared by all scripts. A log's entries carry, besides what they hold, when they were written (`t`, ms after their
 -- epoch) and how many events (`n`) and bytes (`b`) the log has taken in up to them: so whoever looks at two entries
--- knows how much lies between.
+-- knows how much lies between. A run's marker counts as an event: what runs again for ever stays bounded.
 local MAX_SEQ = '18446744073709551615'
 
 local function now()
@@ -84,9 +84,55 @@ local function top(log)
 end
 
 -- Writes an entry that holds no event: a run's marker (`r`) or a seal (`s`). A seal that comes too late has one before it.
-local function mark(log, at, time, events, bytes, name, value)
+local function mark(log, at, time, events, bytes, name, ...)
   local epoch = string.match(at, '^%d+')
-  redis.pcall('XADD', log, at, 't', int(time - tonumber(epoch)), 'n', int(events), 'b', int(bytes), name, value)
+  if name == 'r' then
+    events = events + 1
+  end
+  redis.pcall('XADD', log, at, 't', int(time - tonumber(epoch)), 'n', int(events), 'b', int(bytes), name, ...)
+end
+
+-- Metadata, up to 4096 bytes of names and values; of names and values in a list, the pairs that fit are kept. What is
+-- there already is replaced. O(fields of the stream).
+local function keep(stream, list, from, to)
+  if from > to then
+    return
+  end
+  local held, size, fields = {}, 0, redis.call('HGETALL', stream)
+  for i = 1, #fields, 2 do
+    if string.sub(fields[i], 1, 2) == 'm:' then
+      held[fields[i]] = fields[i + 1]
+      size = size + #fields[i] - 2 + #fields[i + 1]
+    end
+  end
+  for i = from, to, 2 do
+    local name, value = 'm:' .. list[i], list[i + 1]
+    local before = held[name] and #name - 2 + #held[name] or 0
+    local after = size - before + #name - 2 + #value
+    if after <= 4096 then
+      redis.call('HSET', stream, name, value)
+      held[name], size = value, after
+    end
+  end
+end
+
+-- Moves a stream's metadata to other names, in the place of what was kept under those: `m:` is the newest run's, `w:` that
+-- of the run before, should the newest be withdrawn. O(fields of the stream).
+local function move_metadata(stream, from, to)
+  local fields, moved = redis.call('HGETALL', stream), {}
+  for i = 1, #fields, 2 do
+    local prefix = string.sub(fields[i], 1, 2)
+    if prefix == from or prefix == to then
+      redis.call('HDEL', stream, fields[i])
+    end
+    if prefix == from then
+      moved[#moved + 1] = to .. string.sub(fields[i], 3)
+      moved[#moved + 1] = fields[i + 1]
+    end
+  end
+  for i = 1, #moved, 2 do
+    redis.call('HSET', stream, moved[i], moved[i + 1])
+  end
 end
 
 -- An index lives as long as its furthest member. O(log members).
@@ -173,7 +219,9 @@ local function trim(log, max_events, max_bytes)
       if not dropped_events then
         dropped_events, dropped_bytes = entry_events, entry_bytes
         for i = 1, #entry[2], 2 do
-          if entry[2][i] == 'e' then
+          if entry[2][i] == 'r' then
+            dropped_events = dropped_events - 1
+          elseif entry[2][i] == 'e' then
             dropped_events, dropped_bytes = dropped_events - 1, dropped_bytes - #entry[2][i + 1] + 1
           end
         end

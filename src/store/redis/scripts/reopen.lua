@@ -27,13 +27,11 @@ end
 if ARGV[10] == '1' then
   redis.call('HSET', stream, 'inner', ARGV[18])
 end
-for i = 21, #ARGV, 2 do
-  redis.call('HSET', stream, 'm:' .. ARGV[i], ARGV[i + 1])
-end
+keep(stream, ARGV, 21, #ARGV)
 expire(ttl, stream, log)
 if active then
   watch(active, ARGV[1], time + math.min(stale, life), ttl)
   own(owners, ARGV[2], time + ttl, true, time)
 end
 redis.call('PUBLISH', ARGV[17], ARGV[6] .. '-0')
-return { 'registered', int(time), '0', '0' }
+return { 'registered', int(time), '1', '0' }

@@ -29,7 +29,7 @@ if gone then
     'owner', ARGV[14], 'reruns', 0, 'started', 1, 'startedAt', int(time), 'stale', int(stale), 'life', int(life), 'window', int(window),
     'maxEvents', ARGV[12], 'maxBytes', ARGV[13])
   held[3], state = '', 'active'
-  log_top, events, bytes = epoch .. '-0', 0, 0
+  log_top, events, bytes = epoch .. '-0', 1, 0
 end
 if ARGV[6] == '1' then
   local seq = redis.call('ZSCORE', keys, ARGV[7])

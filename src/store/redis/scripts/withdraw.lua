@@ -15,6 +15,7 @@ local epoch, time, life = count(held[3], 0), now(), count(held[6], 0)
 if held[5] then
   mark(log, held[3] .. '-' .. MAX_SEQ, time, events, bytes, 's', '')
   redis.call('HSET', stream, 'state', 'interrupted', 'runEnd', id(epoch, 0))
+  move_metadata(stream, 'w:', 'm:')
   -- As for an interruption: one that may not be run again is somebody's to close.
   local ttl = life
   if held[7] ~= '1' then
