@@ -29,7 +29,7 @@ pub struct Transcript {
     pub comments: usize,
     /// The reconnect delay it was told, in milliseconds.
     pub retry: Option<u64>,
-    /// Whether the body ended, as opposed to being cut.
+    /// Whether the body ended cleanly, as opposed to being cut or breaking with an error.
     pub ended: bool,
     /// Everything that came, as it came.
     pub bytes: Vec<u8>,

@@ -12,7 +12,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use resilient_sse::{
-    Identity, ResilientSseBody, ResilientSseLayer, StreamId,
+    BodyError, Identity, ResilientSseBody, ResilientSseLayer, StreamId,
     test_util::{Fault, TestHub},
 };
 use tower::{ServiceBuilder, ServiceExt as _, service_fn};
@@ -174,7 +174,9 @@ async fn g10_errors_of_what_passes_are_the_inner_body_s_own() {
     for _ in 0..4 {
         assert!(body.frame().await.unwrap().is_ok());
     }
-    assert_eq!(body.frame().await.unwrap().unwrap_err().to_string(), "broken");
+    let error = body.frame().await.unwrap().unwrap_err();
+    assert!(matches!(error, BodyError::Inner(_)));
+    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "broken");
     assert!(body.frame().await.is_none(), "an error is the last frame");
 }
 

@@ -91,6 +91,7 @@ async fn g9_routes_of_two_kinds_that_share_an_id_are_told_apart() {
     }
     assert_eq!((chats.made(), exports.made()), (1, 0));
     let errors = logged.errors();
+    let errors: Vec<_> = errors.iter().filter(|error| error.contains("share ids")).collect();
     assert_eq!(errors.len(), usize::from(cfg!(feature = "tracing")), "once a minute: {errors:?}");
     assert!(errors.iter().all(|error| error.contains("stream=\"42\"") && error.contains("route=\"export\"")));
 

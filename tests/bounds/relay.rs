@@ -42,6 +42,8 @@ async fn a_relay_answers_at_once_and_waits_for_30_seconds_with_heartbeats() {
     assert!(client.bytes.ends_with(b": heartbeat\n"));
     hub.advance(Duration::from_secs(2)).await;
     client.drain();
+    hub.advance(Duration::from_secs(1)).await;
+    client.drain();
     assert!(client.ended);
     let text = String::from_utf8(client.bytes.clone()).unwrap();
     assert_eq!(text.matches("retry: ").count(), 1, "{text}");

@@ -182,8 +182,9 @@ pub(crate) fn request(uri: &str) -> Request<()> {
     Request::get(uri).body(()).unwrap()
 }
 
+/// As an `EventSource` reconnects.
 pub(crate) fn resuming(uri: &str, cursor: &str) -> Request<()> {
-    Request::get(uri).header("last-event-id", cursor).body(()).unwrap()
+    Request::get(uri).header("accept", "text/event-stream").header("last-event-id", cursor).body(()).unwrap()
 }
 
 pub(crate) async fn send(app: &App, request: Request<()>) -> Response<ResilientSseBody<Script>> {

@@ -10,6 +10,7 @@ use std::{
 
 use futures_util::FutureExt as _;
 use http::{HeaderName, Method, Request, StatusCode};
+use resilient_sse::ResilientSseLayer;
 use resilient_sse::StreamId;
 use tokio::sync::Notify;
 use tower::{ServiceBuilder, ServiceExt as _, service_fn, util::BoxCloneService};
@@ -70,7 +71,7 @@ type Fallible = BoxCloneService<Request<()>, http::Response<resilient_sse::Resil
 
 /// An app whose first call waits to be told, and then does as told; all others stream two events.
 fn first_waits(
-    stage: &Stage,
+    layer: ResilientSseLayer,
     first: fn() -> Result<http::Response<Body>, &'static str>,
 ) -> (Fallible, Arc<Notify>, Arc<AtomicU64>) {
     let (go, calls) = (Arc::new(Notify::new()), Arc::new(AtomicU64::new(0)));
@@ -86,7 +87,7 @@ fn first_waits(
             Ok(crate::common::sse(Script::events(2).body("-/a#2".to_owned(), 1, alive)))
         }
     });
-    let layer = stage.sse().generation().id(StreamId::path("/chat/{id}"));
+    let layer = layer.id(StreamId::path("/chat/{id}"));
     (BoxCloneService::new(ServiceBuilder::new().layer(layer).service(inner)), go, calls)
 }
 
@@ -95,7 +96,7 @@ async fn g6_a_refusal_leaves_nothing_and_whoever_waits_becomes_the_producer() {
     let refused: fn() -> Result<_, _> = || Ok(plain(422, "application/json", "{}"));
     for first in [refused, || Err("the handler failed")] {
         let stage = Stage::new();
-        let (app, go, calls) = first_waits(&stage, first);
+        let (app, go, calls) = first_waits(stage.sse().generation(), first);
         let request = || Request::get("/chat/a").body(()).unwrap();
         let mut first = Box::pin(app.clone().oneshot(request()));
         let mut second = Box::pin(app.clone().oneshot(request()));
@@ -128,7 +129,7 @@ async fn g6_a_refusal_that_nobody_waits_for_leaves_nothing_at_once() {
 #[tokio::test(start_paused = true)]
 async fn g6_a_request_that_is_dropped_while_its_handler_works_is_withdrawn() {
     let stage = Stage::new();
-    let (app, _go, calls) = first_waits(&stage, || Err("never asked"));
+    let (app, _go, calls) = first_waits(stage.sse().layer(), || Err("never asked"));
     let request = || Request::get("/chat/a").body(()).unwrap();
     let mut first = Box::pin(app.clone().oneshot(request()));
     let mut second = Box::pin(app.clone().oneshot(request()));
@@ -140,13 +141,56 @@ async fn g6_a_request_that_is_dropped_while_its_handler_works_is_withdrawn() {
     stage.verdict().await;
 }
 
+/// On a `Detach` route the handler's own time is covered too.
+#[tokio::test(start_paused = true)]
+async fn g11_a_handler_whose_request_is_dropped_works_on_where_the_work_outlives_its_client() {
+    let mut stage = Stage::new();
+    let (app, go, calls) = first_waits(stage.sse().generation(), || {
+        let alive = crate::common::Alive::new(&Arc::default());
+        Ok(crate::common::sse(Script::events(2).body("-/a#1".into(), 1, alive)))
+    });
+    let request = || Request::get("/chat/a").header("accept", "text/event-stream").body(()).unwrap();
+    let mut first = Box::pin(app.clone().oneshot(request()));
+    assert!(first.as_mut().now_or_never().is_none());
+    drop(first);
+    stage.advance(Duration::from_secs(5)).await;
+    let second = tokio::spawn(app.clone().oneshot(request()));
+    stage.advance(Duration::from_secs(1)).await;
+    assert_eq!(calls.load(Ordering::SeqCst), 1, "it waits for the handler that runs");
+    go.notify_one();
+    let seen = resilient_sse::test_util::collect(second.await.unwrap().unwrap().into_body()).await;
+    assert_eq!(seen.names(), ["message", "message", "completed"]);
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    stage.verdict().await;
+}
+
+/// … and counts: nobody waits for a handler that does not answer, and it does not run for ever.
+#[tokio::test(start_paused = true)]
+async fn g6_a_handler_that_nobody_waits_for_is_dropped_when_its_time_is_over() {
+    let mut stage = Stage::new();
+    let at_most = Duration::from_secs(60);
+    let layer = stage.sse().generation().on_disconnect(resilient_sse::Disconnect::Detach { at_most });
+    let (app, go, _) = first_waits(layer, || Err("never asked"));
+    let mut first = Box::pin(app.clone().oneshot(Request::get("/chat/a").body(()).unwrap()));
+    assert!(first.as_mut().now_or_never().is_none());
+    drop(first);
+    stage.advance(at_most - Duration::from_secs(1)).await;
+    assert_eq!((Arc::strong_count(&go), stage.sse().health().active), (3, 1));
+    stage.advance(Duration::from_secs(2)).await;
+    assert_eq!((Arc::strong_count(&go), stage.sse().health().active), (2, 0), "the handler is gone");
+    let key = resilient_sse::StreamKey::new(resilient_sse::Owner::ANONYMOUS, StreamId::new("a").unwrap());
+    let ended = stage.sse().completions().completion(&key).await.unwrap().unwrap();
+    assert_eq!(ended.ending.reason, Some(resilient_sse::reason::DETACH_TIMEOUT));
+    stage.verdict().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn g6_whoever_waits_too_long_for_an_answer_follows() {
     let stage = Stage::new();
-    let (app, go, calls) = first_waits(&stage, || {
+    let (app, go, calls) = first_waits(stage.sse().generation(), || {
         Ok(crate::common::sse(Script::events(2).body("-/a#1".into(), 1, crate::common::Alive::new(&Arc::default()))))
     });
-    let request = || Request::get("/chat/a").body(()).unwrap();
+    let request = || Request::get("/chat/a").header("accept", "text/event-stream").body(()).unwrap();
     let first = tokio::spawn(app.clone().oneshot(request()));
     tokio::task::yield_now().await;
     let began = tokio::time::Instant::now();

@@ -142,6 +142,7 @@ impl Client {
             _ => self.uri.clone(),
         };
         let mut request = Request::builder().method(self.method.clone()).uri(uri).body(()).unwrap();
+        request.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
         request.headers_mut().extend(self.headers.clone());
         if let Some(user) = &self.user {
             request.headers_mut().insert("x-user", user.parse().unwrap());

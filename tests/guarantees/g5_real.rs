@@ -108,10 +108,11 @@ async fn g5_a_spawned_guardian_drains_and_reports() {
     let guardian = tokio::spawn(guardian.with_graceful_shutdown(async { drop(stopped.await) }));
     let (script, gate) = Script::events(3).gated();
     let app = app(sse.generation().id(StreamId::path("/{id}")), &Handler::plays(script));
-    let response = app.oneshot(Request::get("/a").body(()).unwrap()).await.unwrap();
+    let response =
+        app.oneshot(Request::get("/a").header("accept", "text/event-stream").body(()).unwrap()).await.unwrap();
     drop(stop);
     let seen = resilient_sse::test_util::collect(response.into_body()).await;
-    assert_eq!((seen.names().len(), seen.ended, seen.retry.is_some()), (0, true, true), "let go at once");
+    assert_eq!((seen.names().len(), seen.ended, seen.retry.is_some()), (0, false, true), "let go at once");
     gate.send_replace(4);
     let report = guardian.await.unwrap();
     assert_eq!((report.running, report.finished, report.interrupted, report.closed), (1, 1, 0, 0));

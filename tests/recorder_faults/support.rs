@@ -122,7 +122,7 @@ impl Rig {
     }
 
     pub(crate) async fn get(&self, id: &str, cursor: Option<&str>) -> Answer {
-        let request = Request::get(format!("/chat/{id}"));
+        let request = Request::get(format!("/chat/{id}")).header("accept", "text/event-stream");
         let request = cursor.iter().fold(request, |request, cursor| request.header("last-event-id", *cursor));
         self.app.clone().oneshot(request.body(Empty::new()).unwrap()).await.unwrap()
     }

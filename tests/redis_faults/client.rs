@@ -58,7 +58,7 @@ impl Client {
     pub async fn connect(&mut self) {
         self.leave(false);
         let cursor = self.witness.cursor();
-        let request = Request::get(format!("/{}", self.witness.key.id));
+        let request = Request::get(format!("/{}", self.witness.key.id)).header("accept", "text/event-stream");
         let request = cursor.iter().fold(request, |request, cursor| request.header("last-event-id", cursor));
         let asked = self.app.clone().oneshot(request.body(()).unwrap());
         let response = timeout(PATIENCE, asked).await.expect("an answer").unwrap();
