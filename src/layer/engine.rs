@@ -23,7 +23,7 @@ use crate::{
     panics::guarded,
     recorder::{EndRequest, Lane},
     stream::{Ending, StreamState, reason},
-    wire::{Block, Scanned},
+    wire::{Block, Scanned, pack},
 };
 
 /// Inner frames without an event that one poll takes before others get their turn.
@@ -57,6 +57,14 @@ impl Made {
             Self::Aside(lines) => lines.len(),
         }
     }
+}
+
+/// The events among what was made since.
+fn events(made: &mut VecDeque<Made>, since: usize) -> impl Iterator<Item = (&mut Block, &mut EventId)> {
+    made.iter_mut().skip(since).filter_map(|made| match made {
+        Made::Event(block, id) => Some((block, id)),
+        Made::Aside(_) => None,
+    })
 }
 
 /// How far the inner body has come.
@@ -104,7 +112,7 @@ where
         let before = made.len();
         let end = self.fill(cx, made, before + most);
         let something = made.len() > before;
-        self.hand_over(made.iter_mut().skip(before));
+        self.hand_over(made, before);
         match end {
             Some(end) => {
                 self.finish(&end);
@@ -166,7 +174,11 @@ where
             if may_end { classify.classify(&framing.view(&block.bytes)) } else { None }
         });
         match outcome {
-            Ok(Some(outcome)) => return Some(EndRequest::Close(Ending::with_event(outcome.state(), block.bytes))),
+            Ok(Some(outcome)) => {
+                // Kept for the recovery window, and so in memory of its own.
+                let event = Bytes::copy_from_slice(&block.bytes);
+                return Some(EndRequest::Close(Ending::with_event(outcome.state(), event)));
+            }
             Ok(None) => {}
             Err(_) => self.core.telemetry.panicked("classify"),
         }
@@ -209,19 +221,19 @@ where
     }
 
     /// Gives the batch to the recorder, which says its ids.
-    fn hand_over<'a>(&mut self, made: impl Iterator<Item = &'a mut Made>) {
+    fn hand_over(&mut self, made: &mut VecDeque<Made>, before: usize) {
         if self.batch.is_empty() && self.inner_id.is_none() {
             return;
         }
+        // What waits for the store or the client, or stays in a log, holds on to nothing but itself.
+        pack(&mut self.batch);
+        for ((block, _), packed) in events(made, before).zip(&self.batch) {
+            block.bytes.clone_from(packed);
+        }
         let first = self.lane.push(&self.core.recorder, &mut self.batch, self.inner_id.take());
         self.batch.clear();
-        let ids = (first..).map(|seq| EventId::new(self.lane.epoch, seq));
-        let events = made.filter_map(|made| match made {
-            Made::Event(_, id) => Some(id),
-            Made::Aside(_) => None,
-        });
-        for (place, id) in events.zip(ids) {
-            *place = id;
+        for ((_, id), seq) in events(made, before).zip(first..) {
+            *id = EventId::new(self.lane.epoch, seq);
         }
     }
 

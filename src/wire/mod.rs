@@ -7,6 +7,7 @@ mod encode;
 pub(crate) mod fields;
 mod lines;
 mod mime;
+mod pack;
 mod parse;
 #[cfg(test)]
 mod properties;
@@ -18,6 +19,7 @@ use std::{error::Error, fmt};
 
 use bytes::{Bytes, BytesMut};
 pub use encode::EncodeError;
+pub(crate) use pack::pack;
 pub use parse::{Message, Parsed, Parser};
 pub use sse::Sse;
 pub use view::EventView;
