@@ -166,10 +166,10 @@ impl Speaker {
     /// Says what the library has to say, in the route's voice. Returns whether the voice has a word for it.
     pub(crate) fn notice(&mut self, notice: &Notice<'_>) -> bool {
         let event = match self.voice {
-            // Ids tell a restart, and a gap of events that were not this stream's.
             Voice::Silent => return tells_by_ids(notice),
             Voice::OpenAi => match notice {
                 Notice::Connected(_) => return true,
+                Notice::Gap(gap) if gap.is_of_nothing_known() => return true,
                 Notice::Ending(ended) if ended.ending.state != StreamState::Completed => {
                     let (message, code) = ending(ended);
                     openai(message, code)
@@ -225,7 +225,7 @@ impl Speaker {
 fn tells_by_ids(notice: &Notice<'_>) -> bool {
     match notice {
         Notice::Connected(_) | Notice::Restart(_) => true,
-        Notice::Gap(gap) => gap.crosses_runs() || (gap.after.is_none() && gap.missed.is_none()),
+        Notice::Gap(gap) => gap.crosses_runs() || gap.is_of_nothing_known(),
         Notice::Ending(_) => false,
     }
 }

@@ -20,6 +20,12 @@ pub(crate) struct Gap {
 }
 
 impl Gap {
+    /// Whether it only says that the cursor was no cursor of this stream: all that is held follows, and nothing is known to
+    /// be missing. A voice without a word for a gap goes on then.
+    pub(crate) fn is_of_nothing_known(&self) -> bool {
+        self.after.is_none() && self.missed.is_none()
+    }
+
     /// Whether what is missing lies between the run that the reader has seen and the one that comes next.
     pub(crate) fn crosses_runs(&self) -> bool {
         // An end has the epoch after its run's, and seq 0.

@@ -30,6 +30,7 @@ mod slow;
 mod support;
 mod touched;
 mod unattended;
+mod unrecorded;
 mod vectors;
 mod wakes;
 mod withdrawals;
