@@ -35,7 +35,7 @@ impl Endings {
             "status": end.ending.state.as_str(),
             "reason": end.ending.reason.as_deref(),
             "events": events,
-            "missing": end.last.seq.saturating_sub(events as u64),
+            "missing": ended.missing().await?,
         });
         let line = format!("{line}\n");
         tokio::task::spawn_blocking(move || append(&self.file, line.as_bytes())).await??;

@@ -70,7 +70,7 @@ impl Stage {
 
     /// Sends a request to a node.
     pub async fn ask(&self, node: usize, request: request::Builder) -> Reading {
-        Reading::new(self.nodes[node].ask(self.transport, request).await)
+        Reading::new(self.nodes[node].ask(self.transport, request).await, self.transport == Transport::Direct)
     }
 
     /// Takes a node down.
