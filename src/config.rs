@@ -22,7 +22,7 @@ pub enum OnUnavailable {
     #[default]
     Serve,
     /// The client is told to come again: a GET that asks for `text/event-stream` by name, as every `EventSource` does, gets 200,
-    /// `retry:` and a body that breaks; any other request gets 503 with `Retry-After`.
+    /// `retry:` and a body that breaks off; any other request gets 503 with `Retry-After`.
     ///
     /// On a route that makes up ids the inner service is not run at all then, whatever it would have answered: such a layer
     /// belongs around the routes that stream.

@@ -7,7 +7,7 @@
 //! use axum::{Router, routing::get};
 //! use resilient_sse::{MemoryStore, Owner, ResilientSse, StreamId};
 //!
-//! # async fn chat() -> &'static str { "" }
+//! # async fn answer() -> &'static str { "" }
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let shutdown = async {};
@@ -16,12 +16,17 @@
 //!     .build()?;
 //! tokio::spawn(guardian.with_graceful_shutdown(shutdown));
 //! let app: Router = Router::new()
-//!     .route("/chat/{id}", get(chat).layer(sse.generation().id(StreamId::path("/chat/{id}"))))
-//!     .route_service("/chat/{id}/recover", sse.recover().id(StreamId::path("/chat/{id}/recover")));
+//!     .route("/answers/{id}", get(answer).layer(sse.generation().id(StreamId::path("/answers/{id}"))))
+//!     .route_service("/answers/{id}/recover", sse.recover().id(StreamId::path("/answers/{id}/recover")));
 //! # let _ = app;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! An id names **one answer**, one export, one feed, never the conversation around it: whoever asks for the same id again
+//! within the recovery window is given the same answer again, whatever the question is then.
+//!
+//! What a client of such a stream sends and gets, down to the last header, is in [`docs`], for whoever writes one.
 //!
 //! # Words
 //!
@@ -33,7 +38,7 @@
 //!
 //! # Guarantees
 //!
-//! Where two collide: G9, then G7 for a client already attached, then G4, G3, G1 and G2, then G5's time bound.
+//! Where two collide: G9, then G12, then G7 for a client already attached, then G4, G3, G1 and G2, then G5's time bound.
 //!
 //! | | |
 //! |---|---|
@@ -48,17 +53,37 @@
 //! | G9 | no one else's stream |
 //! | G10 | the inner bytes are respected |
 //! | G11 | cancel and panic safety |
+//! | G12 | an unfinished stream never looks finished: its response breaks off ([`BodyError`]) |
 //!
 //! # Order of layers
 //!
-//! Outermost first: tracing, compression, **authentication**, this layer, the handler. A follow, a replay and
-//! a 204 do not run the inner service, so whatever decides who may read stands outside, in the owner rule
-//! ([`Builder::owner`]) or in the hook that runs for every consumer ([`Builder::authorize`]).
+//! Outermost first: tracing, compression, **CORS**, **authentication**, this layer, the handler. A follow, a replay, a 204 and a
+//! refusal do not run what stands inside. So whatever decides who may read stands outside, in the owner rule
+//! ([`Builder::owner`]) or in the hook that runs for every consumer ([`Builder::authorize`]). So does whatever adds headers that
+//! every response needs: with CORS inside, a browser would see the first response of a stream and none of the later ones
+//! (in axum the layer that is added last is the outermost). The headers that a CORS layer should expose are in [`docs`].
+//!
+//! Only GET and POST are looked at. HEAD passes untouched; routers such as axum's run the handler of GET for it, so a handler that begins
+//! work before it returns its response begins it for a HEAD too.
+//!
+//! # Recovery or relay?
+//!
+//! | | [`ResilientSse::recover`] | [`ResilientSse::relay`] |
+//! |---|---|---|
+//! | for | a client that missed something, and wants to know how its stream stands | a client of a stream that a background job publishes |
+//! | answers | JSON: the end, or a page of events; on request it follows | an event stream, always |
+//! | a stream that is not opened yet | 404 | is waited for |
+//! | beside | the stream's own route, which runs the work | nothing: the work is begun elsewhere |
+//!
+//! Neither runs a handler, and both serve streams of every kind.
 //!
 //! # Features
 //!
 //! | feature | |
 //! |---|---|
+//! | `redis` | `RedisStore` on one server, or one that Sentinels look after |
+//! | `redis-cluster` | `RedisStore` on a Cluster |
+//! | `redis-tls` | `RedisStore` over TLS |
 //! | `tracing` | log events under the target `resilient_sse` |
 //! | `metrics` | the figures of [`telemetry`] through the `metrics` facade |
 //! | `test-util` | `test_util` for the tests of hosts, `store::conformance` for other stores |
@@ -67,6 +92,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod config;
+pub mod docs;
 mod error;
 mod event;
 mod executor;

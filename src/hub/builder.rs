@@ -102,6 +102,18 @@ impl Builder {
 
     /// Asked for every consumer of a stream, also of a replay, for which no handler runs: whether the
     /// caller, who owns the stream, may read it. A denied stream is answered like a missing one.
+    ///
+    /// ```
+    /// # use resilient_sse::{MemoryStore, ResilientSse};
+    /// #[derive(Clone)]
+    /// struct Scopes(Vec<String>); // put into the request's extensions by the host's authentication
+    ///
+    /// let builder = ResilientSse::builder(MemoryStore::new()).authorize(|access| async move {
+    ///     let scopes = access.extensions.get::<Scopes>();
+    ///     scopes.is_some_and(|Scopes(scopes)| scopes.iter().any(|scope| scope == "answers:read"))
+    /// });
+    /// # let _ = builder;
+    /// ```
     pub fn authorize<F, R>(mut self, hook: F) -> Self
     where
         F: Fn(Access) -> R + Send + Sync + 'static,
@@ -145,7 +157,24 @@ impl Builder {
 
     /// Asked for each stream whose node seems to have died: what its job is doing.
     ///
-    /// Runs on the executor, at most 16 at a time, for at most [`probe_limit`](Self::probe_limit) each.
+    /// Runs on the executor, at most 16 at a time, for at most [`probe_limit`](Self::probe_limit) each. Also asked at the end of a
+    /// drain, for what still runs then. A process that is alone with its store has no dead neighbours: there a drain is when it is asked.
+    ///
+    /// ```
+    /// # use resilient_sse::{Event, JobStatus, MemoryStore, ResilientSse};
+    /// # async fn look_up(job: &str) -> Result<Option<String>, std::io::Error> { let _ = job; Ok(None) }
+    /// let builder = ResilientSse::builder(MemoryStore::new()).job_probe(|stream| async move {
+    ///     // What the handler kept with `StreamContext::metadata`.
+    ///     let job = stream.metadata.iter().find(|(key, _)| key == "job");
+    ///     let Some((_, job)) = job else { return Ok(JobStatus::Unknown) };
+    ///     let answer = look_up(job).await?; // an error counts as running
+    ///     Ok::<_, std::io::Error>(match answer {
+    ///         Some(text) => JobStatus::Completed(Event::new(text).named("completed")),
+    ///         None => JobStatus::Running,
+    ///     })
+    /// });
+    /// # let _ = builder;
+    /// ```
     pub fn job_probe<F, R>(mut self, hook: F) -> Self
     where
         F: Fn(StreamInfo) -> R + Send + Sync + 'static,
@@ -162,6 +191,22 @@ impl Builder {
     /// [`hook_limit`](Self::hook_limit) each. One that fails, panics or takes too long is counted in
     /// [`Health::hooks_failed`](crate::Health) and run again after a stale threshold, or after a quarter of the recovery
     /// window where that is shorter. A graceful shutdown waits for the hooks of what ended here, within its limit.
+    ///
+    /// ```
+    /// # use resilient_sse::{BoxError, MemoryStore, ResilientSse, StreamState};
+    /// # async fn save(owner: Option<&str>, id: &str, text: String) -> Result<(), std::io::Error> { let _ = (owner, id, text); Ok(()) }
+    /// let builder = ResilientSse::builder(MemoryStore::new()).on_end(|stream| async move {
+    ///     if stream.ended().ending.state != StreamState::Completed {
+    ///         return Ok(());
+    ///     }
+    ///     let text = stream.events().await?.concat();
+    ///     let key = stream.key();
+    ///     // It may run twice, on two nodes: saving must be repeatable. An error has it run again.
+    ///     save(key.owner.name(), key.id.as_str(), text).await?;
+    ///     Ok::<(), BoxError>(())
+    /// });
+    /// # let _ = builder;
+    /// ```
     pub fn on_end<F, R>(mut self, hook: F) -> Self
     where
         F: Fn(EndedStream) -> R + Send + Sync + 'static,

@@ -135,13 +135,15 @@ impl ResilientSse {
         ResilientSseLayer::new(Arc::clone(&self.0), Route::feed(&self.0.settings))
     }
 
-    /// The recovery service.
+    /// The recovery service: how a stream stands, its end, and its events page by page, as JSON. For a client that was away; a
+    /// [relay](Self::relay) is for one that wants to watch. It never runs an inner service.
     #[must_use]
     pub fn recover(&self) -> Recover {
         Recover::new(Arc::clone(&self.0))
     }
 
-    /// A service that follows streams which others publish.
+    /// A service that follows streams which others [publish](Self::publisher), and waits for those that are not opened yet. Streams that an
+    /// inner service produces are followed on their own route.
     #[must_use]
     pub fn relay(&self) -> Relay {
         Relay::new(Arc::clone(&self.0))
@@ -154,6 +156,18 @@ impl ResilientSse {
     }
 
     /// Lists and stops streams.
+    ///
+    /// ```
+    /// # use resilient_sse::{Owner, ResilientSse, StreamId};
+    /// // Behind the host's own authentication, which says who `owner` is.
+    /// async fn stop(sse: &ResilientSse, owner: &Owner, id: &StreamId) -> Result<bool, resilient_sse::StoreError> {
+    ///     for stream in sse.streams().list(owner).await? {
+    ///         println!("{} is {}", stream.key.id, stream.state);
+    ///     }
+    ///     // Wherever it runs; `None` if there is no such stream.
+    ///     Ok(sse.streams().stop(owner, id).await?.is_some())
+    /// }
+    /// ```
     #[must_use]
     pub fn streams(&self) -> Streams {
         Streams::new(Arc::clone(&self.0))

@@ -32,8 +32,18 @@ use crate::{
 /// The recovery service of a hub: see [`ResilientSse::recover`](crate::ResilientSse::recover).
 ///
 /// `GET` answers JSON: of a stream that has ended its completion, of one that runs or is interrupted
-/// a page of its events; 404 where there is none, or where it is another owner's. With
-/// `Accept: text/event-stream` it follows the stream.
+/// a page of its events; 404 where there is none, or where it is another owner's. Where `Accept` prefers
+/// `text/event-stream` it follows the stream. Parameters and fields are in [`docs`](crate::docs).
+///
+/// ```
+/// use axum::Router;
+/// use resilient_sse::{ResilientSse, StreamId};
+///
+/// fn recovery(sse: &ResilientSse) -> Router {
+///     let recover = sse.recover().id(StreamId::path("/answers/{id}/recover"));
+///     Router::new().route_service("/answers/{id}/recover", recover)
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Recover {
     core: Arc<Core>,

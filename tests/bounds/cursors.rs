@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
-use resilient_sse::{ResilientSseLayer, StreamContext, StreamId, test_util::TestHub};
+use resilient_sse::{Event, Owner, ResilientSseLayer, StreamContext, StreamId, test_util::TestHub};
 use tower::ServiceExt as _;
 
 use crate::support::{
@@ -211,4 +211,78 @@ async fn g9_no_bytes_of_a_cursor_are_echoed() {
         let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert!(!frame.windows(bytes.len()).any(|window| window == *bytes), "{frame:?}");
     }
+}
+
+/// Another route of the hub may have an authorisation of its own around it.
+#[tokio::test(start_paused = true)]
+async fn g9_a_route_that_makes_up_ids_reads_only_its_own_streams() {
+    let hub = TestHub::new();
+    let (admin, feed, other) = (Watch::default(), Watch::default(), Watch::default());
+    let uuid = StreamId::random();
+    let admin_layer = hub.sse.layer().id(StreamId::path("/admin/{id}")).kind("admin");
+    let admins = app(admin_layer, &admin, then(vec![chunk("data: secret\n\n")], Step::Hang));
+    let feeds = app(hub.sse.feed(), &feed, then(vec![chunk("data: public\n\n")], Step::Hang));
+    let others = app(hub.sse.layer().kind("other"), &other, then(vec![chunk("data: other\n\n")], Step::Hang));
+    let job = StreamId::random();
+    hub.sse.publisher().send(&Owner::ANONYMOUS, &job, Event::new("published")).await.unwrap();
+    for id in ["job-1", uuid.as_str()] {
+        let path = format!("/admin/{id}");
+        let mut boss = Client::new(send(&admins, request(&path)).await.into_body());
+        boss.drain();
+        let event = boss.last_id();
+        assert!(event.starts_with('e'), "a name that the request gave is not in the cursor: {event}");
+        // While it runs, and while it is interrupted.
+        for leaves in [false, true] {
+            if leaves {
+                boss.body = None;
+                hub_settles().await;
+            }
+            for named in [event.clone(), format!("{id}.{event}"), format!("{id}.e1-1"), format!("{job}.e1-1")] {
+                let response = send(&feeds, resuming("/feed", &named)).await;
+                assert_eq!(response.status(), 200, "a feed survives a cursor of anything");
+                let mut client = Client::new(response.into_body());
+                client.drain();
+                assert_eq!(client.data().last(), Some(&"public"), "{named}");
+                assert!(!client.data().contains(&"secret") && !client.data().contains(&"published"), "{named}");
+            }
+        }
+        let mut boss = Client::new(send(&admins, resuming(&path, &event)).await.into_body());
+        boss.drain();
+        assert_eq!(boss.data().last(), Some(&"secret"), "{:?}", boss.data());
+        assert!(!boss.data().contains(&"public"), "nobody else has run into it");
+    }
+    // Of two routes that both make up ids, each knows its own.
+    let mut first = Client::new(send(&others, request("/other")).await.into_body());
+    first.drain();
+    let mut client = Client::new(send(&feeds, resuming("/feed", &first.last_id())).await.into_body());
+    client.drain();
+    assert_eq!(client.data().last(), Some(&"public"));
+    assert!(!client.data().contains(&"other"));
+}
+
+async fn hub_settles() {
+    for _ in 0..5 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The SDKs of OpenAI ask for JSON and expect an event stream.
+#[tokio::test(start_paused = true)]
+async fn accept_decides_nothing_on_a_stream_s_own_route() {
+    let mut hub = TestHub::new();
+    let watch = Watch::default();
+    let app = app(hub.sse.generation().id(path()), &watch, numbers(3));
+    let ids = ids(&app, "/s/a", &mut hub).await;
+    for accept in ["application/json", "*/*", "text/event-stream;q=0", "text/html"] {
+        for cursor in [None, Some(&ids[0])] {
+            let mut ask = cursor.map_or_else(|| request("/s/a"), |cursor| resuming("/s/a", cursor));
+            ask.headers_mut().insert("accept", accept.parse().unwrap());
+            let response = send(&app, ask).await;
+            assert_eq!(response.headers()["content-type"], "text/event-stream", "{accept}");
+            let mut client = Client::new(response.into_body());
+            client.finish(&mut hub).await;
+            assert_eq!(client.data()[..2], if cursor.is_some() { ["1", "2"] } else { ["0", "1"] });
+        }
+    }
+    assert_eq!(watch.made(), 1);
 }

@@ -338,3 +338,33 @@ async fn recovery_answers_what_is_asked_for() {
         assert!(sentence.contains(names) && sentence.lines().count() == 1, "{sentence}");
     }
 }
+
+/// The page for whoever writes a client shows what recovery says.
+#[tokio::test(start_paused = true)]
+async fn the_documented_answers_are_the_real_ones() {
+    let page = include_str!("../../docs/clients.md");
+    let blocks = page.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let documented: Vec<Value> = blocks.map(|block| serde_json::from_str(block).unwrap()).collect();
+    let mut hub = TestHub::new();
+    let layer = || hub.sse.generation().id(path());
+    let (first, end) = (chunk("data: {\"n\":1.10}\n\n"), chunk("event: completed\ndata: {\"answer\":42}\n\n"));
+    let running = app(layer(), &Watch::default(), vec![first.clone(), Step::Hang]);
+    let ended = app(layer(), &Watch::default(), vec![first, end]);
+    let mut clients = Vec::new();
+    for (app, uri) in [(&running, "/s/42"), (&ended, "/s/43")] {
+        let mut client = Client::new(send(app, request(uri)).await.into_body());
+        client.drain();
+        clients.push(client);
+    }
+    hub.advance(SECOND).await;
+    let real = [recovered(&hub, "/s/42/recover").await, recovered(&hub, "/s/43/recover").await];
+    assert_eq!(documented.len(), real.len());
+    for (documented, real) in documented.iter().zip(&real) {
+        let shape = |value: &Value| -> Vec<(String, std::mem::Discriminant<Value>)> {
+            value.as_object().unwrap().iter().map(|(key, value)| (key.clone(), std::mem::discriminant(value))).collect()
+        };
+        assert_eq!(shape(documented), shape(real), "{documented} {real}");
+    }
+    let event = |answer: &Value| answer["events"][0].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(event(&documented[0]), event(&real[0]));
+}
