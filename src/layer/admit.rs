@@ -50,6 +50,10 @@ impl Asked {
         StreamContext::new(self.key.clone(), self.cursor(), last_inner_id, &self.metadata)
     }
 
+    fn origin(&self) -> Origin {
+        if self.prefix.is_some() { Origin::Generated } else { Origin::Named }
+    }
+
     fn cursor(&self) -> Option<EventId> {
         match self.position {
             Position::After(id) => Some(id),
@@ -133,7 +137,7 @@ impl Admission {
         loop {
             // Before the stream is looked at: what changes in between is then seen.
             let mut tail = core.store.tail(&asked.key);
-            let running = core.recorder.lane(&asked.key);
+            let running = running_here(&core, &asked);
             let (opening, opened) = match open_held_first(&core, &route, &asked, running.is_some()).await {
                 Ok(opened) => opened,
                 Err(admission) => return admission,
@@ -185,7 +189,7 @@ impl Admission {
             Ok(Opened::Ended(ended)) => Self::ended(core, route, asked, &ended).await,
             Ok(Opened::Active { .. }) => Self::follow(core, route, asked).await,
             Ok(Opened::Missing) if asked.position.is_end() => Self::NoContent,
-            Ok(Opened::Missing) if core.may_be_forgotten() || core.recorder.lane(&asked.key).is_some() => Self::Retry,
+            Ok(Opened::Missing) if core.may_be_forgotten() || running_here(core, &asked).is_some() => Self::Retry,
             Ok(Opened::Missing) if route.disconnect.reruns() => Self::Anew,
             Ok(Opened::Missing) => Self::Reject(Rejection::NotFound),
             // An `EventSource` would give up for good at a 429.
@@ -258,6 +262,11 @@ async fn unspeakable(core: &Arc<Core>, route: &Route, asked: &Asked) -> Option<B
     }
 }
 
+/// The stream that a request means, where it runs on this node.
+fn running_here(core: &Core, asked: &Asked) -> Option<Arc<Lane>> {
+    core.recorder.lane(&asked.key).filter(|lane| lane.is_meant_by(asked.origin(), &asked.kind))
+}
+
 /// Asks the store to register the request's producer. A stream that is held is looked for first, without being created,
 /// where the request names one that existed or that runs on this node. If it is missing, it is run anew, or not found, only if
 /// the store was not emptied since this node last heard of it.
@@ -289,7 +298,7 @@ pub(super) fn registration(core: &Core, route: &Route, asked: &Asked, token: u12
     Open {
         key: asked.key.clone(),
         kind: asked.kind.clone(),
-        origin: if asked.prefix.is_some() { Origin::Generated } else { Origin::Named },
+        origin: asked.origin(),
         node: core.node.clone(),
         token,
         create: anew && (answered || asked.position.may_create(route.disconnect)) && !forgotten(core, asked, answered),

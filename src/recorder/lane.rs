@@ -23,7 +23,7 @@ use crate::{
     protocol::backoff::Backoff,
     recent::RecentClose,
     store::{Append, Close, Interrupt, Open, Reopen},
-    stream::{Ended, Ending, Reason, StreamState},
+    stream::{Ended, Ending, Origin, Reason, StreamState},
     sync::{WakerCell, lock},
 };
 
@@ -152,6 +152,12 @@ impl Lane {
     /// Whether nothing of the stream is recorded.
     pub(crate) fn is_unrecorded(&self) -> bool {
         self.unrecorded
+    }
+
+    /// Whether the store would take this stream for the one that a request means: a cursor that names a stream opens only
+    /// one whose name the library made up, of the request's own kind (guarantee G9).
+    pub(crate) fn is_meant_by(&self, origin: Origin, kind: &str) -> bool {
+        origin != Origin::Generated || (self.registration.origin == origin && self.registration.kind == kind)
     }
 
     pub(crate) fn reruns(&self) -> bool {
