@@ -26,7 +26,11 @@ use crate::{
     store::{Notices, handle::BoxFuture},
 };
 
-/// Keeps a node's streams, and looks after those of dead nodes: see the module's documentation.
+/// Keeps a node's streams, and looks after those of dead nodes.
+///
+/// It hands what was recorded to the store, wakes bodies for their heartbeats, says that the node lives, looks for streams whose
+/// node does not (and asks the job probe about them), and takes the process down in order. Probes, hooks and inner bodies
+/// run on the executor, never on its own poll.
 ///
 /// Spawn it, or poll it beside a server:
 ///

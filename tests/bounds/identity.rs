@@ -58,6 +58,31 @@ async fn g9_an_owner_rule_that_finds_nobody_answers_401_and_says_so_once_a_minut
 }
 
 #[tokio::test(start_paused = true)]
+async fn g9_nobody_is_asked_for_an_owner_before_an_event_stream_comes_of_the_request() {
+    let hub = TestHub::with(|builder| builder).unwrap();
+    let watch = Watch::default();
+    let bodies = watch.clone();
+    let app = serving(hub.sse.layer(), move |request: Request<()>| match request.uri().path() {
+        "/login" => {
+            http::Response::builder().header("content-type", "text/html").body(bodies.body(numbers(1))).unwrap()
+        }
+        _ => events(bodies.body(numbers(1))),
+    });
+    let login = send(&app, Request::get("/login").body(()).unwrap()).await;
+    assert_eq!(
+        (login.status(), &login.headers()["content-type"]),
+        (http::StatusCode::OK, &"text/html".parse().unwrap())
+    );
+    let stream = send(&app, Request::get("/stream").body(()).unwrap()).await;
+    assert_eq!((stream.status(), watch.made()), (http::StatusCode::UNAUTHORIZED, 2));
+    assert_eq!(hub.sse.registry().active_count().await.unwrap(), 0);
+    // A cursor that names a stream asks for that stream, and so for its owner, before any handler is run.
+    let named = format!("{}.e1-1", StreamId::random());
+    let request = Request::get("/stream").header("last-event-id", named).body(()).unwrap();
+    assert_eq!((send(&app, request).await.status(), watch.made()), (http::StatusCode::UNAUTHORIZED, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_challenge_that_no_header_can_hold_is_no_setting() {
     let error = TestHub::with(|builder| builder.challenge("Bearer\r\nX: y")).unwrap_err();
     assert!(error.to_string().contains("`challenge`"), "{error}");

@@ -165,3 +165,25 @@ async fn a_request_that_forgets_its_key_is_protected_all_the_same() {
     keyed.headers_mut().insert(&name, "answer-1".parse().unwrap());
     assert_eq!(send(&app, keyed).await.headers()["x-stream-id"], "answer-1");
 }
+
+#[tokio::test(start_paused = true)]
+async fn two_slow_requests_that_answer_json_both_get_it() {
+    let hub = TestHub::new();
+    let watch = Watch::default();
+    let bodies = watch.clone();
+    let inner = tower::service_fn(move |_: Request<()>| {
+        let bodies = bodies.clone();
+        async move {
+            tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+            let response = http::Response::builder().header("content-type", "application/json");
+            Ok::<_, std::convert::Infallible>(response.body(bodies.body(vec![chunk("{}")])).unwrap())
+        }
+    });
+    let layer = hub.sse.generation().id(StreamId::path("/s/{id}"));
+    let app = tower::ServiceBuilder::new().layer(layer).service(inner);
+    let (first, second) = tokio::join!(app.clone().oneshot(request("/s/a")), app.clone().oneshot(request("/s/a")));
+    for response in [first.unwrap(), second.unwrap()] {
+        assert_eq!(response.headers()["content-type"], "application/json");
+    }
+    assert_eq!(watch.made(), 2);
+}

@@ -140,6 +140,31 @@ async fn g6_a_route_has_a_lifetime_of_its_own() {
     assert_eq!(ids, ["usual"], "an interrupted stream that nobody runs again");
 }
 
+#[tokio::test(start_paused = true)]
+async fn g10_a_route_has_a_heartbeat_of_its_own() {
+    let mut hub = TestHub::new();
+    let watch = Watch::default();
+    let layer = || hub.sse.generation().id(StreamId::path("/s/{id}"));
+    let quick = app(layer().heartbeat(Duration::from_secs(2)), &watch, vec![Step::Hang]);
+    let usual = app(layer(), &watch, vec![Step::Hang]);
+    let mut clients = Vec::new();
+    for (id, app, seconds) in [("quick", &quick, "2"), ("usual", &usual, "15")] {
+        for _ in 0..2 {
+            let response = send(app, request(&format!("/s/{id}"))).await;
+            assert_eq!(response.headers()["x-stream-heartbeat"], seconds, "{id}: its client's watchdog is set by it");
+            let mut client = Client::new(response.into_body());
+            client.drain();
+            clients.push(client);
+        }
+    }
+    for _ in 0..50 {
+        hub.advance(Duration::from_millis(250)).await;
+        clients.iter_mut().for_each(Client::drain);
+    }
+    let heard = clients.iter().map(|client| String::from_utf8_lossy(&client.bytes).matches(": heartbeat\n").count());
+    assert_eq!(heard.collect::<Vec<_>>(), [6, 6, 0, 0], "a producer's client and a follower each, in 12.5 s");
+}
+
 #[test]
 fn a_route_s_setting_that_cannot_work_panics_and_is_named() {
     let (sse, _guardian) = ResilientSse::builder(MemoryStore::new()).anonymous().build().unwrap();
