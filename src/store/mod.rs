@@ -14,6 +14,7 @@ mod notify;
 mod ops;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+mod slots;
 
 use std::{error::Error, future::Future};
 

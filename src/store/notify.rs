@@ -10,6 +10,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use super::slots::{Slot, Slots};
 use crate::{id::StreamKey, sync::lock};
 
 /// The sending half of a [`Tail`]: what a store keeps for each stream.
@@ -20,8 +21,7 @@ pub struct TailCell {
     version: AtomicU64,
     /// How many wakers are waiting, so that an append need not take the lock to see that none is.
     waiting: AtomicU64,
-    wakers: Mutex<Vec<(u64, Waker)>>,
-    readers: AtomicU64,
+    wakers: Mutex<Slots>,
     /// Told whenever somebody begins to wait.
     on_wait: Option<Box<dyn Fn() + Send + Sync>>,
 }
@@ -41,28 +41,29 @@ impl TailCell {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
-    /// Wakes whoever waits.
+    /// Wakes whoever waits, before it returns: a store must not hold a lock meanwhile, since a waker may ask the store.
+    ///
+    /// Complexity: O(waiting).
     pub fn notify(&self) {
+        Woken::default().add(self);
+    }
+
+    /// Takes the wakers of whoever waits; these see the change from now on.
+    fn take(&self) -> Vec<Option<Waker>> {
         // SeqCst, like in `poll_changed`: either this sees the waiter, or the waiter sees the version.
         self.version.fetch_add(1, Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) == 0 {
-            return;
+            return Vec::new();
         }
-        let woken = {
-            let mut wakers = lock(&self.wakers);
-            self.waiting.store(0, Ordering::SeqCst);
-            std::mem::take(&mut *wakers)
-        };
-        for (_, waker) in woken {
-            waker.wake();
-        }
+        let mut wakers = lock(&self.wakers);
+        self.waiting.store(0, Ordering::SeqCst);
+        wakers.take()
     }
 
     /// A new receiving half, which sees what is notified from now on.
     #[must_use]
     pub fn tail(self: &Arc<Self>) -> Tail {
-        let reader = self.readers.fetch_add(1, Ordering::Relaxed);
-        Tail { seen: self.version.load(Ordering::SeqCst), reader, cell: Arc::clone(self) }
+        Tail { seen: self.version.load(Ordering::SeqCst), slot: None, cell: Arc::clone(self) }
     }
 }
 
@@ -72,18 +73,42 @@ impl fmt::Debug for TailCell {
     }
 }
 
+/// Wakers of streams that changed under a lock: they are woken when this is dropped, which must be after the lock is.
+#[derive(Debug, Default)]
+pub(super) struct Woken(Vec<Option<Waker>>);
+
+impl Woken {
+    /// The cell's stream has changed.
+    pub(super) fn add(&mut self, cell: &TailCell) {
+        let mut taken = cell.take();
+        if self.0.is_empty() {
+            self.0 = taken;
+        } else {
+            self.0.append(&mut taken);
+        }
+    }
+}
+
+impl Drop for Woken {
+    fn drop(&mut self) {
+        for waker in self.0.drain(..).flatten() {
+            waker.wake();
+        }
+    }
+}
+
 /// Wakes a follower when its stream may have changed. A wake-up says no more than: read again.
 #[derive(Debug)]
 pub struct Tail {
     cell: Arc<TailCell>,
-    reader: u64,
+    slot: Option<Slot>,
     seen: u64,
 }
 
 impl Tail {
     /// Ready once since something was notified; several notifications may be one.
     ///
-    /// Complexity: O(1), and O(followers of the stream) in a wait that was already registered.
+    /// Complexity: O(1), however many follow the stream.
     pub fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.take_change() {
             return Poll::Ready(());
@@ -101,21 +126,28 @@ impl Tail {
         std::mem::replace(&mut self.seen, version) != version
     }
 
-    fn register(&self, waker: &Waker) {
-        let mut wakers = lock(&self.cell.wakers);
-        match wakers.iter_mut().find(|(reader, _)| *reader == self.reader) {
-            Some((_, registered)) => registered.clone_from(waker),
-            None => wakers.push((self.reader, waker.clone())),
-        }
-        self.cell.waiting.store(wakers.len() as u64, Ordering::SeqCst);
+    fn register(&mut self, waker: &Waker) {
+        // Cloning a waker and dropping one may run an executor's code: not under the lock.
+        let waker = waker.clone();
+        let _before = {
+            let mut wakers = lock(&self.cell.wakers);
+            let (slot, before) = wakers.put(self.slot, waker);
+            self.slot = Some(slot);
+            self.cell.waiting.store(wakers.len() as u64, Ordering::SeqCst);
+            before
+        };
     }
 }
 
 impl Drop for Tail {
     fn drop(&mut self) {
-        let mut wakers = lock(&self.cell.wakers);
-        wakers.retain(|(reader, _)| *reader != self.reader);
-        self.cell.waiting.store(wakers.len() as u64, Ordering::SeqCst);
+        let Some(slot) = self.slot else { return };
+        let _waker = {
+            let mut wakers = lock(&self.cell.wakers);
+            let waker = wakers.leave(slot);
+            self.cell.waiting.store(wakers.len() as u64, Ordering::SeqCst);
+            waker
+        };
     }
 }
 
@@ -175,13 +207,16 @@ impl Notices {
 
     /// Ready with what was posted since.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Post> {
-        let mut waiting = lock(&self.0.waiting);
-        if waiting.streams.is_empty() && !waiting.reconnected {
-            waiting.waker = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        let streams = waiting.streams.drain().collect();
-        Poll::Ready(Post { streams, reconnected: std::mem::take(&mut waiting.reconnected) })
+        let waker = cx.waker().clone();
+        let _before = {
+            let mut waiting = lock(&self.0.waiting);
+            if !waiting.streams.is_empty() || waiting.reconnected {
+                let streams = waiting.streams.drain().collect();
+                return Poll::Ready(Post { streams, reconnected: std::mem::take(&mut waiting.reconnected) });
+            }
+            waiting.waker.replace(waker)
+        };
+        Poll::Pending
     }
 }
 
@@ -260,9 +295,52 @@ mod tests {
         assert_pending!(wait.enter(|cx, _| tail.poll_changed(cx)));
         assert_pending!(wait.enter(|cx, _| other.poll_changed(cx)));
         drop(tail);
-        assert_eq!(lock(&cell.wakers).len(), 1);
+        assert_eq!((lock(&cell.wakers).len(), cell.is_awaited()), (1, true));
         drop(other);
-        assert!(lock(&cell.wakers).is_empty());
-        assert_eq!(cell.waiting.load(Ordering::SeqCst), 0);
+        assert_eq!((lock(&cell.wakers).len(), cell.is_awaited()), (0, false));
+    }
+
+    #[test]
+    fn a_tail_that_is_polled_again_is_woken_by_its_last_waker_only() {
+        let cell = Arc::new(TailCell::default());
+        let mut tail = cell.tail();
+        let (mut first, mut second) = (task::spawn(()), task::spawn(()));
+        assert_pending!(first.enter(|cx, _| tail.poll_changed(cx)));
+        assert_pending!(second.enter(|cx, _| tail.poll_changed(cx)));
+        assert_eq!(lock(&cell.wakers).len(), 1);
+        cell.notify();
+        assert!(!first.is_woken() && second.is_woken());
+    }
+
+    /// What a stream's followers cost, in slots that are looked at: linear, in whatever order they come and go.
+    #[test]
+    fn followers_cost_the_same_however_many_there_are() {
+        let each = |count: usize| {
+            let cell = Arc::new(TailCell::default());
+            let mut cx = Context::from_waker(Waker::noop());
+            let mut tails: Vec<_> = (0..count).map(|_| cell.tail()).collect();
+            for _ in 0..3 {
+                for tail in &mut tails {
+                    assert_pending!(tail.poll_changed(&mut cx));
+                }
+                for tail in tails.iter_mut().rev() {
+                    assert_pending!(tail.poll_changed(&mut cx));
+                }
+                cell.notify();
+                for tail in &mut tails {
+                    assert_ready!(tail.poll_changed(&mut cx));
+                }
+            }
+            for tail in &mut tails {
+                assert_pending!(tail.poll_changed(&mut cx));
+            }
+            tails.drain(..count / 2);
+            while tails.pop().is_some() {}
+            assert!(!cell.is_awaited());
+            let looked_at = lock(&cell.wakers).looked_at;
+            assert_eq!(looked_at % count, 0);
+            looked_at / count
+        };
+        assert_eq!((each(100), each(10_000)), (8, 8), "six registrations, one more, and leaving");
     }
 }

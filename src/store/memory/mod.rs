@@ -3,6 +3,8 @@
 mod entry;
 mod log;
 mod shard;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{HashMap, HashSet, hash_map::RandomState},
@@ -25,7 +27,7 @@ use crate::{
     id::{NodeId, Owner, StreamId, StreamKey},
     store::{
         Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, Notices, NoticesSender, Open,
-        Opened, Page, Publish, Published, Read, Reopen, Reopened, Store, Tail,
+        Opened, Page, Publish, Published, Read, Reopen, Reopened, Store, Tail, notify::Woken,
     },
     stream::{StreamInfo, StreamState},
     sync::lock,
@@ -36,13 +38,15 @@ const SHARDS: usize = 64;
 /// A store in the process's memory. Clones are the same store: several hubs may share one.
 ///
 /// What it holds ends with the process. Its clock is monotonic: it starts at the system's time and
-/// then does not follow when that is set.
+/// then does not follow when that is set. No waker runs under its locks.
 ///
 /// Complexity: appending and reading are O(1) and O(entries read); [`due`](Store::due) is
 /// O(streams due), not O(streams).
 #[derive(Clone)]
 pub struct MemoryStore(Arc<Inner>);
 
+/// Whoever is to be woken is taken note of under the locks, and woken once none is held: `Woken` comes before them in each
+/// method, and so is dropped after them.
 struct Inner {
     run: Mutex<u128>,
     clock: Clock,
@@ -112,6 +116,7 @@ impl MemoryStore {
     /// Loses everything, as a server does that restarts without persistence.
     #[cfg(feature = "test-util")]
     pub(crate) fn forget(&self) {
+        let mut woken = Woken::default();
         let now = self.now();
         lock(&self.0.owners).clear();
         *lock(&self.0.run) = crate::random::u128();
@@ -119,7 +124,7 @@ impl MemoryStore {
             let mut shard = lock(shard);
             shard.timers.clear();
             for (key, entry) in std::mem::take(&mut shard.entries) {
-                shard.take_leave(key, &entry, now);
+                shard.take_leave(key, &entry, now, &mut woken);
             }
         }
     }
@@ -133,7 +138,8 @@ impl MemoryStore {
     /// Tells every node that the store was away.
     #[cfg(feature = "test-util")]
     pub(crate) fn reconnected(&self) {
-        lock(&self.0.nodes).values().for_each(NoticesSender::reconnected);
+        let nodes: Vec<_> = lock(&self.0.nodes).values().cloned().collect();
+        nodes.iter().for_each(NoticesSender::reconnected);
     }
 
     fn shard(&self, key: &StreamKey) -> MutexGuard<'_, Shard> {
@@ -146,6 +152,7 @@ impl MemoryStore {
     }
 
     fn open_now(&self, open: &Open) -> Opened {
+        let mut woken = Woken::default();
         let now = self.now();
         // Held over the count and the opening, so that two requests cannot both be the last allowed.
         let mut owners = lock(&self.0.owners);
@@ -158,7 +165,7 @@ impl MemoryStore {
             ids.filter(is_active).count() >= limit
         });
         let mut shard = self.shard(&open.key);
-        let opened = shard.open(open, over_limit, now);
+        let opened = shard.open(open, over_limit, now, &mut woken);
         if matches!(opened, Opened::New { .. }) {
             owners.entry(open.key.owner.clone()).or_default().insert(open.key.id.clone());
         }
@@ -166,34 +173,37 @@ impl MemoryStore {
     }
 
     fn withdraw_now(&self, key: &StreamKey, token: u128) {
+        let mut woken = Woken::default();
         let mut owners = lock(&self.0.owners);
         let mut shard = self.shard(key);
         let Some(entry) = shard.entries.get_mut(key) else { return };
         if entry.withdraw(token) {
-            entry.tail.notify();
+            woken.add(&entry.tail);
         } else {
             let now = self.now();
-            shard.remove(key, now);
+            shard.remove(key, now, &mut woken);
             forget_owned(&mut owners, key);
         }
     }
 
     fn append_now(&self, append: Append) -> Appended {
+        let mut woken = Woken::default();
         let now = self.now();
         let mut shard = self.shard(&append.key);
         let Some(entry) = shard.entry(&append.key, now) else { return Appended::Gone };
         let outcome = entry.append(append, now);
-        entry.tail.notify();
+        woken.add(&entry.tail);
         outcome
     }
 
     fn close_now(&self, close: Close) -> Closed {
+        let mut woken = Woken::default();
         let now = self.now();
         let key = close.key.clone();
         let mut shard = self.shard(&key);
         let Some(entry) = shard.entry(&key, now) else { return Closed::Missing };
         let closed = entry.close(close, now);
-        entry.tail.notify();
+        woken.add(&entry.tail);
         shard.reschedule(&key);
         drop(shard);
         if let Closed::Now { node: Some(node), .. } = &closed {
@@ -203,14 +213,16 @@ impl MemoryStore {
     }
 
     fn interrupt_now(&self, interrupt: &Interrupt) -> Interrupted {
+        let mut woken = Woken::default();
         let mut shard = self.shard(&interrupt.key);
         let Some(entry) = shard.entry(&interrupt.key, self.now()) else { return Interrupted::Missing };
         let interrupted = entry.interrupt(interrupt);
-        entry.tail.notify();
+        woken.add(&entry.tail);
         interrupted
     }
 
     fn reopen_now(&self, reopen: &Reopen) -> Reopened {
+        let mut woken = Woken::default();
         let now = self.now();
         let key = &reopen.open.key;
         let mut owners = lock(&self.0.owners);
@@ -219,25 +231,26 @@ impl MemoryStore {
             return entry.take_back(reopen.epoch, reopen.open.token).map_or(Reopened::Registered, Reopened::Fenced);
         }
         let log = Log::resumed_after(crate::EventId::new(reopen.epoch, reopen.acknowledged));
-        shard.insert(key, now, |tail| Entry::reopened(reopen, log, tail, now));
+        shard.insert(key, now, &mut woken, |tail| Entry::reopened(reopen, log, tail, now));
         owners.entry(key.owner.clone()).or_default().insert(key.id.clone());
         Reopened::Registered
     }
 
     fn publish_now(&self, publish: Publish) -> Published {
+        let mut woken = Woken::default();
         let now = self.now();
         let key = publish.key.clone();
         let mut owners = lock(&self.0.owners);
         let mut shard = self.shard(&key);
         if shard.held(&key, now).is_none() {
             let epoch = shard.next_epoch(&key, now);
-            shard.insert(&key, now, |tail| Entry::published(&publish, epoch, tail, now));
+            shard.insert(&key, now, &mut woken, |tail| Entry::published(&publish, epoch, tail, now));
             owners.entry(key.owner.clone()).or_default().insert(key.id.clone());
         }
         drop(owners);
         let Some(entry) = shard.entries.get_mut(&key) else { return Published::Conflict };
         let published = entry.publish(publish, now);
-        entry.tail.notify();
+        woken.add(&entry.tail);
         shard.reschedule(&key);
         published
     }
@@ -253,12 +266,13 @@ impl MemoryStore {
     }
 
     fn delete_now(&self, key: &StreamKey) {
+        let mut woken = Woken::default();
         let mut owners = lock(&self.0.owners);
         let now = self.now();
         let mut shard = self.shard(key);
         let Some(entry) = shard.held(key, now) else { return };
         entry.delete(now);
-        entry.tail.notify();
+        woken.add(&entry.tail);
         shard.reschedule(key);
         forget_owned(&mut owners, key);
     }
@@ -278,7 +292,15 @@ impl MemoryStore {
     fn due_now(&self, limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due> {
         let now = self.now();
         let claim = claim.map(|claim| claim.min(now));
-        let mut look = Look { now, lease: millis(lease), limit, claim, due: Vec::new(), gone: Vec::new() };
+        let mut look = Look {
+            now,
+            lease: millis(lease),
+            limit,
+            claim,
+            due: Vec::new(),
+            gone: Vec::new(),
+            woken: Woken::default(),
+        };
         for shard in &self.0.shards {
             lock(shard).look(&mut look);
         }
@@ -315,7 +337,9 @@ impl MemoryStore {
     }
 
     fn post(&self, node: &NodeId, key: StreamKey) {
-        if let Some(sender) = lock(&self.0.nodes).get(node) {
+        // A sender of its own, since it wakes.
+        let sender = lock(&self.0.nodes).get(node).cloned();
+        if let Some(sender) = sender {
             sender.post(key);
         }
     }
@@ -424,10 +448,9 @@ impl Store for MemoryStore {
 
     fn tail(&self, key: &StreamKey) -> Tail {
         let mut shard = self.shard(key);
-        shard.waiting.retain(|_, cell| Arc::strong_count(cell) > 1);
         match shard.entries.get(key) {
             Some(entry) => entry.tail.tail(),
-            None => shard.waiting.entry(key.clone()).or_default().tail(),
+            None => shard.await_stream(key).tail(),
         }
     }
 

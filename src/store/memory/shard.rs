@@ -8,7 +8,7 @@ use std::{
 use super::{entry::Entry, log::Log};
 use crate::{
     id::StreamKey,
-    store::{Due, DueReason, Open, Opened, TailCell},
+    store::{Due, DueReason, Open, Opened, TailCell, notify::Woken},
     stream::StreamState,
 };
 
@@ -20,6 +20,8 @@ pub(super) struct Shard {
     pub(super) timers: BTreeSet<(u64, StreamKey)>,
     /// Those who wait for streams that do not exist yet, or no more.
     pub(super) waiting: HashMap<StreamKey, Arc<TailCell>>,
+    /// How many of these there may be before those are looked for who wait no more.
+    pub(super) waiting_bound: usize,
     /// The newest epochs of streams that were removed before the clock had passed these: they are not
     /// given again, since a producer of theirs may still speak.
     pub(super) removed: HashMap<StreamKey, u64>,
@@ -37,10 +39,16 @@ impl Shard {
     }
 
     /// Puts in a new entry, made with the tail of those who wait for it.
-    pub(super) fn insert(&mut self, key: &StreamKey, now: u64, entry: impl FnOnce(Arc<TailCell>) -> Entry) {
-        self.remove(key, now);
+    pub(super) fn insert(
+        &mut self,
+        key: &StreamKey,
+        now: u64,
+        woken: &mut Woken,
+        entry: impl FnOnce(Arc<TailCell>) -> Entry,
+    ) {
+        self.remove(key, now, woken);
         let entry = entry(self.waiting.remove(key).unwrap_or_default());
-        entry.tail.notify();
+        woken.add(&entry.tail);
         self.entries.insert(key.clone(), Box::new(entry));
         self.reschedule(key);
     }
@@ -56,15 +64,15 @@ impl Shard {
         }
     }
 
-    pub(super) fn remove(&mut self, key: &StreamKey, now: u64) {
+    pub(super) fn remove(&mut self, key: &StreamKey, now: u64, woken: &mut Woken) {
         let Some(entry) = self.entries.remove(key) else { return };
         self.timers.remove(&(entry.timer, key.clone()));
-        self.take_leave(key.clone(), &entry, now);
+        self.take_leave(key.clone(), &entry, now, woken);
     }
 
     /// What outlives an entry: its epoch, and those who follow its name.
-    pub(super) fn take_leave(&mut self, key: StreamKey, entry: &Entry, now: u64) {
-        entry.tail.notify();
+    pub(super) fn take_leave(&mut self, key: StreamKey, entry: &Entry, now: u64, woken: &mut Woken) {
+        woken.add(&entry.tail);
         if Arc::strong_count(&entry.tail) > 1 {
             self.waiting.insert(key.clone(), Arc::clone(&entry.tail));
         }
@@ -84,7 +92,7 @@ impl Shard {
         before.map_or(now, |before| now.max(before.saturating_add(1)))
     }
 
-    pub(super) fn open(&mut self, open: &Open, over_limit: bool, now: u64) -> Opened {
+    pub(super) fn open(&mut self, open: &Open, over_limit: bool, now: u64, woken: &mut Woken) -> Opened {
         if let Some(entry) = self.held(&open.key, now) {
             if entry.is_repeat(open) {
                 return opened(entry);
@@ -102,7 +110,7 @@ impl Shard {
                 return Opened::OverLimit;
             }
             entry.rerun(open, now);
-            entry.tail.notify();
+            woken.add(&entry.tail);
             let opened = opened(entry);
             self.reschedule(&open.key);
             return opened;
@@ -114,13 +122,27 @@ impl Shard {
             return Opened::OverLimit;
         }
         let epoch = self.next_epoch(&open.key, now);
-        self.insert(&open.key, now, |tail| Entry::new(open, epoch, Log::default(), tail, now));
+        self.insert(&open.key, now, woken, |tail| Entry::new(open, epoch, Log::default(), tail, now));
         Opened::New { epoch, previous: None, inner_id: None }
+    }
+
+    /// The tail of those who wait for a stream that is not held.
+    pub(super) fn await_stream(&mut self, key: &StreamKey) -> &Arc<TailCell> {
+        if self.waiting.len() >= self.waiting_bound {
+            self.tidy_waiting();
+        }
+        self.waiting.entry(key.clone()).or_default()
+    }
+
+    fn tidy_waiting(&mut self) {
+        self.waiting.retain(|_, cell| Arc::strong_count(cell) > 1);
+        // So that it costs no more than what was put in since.
+        self.waiting_bound = 2 * self.waiting.len() + 8;
     }
 
     /// Looks at the streams whose time has come.
     pub(super) fn look(&mut self, look: &mut Look) {
-        self.waiting.retain(|_, cell| Arc::strong_count(cell) > 1);
+        self.tidy_waiting();
         self.removed.retain(|_, epoch| *epoch >= look.now);
         let mut later = Vec::new();
         while look.due.len() < look.limit {
@@ -143,7 +165,7 @@ impl Shard {
         let entry = self.entries.get_mut(&key)?;
         entry.timer = 0;
         if entry.is_over(look.now) {
-            self.remove(&key, look.now);
+            self.remove(&key, look.now, &mut look.woken);
             look.gone.push(key);
             return None;
         }
@@ -164,6 +186,8 @@ pub(super) struct Look {
     pub(super) claim: Option<u64>,
     pub(super) due: Vec<Due>,
     pub(super) gone: Vec<StreamKey>,
+    /// Whom to wake once nothing is locked any more.
+    pub(super) woken: Woken,
 }
 
 fn why_due(entry: &Entry, look: &Look) -> Option<DueReason> {

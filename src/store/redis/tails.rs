@@ -27,7 +27,7 @@ use super::{
 use crate::{
     id::{NodeId, StreamKey},
     protocol::backoff::Backoff,
-    store::{Notices, NoticesSender, Tail, TailCell},
+    store::{Notices, NoticesSender, Tail, TailCell, notify::Woken},
     sync::lock,
 };
 
@@ -117,25 +117,26 @@ impl Tails {
 
     /// The stream has changed: wakes who waits for it in this process.
     pub(super) fn wake(&self, name: &str) {
-        if let Some(stream) = lock(&self.streams).get(name) {
-            stream.cell.notify();
-        }
+        self.wake_each(std::iter::once(name));
     }
 
     /// The same for many, under one lock.
     pub(super) fn wake_each<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        // Before the lock, and so dropped after it: a waker may ask for a tail.
+        let mut woken = Woken::default();
         let streams = lock(&self.streams);
         if streams.is_empty() {
             return;
         }
         for stream in names.filter_map(|name| streams.get(name)) {
-            stream.cell.notify();
+            woken.add(&stream.cell);
         }
     }
 
     fn wake_all(&self) {
+        let mut woken = Woken::default();
         for stream in lock(&self.streams).values() {
-            stream.cell.notify();
+            woken.add(&stream.cell);
         }
     }
 
@@ -151,7 +152,8 @@ impl Tails {
 
     /// Somebody else changed a node's stream.
     pub(super) fn post(&self, node: &str, name: &str) {
-        if let (Some(sender), Some(key)) = (lock(&self.nodes).get(&NodeId::new(node)), keys::key_of(name)) {
+        let sender = lock(&self.nodes).get(&NodeId::new(node)).cloned();
+        if let (Some(sender), Some(key)) = (sender, keys::key_of(name)) {
             sender.post(key);
         }
     }
@@ -194,6 +196,7 @@ impl Tails {
                 let mut followed = lock(&self.followed);
                 let news = followed.insert(name.to_owned(), Instant::now() + ASKED_FOR).is_none();
                 self.follows.store(followed.len(), Ordering::Relaxed);
+                drop(followed);
                 if news {
                     // What was appended before this was heard was not published.
                     lock(&self.wanted.announcements).push(name.to_owned());
@@ -253,9 +256,8 @@ impl Tails {
 
 impl Watch for Tails {
     fn reconnected(&self) {
-        for sender in lock(&self.nodes).values() {
-            sender.reconnected();
-        }
+        let nodes: Vec<_> = lock(&self.nodes).values().cloned().collect();
+        nodes.iter().for_each(NoticesSender::reconnected);
     }
 }
 
