@@ -201,7 +201,8 @@ impl ResilientSseLayer {
     }
 
     /// What a request asks for: another one under the same stream id is answered with 422. For
-    /// idempotent POST requests. Default: nothing is compared.
+    /// idempotent POST requests. It is kept with the stream, and counts towards its 4 KiB of metadata. Default: nothing is
+    /// compared.
     pub fn fingerprint(self, fingerprint: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static) -> Self {
         self.with(|route| route.fingerprint = Some(Arc::new(fingerprint)))
     }

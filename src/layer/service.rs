@@ -1,6 +1,7 @@
 //! The service that [`ResilientSseLayer`](super::ResilientSseLayer) makes.
 
 use std::{
+    borrow::Cow,
     fmt,
     sync::Arc,
     task::{Context, Poll},
@@ -26,7 +27,6 @@ use crate::{
     protocol::{admission::Position, cursor::LastSeen},
     recover::recover,
     request::{asks_by_name, inner_target, last_seen},
-    stream::Metadata,
     telemetry::Bypassed,
 };
 
@@ -149,9 +149,9 @@ impl<S> ResilientSseService<S> {
     /// Whose and which stream, and from where.
     fn asked(&self, parts: &Parts, mut identity: Identity) -> Result<Wanted, Rejection> {
         let owner = self.core.find_owner(parts);
-        check_metadata(&mut identity.metadata, parts)?;
-        let kind = identity.kind.unwrap_or_else(|| self.route.kind.clone());
         let fingerprint = self.route.fingerprint.as_ref().and_then(|fingerprint| fingerprint(parts));
+        check_kept(&mut identity, fingerprint.as_deref(), parts)?;
+        let kind = identity.kind.unwrap_or_else(|| self.route.kind.clone());
         let named = || owner.clone().ok_or_else(|| self.core.nobody(parts.uri.path()));
         let asked = |owner: Owner, id: StreamId, prefix: Option<StreamId>, position| Asked {
             key: StreamKey::new(owner, id),
@@ -266,16 +266,21 @@ impl<S> ResilientSseService<S> {
     }
 }
 
-/// Holds what an identifier keeps with a stream to its limit. What an `EventSource` comes back with is not refused for it.
-fn check_metadata(metadata: &mut Metadata, parts: &Parts) -> Result<(), Rejection> {
-    let bytes = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
-    if bytes > METADATA_BYTES {
-        if last_seen(parts, None) == LastSeen::Nothing {
-            return Err(Rejection::MetadataTooLarge(MetadataTooLarge { bytes }));
-        }
-        metadata.clear();
+/// Holds what is kept of a request with its stream to the limit. What an `EventSource` comes back with is not refused for it,
+/// except for a fingerprint that no stream can have.
+fn check_kept(identity: &mut Identity, fingerprint: Option<&str>, parts: &Parts) -> Result<(), Rejection> {
+    let made = |text: Option<&str>| text.map_or(0, str::len);
+    let kind = identity.kind.as_ref().filter(|kind| matches!(kind, Cow::Owned(_)));
+    let fixed = made(fingerprint) + made(kind.map(|kind| &**kind));
+    let bytes = fixed + identity.metadata.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+    if bytes <= METADATA_BYTES {
+        return Ok(());
     }
-    Ok(())
+    if last_seen(parts, None) == LastSeen::Nothing {
+        return Err(Rejection::MetadataTooLarge(MetadataTooLarge { bytes }));
+    }
+    identity.metadata.clear();
+    if fixed > METADATA_BYTES { Err(Rejection::OtherRequest) } else { Ok(()) }
 }
 
 /// The request as the inner service gets it: it knows its stream, and no cursor but its own, byte for byte.

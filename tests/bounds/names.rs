@@ -126,6 +126,26 @@ async fn what_an_identifier_keeps_is_held_to_its_limit() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_fingerprint_and_a_kind_keep_counts_too() {
+    let hub = TestHub::new();
+    let watch = Watch::default();
+    let query = |request: &http::request::Parts| request.uri.query().map(str::to_owned);
+    let printed = hub.sse.generation().id(StreamId::path("/s/{id}")).fingerprint(query);
+    let printed = app(printed, &watch, then(numbers(1), Step::Hang));
+    let kinds = hub.sse.generation().id(|request: &http::request::Parts| {
+        Identity::parse("kind").kind(request.uri.query().unwrap_or_default().to_owned())
+    });
+    let kinds = app(kinds, &watch, then(numbers(1), Step::Hang));
+    for app in [&printed, &kinds] {
+        assert_eq!(send(app, request(&format!("/s/a?{}", "x".repeat(4097)))).await.status(), 400);
+        assert_eq!(watch.made(), 0);
+    }
+    assert_eq!(send(&printed, resuming(&format!("/s/a?{}", "x".repeat(4097)), "e1-1")).await.status(), 422);
+    let _fits = send(&printed, request(&format!("/s/a?{}", "x".repeat(4096)))).await;
+    assert_eq!(watch.made(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_post_beside_a_stream_reaches_its_handler_where_the_template_is_for_get() {
     let hub = TestHub::new();
     let watch = Watch::default();

@@ -51,6 +51,9 @@ async fn live(mut hub: TestHub, grace: Duration) {
     relay.drain();
     hub.advance(Duration::from_secs(31)).await;
     assert!(hub.sse.health().guarded);
+    assert!(hub.sse.registry().stale_streams(Duration::MAX).await.unwrap().is_empty());
+    let key = StreamKey::new(Owner::ANONYMOUS, StreamId::new("a").unwrap());
+    assert!(hub.sse.completions().events(&key, None, usize::MAX).await.unwrap().is_some());
     hub.shut_down_on(std::future::ready(()));
     drop(relay);
     hub.advance(Duration::from_secs(1)).await;
