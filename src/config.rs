@@ -27,8 +27,9 @@ pub enum OnUnavailable {
     /// On a route that makes up ids the inner service is not run at all then, whatever it would have answered: such a layer
     /// belongs around the routes that stream.
     Retry,
-    /// 503. A request with a cursor gets [`Retry`](Self::Retry): an `EventSource` would give up for good. For routes that make
-    /// up ids, see there too.
+    /// 503 with `Retry-After`. A request with a cursor gets [`Retry`](Self::Retry): an `EventSource` would give up for good.
+    ///
+    /// On a route that makes up ids the inner service is not run either.
     Status,
 }
 

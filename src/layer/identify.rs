@@ -149,6 +149,7 @@ pub struct Generate;
 
 impl Generate {
     /// Only for requests of this method; any other is bypassed.
+    #[must_use]
     pub fn only(self, method: Method) -> impl Identify {
         move |request: &Parts| if request.method == method { Identity::generate() } else { Identity::bypass() }
     }

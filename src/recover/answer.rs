@@ -170,7 +170,7 @@ impl PageAnswer {
         // As in the stream's own responses, so that an id from here is a cursor there.
         let named = (info.origin == Origin::Generated).then(|| info.key.id.clone());
         let wire = |at: EventId| Cursor { stream: named.clone(), at }.to_string();
-        let events = page.records.iter().filter_map(|record| EventAnswer::new(record, &wire, framing)).collect();
+        let events = page.records.iter().filter_map(|record| EventAnswer::new(record, wire, framing)).collect();
         Self { events, missing: page.missing, next: page.next.map(wire) }
     }
 }

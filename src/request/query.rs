@@ -33,16 +33,13 @@ pub(super) fn pair(text: &str) -> (Cow<'_, [u8]>, Cow<'_, [u8]>) {
 
 /// Decodes a part of a path.
 pub(crate) fn decoded(text: &str) -> Result<Cow<'_, str>, Undecodable> {
-    let bytes = match decode(text, |_| Err(Undecodable))? {
-        None => return Ok(Cow::Borrowed(text)),
-        Some(bytes) => bytes,
-    };
+    let Some(bytes) = decode(text, |_| Err(Undecodable))? else { return Ok(Cow::Borrowed(text)) };
     String::from_utf8(bytes).map(Cow::Owned).map_err(|_| Undecodable)
 }
 
 /// Decodes a text in which a `%` that begins no encoded byte stays as it is.
 fn leniently_decoded(text: &str) -> Cow<'_, [u8]> {
-    match decode(text, |byte| Ok::<_, std::convert::Infallible>(byte)) {
+    match decode(text, Ok::<_, std::convert::Infallible>) {
         Ok(Some(bytes)) => Cow::Owned(bytes),
         Ok(None) => Cow::Borrowed(text.as_bytes()),
         Err(never) => match never {},
