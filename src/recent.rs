@@ -147,7 +147,7 @@ mod tests {
         };
         let ending = Ending::with_event(StreamState::Completed, vec![b'x'; bytes].into());
         let close = Close { key, epoch: Some(1), ending, last: Some(1), if_deadline: None, hook: Some(second) };
-        RecentClose { close, reopen: Reopen { open, epoch: 1, acknowledged: 1, inner_id: None } }
+        RecentClose { close, reopen: Reopen { open, epoch: 1, acknowledged: 1, inner_id: None, inner_retry: None } }
     }
 
     #[tokio::test(start_paused = true)]

@@ -209,6 +209,8 @@ pub struct StreamInfo {
     pub top: EventId,
     /// The last id that the inner service gave an event of its own.
     pub inner_id: Option<String>,
+    /// The last reconnect delay that the inner service set, in milliseconds: whoever follows is told the same.
+    pub inner_retry: Option<u64>,
     /// How it ended.
     pub ended: Option<Ended>,
 }

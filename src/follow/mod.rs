@@ -62,6 +62,8 @@ pub(crate) struct FollowRequest {
     pub(crate) manner: Manner,
     /// Stands before every id where the library made up the stream's id.
     pub(crate) prefix: Option<StreamId>,
+    /// The reconnect delay that the inner service set, in milliseconds.
+    pub(crate) retry: Option<u64>,
     /// For how long to wait for a stream that is not opened yet.
     pub(crate) wait: Option<Duration>,
     /// The run that the reader goes over to: it reads up to that run's start, and no further.
@@ -126,8 +128,9 @@ impl Following {
 
 impl FollowBody {
     pub(crate) fn new(core: &Arc<Core>, request: FollowRequest) -> Self {
-        let FollowRequest { key, position, owed, manner, prefix, wait, until } = request;
-        let speaker = Speaker::new(Arc::clone(&core.framing), manner.voice, prefix, Some(core.retry()));
+        let FollowRequest { key, position, owed, manner, prefix, retry, wait, until } = request;
+        let retry = retry.unwrap_or_else(|| core.retry());
+        let speaker = Speaker::new(Arc::clone(&core.framing), manner.voice, prefix, Some(retry));
         Self::speaking(core, Replayer::new(key, position, owed), manner, speaker, wait, until)
     }
 

@@ -7,10 +7,12 @@ mod reject;
 
 use std::{
     borrow::Cow,
+    future::poll_fn,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::Poll,
 };
 
 use bytes::Bytes;
@@ -397,6 +399,27 @@ impl Core {
         }
         // Best effort: without it the producing node learns of the reader within the store's own time.
         let _ = self.store.announce(key.clone()).await;
+    }
+
+    /// The same, and returns the reconnect delay that the inner service set: both in the time of one request.
+    pub(crate) async fn announce_and_ask_delay(&self, key: &StreamKey) -> Option<u64> {
+        if let Some(lane) = self.recorder.lane(key) {
+            return lane.inner_retry();
+        }
+        let mut announced = Box::pin(self.announce(key));
+        let mut asked = Box::pin(self.store.info(key.clone()));
+        let (mut is_announced, mut info) = (false, None);
+        poll_fn(|cx| {
+            is_announced = is_announced || announced.as_mut().poll(cx).is_ready();
+            if info.is_none()
+                && let Poll::Ready(answer) = asked.as_mut().poll(cx)
+            {
+                info = Some(answer);
+            }
+            if is_announced && info.is_some() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        info?.ok()??.inner_retry
     }
 
     /// The store has forgotten streams that may register again.

@@ -214,8 +214,9 @@ impl Admission {
         let manner = asked.manner(route);
         let Asked { key, position, prefix, .. } = asked;
         let owed = if route.endless { Owed::Nothing } else { Owed::Run };
-        let request = FollowRequest { key, position, owed, manner, prefix, wait: None, until: None };
-        Self::Follow(Box::new(FollowBody::announced(core, request).await))
+        let retry = core.announce_and_ask_delay(&key).await;
+        let request = FollowRequest { key, position, owed, manner, prefix, retry, wait: None, until: None };
+        Self::Follow(Box::new(FollowBody::new(core, request)))
     }
 
     /// What a client saw is only in the store: without that, it is to come again.

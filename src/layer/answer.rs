@@ -173,6 +173,7 @@ where
             owed: Owed::Nothing,
             manner: asked.manner(route),
             prefix: asked.prefix.clone(),
+            retry: None,
             wait: None,
             until: Some(run),
         };

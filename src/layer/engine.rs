@@ -21,7 +21,7 @@ use crate::{
     hub::Core,
     id::EventId,
     panics::guarded,
-    recorder::{EndRequest, Lane},
+    recorder::{EndRequest, Inner, Lane},
     stream::{Ending, StreamState, reason},
     wire::{Block, Scanned, pack},
 };
@@ -86,7 +86,8 @@ pub(crate) struct Engine<B> {
     context: StreamContext,
     source: Option<Source<B>>,
     batch: Vec<Bytes>,
-    inner_id: Option<String>,
+    /// What the body set since the last batch, apart from events.
+    inner: Inner,
     /// Whether a body that ends now, without a terminal event, was complete.
     complete: bool,
     /// What the body failed with.
@@ -102,7 +103,7 @@ where
         let scanner = core.framing.scanner(core.settings.max_event);
         let complete = !route.classify.needs_terminal();
         let source = Some(Source::new(body, scanner));
-        Self { core, route, lane, context, source, batch: Vec::new(), inner_id: None, complete, error: None }
+        Self { core, route, lane, context, source, batch: Vec::new(), inner: Inner::default(), complete, error: None }
     }
 
     /// Makes events until there are so many, the body waits, or it is over.
@@ -143,9 +144,10 @@ where
                 }
                 Ok(Some(Scanned::Aside(lines))) => {
                     bytes += lines.len();
+                    self.inner.retry = self.core.framing.retry_in(&lines).or(self.inner.retry);
                     made.push_back(Made::Aside(lines));
                 }
-                Ok(Some(Scanned::Id(id))) => self.inner_id = Some(String::from_utf8_lossy(&id).into_owned()),
+                Ok(Some(Scanned::Id(id))) => self.inner.id = Some(String::from_utf8_lossy(&id).into_owned()),
                 Ok(None) if idle == IDLE_FRAMES => {
                     cx.waker().wake_by_ref();
                     return None;
@@ -185,8 +187,9 @@ where
         if block.has_id
             && let Some(id) = framing.view(&block.bytes).id
         {
-            self.inner_id = Some(id.into_owned());
+            self.inner.id = Some(id.into_owned());
         }
+        self.inner.retry = framing.retry_in(&block.bytes).or(self.inner.retry);
         self.batch.push(block.bytes.clone());
         // The seq is not known before the whole batch is pushed.
         made.push_back(Made::Event(block, EventId::default()));
@@ -222,7 +225,7 @@ where
 
     /// Gives the batch to the recorder, which says its ids.
     fn hand_over(&mut self, made: &mut VecDeque<Made>, before: usize) {
-        if self.batch.is_empty() && self.inner_id.is_none() {
+        if self.batch.is_empty() && self.inner.is_none() {
             return;
         }
         // What waits for the store or the client, or stays in a log, holds on to nothing but itself.
@@ -230,7 +233,7 @@ where
         for ((block, _), packed) in events(made, before).zip(&self.batch) {
             block.bytes.clone_from(packed);
         }
-        let first = self.lane.push(&self.core.recorder, &mut self.batch, self.inner_id.take());
+        let first = self.lane.push(&self.core.recorder, &mut self.batch, std::mem::take(&mut self.inner));
         self.batch.clear();
         for ((_, id), seq) in events(made, before).zip(first..) {
             *id = EventId::new(self.lane.epoch, seq);

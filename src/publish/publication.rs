@@ -18,7 +18,7 @@ use crate::{
     hub::Core,
     id::{EventId, StreamKey},
     layer::MetadataTooLarge,
-    recorder::{EndRequest, Lane, Producing, Status},
+    recorder::{EndRequest, Inner, Lane, Producing, Status},
     stream::{Ended, Ending, StreamState, reason},
     wire::EncodeError,
 };
@@ -197,7 +197,7 @@ impl Publication {
         let block = encode(&job.core, &event)?;
         job.check()?;
         let inner_id = event.id().map(str::to_owned);
-        let seq = job.lane.push(&job.core.recorder, &mut vec![block], inner_id);
+        let seq = job.lane.push(&job.core.recorder, &mut vec![block], Inner { id: inner_id, retry: None });
         let room = poll_fn(|cx| job.poll_room(cx));
         if tokio::time::timeout(job.core.settings.store_limit, room).await.is_err() {
             // No more than that: perhaps nobody has asked the store, because the guardian is late.

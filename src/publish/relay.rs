@@ -172,9 +172,10 @@ impl Relay {
             add(&core.telemetry.resumed, 1);
         }
         let manner = Manner { voice, heartbeat: core.settings.heartbeat, endless: false, comes_again };
+        let retry = info.as_ref().and_then(|info| info.inner_retry);
         let prefix = info.and_then(StreamInfo::into_prefix);
         let request =
-            FollowRequest { key, position, owed: Owed::Run, manner, prefix, wait: Some(self.wait), until: None };
+            FollowRequest { key, position, owed: Owed::Run, manner, prefix, retry, wait: Some(self.wait), until: None };
         Ok(AnswerBody::follow(core, request).await)
     }
 }

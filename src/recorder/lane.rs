@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{
     END_COST, Recorder,
     readers::{Bounds, Readers},
-    state::State,
+    state::{Inner, State},
 };
 use crate::{
     config::{AHEAD_EVENTS, AHEAD_TIME, BATCH_BYTES, Durability},
@@ -149,6 +149,11 @@ impl Lane {
         lane
     }
 
+    /// The last reconnect delay that the inner service set, in milliseconds.
+    pub(crate) fn inner_retry(&self) -> Option<u64> {
+        lock(&self.state).last_inner.retry
+    }
+
     /// Whether nothing of the stream is recorded.
     pub(crate) fn is_unrecorded(&self) -> bool {
         self.unrecorded
@@ -220,12 +225,7 @@ impl Lane {
     }
 
     /// Takes events out of the list, gives them the next seqs, and returns the first of these.
-    pub(crate) fn push(
-        self: &Arc<Self>,
-        recorder: &Arc<Recorder>,
-        events: &mut Vec<Bytes>,
-        inner_id: Option<String>,
-    ) -> u64 {
+    pub(crate) fn push(self: &Arc<Self>, recorder: &Arc<Recorder>, events: &mut Vec<Bytes>, inner: Inner) -> u64 {
         if self.unrecorded {
             let mut state = lock(&self.state);
             let first = state.last + 1;
@@ -234,9 +234,9 @@ impl Lane {
         }
         let bytes = events.iter().map(Bytes::len).sum();
         let first = if self.is_halted() || !recorder.room.charge(bytes) {
-            self.take_singly(recorder, events, inner_id)
+            self.take_singly(recorder, events, inner)
         } else {
-            self.take(recorder, events, bytes, inner_id)
+            self.take(recorder, events, bytes, inner)
         };
         let _pushing = Pushing::of(self);
         recorder.ready(self);
@@ -244,7 +244,7 @@ impl Lane {
     }
 
     /// Takes events that there is room for.
-    fn take(&self, recorder: &Recorder, events: &mut Vec<Bytes>, bytes: usize, inner_id: Option<String>) -> u64 {
+    fn take(&self, recorder: &Recorder, events: &mut Vec<Bytes>, bytes: usize, inner: Inner) -> u64 {
         let mut state = lock(&self.state);
         let first = state.last + 1;
         state.last += events.len() as u64;
@@ -252,7 +252,7 @@ impl Lane {
             recorder.room.refund(bytes);
             return first;
         }
-        state.note_inner_id(inner_id);
+        state.note_inner(inner);
         state.started |= !events.is_empty();
         let last = state.last;
         state.pushed.add(bytes, last, self.registration.retention.max_bytes as u64);
@@ -263,14 +263,14 @@ impl Lane {
     }
 
     /// Takes events for which room has to be made. An event for which there is none is made, and missing.
-    fn take_singly(&self, recorder: &Recorder, events: &mut Vec<Bytes>, inner_id: Option<String>) -> u64 {
+    fn take_singly(&self, recorder: &Recorder, events: &mut Vec<Bytes>, inner: Inner) -> u64 {
         let mut state = lock(&self.state);
         let first = state.last + 1;
         if state.status != Status::Running {
             state.last += events.len() as u64;
             return first;
         }
-        state.note_inner_id(inner_id);
+        state.note_inner(inner);
         drop(state);
         for event in events.drain(..) {
             // Without the lock: room may be made in any lane, this one included.
@@ -481,8 +481,8 @@ impl Lane {
 
     fn reopen(&self, state: &State) -> Reopen {
         let open = Open { started: state.started, metadata: state.metadata.clone(), ..self.registration.clone() };
-        let inner_id = state.last_inner_id.clone();
-        Reopen { open, epoch: self.epoch, acknowledged: state.acknowledged, inner_id }
+        let Inner { id: inner_id, retry: inner_retry } = state.last_inner.clone();
+        Reopen { open, epoch: self.epoch, acknowledged: state.acknowledged, inner_id, inner_retry }
     }
 
     fn close(&self, state: &State, ending: &Ending) -> Close {

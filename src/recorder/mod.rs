@@ -29,6 +29,7 @@ pub(crate) use lane::{EndRequest, Lane, Op, Producing, Status};
 pub(crate) use opening::Opening;
 pub(crate) use readers::Reader;
 use room::Room;
+pub(crate) use state::Inner;
 use tokio::time::Instant;
 
 use crate::{

@@ -41,9 +41,9 @@ pub(super) struct State {
     pub(super) starts: bool,
     /// Everything that the host keeps with the stream, as far as this producer knows.
     pub(super) metadata: Metadata,
-    pub(super) inner_id: Option<String>,
-    /// The last inner id there was, sent or not.
-    pub(super) last_inner_id: Option<String>,
+    pub(super) inner: Inner,
+    /// The last inner id and delay there were, sent or not.
+    pub(super) last_inner: Inner,
     /// Whether metadata is not acknowledged yet: until then nothing may be delivered.
     pub(super) metadata_waits: bool,
     pub(super) forgotten: bool,
@@ -61,6 +61,26 @@ pub(super) struct State {
     /// When the end was requested, and what it is charged until it is stored.
     pub(super) end_since: Option<Instant>,
     pub(super) end_bytes: usize,
+}
+
+/// What an inner service set in its event stream, apart from events: the last of each counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inner {
+    /// The id of an event.
+    pub(crate) id: Option<String>,
+    /// The reconnect delay, in milliseconds.
+    pub(crate) retry: Option<u64>,
+}
+
+impl Inner {
+    pub(crate) fn is_none(&self) -> bool {
+        self.id.is_none() && self.retry.is_none()
+    }
+
+    fn update(&mut self, newer: Self) {
+        self.id = newer.id.or(self.id.take());
+        self.retry = newer.retry.or(self.retry);
+    }
 }
 
 impl State {
@@ -83,8 +103,8 @@ impl State {
             started,
             starts: false,
             metadata,
-            inner_id: None,
-            last_inner_id: None,
+            inner: Inner::default(),
+            last_inner: Inner::default(),
             metadata_waits: false,
             forgotten: false,
             withdrawn: false,
@@ -102,12 +122,13 @@ impl State {
         (self.pending.len() + self.flight.as_ref().map_or(0, |flight| flight.events.len())) as u64
     }
 
-    /// The inner service gave an event an id of its own.
-    pub(super) fn note_inner_id(&mut self, inner_id: Option<String>) {
-        if inner_id.is_some() {
-            self.last_inner_id.clone_from(&inner_id);
-            self.inner_id = inner_id;
+    /// The inner service set an id or a reconnect delay of its own.
+    pub(super) fn note_inner(&mut self, inner: Inner) {
+        if inner.is_none() {
+            return;
         }
+        self.last_inner.update(inner.clone());
+        self.inner.update(inner);
     }
 
     /// Holds an event, for which there is room, until it is stored.
@@ -145,7 +166,8 @@ impl State {
         let Some(flight) = self.flight.take() else { return 0 };
         // What the batch said besides is said with the next one; metadata waits until it is acknowledged anyway.
         self.starts |= flight.starts;
-        self.inner_id = self.inner_id.take().or(flight.inner_id);
+        let newer = std::mem::replace(&mut self.inner, Inner { id: flight.inner_id, retry: flight.inner_retry });
+        self.inner.update(newer);
         self.flight_bytes = 0;
         self.flight_since = None;
         flight.events.len() as u64
@@ -155,7 +177,7 @@ impl State {
     pub(super) fn next_flight(&mut self, key: &StreamKey, epoch: u64) -> Option<Append> {
         if self.flight.is_none() {
             // An id without an event goes with the next event; before the next run, which is to be given it, at the latest.
-            let id_waits = self.inner_id.is_some() && matches!(self.end, Some(EndRequest::Interrupt));
+            let id_waits = self.inner.id.is_some() && matches!(self.end, Some(EndRequest::Interrupt));
             if self.pending.is_empty() && !self.looks && !self.starts && !self.metadata_waits && !id_waits {
                 return None;
             }
@@ -167,10 +189,11 @@ impl State {
             if self.pending.is_empty() {
                 self.pending_since = None;
             }
-            let inner_id = self.inner_id.take();
+            let Inner { id: inner_id, retry: inner_retry } = std::mem::take(&mut self.inner);
             let metadata = if self.metadata_waits { self.metadata.clone() } else { Metadata::new() };
             let starts = std::mem::take(&mut self.starts);
-            self.flight = Some(Append { key: key.clone(), epoch, starts, first, events, inner_id, metadata });
+            self.flight =
+                Some(Append { key: key.clone(), epoch, starts, first, events, inner_id, inner_retry, metadata });
         }
         self.flight.clone()
     }

@@ -170,8 +170,9 @@ async fn follow(
     }
     add(&core.telemetry.resumed, 1);
     let manner = Manner { voice, heartbeat: core.settings.heartbeat, endless: false, comes_again };
+    let retry = info.inner_retry;
     let prefix = info.into_prefix();
-    let request = FollowRequest { key, position, owed: Owed::Run, manner, prefix, wait: None, until: None };
+    let request = FollowRequest { key, position, owed: Owed::Run, manner, prefix, retry, wait: None, until: None };
     Ok(AnswerBody::follow(core, request).await)
 }
 

@@ -131,6 +131,8 @@ pub struct Append {
     pub events: Vec<Bytes>,
     /// The last id in the batch that the inner service gave an event of its own.
     pub inner_id: Option<String>,
+    /// The last reconnect delay, in milliseconds, that the inner service set in or before the batch.
+    pub inner_retry: Option<u64>,
     /// What the host keeps with the stream from now on too; a key that is there already is replaced. A pair that would
     /// take keys and values beyond 4 KiB is left out.
     pub metadata: Metadata,
@@ -235,6 +237,8 @@ pub struct Reopen {
     pub acknowledged: u64,
     /// The last id that the inner service gave an event of its own, whether or not the store had acknowledged it.
     pub inner_id: Option<String>,
+    /// The last reconnect delay that the inner service set, in milliseconds.
+    pub inner_retry: Option<u64>,
 }
 
 /// The outcome of [`Reopen`].

@@ -1,6 +1,8 @@
 //! Lines and the fields in them (WHATWG HTML § 9.2.6).
 
-use memchr::{memchr, memchr2, memmem};
+use std::sync::LazyLock;
+
+use memchr::{memchr, memchr2, memmem::Finder};
 
 /// U+FEFF in UTF-8, which may stand once before everything else.
 pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -54,8 +56,9 @@ impl<'a> Iterator for Lines<'a> {
 
 /// The last reconnect delay, in milliseconds, that lines set.
 pub(super) fn retry_in(lines: &[u8]) -> Option<u64> {
-    // Looked for first: it is rare, and finding that it is not there costs one pass.
-    memmem::find(lines, b"retry")?;
+    // Looked for first: it is rare, and every event is asked.
+    static RETRY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("retry:"));
+    RETRY.find(lines)?;
     let delay = |line: Line<'_>| {
         let value = line.text.strip_prefix(b"retry:")?;
         let digits = value.strip_prefix(b" ").unwrap_or(value);

@@ -11,10 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use resilient_sse::{
-    BodyError, Identity, ResilientSseBody, ResilientSseLayer, StreamId,
-    test_util::{Fault, TestHub},
-};
+use resilient_sse::{BodyError, Identity, ResilientSseBody, ResilientSseLayer, StreamId, test_util::TestHub};
 use tower::{ServiceBuilder, ServiceExt as _, service_fn};
 
 use crate::support::Broken;

@@ -257,3 +257,29 @@ async fn g10_a_published_event_is_written_and_read_back_whole() {
     assert!(client.seen.iter().all(|event| event.id != "own"));
     hub.step().await;
 }
+
+/// The delay that the inner service sets is the one that counts, in every voice, and also for who comes later.
+#[tokio::test(start_paused = true)]
+async fn g10_the_inner_reconnect_delay_wins_and_is_kept() {
+    for voice in [Voice::Named, Voice::Json, Voice::OpenAi, Voice::Silent] {
+        for first in ["retry: 60000\n\ndata: a\n\n", "retry: 60000\ndata: a\n\n"] {
+            let mut hub = TestHub::new();
+            let watch = Watch::default();
+            let steps = vec![chunk(first), chunk("data: b\n\n"), Step::Hang];
+            let app = app(hub.sse.generation().id(path()).voice(voice), &watch, steps);
+            let last_delay = |client: &Client<_>| {
+                let text = String::from_utf8(client.bytes.clone()).unwrap();
+                let delays = text.lines().filter_map(|line| line.strip_prefix("retry: "));
+                delays.last().map(|delay| delay.parse::<u64>().unwrap())
+            };
+            let mut client = Client::new(send(&app, request("/s/a")).await.into_body());
+            client.drain();
+            hub.step().await;
+            assert_eq!(last_delay(&client), Some(60_000), "{voice:?}");
+            let cursor = client.seen[client.seen.len() - 2].id.clone();
+            let mut again = Client::new(send(&app, resuming("/s/a", &cursor)).await.into_body());
+            again.drain();
+            assert_eq!((again.data().last(), last_delay(&again)), (Some(&"b"), Some(60_000)), "{voice:?}");
+        }
+    }
+}

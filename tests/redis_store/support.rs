@@ -80,7 +80,16 @@ pub fn block(data: &str) -> Bytes {
 
 pub fn append<T: AsRef<str>>(key: &StreamKey, epoch: u64, first: u64, data: &[T]) -> Append {
     let events = data.iter().map(|data| block(data.as_ref())).collect();
-    Append { key: key.clone(), epoch, starts: false, first, events, inner_id: None, metadata: Vec::new() }
+    Append {
+        key: key.clone(),
+        epoch,
+        starts: false,
+        first,
+        events,
+        inner_id: None,
+        inner_retry: None,
+        metadata: Vec::new(),
+    }
 }
 
 pub async fn put(store: &RedisStore, append: Append) -> Appended {
@@ -112,7 +121,7 @@ pub async fn stand_still(store: &RedisStore, key: &StreamKey, epoch: u64) {
 }
 
 pub fn reopen(open: Open, epoch: u64, acknowledged: u64) -> Reopen {
-    Reopen { open: Open { started: true, ..open }, epoch, acknowledged, inner_id: None }
+    Reopen { open: Open { started: true, ..open }, epoch, acknowledged, inner_id: None, inner_retry: None }
 }
 
 pub fn event(id: &str, data: &str) -> Publish {

@@ -159,6 +159,7 @@ impl World {
             first,
             events: (first..first + count).map(block).collect(),
             inner_id: None,
+            inner_retry: None,
             metadata: Vec::new(),
         };
         let answer = self.store.append(vec![append.clone()]).await.unwrap().remove(0);
@@ -266,7 +267,7 @@ impl World {
         let Some(index) = self.run() else { return ("nothing", None) };
         let Run { open, epoch, acknowledged } = self.runs[index].clone();
         let open = Open { started: open.started || self.random.one_in(2), ..open };
-        let reopen = Reopen { open, epoch, acknowledged, inner_id: None };
+        let reopen = Reopen { open, epoch, acknowledged, inner_id: None, inner_retry: None };
         let answer = self.store.reopen(reopen.clone()).await.unwrap();
         let differs = compare(&reopen, &answer, &self.model.reopen(&reopen));
         let name = match answer {

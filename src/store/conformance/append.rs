@@ -218,6 +218,18 @@ pub async fn metadata_is_bounded(store: impl Store) {
     }
 }
 
+/// The last reconnect delay that the inner service set is kept, and stays where a batch sets none.
+pub async fn the_inner_retry_is_kept(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, epoch) = bench.begin("inner-retry").await;
+    assert_eq!(bench.look(&key).await.inner_retry, None);
+    bench.put(Append { inner_retry: Some(60_000), ..append(&key, epoch, 1, &["a"]) }).await;
+    bench.put(append(&key, epoch, 2, &["b"])).await;
+    assert_eq!(bench.look(&key).await.inner_retry, Some(60_000));
+    bench.put(Append { inner_retry: Some(7), ..append(&key, epoch, 3, &["c"]) }).await;
+    assert_eq!(bench.look(&key).await.inner_retry, Some(7));
+}
+
 /// The inner service's own last id is kept, and given to the next run.
 pub async fn the_inner_id_is_kept(store: impl Store) {
     let bench = Bench::new(store);

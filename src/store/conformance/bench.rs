@@ -73,11 +73,20 @@ pub(super) fn interrupt(key: &StreamKey, epoch: u64) -> Interrupt {
 
 pub(super) fn append(key: &StreamKey, epoch: u64, first: u64, data: &[&str]) -> Append {
     let events = blocks(data);
-    Append { key: key.clone(), epoch, starts: false, first, events, inner_id: None, metadata: Metadata::new() }
+    Append {
+        key: key.clone(),
+        epoch,
+        starts: false,
+        first,
+        events,
+        inner_id: None,
+        inner_retry: None,
+        metadata: Metadata::new(),
+    }
 }
 
 pub(super) fn reopen(open: Open, epoch: u64, acknowledged: u64) -> Reopen {
-    Reopen { open: Open { started: true, ..open }, epoch, acknowledged, inner_id: None }
+    Reopen { open: Open { started: true, ..open }, epoch, acknowledged, inner_id: None, inner_retry: None }
 }
 
 pub(super) fn epoch_of(opened: &Opened) -> u64 {

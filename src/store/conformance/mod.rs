@@ -75,6 +75,7 @@ macro_rules! __store_checks {
             append::metadata_is_a_runs_own,
             append::metadata_is_bounded,
             append::the_inner_id_is_kept,
+            append::the_inner_retry_is_kept,
             close::the_first_end_wins,
             close::racing_ends_agree,
             close::the_end_says_what_was_made_last,

@@ -51,9 +51,10 @@ pub async fn the_inner_id_comes_back(store: impl Store) {
     let request = bench.request("forgotten");
     let key = request.key.clone();
     let epoch = bench.begin_forgotten(request.clone()).await;
-    let again = Reopen { inner_id: Some("row-7".to_owned()), ..reopen(request, epoch, 3) };
+    let again = Reopen { inner_id: Some("row-7".to_owned()), inner_retry: Some(7), ..reopen(request, epoch, 3) };
     assert_eq!(bench.reopen(again).await.expect("the store answers"), Reopened::Registered);
-    assert_eq!(bench.look(&key).await.inner_id.as_deref(), Some("row-7"));
+    let info = bench.look(&key).await;
+    assert_eq!((info.inner_id.as_deref(), info.inner_retry), (Some("row-7"), Some(7)));
     bench.stand_still(&key, epoch).await;
     let Opened::New { inner_id, .. } = bench.ask(bench.request("forgotten")).await else { panic!("not the caller's") };
     assert_eq!(inner_id.as_deref(), Some("row-7"));

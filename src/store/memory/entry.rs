@@ -31,6 +31,7 @@ pub(super) struct Entry {
     /// What was kept with the run before, until this one is sure to be one.
     metadata_before: Metadata,
     inner_id: Option<String>,
+    inner_retry: Option<u64>,
     started_at: u64,
     last_heartbeat: u64,
     deadline: u64,
@@ -72,6 +73,7 @@ impl Entry {
             metadata: Metadata::new(),
             metadata_before: Metadata::new(),
             inner_id: None,
+            inner_retry: None,
             started_at: now,
             last_heartbeat: now,
             deadline: 0,
@@ -97,7 +99,12 @@ impl Entry {
     /// A stream whose producer runs, and which was forgotten.
     pub(super) fn reopened(reopen: &Reopen, log: Log, tail: Arc<TailCell>, now: u64) -> Self {
         let started = reopen.open.started || reopen.acknowledged > 0;
-        Self { inner_id: reopen.inner_id.clone(), started, ..Self::new(&reopen.open, reopen.epoch, log, tail, now) }
+        Self {
+            inner_id: reopen.inner_id.clone(),
+            inner_retry: reopen.inner_retry,
+            started,
+            ..Self::new(&reopen.open, reopen.epoch, log, tail, now)
+        }
     }
 
     /// A stream that nobody beats: it lives as long as something is published.
@@ -137,6 +144,7 @@ impl Entry {
             metadata: self.metadata.clone(),
             top: self.ended.as_ref().map_or(self.log.top(), |ended| ended.id),
             inner_id: self.inner_id.clone(),
+            inner_retry: self.inner_retry,
             ended: self.ended.clone(),
         }
     }
@@ -332,6 +340,7 @@ impl Entry {
         if append.inner_id.is_some() {
             self.inner_id = append.inner_id;
         }
+        self.inner_retry = append.inner_retry.or(self.inner_retry);
         self.keep(&append.metadata);
         self.expires_at = now.saturating_add(millis(self.retention.lifetime));
         Appended::Stored

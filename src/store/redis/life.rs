@@ -221,7 +221,7 @@ impl Shared {
     }
 
     pub(super) async fn reopen(&self, reopen: Reopen) -> Result<Reopened, RedisStoreError> {
-        let Reopen { open, epoch, acknowledged, inner_id } = reopen;
+        let Reopen { open, epoch, acknowledged, inner_id, inner_retry } = reopen;
         let keys = self.keys.of(&open.key);
         let retention = &open.retention;
         self.watch_again(&keys, &open).await?;
@@ -244,7 +244,8 @@ impl Shared {
             .arg(self.keys.tail_channel(&keys.name))
             .arg(inner_id.unwrap_or_default())
             .arg(u8::from(open.started || acknowledged > 0))
-            .arg(open.origin.as_str());
+            .arg(open.origin.as_str())
+            .arg(inner_retry.map_or_else(String::new, |delay| delay.to_string()));
         let mut told = Told::read(self.fleet.ask(pairs(call, &open.metadata)).await?, "reopen")?;
         let reopened = match &*told.word {
             "registered" => {

@@ -136,6 +136,7 @@ impl Held {
             metadata: self.metadata(),
             top: ended.as_ref().map_or(top, |ended| ended.id),
             inner_id: self.text("inner").map(str::to_owned),
+            inner_retry: self.text("retry").and_then(|delay| delay.parse().ok()),
             ended,
         }
     }

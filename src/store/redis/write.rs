@@ -73,7 +73,8 @@ impl Shared {
         let mut positions = lock(&self.positions);
         for (append, name) in appends.iter().zip(names) {
             let position = positions.get_mut(name).filter(|position| position.epoch == append.epoch);
-            let plain = !append.events.is_empty() && append.inner_id.is_none() && append.metadata.is_empty();
+            let has_news = append.inner_id.is_some() || append.inner_retry.is_some() || !append.metadata.is_empty();
+            let plain = !append.events.is_empty() && !has_news;
             let Some(position) = position.filter(|position| plain && append.first > position.last) else {
                 sent.push(Sent { entries: 0..0, cut: None, position: None });
                 continue;
@@ -146,6 +147,7 @@ impl Shared {
             .arg(u8::from(append.starts))
             .arg(u8::from(append.inner_id.is_some()))
             .arg(append.inner_id.as_deref().unwrap_or_default())
+            .arg(append.inner_retry.map_or_else(String::new, |delay| delay.to_string()))
             .arg(append.metadata.len());
         for (key, kept) in &append.metadata {
             request = request.arg(key).arg(kept);

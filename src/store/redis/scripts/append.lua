@@ -1,7 +1,7 @@
 -- append: what a plain XADD cannot say. A batch with news apart from its events, one of which the log may hold a part
 -- already, or one whose stream's log was not found: compared with what is stored, never believed.
 -- KEYS stream, log, completion
--- ARGV epoch, first seq, time, starts, has inner id, inner id, number of metadata pairs, the pairs, the events
+-- ARGV epoch, first seq, time, starts, has inner id, inner id, inner retry, number of metadata pairs, the pairs, the events
 -- Returns stored {events, bytes, max events, max bytes} | newer | ended {completion} | gone.
 -- O(events of the batch + entries dropped).
 local stream, log, completion = KEYS[1], KEYS[2], KEYS[3]
@@ -19,7 +19,7 @@ if not log_top then
   redis.call('DEL', stream)
   return { 'gone' }
 end
-local pairs_end = 7 + 2 * tonumber(ARGV[7])
+local pairs_end = 8 + 2 * tonumber(ARGV[8])
 local epoch, first = tonumber(ARGV[1]), tonumber(ARGV[2])
 local top_epoch, top_seq = parts(log_top)
 local skip = 0
@@ -61,5 +61,8 @@ end
 if ARGV[5] == '1' then
   redis.call('HSET', stream, 'inner', ARGV[6])
 end
-keep(stream, ARGV, 8, pairs_end)
+if ARGV[7] ~= '' then
+  redis.call('HSET', stream, 'retry', ARGV[7])
+end
+keep(stream, ARGV, 9, pairs_end)
 return { 'stored', int(events), int(bytes), int(max_events), int(max_bytes) }

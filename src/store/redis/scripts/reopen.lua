@@ -1,7 +1,7 @@
 -- reopen: registers a running producer again, with its own epoch, after the store forgot it. What is lost stays a gap.
 -- KEYS stream, log, completion [, active, owner's]
 -- ARGV S, id, token, node, kind, epoch, reruns, acknowledged seq, fingerprint, has inner id, stale, life, window,
---      max events, max bytes, owner, channel, inner id, started, origin, then metadata as pairs
+--      max events, max bytes, owner, channel, inner id, started, origin, inner retry, then metadata as pairs
 -- Returns registered {time, events, bytes} | newer | ended {completion}. O(log streams).
 local stream, log, completion, active, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local held = look(stream, 'state', 'epoch', 'token')
@@ -27,7 +27,10 @@ end
 if ARGV[10] == '1' then
   redis.call('HSET', stream, 'inner', ARGV[18])
 end
-keep(stream, ARGV, 21, #ARGV)
+if ARGV[21] ~= '' then
+  redis.call('HSET', stream, 'retry', ARGV[21])
+end
+keep(stream, ARGV, 22, #ARGV)
 expire(ttl, stream, log)
 if active then
   watch(active, ARGV[1], time + math.min(stale, life), ttl)
