@@ -6,15 +6,22 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     task::{Context, Wake, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use http_body_util::channel::Channel;
-use resilient_sse::{Event, Owner, StreamId, test_util::TestHub};
+use http_body_util::{BodyExt as _, channel::Channel};
+use resilient_sse::{
+    Durability, Event, MemoryStore, Owner, ResilientSse, StreamId,
+    test_util::{Fault, FaultStore, TestHub},
+};
+use tokio::time::Instant;
 use tokio_test::task;
 use tower::{ServiceBuilder, ServiceExt as _, service_fn};
+
+use crate::support::{Step, Watch, app, chunk};
 
 /// Whether there was a frame.
 fn poll_frame(body: &mut task::Spawn<impl Body<Data = Bytes>>) -> bool {
@@ -80,4 +87,36 @@ impl Wake for Woken {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
+}
+
+/// The process goes down while an event waits for the store: from then on a task drives the body, and waits too.
+#[tokio::test(start_paused = true)]
+async fn g7_a_client_hears_of_the_store_although_a_task_drives_its_body() {
+    let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000)).batched();
+    let builder = ResilientSse::builder(store.clone()).anonymous().durability(Durability::BeforeSend);
+    let (sse, guardian) = builder.build().unwrap();
+    let (go, gone) = tokio::sync::oneshot::channel::<()>();
+    let guardian = tokio::spawn(guardian.with_graceful_shutdown(async { drop(gone.await) }));
+    store.fail_on("append", Fault::Delay(Duration::from_millis(50)));
+    let wait = Duration::from_millis(200);
+    let steps = vec![Step::Sleep(wait), chunk("data: 0\n\n"), Step::Hang];
+    let app = app(sse.generation().id(StreamId::path("/s/{id}")), &Watch::default(), steps);
+    // An `EventSource`, which is let go at once.
+    let request = Request::get("/s/a").header("accept", "text/event-stream").body(()).unwrap();
+    let start = Instant::now();
+    let mut body = Box::pin(app.oneshot(request).await.unwrap().into_body());
+    // A task, as a connection is: it is polled before the one that takes over.
+    let client = tokio::spawn(async move {
+        while let Some(Ok(frame)) = body.frame().await {
+            if frame.into_data().unwrap_or_default().windows(7).any(|bytes| bytes == b"data: 0") {
+                return start.elapsed() - wait;
+            }
+        }
+        panic!("the event was made, recorded, and not delivered");
+    });
+    tokio::time::sleep_until(start + wait + Duration::from_millis(10)).await;
+    go.send(()).unwrap();
+    let late = client.await.unwrap();
+    assert!((50..200).contains(&late.as_millis()), "{late:?} after it was made");
+    guardian.abort();
 }
