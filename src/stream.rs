@@ -70,13 +70,13 @@ pub mod reason {
     pub const PANIC: Reason = Reason::Borrowed("panic");
     /// An event was larger than the limit.
     pub const EVENT_TOO_LARGE: Reason = Reason::Borrowed("event_too_large");
-    /// The client left a route that cancels then.
+    /// The last reader left a route that cancels then.
     pub const DISCONNECTED: Reason = Reason::Borrowed("disconnected");
     /// Somebody asked for it.
     pub const STOPPED: Reason = Reason::Borrowed("stopped");
-    /// It ran longer without its client than its route allows.
+    /// It ran longer without any reader than its route allows.
     pub const DETACH_TIMEOUT: Reason = Reason::Borrowed("detach_timeout");
-    /// Too many streams of the process ran without their clients already.
+    /// Too many streams of the process were read by nobody, and this one's owner had the most of them.
     pub const DETACH_LIMIT: Reason = Reason::Borrowed("detach_limit");
     /// The process went down before the work was done.
     pub const SHUTDOWN: Reason = Reason::Borrowed("shutdown");
@@ -114,7 +114,12 @@ impl Ending {
     }
 }
 
-/// What happens to the work when its client goes away.
+/// What happens to the work once nobody reads it any more.
+///
+/// A reader is the client whose request began the work, or anybody who follows the stream, on this node or on another; a client
+/// that is connected and does not read is one too. While there is one the work goes on, whichever client began it. Once
+/// the last one has left, the work goes on for the route's grace (2 s on `generation()` and `feed()`, none on
+/// `layer()`), so that a page that is reloaded does not end it; then this applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disconnect {
     /// The inner body is dropped, and the next request runs it again: like plain server-sent events.
@@ -123,7 +128,7 @@ pub enum Disconnect {
     Cancel,
     /// The inner body is driven on, recording, for at most this long.
     Detach {
-        /// How long it may run on without a client. Default: 10 minutes.
+        /// How long it may run on without any reader; each time starts anew. Default: 10 minutes.
         at_most: Duration,
     },
 }

@@ -86,12 +86,28 @@ mutate G7 recorder_faults src/layer/live.rs "a stream waits for the store for as
 mutate G7 recorder_faults src/recorder/lane.rs "a stream that the store refuses is waited for" \
   's/if state\.refused\.is_some\(\) \|\|/if false \&\&/'
 mutate G8 bounds src/layer/producer.rs "a client that does not read holds the work up" \
-  's/if self\.outlives_client\(\) \|\| self\.is_followed\(\)/if false/'
+  's/if self\.outlives_readers\(\) \|\|.*?\{/if false {/'
+mutate G8 bounds src/layer/producer.rs "the client that began the work takes it along" \
+  's/if self\.is_read\(\) \{/if false {/'
+mutate G8 bounds src/layer/drive.rs "a stream that is read runs out of its time" \
+  's/if producer\.lane\.readers\.any\(\) \{\s*self\.absence = None;/if false {/'
+mutate G8 bounds src/recorder/readers.rs "a reader is overtaken by more than the log holds" \
+  's/\(slowest >= self\.floor\)/true/'
+mutate G8 bounds src/layer/patience.rs "a reader that sleeps holds the others up for ever" \
+  's/if left\.is_zero\(\) \{/if false {/'
+mutate G8 bounds src/layer/unattended.rs "one owner uses up what may run unread" \
+  's/self\.ranks\.last\(\)/self.ranks.first()/'
 mutate G9 bounds src/hub/mod.rs "everybody is the same owner" \
   's/let owner = \(self\.owner\)\(request\);/let owner = (self.owner)(request).map(|_| Owner::ANONYMOUS);/'
 mutate G10 bounds src/wire/sse.rs "a heartbeat ends a block" \
   's/": heartbeat\\n"/": heartbeat\\n\\n"/'
-mutate G11 bounds src/layer/admit.rs "a registration is not withdrawn" \
+mutate G10 bounds src/wire/scan.rs "a last block without a blank line is lost" \
+  's/fn finish\(&mut self\) \{/fn finish(&mut self) {\n        return;/'
+mutate G10 bounds src/layer/engine.rs "a body is dropped at its terminal event" \
+  's/ending\.event\.is_some\(\) && !source/false \&\& !source/'
+mutate G11 bounds src/layer/engine.rs "the end of a stream stops its work" \
+  's/let Some\(source\) = self\.source\.take\(\) else \{ return \};/self.context.stop();\n        let Some(source) = self.source.take() else { return };/'
+mutate G11 bounds src/recorder/opening.rs "a registration is not withdrawn" \
   's/if self\.armed \{/if false {/'
 
 exit $failed

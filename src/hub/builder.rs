@@ -279,7 +279,12 @@ impl Builder {
         /// How many streams of this process may have been read by nobody for over 30 s. Of one more, the owner with the
         /// most of them loses the one that was left longest: it ends as `failed`, reason `detach_limit`. Default: 1000.
         max_detached: usize,
-        /// How long a client may leave what it was given unread while others wait: see [`Disconnect::Detach`](crate::Disconnect::Detach). Default: 10 s.
+        /// How long a client may leave what it was given unread where others read the same stream, or its route has
+        /// [`Disconnect::Detach`](crate::Disconnect::Detach): then the body is driven on without it, and it continues from the log.
+        ///
+        /// Nobody on the producing node is overtaken by more than the log holds without being waited for: for as long
+        /// again where another reader has caught up, else as a plain body waits for its client (on `Detach` routes for at
+        /// most `at_most`). Who was waited for in vain gets a `gap`. Default: 10 s.
         stall: Duration,
         /// How long the process takes to go down at most. Default: 25 s.
         drain: Duration,

@@ -120,8 +120,8 @@ impl ResilientSse {
         Builder::new(store)
     }
 
-    /// A layer that behaves like plain server-sent events where a client goes away
-    /// ([`Disconnect::Interrupt`](crate::Disconnect::Interrupt)), and makes up a stream id for each request.
+    /// A layer that behaves like plain server-sent events once nobody reads
+    /// ([`Disconnect::Interrupt`](crate::Disconnect::Interrupt), at once), and makes up a stream id for each request.
     pub fn layer(&self) -> ResilientSseLayer {
         ResilientSseLayer::new(Arc::clone(&self.0), Route::new(&self.0.settings))
     }
@@ -133,6 +133,10 @@ impl ResilientSse {
 
     /// A layer for streams without an end: a body that ends is interrupted, and run again for the
     /// next request; kind `feed`.
+    ///
+    /// All clients that ask for the same stream share one body, which runs for as long as one of them reads, and for 2 s more. What
+    /// happens after that is not recorded. A handler that can look it up gives its events ids of its own, and goes on
+    /// after [`StreamContext::last_inner_id`](crate::StreamContext::last_inner_id) when it is run again.
     pub fn feed(&self) -> ResilientSseLayer {
         ResilientSseLayer::new(Arc::clone(&self.0), Route::feed(&self.0.settings))
     }
