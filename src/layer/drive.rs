@@ -154,6 +154,7 @@ where
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
         let producer = &self.producer;
         if !producer.lane.readers.any() {
+            self.patience = Patience::default();
             return Poll::Ready(BATCH_EVENTS);
         }
         let alone = match producer.route.disconnect {

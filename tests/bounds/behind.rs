@@ -154,6 +154,31 @@ async fn g8_a_reader_that_has_caught_up_is_held_up_for_at_most_the_stall_limit()
     }
 }
 
+/// What others were held up by readers that are gone does not count against those that come.
+#[tokio::test(start_paused = true)]
+async fn g8_each_reader_is_waited_for_by_itself() {
+    let mut hub = hub(100, usize::MAX);
+    let watch = Watch::default();
+    let steps = blocks(150).into_iter().chain([Step::Sleep(SECOND * 62)]).chain(blocks(1_000)).chain([Step::Hang]);
+    let app = app(hub.sse.generation().id(path()), &watch, steps.collect());
+    let first = open(&app).await;
+    let mut slow = open(&app).await;
+    assert!(slow.poll());
+    let mut fast = open(&app).await;
+    drop(first);
+    read_for(&mut fast, &mut hub, SECOND).await;
+    assert!(numbers_of(&fast).len() < 100, "the slow one is waited for");
+    drop((slow, fast));
+    hub.advance(SECOND * 59).await;
+    slow = open(&app).await;
+    assert!(slow.poll());
+    fast = open(&app).await;
+    read_for(&mut fast, &mut hub, SECOND * 7).await;
+    assert_eq!(numbers_of(&fast).last(), Some(&149), "and so is the next one");
+    read_for(&mut fast, &mut hub, SECOND * 10).await;
+    assert!(numbers_of(&fast).len() > 500, "for ten seconds");
+}
+
 /// A reader that always reads, but slowly, takes no more of the others' time than one that does not read at all.
 #[tokio::test(start_paused = true)]
 async fn g8_a_reader_that_crawls_does_not_set_the_pace_of_others() {

@@ -12,8 +12,8 @@ use futures_util::FutureExt as _;
 use http::Request;
 use http_body_util::BodyExt as _;
 use resilient_sse::{
-    Classify, EndedStream, Identify, JobStatus, MemoryStore, Outcome, Owner, ResilientSse, StreamId, StreamInfo,
-    StreamKey, StreamState,
+    Classify, Disconnect, EndedStream, Identify, JobStatus, MemoryStore, Outcome, Owner, ResilientSse, StreamId,
+    StreamInfo, StreamKey, StreamState,
     test_util::{FaultStore, TestHub},
     wire::EventView,
 };
@@ -208,6 +208,24 @@ async fn g11_a_detached_body_that_its_executor_drops_is_no_live_stream() {
     let mut other = TestHub::on(hub.store.clone(), |builder| builder.anonymous().seed(2)).unwrap();
     other.advance(Duration::from_secs(95)).await;
     assert_eq!(ending(&other, "a").await, Some((StreamState::Orphaned, Some("node_lost".into()))));
+}
+
+/// Where nothing can drive a body on for the grace of its route, its policy applies at once.
+#[tokio::test(start_paused = true)]
+async fn g11_without_an_executor_a_stream_ends_with_its_client() {
+    for (policy, state) in
+        [(Disconnect::Interrupt, StreamState::Interrupted), (Disconnect::Cancel, StreamState::Cancelled)]
+    {
+        let hub = TestHub::with(|builder| builder.anonymous().executor(drop)).unwrap();
+        let watch = Watch::default();
+        let layer = hub.sse.generation().id(path()).on_disconnect(policy);
+        let app = app(layer, &watch, then(numbers(2), Step::Hang));
+        let mut client = Client::new(send(&app, request("/s/a")).await.into_body());
+        client.drain();
+        drop(client);
+        assert_eq!(hub.sse.registry().stream(&key("a")).await.unwrap().unwrap().state, state);
+        assert_eq!((watch.alive(), hub.sse.health().active, hub.sse.health().detached), (0, 0, 0));
+    }
 }
 
 /// The longest silence between two heartbeats of a client.
