@@ -1,16 +1,17 @@
-//! Going down in order.
+//! Going down in order, within one limit for everything.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::sweep::Sweeper;
 use crate::{
+    config::PROBES,
     hooks::{JobStatus, block_of},
     hub::Core,
     recorder::{EndRequest, Lane},
     stream::{Ending, StreamState, reason},
-    telemetry::log_debug,
+    telemetry::{log_debug, log_warn},
 };
 
 /// What became of a process's streams when it went down.
@@ -29,90 +30,187 @@ pub struct DrainReport {
     pub left: usize,
     /// Streams whose end the store has not acknowledged: another node will find them overdue.
     pub unsettled: usize,
-    /// Bytes of events that the store has not acknowledged.
+    /// Bytes of events, and of ends, that the store has not acknowledged.
     pub unrecorded_bytes: usize,
+    /// `on_end` hooks of streams that ended here which have not run, or not to their end: another node will find them due.
+    pub hooks_unfinished: usize,
+}
+
+/// When which part of a drain is over.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// When everything is.
+    deadline: Instant,
+    /// The drain's whole time.
+    total: Duration,
+}
+
+impl Limits {
+    fn new(total: Duration) -> Self {
+        Self { deadline: Instant::now() + total, total }
+    }
+
+    /// Up to when clients are served: late, since those that do not come again lose their answer, and early enough to
+    /// ask what became of the work, to store its end, and to run its hook.
+    fn served(&self, core: &Core) -> Instant {
+        let probes = if core.probe.is_some() { core.settings.probe_limit } else { Duration::ZERO };
+        let after = (probes + self.landing_takes(core)).min(self.total / 2);
+        self.deadline - after
+    }
+
+    /// Up to when the job probe may answer.
+    fn probed(&self, core: &Core) -> Instant {
+        self.deadline - self.landing_takes(core)
+    }
+
+    /// How long it may take until an end is stored and its hook has run. A store that is well takes milliseconds for that.
+    fn landing_takes(&self, core: &Core) -> Duration {
+        let limit = core.settings.terminal_limit;
+        let is_slow = core.store.is_broken() || core.hooks.lease().is_some();
+        (if is_slow { limit } else { limit / 4 }).min(self.total / 4)
+    }
 }
 
 /// Drains the process.
 pub(super) async fn run(core: Arc<Core>) -> DrainReport {
-    // A drain without end is one of a year.
-    let deadline = Instant::now() + core.settings.drain.min(std::time::Duration::from_secs(31_536_000));
+    let limits = Limits::new(core.settings.drain);
     core.start_draining();
     let running = core.recorder.lanes();
     log_debug!(running = running.len(), "the process goes down");
+    let mut report = DrainReport { running: running.len(), ..DrainReport::default() };
     for lane in &running {
-        if let Some(producer) = lane.producer() {
+        let Some(producer) = lane.producer() else { continue };
+        if producer.is_endless() {
+            report.interrupted += usize::from(end(&core, lane, EndRequest::Interrupt));
+        } else {
             core.executor.spawn(async move { producer.release() });
         }
     }
-    let _ = tokio::time::timeout_at(deadline, core.recorder.until_idle()).await;
+    serve(&core, limits).await;
 
     core.start_letting_go();
-    let left = core.recorder.lanes();
-    let mut report = DrainReport {
-        running: running.len(),
-        finished: running.len().saturating_sub(left.len()),
-        ..DrainReport::default()
-    };
-    end_all(&core, &left, &mut report).await;
+    end_all(&core, limits, &mut report).await;
+    let ended = report.interrupted + report.closed + report.left;
+    report.finished = report.running.saturating_sub(ended);
+    for lane in core.recorder.served_on() {
+        discard(&core, &lane);
+    }
 
-    // The ends that were just requested, and the tails before them, get the time a terminal event gets.
-    let _ = tokio::time::timeout(core.settings.terminal_limit, core.recorder.until_idle()).await;
+    // The ends that were just requested, the tails before them, and the hooks of all that ended here.
+    let _ = tokio::time::timeout_at(limits.deadline, async {
+        core.recorder.until_idle().await;
+        core.hooks.until_idle().await;
+    })
+    .await;
     report.unsettled = core.recorder.lanes().len();
     report.unrecorded_bytes = core.recorder.held();
+    report.hooks_unfinished = core.hooks.unfinished();
+    if report.unsettled + report.hooks_unfinished > 0 {
+        log_warn!(
+            unsettled = report.unsettled,
+            hooks_unfinished = report.hooks_unfinished,
+            "the process goes down with work left for other nodes"
+        );
+    }
     report
 }
 
-/// Ends what has not ended by itself.
-async fn end_all(core: &Arc<Core>, lanes: &[Arc<Lane>], report: &mut DrainReport) {
-    let sweeper = Arc::new(Sweeper::new(Arc::clone(core)));
-    let mut closing = Vec::new();
-    for lane in lanes {
-        if !lane.reruns() {
-            let (core, lane, sweeper) = (Arc::clone(core), Arc::clone(lane), Arc::clone(&sweeper));
-            let (done, closed) = tokio::sync::oneshot::channel();
-            core.clone().executor.spawn(async move {
-                let _ = done.send(close(&core, &lane, &sweeper).await);
-            });
-            closing.push(closed);
-        } else {
-            report.interrupted += 1;
-            end(core, lane, EndRequest::Interrupt);
-        }
-    }
-    for closed in closing {
-        match closed.await {
-            Ok(true) => report.closed += 1,
-            Ok(false) | Err(_) => report.left += 1,
+/// Waits until every stream has ended, for as long as clients are served.
+async fn serve(core: &Core, limits: Limits) {
+    loop {
+        // Looked at anew: a store that failed meanwhile takes its time.
+        let until = limits.served(core);
+        if Instant::now() >= until || tokio::time::timeout_at(until, core.recorder.until_idle()).await.is_ok() {
+            return;
         }
     }
 }
 
-/// Asks the probe what became of the work. `false`: it goes on outside of this process.
-async fn close(core: &Arc<Core>, lane: &Arc<Lane>, sweeper: &Sweeper) -> bool {
-    let failed = EndRequest::supplied(StreamState::Failed, reason::SHUTDOWN);
-    let status = match core.store.info(lane.key.clone()).await {
-        Ok(Some(info)) => sweeper.probe(&info, 0).await,
-        _ => JobStatus::Unknown,
-    };
-    if status == JobStatus::Running {
-        // It runs outside of this process: a later sweep, of another node, asks again.
-        core.recorder.abandon(lane);
-        return false;
+/// Ends what has not ended by itself.
+async fn end_all(core: &Arc<Core>, limits: Limits, report: &mut DrainReport) {
+    let mut to_probe = Vec::new();
+    for lane in core.recorder.lanes() {
+        if lane.is_ending() {
+            // It has ended by itself; only the store does not know yet.
+            discard(core, &lane);
+        } else if lane.reruns() {
+            report.interrupted += usize::from(end(core, &lane, EndRequest::Interrupt));
+        } else if core.probe.is_none() {
+            report.closed += usize::from(end(core, &lane, shutdown()));
+        } else {
+            to_probe.push(lane);
+        }
     }
+    probe_all(core, to_probe, limits.probed(core), report).await;
+}
+
+/// Ends streams by what the job probe says of them, or, where it has said nothing by `until`, as work that was cut short.
+async fn probe_all(core: &Arc<Core>, lanes: Vec<Arc<Lane>>, until: Instant, report: &mut DrainReport) {
+    let sweeper = Arc::new(Sweeper::new(Arc::clone(core)));
+    let places = Arc::new(Semaphore::new(PROBES));
+    let (answer, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    for (index, lane) in lanes.iter().enumerate() {
+        let (sweeper, places, answer) = (Arc::clone(&sweeper), Arc::clone(&places), answer.clone());
+        let (store, key) = (core.store.clone(), lane.key.clone());
+        core.executor.spawn(async move {
+            let Ok(_place) = places.acquire().await else { return };
+            if answer.is_closed() {
+                return;
+            }
+            let status = match store.info(key).await {
+                Ok(Some(info)) => sweeper.probe(&info, 0).await,
+                _ => JobStatus::Unknown,
+            };
+            let _ = answer.send((index, status));
+        });
+    }
+    drop(answer);
+    let mut waiting: Vec<_> = lanes.into_iter().map(Some).collect();
+    while let Ok(Some((index, status))) = tokio::time::timeout_at(until, answers.recv()).await {
+        if let Some(lane) = waiting.get_mut(index).and_then(Option::take) {
+            close(core, &lane, status, report);
+        }
+    }
+    for lane in waiting.into_iter().flatten() {
+        close(core, &lane, JobStatus::Unknown, report);
+    }
+}
+
+/// Ends a stream by what the probe has said of it.
+fn close(core: &Arc<Core>, lane: &Arc<Lane>, status: JobStatus, report: &mut DrainReport) {
     let ending = |state, event| Some(Ending::with_event(state, block_of(&*core.framing, event)?));
     let ending = match &status {
+        JobStatus::Running => {
+            // It runs outside of this process: a later sweep, of another node, asks again.
+            report.left += 1;
+            core.recorder.abandon(lane);
+            return discard(core, lane);
+        }
         JobStatus::Completed(event) => ending(StreamState::Completed, event),
         JobStatus::Failed(event) => ending(StreamState::Failed, event),
-        JobStatus::Running | JobStatus::Unknown => None,
+        JobStatus::Unknown => None,
     };
-    end(core, lane, ending.map_or(failed, EndRequest::Close));
-    true
+    report.closed += usize::from(end(core, lane, ending.map_or_else(shutdown, EndRequest::Close)));
 }
 
-fn end(core: &Arc<Core>, lane: &Arc<Lane>, request: EndRequest) {
-    lane.end(&core.recorder, request);
+fn shutdown() -> EndRequest {
+    EndRequest::supplied(StreamState::Failed, reason::SHUTDOWN)
+}
+
+/// Ends a stream, unless it has just ended by itself, and drops what makes its events.
+fn end(core: &Arc<Core>, lane: &Arc<Lane>, request: EndRequest) -> bool {
+    let ended = lane.end(&core.recorder, request);
+    discard(core, lane);
+    ended
+}
+
+/// Drops what makes the stream's events, however the stream stands.
+fn discard(core: &Core, lane: &Arc<Lane>) {
     if let Some(producer) = lane.producer() {
-        core.executor.spawn(async move { producer.halted() });
+        let lane = Arc::clone(lane);
+        core.executor.spawn(async move {
+            producer.discard();
+            lane.waker.wake();
+        });
     }
 }

@@ -94,12 +94,19 @@ impl Guardian {
         }
     }
 
-    /// Takes the process down in order once `signal` is ready, and then ends with a report.
+    /// Takes the process down in order once `signal` is ready, and then ends with a report of what was left.
     ///
-    /// From then on no new stream is begun here. Clients whose work outlives them are let go at once,
-    /// to follow on another node; the work itself, and streams that end with their client, get the
-    /// drain time (25 s). What still runs then is interrupted, or, where it may not run again,
-    /// answered for by the job probe, else closed as `failed`, reason `shutdown`.
+    /// That takes at most the drain time ([`Builder::drain`](crate::Builder::drain), 25 s), whatever probes, hooks and the
+    /// store do, and no longer than it has to:
+    ///
+    /// - No new stream is begun here from then on.
+    /// - Streams of `feed()` routes are interrupted at once.
+    /// - Clients of detachable streams that come again by themselves (a GET that asks for `text/event-stream` by name) are
+    ///   let go at once, to follow on another node, while the work goes on. All other clients are served until shortly
+    ///   before the end.
+    /// - What still runs then is interrupted or, where it may not run again, answered for by the job probe, as far as there
+    ///   is time to ask, else closed as `failed`, reason `shutdown`. Its inner body is dropped.
+    /// - `on_end` hooks of streams that ended here are waited for.
     pub fn with_graceful_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.shutdown = Some(Box::pin(signal));
         self

@@ -286,7 +286,8 @@ impl Builder {
         /// again where another reader has caught up, else as a plain body waits for its client (on `Detach` routes for at
         /// most `at_most`). Who was waited for in vain gets a `gap`. Default: 10 s.
         stall: Duration,
-        /// How long the process takes to go down at most. Default: 25 s.
+        /// How long the process takes to go down at most, job probes and hooks included: see
+        /// [`Guardian::with_graceful_shutdown`](crate::Guardian::with_graceful_shutdown). Default: 25 s.
         drain: Duration,
         /// How long a job probe may take. Default: 5 s.
         probe_limit: Duration,

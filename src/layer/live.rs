@@ -357,8 +357,11 @@ where
         match self.producer.make(cx, &mut self.made) {
             None if self.producer.is_driven() => Produced::GoOn(true),
             None => {
-                if self.go_on_halted() {
-                    self.finish_unfinished();
+                match self.lane().requested_end() {
+                    // A drain or a stop has ended the work: that is told like an end of the body's own.
+                    Some(end) => self.end = Some(end),
+                    None if self.go_on_halted() => self.finish_unfinished(),
+                    None => {}
                 }
                 Produced::GoOn(true)
             }

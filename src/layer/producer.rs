@@ -223,4 +223,8 @@ where
     fn discard(self: Arc<Self>) {
         Producer::discard(&self);
     }
+
+    fn is_endless(&self) -> bool {
+        self.route.endless
+    }
 }

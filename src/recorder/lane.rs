@@ -86,6 +86,11 @@ pub(crate) trait Producing: Send + Sync {
 
     /// The inner code is to be dropped, however the stream stands. Called on the executor.
     fn discard(self: Arc<Self>);
+
+    /// Whether the stream never finishes, so that nothing is gained by waiting for its end.
+    fn is_endless(&self) -> bool {
+        false
+    }
 }
 
 /// What landed in the store.
@@ -340,19 +345,20 @@ impl Lane {
         Ok(())
     }
 
-    /// The producer goes; the first word counts. What was pushed before is recorded before.
-    pub(crate) fn end(self: &Arc<Self>, recorder: &Arc<Recorder>, end: EndRequest) {
+    /// The producer goes. What was pushed before is recorded before. The first word counts: `false` if this is not it.
+    pub(crate) fn end(self: &Arc<Self>, recorder: &Arc<Recorder>, end: EndRequest) -> bool {
         {
             let mut state = lock(&self.state);
             if state.end.is_some() || state.status != Status::Running {
-                return;
+                return false;
             }
             if self.unrecorded {
                 state.status = self.ended_by(&end, state.last);
                 state.end = Some(end);
                 drop(state);
                 self.halted.store(true, Ordering::Release);
-                return self.waker.wake();
+                self.waker.wake();
+                return true;
             }
             state.end_bytes = end.bytes();
             state.end_since = Some(Instant::now());
@@ -363,6 +369,7 @@ impl Lane {
         }
         recorder.fit();
         recorder.ready(self);
+        true
     }
 
     /// Whether the end was tried for as long as it could be recovered.
@@ -388,6 +395,11 @@ impl Lane {
     /// Whether the producer's end was requested already.
     pub(crate) fn is_ending(&self) -> bool {
         lock(&self.state).end.is_some()
+    }
+
+    /// How the producer goes, once that was requested.
+    pub(crate) fn requested_end(&self) -> Option<EndRequest> {
+        lock(&self.state).end.clone()
     }
 
     /// The end that the producer has requested, as it will be stored unless another one was stored before.

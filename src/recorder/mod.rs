@@ -17,7 +17,7 @@ mod state;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Weak,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Waker},
@@ -38,6 +38,7 @@ use crate::{
     hooks::Hooks,
     id::StreamKey,
     store::{Appended, Closed, Fence, Interrupted, Reopen, Reopened, StoreHandle, handle::BoxFuture},
+    stream::StreamState,
     sync::{WakerCell, lock},
     telemetry::{Telemetry, add, log_warn},
 };
@@ -56,6 +57,8 @@ pub(crate) struct Recorder {
     /// How long the flusher waits for lanes to join the one that is ready.
     linger: Duration,
     lanes: Mutex<HashMap<StreamKey, Arc<Lane>>>,
+    /// Lanes whose stream was closed as orphaned while its producer served a client, which it does on.
+    served_on: Mutex<Vec<Weak<Lane>>>,
     ready: Mutex<VecDeque<Arc<Lane>>>,
     /// Claimed lanes that wait until they are asked for again, by when that is.
     put_off: Mutex<BTreeMap<(Instant, u64), Arc<Lane>>>,
@@ -99,6 +102,7 @@ impl Recorder {
             room: Room::new(settings.recorder_bytes),
             linger: settings.linger,
             lanes: Mutex::default(),
+            served_on: Mutex::default(),
             ready: Mutex::default(),
             put_off: Mutex::default(),
             adopted: Mutex::default(),
@@ -120,6 +124,11 @@ impl Recorder {
     /// The running streams of this process.
     pub(crate) fn lanes(&self) -> Vec<Arc<Lane>> {
         lock(&self.lanes).values().cloned().collect()
+    }
+
+    /// Streams that are not recorded any more, and that a producer of this process may still serve to a client.
+    pub(crate) fn served_on(&self) -> Vec<Arc<Lane>> {
+        lock(&self.served_on).iter().filter_map(Weak::upgrade).collect()
     }
 
     pub(crate) fn lane(&self, key: &StreamKey) -> Option<Arc<Lane>> {
@@ -305,6 +314,11 @@ impl Recorder {
     /// The lane has nothing more to record, and its producer is told how the stream stands.
     fn settle(&self, lane: &Arc<Lane>, status: Status) {
         let ending = lane.is_ending();
+        if matches!(&status, Status::Ended(ended) if ended.ending.state == StreamState::Orphaned) {
+            let mut served_on = lock(&self.served_on);
+            served_on.retain(|lane| lane.strong_count() > 0);
+            served_on.push(Arc::downgrade(lane));
+        }
         self.end_recording(lane, status);
         if let Some(producer) = lane.producer().filter(|_| !ending) {
             self.executor.spawn(async move { producer.halted() });

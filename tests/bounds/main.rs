@@ -9,6 +9,7 @@ mod bytes_pass;
 mod cancel;
 mod cancel_publishing;
 mod cursors;
+mod drains;
 mod endings;
 mod framing;
 mod fused;

@@ -1,0 +1,276 @@
+//! G5, G3: a process goes down within its limit, whatever probes, hooks, stores and clients do, and says what it left.
+
+use std::{
+    future::{pending, ready},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use resilient_sse::{
+    Builder, Disconnect, DrainReport, Event, JobStatus, MemoryStore, Owner, Publication, ResilientSseBody, StreamId,
+    StreamKey, StreamSpec, StreamState,
+    test_util::{Fault, FaultStore, TestHub},
+};
+use tokio::time::Instant;
+
+use crate::support::{Client, Script, Step, Watch, app, numbers, request, send, then};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MILLI: Duration = Duration::from_millis(1);
+
+fn hub(batched: bool, setup: impl FnOnce(Builder) -> Builder) -> TestHub {
+    let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000));
+    TestHub::on(if batched { store.batched() } else { store }, |builder| setup(builder.anonymous())).unwrap()
+}
+
+fn key(name: &str) -> StreamKey {
+    StreamKey::new(Owner::ANONYMOUS, StreamId::new(name).unwrap())
+}
+
+async fn open(hub: &TestHub, name: &str) -> Publication {
+    hub.sse.publisher().open(StreamSpec::new(Owner::ANONYMOUS, StreamId::new(name).unwrap())).await.unwrap()
+}
+
+async fn state(hub: &TestHub, name: &str) -> StreamState {
+    hub.sse.registry().stream(&key(name)).await.unwrap().expect("held").state
+}
+
+/// Has the process go down, with clients that read. Answers with the report, and how long it took.
+async fn drain(hub: &mut TestHub, clients: &mut [Client<ResilientSseBody<Script>>]) -> (DrainReport, Duration) {
+    let start = Instant::now();
+    hub.shut_down_on(ready(()));
+    loop {
+        clients.iter_mut().for_each(Client::drain);
+        hub.step().await;
+        if let Some(report) = hub.report() {
+            return (report, start.elapsed());
+        }
+        assert!(start.elapsed() < SECOND * 120, "it does not end");
+        tokio::time::advance(MILLI * 10).await;
+    }
+}
+
+async fn drain_alone(hub: &mut TestHub) -> (DrainReport, Duration) {
+    drain(hub, &mut []).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn g5_a_feed_lets_its_process_go_at_once() {
+    for batched in [false, true] {
+        for disconnect in [Disconnect::Interrupt, Disconnect::DETACH] {
+            let mut hub = hub(batched, |builder| builder);
+            let watch = Watch::default();
+            let app = app(hub.sse.feed().on_disconnect(disconnect), &watch, then(numbers(1), Step::Hang));
+            let mut clients = [Client::new(send(&app, request("/feed")).await.into_body())];
+            clients[0].drain();
+            let (report, took) = drain(&mut hub, &mut clients).await;
+            assert!(took < SECOND * 2, "{took:?}");
+            assert_eq!((report.running, report.interrupted, report.finished, report.unsettled), (1, 1, 0, 0));
+            clients[0].finish(&mut hub).await;
+            assert_eq!((clients[0].data(), watch.alive()), (vec!["0"], 0), "batched {batched}, {disconnect:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g5_a_drain_takes_no_longer_than_its_limit_whatever_probes_do() {
+    for limit in [MILLI * 200, SECOND, SECOND * 25] {
+        for batched in [false, true] {
+            let mut hub = hub(batched, |builder| builder.drain(limit).job_probe(|_| pending::<JobStatus>()));
+            let mut jobs = Vec::new();
+            for n in 0..100 {
+                jobs.push(open(&hub, &n.to_string()).await);
+            }
+            hub.advance(SECOND).await;
+            let (report, took) = drain_alone(&mut hub).await;
+            assert!(took <= limit, "{took:?} of {limit:?}");
+            assert_eq!((report.closed + report.left, report.finished, report.unsettled), (100, 0, 0), "{report:?}");
+            assert!(
+                report.left <= 16,
+                "what the probe was not asked, or had no time to say, is not running: {report:?}"
+            );
+            assert_eq!(state(&hub, "99").await, StreamState::Failed);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g5_a_probe_that_answers_does_not_wait_for_one_that_hangs() {
+    let mut hub = hub(false, |builder| {
+        builder.job_probe(|stream| async move {
+            match stream.key.id.as_str() {
+                "0" => pending().await,
+                "1" => JobStatus::Running,
+                _ => JobStatus::Completed(Event::new("42").named("completed")),
+            }
+        })
+    });
+    let mut jobs = Vec::new();
+    for n in 0..40 {
+        jobs.push(open(&hub, &n.to_string()).await);
+    }
+    let start = Instant::now();
+    hub.shut_down_on(ready(()));
+    hub.advance(SECOND * 21).await;
+    assert_eq!(state(&hub, "39").await, StreamState::Completed, "{:?} before the end", SECOND * 25 - start.elapsed());
+    hub.advance(SECOND * 4).await;
+    let report = hub.report().expect("it is down");
+    assert_eq!((report.closed, report.left), (38 + 1, 1), "{report:?}");
+    assert_eq!((state(&hub, "0").await, state(&hub, "1").await), (StreamState::Failed, StreamState::Active));
+}
+
+#[tokio::test(start_paused = true)]
+async fn g5_a_drain_takes_no_longer_than_its_limit_whatever_the_store_does() {
+    for fault in [Fault::Hang, Fault::Refuse] {
+        for probe in [false, true] {
+            let mut hub = hub(true, |builder| {
+                let builder = builder.drain(SECOND * 10).on_end(|_| ready(()));
+                if probe { builder.job_probe(|_| ready(JobStatus::Unknown)) } else { builder }
+            });
+            let mut jobs = Vec::new();
+            for n in 0..50 {
+                jobs.push(open(&hub, &n.to_string()).await);
+            }
+            hub.advance(SECOND).await;
+            hub.store.fail(fault);
+            let (report, took) = drain_alone(&mut hub).await;
+            assert!(took <= SECOND * 10, "{took:?}");
+            assert_eq!((report.closed, report.unsettled), (50, 50), "{fault:?}: {report:?}");
+            assert!(report.unrecorded_bytes > 0);
+        }
+    }
+}
+
+/// An executor that runs nothing any more is not waited for.
+#[tokio::test(start_paused = true)]
+async fn g5_a_drain_takes_no_longer_than_its_limit_where_nothing_is_run() {
+    let mut hub = hub(false, |builder| {
+        builder.drain(SECOND * 3).executor(drop).on_end(|_| ready(())).job_probe(|_| ready(JobStatus::Running))
+    });
+    let job = open(&hub, "a").await;
+    let (report, took) = drain_alone(&mut hub).await;
+    assert!(took <= SECOND * 3);
+    assert_eq!((report.closed, report.unsettled), (1, 0), "{report:?}");
+    drop(job);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g3_a_drain_waits_for_the_hooks_of_what_ended_here() {
+    for batched in [false, true] {
+        let saved = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&saved);
+        let mut hub = hub(batched, |builder| {
+            builder.on_end(move |_| {
+                let counted = Arc::clone(&counted);
+                async move {
+                    tokio::time::sleep(MILLI * 700).await;
+                    counted.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        });
+        let watch = Watch::default();
+        // One ends by itself five seconds into the drain, one has just ended, one is cut short.
+        let soon =
+            app(hub.sse.generation().id(StreamId::path("/s/{id}")), &watch, then(numbers(1), Step::Sleep(SECOND * 5)));
+        let never = app(hub.sse.generation().id(StreamId::path("/n/{id}")), &watch, then(numbers(1), Step::Hang));
+        let job = open(&hub, "done").await;
+        let mut clients = [
+            Client::new(send(&soon, request("/s/a")).await.into_body()),
+            Client::new(send(&never, request("/n/b")).await.into_body()),
+        ];
+        clients.iter_mut().for_each(Client::drain);
+        hub.advance(SECOND).await;
+        let ending = tokio::spawn(job.complete(Event::new("done")));
+        hub.step().await;
+        let (report, took) = drain(&mut hub, &mut clients).await;
+        assert!(took <= SECOND * 25, "{took:?}");
+        assert_eq!(saved.load(Ordering::SeqCst), 3, "batched {batched}: {report:?}");
+        assert_eq!((report.closed, report.hooks_unfinished, report.unsettled), (1, 0, 0), "{report:?}");
+        assert!(ending.await.unwrap().is_ok());
+        for client in &mut clients {
+            client.finish(&mut hub).await;
+        }
+        assert_eq!(clients[0].names().last(), Some(&"completed"), "it was served on");
+        assert_eq!(clients[1].names().last(), Some(&"failed"), "and this one told");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g3_a_drain_says_how_many_hooks_have_not_run() {
+    let mut hub = hub(false, |builder| builder.drain(SECOND * 10).on_end(|_| pending::<()>()));
+    for n in 0..20 {
+        open(&hub, &n.to_string()).await.complete(Event::new("done")).await.unwrap();
+    }
+    let (report, took) = drain_alone(&mut hub).await;
+    assert_eq!((report.hooks_unfinished, took), (20, SECOND * 10), "{report:?}");
+}
+
+/// Whoever does not come again by itself is served for as long as there is time.
+#[tokio::test(start_paused = true)]
+async fn g5_a_client_that_would_lose_its_answer_is_served_until_shortly_before_the_limit() {
+    for (probe, served) in [(false, 24), (true, 19)] {
+        let mut hub =
+            hub(true, |builder| if probe { builder.job_probe(|_| ready(JobStatus::Unknown)) } else { builder });
+        let watch = Watch::default();
+        let steps = (0..60).flat_map(|n| [numbers(60)[n].clone(), Step::Sleep(SECOND)]).collect();
+        let app = app(hub.sse.generation().id(StreamId::path("/s/{id}")), &watch, steps);
+        let mut clients = [Client::new(send(&app, request("/s/a")).await.into_body())];
+        clients[0].drain();
+        let (report, took) = drain(&mut hub, &mut clients).await;
+        assert!(took <= SECOND * 25, "{took:?}");
+        clients[0].finish(&mut hub).await;
+        let numbers = clients[0].names().iter().filter(|name| **name == "message").count();
+        assert!(numbers >= served, "{numbers} events, one a second: {report:?}");
+        assert_eq!((clients[0].names().last(), report.closed), (Some(&"failed"), 1));
+        assert_eq!((state(&hub, "a").await, watch.alive()), (StreamState::Failed, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g5_a_drain_drops_the_bodies_of_clients_that_do_not_read() {
+    for batched in [false, true] {
+        for disconnect in [Disconnect::Interrupt, Disconnect::Cancel, Disconnect::DETACH] {
+            let mut hub = hub(batched, |builder| builder.drain(SECOND).on_end(|_| ready(())));
+            let watch = Watch::default();
+            let layer = hub.sse.layer().id(StreamId::path("/s/{id}")).on_disconnect(disconnect);
+            let app = app(layer, &watch, then(numbers(1), Step::Hang));
+            let mut client = Client::new(send(&app, request("/s/a")).await.into_body());
+            assert!(client.poll());
+            for operation in ["interrupt", "close"] {
+                hub.store.fail_on(operation, Fault::Delay(MILLI * 20));
+            }
+            let (report, took) = drain_alone(&mut hub).await;
+            assert!(took <= SECOND);
+            hub.step().await;
+            assert_eq!((watch.alive(), report.unsettled), (0, 0), "batched {batched}, {disconnect:?}: {report:?}");
+        }
+    }
+}
+
+/// A stream that was taken for an orphan is served on unrecorded, but not beyond its process.
+#[tokio::test(start_paused = true)]
+async fn g5_a_drain_drops_the_bodies_of_streams_that_were_taken_for_orphans() {
+    let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000)).batched();
+    let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous().drain(SECOND)).unwrap();
+    let mut other = TestHub::on(FaultStore::new(store.inner().clone()), Builder::anonymous).unwrap();
+    let watch = Watch::default();
+    let app = app(hub.sse.generation().id(StreamId::path("/s/{id}")), &watch, then(numbers(1), Step::Hang));
+    let mut client = Client::new(send(&app, request("/s/a")).await.into_body());
+    hub.step().await;
+    client.drain();
+    store.fail(Fault::Hang);
+    for _ in 0..90 {
+        other.advance(SECOND).await;
+        hub.step().await;
+    }
+    store.heal();
+    hub.advance(SECOND * 15).await;
+    assert_eq!((state(&hub, "a").await, watch.alive(), hub.sse.health().active), (StreamState::Orphaned, 1, 0));
+    let (_, took) = drain_alone(&mut hub).await;
+    assert!(took <= SECOND);
+    hub.step().await;
+    assert_eq!(watch.alive(), 0);
+}
