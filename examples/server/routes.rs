@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{Query, State},
+    extract::{Query, Request, State},
     http::{Method, StatusCode, header},
     response::{Html, IntoResponse, Response, Sse, sse::KeepAlive},
     routing::{get, post},
 };
-use resilient_sse::{ResilientSse, StreamId};
+use resilient_sse::{Disconnect, Ends, ResilientSse, ResilientSseLayer, StreamId};
+use tower::ServiceExt as _;
 
 use crate::{
     control,
@@ -30,8 +31,27 @@ pub(crate) struct App {
 pub(crate) type Refused = (StatusCode, String);
 
 pub(crate) fn router(app: App) -> Router {
+    let (sse, options) = (app.sse.clone(), Arc::clone(&app.options));
+    let answers = routes(app.clone(), sse.generation().on_disconnect(options.disconnect()));
+    if options.disconnect() != Disconnect::Interrupt {
+        return answers;
+    }
+    // What may be interrupted and never ends is a feed: a process that goes down lets go of it at once, since waiting for
+    // it gains nothing. Both routes serve the same streams, so they are of one kind, and know the same ends.
+    let feeds = routes(app, sse.feed().kind("generation").classify(Ends::default()));
+    Router::new().fallback(by_end).with_state([answers, feeds])
+}
+
+/// Sends a request for a stream without an end to the feeds, and any other to the answers.
+async fn by_end(State([answers, feeds]): State<[Router; 2]>, request: Request) -> Response {
+    let query = request.uri().query().unwrap_or_default();
+    let router = if query.split('&').any(|pair| pair == "end=never") { feeds } else { answers };
+    router.oneshot(request).await.into_response()
+}
+
+fn routes(app: App, layer: ResilientSseLayer) -> Router {
     let App { sse, options, .. } = &app;
-    let mut layer = sse.generation().on_disconnect(options.disconnect()).grace(options.grace).voice(options.voice);
+    let mut layer = layer.grace(options.grace).voice(options.voice);
     if let Some(limit) = options.max_streams_per_user {
         layer = layer.max_streams(limit);
     }
@@ -43,7 +63,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/api/stream/{id}", named.delete(control::stop))
         .route("/api/stream/{id}/events", post(control::publish))
         .route_service("/api/stream/{id}/recover", recover)
-        .route_service("/api/relay/{id}", sse.relay().id(StreamId::path("/api/relay/{id}")).voice(options.voice))
+        .route_service("/api/relay/{id}", relay)
         .route("/api/streams", get(control::streams))
         .route("/api/jobs", post(control::start_job))
         .route("/plain/{id}", get(tell_plainly))

@@ -70,7 +70,8 @@ impl Client {
                 }
             }
         }
-        request.body(Full::default()).unwrap()
+        // As an `EventSource` does: it is told to come again where others are refused.
+        request.header(header::ACCEPT, "text/event-stream").body(Full::default()).unwrap()
     }
 
     /// Comes once, and reads so many events at most.
