@@ -69,7 +69,7 @@ impl Reading {
     }
 
     /// Reads to the end.
-    pub async fn to_end(mut self) -> Got {
+    pub async fn finish(mut self) -> Got {
         loop {
             if let Some(end) = self.frame().await {
                 let pause = self.last.elapsed();

@@ -67,45 +67,45 @@ async fn cell_of(
 
 /// Reads on: to the end, or up to what comes next where the body goes on.
 async fn rest(ends: Ends, voice: Voice, reading: crate::client::Reading, next: &str) -> Got {
-    if ends.goes_on(voice) { reading.until(next).await.leave() } else { reading.to_end().await }
+    if ends.goes_on(voice) { reading.until(next).await.leave() } else { reading.finish().await }
 }
 
 way!(completed, Ends::Finished, async |stage| {
-    stage.ask(0, sdk("/generation/x?then=completed")).await.to_end().await
+    stage.ask(0, sdk("/generation/x?then=completed")).await.finish().await
 });
 
 way!(failed_in_the_producer_s_words, Ends::Finished, async |stage| {
-    stage.ask(0, sdk("/generation/x?then=failed")).await.to_end().await
+    stage.ask(0, sdk("/generation/x?then=failed")).await.finish().await
 });
 
-way!(eof, Ends::Finished, async |stage| stage.ask(0, sdk("/generation/x?then=eof")).await.to_end().await);
+way!(eof, Ends::Finished, async |stage| stage.ask(0, sdk("/generation/x?then=eof")).await.finish().await);
 
 way!(inner_error, Ends::Terminal("failed", "error"), async |stage| {
-    stage.ask(0, sdk("/generation/x?then=error")).await.to_end().await
+    stage.ask(0, sdk("/generation/x?then=error")).await.finish().await
 });
 
 way!(panic, Ends::Terminal("failed", "panic"), async |stage| {
-    stage.ask(0, sdk("/generation/x?then=panic")).await.to_end().await
+    stage.ask(0, sdk("/generation/x?then=panic")).await.finish().await
 });
 
 way!(stop, Ends::Terminal("cancelled", "stopped"), async |stage| {
     let reading = stage.ask(0, sdk("/generation/x")).await.until("event-3").await;
     stage.nodes[1].sse.streams().stop(&key("x").owner, &key("x").id).await.unwrap();
-    reading.to_end().await
+    reading.finish().await
 });
 
 way!(orphan, Ends::Terminal("orphaned", "node_lost"), async |stage| {
     let _producing = stage.ask(0, sdk("/generation/x")).await.until("event-3").await;
     let reading = stage.ask(1, sdk("/generation/x")).await.until("event-3").await;
     stage.close("x", StreamState::Orphaned, reason::NODE_LOST).await;
-    reading.to_end().await
+    reading.finish().await
 });
 
 way!(expired, Ends::Terminal("expired", "lifetime"), async |stage| {
     let _producing = stage.ask(0, sdk("/generation/x")).await.until("event-3").await;
     let reading = stage.ask(1, sdk("/generation/x")).await.until("event-3").await;
     stage.close("x", StreamState::Expired, reason::LIFETIME).await;
-    reading.to_end().await
+    reading.finish().await
 });
 
 way!(
@@ -115,7 +115,7 @@ way!(
     async |stage| {
         stage.ask(0, event_source("/limited/x")).await.until("event-3").await.leave();
         stage.until("x", StreamState::Failed).await;
-        stage.ask(1, event_source("/limited/x")).await.to_end().await
+        stage.ask(1, event_source("/limited/x")).await.finish().await
     }
 );
 
@@ -126,7 +126,7 @@ way!(
     async |stage| {
         let reading = stage.ask(0, event_source("/generation/x")).await.until("event-3").await;
         stage.drain(0);
-        reading.to_end().await
+        reading.finish().await
     }
 );
 
@@ -137,7 +137,7 @@ way!(
     async |stage| {
         let reading = stage.ask(0, sdk("/generation/x")).await.until("event-3").await;
         stage.drain(0);
-        reading.to_end().await
+        reading.finish().await
     }
 );
 
@@ -148,7 +148,7 @@ way!(
     async |stage| {
         let reading = stage.ask(0, sdk("/layer/x")).await.until("event-3").await;
         stage.drain(0);
-        reading.to_end().await
+        reading.finish().await
     }
 );
 
@@ -156,7 +156,7 @@ way!(drain_of_a_follower, Ends::Unfinished, async |stage| {
     let _producing = stage.ask(0, sdk("/generation/x")).await.until("event-3").await;
     let reading = stage.ask(1, event_source("/generation/x")).await.until("event-3").await;
     stage.drain(1);
-    reading.to_end().await
+    reading.finish().await
 });
 
 way!(drain_of_a_relay, Ends::Unfinished, async |stage| {
@@ -164,7 +164,7 @@ way!(drain_of_a_relay, Ends::Unfinished, async |stage| {
     publisher.send(&key("x").owner, &key("x").id, Event::new("event-3")).await.unwrap();
     let reading = stage.ask(1, event_source("/relay/x")).await.until("event-3").await;
     stage.drain(1);
-    reading.to_end().await
+    reading.finish().await
 });
 
 way!(
@@ -179,7 +179,7 @@ way!(
         while !stage.nodes[0].sse.health().draining {
             tokio::task::yield_now().await;
         }
-        stage.ask(0, event_source("/generation/x")).await.to_end().await
+        stage.ask(0, event_source("/generation/x")).await.finish().await
     }
 );
 
@@ -191,7 +191,7 @@ way!(
     |hub| hub,
     async |stage| {
         stage.store.fail(Fault::Refuse);
-        stage.ask(0, event_source("/generation/x").header("last-event-id", "e1700000000000-3")).await.to_end().await
+        stage.ask(0, event_source("/generation/x").header("last-event-id", "e1700000000000-3")).await.finish().await
     }
 );
 
@@ -204,7 +204,7 @@ way!(
         stage.interrupt("x", reading.epoch()).await;
         let _newer = stage.ask(1, sdk("/layer/x")).await.until("event-3").await;
         stage.more(0, 1);
-        reading.to_end().await
+        reading.finish().await
     }
 );
 
@@ -216,7 +216,7 @@ way!(
         let reading = stage.ask(0, sdk("/layer/x")).await.until("event-3").await;
         stage.interrupt("x", reading.epoch()).await;
         stage.more(0, 1);
-        reading.to_end().await
+        reading.finish().await
     }
 );
 
@@ -224,7 +224,7 @@ way!(interruption_of_a_follower, Ends::Unfinished, async |stage| {
     let _producing = stage.ask(0, sdk("/layer/x")).await.until("event-3").await;
     let reading = stage.ask(1, sdk("/layer/x")).await.until("event-3").await;
     stage.interrupt("x", reading.epoch()).await;
-    reading.to_end().await
+    reading.finish().await
 });
 
 way!(
@@ -280,7 +280,7 @@ way!(
         publisher.send(&key("x").owner, &key("x").id, Event::new("event-3")).await.unwrap();
         let reading = stage.ask(1, sdk("/relay/x")).await.until("event-3").await;
         stage.store.inner().delete(key("x")).await.unwrap();
-        reading.to_end().await
+        reading.finish().await
     }
 );
 
@@ -290,7 +290,7 @@ way!(
     Ends::Unfinished,
     last "",
     |hub| hub,
-    async |stage| stage.ask(0, sdk("/relay/nobody")).await.to_end().await
+    async |stage| stage.ask(0, sdk("/relay/nobody")).await.finish().await
 );
 
 way!(
@@ -302,25 +302,25 @@ way!(
         publication.send(Event::new("event-3")).await.unwrap();
         let reading = stage.ask(1, sdk("/relay/x")).await.until("event-3").await;
         drop(publication);
-        reading.to_end().await
+        reading.finish().await
     }
 );
 
 way!(feed_in_a_drain, Ends::Finished, async |stage| {
     let reading = stage.ask(0, event_source("/feed/x")).await.until("event-3").await;
     stage.drain(0);
-    reading.to_end().await
+    reading.finish().await
 });
 
 way!(feed_that_is_interrupted, Ends::Finished, async |stage| {
     let _producing = stage.ask(0, event_source("/feed/x")).await.until("event-3").await;
     let reading = stage.ask(1, event_source("/feed/x")).await.until("event-3").await;
     stage.interrupt("x", reading.epoch()).await;
-    reading.to_end().await
+    reading.finish().await
 });
 
 way!(feed_whose_body_ends, Ends::Finished, async |stage| {
-    stage.ask(0, event_source("/feed/x?then=eof")).await.to_end().await
+    stage.ask(0, event_source("/feed/x?then=eof")).await.finish().await
 });
 
 way!(
@@ -329,6 +329,6 @@ way!(
     Ends::Terminal("failed", "error"),
     async |stage| {
         stage.store.fail(Fault::Refuse);
-        stage.ask(0, sdk("/generation/x?then=error")).await.to_end().await
+        stage.ask(0, sdk("/generation/x?then=error")).await.finish().await
     }
 );
