@@ -265,6 +265,39 @@ async fn g4_another_request_under_the_same_name_is_refused() {
     stage.verdict().await;
 }
 
+/// A node that goes down answers with what it holds, and that is another request's answer.
+#[tokio::test(start_paused = true)]
+async fn g4_another_request_under_the_same_name_is_refused_while_draining_too() {
+    for ended in [false, true] {
+        let mut stage = Stage::nodes(2, |hub| hub);
+        let handler = Handler::plays(Script::events(3).then(if ended { Finish::Eof } else { Finish::Never }));
+        let print = |parts: &http::request::Parts| Some(parts.headers.get("x-ask")?.to_str().ok()?.to_owned());
+        let apps = [0, 1].map(|node: usize| {
+            let layer = stage.hubs[node].sse.generation().id(StreamId::path("/{id}"));
+            app(layer.fingerprint(print), &handler)
+        });
+        let client = |node: usize, ask: &str| {
+            let mut client = stage.client(&apps[node], "/a");
+            client.headers.insert("x-ask", ask.parse().unwrap());
+            client
+        };
+        let (mut first, mut another, mut same) = (client(1, "one"), client(0, "two"), client(0, "one"));
+        first.connect().await;
+        first.read(3).await;
+        stage.hubs[0].shut_down_on(std::future::ready(()));
+        stage.step().await;
+        assert!(stage.hubs[0].sse.health().draining);
+        assert_eq!(another.connect().await, 422, "ended: {ended}");
+        let cursor = first.witness.cursor().unwrap();
+        assert_eq!(another.connect_with(Some(&cursor), Cursor::Own).await, 422, "ended: {ended}");
+        assert_eq!(same.connect().await, 200);
+        assert_eq!(handler.calls(), 1);
+        (first.leave(), same.leave());
+        stage.sse().streams().stop(&first.key().owner, &first.key().id).await.unwrap();
+        stage.verdict().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn g9_names_keep_to_their_rule() {
     let stage = Stage::new();

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
 use crate::{
-    common::{Handler, Script, app},
+    common::{Finish, Handler, Script, app},
     stage::Stage,
 };
 
@@ -214,4 +214,28 @@ async fn g3_on_end_runs_for_every_kind_of_end() {
     assert_eq!(handler.alive(), 0);
     stage.verdict().await;
     assert_eq!(saved.runs(), 1);
+}
+
+/// It is stopped first: its answer is not thrown away without a word.
+#[tokio::test(start_paused = true)]
+async fn g3_on_end_runs_for_a_stream_that_is_deleted_while_it_runs() {
+    for (producer, deleting) in [(0, 0), (0, 1)] {
+        let saved = Saved::default();
+        let mut stage = hooked(2, &saved, 0);
+        let handler = Handler::plays(Script::events(2).then(Finish::Never));
+        let layer = stage.hubs[producer].sse.generation().id(StreamId::path("/chat/{id}"));
+        let app = app(layer, &handler);
+        let mut client = stage.client(&app, "/chat/a");
+        client.connect().await;
+        client.read(2).await;
+        stage.hubs[deleting].sse.registry().delete(client.key()).await.unwrap();
+        stage.advance(Duration::from_secs(61)).await;
+        assert_eq!(handler.alive(), 0);
+        let states: Vec<_> = saved.answers.lock().unwrap().iter().map(|(state, ..)| state.clone()).collect();
+        assert_eq!(states, ["cancelled"], "deleted on node {deleting}");
+        assert_eq!(stage.state(&client).await, None);
+        client.leave();
+        stage.verdict().await;
+        assert_eq!(saved.runs(), 1);
+    }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{StatusCode, request::Parts};
 use resilient_sse::{
-    OnUnavailable,
+    Identity, OnUnavailable, ResilientSseLayer,
     test_util::{Fault, collect},
 };
 use tokio::time::Instant;
@@ -100,4 +100,26 @@ async fn g7_only_the_first_request_waits_for_a_store_that_is_gone() {
     assert!(answer.headers().get("x-stream-recorded").is_none());
     let seen = collect(answer.into_body()).await;
     assert!(seen.events.iter().filter(|event| event.name == "message").all(|event| !event.id.is_empty()));
+}
+
+/// Work whose answer is certain to be thrown away is not begun: not even where the name is made up, after the handler.
+#[tokio::test(start_paused = true)]
+async fn g7_no_work_is_begun_for_an_answer_that_is_refused() {
+    for batched in [false, true] {
+        for policy in POLICIES {
+            let script = Script { events: 3, ..Script::default() };
+            let unnamed = |layer: ResilientSseLayer| layer.id(|_: &Parts| Identity::generate());
+            let rig = Rig::with(batched, script, |hub| hub.on_unavailable(policy), unnamed);
+            rig.store.fail(Fault::Hang);
+            // Nobody knows yet, and the breaker opens.
+            rig.get("a", None).await;
+            assert_eq!((rig.calls(), rig.sse.health().breaker), (1, "open"));
+            for _ in 0..5 {
+                let answer = rig.get("a", None).await;
+                assert_eq!(answer.status() == StatusCode::OK, policy != OnUnavailable::Status);
+            }
+            let calls = if policy == OnUnavailable::Serve { 6 } else { 1 };
+            assert_eq!(rig.calls(), calls, "{policy:?}");
+        }
+    }
 }
