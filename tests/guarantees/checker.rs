@@ -121,6 +121,8 @@ pub struct Witness {
     pub voice: Voice,
     /// Whether event ids carry the stream's.
     pub prefixed: bool,
+    /// Whether its route's streams never finish, so that its bodies may end cleanly at any time.
+    pub endless: bool,
     at: Option<EventId>,
     cursor: Cursor,
     greeted: bool,
@@ -141,6 +143,7 @@ impl Witness {
             key,
             voice,
             prefixed,
+            endless: false,
             at: None,
             cursor: Cursor::None,
             greeted: false,
@@ -236,6 +239,14 @@ impl Witness {
         }
         (self.at, self.cursor) = (Some(id), Cursor::Own);
         self.data.push(seen.data.clone());
+    }
+
+    /// Guarantee G12: a body ends cleanly only after the terminal event.
+    pub fn body_ends_cleanly(&self) {
+        // The other voices may have no word for it.
+        let tells = matches!(self.voice, Voice::Named | Voice::Json);
+        let finished = self.ended.is_some() || self.endless || !tells;
+        assert!(finished, "an unfinished stream looks finished: {:?}", self.names);
     }
 
     /// The next one, or told how many are missing.

@@ -95,6 +95,12 @@ impl Client {
         self
     }
 
+    /// Its route's streams never finish.
+    pub fn endless(mut self) -> Self {
+        self.witness.endless = true;
+        self
+    }
+
     /// What it sees is not what the store holds: it is judged by itself.
     pub fn apart(mut self) -> Self {
         self.facts = Arc::default();
@@ -196,9 +202,15 @@ impl Client {
                 continue;
             }
             match connection.body.frame().await {
-                end @ (None | Some(Err(_))) => {
+                None => {
                     connection.ended = true;
-                    self.body_end = Some(if end.is_none() { BodyEnd::Clean } else { BodyEnd::Broken });
+                    self.body_end = Some(BodyEnd::Clean);
+                    self.witness.body_ends_cleanly();
+                    break;
+                }
+                Some(Err(_)) => {
+                    connection.ended = true;
+                    self.body_end = Some(BodyEnd::Broken);
                     break;
                 }
                 Some(Ok(frame)) => {

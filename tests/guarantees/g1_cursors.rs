@@ -173,7 +173,7 @@ async fn g1_a_feed_survives_the_loss_of_process_and_store() {
     let before = Stage::new();
     let handler = Handler::plays(Script::events(10).then(Finish::Never));
     let feed = |stage: &Stage| app(stage.sse().feed().id(StreamId::path("/feed/{id}")), &handler);
-    let mut client = before.client(&feed(&before), "/feed/a");
+    let mut client = before.client(&feed(&before), "/feed/a").endless();
     client.cut(4).await;
     let cursor = client.witness.cursor().unwrap();
     let seen = client.witness.at().unwrap();
@@ -181,7 +181,7 @@ async fn g1_a_feed_survives_the_loss_of_process_and_store() {
 
     let mut after = Stage::new();
     after.advance(Duration::from_secs(1)).await;
-    let mut client = after.client(&feed(&after), "/feed/a");
+    let mut client = after.client(&feed(&after), "/feed/a").endless();
     assert_eq!(client.connect_with(Some(&cursor), Cursor::Foreign).await, StatusCode::OK);
     assert_eq!(client.read(3).await, 3);
     assert_eq!(client.witness.names[0], "gap");

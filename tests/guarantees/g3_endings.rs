@@ -133,7 +133,7 @@ async fn g3_the_eof_of_a_feed_is_an_interruption() {
     let stage = Stage::new();
     let handler = Handler::plays(Script::events(3).then(Finish::Eof));
     let app = app(stage.sse().feed().id(StreamId::path("/feed/{id}")), &handler);
-    let mut client = stage.client(&app, "/feed/a");
+    let mut client = stage.client(&app, "/feed/a").endless();
     for run in 1..=3 {
         assert_eq!(client.finish().await, 3);
         assert_eq!((client.witness.ended, handler.calls()), (None, run));

@@ -30,9 +30,9 @@ pub enum Via {
 pub enum Visit {
     /// The client had what it wanted.
     Cut,
-    /// The body ended.
+    /// The body ended as one that is whole.
     Over,
-    /// The connection broke, or none came about.
+    /// The body or its connection broke off, or none came about.
     Broken,
     /// There is no more to come.
     Done,
@@ -111,7 +111,10 @@ impl Client {
                 panic!("nothing came in time after {:?}: {}", self.seen.last(), self.path)
             };
             match frame {
-                None => return Visit::Over,
+                None => {
+                    assert!(self.has_ended(), "an unfinished stream looks finished: {:?}", self.seen.last());
+                    return Visit::Over;
+                }
                 Some(Err(_)) => return Visit::Broken,
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {

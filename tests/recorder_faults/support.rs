@@ -204,8 +204,12 @@ pub(crate) async fn watch_with<B: Body<Error: std::fmt::Debug> + Unpin>(
 ) -> Vec<Seen> {
     let mut parser = Parser::new(1 << 20);
     let mut all = Vec::new();
-    // A body that is not whole breaks off.
-    while let Some(Ok(frame)) = body.frame().await {
+    loop {
+        let frame = match body.frame().await {
+            Some(Ok(frame)) => frame,
+            Some(Err(_)) => return all,
+            None => break,
+        };
         let Ok(mut data) = frame.into_data() else { continue };
         parser.push(&data.copy_to_bytes(data.remaining())).unwrap();
         while let Some(parsed) = parser.pop() {
@@ -215,6 +219,10 @@ pub(crate) async fn watch_with<B: Body<Error: std::fmt::Debug> + Unpin>(
             all.push(seen);
         }
     }
+    // Guarantee G12. What is served unrecorded has no ids.
+    let last = all.last();
+    let finished = last.is_some_and(|last| last.id.is_empty() || last.event_id().seq == 0);
+    assert!(finished, "an unfinished stream looks finished: {last:?}");
     all
 }
 

@@ -86,7 +86,11 @@ impl Client {
                 continue;
             }
             // A body that is not whole breaks off.
-            let Some(Ok(frame)) = connection.body.frame().await else {
+            let frame = connection.body.frame().await;
+            let Some(Ok(frame)) = frame else {
+                if frame.is_none() {
+                    self.witness.body_ends_cleanly();
+                }
                 self.leave(true);
                 return false;
             };
