@@ -128,7 +128,8 @@ impl Publisher {
     }
 
     /// Publishes one event, from anywhere, without a standing producer: the store gives it the next
-    /// id. The first one opens the stream, of kind `job`; each renews its lifetime (1 h).
+    /// id. The first one opens the stream, of kind `job`; each renews its lifetime (1 h). A stream that nothing was sent to
+    /// for so long has ended as `expired`; the next event begins a new run of it.
     ///
     /// # Errors
     ///

@@ -251,6 +251,11 @@ pub enum Reopened {
 }
 
 /// An event from a publisher that holds no registration.
+///
+/// It opens the stream if that is not held, and begins a new run of one that ended as [`StreamState::Expired`] without ever
+/// having had a producer: nobody said that it is over, only nothing was published for its lifetime. Readers go on with that
+/// run after a restart, the expired end is taken back, and so is its `on_end` hook, should that not be done yet. Any other
+/// end stays: a stream with a producer, a publication among them, is not opened again under the same id.
 #[derive(Clone, Debug)]
 pub struct Publish {
     /// Which stream.
@@ -261,7 +266,8 @@ pub struct Publish {
     pub block: Bytes,
     /// The state in which the event ends the stream.
     pub ends: Option<StreamState>,
-    /// Makes the request repeatable: a second one with the same key gets the first one's id.
+    /// Makes the request repeatable: a second one with the same key gets the first one's id. Keys are remembered among the
+    /// stream's newest 1024, also over a new run.
     pub idempotency_key: Option<String>,
     /// Whether an `on_end` hook is to run, and for how long it is the caller's to run.
     pub hook: Option<Duration>,

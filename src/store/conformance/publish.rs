@@ -2,11 +2,11 @@
 
 use tokio::task::JoinSet;
 
-use super::bench::{ALL, Bench, LONG, append, close, epoch_of};
+use super::bench::{ALL, Bench, LONG, SOON, append, brief, close, epoch_of};
 use crate::{
     id::EventId,
-    store::{Appended, From, Opened, Publish, Published, Store},
-    stream::{Ending, StreamState},
+    store::{Appended, Close, Closed, From, Open, Opened, Publish, Published, Store},
+    stream::{Ended, Ending, Origin, RecordKind, StreamState, reason},
 };
 
 fn keyed(publish: Publish, key: &str) -> Publish {
@@ -81,6 +81,101 @@ pub async fn an_event_may_end_the_stream(store: impl Store) {
     assert_eq!(bench.send(bench.event("closed", "x")).await, Published::EndedBefore(ended));
     bench.sent(bench.event("stopped", "a")).await;
     assert!(matches!(bench.end(close(&bench.key("stopped"), None)).await, crate::store::Closed::Now { .. }));
+}
+
+/// Sends an event to a stream that expires soon, and ends it as the guardian does then. Returns the event and the end.
+async fn expired<S: Store>(bench: &Bench<S>, id: &str) -> (EventId, Ended) {
+    let sent = bench.sent(keyed(bench.event(id, "a"), "one")).await;
+    let ending = Ending::supplied(StreamState::Expired, reason::LIFETIME);
+    let hook = Some(SOON);
+    let closed = bench.end(Close { ending, hook, ..close(&bench.key(id), None) }).await;
+    let Closed::Now { ended, .. } = closed else { panic!("not closed: {closed:?}") };
+    (sent, ended)
+}
+
+/// A stream that expired, since nothing was published for its lifetime, was not over: the next event begins a new run,
+/// and readers are told of a restart, whether they have heard of the end or not.
+pub async fn an_event_after_expiry_begins_a_new_run(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, before) = (bench.key("quiet"), bench.now().await);
+    let (first, ended) = expired(&bench, "quiet").await;
+    let second = bench.sent(bench.event("quiet", "b")).await;
+    assert!(second.seq == 1 && second.epoch > ended.id.epoch && second.epoch >= before, "{second} after {ended:?}");
+    assert_eq!(bench.sent(bench.event("quiet", "c")).await, EventId::new(second.epoch, 2));
+    assert_eq!(bench.held(&key).await, ["r", "a", "r", "b", "c"], "what was held still is, and no end");
+    let info = bench.look(&key).await;
+    assert_eq!((info.state, info.epoch, info.node, info.ended), (StreamState::Active, second.epoch, None, None));
+    assert_eq!((info.previous, info.origin, info.started), (Some(first), Origin::Published, true));
+    assert!(info.started_at >= ended.at);
+    assert_eq!(bench.active_count().await.expect("the store answers"), 1);
+    assert_eq!(bench.ask(bench.request("quiet")).await, Opened::Active { started: true });
+    // Who had all, who had the end, and who had nothing.
+    for (at, held) in [(first, vec!["r", "b", "c"]), (ended.id, vec!["r", "b", "c"]), (second, vec!["c"])] {
+        let page = bench.all(&key, From::After(at)).await;
+        assert!(page.known, "{at}");
+        assert_eq!(brief(&page), held, "{at}");
+    }
+    let page = bench.all(&key, From::After(ended.id)).await;
+    assert_eq!(page.records[0].kind, RecordKind::Run { previous: Some(first) }, "nothing is missing");
+    // The hook of an end that was taken back has nothing to tell.
+    bench.until_clock(bench.now().await + 3 * SOON.as_millis() as u64).await;
+    assert_eq!(bench.sweep(LONG, ALL).await, []);
+}
+
+/// A key of the run before is known in the new one, and begins none by itself.
+pub async fn keys_are_known_over_expiry(store: impl Store) {
+    let bench = Bench::new(store);
+    let (first, ended) = expired(&bench, "keyed").await;
+    let one = || keyed(bench.event("keyed", "a"), "one");
+    assert_eq!(bench.sent(one()).await, first, "a repeat of what was sent before");
+    assert_eq!(bench.look(&bench.key("keyed")).await.ended, Some(ended));
+    let second = bench.sent(keyed(bench.event("keyed", "b"), "two")).await;
+    assert_eq!(bench.sent(one()).await, first);
+    assert_eq!(bench.sent(keyed(bench.event("keyed", "b"), "two")).await, second);
+    let end = || Publish { ends: Some(StreamState::Completed), ..keyed(bench.event("keyed", "end"), "end") };
+    let Published::Ended(over) = bench.send(end()).await else { panic!("not ended") };
+    assert_eq!(bench.send(end()).await, Published::Ended(over.clone()));
+    assert_eq!((bench.sent(one()).await, over.last), (first, second));
+    assert_eq!(bench.held(&bench.key("keyed")).await, ["r", "a", "r", "b", "e"]);
+}
+
+/// An event that ends the stream may be the first after expiry, and a stream may expire again and again.
+pub async fn a_stream_expires_more_than_once(store: impl Store) {
+    let bench = Bench::new(store);
+    let mut newest = 0;
+    for round in 1..=5 {
+        let (sent, ended) = expired_again(&bench, round).await;
+        assert!(sent.epoch > newest && ended.id.epoch > sent.epoch);
+        newest = ended.id.epoch;
+    }
+    let end = Publish { ends: Some(StreamState::Completed), ..bench.event("again", "over") };
+    let Published::Ended(ended) = bench.send(end).await else { panic!("not ended") };
+    assert!(ended.id.epoch > newest);
+    assert_eq!(bench.send(bench.event("again", "late")).await, Published::EndedBefore(ended), "this end is one");
+    assert_eq!(bench.held(&bench.key("again")).await, ["r", "1", "r", "2", "r", "3", "r", "4", "r", "5", "r", "e"]);
+}
+
+async fn expired_again<S: Store>(bench: &Bench<S>, round: usize) -> (EventId, Ended) {
+    let sent = bench.sent(bench.event("again", &round.to_string())).await;
+    let ending = Ending::supplied(StreamState::Expired, reason::LIFETIME);
+    match bench.end(Close { ending, ..close(&bench.key("again"), None) }).await {
+        Closed::Now { ended, .. } => (sent, ended),
+        other => panic!("not closed: {other:?}"),
+    }
+}
+
+/// A stream that had a producer is over once it has expired: its work is not gone on with under the same id.
+pub async fn the_expiry_of_a_producer_stays(store: impl Store) {
+    let bench = Bench::new(store);
+    for (id, origin) in [("body", Origin::Named), ("job", Origin::Published)] {
+        let epoch = epoch_of(&bench.ask(Open { origin, ..bench.request(id) }).await);
+        let ending = Ending::supplied(StreamState::Expired, reason::LIFETIME);
+        let Closed::Now { ended, .. } = bench.end(Close { ending, ..close(&bench.key(id), Some(epoch)) }).await else {
+            panic!("not closed")
+        };
+        assert_eq!(bench.send(bench.event(id, "x")).await, Published::EndedBefore(ended.clone()), "{id}");
+        assert_eq!(bench.ask(Open { origin, ..bench.request(id) }).await, Opened::Ended(ended), "{id}");
+    }
 }
 
 /// Events that race get ids of their own, densely; repeats among them do not count.

@@ -91,7 +91,7 @@ impl Entry {
             timer: 0,
         };
         entry.keep(&open.metadata);
-        entry.log.push_run(epoch, None, now);
+        entry.log.push_run(epoch, epoch, None, now);
         entry.beat(now, millis(open.retention.stale));
         entry
     }
@@ -109,21 +109,7 @@ impl Entry {
 
     /// A stream that nobody beats: it lives as long as something is published.
     pub(super) fn published(publish: &Publish, epoch: u64, tail: Arc<TailCell>, now: u64) -> Self {
-        let open = Open {
-            key: publish.key.clone(),
-            kind: publish.kind.clone(),
-            origin: Origin::Published,
-            node: NodeId::new(""),
-            token: 0,
-            create: true,
-            reruns: false,
-            started: true,
-            fingerprint: None,
-            limit: None,
-            metadata: Metadata::new(),
-            retention: publish.retention,
-        };
-        Self { node: None, ..Self::new(&open, epoch, Log::default(), tail, now) }
+        Self { node: None, ..Self::new(&registration(publish), epoch, Log::default(), tail, now) }
     }
 
     pub(super) fn info(&self, key: &StreamKey) -> StreamInfo {
@@ -261,10 +247,12 @@ impl Entry {
         self.expires_at = now.saturating_add(millis(self.retention.lifetime));
     }
 
-    /// Starts a new run of an interrupted stream.
+    /// Starts a new run of a stream that stands still, or has expired.
     pub(super) fn rerun(&mut self, open: &Open, now: u64) {
-        let previous = self.run_end.take().unwrap_or(self.log.top());
-        self.epoch = self.epoch.saturating_add(1).max(now);
+        let ended = self.ended.take();
+        let previous = ended.as_ref().map(|ended| ended.last).or(self.run_end.take()).unwrap_or(self.log.top());
+        let newest = ended.as_ref().map_or(self.epoch, |ended| ended.id.epoch);
+        self.epoch = newest.saturating_add(1).max(now);
         self.token = open.token;
         self.node = Some(open.node.clone());
         self.started = open.started;
@@ -275,12 +263,16 @@ impl Entry {
             self.fingerprint.clone_from(&open.fingerprint);
         }
         self.state = StreamState::Active;
+        self.hook = Hook::None;
+        self.leased_until = 0;
         self.started_at = now;
         self.retention = open.retention;
         self.metadata_before = std::mem::take(&mut self.metadata);
         self.keep(&open.metadata);
         self.previous = Some(previous);
-        self.log.push_run(self.epoch, Some(previous), now);
+        // An end that is none any more was told all the same: whoever has it as a cursor goes on from there.
+        let since = ended.map_or(self.epoch, |ended| ended.id.epoch);
+        self.log.push_run(self.epoch, since, Some(previous), now);
         self.trim();
         self.beat(now, millis(open.retention.stale));
     }
@@ -409,6 +401,10 @@ impl Entry {
                 _ => Published::Stored(*id),
             };
         }
+        if self.node.is_none() && self.state == StreamState::Expired {
+            self.rerun(&registration(&publish), now);
+            self.node = None;
+        }
         if let Some(ended) = &self.ended {
             return Published::EndedBefore(ended.clone());
         }
@@ -486,5 +482,23 @@ impl Entry {
         cursor.epoch == self.epoch
             || self.ended.as_ref().is_some_and(|ended| ended.id == cursor)
             || self.log.knows(cursor.epoch)
+    }
+}
+
+/// The registration that stands for a publisher without one.
+fn registration(publish: &Publish) -> Open {
+    Open {
+        key: publish.key.clone(),
+        kind: publish.kind.clone(),
+        origin: Origin::Published,
+        node: NodeId::new(""),
+        token: 0,
+        create: true,
+        reruns: false,
+        started: true,
+        fingerprint: None,
+        limit: None,
+        metadata: Metadata::new(),
+        retention: publish.retention,
     }
 }

@@ -31,10 +31,9 @@ impl Log {
         self.top
     }
 
-    /// Writes the marker of a new run. A run before it that made nothing leaves none: a stream that is only ever opened
-    /// does not grow, and keeps its events.
-    pub(super) fn push_run(&mut self, epoch: u64, mut previous: Option<EventId>, at: u64) {
-        let mut since = epoch;
+    /// Writes the marker of a new run, which makes known all epochs from `since` on. A run before it that made nothing leaves
+    /// none: a stream that is only ever opened does not grow, and keeps its events.
+    pub(super) fn push_run(&mut self, epoch: u64, mut since: u64, mut previous: Option<EventId>, at: u64) {
         if let Some(Record { id, kind: RecordKind::Run { previous: before }, .. }) = self.records.back()
             && previous == Some(*id)
         {
@@ -96,7 +95,7 @@ mod tests {
     #[test]
     fn trimming_drops_the_oldest_and_remembers_it() {
         let mut log = Log::default();
-        log.push_run(5, None, 0);
+        log.push_run(5, 5, None, 0);
         for seq in 1..=4 {
             log.push_event(EventId::new(5, seq), Bytes::from_static(b"data: x\n"), 0);
         }
@@ -114,11 +113,11 @@ mod tests {
     #[test]
     fn runs_that_make_nothing_leave_one_marker() {
         let mut log = Log::default();
-        log.push_run(5, None, 0);
+        log.push_run(5, 5, None, 0);
         log.push_event(EventId::new(5, 1), Bytes::from_static(b"data: x\n"), 0);
         let mut previous = EventId::new(5, 3);
         for epoch in (10..10_000).step_by(2) {
-            log.push_run(epoch, Some(previous), 0);
+            log.push_run(epoch, epoch, Some(previous), 0);
             previous = EventId::new(epoch, 0);
         }
         assert_eq!(ids(&log, EventId::default()), ["5-0", "5-1", "9998-0"]);
@@ -127,16 +126,16 @@ mod tests {
         assert!(log.knows(5) && log.knows(10) && log.knows(5000) && log.knows(9998));
         assert!(!log.knows(4) && !log.knows(6) && !log.knows(9) && !log.knows(9999));
         // One that made something, recorded or not, is one that readers may have to be told of.
-        log.push_run(20_000, Some(EventId::new(9998, 1)), 0);
+        log.push_run(20_000, 20_000, Some(EventId::new(9998, 1)), 0);
         assert_eq!(ids(&log, EventId::new(5, 1)), ["9998-0", "20000-0"]);
     }
 
     #[test]
     fn g6_markers_count_against_the_bound() {
         let mut log = Log::default();
-        log.push_run(5, None, 0);
+        log.push_run(5, 5, None, 0);
         for epoch in 6..1000 {
-            log.push_run(epoch, Some(EventId::new(epoch - 1, 1)), 0);
+            log.push_run(epoch, epoch, Some(EventId::new(epoch - 1, 1)), 0);
             log.trim(10, usize::MAX);
         }
         assert_eq!((log.records.len(), log.runs.len()), (10, 10));

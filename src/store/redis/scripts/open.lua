@@ -56,34 +56,20 @@ if state then
   end
 end
 local run = math.max(newest + 1, time)
-local previous, before, since, events, bytes = '', '', id(run, 0), 0, 0
+local previous, events, bytes = '', 1, 0
 if exists then
-  local log_top
-  log_top, events, bytes = top(log)
-  previous = held[5] or log_top or ''
-  before = previous
-  -- The new run's marker fences what the seal did.
-  redis.pcall('XDEL', log, epoch .. '-' .. MAX_SEQ)
-  if log_top == previous and log_top == epoch .. '-0' then
-    -- The run before made nothing: this run's marker stands for both (`c`: since which one), so that a stream which is
-    -- only ever opened does not grow, and keeps its events.
-    local marker = redis.call('XRANGE', log, log_top, log_top)[1]
-    if field(marker, 'r') then
-      before, since, events = field(marker, 'r'), field(marker, 'c') or log_top, count(field(marker, 'n'), 1) - 1
-      redis.call('XDEL', log, log_top)
-    end
-  end
+  previous = held[5] or top(log) or ''
+  events, bytes = begin_run(log, run, epoch, previous, id(run, 0), tonumber(ARGV[14]), time)
   move_metadata(stream, 'm:', 'w:')
-  redis.pcall('XTRIM', log, 'MAXLEN', math.max(tonumber(ARGV[14]), 1))
 else
   redis.call('DEL', stream, log, completion)
+  mark(log, id(run, 0), time, 0, 0, 'r', '')
 end
 
 if not exists or origin ~= 'generated' or ARGV[18] ~= 'named' then
   origin = ARGV[18]
 end
 local ttl = life + window + stale
-mark(log, id(run, 0), time, events, bytes, 'r', before, 'c', since)
 redis.call('HSET', stream, 'v', 1, 'state', 'active', 'epoch', int(run), 'token', token, 'node', ARGV[4], 'kind', ARGV[5],
   'origin', origin, 'owner', ARGV[16], 'reruns', ARGV[7], 'started', ARGV[8], 'startedAt', int(time), 'stale', int(stale),
   'life', int(life), 'window', int(window), 'maxEvents', ARGV[14], 'maxBytes', ARGV[15])
@@ -101,4 +87,4 @@ if active then
   own(owners, short, time + ttl, true, time)
 end
 redis.call('PUBLISH', ARGV[17], id(run, 0))
-return { 'new', int(run), previous, held[6] or false, int(time), int(events + 1), int(bytes) }
+return { 'new', int(run), previous, held[6] or false, int(time), int(events), int(bytes) }

@@ -92,6 +92,27 @@ local function mark(log, at, time, events, bytes, name, ...)
   redis.pcall('XADD', log, at, 't', int(time - tonumber(epoch)), 'n', int(events), 'b', int(bytes), name, ...)
 end
 
+-- Writes the marker of a new run of a stream that had runs before: `epoch` the newest, which ended at `previous`. `since`:
+-- the lowest epoch that the marker makes known besides its own. A run before that made nothing leaves no marker, this one
+-- stands for both (`c`: since which one), so that a stream which is only ever opened does not grow, and keeps its events.
+-- Returns how many events and bytes the log has taken in. O(entries dropped).
+local function begin_run(log, run, epoch, previous, since, max_events, time)
+  local log_top, events, bytes = top(log)
+  local before = previous
+  -- The marker fences what the seal did.
+  redis.pcall('XDEL', log, epoch .. '-' .. MAX_SEQ, id(tonumber(epoch) + 1, 0))
+  if log_top == previous and log_top == epoch .. '-0' then
+    local marker = redis.call('XRANGE', log, log_top, log_top)[1]
+    if field(marker, 'r') then
+      before, since, events = field(marker, 'r'), field(marker, 'c') or log_top, count(field(marker, 'n'), 1) - 1
+      redis.call('XDEL', log, log_top)
+    end
+  end
+  redis.pcall('XTRIM', log, 'MAXLEN', int(math.max(max_events, 1)))
+  mark(log, id(run, 0), time, events, bytes, 'r', before, 'c', since)
+  return events + 1, bytes
+end
+
 -- Metadata, up to 4096 bytes of names and values; of names and values in a list, the pairs that fit are kept. What is
 -- there already is replaced. O(fields of the stream).
 local function keep(stream, list, from, to)

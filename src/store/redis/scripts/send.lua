@@ -1,5 +1,6 @@
--- send: appends one event without a standing producer, taking the next seq; opens the stream if it is new. Repeatable by
--- the caller's key, among the stream's newest 1024.
+-- send: appends one event without a standing producer, taking the next seq; opens the stream if it is new, and begins a
+-- new run of one that nobody had sent to for its lifetime. Repeatable by the caller's key, among the newest 1024 of this
+-- run and the one before.
 -- KEYS stream, log, completion, keys [, active, owner's, due]
 -- ARGV S, id, kind, event, ending state or '', has key, key, hook lease or '', stale, life, window, max events, max bytes,
 --      owner, channel, terminal type, terminal data
@@ -8,7 +9,7 @@
 local stream, log, completion, keys, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local stale, life, window = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local ttl, time = life + window + stale, now()
-local held = look(stream, 'state', 'epoch', 'node')
+local held = look(stream, 'state', 'epoch', 'node', 'sentBefore')
 local state, epoch = held[1], held[2]
 
 local gone = not state or state == 'gone' or state == 'deleted'
@@ -26,19 +27,45 @@ if gone then
   redis.call('DEL', stream, log, completion, keys)
   mark(log, epoch .. '-0', time, 0, 0, 'r', '')
   redis.call('HSET', stream, 'v', 1, 'state', 'active', 'epoch', epoch, 'node', '', 'kind', ARGV[3], 'origin', 'published',
-    'owner', ARGV[14], 'reruns', 0, 'started', 1, 'startedAt', int(time), 'stale', int(stale), 'life', int(life), 'window', int(window),
-    'maxEvents', ARGV[12], 'maxBytes', ARGV[13])
+    'owner', ARGV[14], 'reruns', 0, 'started', 1, 'startedAt', int(time), 'stale', int(stale), 'life', int(life),
+    'window', int(window), 'maxEvents', ARGV[12], 'maxBytes', ARGV[13])
   held[3], state = '', 'active'
   log_top, events, bytes = epoch .. '-0', 1, 0
 end
+-- The keys' scores: the seq of the event, END for the end; those of the run before lie below the others, by EARLIER.
+local END, EARLIER = 2 ^ 52, 2 ^ 51
 if ARGV[6] == '1' then
-  local seq = redis.call('ZSCORE', keys, ARGV[7])
-  if seq and tonumber(seq) < 0 then
+  local seq = redis.call('ZSCORE', keys, 'n:' .. ARGV[7])
+  if seq and tonumber(seq) == END then
     return { 'ended', redis.call('HGETALL', completion), int(time) }
   end
   if seq then
     return { 'stored', epoch .. '-' .. int(tonumber(seq)), int(time) }
   end
+  seq = redis.call('ZSCORE', keys, 'o:' .. ARGV[7])
+  if seq and held[4] then
+    return { 'stored', held[4] .. '-' .. int(tonumber(seq) + EARLIER), int(time) }
+  end
+end
+if state == 'expired' and held[3] == '' then
+  -- Nobody was there to end it, and nobody is told that it has.
+  local previous = redis.call('HGET', completion, 'last') or log_top or (epoch .. '-0')
+  local sent = redis.call('ZRANGE', keys, 0, -1, 'WITHSCORES')
+  redis.call('DEL', keys, completion)
+  for i = 1, #sent, 2 do
+    if string.sub(sent[i], 1, 2) == 'n:' then
+      redis.call('ZADD', keys, int(tonumber(sent[i + 1]) - EARLIER), 'o:' .. string.sub(sent[i], 3))
+    end
+  end
+  local run = math.max(tonumber(epoch) + 2, time)
+  events, bytes = begin_run(log, run, epoch, previous, id(tonumber(epoch) + 1, 0), tonumber(ARGV[12]), time)
+  redis.call('HSET', stream, 'state', 'active', 'sentBefore', epoch, 'epoch', int(run), 'previous', previous,
+    'runEnd', previous, 'startedAt', int(time))
+  redis.call('HDEL', stream, 'leased', 'lost')
+  if active then
+    redis.call('ZREM', due, ARGV[1])
+  end
+  epoch, state, log_top = int(run), 'active', id(run, 0)
 end
 if is_terminal(state) then
   return { 'before', redis.call('HGETALL', completion), int(time) }
@@ -50,8 +77,8 @@ end
 local _, seq = parts(log_top or (epoch .. '-0'))
 local function remember(number)
   if ARGV[6] == '1' then
-    redis.call('ZADD', keys, number, ARGV[7])
-    redis.call('ZREMRANGEBYRANK', keys, number == '-1' and 1 or 0, -1025)
+    redis.call('ZADD', keys, int(number), 'n:' .. ARGV[7])
+    redis.call('ZREMRANGEBYRANK', keys, 0, -1025)
   end
 end
 if ARGV[5] ~= '' then
@@ -59,7 +86,7 @@ if ARGV[5] ~= '' then
   mark(log, terminal, time, events, bytes, 's', '')
   redis.call('DEL', completion)
   redis.call('HSET', stream, 'state', ARGV[5])
-  remember('-1')
+  remember(END)
   redis.call('HSET', completion, 'v', 1, 'state', ARGV[5], 'id', terminal, 'last', log_top or (epoch .. '-0'),
     'completedAt', int(time), 'event', ARGV[4], 'terminalEventType', ARGV[16], 'terminalEventData', ARGV[17])
   if ARGV[8] ~= '' then
@@ -79,7 +106,7 @@ end
 local taken = epoch .. '-' .. int(seq + 1)
 redis.call('XADD', log, taken, 't', int(time - tonumber(epoch)), 'n', int(events + 1), 'b', int(bytes + #ARGV[4] - 1),
   'e', ARGV[4])
-remember(int(seq + 1))
+remember(seq + 1)
 if events + 1 > tonumber(ARGV[12]) or bytes + #ARGV[4] - 1 > tonumber(ARGV[13]) then
   trim(log, tonumber(ARGV[12]), tonumber(ARGV[13]))
 end
