@@ -20,7 +20,8 @@ redis.call('DEL', stream, log, completion)
 mark(log, ARGV[6] .. '-0', time, 0, 0, 'r', '')
 redis.call('HSET', stream, 'v', 1, 'state', 'active', 'epoch', ARGV[6], 'token', ARGV[3], 'node', ARGV[4], 'kind', ARGV[5],
   'origin', ARGV[20], 'owner', ARGV[16], 'reruns', ARGV[7], 'started', ARGV[19], 'startedAt', int(time),
-  'stale', int(stale), 'life', int(life), 'window', int(window), 'maxEvents', ARGV[14], 'maxBytes', ARGV[15], 'lost', ARGV[6] .. '-' .. ARGV[8])
+  'stale', int(stale), 'life', int(life), 'window', int(window), 'maxEvents', ARGV[14], 'maxBytes', ARGV[15],
+  'lost', ARGV[6] .. '-' .. ARGV[8])
 if ARGV[9] ~= '' then
   redis.call('HSET', stream, 'fp', ARGV[9])
 end
