@@ -342,7 +342,7 @@ async fn recovery_answers_what_is_asked_for() {
 /// The page for whoever writes a client shows what recovery says.
 #[tokio::test(start_paused = true)]
 async fn the_documented_answers_are_the_real_ones() {
-    let page = include_str!("../../docs/clients.md");
+    let page = include_str!("../../src/docs/clients.md");
     let blocks = page.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let documented: Vec<Value> = blocks.map(|block| serde_json::from_str(block).unwrap()).collect();
     let mut hub = TestHub::new();
