@@ -199,7 +199,8 @@ impl<S> ResilientSseService<S> {
         if self.core.is_draining() && asked.comes_again {
             return Some(Admission::Retry);
         }
-        let broken = self.core.store.is_broken() && self.core.store.closed_until().is_some();
+        // Not even as a probe: the guardian's beats tell whether the store is back.
+        let broken = self.core.store.is_broken();
         match self.route.on_unavailable {
             _ if !broken => None,
             OnUnavailable::Serve => None,
