@@ -1,6 +1,9 @@
 //! Two stores on one server are two nodes: what one does wakes who waits on the other.
 
-use std::future::poll_fn;
+use std::{
+    future::poll_fn,
+    time::{Duration, Instant},
+};
 
 use resilient_sse::{
     NodeId, StreamState,
@@ -8,8 +11,8 @@ use resilient_sse::{
 };
 
 use crate::{
-    redis_servers::RedisServer,
-    support::{begin, close, connect, event, finish, open, open_as, send, stand_still, until, wait, woken, write},
+    redis_servers::{RedisCluster, RedisServer, Sentinels},
+    support::{begin, close, connect, event, finish, key, open, open_as, send, stand_still, until, wait, woken, write},
 };
 
 /// Where followers of the stream that most tests have listen.
@@ -185,4 +188,91 @@ async fn the_producing_node_knows_whether_another_follows() {
     waits.abort();
     assert!(waits.await.unwrap_err().is_cancelled());
     until("it knows that nobody follows any more", async || !one.is_followed(&key)).await;
+}
+
+/// Whoever is about to read says so first, and need not wait for anything to be counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn g8_a_follower_that_has_announced_itself_is_known_for_as_long_as_it_holds_a_tail() {
+    let server = RedisServer::start();
+    let (one, two) = (connect(&server.url()).await, connect(&server.url()).await);
+    let _notices = one.notices(&NodeId::new("node-1"));
+    let (key, epoch) = begin(&one, "chat").await;
+    write(&one, &key, epoch, 1, &["x"]).await;
+    until("the producing node listens", async || channels(&server) == ["sse:node:node-1"]).await;
+    let tail = two.tail(&key);
+    assert!(!one.is_followed(&key));
+    two.announce(key.clone()).await.unwrap();
+    within(Duration::from_millis(200), async || one.is_followed(&key)).await;
+    // It never waits: a client that reads slowly is busy with a page all the time.
+    let held = Instant::now();
+    while held.elapsed() < Duration::from_millis(10_500) {
+        assert!(one.is_followed(&key), "forgotten after {:?}", held.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let other = two.tail(&key);
+    drop(tail);
+    for _ in 0..120 {
+        assert!(one.is_followed(&key), "another one is left");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(other);
+    within(Duration::from_secs(3), async || !one.is_followed(&key)).await;
+}
+
+/// Waits for it, and no longer.
+async fn within(limit: Duration, is_so: impl AsyncFn() -> bool) {
+    let so = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    assert!(tokio::time::timeout(limit, so).await.is_ok(), "not within {limit:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_told_of_a_stream_that_nobody_or_the_own_process_produces() {
+    let server = RedisServer::start();
+    let (one, two) = (connect(&server.url()).await, connect(&server.url()).await);
+    let _notices = one.notices(&NodeId::new("node-1"));
+    until("the node listens", async || channels(&server) == ["sse:node:node-1"]).await;
+    two.announce(key("unknown")).await.unwrap();
+    let (own, _) = begin(&one, "own").await;
+    let _tail = one.tail(&own);
+    one.announce(own.clone()).await.unwrap();
+    let (ended, epoch) = begin(&one, "ended").await;
+    finish(&one, close(&ended, epoch)).await;
+    two.announce(ended.clone()).await.unwrap();
+    send(&one, event("sent", "x")).await;
+    two.announce(key("sent")).await.unwrap();
+    // One that is told of comes after all these.
+    let (last, _) = begin(&one, "last").await;
+    two.announce(last.clone()).await.unwrap();
+    within(Duration::from_secs(2), async || one.is_followed(&last)).await;
+    for key in [key("unknown"), own, ended, key("sent")] {
+        assert!(!one.is_followed(&key), "{key:?}");
+    }
+}
+
+/// The same in a cluster and behind Sentinels: the node learns of it wherever the stream lies.
+#[tokio::test(flavor = "multi_thread")]
+async fn followers_announce_themselves_in_any_topology() {
+    let (cluster, sentinels) = (RedisCluster::start(), Sentinels::start());
+    for url in [cluster.url(), sentinels.url()] {
+        let (one, two) = (connect(&url).await, connect(&url).await);
+        let _notices = one.notices(&NodeId::new("node-1"));
+        let (first, _) = begin(&one, "first").await;
+        let announced = async |key: &resilient_sse::StreamKey| {
+            two.announce(key.clone()).await.unwrap();
+            one.is_followed(key)
+        };
+        until("the producing node listens", async || announced(&first).await).await;
+        for number in 0..4 {
+            let (key, _) = begin(&one, &format!("s{number}")).await;
+            let tail = two.tail(&key);
+            two.announce(key.clone()).await.unwrap();
+            within(Duration::from_secs(1), async || one.is_followed(&key)).await;
+            drop(tail);
+            within(Duration::from_secs(3), async || !one.is_followed(&key)).await;
+        }
+    }
 }

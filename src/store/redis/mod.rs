@@ -5,6 +5,7 @@ mod cluster;
 mod connect;
 mod error;
 mod fleet;
+mod followed;
 mod keep;
 mod keys;
 mod life;
@@ -174,6 +175,7 @@ impl Store for RedisStore {
         due(limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due>;
         stale(threshold: Duration, limit: usize) -> Vec<StreamInfo>;
         hook_done(key: StreamKey) -> ();
+        announce(key: StreamKey) -> ();
     }
 
     fn tail(&self, key: &StreamKey) -> Tail {

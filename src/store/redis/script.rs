@@ -48,6 +48,7 @@ scripts! {
     WATCH: SETTLES "watch.lua",
     UNWATCH: SETTLES "unwatch.lua",
     OWN: SETTLES "own.lua",
+    ANNOUNCE: SETTLES "announce.lua",
 }
 
 impl Script {

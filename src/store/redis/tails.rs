@@ -8,7 +8,7 @@ use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, Weak,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -20,9 +20,10 @@ use super::{
     Shared,
     error::RedisStoreError,
     fleet::Request,
+    followed::{Followed, Word},
     keys::{self, Keys},
     link::Watch,
-    stored, value,
+    script, stored, value,
 };
 use crate::{
     id::{NodeId, StreamKey},
@@ -33,8 +34,7 @@ use crate::{
 
 /// How often the net is drawn; a lost message is made up for within twice this.
 const NET: Duration = Duration::from_secs(1);
-/// For how long a node publishes a stream's events after it was asked to, and how often it is asked.
-const ASKED_FOR: Duration = Duration::from_secs(10);
+/// How often the producing node is told that a stream is followed here: see [`ASKED_FOR`].
 const ASK_EVERY: Duration = Duration::from_secs(3);
 /// How long the listening connection may take for an answer.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -51,9 +51,11 @@ pub(super) struct Tails {
     keys: Keys,
     streams: Mutex<HashMap<String, Arc<Stream>>>,
     nodes: Mutex<HashMap<NodeId, NoticesSender>>,
-    /// This process's streams that other nodes follow, and until when that is known.
-    followed: Mutex<HashMap<String, Instant>>,
-    follows: AtomicUsize,
+    /// This process's streams that others follow.
+    followed: Followed,
+    /// This process to others, and how often it has said something to them.
+    process: String,
+    said: AtomicU64,
     /// What the driver is to do next.
     wanted: Arc<Wanted>,
 }
@@ -62,6 +64,8 @@ pub(super) struct Tails {
 struct Wanted {
     channels: Mutex<Vec<String>>,
     announcements: Mutex<Vec<String>>,
+    /// Nodes, and streams of theirs that nobody here follows any more.
+    farewells: Mutex<Vec<(String, String)>>,
     lost: AtomicBool,
     wake: Notify,
 }
@@ -74,12 +78,12 @@ struct Stream {
     seen: Mutex<Seen>,
 }
 
-/// What the net saw last, and when the producing node was last asked to publish.
+/// What the net saw last, and which node was last told that the stream is followed here, and when.
 #[derive(Default)]
 struct Seen {
     top: Option<String>,
     standing: Option<(String, String)>,
-    asked: Option<Instant>,
+    asked: Option<(String, Instant)>,
     /// Whether it is produced in this process.
     local: bool,
 }
@@ -90,8 +94,9 @@ impl Tails {
             keys,
             streams: Mutex::default(),
             nodes: Mutex::default(),
-            followed: Mutex::default(),
-            follows: AtomicUsize::new(0),
+            followed: Followed::default(),
+            process: format!("{:016x}", crate::random::u128() as u64),
+            said: AtomicU64::new(0),
             wanted: Arc::default(),
         }
     }
@@ -158,10 +163,30 @@ impl Tails {
         }
     }
 
-    /// Whether another node follows a stream of this process, as far as is known.
+    /// Whether another process follows a stream of this one, as far as is known.
     pub(super) fn is_followed(&self, name: &str) -> bool {
-        self.follows.load(Ordering::Relaxed) > 0
-            && lock(&self.followed).get(name).is_some_and(|until| *until > Instant::now())
+        self.followed.is(name)
+    }
+
+    /// What this process says of a stream: `tail`, it is followed here, or `left`, no more.
+    fn word(&self, what: &str, name: &str) -> String {
+        format!("{what} {name} {} {}", self.process, self.said.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The request that tells a stream's producing node that it is followed here.
+    fn announcing(&self, name: &str) -> Request {
+        let own: Vec<_> = lock(&self.nodes).keys().map(|node| node.as_str().to_owned()).collect();
+        Request::script(self.keys.slot(name), &script::ANNOUNCE, &[&self.keys.stream(name)])
+            .arg(self.keys.node_channel(""))
+            .arg(self.word("tail", name))
+            .arg(own)
+    }
+
+    /// A node was told; an empty one is none.
+    fn announced(&self, name: &str, node: String) {
+        if let Some(stream) = lock(&self.streams).get(name) {
+            lock(&stream.seen).asked = Some((node, Instant::now())).filter(|(node, _)| !node.is_empty());
+        }
     }
 
     /// A message came.
@@ -190,38 +215,36 @@ impl Tails {
 
     /// A message to one of this process's nodes.
     fn heard_as(&self, node: &str, text: &str) {
-        match text.split_once(' ') {
-            Some(("look", name)) => self.post(node, name),
-            Some(("tail", name)) => {
-                let mut followed = lock(&self.followed);
-                let news = followed.insert(name.to_owned(), Instant::now() + ASKED_FOR).is_none();
-                self.follows.store(followed.len(), Ordering::Relaxed);
-                drop(followed);
-                if news {
+        let Some((what, rest)) = text.split_once(' ') else { return };
+        match (what, Word::read(rest)) {
+            ("look", _) => self.post(node, rest),
+            ("tail", Some(word)) => {
+                if self.followed.begins(&word) {
                     // What was appended before this was heard was not published.
-                    lock(&self.wanted.announcements).push(name.to_owned());
+                    lock(&self.wanted.announcements).push(word.name.to_owned());
                     self.wanted.wake.notify_one();
                 }
             }
+            ("left", Some(word)) => self.followed.ends(&word),
             _ => {}
         }
     }
 
     /// Takes out what nobody waits for any more.
     fn tidy(&self) {
-        let mut left = Vec::new();
+        let (mut left, mut farewells) = (Vec::new(), Vec::new());
         lock(&self.streams).retain(|name, stream| {
-            let used = Arc::strong_count(&stream.cell) > 1;
+            let used = stream.is_used();
             if !used && stream.wanted.load(Ordering::Relaxed) {
                 left.push(self.keys.tail_channel(name));
             }
+            if let Some((node, _)) = lock(&stream.seen).asked.take_if(|_| !used) {
+                farewells.push((node, name.clone()));
+            }
             used
         });
-        let now = Instant::now();
-        let mut followed = lock(&self.followed);
-        followed.retain(|_, until| *until > now);
-        self.follows.store(followed.len(), Ordering::Relaxed);
-        drop(followed);
+        self.followed.tidy();
+        lock(&self.wanted.farewells).extend(farewells);
         if !left.is_empty() {
             // Whether it is to be listened to or not, whoever serves it looks.
             lock(&self.wanted.channels).extend(left);
@@ -244,6 +267,17 @@ impl Tails {
         let mut channels: Vec<_> = wanted.map(|(name, _)| self.keys.tail_channel(name)).collect();
         channels.extend(lock(&self.nodes).keys().map(|node| self.keys.node_channel(node.as_str())));
         channels
+    }
+
+    /// The streams that are followed here, though nobody waits for them at this moment, and whose producing nodes are to be
+    /// told so again.
+    fn due_for_telling(&self) -> Vec<String> {
+        let streams = lock(&self.streams);
+        let due = streams.iter().filter(|(_, stream)| {
+            let told = lock(&stream.seen).asked.as_ref().is_some_and(|(_, at)| at.elapsed() >= ASK_EVERY);
+            told && stream.is_used() && !stream.cell.is_awaited()
+        });
+        due.map(|(name, _)| name.clone()).collect()
     }
 
     /// The streams that somebody waits for now, if they are `asked` for.
@@ -302,6 +336,45 @@ pub(super) async fn watch(shared: Weak<Shared>) {
         // Of what is made here the process hears without Redis; only what others do to it may have been missed.
         let awaited = store.tails.awaited(|stream| round % SELDOM == 0 || !lock(&stream.seen).local);
         draw_net(&store, &awaited).await;
+        tell_again(&store).await;
+        say_farewell(&store).await;
+    }
+}
+
+impl Shared {
+    /// Tells the node that produces a stream that it is followed here.
+    pub(super) async fn announce(&self, key: StreamKey) -> Result<(), RedisStoreError> {
+        let name = keys::name_of(&key);
+        let node = value::text(self.fleet.ask(self.tails.announcing(&name)).await?);
+        self.tails.announced(&name, node.unwrap_or_default());
+        Ok(())
+    }
+}
+
+/// Says again what is followed here by those who are busy with what they have read.
+async fn tell_again(store: &Arc<Shared>) {
+    for page in store.tails.due_for_telling().chunks(PAGE) {
+        let told = page.iter().map(|name| store.tails.announcing(name)).collect();
+        let Ok(Ok(replies)) = tokio::time::timeout(ANSWER, store.fleet.send(told)).await else { continue };
+        for (name, reply) in page.iter().zip(replies) {
+            // One that could not be told is told the next time.
+            if let Ok(reply) = reply {
+                store.tails.announced(name, value::text(reply).unwrap_or_default());
+            }
+        }
+    }
+}
+
+/// Tells producing nodes what nobody here follows any more. Where that is lost, they find out by the silence.
+async fn say_farewell(store: &Arc<Shared>) {
+    let farewells = std::mem::take(&mut *lock(&store.tails.wanted.farewells));
+    let message = |(node, name): &(String, String)| {
+        let mut publish = cmd("PUBLISH");
+        publish.arg(store.tails.keys.node_channel(node)).arg(store.tails.word("left", name));
+        Request::new(store.keys.slot(name), publish)
+    };
+    for page in farewells.chunks(PAGE) {
+        store.tell(page.iter().map(message).collect()).await;
     }
 }
 
@@ -393,7 +466,7 @@ async fn announce(store: &Arc<Shared>) {
     }
 }
 
-/// Looks whether what is waited for has changed without a word, and asks the producing nodes to publish.
+/// Looks whether what is waited for has changed without a word, and tells the producing nodes that it is.
 async fn draw_net(store: &Arc<Shared>, awaited: &[(String, Arc<Stream>)]) {
     for page in awaited.chunks(PAGE) {
         let mut requests = Vec::with_capacity(2 * page.len());
@@ -422,7 +495,7 @@ async fn draw_net(store: &Arc<Shared>, awaited: &[(String, Arc<Stream>)]) {
             }
             if stream.must_ask(store, &node) {
                 let mut ask = cmd("PUBLISH");
-                ask.arg(store.keys.node_channel(&node)).arg(format!("tail {name}"));
+                ask.arg(store.keys.node_channel(&node)).arg(store.tails.word("tail", name));
                 asks.push(Request::new(store.keys.slot(name), ask));
             }
         }
@@ -445,7 +518,12 @@ impl Stream {
         news
     }
 
-    /// Whether it is time to ask the producing node to publish.
+    /// Whether anybody holds a tail of it.
+    fn is_used(&self) -> bool {
+        Arc::strong_count(&self.cell) > 1
+    }
+
+    /// Whether it is time to tell the producing node that the stream is followed here.
     fn must_ask(&self, store: &Shared, node: &str) -> bool {
         let local = lock(&store.tails.nodes).contains_key(&NodeId::new(node));
         let mut seen = lock(&self.seen);
@@ -453,9 +531,9 @@ impl Stream {
         if node.is_empty() || local {
             return false;
         }
-        let due = seen.asked.is_none_or(|at| at.elapsed() >= ASK_EVERY);
+        let due = seen.asked.as_ref().is_none_or(|(asked, at)| asked != node || at.elapsed() >= ASK_EVERY);
         if due {
-            seen.asked = Some(Instant::now());
+            seen.asked = Some((node.to_owned(), Instant::now()));
         }
         due
     }
