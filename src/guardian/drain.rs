@@ -102,6 +102,8 @@ pub(super) async fn run(core: Arc<Core>) -> DrainReport {
         core.hooks.until_idle().await;
     })
     .await;
+    // Bodies whose streams have ended have had their time too.
+    core.after_last.cancel();
     report.unsettled = core.recorder.lanes().len();
     report.unrecorded_bytes = core.recorder.held();
     report.hooks_unfinished = core.hooks.unfinished();

@@ -390,9 +390,14 @@ impl Core {
         }
     }
 
-    /// Whether somebody reads the stream of this lane: a follower on this node, or one that another node has announced.
-    pub(crate) fn is_followed(&self, lane: &Lane) -> bool {
-        lane.readers.any() || self.store.is_followed_beside(&lane.key, lane.readers.followers())
+    /// Whether anybody reads the stream of this lane: on this node, its client included, or on another.
+    pub(crate) fn is_read(&self, lane: &Lane) -> bool {
+        lane.readers.any() || self.is_read_elsewhere(lane)
+    }
+
+    /// Whether anybody reads the stream of this lane on another node, as far as is known here.
+    pub(crate) fn is_read_elsewhere(&self, lane: &Lane) -> bool {
+        self.store.is_followed_beside(&lane.key, lane.readers.followers())
     }
 
     /// Tells the node that produces a stream that it is read here.

@@ -10,7 +10,13 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::unattended::Listed;
-use crate::{config::UNATTENDED, hub::Core, recorder::Lane, telemetry::Counted};
+use crate::{
+    config::UNATTENDED,
+    hub::Core,
+    recorder::Lane,
+    stream::{Reason, reason},
+    telemetry::Counted,
+};
 
 /// How often a body without readers on its own node looks whether there are some on others.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -24,9 +30,27 @@ pub(super) enum Unread {
     TooMany,
 }
 
-/// A stream that nobody reads on the node that produces it.
+impl Unread {
+    /// The reason with which a stream fails for that.
+    pub(super) fn reason(self) -> Reason {
+        match self {
+            Self::TooLong => reason::DETACH_TIMEOUT,
+            Self::TooMany => reason::DETACH_LIMIT,
+        }
+    }
+}
+
+/// Who reads a stream whose work goes on without the request that began it.
+pub(super) struct Attendance {
+    core: Arc<Core>,
+    lane: Arc<Lane>,
+    /// While nobody reads on this node.
+    absence: Option<Absence>,
+}
+
+/// A time in which nobody reads on the node that produces a stream.
 #[derive(Default)]
-pub(super) struct Absence {
+struct Absence {
     /// When the last reader left; `None` while there are readers on another node.
     since: Option<Instant>,
     /// When to look next; at once while there is none.
@@ -35,31 +59,40 @@ pub(super) struct Absence {
     listed: Option<Listed>,
 }
 
-impl Absence {
-    /// The last reader has just left, as far as is known here.
-    pub(super) fn begin(core: &Core) -> Self {
-        Self { since: Some(Instant::now()), counted: Some(counted(core)), ..Self::default() }
+impl Attendance {
+    /// Of a stream whose client has just left, or is driven on without.
+    pub(super) fn new(core: &Arc<Core>, lane: &Arc<Lane>) -> Self {
+        let absence = if core.is_read(lane) { None } else { Some(Absence::begin(core)) };
+        Self { core: Arc::clone(core), lane: Arc::clone(lane), absence }
     }
 
     /// Whether nobody reads, on other nodes either.
     pub(super) fn is_unread(&self) -> bool {
-        self.since.is_some()
+        self.absence.as_ref().is_some_and(|absence| absence.since.is_some())
     }
 
     /// Ready once nobody has read for `limit`, or one stream too many is read by nobody.
     ///
-    /// What readers on other nodes do is only known by asking.
-    pub(super) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        core: &Core,
-        lane: &Arc<Lane>,
-        limit: Duration,
-        is_read_elsewhere: impl Fn() -> bool,
-    ) -> Poll<Unread> {
+    /// What readers of this node do wakes the lane's drive; what those on other nodes do is only known by asking.
+    pub(super) fn poll_unread(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<Unread> {
+        if self.lane.readers.any() {
+            self.absence = None;
+            return Poll::Pending;
+        }
+        self.absence.get_or_insert_with(Absence::default).poll(cx, &self.core, &self.lane, limit)
+    }
+}
+
+impl Absence {
+    /// The last reader has just left.
+    fn begin(core: &Core) -> Self {
+        Self { since: Some(Instant::now()), counted: Some(counted(core)), ..Self::default() }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, core: &Core, lane: &Arc<Lane>, limit: Duration) -> Poll<Unread> {
         while self.is_evicted() || self.look.as_mut().is_none_or(|look| look.as_mut().poll(cx).is_ready()) {
             let now = Instant::now();
-            let next = if is_read_elsewhere() {
+            let next = if core.is_read_elsewhere(lane) {
                 (self.since, self.counted, self.listed) = (None, None, None);
                 now + LOOK_EVERY
             } else {

@@ -11,7 +11,7 @@ use http_body::Body;
 use tokio::time::Sleep;
 
 use super::{
-    absence::{Absence, Unread},
+    absence::{Attendance, Unread},
     engine::{Engine, Made, Progress},
     patience::{Limits, Patience},
     producer::Producer,
@@ -20,7 +20,7 @@ use crate::{
     config::BATCH_EVENTS,
     error::BoxError,
     recorder::{EndRequest, Status},
-    stream::{Disconnect, StreamState, reason},
+    stream::{Disconnect, StreamState},
     telemetry::add,
 };
 
@@ -35,8 +35,7 @@ where
 {
     producer: Arc<Producer<B>>,
     engine: Engine<B>,
-    /// While nobody reads on this node.
-    absence: Option<Absence>,
+    attendance: Attendance,
     patience: Patience,
     store_wait: Option<Pin<Box<Sleep>>>,
 }
@@ -64,7 +63,9 @@ where
         }
         match self.producer.route.disconnect {
             Disconnect::Interrupt => self.engine.abort(EndRequest::Interrupt),
-            Disconnect::Cancel if !self.producer.is_read() => self.engine.abort(self.producer.end_unread()),
+            Disconnect::Cancel if !self.producer.core.is_read(&self.producer.lane) => {
+                self.engine.abort(self.producer.end_unread())
+            }
             Disconnect::Cancel | Disconnect::Detach { .. } => {
                 self.producer.core.recorder.abandon(&self.producer.lane);
             }
@@ -111,16 +112,15 @@ where
     B: Body + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    /// `absence`: nobody reads now.
-    pub(super) fn new(producer: Arc<Producer<B>>, engine: Engine<B>, absence: Option<Absence>) -> Self {
-        Self { producer, engine, absence, patience: Patience::default(), store_wait: None }
+    pub(super) fn new(producer: Arc<Producer<B>>, engine: Engine<B>, attendance: Attendance) -> Self {
+        Self { producer, engine, attendance, patience: Patience::default(), store_wait: None }
     }
 
     /// Makes up to this many events.
     fn make(&mut self, cx: &mut Context<'_>, room: usize) -> Progress {
         let mut made = VecDeque::new();
         let progress = self.engine.make(cx, &mut made, room);
-        if self.absence.as_ref().is_some_and(Absence::is_unread) {
+        if self.attendance.is_unread() {
             let events = made.iter().filter(|made| matches!(made, Made::Event(..))).count();
             add(&self.producer.core.telemetry.unheard, events as u64);
         }
@@ -135,18 +135,10 @@ where
 
     /// How the work is to end, once nobody has read it for too long.
     fn poll_unread(&mut self, cx: &mut Context<'_>) -> Option<EndRequest> {
-        let producer = &self.producer;
-        if producer.lane.readers.any() {
-            self.absence = None;
-            return None;
-        }
-        let absence = self.absence.get_or_insert_with(Absence::default);
-        let unread = absence
-            .poll(cx, &producer.core, &producer.lane, producer.may_run_unread(), || producer.is_read_elsewhere());
-        match unread {
+        match self.attendance.poll_unread(cx, self.producer.may_run_unread()) {
             Poll::Pending => None,
-            Poll::Ready(Unread::TooLong) => Some(producer.end_unread()),
-            Poll::Ready(Unread::TooMany) => Some(EndRequest::supplied(StreamState::Failed, reason::DETACH_LIMIT)),
+            Poll::Ready(Unread::TooLong) => Some(self.producer.end_unread()),
+            Poll::Ready(unread) => Some(EndRequest::supplied(StreamState::Failed, unread.reason())),
         }
     }
 
@@ -162,7 +154,7 @@ where
             Disconnect::Interrupt | Disconnect::Cancel => None,
         };
         let limits = Limits { stall: producer.core.settings.stall, alone };
-        self.patience.poll(cx, &producer.lane, limits, || producer.is_read_elsewhere())
+        self.patience.poll(cx, &producer.lane, limits, || producer.core.is_read_elsewhere(&producer.lane))
     }
 
     /// Whether the store is too far behind, for no longer than its time limit.

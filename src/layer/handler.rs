@@ -18,6 +18,7 @@ use http::Response;
 use http_body::Body;
 
 use super::{
+    absence::{Attendance, Unread},
     admit::{Asked, Registered},
     answer::{is_protected, start},
     context::StreamContext,
@@ -29,7 +30,7 @@ use crate::{
     panics::Guarded,
     recorder::{EndRequest, Lane, Producing},
     store::handle::BoxFuture,
-    stream::{StreamState, reason},
+    stream::StreamState,
 };
 
 /// A registration whose inner service has not answered yet.
@@ -179,22 +180,25 @@ where
         let Self { core, route, asked, waiting, at_most, future } = self;
         let lane = Arc::clone(&waiting.halting.lane);
         let mut future = Guarded::new(future);
-        let mut late = Box::pin(unattended(&core, &lane, at_most));
+        lane.set_driven();
+        let mut attendance = Attendance::new(&core, &lane);
         let answered = poll_fn(|cx| {
+            // Readers wake the one, and what the store says of the stream both.
+            lane.drive.register(cx.waker());
             if waiting.poll_halted(cx).is_ready() {
                 return Poll::Ready(Waited::Halted);
             }
             if let Poll::Ready(answered) = Pin::new(&mut future).poll(cx) {
                 return Poll::Ready(Waited::Answered(answered));
             }
-            late.as_mut().poll(cx).map(|()| Waited::Late)
+            attendance.poll_unread(cx, at_most).map(Waited::Unread)
         });
         let response = match answered.await {
             Waited::Halted | Waited::Answered(Ok(Err(_))) => return,
             Waited::Answered(Err(_)) => return core.telemetry.panicked("inner service"),
             Waited::Answered(Ok(Ok(response))) => response,
-            Waited::Late => {
-                lane.end(&core.recorder, EndRequest::supplied(StreamState::Failed, reason::DETACH_TIMEOUT));
+            Waited::Unread(unread) => {
+                lane.end(&core.recorder, EndRequest::supplied(StreamState::Failed, unread.reason()));
                 // The end settles the registration: it is not withdrawn.
                 let _ = waiting.into_registered().start();
                 return;
@@ -205,7 +209,7 @@ where
             let context = waiting.halting.context.clone();
             let (_, body) = response.into_parts();
             let started = start(&core, &route, &asked, waiting.into_registered(), body, &context);
-            started.producer.client_gone();
+            started.producer.go_on(attendance);
         }
     }
 }
@@ -214,15 +218,5 @@ where
 enum Waited<T> {
     Halted,
     Answered(T),
-    Late,
-}
-
-/// Ready once nobody has read the stream for this long.
-async fn unattended(core: &Core, lane: &Lane, at_most: Duration) {
-    loop {
-        tokio::time::sleep(at_most).await;
-        if !core.is_followed(lane) {
-            return;
-        }
-    }
+    Unread(Unread),
 }

@@ -13,7 +13,7 @@ use std::{
 use http_body::Body;
 
 use super::{
-    absence::Absence,
+    absence::Attendance,
     drive::Drive,
     engine::{Engine, Made, Progress},
     route::Route,
@@ -121,18 +121,23 @@ where
         if self.lane.is_unrecorded() {
             return engine.abort(EndRequest::Interrupt);
         }
-        if self.is_read() {
-            return self.drive(engine, None);
-        }
-        if self.may_run_unread().is_zero() {
+        if self.may_run_unread().is_zero() && !self.core.is_read(&self.lane) {
             return engine.abort(self.end_unread());
         }
-        self.drive(engine, Some(Absence::begin(&self.core)));
+        self.drive(engine, Attendance::new(&self.core, &self.lane));
     }
 
-    fn drive(self: &Arc<Self>, engine: Engine<B>, absence: Option<Absence>) {
+    /// The request was gone before the inner service answered.
+    pub(super) fn go_on(self: &Arc<Self>, attendance: Attendance) {
+        let engine = lock(&self.engine).take();
+        if let Some(engine) = engine {
+            self.drive(engine, attendance);
+        }
+    }
+
+    fn drive(self: &Arc<Self>, engine: Engine<B>, attendance: Attendance) {
         self.lane.set_driven();
-        self.core.executor.spawn(Drive::new(Arc::clone(self), engine, absence));
+        self.core.executor.spawn(Drive::new(Arc::clone(self), engine, attendance));
     }
 
     /// Takes the engine from a client that is still there, and drives it on.
@@ -152,7 +157,7 @@ where
         };
         let Some(engine) = engine else { return };
         self.lane.waker.wake();
-        self.drive(engine, None);
+        self.drive(engine, Attendance::new(&self.core, &self.lane));
     }
 
     /// For how long the work goes on while nobody reads.
@@ -172,16 +177,6 @@ where
         }
     }
 
-    /// Whether anybody reads the stream, the client included, on this node or on another.
-    pub(super) fn is_read(&self) -> bool {
-        self.lane.readers.any() || self.is_read_elsewhere()
-    }
-
-    /// Whether anybody reads the stream on another node, as far as is known here.
-    pub(super) fn is_read_elsewhere(&self) -> bool {
-        self.core.store.is_followed_beside(&self.lane.key, self.lane.readers.followers())
-    }
-
     /// Whether the work goes on when nobody reads.
     fn outlives_readers(&self) -> bool {
         matches!(self.route.disconnect, Disconnect::Detach { .. })
@@ -194,7 +189,7 @@ where
     B::Error: Into<BoxError>,
 {
     fn stalled(self: Arc<Self>) {
-        if self.outlives_readers() || self.lane.readers.followers() > 0 || self.is_read_elsewhere() {
+        if self.outlives_readers() || self.lane.readers.followers() > 0 || self.core.is_read_elsewhere(&self.lane) {
             // On the executor: the lock may be held while the inner body is polled.
             let executor = self.core.executor.clone();
             executor.spawn(async move { self.take_over() });

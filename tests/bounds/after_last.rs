@@ -242,3 +242,19 @@ async fn g11_the_rest_of_a_body_does_not_wait_for_the_store() {
     client.finish(&mut hub).await;
     assert_eq!(client.data(), ["done"]);
 }
+
+/// A process that goes down does not wait for that, and leaves nothing of it behind.
+#[tokio::test(start_paused = true)]
+async fn g11_a_drain_drops_what_is_left_of_bodies_after_their_last_events() {
+    let mut hub = TestHub::new();
+    let watch = Watch::default();
+    let app = app(hub.sse.generation().id(path()), &watch, vec![done(), Step::Hang]);
+    let mut client = unread(&app, false).await;
+    client.drain();
+    hub.step().await;
+    assert_eq!(watch.alive(), 1);
+    hub.shut_down_on(std::future::ready(()));
+    hub.advance(Duration::from_millis(250)).await;
+    assert!(hub.report().is_some());
+    assert_eq!(watch.alive(), 0);
+}

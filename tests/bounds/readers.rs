@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use http_body_util::BodyExt as _;
 use resilient_sse::{
     Builder, Disconnect, Owner, ResilientSseLayer, StreamId, StreamKey, StreamState,
     test_util::{FaultStore, TestHub},
 };
 
-use crate::support::{App, Client, Step, Watch, app, chunk, numbered, request, resuming, send};
+use tower::ServiceExt as _;
+
+use crate::support::{App, Client, Step, Watch, app, chunk, events, numbered, request, resuming, send, serving_async};
 
 const SECOND: Duration = Duration::from_secs(1);
 const POLICIES: [Disconnect; 3] =
@@ -311,9 +314,6 @@ async fn g8_a_client_that_reads_what_it_missed_does_not_follow_itself() {
 /// A follower that waited for its stream before this node produced it.
 #[tokio::test(start_paused = true)]
 async fn g8_a_reader_that_was_there_before_the_producer_counts() {
-    use http_body_util::BodyExt as _;
-    use tower::ServiceExt as _;
-
     let store = FaultStore::new(resilient_sse::MemoryStore::starting_at(1_700_000_000_000));
     let mut hub = TestHub::on(store, Builder::anonymous).unwrap();
     let watch = Watch::default();
@@ -338,4 +338,35 @@ async fn g8_a_reader_that_was_there_before_the_producer_counts() {
     }
     let relayed = String::from_utf8(relayed).unwrap();
     assert!(relayed.contains("event: completed"), "{relayed}");
+}
+
+/// A handler that has not answered is work too: what nobody reads before its answer counts with what nobody reads after it.
+#[tokio::test(start_paused = true)]
+async fn g8_the_time_before_the_first_byte_counts_as_the_rest() {
+    let mut hub = TestHub::new();
+    let watch = Watch::default();
+    let bodies = watch.clone();
+    let layer = hub.sse.layer().id(path()).on_disconnect(Disconnect::Detach { at_most: SECOND * 60 });
+    let app = serving_async(layer, move |_| {
+        let bodies = bodies.clone();
+        async move {
+            tokio::time::sleep(SECOND * 100).await;
+            events(bodies.body(ticking(1000, SECOND)))
+        }
+    });
+    let first = tokio::spawn(app.clone().oneshot(request("/s/a")));
+    hub.advance(SECOND).await;
+    first.abort();
+    hub.step().await;
+    assert_eq!(hub.sse.health().detached, 1);
+    hub.advance(SECOND * 30).await;
+    let second = tokio::spawn(app.clone().oneshot(request("/s/a")));
+    hub.advance(SECOND * 40).await;
+    assert_eq!(hub.sse.health().detached, 0, "somebody waits for it");
+    drop(second.await.unwrap().unwrap());
+    hub.advance(SECOND * 58).await;
+    assert_eq!((watch.alive(), hub.sse.health().detached), (1, 1), "it has answered");
+    hub.advance(SECOND * 3).await;
+    assert_eq!((watch.alive(), hub.sse.health().detached), (0, 0), "a minute after the last reader left");
+    assert_eq!(standing(&hub).await, (StreamState::Failed, Some("detach_timeout".to_owned())));
 }
