@@ -109,5 +109,11 @@ mutate G11 bounds src/layer/engine.rs "the end of a stream stops its work" \
   's/let Some\(source\) = self\.source\.take\(\) else \{ return \};/self.context.stop();\n        let Some(source) = self.source.take() else { return };/'
 mutate G11 bounds src/recorder/opening.rs "a registration is not withdrawn" \
   's/if self\.armed \{/if false {/'
+mutate G12 endings src/follow/ending.rs "an unfinished stream looks finished" \
+  's/speaker\.unfinished\(&error\);\s*Closing::broken\(error\)/Closing::clean()/'
+mutate G12 endings src/follow/ending.rs "a body breaks before what it said has arrived" \
+  's/const FLUSH: Duration = Duration::from_millis\(100\)/const FLUSH: Duration = Duration::from_millis(1)/'
+mutate G12 endings src/follow/ending.rs "a client that comes again is given an end" \
+  's/AnswerBody::breaking\(line\.freeze\(\), BodyError::ComeAgain\)/AnswerBody::full(line.freeze())/'
 
 exit $failed
