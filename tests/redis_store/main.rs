@@ -13,6 +13,7 @@ mod fences;
 mod fixtures;
 mod growth;
 mod indexes;
+mod layers;
 mod names;
 mod order;
 mod strangers;
