@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -250,4 +250,44 @@ pub fn app(layer: ResilientSseLayer, handler: &Handler) -> App {
         async move { Ok::<_, Infallible>(response) }
     });
     BoxCloneService::new(ServiceBuilder::new().layer(layer).service(inner))
+}
+
+/// A handler that waits for its upstream for ever.
+#[derive(Clone, Default)]
+pub struct Waiting {
+    context: Arc<Mutex<Option<StreamContext>>>,
+    dropped: Arc<AtomicBool>,
+}
+
+struct SetOnDrop(Arc<AtomicBool>);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Waiting {
+    pub fn behind(&self, layer: ResilientSseLayer) -> App {
+        let waiting = self.clone();
+        let inner = service_fn(move |request: Request<()>| {
+            *waiting.context.lock().unwrap() = request.extensions().get().cloned();
+            let work = SetOnDrop(Arc::clone(&waiting.dropped));
+            async move {
+                let _work = work;
+                std::future::pending::<Result<Response<Body>, Infallible>>().await
+            }
+        });
+        BoxCloneService::new(ServiceBuilder::new().layer(layer).service(inner))
+    }
+
+    /// Whether its stop token has fired.
+    pub fn is_told(&self) -> bool {
+        self.context.lock().unwrap().as_ref().is_some_and(StreamContext::is_stopped)
+    }
+
+    /// Whether its future is dropped.
+    pub fn is_dropped(&self) -> bool {
+        self.dropped.load(Ordering::SeqCst)
+    }
 }

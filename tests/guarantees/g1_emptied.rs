@@ -146,38 +146,6 @@ async fn g1_a_relay_asks_too() {
     assert_eq!(ask(&first.to_string()).await.status(), StatusCode::NOT_FOUND);
 }
 
-/// In both of its forms recovery says the same as the layer: come again.
-#[tokio::test(start_paused = true)]
-async fn g1_recovery_asks_too() {
-    for fails in [false, true] {
-        let mut scene = scene(|layer| layer.id(StreamId::path("/{id}")).on_disconnect(Disconnect::DETACH), true).await;
-        let cursor = scene.other.witness.cursor().unwrap();
-        let recover = scene.stage.hubs[1].sse.recover().id(StreamId::path("/{id}/recover"));
-        let ask = async |accept: &str| {
-            let request = Request::get("/a/recover").header("accept", accept).header("last-event-id", &cursor);
-            recover.clone().oneshot(request.body(()).unwrap()).await.unwrap()
-        };
-        scene.stage.forget();
-        if fails {
-            scene.stage.store.fail_on("beat", Fault::Refuse);
-        }
-        let json = ask("application/json").await;
-        assert_eq!(json.status(), StatusCode::SERVICE_UNAVAILABLE, "the store may only have forgotten");
-        assert!(json.headers().contains_key("retry-after"));
-        let events = ask("text/event-stream").await;
-        assert_eq!(events.status(), StatusCode::OK, "a client must not give up");
-        let seen = collect(events.into_body()).await;
-        assert!(seen.events.is_empty() && seen.retry.is_some(), "{seen:?}");
-        scene.stage.store.heal();
-        scene.stage.advance(SECOND * 11).await;
-        assert_eq!(ask("application/json").await.status(), StatusCode::OK, "it is registered again");
-        scene.gate.send_replace(6);
-        scene.client.read_to_end().await;
-        scene.client.has_all(5).await;
-        scene.stage.verdict().await;
-    }
-}
-
 /// Who asks without a cursor is not told to come again: but the node itself knows whether it runs the work.
 #[tokio::test(start_paused = true)]
 async fn g4_a_node_does_not_run_twice_what_it_runs_where_the_store_was_emptied() {

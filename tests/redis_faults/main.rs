@@ -26,4 +26,5 @@ mod full;
 mod killed;
 mod network;
 mod scripts;
+mod unanswered;
 mod wrong_type;
