@@ -332,3 +332,38 @@ way!(
         stage.ask(0, sdk("/generation/x?then=error")).await.finish().await
     }
 );
+
+way!(unrecorded_eof, Ends::Finished, async |stage| {
+    stage.store.fail(Fault::Refuse);
+    stage.ask(0, sdk("/generation/x?then=eof")).await.finish().await
+});
+
+way!(unrecorded_in_a_drain, Ends::Unfinished, async |stage| {
+    stage.store.fail(Fault::Refuse);
+    let reading = stage.ask(0, sdk("/generation/x")).await.until("event-3").await;
+    stage.drain(0);
+    reading.finish().await
+});
+
+way!(unrecorded_in_a_drain_for_an_event_source, Ends::Unfinished, async |stage| {
+    stage.store.fail(Fault::Refuse);
+    let reading = stage.ask(0, event_source("/generation/x")).await.until("event-3").await;
+    stage.drain(0);
+    reading.finish().await
+});
+
+way!(
+    /// A stream that its producer's own client reads on after somebody else has ended it is served to its end (G4).
+    orphan_that_is_not,
+    Ends::Finished,
+    last "event-4",
+    |hub| hub,
+    async |stage| {
+        let reading = stage.ask(0, sdk("/generation/x")).await.until("event-3").await;
+        stage.close("x", StreamState::Orphaned, reason::NODE_LOST).await;
+        stage.more(0, 1);
+        let reading = reading.until("event-4").await;
+        stage.close_bodies(0);
+        reading.finish().await
+    }
+);

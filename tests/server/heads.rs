@@ -77,7 +77,7 @@ async fn g10_json_is_kept_as_it_was_posted() {
 }
 
 #[tokio::test]
-async fn a_user_who_is_none_is_told_so_in_json_or_text_but_never_served() {
+async fn a_missing_stream_and_a_malformed_user_are_told_apart() {
     let server = Server::start(&[]);
     let (status, told) = answer(server.ask(get("/api/stream/x/recover").header("x-user-id", "u")).await).await;
     assert_eq!((status, told), (StatusCode::NOT_FOUND, json!({ "status": "not_found" })));
