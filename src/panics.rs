@@ -1,6 +1,7 @@
 //! Foreign code that panics must not take a connection, a guardian or another stream with it (guarantee G11).
 
 use std::{
+    fmt,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
@@ -10,6 +11,14 @@ use std::{
 /// Foreign code panicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Panicked;
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it panicked")
+    }
+}
+
+impl std::error::Error for Panicked {}
 
 /// Runs foreign code.
 ///

@@ -6,6 +6,7 @@ use super::Core;
 use crate::{
     error::StoreError,
     id::{EventId, Owner, StreamId, StreamKey},
+    recorder::{EndRequest, Lane, Status},
     store::{Close, Closed, From, Page, Read},
     stream::{Ended, Ending, StreamInfo, StreamState, reason},
 };
@@ -36,15 +37,23 @@ impl Streams {
     /// drops the inner body. Answers with the stream's end, which is another one if it had ended
     /// before; `None` if there is no such stream.
     ///
+    /// A stream that runs here is stopped at once, also while the store is away: if the store has not acknowledged that
+    /// within 2 s, the answer is the end that is being tried.
+    ///
     /// # Errors
     ///
-    /// [`StoreError`] if the store does not answer; the stream may be stopped all the same.
+    /// [`StoreError`] if the store does not answer and the stream does not run here; it may be stopped all the same.
     ///
     /// # Cancel safety
     ///
     /// Dropped while it waits, the stream is stopped or not.
     pub async fn stop(&self, owner: &Owner, id: &StreamId) -> Result<Option<Ended>, StoreError> {
         let key = StreamKey::new(owner.clone(), id.clone());
+        if let Some(lane) = self.0.recorder.lane(&key)
+            && let Some(ended) = self.stop_here(&lane).await
+        {
+            return Ok(Some(ended));
+        }
         let close = Close {
             key: key.clone(),
             epoch: None,
@@ -62,6 +71,28 @@ impl Streams {
             Closed::Before(ended) => Some(ended),
             Closed::Missing | Closed::Newer | Closed::Moved => None,
         })
+    }
+
+    /// Stops a stream whose producer runs here. `None`: it is another producer's by now, or interrupted.
+    async fn stop_here(&self, lane: &Arc<Lane>) -> Option<Ended> {
+        let Core { recorder, executor, settings, store, .. } = &*self.0;
+        let stopped = lane.end(recorder, EndRequest::supplied(StreamState::Cancelled, reason::STOPPED));
+        if let Some(producer) = lane.producer().filter(|_| stopped) {
+            let lane = Arc::clone(lane);
+            executor.spawn(async move {
+                producer.discard();
+                lane.waker.wake();
+            });
+        }
+        // While the store is away its answer is not waited for.
+        if !store.is_broken() {
+            let _ = tokio::time::timeout(settings.terminal_limit, recorder.until_settled(lane)).await;
+        }
+        match lane.status() {
+            Status::Ended(ended) => Some(ended),
+            Status::Superseded => None,
+            Status::Running => lane.own_end(),
+        }
     }
 }
 

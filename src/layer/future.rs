@@ -270,7 +270,7 @@ where
         Admission::Produce(registered) => {
             let context = context(registered.inner_id.clone());
             context.registered(&registered.lane, &core.recorder);
-            let waiting = Waiting::new(registered, context.clone());
+            let waiting = Waiting::new(registered, context.clone(), route.endless);
             let future = service.call(inner_request(request, Some(&context)));
             Some(match route.disconnect {
                 Disconnect::Detach { at_most } => {

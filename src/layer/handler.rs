@@ -47,6 +47,7 @@ struct Halting {
     context: StreamContext,
     /// The process ends: the inner service's future is dropped, however the stream stands.
     discarded: AtomicBool,
+    endless: bool,
 }
 
 impl Halting {
@@ -69,12 +70,16 @@ impl Producing for Halting {
         self.context.stop();
         self.lane.waker.wake();
     }
+
+    fn is_endless(&self) -> bool {
+        self.endless
+    }
 }
 
 impl Waiting {
-    pub(super) fn new(registered: Registered, context: StreamContext) -> Self {
+    pub(super) fn new(registered: Registered, context: StreamContext, endless: bool) -> Self {
         let (core, lane) = (registered.core(), Arc::clone(&registered.lane));
-        let halting = Arc::new(Halting { core, lane, context, discarded: AtomicBool::new(false) });
+        let halting = Arc::new(Halting { core, lane, context, discarded: AtomicBool::new(false), endless });
         let producer: Arc<dyn Producing> = halting.clone();
         halting.lane.set_producer(Arc::downgrade(&producer));
         Self { registered, halting }

@@ -65,8 +65,8 @@ pub(crate) struct Recorder {
     /// Work that was begun in place and did not end at its first poll.
     adopted: Mutex<Vec<BoxFuture<()>>>,
     flusher: WakerCell,
-    /// Told when the last lane leaves.
-    idle: tokio::sync::Notify,
+    /// Told when a lane leaves.
+    left: tokio::sync::Notify,
     /// Flights that failed.
     failures: AtomicU64,
     /// Lanes that were put off so far.
@@ -107,7 +107,7 @@ impl Recorder {
             put_off: Mutex::default(),
             adopted: Mutex::default(),
             flusher: WakerCell::default(),
-            idle: tokio::sync::Notify::new(),
+            left: tokio::sync::Notify::new(),
             failures: AtomicU64::new(0),
             put_offs: AtomicU64::new(0),
         }
@@ -369,9 +369,8 @@ impl Recorder {
         if lanes.get(&lane.key).is_some_and(|held| Arc::ptr_eq(held, lane)) {
             lanes.remove(&lane.key);
             self.telemetry.active.store(lanes.len() as i64, Ordering::Relaxed);
-            if lanes.is_empty() {
-                self.idle.notify_waiters();
-            }
+            drop(lanes);
+            self.left.notify_waiters();
         }
     }
 
@@ -382,12 +381,23 @@ impl Recorder {
 
     /// Ready once no stream runs here.
     pub(crate) async fn until_idle(&self) {
+        self.until(|| self.is_idle()).await;
+    }
+
+    /// Ready once nothing more is recorded of the lane.
+    pub(crate) async fn until_settled(&self, lane: &Lane) {
+        self.until(|| lane.is_halted()).await;
+    }
+
+    async fn until(&self, condition: impl Fn() -> bool) {
         loop {
-            let idle = self.idle.notified();
-            if self.is_idle() {
+            let mut left = std::pin::pin!(self.left.notified());
+            // Before the look: who leaves in between is heard of.
+            left.as_mut().enable();
+            if condition() {
                 return;
             }
-            idle.await;
+            left.await;
         }
     }
 

@@ -11,7 +11,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    runtime::Handle,
+    sync::Notify,
+    time::{Instant, Sleep},
+};
 
 use super::{
     Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, Notices, Open, Opened, Page, Publish,
@@ -21,6 +25,7 @@ use crate::{
     config::{PROBE_EVERY, Settings},
     error::StoreError,
     id::{NodeId, Owner, StreamKey},
+    panics::{Guarded, drop_guarded},
     protocol::breaker::Breaker,
     stream::StreamInfo,
     sync::{WakerCell, lock},
@@ -199,20 +204,38 @@ impl StoreHandle {
                 breaker.asked(now);
             }
         }
-        let mut request = request();
-        // One that is answered at once needs no timer, nor a runtime that has one.
-        let answer = match poll_fn(|cx| Poll::Ready(request.as_mut().poll(cx))).await {
-            Poll::Ready(answer) => answer,
-            Poll::Pending => {
-                // Boxed, so that the future of a request that is answered at once is small.
-                let late = Box::pin(tokio::time::timeout(limit, request));
-                late.await.unwrap_or_else(|_| Err(StoreError::timed_out(operation)))
-            }
-        };
+        let answer = self.answer(operation, limit, request()).await;
         match &answer {
             Ok(_) => self.succeeded(write),
             Err(error) => self.failed(write, error),
         }
+        answer
+    }
+
+    /// Waits for an answer for as long as the limit says. A store of the host's own that panics has failed.
+    async fn answer<T>(&self, operation: &'static str, limit: Duration, request: Answer<T>) -> Result<T, StoreError> {
+        let mut request = Guarded::new(request);
+        // One that is answered at once needs no timer, nor a runtime that has one. What is begun where there is none, by
+        // the drop of a request's future, gets its timer once it is polled where there is.
+        let mut late: Option<Pin<Box<Sleep>>> = None;
+        let answer = poll_fn(|cx| {
+            match Pin::new(&mut request).poll(cx) {
+                Poll::Ready(Ok(answer)) => return Poll::Ready(answer),
+                Poll::Ready(Err(panicked)) => {
+                    self.telemetry.panicked("store");
+                    return Poll::Ready(Err(StoreError::failed(operation, panicked)));
+                }
+                Poll::Pending => {}
+            }
+            if late.is_none() && Handle::try_current().is_ok() {
+                // Boxed, so that the future of a request that is answered at once is small.
+                late = Some(Box::pin(tokio::time::sleep(limit)));
+            }
+            let Some(late) = &mut late else { return Poll::Pending };
+            late.as_mut().poll(cx).map(|()| Err(StoreError::timed_out(operation)))
+        })
+        .await;
+        drop_guarded(request);
         answer
     }
 

@@ -47,6 +47,7 @@ pub(crate) use seldom::Seldom;
 use crate::{
     error::{BoxError, StoreError},
     id::StreamKey,
+    panics::Panicked,
     stream::StreamState,
 };
 
@@ -177,7 +178,7 @@ impl Telemetry {
     /// An `on_end` hook panicked: it is run again.
     pub(crate) fn hook_panicked(&self, key: &StreamKey) {
         self.panicked("on_end");
-        self.hook_failed(key, &HookPanicked);
+        self.hook_failed(key, &Panicked);
     }
 
     /// The host's own code failed.
@@ -185,18 +186,6 @@ impl Telemetry {
         log_warn!(what, error = %Chain(error.as_ref()), "the host's code failed");
     }
 }
-
-/// An `on_end` hook panicked.
-#[derive(Debug)]
-struct HookPanicked;
-
-impl std::fmt::Display for HookPanicked {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("it panicked")
-    }
-}
-
-impl std::error::Error for HookPanicked {}
 
 /// A gauge that counts a thing for as long as the thing lives.
 #[derive(Debug)]

@@ -30,6 +30,8 @@ pub enum Fault {
     Refuse,
     /// It is done, and answered with an error.
     LoseReply,
+    /// It panics, and is not done.
+    Panic,
 }
 
 /// Wraps a store, counts what it is asked, and fails where it is told to. Clones are the same store.
@@ -139,6 +141,7 @@ impl<S: Store> FaultStore<S> {
     }
 
     /// `refused`: this stream alone is.
+    #[expect(clippy::panic, reason = "a store of a host's own may panic")]
     async fn through<T>(
         &self,
         operation: &'static str,
@@ -156,6 +159,7 @@ impl<S: Store> FaultStore<S> {
             Some(Fault::Delay(delay)) => tokio::time::sleep(delay).await,
             Some(Fault::Hang) => pending().await,
             Some(Fault::Refuse) => return Err(FaultError::Injected(operation)),
+            Some(Fault::Panic) => panic!("`{operation}` was told to panic"),
             Some(Fault::LoseReply) => {
                 request.await.map_err(FaultError::Store)?;
                 return Err(FaultError::Injected(operation));

@@ -188,11 +188,12 @@ async fn g11_work_that_is_ended_before_it_is_done_is_stopped() {
     }
 }
 
-/// A stop that lands before the body's own end is the stream's end: then the rest of the work is to stop too.
+/// A stop on another node that lands before the body's own end is the stream's end: then the rest of the work is to stop too.
 #[tokio::test(start_paused = true)]
 async fn g11_a_stop_that_came_first_drops_the_rest_of_the_body() {
     let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000)).batched();
     let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous()).unwrap();
+    let other = TestHub::on(store.clone(), |builder| builder.anonymous()).unwrap();
     let watch = Watch::default();
     let (app, contexts) =
         watched(hub.sse.generation().id(path()), &watch, vec![chunk("data: 0\n\n"), done(), Step::Hang]);
@@ -200,7 +201,7 @@ async fn g11_a_stop_that_came_first_drops_the_rest_of_the_body() {
     hub.step().await;
     client.drain();
     // The guardian has not sent the end yet.
-    let stopped = hub.sse.streams().stop(&Owner::ANONYMOUS, &StreamId::new("a").unwrap()).await.unwrap();
+    let stopped = other.sse.streams().stop(&Owner::ANONYMOUS, &StreamId::new("a").unwrap()).await.unwrap();
     assert_eq!(stopped.unwrap().ending.state, StreamState::Cancelled);
     assert_eq!((watch.alive(), is_stopped(&contexts)), (1, false));
     hub.advance(SECOND).await;

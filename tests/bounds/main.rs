@@ -28,6 +28,7 @@ mod rejections;
 mod relay;
 mod settings;
 mod slow;
+mod stopping;
 mod support;
 mod touched;
 mod unattended;

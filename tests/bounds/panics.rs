@@ -14,13 +14,13 @@ use http_body_util::BodyExt as _;
 use resilient_sse::{
     Classify, Disconnect, EndedStream, Identify, JobStatus, MemoryStore, Outcome, Owner, ResilientSse, StreamId,
     StreamInfo, StreamKey, StreamState,
-    test_util::{FaultStore, TestHub},
+    test_util::{Fault, FaultStore, TestHub},
     wire::EventView,
 };
 use tower::{ServiceBuilder, ServiceExt as _, service_fn};
 
 use crate::support::{
-    Broken, Client, Step, Watch, app, chunk, events, numbered, numbers, request, send, serving, then,
+    Broken, Client, Step, Watch, app, chunk, events, numbered, numbers, request, send, serving, serving_async, then,
 };
 
 fn path() -> impl Identify {
@@ -286,4 +286,72 @@ async fn g11_other_streams_beat_on_time_whatever_foreign_code_does() {
     assert!(healthy.ended.is_none(), "not taken for an orphan");
     guardian.abort();
     drop((orphan, stalled, never_polled));
+}
+
+/// A store of the host's own that panics has failed: the guardian lives on, and so do all streams.
+#[tokio::test(start_paused = true)]
+async fn g11_a_store_that_panics_has_failed_and_takes_nobody_with_it() {
+    for batched in [false, true] {
+        let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000));
+        let mut hub =
+            TestHub::on(if batched { store.batched() } else { store }, |builder| builder.anonymous()).unwrap();
+        let watch = Watch::default();
+        let steps = (0..20).flat_map(|n| [chunk(format!("data: {n}\n\n")), Step::Sleep(Duration::from_secs(1))]);
+        let app = app(hub.sse.generation().id(StreamId::path("/s/{id}")), &watch, steps.collect());
+        let mut client = Client::new(send(&app, request("/s/a")).await.into_body());
+        for _ in 0..16 {
+            client.drain();
+            hub.advance(Duration::from_millis(250)).await;
+        }
+        hub.store.fail(Fault::Panic);
+        for _ in 0..24 {
+            client.drain();
+            hub.advance(Duration::from_millis(250)).await;
+        }
+        assert!(client.data().len() >= 9, "it flows on: {:?}", client.data());
+        assert!(hub.sse.health().panics > 0 && hub.sse.health().guarded);
+        hub.store.heal();
+        client.finish(&mut hub).await;
+        assert_eq!((client.names().last(), hub.sse.health().lost), (Some(&"completed"), 0));
+        hub.advance(Duration::from_secs(5)).await;
+        let mut again = Client::new(send(&app, request("/s/a")).await.into_body());
+        again.finish(&mut hub).await;
+        assert_eq!(again.data()[..20], client.data()[..20], "all of it is recorded, batched {batched}");
+        assert_eq!(watch.made(), 1);
+    }
+}
+
+/// A request's future that is dropped where no runtime is leaves its registration to be withdrawn, or found overdue.
+#[test]
+fn g11_a_request_dropped_outside_of_the_runtime_is_no_panic() {
+    use std::task::{Context, Waker};
+    for fault in [None, Some(Fault::Hang), Some(Fault::Refuse), Some(Fault::Delay(Duration::from_millis(1)))] {
+        for detached in [false, true] {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000)).batched();
+            let (future, _sse) = runtime.block_on(async {
+                let (sse, _guardian) = ResilientSse::builder(store.clone()).anonymous().build().unwrap();
+                let layer = if detached { sse.generation() } else { sse.layer() };
+                let watch = Watch::default();
+                let app = serving_async(layer.id(StreamId::path("/s/{id}")), move |_| {
+                    let watch = watch.clone();
+                    async move {
+                        std::future::pending::<()>().await;
+                        events(watch.body(vec![]))
+                    }
+                });
+                let mut future = Box::pin(async move { app.oneshot(request("/s/a")).await });
+                for _ in 0..3 {
+                    assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+                }
+                assert_eq!(store.calls("open"), 1);
+                (future, sse)
+            });
+            if let Some(fault) = fault {
+                store.fail(fault);
+            }
+            drop(future);
+            assert!(detached || store.calls("withdraw") == 1);
+        }
+    }
 }
