@@ -92,9 +92,11 @@ mutate G7 recorder_faults src/recorder/lane.rs "a stream that the store refuses 
 mutate G8 bounds src/layer/producer.rs "a client that does not read holds the work up" \
   's/if self\.outlives_readers\(\) \|\|.*?\{/if false {/'
 mutate G8 bounds src/layer/producer.rs "the client that began the work takes it along" \
-  's/if self\.is_read\(\) \{/if false {/'
-mutate G8 bounds src/layer/drive.rs "a stream that is read runs out of its time" \
-  's/if producer\.lane\.readers\.any\(\) \{\s*self\.absence = None;/if false {/'
+  's/ && !self\.core\.is_read\(&self\.lane\)//'
+mutate G8 bounds src/layer/absence.rs "a stream that is read here runs out of its time" \
+  's/if self\.lane\.readers\.any\(\) \{/if false {/'
+mutate G8 bounds src/layer/absence.rs "a stream that is read on another node runs out of its time" \
+  's/let next = if core\.is_read_elsewhere\(lane\) \{/let next = if false {/'
 mutate G8 bounds src/recorder/readers.rs "a reader is overtaken by more than the log holds" \
   's/\(slowest >= self\.floor\)/true/'
 mutate G8 bounds src/layer/patience.rs "a reader that sleeps holds the others up for ever" \

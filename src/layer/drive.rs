@@ -64,7 +64,7 @@ where
         match self.producer.route.disconnect {
             Disconnect::Interrupt => self.engine.abort(EndRequest::Interrupt),
             Disconnect::Cancel if !self.producer.core.is_read(&self.producer.lane) => {
-                self.engine.abort(self.producer.end_unread())
+                self.engine.abort(self.producer.end_unread());
             }
             Disconnect::Cancel | Disconnect::Detach { .. } => {
                 self.producer.core.recorder.abandon(&self.producer.lane);
