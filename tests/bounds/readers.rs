@@ -370,3 +370,68 @@ async fn g8_the_time_before_the_first_byte_counts_as_the_rest() {
     assert_eq!((watch.alive(), hub.sse.health().detached), (0, 0), "a minute after the last reader left");
     assert_eq!(standing(&hub).await, (StreamState::Failed, Some("detach_timeout".to_owned())));
 }
+
+/// A small generator, so that a failure can be repeated by its seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+/// Clients on two nodes come, read, sleep and go as they like, while one body makes events.
+async fn any_readers(seed: u64) {
+    let mut dice = Dice(seed);
+    let policy = POLICIES[dice.roll(3) as usize];
+    let grace = if dice.roll(2) == 0 { Duration::ZERO } else { SECOND * 4 };
+    let limit = if let Disconnect::Detach { at_most } = policy { at_most } else { grace };
+    let steps = ticking(2_000, SECOND * 3);
+    let route = |hub: &TestHub| hub.sse.layer().id(path()).on_disconnect(policy).grace(grace);
+    let (mut hubs, apps, watch) = nodes(route, steps);
+    let mut readers = vec![(reader(&apps[0]).await, 0)];
+    let (mut unread, mut elsewhere) = (Duration::ZERO, false);
+    for step in 0..60 {
+        match dice.roll(6) {
+            0 if readers.len() < 6 => {
+                let node = dice.roll(2) as usize;
+                readers.push((reader(&apps[node]).await, node));
+            }
+            1 | 2 if !readers.is_empty() => {
+                let (left, node) = readers.swap_remove(dice.roll(readers.len() as u64) as usize);
+                elsewhere = node == 1;
+                drop(left);
+            }
+            3 => readers.iter_mut().for_each(|(client, _)| client.drain()),
+            _ => {}
+        }
+        let longest = if dice.roll(4) == 0 { 100 } else { 12 };
+        let pause = Duration::from_millis(250 * dice.roll(longest));
+        advance(&mut hubs, pause).await;
+        unread = if readers.is_empty() { unread + pause } else { Duration::ZERO };
+        let told = format!("seed {seed}, step {step}: {policy:?}, grace {grace:?}, unread for {unread:?}");
+        // Readers of another node are asked for once a second.
+        let late = if elsewhere { SECOND * 2 } else { Duration::from_millis(250) };
+        if unread < limit || !readers.is_empty() {
+            assert_eq!((watch.alive(), watch.made()), (1, 1), "{told}");
+        } else if unread > limit + late {
+            assert_eq!((watch.alive(), watch.made()), (0, 1), "{told}");
+            return;
+        }
+        if watch.alive() == 0 {
+            return;
+        }
+    }
+    for (mut client, _) in readers {
+        client.drain();
+        assert!(!client.ended && !client.names().contains(&"gap"), "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g8_the_work_lasts_as_long_as_its_readers_whatever_they_do() {
+    for seed in 0..60 {
+        any_readers(seed).await;
+    }
+}
