@@ -1,32 +1,14 @@
-//! A handler that has not answered yet: what it registered goes with it, and a stop reaches it from any node.
+//! A handler that has not answered yet: a stop reaches it from any node.
 
-use http::{Request, StatusCode};
+use http::Request;
 use resilient_sse::{Owner, StreamId, StreamState, test_util::collect};
 use tower::ServiceExt as _;
 
 use crate::{
-    common::{Handler, Script, Waiting, app, plain},
+    common::Waiting,
     redis_servers::RedisServer,
     stage::{Stage, until},
 };
-
-#[tokio::test(flavor = "multi_thread")]
-async fn g11_a_handler_that_keeps_metadata_and_fails_leaves_no_stream() {
-    let server = RedisServer::start();
-    let stage = Stage::new();
-    let node = stage.node(&server.url(), |hub| hub).await;
-    let handler = Handler::new(|call| {
-        call.context.as_ref().unwrap().metadata("job", "7").unwrap();
-        if call.run == 1 { plain(503, "text/plain", "busy") } else { call.stream(&Script::events(2)) }
-    });
-    let app = app(node.sse.generation().id(StreamId::path("/{id}")), &handler);
-    let ask = || app.clone().oneshot(Request::get("/a").body(()).unwrap());
-    assert_eq!(ask().await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
-    // The next request runs the handler again, at once or once the withdrawal has landed.
-    let seen = collect(ask().await.unwrap().into_body()).await;
-    assert_eq!((seen.names(), handler.calls()), (vec!["message", "message", "completed"], 2));
-    stage.verdict(&[&node], false).await;
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_reaches_a_handler_that_has_not_answered_from_another_node() {
