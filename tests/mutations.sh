@@ -17,9 +17,11 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target}"
 wanted=" $* "
 failed=0
 
-# mutate <guarantee> <test binary> <file> <what it does> <perl expression>
+# mutate <guarantee> <test binary> <file> <what it does> <perl expression> [<test>]
+#
+# Without <test> all tests of the binary run whose names begin with the guarantee's.
 mutate() {
-  local guarantee=$1 binary=$2 file=$3 what=$4 change=$5
+  local guarantee=$1 binary=$2 file=$3 what=$4 change=$5 named=${6:-}
   [[ $wanted == "  " || $wanted == *" $guarantee "* ]] || return 0
   local tree=$work/tree
   mkdir -p "$tree"
@@ -39,7 +41,7 @@ mutate() {
     failed=1
     return
   fi
-  if (cd "$tree" && timeout 180 cargo test --quiet --all-features --test "$binary" "$prefix") >"$log" 2>&1; then
+  if (cd "$tree" && timeout 180 cargo test --quiet --all-features --test "$binary" "${named:-$prefix}") >"$log" 2>&1; then
     echo "$guarantee: no test of $binary notices: $what" >&2
     failed=1
   else
@@ -121,5 +123,44 @@ mutate G12 endings src/follow/ending.rs "a body breaks before what it said has a
   's/const FLUSH: Duration = Duration::from_millis\(100\)/const FLUSH: Duration = Duration::from_millis(1)/'
 mutate G12 endings src/follow/ending.rs "a client that comes again is given an end" \
   's/AnswerBody::breaking\(line\.freeze\(\), BodyError::ComeAgain\)/AnswerBody::full(line.freeze())/'
+
+
+# What a review found broken once: each is noticed by the test that came of it.
+mutate G1 guarantees src/protocol/replay.rs "a reader without a cursor is told nothing of a trimmed beginning" \
+  's/if self\.fresh != Some\(Owed::Nothing\) \{\s*self\.owed_up_to\(EventId/if self.fresh.is_none() {\n            self.owed_up_to(EventId/' \
+  g1_a_reader_without_a_cursor
+mutate G1 guarantees src/layer/voice.rs "a silent body ends where a new run begins" \
+  's/Notice::Connected\(_\) \| Notice::Restart\(_\) => true/Notice::Connected(_) => true, Notice::Restart(_) => false/' \
+  g1_a_silent_route
+mutate G1 guarantees src/layer/admit.rs "a run is begun for a body that can only say that it is one" \
+  's/route\.voice != Voice::OpenAi \|\|/true ||/' g1_no_run_is_begun
+mutate G1 bounds src/id.rs "ids of other systems are taken for ours" \
+  's/text\.strip_prefix\(.e.\)\.and_then/Some(text.trim_start_matches("e")).and_then/' g1_ids_of_other_systems
+mutate G3 bounds src/guardian/drain.rs "a drain does not wait for hooks" \
+  's/core\.hooks\.until_idle\(\)\.await;//' g3_a_drain_waits
+mutate G3 guarantees src/hooks/queue.rs "any number of hooks run at a time" \
+  's/const RUNNING: usize = 16/const RUNNING: usize = 1000/' g3_at_most_sixteen
+mutate G4 guarantees src/layer/admit.rs "while draining, another request gets the first one's answer" \
+  's/&& own != held/\&\& own.is_empty() \&\& held.is_empty()/' g4_another_request
+mutate G4 guarantees src/layer/admit.rs "a node runs twice what it runs, where the store was emptied" \
+  's/core\.recorder\.lane\(&asked\.key\)\.filter\(\|lane\|/core.recorder.lane(\&asked.key).filter(|lane| false \&\&/' g4_a_node_does_not
+mutate G5 bounds src/guardian/drain.rs "a drain waits for probes for as long as they take" \
+  's/timeout_at\(until, answers/timeout_at(until + Duration::from_secs(60), answers/' g5_a_drain_takes_no_longer
+mutate G5 bounds src/layer/producer.rs "a feed holds its process" \
+  's/self\.route\.endless/false/' g5_a_feed
+mutate G7 bounds src/layer/answer.rs "what is not recorded carries ids" \
+  's/Speaker::without_ids\(Arc::clone\(&core\.framing\), route\.voice,/Speaker::new(Arc::clone(\&core.framing), route.voice, None,/' \
+  g7_an_unrecorded_stream
+mutate G7 recorder_faults src/layer/service.rs "work is begun whose answer is certain to be refused" \
+  's/let broken = self\.core\.store\.is_broken\(\);/let broken = false;/' g7_no_work_is_begun
+mutate G8 bounds src/layer/producer.rs "a reload is a departure" \
+  's/Disconnect::Interrupt \| Disconnect::Cancel => self\.route\.grace/Disconnect::Interrupt | Disconnect::Cancel => Duration::ZERO/' \
+  g8_a_reload
+mutate G8 recorder_faults src/recorder/room.rs "one loud stream takes the room of all others" \
+  's/self\.cut\(Some\(\(lane, bytes\)\)\);//' g8_one_loud_stream
+mutate G11 bounds src/store/memory/entry.rs "a stream that only kept metadata has started" \
+  's/append\.starts \|\| !append\.events\.is_empty\(\)/true/' g11_a_handler_that_keeps
+mutate G11 guarantees src/layer/handler.rs "a stop does not reach a handler that has not answered" \
+  's/self\.lane\.is_halted\(\) && !self\.core/false \&\& !self.core/' g11_a_stop_reaches
 
 exit $failed

@@ -6,7 +6,7 @@ use resilient_sse::{Disconnect, Durability, StreamId};
 
 use crate::{
     client::Via,
-    common::{Handler, Script, app},
+    common::{Finish, Handler, Script, app},
     stage::Stage,
 };
 
@@ -147,4 +147,39 @@ async fn g1_followers_on_the_same_node_see_the_same() {
     assert_eq!(first.witness.data[3..], third.witness.data);
     first.has_all(EVENTS).await;
     stage.verdict().await;
+}
+
+/// A page that is reloaded has no cursor: it is told that the answer's beginning is not to be had, on any node. A feed's
+/// reader wants what there is.
+#[tokio::test(start_paused = true)]
+async fn g1_a_reader_without_a_cursor_is_told_that_the_beginning_was_trimmed() {
+    for feed in [false, true] {
+        for ended in [false, true] {
+            let mut stage = Stage::nodes(2, |hub| hub.max_events(4));
+            let finish = if ended { Finish::Event("completed") } else { Finish::Never };
+            let handler = Handler::plays(Script::events(EVENTS).then(finish));
+            let apps = [0, 1].map(|node: usize| {
+                let sse = &stage.hubs[node].sse;
+                let layer = if feed { sse.feed().max_events(4) } else { sse.generation().max_events(4) };
+                app(layer.id(StreamId::path("/{id}")), &handler)
+            });
+            let mut first = stage.client(&apps[0], "/a");
+            first.connect().await;
+            first.read(EVENTS + u64::from(ended)).await;
+            stage.step().await;
+            for app in &apps {
+                let mut reload = stage.client(app, "/a");
+                reload.connect().await;
+                reload.read(1).await;
+                let names = &reload.witness.names;
+                assert_eq!(names[0] == "gap", !feed, "feed: {feed}, ended: {ended}: {names:?}");
+                let began = reload.witness.at().unwrap().seq;
+                assert!((5..=9).contains(&began), "{began}");
+                reload.leave();
+            }
+            first.leave();
+            stage.sse().streams().stop(&first.key().owner, &first.key().id).await.unwrap();
+            stage.verdict().await;
+        }
+    }
 }

@@ -12,7 +12,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// The handler has not answered: it is told, it is dropped, and whoever waits for it is told how the stream ended.
 #[tokio::test(start_paused = true)]
-async fn a_stop_reaches_a_handler_that_has_not_answered() {
+async fn g11_a_stop_reaches_a_handler_that_has_not_answered() {
     for disconnect in [Disconnect::Interrupt, Disconnect::Cancel, Disconnect::DETACH] {
         for stopping in [0, 1] {
             let mut stage = Stage::nodes(2, |hub| hub);

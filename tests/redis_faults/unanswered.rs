@@ -11,7 +11,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_reaches_a_handler_that_has_not_answered_from_another_node() {
+async fn g11_a_stop_reaches_a_handler_that_has_not_answered_from_another_node() {
     let server = RedisServer::start();
     let stage = Stage::new();
     let nodes = [stage.node(&server.url(), |hub| hub).await, stage.node(&server.url(), |hub| hub).await];
