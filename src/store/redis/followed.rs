@@ -59,7 +59,7 @@ impl Followed {
     }
 
     /// A process follows a stream. Returns whether nobody did before.
-    pub(super) fn begins(&self, word: &Word) -> bool {
+    pub(super) fn begins(&self, word: &Word<'_>) -> bool {
         let now = Instant::now();
         let mut streams = lock(&self.streams);
         let followers = streams.entry(word.name.to_owned()).or_default();
@@ -78,7 +78,7 @@ impl Followed {
     }
 
     /// A process follows a stream no more, unless it has said since that it does.
-    pub(super) fn ends(&self, word: &Word) {
+    pub(super) fn ends(&self, word: &Word<'_>) {
         let mut streams = lock(&self.streams);
         let Some(followers) = streams.get_mut(word.name) else { return };
         followers.retain(|follower| follower.process != word.process || follower.number > word.number);

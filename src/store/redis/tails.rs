@@ -218,12 +218,10 @@ impl Tails {
         let Some((what, rest)) = text.split_once(' ') else { return };
         match (what, Word::read(rest)) {
             ("look", _) => self.post(node, rest),
-            ("tail", Some(word)) => {
-                if self.followed.begins(&word) {
-                    // What was appended before this was heard was not published.
-                    lock(&self.wanted.announcements).push(word.name.to_owned());
-                    self.wanted.wake.notify_one();
-                }
+            ("tail", Some(word)) if self.followed.begins(&word) => {
+                // What was appended before this was heard was not published.
+                lock(&self.wanted.announcements).push(word.name.to_owned());
+                self.wanted.wake.notify_one();
             }
             ("left", Some(word)) => self.followed.ends(&word),
             _ => {}
