@@ -93,9 +93,9 @@ impl Follower {
     }
 }
 
-fn epoch_of(opened: Result<Opened, std::convert::Infallible>) -> u64 {
+fn epoch_of(opened: &Result<Opened, std::convert::Infallible>) -> u64 {
     let Ok(Opened::New { epoch, .. }) = opened else { panic!("not the caller's: {opened:?}") };
-    epoch
+    *epoch
 }
 
 fn append(epoch: u64) -> Append {
@@ -121,15 +121,15 @@ fn close(id: &str) -> Close {
 fn every_transition() {
     let store = MemoryStore::new();
     let mut follower = Follower::new(&store);
-    epoch_of(follower.wakes("an opening", || store.open(open("a", 1))));
+    epoch_of(&follower.wakes("an opening", || store.open(open("a", 1))));
     let _ = follower.wakes("a withdrawal", || store.withdraw(key("a"), 1));
-    let epoch = epoch_of(follower.wakes("an opening after it", || store.open(open("a", 2))));
+    let epoch = epoch_of(&follower.wakes("an opening after it", || store.open(open("a", 2))));
     let _ = follower.wakes("an append", || store.append(vec![append(epoch)]));
     let interrupt = || Interrupt { key: key("a"), epoch, last: None, if_deadline: None };
     let _ = follower.wakes("an interruption", || store.interrupt(interrupt()));
-    epoch_of(follower.wakes("a new run", || store.open(open("a", 3))));
+    epoch_of(&follower.wakes("a new run", || store.open(open("a", 3))));
     let _ = follower.wakes("its withdrawal", || store.withdraw(key("a"), 3));
-    epoch_of(follower.wakes("another run", || store.open(open("a", 4))));
+    epoch_of(&follower.wakes("another run", || store.open(open("a", 4))));
     let _ = follower.wakes("an end, and its post", || store.close(close("a")));
     let _ = follower.wakes("a sweep of what has expired", || store.due(10, Duration::ZERO, Some(0)));
     let reopen = Reopen { open: open("a", 5), epoch: u64::MAX / 2, acknowledged: 3, inner_id: None, inner_retry: None };
