@@ -54,8 +54,7 @@ async fn frames(steps: Vec<Step>) -> (u64, AllocationInfo) {
 async fn a_frame_costs_so_many_allocations_however_much_it_holds() {
     let together = (0..200).map(|_| chunk(event().repeat(64))).collect();
     let trickle = (0..2000).flat_map(|_| [chunk(event()), Step::Yield]).collect();
-    for (what, steps, allocations, bytes) in [("64 together", together, 10, 20 << 10), ("a trickle", trickle, 10, 2560)]
-    {
+    for (what, steps, allocations, bytes) in [("64 together", together, 8, 16 << 10), ("a trickle", trickle, 8, 2560)] {
         let (frames, cost) = frames(steps).await;
         assert!(frames > 100, "{what}: {frames} frames");
         assert!(cost.count_total <= frames * allocations + 100, "{what}: {} in {frames} frames", cost.count_total);

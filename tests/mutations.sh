@@ -86,7 +86,7 @@ mutate G6 bounds src/store/memory/shard.rs "what has expired is not removed" \
 mutate G6 redis_store src/store/redis/scripts/prelude.lua "in Redis, a run that made nothing leaves its marker" \
   's/if field\(marker, .r.\) then/if false then/'
 mutate G8 allocations src/layer/engine.rs "a log holds on to the chunks of its events" \
-  's/pack\(&mut self\.batch\);//'
+  's/if kept >= fed/if true || kept >= fed/'
 mutate G7 recorder_faults src/layer/live.rs "a stream waits for the store for as long as that takes" \
   's/self\.core\.settings\.store_limit, cx/self.core.settings.store_limit * 1000, cx/'
 mutate G7 recorder_faults src/recorder/lane.rs "a stream that the store refuses is waited for" \

@@ -29,6 +29,10 @@ use crate::{
 /// Inner frames without an event that one poll takes before others get their turn.
 const IDLE_FRAMES: usize = 64;
 
+/// Events that are less than one part in so many of their chunks are copied out of these: what is kept may hold on to so
+/// many times its own bytes.
+const LEAST_PART: usize = 4;
+
 /// Events that a silent body keeps the room for.
 pub(crate) const FEW: usize = 4;
 
@@ -228,15 +232,25 @@ where
         if self.batch.is_empty() && self.inner.is_none() {
             return;
         }
-        // What waits for the store or the client, or stays in a log, holds on to nothing but itself.
-        pack(&mut self.batch);
-        for ((block, _), packed) in events(made, before).zip(&self.batch) {
-            block.bytes.clone_from(packed);
-        }
+        self.let_go_of_chunks(made, before);
         let first = self.lane.push(&self.core.recorder, &mut self.batch, std::mem::take(&mut self.inner));
         self.batch.clear();
         for ((_, id), seq) in events(made, before).zip(first..) {
             *id = EventId::new(self.lane.epoch, seq);
+        }
+    }
+
+    /// What waits for the store or the client, or stays in a log, holds on to little more than itself: where events are the
+    /// least part of their chunks, they get memory of their own.
+    fn let_go_of_chunks(&mut self, made: &mut VecDeque<Made>, before: usize) {
+        let fed = self.source.as_mut().map_or(0, Source::take_fed);
+        let kept: usize = self.batch.iter().map(Bytes::len).sum();
+        if kept >= fed / LEAST_PART {
+            return;
+        }
+        pack(&mut self.batch);
+        for ((block, _), packed) in events(made, before).zip(&self.batch) {
+            block.bytes.clone_from(packed);
         }
     }
 

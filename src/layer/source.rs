@@ -31,16 +31,30 @@ pub(super) struct Source<B> {
     body: Option<Pin<Box<B>>>,
     scanner: Box<dyn Scan>,
     ended: bool,
+    /// How long the chunk is that something may still be taken out of.
+    chunk: usize,
+    /// How long the chunks were that were done with since that was last asked.
+    before: usize,
 }
 
 impl<B> Source<B> {
     pub(super) fn new(body: B, scanner: Box<dyn Scan>) -> Self {
-        Self { body: Some(Box::pin(body)), scanner, ended: false }
+        Self { body: Some(Box::pin(body)), scanner, ended: false, chunk: 0, before: 0 }
     }
 
     /// Takes out the next thing found; `None` if the body is to be polled for more.
     pub(super) fn next(&mut self) -> Result<Option<Scanned>, TooLarge> {
-        self.scanner.next()
+        let found = self.scanner.next();
+        if let Ok(None) = found {
+            self.before += std::mem::take(&mut self.chunk);
+        }
+        found
+    }
+
+    /// How long the chunks are that what was taken out came from, since this was last asked: what is kept of them may hold
+    /// on to as much.
+    pub(super) fn take_fed(&mut self) -> usize {
+        std::mem::take(&mut self.before) + self.chunk
     }
 
     /// Whether the body itself is over.
@@ -68,6 +82,7 @@ where
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(Some(Ok(data)))) => {
                 if let Some(data) = data {
+                    self.chunk = data.len();
                     self.scanner.push(data);
                 }
                 return Poll::Ready(Fed::More);

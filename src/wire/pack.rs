@@ -6,9 +6,8 @@ use bytes::Bytes;
 
 /// Copies blocks that are kept together into one allocation, of exactly their size.
 ///
-/// A block as the scanner finds it is a slice, and holds on to all that it is a slice of: a chunk with much that is no
-/// event, or a connection's whole read buffer. What a log says it holds would then be the least part of what it does.
-/// One copy for a batch costs less than keeping the allocations of its chunks.
+/// A block as the scanner finds it is a slice, and holds on to the whole chunk that it is a slice of. Where most of that is no
+/// event, what a log says it holds would be the least part of what it does.
 pub(crate) fn pack(blocks: &mut [Bytes]) {
     let mut packed = Vec::with_capacity(blocks.iter().map(Bytes::len).sum());
     for block in &*blocks {
