@@ -1,9 +1,14 @@
 //! Locks that are never held while foreign code runs, and so never poisoned by it.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::Waker,
 };
+
+use tokio::sync::Notify;
 
 /// Locks, poisoned or not: what these locks guard is left consistent at every step.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -29,5 +34,54 @@ impl WakerCell {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+}
+
+/// Counts what is under way, and tells when nothing is.
+#[derive(Debug, Default)]
+pub(crate) struct Underway {
+    count: AtomicUsize,
+    over: Notify,
+}
+
+impl Underway {
+    /// Counts one more, until what this returns is dropped.
+    pub(crate) fn enter(self: &Arc<Self>) -> Entered {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        Entered(Arc::clone(self))
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// Ready once nothing is under way.
+    pub(crate) async fn until_over(&self) {
+        until(&self.over, || self.count() == 0).await;
+    }
+}
+
+/// One of what is under way.
+#[derive(Debug)]
+pub(crate) struct Entered(Arc<Underway>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        if self.0.count.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.over.notify_waiters();
+        }
+    }
+}
+
+/// Ready once the condition holds, which may change whenever `changed` is told.
+pub(crate) async fn until(changed: &Notify, condition: impl Fn() -> bool) {
+    loop {
+        let mut change = std::pin::pin!(changed.notified());
+        // Before the look: what changes in between is heard of.
+        change.as_mut().enable();
+        if condition() {
+            return;
+        }
+        change.await;
     }
 }

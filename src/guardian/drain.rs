@@ -34,6 +34,8 @@ pub struct DrainReport {
     pub unrecorded_bytes: usize,
     /// `on_end` hooks of streams that ended here which have not run, or not to their end: another node will find them due.
     pub hooks_unfinished: usize,
+    /// Inner bodies that had more to do after their terminal event, and were dropped.
+    pub bodies_unfinished: usize,
 }
 
 /// When which part of a drain is over.
@@ -96,13 +98,15 @@ pub(super) async fn run(core: Arc<Core>) -> DrainReport {
         discard(&core, &lane);
     }
 
-    // The ends that were just requested, the tails before them, and the hooks of all that ended here.
+    // The ends that were just requested, the tails before them, the hooks of all that ended here, and what inner bodies do
+    // after their terminal event.
     let _ = tokio::time::timeout_at(limits.deadline, async {
         core.recorder.until_idle().await;
+        core.rests.until_over().await;
         core.hooks.until_idle().await;
     })
     .await;
-    // Bodies whose streams have ended have had their time too.
+    report.bodies_unfinished = core.rests.count();
     core.after_last.cancel();
     report.unsettled = core.recorder.lanes().len();
     report.unrecorded_bytes = core.recorder.held();

@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc};
 
 use crate::{
     error::StoreError,
-    id::{EventId, StreamKey},
-    protocol::replay::Replay,
+    id::StreamKey,
+    protocol::replay::Missing,
     store::{From, Read, StoreHandle},
     stream::{Ended, Metadata, Record, RecordKind, StreamInfo},
     wire::Framing,
@@ -85,9 +85,9 @@ impl EndedStream {
     ///
     /// Reading changes nothing.
     pub async fn missing(&self) -> Result<Option<u64>, StoreError> {
-        let mut reader = Whole::new(self.info.reruns);
-        self.read(|record| reader.take(record)).await?;
-        Ok(reader.missing)
+        let mut missing = Missing::of_stream(self.info.previous);
+        self.read(|record| missing.take(record)).await?;
+        Ok(missing.count())
     }
 
     /// Reads the whole log.
@@ -103,37 +103,6 @@ impl EndedStream {
             if !page.more {
                 return Ok(());
             }
-        }
-    }
-}
-
-/// A reader of a whole log, who is owed everything from the first event of the first run on.
-struct Whole {
-    replay: Option<Replay>,
-    /// Whether there may have been runs before the first one that the log holds anything of.
-    reruns: bool,
-    missing: Option<u64>,
-}
-
-impl Whole {
-    fn new(reruns: bool) -> Self {
-        Self { replay: None, reruns, missing: Some(0) }
-    }
-
-    fn take(&mut self, record: &Record) {
-        let first = self.replay.is_none();
-        let replay = self.replay.get_or_insert_with(|| {
-            let epoch = match &record.kind {
-                RecordKind::End(ended) => ended.last.epoch,
-                RecordKind::Run { .. } | RecordKind::Event(_) => record.id.epoch,
-            };
-            Replay::after(EventId::new(epoch, 0))
-        });
-        if first && self.reruns && !matches!(record.kind, RecordKind::Run { previous: None }) {
-            self.missing = None;
-        }
-        if let Some(gap) = replay.step(record.id, &record.kind).and_then(|step| step.gap) {
-            self.missing = self.missing.zip(gap.missed).map(|(before, more)| before.saturating_add(more));
         }
     }
 }

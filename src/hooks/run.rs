@@ -19,7 +19,7 @@ use crate::{
     panics::{Guarded, drop_guarded},
     recent::RecentCloses,
     store::StoreHandle,
-    sync::lock,
+    sync::{lock, until},
     telemetry::Telemetry,
     wire::Framing,
 };
@@ -107,12 +107,12 @@ impl Hooks {
     /// Ready once the stream's hook has run, if it is this node's to run now. It is the next one to.
     pub(crate) async fn finished(&self, key: &StreamKey) {
         lock(&self.queue).hurry(key, Instant::now() + self.patience());
-        self.until(|queue| !queue.is_busy(key)).await;
+        until(&self.done, || !lock(&self.queue).is_busy(key)).await;
     }
 
     /// Ready once no hook runs here, or waits.
     pub(crate) async fn until_idle(&self) {
-        self.until(|queue| queue.len() == 0).await;
+        until(&self.done, || self.unfinished() == 0).await;
     }
 
     /// How many hooks run, or wait.
@@ -123,18 +123,6 @@ impl Hooks {
     /// How long whoever needs a hook to have run waits for that: for its turn, and for the hook itself.
     pub(crate) fn patience(&self) -> Duration {
         self.limit.saturating_mul(2)
-    }
-
-    async fn until(&self, condition: impl Fn(&Queue) -> bool) {
-        loop {
-            let mut done = std::pin::pin!(self.done.notified());
-            // Before the look: what is done in between is heard of.
-            done.as_mut().enable();
-            if condition(&lock(&self.queue)) {
-                return;
-            }
-            done.await;
-        }
     }
 
     /// Begins as many hooks as may run.

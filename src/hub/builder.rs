@@ -345,6 +345,7 @@ impl Builder {
         Core {
             unattended: Arc::new(Unattended::new(settings.max_detached)),
             after_last: CancellationToken::new(),
+            rests: Arc::default(),
             pulses: Arc::new(Pulses::new(settings.heartbeat, settings.stall)),
             settings,
             node: self.node,

@@ -42,13 +42,17 @@ use crate::{
     recover::Recover,
     store::{Beat, Store, StoreHandle},
     stream::StreamState,
-    sync::lock,
+    sync::{Underway, lock},
     telemetry::{Health, Seldom, Telemetry, log_alert, log_error, log_warn},
     wire::Framing,
 };
 
 /// A guardian is polled at least once a second; one that was not for so long, in milliseconds, is not polled.
 const UNGUARDED_AFTER: u64 = 10_000;
+/// In place of the time at which a guardian was polled last: it was dropped, or is done.
+const GONE: u64 = u64::MAX;
+/// For how long after its start a process may have requests before it polls its guardian, in milliseconds.
+const STARTS: u64 = 1000;
 
 /// The hub: makes layers and services that share one store, one recorder and one guardian.
 ///
@@ -84,6 +88,8 @@ pub(crate) struct Core {
     pub(crate) unattended: Arc<Unattended>,
     /// Cancelled once inner bodies are not polled on any more after their terminal events.
     pub(crate) after_last: CancellationToken,
+    /// Such bodies.
+    pub(crate) rests: Arc<Underway>,
     pub(crate) executor: Executor,
     pub(crate) hooks: Arc<Hooks>,
     pub(crate) probe: Option<Arc<Probe>>,
@@ -92,7 +98,8 @@ pub(crate) struct Core {
     owner: Arc<OwnerRule>,
     authorize: Option<Arc<Authorize>>,
     rejecter: Rejecter,
-    /// When the guardian was polled last, in milliseconds since the start and at least 1; 0 where there is none.
+    /// When the guardian was polled last, in milliseconds since the start and at least 1; 0 before that, and [`GONE`] once
+    /// it is dropped.
     guarded_at: AtomicU64,
     draining: AtomicBool,
     /// The drain's time is nearly over: followers of other nodes' streams are let go too.
@@ -320,18 +327,20 @@ impl Core {
 
     /// The guardian is polled, or will not be any more.
     pub(crate) fn set_guarded(&self, guarded: bool) {
-        self.guarded_at.store(if guarded { self.elapsed().max(1) } else { 0 }, Ordering::Relaxed);
+        self.guarded_at.store(if guarded { self.elapsed().max(1) } else { GONE }, Ordering::Relaxed);
     }
 
     /// Whether a guardian is polled.
     fn is_guarded(&self) -> bool {
         let polled = self.guarded_at.load(Ordering::Relaxed);
-        polled > 0 && self.elapsed().saturating_sub(polled) < UNGUARDED_AFTER
+        !matches!(polled, 0 | GONE) && self.elapsed().saturating_sub(polled) < UNGUARDED_AFTER
     }
 
-    /// Says so, now and then, where nobody polls the guardian.
+    /// Says so, now and then, where nobody polls the guardian. A process that has just started is given a second, and one
+    /// that is going down does without.
     pub(crate) fn check_guarded(&self) {
-        if !self.is_guarded() && self.unguarded.due().is_some() {
+        let starts = self.guarded_at.load(Ordering::Relaxed) == 0 && self.elapsed() < STARTS;
+        if !starts && !self.is_draining() && !self.is_guarded() && self.unguarded.due().is_some() {
             log_alert!("no guardian is polled: no recording, no heartbeats, no orphan detection, no clean-up");
         }
     }

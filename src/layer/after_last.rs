@@ -21,6 +21,7 @@ use crate::{
     hub::Core,
     recorder::{Lane, Status},
     stream::Ending,
+    sync::Entered,
     telemetry::add,
     wire::Scanned,
 };
@@ -40,6 +41,7 @@ pub(super) struct AfterLast<B> {
     limits: Option<Limits>,
     began: bool,
     late: u64,
+    _underway: Entered,
 }
 
 /// What ends it: its time, or that the process goes down.
@@ -61,7 +63,8 @@ impl<B> AfterLast<B> {
     ) -> Self {
         // Who ends the stream otherwise wakes this task.
         lane.set_driven();
-        Self { core, lane, context, ending, source, limits: None, began: false, late: 0 }
+        let _underway = core.rests.enter();
+        Self { core, lane, context, ending, source, limits: None, began: false, late: 0, _underway }
     }
 
     /// Whether somebody else had the last word, and the work is to stop.

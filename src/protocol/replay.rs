@@ -206,14 +206,12 @@ impl Replay {
 }
 
 /// Counts the events that a reader of pages is not given.
-#[allow(dead_code, reason = "for recovery's pages and the `on_end` hook")]
 #[derive(Clone, Debug)]
 pub(crate) struct Missing {
     place: Replay,
     told: Option<u64>,
 }
 
-#[allow(dead_code, reason = "for recovery's pages and the `on_end` hook")]
 impl Missing {
     /// For a reader of a page that begins where `place` is.
     pub(crate) const fn on(place: Replay) -> Self {
@@ -238,7 +236,6 @@ impl Missing {
     }
 }
 
-#[allow(dead_code, reason = "for recovery's pages and the `on_end` hook")]
 fn add(missing: Option<u64>, gap: Option<Gap>) -> Option<u64> {
     match gap {
         Some(gap) => missing.zip(gap.missed).map(|(before, missed)| before.saturating_add(missed)),

@@ -39,7 +39,7 @@ use crate::{
     id::StreamKey,
     store::{Appended, Closed, Fence, Interrupted, Reopen, Reopened, StoreHandle, handle::BoxFuture},
     stream::StreamState,
-    sync::{WakerCell, lock},
+    sync::{WakerCell, lock, until},
     telemetry::{Telemetry, add, log_warn},
 };
 
@@ -381,24 +381,12 @@ impl Recorder {
 
     /// Ready once no stream runs here.
     pub(crate) async fn until_idle(&self) {
-        self.until(|| self.is_idle()).await;
+        until(&self.left, || self.is_idle()).await;
     }
 
     /// Ready once nothing more is recorded of the lane.
     pub(crate) async fn until_settled(&self, lane: &Lane) {
-        self.until(|| lane.is_halted()).await;
-    }
-
-    async fn until(&self, condition: impl Fn() -> bool) {
-        loop {
-            let mut left = std::pin::pin!(self.left.notified());
-            // Before the look: who leaves in between is heard of.
-            left.as_mut().enable();
-            if condition() {
-                return;
-            }
-            left.await;
-        }
+        until(&self.left, || lane.is_halted()).await;
     }
 
     /// Somebody said that the store changed the stream: looks.

@@ -274,3 +274,22 @@ async fn g5_a_drain_drops_the_bodies_of_streams_that_were_taken_for_orphans() {
     hub.step().await;
     assert_eq!(watch.alive(), 0);
 }
+
+/// What a body does after its terminal event is work too: a handler saves the answer there.
+#[tokio::test(start_paused = true)]
+async fn g5_a_drain_lets_bodies_finish_after_their_terminal_events() {
+    for (rest, limit, finishes) in [(SECOND, SECOND * 25, true), (SECOND * 3, SECOND * 2, false)] {
+        let mut hub = hub(true, |builder| builder.drain(limit));
+        let watch = Watch::default();
+        let steps = vec![crate::support::chunk("event: completed\ndata: done\n\n"), Step::Sleep(rest)];
+        let app = app(hub.sse.generation().id(StreamId::path("/s/{id}")), &watch, steps);
+        let mut clients = [Client::new(send(&app, request("/s/a")).await.into_body())];
+        clients[0].drain();
+        hub.step().await;
+        let (report, took) = drain(&mut hub, &mut clients).await;
+        assert_eq!((report.bodies_unfinished, report.unsettled), (usize::from(!finishes), 0), "{report:?}");
+        assert!(took <= if finishes { rest + MILLI * 100 } else { limit }, "{took:?}");
+        hub.step().await;
+        assert_eq!(watch.alive(), 0);
+    }
+}

@@ -81,3 +81,17 @@ async fn g7_a_body_without_a_client_that_waits_for_a_late_guardian_blames_nobody
     hub.advance(Duration::from_secs(2)).await;
     assert_eq!((hub.sse.health().recorded, hub.sse.health().lost), (2000, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn g7_health_says_whether_a_guardian_is_polled() {
+    let mut hub = hub(Durability::Buffered);
+    assert!(!hub.sse.health().guarded);
+    hub.step().await;
+    assert!(hub.sse.health().guarded);
+    tokio::time::advance(MILLI * 9000).await;
+    assert!(hub.sse.health().guarded, "late");
+    tokio::time::advance(MILLI * 1500).await;
+    assert!(!hub.sse.health().guarded, "not polled any more");
+    hub.step().await;
+    assert!(hub.sse.health().guarded);
+}

@@ -355,3 +355,44 @@ fn g11_a_request_dropped_outside_of_the_runtime_is_no_panic() {
         }
     }
 }
+
+/// Bodies and publications that are dropped where no runtime is leave what a killed process leaves.
+#[test]
+fn g11_bodies_dropped_outside_of_the_runtime_are_no_panic() {
+    use resilient_sse::StreamSpec;
+    for batched in [false, true] {
+        for fault in [None, Some(Fault::Hang), Some(Fault::Refuse)] {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000));
+            let store = if batched { store.batched() } else { store };
+            let (clients, job, sse) = runtime.block_on(async {
+                let (sse, _guardian) = ResilientSse::builder(store.clone()).anonymous().build().unwrap();
+                let watch = Watch::default();
+                let layers =
+                    [sse.layer(), sse.generation(), sse.feed(), sse.generation().on_disconnect(Disconnect::Cancel)];
+                let mut clients = Vec::new();
+                for (n, layer) in layers.into_iter().enumerate() {
+                    let app = app(layer.id(path()), &watch, then(numbers(2), Step::Hang));
+                    // The one that produces, and one that follows.
+                    for _ in 0..2 {
+                        let answer = app.clone().oneshot(request(&format!("/s/{n}"))).now_or_never();
+                        let Some(answer) = answer else { continue };
+                        let mut client = Client::new(answer.unwrap().into_body());
+                        client.poll();
+                        clients.push(client);
+                    }
+                }
+                let spec = StreamSpec::new(Owner::ANONYMOUS, StreamId::new("job").unwrap());
+                let job = sse.publisher().open(spec).await.unwrap();
+                (clients, job, sse)
+            });
+            assert!(clients.len() >= 4);
+            if let Some(fault) = fault {
+                store.fail(fault);
+            }
+            drop(clients);
+            drop(job);
+            drop(sse);
+        }
+    }
+}
