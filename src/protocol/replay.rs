@@ -49,7 +49,6 @@ pub(crate) enum Owed {
     /// Every event of the run that it reads, from the first one on.
     Run,
     /// Every event of every run.
-    #[allow(dead_code, reason = "for the `on_end` hook")]
     Stream,
 }
 
@@ -124,6 +123,16 @@ impl Replay {
     /// Some events cannot be read at all, for whatever reason.
     pub(crate) fn unreadable(&mut self) {
         self.lose(None);
+    }
+
+    fn end_at(&mut self, top: EventId) {
+        if self.fresh == Some(Owed::Run) && self.at == START {
+            self.at = EventId::new(top.epoch, 0);
+        }
+        if top.epoch == self.at.epoch {
+            self.owed_up_to(top);
+            self.at = self.at.max(top);
+        }
     }
 
     fn enter_run(&mut self, id: EventId, previous: Option<EventId>) {
@@ -230,7 +239,13 @@ impl Missing {
         self.told = add(self.told, step.and_then(|step| step.gap));
     }
 
-    /// How many events were missing up to the last entry that was taken; `None` where that is not known.
+    /// The log holds no more, and the stream's newest event that is known of is `top`: a store that forgot a stream knows up
+    /// to where its producer had come, though no entry says so.
+    pub(crate) fn end_at(&mut self, top: EventId) {
+        self.place.end_at(top);
+    }
+
+    /// How many events were missing so far; `None` where that is not known.
     pub(crate) fn count(&self) -> Option<u64> {
         add(self.told, self.place.gap)
     }
@@ -369,6 +384,25 @@ mod tests {
         assert_eq!(after(&[run(9, Some((5, 4))), event(9, 3)]), Some(4));
         assert_eq!(after(&[event(9, 3)]), None, "how much was before that run is not known");
         assert_eq!(missing(Missing::on(Replay::unknown(None)), &[event(5, 1)]), None);
+    }
+
+    #[test]
+    fn g1_what_is_lost_behind_all_that_is_held_is_counted() {
+        let up_to = |place: Replay, log: &[(EventId, RecordKind)], top: (u64, u64)| {
+            let mut missing = Missing::on(place);
+            for (id, kind) in log {
+                missing.take(&Record { id: *id, at: 0, kind: kind.clone() });
+            }
+            missing.end_at(EventId::new(top.0, top.1));
+            missing.count()
+        };
+        assert_eq!(up_to(Replay::fresh(Owed::Run), &[], (5, 3)), Some(3));
+        assert_eq!(up_to(Replay::fresh(Owed::Run), &[event(5, 2)], (5, 3)), Some(2));
+        assert_eq!(up_to(Replay::fresh(Owed::Run), &[event(5, 1)], (5, 1)), Some(0));
+        assert_eq!(up_to(after(5, 1), &[], (5, 3)), Some(2));
+        assert_eq!(up_to(after(5, 1), &[event(5, 2), end(5, 2)], (6, 0)), Some(0), "an end is no event");
+        assert_eq!(up_to(after(5, 9), &[], (5, 3)), Some(0), "a client may be ahead of the log");
+        assert_eq!(up_to(Replay::unknown(None), &[], (5, 3)), None);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use super::answer::{After, RecoverQuery};
 use crate::{
     error::StoreError,
     id::{EventId, StreamKey},
-    protocol::replay::Replay,
-    store::{From, Page, Read, StoreHandle},
+    protocol::replay::{Missing, Owed, Replay},
+    store::{From, Read, StoreHandle},
     stream::{Record, RecordKind},
 };
 
@@ -32,31 +32,24 @@ pub(super) async fn read(
         After::Event(at) => (From::After(at), Some(at)),
         After::Elsewhere => (From::Start, None),
     };
-    let mut events = Events { records: Vec::new(), missing: Some(0), next: None };
-    let (mut place, mut bytes) = (None, 0);
+    let mut events = Events { records: Vec::new(), missing: None, next: None };
+    let (mut missing, mut bytes) = (None, 0);
     // Entries that are no events fill a page of the store too; an answer without events that says `next` would be no help.
     loop {
         let max_events = query.limit - events.records.len();
         let read = Read { key: key.clone(), from, max_events, max_bytes: MAX_BYTES - bytes };
         let Some(page) = store.read(read).await? else { return Ok(None) };
-        if place.is_none() && !page.known {
+        if missing.is_none() && !page.known {
             // A cursor that says nothing here hides nothing either: all that is held, as for one who follows.
             from = From::Start;
-            place = Some(Replay::unknown(cursor));
-            events.missing = None;
+            missing = Some(Missing::on(Replay::unknown(cursor)));
             continue;
         }
         let has_more = page.more && !page.records.is_empty();
-        let place = place.get_or_insert_with(|| begin(query.after, &page));
-        if query.after == After::Elsewhere {
-            events.missing = None;
-        }
+        let missing = missing.get_or_insert_with(|| Missing::on(begin(query.after)));
         for record in page.records {
             from = From::After(record.id);
-            let step = place.step(record.id, &record.kind);
-            if let Some(gap) = step.and_then(|step| step.gap) {
-                events.missing = events.missing.zip(gap.missed).map(|(sum, missed)| sum.saturating_add(missed));
-            }
+            missing.take(&record);
             if let RecordKind::Event(block) = &record.kind {
                 bytes += block.len();
                 events.records.push(record);
@@ -64,12 +57,10 @@ pub(super) async fn read(
         }
         let is_full = events.records.len() >= query.limit || bytes >= MAX_BYTES;
         if !has_more {
-            // A store that forgot a stream knows up to where its producer had come, though no event says so.
-            let lost =
-                place.at().filter(|at| at.epoch == page.top.epoch).map_or(0, |at| page.top.seq.saturating_sub(at.seq));
-            events.missing = events.missing.map(|missing| missing.saturating_add(lost));
+            missing.end_at(page.top);
         }
         if is_full || !has_more {
+            events.missing = missing.count();
             events.next = events.records.last().filter(|_| has_more).map(|record| record.id);
             return Ok(Some(events));
         }
@@ -77,10 +68,9 @@ pub(super) async fn read(
 }
 
 /// Where a reader stands before the first page.
-fn begin(after: After, page: &Page) -> Replay {
+fn begin(after: After) -> Replay {
     match after {
-        // It is owed the newest run from its first event.
-        After::Nothing => Replay::after(EventId::new(page.epoch, 0)),
+        After::Nothing => Replay::fresh(Owed::Run),
         After::Event(at) => Replay::after(at),
         After::Elsewhere => Replay::unknown(None),
     }
