@@ -174,18 +174,18 @@ async fn probe_all(core: &Arc<Core>, lanes: Vec<Arc<Lane>>, until: Instant, repo
     let mut waiting: Vec<_> = lanes.into_iter().map(Some).collect();
     while let Ok(Some((index, status))) = tokio::time::timeout_at(until, answers.recv()).await {
         if let Some(lane) = waiting.get_mut(index).and_then(Option::take) {
-            close(core, &lane, status, report);
+            close(core, &lane, &status, report);
         }
     }
     for lane in waiting.into_iter().flatten() {
-        close(core, &lane, JobStatus::Unknown, report);
+        close(core, &lane, &JobStatus::Unknown, report);
     }
 }
 
 /// Ends a stream by what the probe has said of it.
-fn close(core: &Arc<Core>, lane: &Arc<Lane>, status: JobStatus, report: &mut DrainReport) {
+fn close(core: &Arc<Core>, lane: &Arc<Lane>, status: &JobStatus, report: &mut DrainReport) {
     let ending = |state, event| Some(Ending::with_event(state, block_of(&*core.framing, event)?));
-    let ending = match &status {
+    let ending = match status {
         JobStatus::Running => {
             // It runs outside of this process: a later sweep, of another node, asks again.
             report.left += 1;

@@ -169,9 +169,9 @@ impl Drop for Job {
 impl Publication {
     pub(super) fn new(core: Arc<Core>, lane: Arc<Lane>) -> Self {
         let (stop, ending) = (CancellationToken::new(), tokio::sync::Mutex::default());
-        let job = Arc::new(Job { core, lane: Arc::clone(&lane), stop, ending });
+        let job = Arc::new(Job { core, lane, stop, ending });
         let producing: Arc<dyn Producing> = job.clone();
-        lane.set_producer(Arc::downgrade(&producing));
+        job.lane.set_producer(Arc::downgrade(&producing));
         Self(job)
     }
 

@@ -292,7 +292,8 @@ async fn g4_another_request_under_the_same_name_is_refused_while_draining_too() 
         assert_eq!(another.connect_with(Some(&cursor), Cursor::Own).await, 422, "ended: {ended}");
         assert_eq!(same.connect().await, 200);
         assert_eq!(handler.calls(), 1);
-        (first.leave(), same.leave());
+        first.leave();
+        same.leave();
         stage.sse().streams().stop(&first.key().owner, &first.key().id).await.unwrap();
         stage.verdict().await;
     }
