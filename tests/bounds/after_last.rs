@@ -192,8 +192,8 @@ async fn g11_work_that_is_ended_before_it_is_done_is_stopped() {
 #[tokio::test(start_paused = true)]
 async fn g11_a_stop_that_came_first_drops_the_rest_of_the_body() {
     let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000)).batched();
-    let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous()).unwrap();
-    let other = TestHub::on(store.clone(), |builder| builder.anonymous()).unwrap();
+    let mut hub = TestHub::on(store.clone(), resilient_sse::Builder::anonymous).unwrap();
+    let other = TestHub::on(store.clone(), resilient_sse::Builder::anonymous).unwrap();
     let watch = Watch::default();
     let (app, contexts) =
         watched(hub.sse.generation().id(path()), &watch, vec![chunk("data: 0\n\n"), done(), Step::Hang]);

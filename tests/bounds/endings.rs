@@ -149,7 +149,7 @@ async fn g10_an_inner_id_without_an_event_is_given_back() {
         let store =
             resilient_sse::test_util::FaultStore::new(resilient_sse::MemoryStore::starting_at(1_700_000_000_000));
         let store = if batched { store.batched() } else { store };
-        let mut hub = TestHub::on(store, |builder| builder.anonymous()).unwrap();
+        let mut hub = TestHub::on(store, resilient_sse::Builder::anonymous).unwrap();
         let watch = Watch::default();
         let cursors = Arc::new(Mutex::new(Vec::new()));
         let (bodies, heard) = (watch.clone(), Arc::clone(&cursors));

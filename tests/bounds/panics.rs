@@ -294,7 +294,7 @@ async fn g11_a_store_that_panics_has_failed_and_takes_nobody_with_it() {
     for batched in [false, true] {
         let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000));
         let mut hub =
-            TestHub::on(if batched { store.batched() } else { store }, |builder| builder.anonymous()).unwrap();
+            TestHub::on(if batched { store.batched() } else { store }, resilient_sse::Builder::anonymous).unwrap();
         let watch = Watch::default();
         let steps = (0..20).flat_map(|n| [chunk(format!("data: {n}\n\n")), Step::Sleep(Duration::from_secs(1))]);
         let app = app(hub.sse.generation().id(StreamId::path("/s/{id}")), &watch, steps.collect());

@@ -33,7 +33,7 @@ fn spec() -> StreamSpec {
 /// A hub on a store that answers at once, or on one that batches are gathered for.
 fn hub(batched: bool) -> TestHub {
     let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000));
-    TestHub::on(if batched { store.batched() } else { store }, |builder| builder.anonymous()).unwrap()
+    TestHub::on(if batched { store.batched() } else { store }, resilient_sse::Builder::anonymous).unwrap()
 }
 
 async fn status(app: App, request: Request<()>) -> StatusCode {
