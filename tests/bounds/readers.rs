@@ -45,12 +45,12 @@ async fn reader(app: &App) -> Reader {
 }
 
 /// Two nodes on one store, with the same route.
-fn nodes(route: impl Fn(&TestHub) -> ResilientSseLayer, steps: Vec<Step>) -> (Vec<TestHub>, Vec<App>, Watch) {
+fn nodes(route: impl Fn(&TestHub) -> ResilientSseLayer, steps: &[Step]) -> (Vec<TestHub>, Vec<App>, Watch) {
     let watch = Watch::default();
     let here = TestHub::new();
     let there = TestHub::on(here.store.clone(), Builder::anonymous).unwrap();
     let hubs = vec![here, there];
-    let apps = hubs.iter().map(|hub| app(route(hub), &watch, steps.clone())).collect();
+    let apps = hubs.iter().map(|hub| app(route(hub), &watch, steps.to_vec())).collect();
     (hubs, apps, watch)
 }
 
@@ -158,7 +158,7 @@ async fn g8_the_work_goes_on_for_whoever_reads_on_this_node() {
 async fn g8_the_work_goes_on_for_whoever_reads_on_another_node() {
     for policy in POLICIES {
         let route = |hub: &TestHub| hub.sse.layer().id(path()).on_disconnect(policy);
-        let (mut hubs, apps, watch) = nodes(route, ticking(100, SECOND));
+        let (mut hubs, apps, watch) = nodes(route, &ticking(100, SECOND));
         let first = reader(&apps[0]).await;
         let mut second = reader(&apps[1]).await;
         advance(&mut hubs, SECOND * 3).await;
@@ -389,7 +389,7 @@ async fn any_readers(seed: u64) {
     let limit = if let Disconnect::Detach { at_most } = policy { at_most } else { grace };
     let steps = ticking(2_000, SECOND * 3);
     let route = |hub: &TestHub| hub.sse.layer().id(path()).on_disconnect(policy).grace(grace);
-    let (mut hubs, apps, watch) = nodes(route, steps);
+    let (mut hubs, apps, watch) = nodes(route, &steps);
     let mut readers = vec![(reader(&apps[0]).await, 0)];
     let (mut unread, mut elsewhere) = (Duration::ZERO, false);
     for step in 0..60 {

@@ -269,8 +269,8 @@ async fn g10_the_inner_reconnect_delay_wins_and_is_kept() {
             let app = app(hub.sse.generation().id(path()).voice(voice), &watch, steps);
             let last_delay = |client: &Client<_>| {
                 let text = String::from_utf8(client.bytes.clone()).unwrap();
-                let delays = text.lines().filter_map(|line| line.strip_prefix("retry: "));
-                delays.last().map(|delay| delay.parse::<u64>().unwrap())
+                let mut delays = text.lines().filter_map(|line| line.strip_prefix("retry: "));
+                delays.next_back().map(|delay| delay.parse::<u64>().unwrap())
             };
             let mut client = Client::new(send(&app, request("/s/a")).await.into_body());
             client.drain();
