@@ -63,7 +63,7 @@ rsync_files() {
 
 mutate G1 guarantees src/protocol/replay.rs "a reader is not told of what is missing" \
   's/if last <= self\.at \{/if true {/'
-mutate G1 guarantees src/hub/mod.rs "nobody asks whether the store was emptied" \
+mutate G1 guarantees src/hub/forgotten.rs "nobody asks whether the store was emptied" \
   's/if asks && !self\.may_be_forgotten\(\) \{/if false {/'
 mutate G2 recorder_faults src/recorder/lane.rs "an event goes out before the store has acknowledged it" \
   's/_ => state\.acknowledged,/_ => u64::MAX,/'
@@ -105,7 +105,7 @@ mutate G8 bounds src/layer/patience.rs "a reader that sleeps holds the others up
   's/if left\.is_zero\(\) \{/if false {/'
 mutate G8 bounds src/layer/unattended.rs "one owner uses up what may run unread" \
   's/self\.ranks\.last\(\)/self.ranks.first()/'
-mutate G9 bounds src/hub/mod.rs "everybody is the same owner" \
+mutate G9 bounds src/hub/owner.rs "everybody is the same owner" \
   's/\(self\.owner\)\(request\)/(self.owner)(request).map(|_| Owner::ANONYMOUS)/'
 mutate G10 bounds src/wire/sse.rs "a heartbeat ends a block" \
   's/": heartbeat\\n"/": heartbeat\\n\\n"/'

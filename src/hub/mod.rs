@@ -1,22 +1,17 @@
 //! The hub: what all layers, services and the guardian of a process share.
 
 mod builder;
+mod forgotten;
 mod handles;
 mod owner;
+mod readers;
 mod reject;
 
-use std::{
-    borrow::Cow,
-    future::poll_fn,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    task::Poll,
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use bytes::Bytes;
-use http::{Response, request::Parts};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -33,17 +28,17 @@ use crate::{
     error::StoreError,
     executor::Executor,
     hooks::{Hooks, Probe},
-    id::{NodeId, Owner, StreamId, StreamKey},
+    id::{NodeId, StreamKey},
     layer::{ResilientSseLayer, route::Route, unattended::Unattended},
     publish::{Publisher, Relay},
     pulse::Pulses,
     random::Seeded,
-    recorder::{Lane, Recorder, Status},
+    recorder::{Recorder, Status},
     recover::Recover,
     store::{Beat, Store, StoreHandle},
     stream::StreamState,
-    sync::{Underway, lock},
-    telemetry::{Health, Seldom, Telemetry, log_alert, log_error, log_warn},
+    sync::Underway,
+    telemetry::{Health, Seldom, Telemetry, log_alert, log_warn},
     wire::Framing,
 };
 
@@ -223,77 +218,6 @@ impl Core {
         1000 + self.random.u64() % 4001
     }
 
-    /// Whose request it is; a request of nobody is rejected.
-    pub(crate) fn owner_of(&self, request: &Parts) -> Result<Owner, Rejection> {
-        self.find_owner(request).ok_or_else(|| self.nobody(request.uri.path()))
-    }
-
-    /// Whose request it is, if the host's rule finds anybody. Where it turns out later that somebody must be found,
-    /// [`nobody`](Self::nobody) is the answer.
-    pub(crate) fn find_owner(&self, request: &Parts) -> Option<Owner> {
-        (self.owner)(request)
-    }
-
-    /// The owner rule finds nobody for a request of this path.
-    pub(crate) fn nobody(&self, path: &str) -> Rejection {
-        if let Some(requests) = self.unowned.due() {
-            log_error!(
-                path = path,
-                requests = requests,
-                "the owner rule finds nobody: does the authentication stand outside this layer?"
-            );
-        }
-        Rejection::Unauthorized
-    }
-
-    /// A relay without an identifier of its own cannot tell which stream this path means.
-    pub(crate) fn unnamed(&self, path: &str) -> Rejection {
-        if let Some(requests) = self.unnamed.due() {
-            log_error!(
-                path = path,
-                requests = requests,
-                "a relay was not told which stream a path means: use `Relay::id`"
-            );
-        }
-        Rejection::NotFound
-    }
-
-    /// A route of the kind `asks` was asked for a stream that a route of the kind `kind` produces.
-    pub(crate) fn other_kind(&self, id: &StreamId, asks: &str, kind: Cow<'static, str>) -> Rejection {
-        if let Some(requests) = self.shared_ids.due() {
-            log_alert!(
-                stream = id.as_str(),
-                route = asks,
-                producer = &*kind,
-                requests = requests,
-                "a stream is asked for on a route of another kind than its producer's: two routes share ids"
-            );
-        }
-        Rejection::OtherKind { kind }
-    }
-
-    /// The parts of a request's head that the host's hooks are shown, where there are any.
-    pub(crate) fn head(&self, request: &Parts) -> Head {
-        Head::new(request, self.authorize.is_some() || self.rejecter.on_reject.is_some())
-    }
-
-    /// Whether the host lets this consumer read the stream. A denied one is a missing one.
-    pub(crate) async fn authorize(&self, key: &StreamKey, head: &Head) -> Result<(), Rejection> {
-        let Some(authorize) = &self.authorize else { return Ok(()) };
-        let Some(access) = head.access(key) else { return Err(Rejection::NotFound) };
-        if authorize(access).await { Ok(()) } else { Err(Rejection::NotFound) }
-    }
-
-    pub(crate) fn reject(&self, rejection: &Rejection, head: &Head) -> Response<Bytes> {
-        self.reject_with(rejection, head, rejection.response())
-    }
-
-    /// The same, with an answer in a form of its own.
-    pub(crate) fn reject_with(&self, rejection: &Rejection, head: &Head, response: Response<Bytes>) -> Response<Bytes> {
-        crate::telemetry::add(&self.telemetry.rejected, 1);
-        self.rejecter.shape(rejection, head, response)
-    }
-
     /// Whether a producer whose stream stands like this still serves its client: it does where the
     /// stream was only taken for an orphan.
     pub(crate) fn serves_on(&self, status: &Status) -> bool {
@@ -360,95 +284,6 @@ impl Core {
     /// A beat, of these streams.
     pub(crate) fn beat_of(&self, streams: Vec<(StreamKey, u64)>) -> Beat {
         Beat { node: self.node.clone(), streams, stale: self.settings.stale, lifetime: self.settings.lifetime }
-    }
-
-    /// A beat was answered by this run of the store. Returns whether that is another than before: the store has
-    /// restarted, was emptied, or failed over. What it may have lost is then told to it again.
-    pub(crate) fn heard_run(&self, run: u128) -> bool {
-        let before = lock(&self.run).replace(run);
-        let another = before.is_some_and(|before| before != run);
-        if another {
-            log_warn!("the store is another than before: restarted, emptied or failed over");
-            self.store_forgot();
-            self.recorder.store_changed();
-        }
-        another
-    }
-
-    /// Whether a stream that the store does not know may only have been forgotten, as far as the store
-    /// itself says now: a node need not have heard of that yet.
-    pub(crate) async fn ask_whether_forgotten(&self) -> Result<bool, StoreError> {
-        let times_asked = self.times_asked.load(Ordering::SeqCst);
-        let mut answer = self.asked_store.lock().await;
-        // One at a time: whoever waited is served by what was asked after it came, also by a failure. Otherwise a store
-        // that hangs would let each of many requests wait for its own time limit, one after the other.
-        let asks = answer.is_none() || self.times_asked.load(Ordering::SeqCst) == times_asked;
-        if asks && !self.may_be_forgotten() {
-            self.times_asked.fetch_add(1, Ordering::SeqCst);
-            *answer = None;
-            let beaten = self.store.beat(self.beat_of(Vec::new())).await;
-            *answer = Some(beaten.as_ref().map(|_| ()).map_err(Clone::clone));
-            if beaten.is_ok_and(|beaten| self.heard_run(beaten.run)) {
-                // The guardian's own beats break off here too, and its streams are named.
-                self.store.came_back();
-            }
-        }
-        match &*answer {
-            Some(Err(error)) if !self.may_be_forgotten() => Err(error.clone()),
-            _ => Ok(self.may_be_forgotten()),
-        }
-    }
-
-    /// Whether anybody reads the stream of this lane: on this node, its client included, or on another.
-    pub(crate) fn is_read(&self, lane: &Lane) -> bool {
-        lane.readers.any() || self.is_read_elsewhere(lane)
-    }
-
-    /// Whether anybody reads the stream of this lane on another node, as far as is known here.
-    pub(crate) fn is_read_elsewhere(&self, lane: &Lane) -> bool {
-        self.store.is_followed_beside(&lane.key, lane.readers.followers())
-    }
-
-    /// Tells the node that produces a stream that it is read here.
-    pub(crate) async fn announce(&self, key: &StreamKey) {
-        // Nodes of an immediate store are one process, and a stream of this node counts its followers itself.
-        if self.store.is_immediate() || self.recorder.lane(key).is_some() {
-            return;
-        }
-        // Best effort: without it the producing node learns of the reader within the store's own time.
-        let _ = self.store.announce(key.clone()).await;
-    }
-
-    /// The same, and returns the reconnect delay that the inner service set: both in the time of one request.
-    pub(crate) async fn announce_and_ask_delay(&self, key: &StreamKey) -> Option<u64> {
-        if let Some(lane) = self.recorder.lane(key) {
-            return lane.inner_retry();
-        }
-        let mut announced = Box::pin(self.announce(key));
-        let mut asked = Box::pin(self.store.info(key.clone()));
-        let (mut is_announced, mut info) = (false, None);
-        poll_fn(|cx| {
-            is_announced = is_announced || announced.as_mut().poll(cx).is_ready();
-            if info.is_none()
-                && let Poll::Ready(answer) = asked.as_mut().poll(cx)
-            {
-                info = Some(answer);
-            }
-            if is_announced && info.is_some() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-        info?.ok()??.inner_retry
-    }
-
-    /// The store has forgotten streams that may register again.
-    fn store_forgot(&self) {
-        let until = self.elapsed() + self.settings.stale.as_millis() as u64;
-        self.forgotten_until.store(until, Ordering::Relaxed);
-    }
-
-    /// Whether a stream that the store does not know may only have been forgotten.
-    pub(crate) fn may_be_forgotten(&self) -> bool {
-        self.elapsed() < self.forgotten_until.load(Ordering::Relaxed)
     }
 
     fn elapsed(&self) -> u64 {

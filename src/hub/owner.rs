@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use http::request::Parts;
 
+use super::{Core, Rejection};
 use crate::{
     id::{Owner, StreamKey},
     store::handle::BoxFuture,
+    telemetry::log_error,
 };
 
 /// Finds a request's owner; `None` is answered with 401.
@@ -68,4 +70,41 @@ where
     R: Future<Output = bool> + Send + 'static,
 {
     Arc::new(move |access| Box::pin(hook(access)))
+}
+
+impl Core {
+    /// Whose request it is; a request of nobody is rejected.
+    pub(crate) fn owner_of(&self, request: &Parts) -> Result<Owner, Rejection> {
+        self.find_owner(request).ok_or_else(|| self.nobody(request.uri.path()))
+    }
+
+    /// Whose request it is, if the host's rule finds anybody. Where it turns out later that somebody must be found,
+    /// [`nobody`](Self::nobody) is the answer.
+    pub(crate) fn find_owner(&self, request: &Parts) -> Option<Owner> {
+        (self.owner)(request)
+    }
+
+    /// The owner rule finds nobody for a request of this path.
+    pub(crate) fn nobody(&self, path: &str) -> Rejection {
+        if let Some(requests) = self.unowned.due() {
+            log_error!(
+                path = path,
+                requests = requests,
+                "the owner rule finds nobody: does the authentication stand outside this layer?"
+            );
+        }
+        Rejection::Unauthorized
+    }
+
+    /// The parts of a request's head that the host's hooks are shown, where there are any.
+    pub(crate) fn head(&self, request: &Parts) -> Head {
+        Head::new(request, self.authorize.is_some() || self.rejecter.on_reject.is_some())
+    }
+
+    /// Whether the host lets this consumer read the stream. A denied one is a missing one.
+    pub(crate) async fn authorize(&self, key: &StreamKey, head: &Head) -> Result<(), Rejection> {
+        let Some(authorize) = &self.authorize else { return Ok(()) };
+        let Some(access) = head.access(key) else { return Err(Rejection::NotFound) };
+        if authorize(access).await { Ok(()) } else { Err(Rejection::NotFound) }
+    }
 }

@@ -5,8 +5,14 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header, request::Parts};
 
-use super::Head;
-use crate::{MetadataTooLarge, error::InvalidStreamId, headers::no_store};
+use super::{Core, Head};
+use crate::{
+    MetadataTooLarge,
+    error::InvalidStreamId,
+    headers::no_store,
+    id::StreamId,
+    telemetry::{log_alert, log_error},
+};
 
 /// Why the library answers a request itself, with an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,5 +125,43 @@ impl Rejecter {
             (Some(shape), Some(request)) => shape(rejection, request, response),
             _ => response,
         }
+    }
+}
+
+impl Core {
+    /// A relay without an identifier of its own cannot tell which stream this path means.
+    pub(crate) fn unnamed(&self, path: &str) -> Rejection {
+        if let Some(requests) = self.unnamed.due() {
+            log_error!(
+                path = path,
+                requests = requests,
+                "a relay was not told which stream a path means: use `Relay::id`"
+            );
+        }
+        Rejection::NotFound
+    }
+
+    /// A route of the kind `asks` was asked for a stream that a route of the kind `kind` produces.
+    pub(crate) fn other_kind(&self, id: &StreamId, asks: &str, kind: Cow<'static, str>) -> Rejection {
+        if let Some(requests) = self.shared_ids.due() {
+            log_alert!(
+                stream = id.as_str(),
+                route = asks,
+                producer = &*kind,
+                requests = requests,
+                "a stream is asked for on a route of another kind than its producer's: two routes share ids"
+            );
+        }
+        Rejection::OtherKind { kind }
+    }
+
+    pub(crate) fn reject(&self, rejection: &Rejection, head: &Head) -> Response<Bytes> {
+        self.reject_with(rejection, head, rejection.response())
+    }
+
+    /// The same, with an answer in a form of its own.
+    pub(crate) fn reject_with(&self, rejection: &Rejection, head: &Head, response: Response<Bytes>) -> Response<Bytes> {
+        crate::telemetry::add(&self.telemetry.rejected, 1);
+        self.rejecter.shape(rejection, head, response)
     }
 }

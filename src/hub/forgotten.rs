@@ -1,0 +1,56 @@
+//! Whether the store is another than before: restarted, emptied, or failed over.
+
+use std::sync::atomic::Ordering;
+
+use super::Core;
+use crate::{error::StoreError, sync::lock, telemetry::log_warn};
+
+impl Core {
+    /// A beat was answered by this run of the store. Returns whether that is another than before: the store has
+    /// restarted, was emptied, or failed over. What it may have lost is then told to it again.
+    pub(crate) fn heard_run(&self, run: u128) -> bool {
+        let before = lock(&self.run).replace(run);
+        let another = before.is_some_and(|before| before != run);
+        if another {
+            log_warn!("the store is another than before: restarted, emptied or failed over");
+            self.store_forgot();
+            self.recorder.store_changed();
+        }
+        another
+    }
+
+    /// Whether a stream that the store does not know may only have been forgotten, as far as the store
+    /// itself says now: a node need not have heard of that yet.
+    pub(crate) async fn ask_whether_forgotten(&self) -> Result<bool, StoreError> {
+        let times_asked = self.times_asked.load(Ordering::SeqCst);
+        let mut answer = self.asked_store.lock().await;
+        // One at a time: whoever waited is served by what was asked after it came, also by a failure. Otherwise a store
+        // that hangs would let each of many requests wait for its own time limit, one after the other.
+        let asks = answer.is_none() || self.times_asked.load(Ordering::SeqCst) == times_asked;
+        if asks && !self.may_be_forgotten() {
+            self.times_asked.fetch_add(1, Ordering::SeqCst);
+            *answer = None;
+            let beaten = self.store.beat(self.beat_of(Vec::new())).await;
+            *answer = Some(beaten.as_ref().map(|_| ()).map_err(Clone::clone));
+            if beaten.is_ok_and(|beaten| self.heard_run(beaten.run)) {
+                // The guardian's own beats break off here too, and its streams are named.
+                self.store.came_back();
+            }
+        }
+        match &*answer {
+            Some(Err(error)) if !self.may_be_forgotten() => Err(error.clone()),
+            _ => Ok(self.may_be_forgotten()),
+        }
+    }
+
+    /// The store has forgotten streams that may register again.
+    fn store_forgot(&self) {
+        let until = self.elapsed() + self.settings.stale.as_millis() as u64;
+        self.forgotten_until.store(until, Ordering::Relaxed);
+    }
+
+    /// Whether a stream that the store does not know may only have been forgotten.
+    pub(crate) fn may_be_forgotten(&self) -> bool {
+        self.elapsed() < self.forgotten_until.load(Ordering::Relaxed)
+    }
+}
