@@ -61,13 +61,13 @@ rsync_files() {
   done
 }
 
-mutate G1 guarantees src/protocol/replay.rs "a reader is not told of what is missing" \
+mutate G1 guarantees src/protocol/replay/mod.rs "a reader is not told of what is missing" \
   's/if last <= self\.at \{/if true {/'
 mutate G1 guarantees src/hub/forgotten.rs "nobody asks whether the store was emptied" \
   's/if asks && !self\.may_be_forgotten\(\) \{/if false {/'
 mutate G2 recorder_faults src/recorder/lane.rs "an event goes out before the store has acknowledged it" \
   's/_ => state\.acknowledged,/_ => u64::MAX,/'
-mutate G3 guarantees src/store/memory/entry.rs "an end is not kept" \
+mutate G3 guarantees src/store/memory/entry/mod.rs "an end is not kept" \
   's/self\.expires_at = now\.saturating_add\(millis\(self\.retention\.recovery_window\)\)/self.expires_at = now/'
 mutate G3 guarantees src/recorder/mod.rs "an end that the store lost is not said again" \
   's/self\.hooks\.recent\.landed\(recent\)/drop(recent)/g'
@@ -126,7 +126,7 @@ mutate G12 endings src/follow/ending.rs "a client that comes again is given an e
 
 
 # What a review found broken once: each is noticed by the test that came of it.
-mutate G1 guarantees src/protocol/replay.rs "a reader without a cursor is told nothing of a trimmed beginning" \
+mutate G1 guarantees src/protocol/replay/mod.rs "a reader without a cursor is told nothing of a trimmed beginning" \
   's/if self\.fresh != Some\(Owed::Nothing\) \{\s*self\.owed_up_to\(EventId/if self.fresh.is_none() {\n            self.owed_up_to(EventId/' \
   g1_a_reader_without_a_cursor
 mutate G1 guarantees src/layer/voice.rs "a silent body ends where a new run begins" \
@@ -158,7 +158,7 @@ mutate G8 bounds src/layer/producer.rs "a reload is a departure" \
   g8_a_reload
 mutate G8 recorder_faults src/recorder/room.rs "one loud stream takes the room of all others" \
   's/self\.cut\(Some\(\(lane, bytes\)\)\);//' g8_one_loud_stream
-mutate G11 bounds src/store/memory/entry.rs "a stream that only kept metadata has started" \
+mutate G11 bounds src/store/memory/entry/mod.rs "a stream that only kept metadata has started" \
   's/append\.starts \|\| !append\.events\.is_empty\(\)/true/' g11_a_handler_that_keeps
 mutate G11 guarantees src/layer/handler.rs "a stop does not reach a handler that has not answered" \
   's/self\.lane\.is_halted\(\) && !self\.core/false \&\& !self.core/' g11_a_stop_reaches

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::sync::lock;
 
 /// For how long a process counts as a follower after it said so. It says so again well within that.
-pub(super) const ASKED_FOR: Duration = Duration::from_secs(10);
+const ASKED_FOR: Duration = Duration::from_secs(10);
 
 /// The streams of this process that others follow.
 #[derive(Default)]

@@ -1,20 +1,22 @@
 //! One stream in memory, and its transitions.
 
+mod publish;
+mod read;
+
 use std::{borrow::Cow, collections::VecDeque, sync::Arc, time::Duration};
+
+use publish::registration;
 
 use super::log::Log;
 use crate::{
     id::{EventId, NodeId, StreamKey},
     kept::keep,
     store::{
-        Append, Appended, Close, Closed, Fence, From, Hook, Interrupt, Interrupted, Open, Opened, Page, Publish,
-        Published, Read, Reopen, Retention, TailCell,
+        Append, Appended, Close, Closed, Fence, Hook, Interrupt, Interrupted, Open, Opened, Publish, Reopen, Retention,
+        TailCell,
     },
-    stream::{Ended, Ending, Metadata, Origin, Record, RecordKind, StreamInfo, StreamState, reason},
+    stream::{Ended, Ending, Metadata, Origin, StreamInfo, StreamState, reason},
 };
-
-/// How many of the newest idempotency keys a published stream remembers.
-const KEYS_REMEMBERED: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -390,115 +392,5 @@ impl Entry {
             return None;
         }
         Some(self.fence(epoch).unwrap_or(Fence::Newer))
-    }
-
-    pub(super) fn publish(&mut self, publish: Publish, now: u64) -> Published {
-        if let Some(key) = &publish.idempotency_key
-            && let Some((_, id)) = self.published.iter().find(|(held, _)| held == key)
-        {
-            return match &self.ended {
-                Some(ended) if ended.id == *id => Published::Ended(ended.clone()),
-                _ => Published::Stored(*id),
-            };
-        }
-        if self.node.is_none() && self.state == StreamState::Expired {
-            self.rerun(&registration(&publish), now);
-            self.node = None;
-        }
-        if let Some(ended) = &self.ended {
-            return Published::EndedBefore(ended.clone());
-        }
-        if self.node.is_some() || self.state != StreamState::Active {
-            return Published::Conflict;
-        }
-        let outcome = self.take_published(&publish, now);
-        if let Some(key) = publish.idempotency_key {
-            let id = match &outcome {
-                Published::Ended(ended) => ended.id,
-                _ => self.log.top(),
-            };
-            self.published.push_back((key, id));
-            if self.published.len() > KEYS_REMEMBERED {
-                self.published.pop_front();
-            }
-        }
-        outcome
-    }
-
-    fn take_published(&mut self, publish: &Publish, now: u64) -> Published {
-        self.beat(now, 0);
-        if let Some(state) = publish.ends {
-            let ending = Ending::with_event(state, publish.block.clone());
-            return Published::Ended(self.end(ending, None, publish.hook, now));
-        }
-        let id = EventId::new(self.epoch, self.log.top().seq + 1);
-        self.log.push_event(id, publish.block.clone(), now);
-        self.trim();
-        Published::Stored(id)
-    }
-
-    pub(super) fn read(&self, read: &Read) -> Page {
-        let known = match read.from {
-            From::After(cursor) => self.knows(cursor),
-            From::Newest | From::Start => true,
-        };
-        let after = match read.from {
-            From::After(cursor) => cursor,
-            From::Start => EventId::default(),
-            From::Newest => EventId::new(self.epoch, 0),
-        };
-        let mut page = Page {
-            state: self.state,
-            epoch: self.epoch,
-            started: self.started,
-            top: self.ended.as_ref().map_or(self.log.top(), |ended| ended.id),
-            known,
-            records: Vec::new(),
-            more: false,
-        };
-        self.fill(&mut page, after, read);
-        page
-    }
-
-    fn fill(&self, page: &mut Page, after: EventId, read: &Read) {
-        let mut bytes = 0;
-        for record in self.log.after(after) {
-            if let RecordKind::Event(block) = &record.kind {
-                bytes += block.len();
-            }
-            let full = page.records.len() >= read.max_events || bytes > read.max_bytes;
-            if full && !page.records.is_empty() {
-                page.more = true;
-                return;
-            }
-            page.records.push(record.clone());
-        }
-        if let Some(ended) = self.ended.as_ref().filter(|ended| ended.id > after) {
-            page.records.push(Record { id: ended.id, at: ended.at, kind: RecordKind::End(Box::new(ended.clone())) });
-        }
-    }
-
-    fn knows(&self, cursor: EventId) -> bool {
-        cursor.epoch == self.epoch
-            || self.ended.as_ref().is_some_and(|ended| ended.id == cursor)
-            || self.log.knows(cursor.epoch)
-    }
-}
-
-/// The registration that stands for a publisher without one.
-fn registration(publish: &Publish) -> Open {
-    Open {
-        key: publish.key.clone(),
-        kind: publish.kind.clone(),
-        origin: Origin::Published,
-        node: NodeId::new(""),
-        token: 0,
-        create: true,
-        reruns: false,
-        started: true,
-        fingerprint: None,
-        limit: None,
-        metadata: Metadata::new(),
-        retention: publish.retention,
     }
 }

@@ -3,9 +3,13 @@
 //! A log is dense within a run, says at the start of each run where the one before ended, and at its
 //! end where the last one ended. So whatever is missing shows, wherever it is missing.
 
+mod missing;
+
+pub(crate) use missing::Missing;
+
 use crate::{
     id::EventId,
-    stream::{Ended, Record, RecordKind},
+    stream::{Ended, RecordKind},
 };
 
 /// Events that a reader cannot be given.
@@ -214,50 +218,6 @@ impl Replay {
     }
 }
 
-/// Counts the events that a reader of pages is not given.
-#[derive(Clone, Debug)]
-pub(crate) struct Missing {
-    place: Replay,
-    told: Option<u64>,
-}
-
-impl Missing {
-    /// For a reader of a page that begins where `place` is.
-    pub(crate) const fn on(place: Replay) -> Self {
-        Self { place, told: Some(0) }
-    }
-
-    /// For a reader of a whole log; `previous`: see [`StreamInfo::previous`](crate::StreamInfo).
-    pub(crate) const fn of_stream(previous: Option<EventId>) -> Self {
-        // Of a stream with one run the first events are missing wherever its marker is: how many, the ids say.
-        Self::on(Replay::fresh(if previous.is_some() { Owed::Stream } else { Owed::Run }))
-    }
-
-    /// Takes the log's next entry.
-    pub(crate) fn take(&mut self, record: &Record) {
-        let step = self.place.step(record.id, &record.kind);
-        self.told = add(self.told, step.and_then(|step| step.gap));
-    }
-
-    /// The log holds no more, and the stream's newest event that is known of is `top`: a store that forgot a stream knows up
-    /// to where its producer had come, though no entry says so.
-    pub(crate) fn end_at(&mut self, top: EventId) {
-        self.place.end_at(top);
-    }
-
-    /// How many events were missing so far; `None` where that is not known.
-    pub(crate) fn count(&self) -> Option<u64> {
-        add(self.told, self.place.gap)
-    }
-}
-
-fn add(missing: Option<u64>, gap: Option<Gap>) -> Option<u64> {
-    match gap {
-        Some(gap) => missing.zip(gap.missed).map(|(before, missed)| before.saturating_add(missed)),
-        None => missing,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -265,16 +225,16 @@ mod tests {
     use super::*;
     use crate::stream::{Ending, StreamState};
 
-    fn run(epoch: u64, previous: Option<(u64, u64)>) -> (EventId, RecordKind) {
+    pub(super) fn run(epoch: u64, previous: Option<(u64, u64)>) -> (EventId, RecordKind) {
         let previous = previous.map(|(epoch, seq)| EventId::new(epoch, seq));
         (EventId::new(epoch, 0), RecordKind::Run { previous })
     }
 
-    fn event(epoch: u64, seq: u64) -> (EventId, RecordKind) {
+    pub(super) fn event(epoch: u64, seq: u64) -> (EventId, RecordKind) {
         (EventId::new(epoch, seq), RecordKind::Event(Bytes::new()))
     }
 
-    fn end(epoch: u64, last: u64) -> (EventId, RecordKind) {
+    pub(super) fn end(epoch: u64, last: u64) -> (EventId, RecordKind) {
         let ending = Ending { state: StreamState::Completed, reason: None, event: None };
         let id = EventId::terminal(epoch);
         let last = EventId::new(epoch, last);
@@ -298,7 +258,7 @@ mod tests {
         out.join(" ")
     }
 
-    fn after(epoch: u64, seq: u64) -> Replay {
+    pub(super) fn after(epoch: u64, seq: u64) -> Replay {
         Replay::after(EventId::new(epoch, seq))
     }
 
@@ -363,68 +323,6 @@ mod tests {
         assert_eq!(step, Step { gap: Some(gap), restart: true });
         let step = Replay::fresh(Owed::Run).forgotten().step(EventId::new(9, 1), &event(9, 1).1).expect("news");
         assert!(!step.restart, "it has nothing of another run");
-    }
-
-    fn missing(mut missing: Missing, log: &[(EventId, RecordKind)]) -> Option<u64> {
-        for (id, kind) in log {
-            missing.take(&Record { id: *id, at: 0, kind: kind.clone() });
-        }
-        missing.count()
-    }
-
-    #[test]
-    fn g1_what_a_page_lacks_is_counted() {
-        let of_run = |log: &[_]| missing(Missing::on(Replay::fresh(Owed::Run)), log);
-        assert_eq!(of_run(&[]), Some(0));
-        assert_eq!(of_run(&[event(5, 1), event(5, 2), end(5, 2)]), Some(0));
-        assert_eq!(of_run(&[event(5, 4), event(5, 6), end(5, 9)]), Some(3 + 1 + 3));
-        let after = |log: &[_]| missing(Missing::on(after(5, 2)), log);
-        assert_eq!(after(&[event(5, 6)]), Some(3));
-        assert_eq!(after(&[run(9, Some((5, 4)))]), Some(2), "at the page's very end");
-        assert_eq!(after(&[run(9, Some((5, 4))), event(9, 3)]), Some(4));
-        assert_eq!(after(&[event(9, 3)]), None, "how much was before that run is not known");
-        assert_eq!(missing(Missing::on(Replay::unknown(None)), &[event(5, 1)]), None);
-    }
-
-    #[test]
-    fn g1_what_is_lost_behind_all_that_is_held_is_counted() {
-        let up_to = |place: Replay, log: &[(EventId, RecordKind)], top: (u64, u64)| {
-            let mut missing = Missing::on(place);
-            for (id, kind) in log {
-                missing.take(&Record { id: *id, at: 0, kind: kind.clone() });
-            }
-            missing.end_at(EventId::new(top.0, top.1));
-            missing.count()
-        };
-        assert_eq!(up_to(Replay::fresh(Owed::Run), &[], (5, 3)), Some(3));
-        assert_eq!(up_to(Replay::fresh(Owed::Run), &[event(5, 2)], (5, 3)), Some(2));
-        assert_eq!(up_to(Replay::fresh(Owed::Run), &[event(5, 1)], (5, 1)), Some(0));
-        assert_eq!(up_to(after(5, 1), &[], (5, 3)), Some(2));
-        assert_eq!(up_to(after(5, 1), &[event(5, 2), end(5, 2)], (6, 0)), Some(0), "an end is no event");
-        assert_eq!(up_to(after(5, 9), &[], (5, 3)), Some(0), "a client may be ahead of the log");
-        assert_eq!(up_to(Replay::unknown(None), &[], (5, 3)), None);
-    }
-
-    #[test]
-    fn g1_what_a_stream_lacks_is_counted_over_its_runs() {
-        let of_one_run = |log: &[_]| missing(Missing::of_stream(None), log);
-        assert_eq!(of_one_run(&[run(5, None), event(5, 1), end(5, 1)]), Some(0));
-        assert_eq!(of_one_run(&[event(5, 4), end(5, 4)]), Some(3), "its marker is trimmed too");
-        assert_eq!(of_one_run(&[end(5, 4)]), Some(4));
-        let previous = Some(EventId::new(5, 3));
-        let of_two = |log: &[_]| missing(Missing::of_stream(previous), log);
-        let first = [run(5, None), event(5, 1), event(5, 2), event(5, 3)];
-        let second = [run(9, Some((5, 3))), event(9, 1), end(9, 1)];
-        assert_eq!(of_two(&[&first[..], &second].concat()), Some(0));
-        assert_eq!(of_two(&[&first[..2], &second].concat()), Some(2));
-        for from in 1..4 {
-            assert_eq!(of_two(&[&first[from..], &second].concat()), None, "another run may have been before");
-        }
-        for from in 0..3 {
-            assert_eq!(of_two(&second[from..]), None, "the first run is gone");
-        }
-        let empty = [run(5, None), run(9, Some((5, 3))), end(9, 0)];
-        assert_eq!(of_two(&empty), Some(3), "nothing of it was recorded");
     }
 
     #[test]

@@ -1,0 +1,76 @@
+//! What is published without a producer that stands.
+
+use super::Entry;
+use crate::{
+    id::{EventId, NodeId},
+    store::{Open, Publish, Published},
+    stream::{Ending, Metadata, Origin, StreamState},
+};
+
+/// How many of the newest idempotency keys a published stream remembers.
+const KEYS_REMEMBERED: usize = 1024;
+
+impl Entry {
+    pub(in super::super) fn publish(&mut self, publish: Publish, now: u64) -> Published {
+        if let Some(key) = &publish.idempotency_key
+            && let Some((_, id)) = self.published.iter().find(|(held, _)| held == key)
+        {
+            return match &self.ended {
+                Some(ended) if ended.id == *id => Published::Ended(ended.clone()),
+                _ => Published::Stored(*id),
+            };
+        }
+        if self.node.is_none() && self.state == StreamState::Expired {
+            self.rerun(&registration(&publish), now);
+            self.node = None;
+        }
+        if let Some(ended) = &self.ended {
+            return Published::EndedBefore(ended.clone());
+        }
+        if self.node.is_some() || self.state != StreamState::Active {
+            return Published::Conflict;
+        }
+        let outcome = self.take_published(&publish, now);
+        if let Some(key) = publish.idempotency_key {
+            let id = match &outcome {
+                Published::Ended(ended) => ended.id,
+                _ => self.log.top(),
+            };
+            self.published.push_back((key, id));
+            if self.published.len() > KEYS_REMEMBERED {
+                self.published.pop_front();
+            }
+        }
+        outcome
+    }
+
+    fn take_published(&mut self, publish: &Publish, now: u64) -> Published {
+        self.beat(now, 0);
+        if let Some(state) = publish.ends {
+            let ending = Ending::with_event(state, publish.block.clone());
+            return Published::Ended(self.end(ending, None, publish.hook, now));
+        }
+        let id = EventId::new(self.epoch, self.log.top().seq + 1);
+        self.log.push_event(id, publish.block.clone(), now);
+        self.trim();
+        Published::Stored(id)
+    }
+}
+
+/// The registration that stands for a publisher without one.
+pub(super) fn registration(publish: &Publish) -> Open {
+    Open {
+        key: publish.key.clone(),
+        kind: publish.kind.clone(),
+        origin: Origin::Published,
+        node: NodeId::new(""),
+        token: 0,
+        create: true,
+        reruns: false,
+        started: true,
+        fingerprint: None,
+        limit: None,
+        metadata: Metadata::new(),
+        retention: publish.retention,
+    }
+}

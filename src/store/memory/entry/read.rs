@@ -1,0 +1,57 @@
+//! Pages of a log.
+
+use super::Entry;
+use crate::{
+    id::EventId,
+    store::{From, Page, Read},
+    stream::{Record, RecordKind},
+};
+
+impl Entry {
+    pub(in super::super) fn read(&self, read: &Read) -> Page {
+        let known = match read.from {
+            From::After(cursor) => self.knows(cursor),
+            From::Newest | From::Start => true,
+        };
+        let after = match read.from {
+            From::After(cursor) => cursor,
+            From::Start => EventId::default(),
+            From::Newest => EventId::new(self.epoch, 0),
+        };
+        let mut page = Page {
+            state: self.state,
+            epoch: self.epoch,
+            started: self.started,
+            top: self.ended.as_ref().map_or(self.log.top(), |ended| ended.id),
+            known,
+            records: Vec::new(),
+            more: false,
+        };
+        self.fill(&mut page, after, read);
+        page
+    }
+
+    fn fill(&self, page: &mut Page, after: EventId, read: &Read) {
+        let mut bytes = 0;
+        for record in self.log.after(after) {
+            if let RecordKind::Event(block) = &record.kind {
+                bytes += block.len();
+            }
+            let full = page.records.len() >= read.max_events || bytes > read.max_bytes;
+            if full && !page.records.is_empty() {
+                page.more = true;
+                return;
+            }
+            page.records.push(record.clone());
+        }
+        if let Some(ended) = self.ended.as_ref().filter(|ended| ended.id > after) {
+            page.records.push(Record { id: ended.id, at: ended.at, kind: RecordKind::End(Box::new(ended.clone())) });
+        }
+    }
+
+    fn knows(&self, cursor: EventId) -> bool {
+        cursor.epoch == self.epoch
+            || self.ended.as_ref().is_some_and(|ended| ended.id == cursor)
+            || self.log.knows(cursor.epoch)
+    }
+}

@@ -1,0 +1,295 @@
+//! Who is woken by what: followers by their streams' changes, nodes by what others do to their streams.
+//!
+//! One connection of its own listens for the whole process, to a channel for each stream that somebody waits for and one
+//! for each node. A message says no more than: look. Messages may be lost, so a net is drawn through what is waited for
+//! every second. A node publishes the events of its streams only while some other node has asked for that.
+
+mod listen;
+mod net;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+pub(super) use listen::listen;
+pub(super) use net::watch;
+use redis::{PushInfo, PushKind};
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    fleet::Request,
+    followed::{Followed, Word},
+    keys::{self, Keys},
+    link::Watch,
+    script, value,
+};
+use crate::{
+    id::{NodeId, StreamKey},
+    store::{Notices, NoticesSender, Tail, TailCell, notify::Woken},
+    sync::lock,
+};
+
+/// How often the producing node is told that a stream is followed here: well within `followed::ASKED_FOR`.
+const ASK_EVERY: Duration = Duration::from_secs(3);
+/// How long the listening connection may take for an answer.
+const ANSWER: Duration = Duration::from_secs(1);
+/// Streams in one request of the net.
+const PAGE: usize = 200;
+
+pub(super) struct Tails {
+    keys: Keys,
+    streams: Mutex<HashMap<String, Arc<Stream>>>,
+    nodes: Mutex<HashMap<NodeId, NoticesSender>>,
+    /// This process's streams that others follow.
+    followed: Followed,
+    /// This process to others, and how often it has said something to them.
+    process: String,
+    said: AtomicU64,
+    /// What the driver is to do next.
+    wanted: Arc<Wanted>,
+}
+
+#[derive(Default)]
+struct Wanted {
+    channels: Mutex<Vec<String>>,
+    announcements: Mutex<Vec<String>>,
+    /// Nodes, and streams of theirs that nobody here follows any more.
+    farewells: Mutex<Vec<(String, String)>>,
+    lost: AtomicBool,
+    wake: Notify,
+}
+
+/// A stream that is waited for.
+struct Stream {
+    cell: Arc<TailCell>,
+    /// Somebody waited, so the channel is listened to, or will be.
+    wanted: Arc<AtomicBool>,
+    seen: Mutex<Seen>,
+}
+
+/// What the net saw last, and which node was last told that the stream is followed here, and when.
+#[derive(Default)]
+struct Seen {
+    top: Option<String>,
+    standing: Option<(String, String)>,
+    asked: Option<(String, Instant)>,
+    /// Whether it is produced in this process.
+    local: bool,
+}
+
+impl Tails {
+    pub(super) fn new(keys: Keys) -> Self {
+        Self {
+            keys,
+            streams: Mutex::default(),
+            nodes: Mutex::default(),
+            followed: Followed::default(),
+            process: format!("{:016x}", crate::random::u128() as u64),
+            said: AtomicU64::new(0),
+            wanted: Arc::default(),
+        }
+    }
+
+    pub(super) fn tail(&self, key: &StreamKey) -> Tail {
+        let name = keys::name_of(key);
+        let mut streams = lock(&self.streams);
+        let stream = streams.entry(name).or_insert_with_key(|name| Arc::new(self.stream(name)));
+        stream.cell.tail()
+    }
+
+    fn stream(&self, name: &str) -> Stream {
+        let (flag, wanted) = (Arc::new(AtomicBool::new(false)), Arc::clone(&self.wanted));
+        let (channel, asked) = (self.keys.tail_channel(name), Arc::clone(&flag));
+        let cell = TailCell::on_wait(move || {
+            if !asked.swap(true, Ordering::Relaxed) {
+                lock(&wanted.channels).push(channel.clone());
+                wanted.wake.notify_one();
+            }
+        });
+        Stream { cell: Arc::new(cell), wanted: flag, seen: Mutex::default() }
+    }
+
+    /// The stream has changed: wakes who waits for it in this process.
+    pub(super) fn wake(&self, name: &str) {
+        self.wake_each(std::iter::once(name));
+    }
+
+    /// The same for many, under one lock.
+    pub(super) fn wake_each<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        // Before the lock, and so dropped after it: a waker may ask for a tail.
+        let mut woken = Woken::default();
+        let streams = lock(&self.streams);
+        if streams.is_empty() {
+            return;
+        }
+        for stream in names.filter_map(|name| streams.get(name)) {
+            woken.add(&stream.cell);
+        }
+    }
+
+    fn wake_all(&self) {
+        let mut woken = Woken::default();
+        for stream in lock(&self.streams).values() {
+            woken.add(&stream.cell);
+        }
+    }
+
+    pub(super) fn notices(&self, node: &NodeId) -> Notices {
+        let (sender, notices) = Notices::channel();
+        let mut nodes = lock(&self.nodes);
+        nodes.retain(|_, sender| !sender.is_closed());
+        nodes.insert(node.clone(), sender);
+        lock(&self.wanted.channels).push(self.keys.node_channel(node.as_str()));
+        self.wanted.wake.notify_one();
+        notices
+    }
+
+    /// Somebody else changed a node's stream.
+    pub(super) fn post(&self, node: &str, name: &str) {
+        let sender = lock(&self.nodes).get(&NodeId::new(node)).cloned();
+        if let (Some(sender), Some(key)) = (sender, keys::key_of(name)) {
+            sender.post(key);
+        }
+    }
+
+    /// Whether another process follows a stream of this one, as far as is known.
+    pub(super) fn is_followed(&self, name: &str) -> bool {
+        self.followed.is(name)
+    }
+
+    /// What this process says of a stream: `tail`, it is followed here, or `left`, no more.
+    fn word(&self, what: &str, name: &str) -> String {
+        format!("{what} {name} {} {}", self.process, self.said.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The request that tells a stream's producing node that it is followed here.
+    fn announcing(&self, name: &str) -> Request {
+        let own: Vec<_> = lock(&self.nodes).keys().map(|node| node.as_str().to_owned()).collect();
+        Request::script(self.keys.slot(name), &script::ANNOUNCE, &[&self.keys.stream(name)])
+            .arg(self.keys.node_channel(""))
+            .arg(self.word("tail", name))
+            .arg(own)
+    }
+
+    /// A node was told; an empty one is none.
+    fn announced(&self, name: &str, node: String) {
+        if let Some(stream) = lock(&self.streams).get(name) {
+            lock(&stream.seen).asked = Some((node, Instant::now())).filter(|(node, _)| !node.is_empty());
+        }
+    }
+
+    /// A message came.
+    fn heard(&self, push: PushInfo) {
+        match push.kind {
+            PushKind::Message => {
+                let mut data = push.data.into_iter();
+                let (Some(channel), Some(text)) =
+                    (data.next().and_then(value::text), data.next().and_then(value::text))
+                else {
+                    return;
+                };
+                if let Some(name) = self.keys.tail_of(&channel) {
+                    self.wake(name);
+                } else if let Some(node) = self.keys.node_of(&channel) {
+                    self.heard_as(node, &text);
+                }
+            }
+            PushKind::Disconnection => {
+                self.wanted.lost.store(true, Ordering::Relaxed);
+                self.wanted.wake.notify_one();
+            }
+            _ => {}
+        }
+    }
+
+    /// A message to one of this process's nodes.
+    fn heard_as(&self, node: &str, text: &str) {
+        let Some((what, rest)) = text.split_once(' ') else { return };
+        match (what, Word::read(rest)) {
+            ("look", _) => self.post(node, rest),
+            ("tail", Some(word)) if self.followed.begins(&word) => {
+                // What was appended before this was heard was not published.
+                lock(&self.wanted.announcements).push(word.name.to_owned());
+                self.wanted.wake.notify_one();
+            }
+            ("left", Some(word)) => self.followed.ends(&word),
+            _ => {}
+        }
+    }
+
+    /// Takes out what nobody waits for any more.
+    fn tidy(&self) {
+        let (mut left, mut farewells) = (Vec::new(), Vec::new());
+        lock(&self.streams).retain(|name, stream| {
+            let used = stream.is_used();
+            if !used && stream.wanted.load(Ordering::Relaxed) {
+                left.push(self.keys.tail_channel(name));
+            }
+            if let Some((node, _)) = lock(&stream.seen).asked.take_if(|_| !used) {
+                farewells.push((node, name.clone()));
+            }
+            used
+        });
+        self.followed.tidy();
+        lock(&self.wanted.farewells).extend(farewells);
+        if !left.is_empty() {
+            // Whether it is to be listened to or not, whoever serves it looks.
+            lock(&self.wanted.channels).extend(left);
+            self.wanted.wake.notify_one();
+        }
+    }
+
+    /// Whether a channel is to be listened to.
+    fn wants(&self, channel: &str) -> bool {
+        match self.keys.tail_of(channel) {
+            Some(name) => lock(&self.streams).get(name).is_some_and(|stream| stream.wanted.load(Ordering::Relaxed)),
+            None => true,
+        }
+    }
+
+    /// Every channel that is to be listened to.
+    fn channels(&self) -> Vec<String> {
+        let streams = lock(&self.streams);
+        let wanted = streams.iter().filter(|(_, stream)| stream.wanted.load(Ordering::Relaxed));
+        let mut channels: Vec<_> = wanted.map(|(name, _)| self.keys.tail_channel(name)).collect();
+        channels.extend(lock(&self.nodes).keys().map(|node| self.keys.node_channel(node.as_str())));
+        channels
+    }
+
+    /// The streams that are followed here, though nobody waits for them at this moment, and whose producing nodes are to be
+    /// told so again.
+    fn due_for_telling(&self) -> Vec<String> {
+        let streams = lock(&self.streams);
+        let due = streams.iter().filter(|(_, stream)| {
+            let told = lock(&stream.seen).asked.as_ref().is_some_and(|(_, at)| at.elapsed() >= ASK_EVERY);
+            told && stream.is_used() && !stream.cell.is_awaited()
+        });
+        due.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The streams that somebody waits for now, if they are `asked` for.
+    fn awaited(&self, asked: impl Fn(&Stream) -> bool) -> Vec<(String, Arc<Stream>)> {
+        let streams = lock(&self.streams);
+        let awaited = streams.iter().filter(|(_, stream)| stream.cell.is_awaited() && asked(stream));
+        awaited.map(|(name, stream)| (name.clone(), Arc::clone(stream))).collect()
+    }
+}
+
+impl Stream {
+    /// Whether anybody holds a tail of it.
+    fn is_used(&self) -> bool {
+        Arc::strong_count(&self.cell) > 1
+    }
+}
+
+impl Watch for Tails {
+    fn reconnected(&self) {
+        let nodes: Vec<_> = lock(&self.nodes).values().cloned().collect();
+        nodes.iter().for_each(NoticesSender::reconnected);
+    }
+}
