@@ -73,7 +73,7 @@ impl Publisher {
     }
 
     /// Registers a stream, whose producer the returned publication is: the guardian of this process
-    /// keeps it alive.
+    /// keeps it alive. A job that has ended, as `expired` too, is not opened again under the same id.
     ///
     /// # Errors
     ///

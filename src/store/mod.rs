@@ -154,8 +154,8 @@ pub trait Store: Send + Sync + 'static {
     /// Tells the node that produces a stream that somebody reads it on this node.
     ///
     /// Once this is answered, and a message has had its time to arrive, [`is_followed`](Self::is_followed) says `true` on
-    /// the producing node, for as long as somebody here holds a [`tail`](Self::tail) of the stream, and `false` at most 10 s
-    /// after nobody does. Nothing is done for a stream that nobody produces, or a node of this process. A store whose nodes
+    /// the producing node, for as long as somebody here holds a [`tail`](Self::tail) of the stream (it may be taken right
+    /// after the answer), and `false` at most 10 s after nobody does. Nothing is done for a stream that nobody produces, or a node of this process. A store whose nodes
     /// are one process has nothing to do. Default: nothing is done.
     fn announce(&self, key: StreamKey) -> impl Future<Output = Result<(), Self::Error>> + Send {
         let _ = key;

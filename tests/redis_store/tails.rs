@@ -199,9 +199,10 @@ async fn g8_a_follower_that_has_announced_itself_is_known_for_as_long_as_it_hold
     let (key, epoch) = begin(&one, "chat").await;
     write(&one, &key, epoch, 1, &["x"]).await;
     until("the producing node listens", async || channels(&server) == ["sse:node:node-1"]).await;
-    let tail = two.tail(&key);
     assert!(!one.is_followed(&key));
     two.announce(key.clone()).await.unwrap();
+    // As who follows does: the tail is taken once the producing node knows.
+    let tail = two.tail(&key);
     within(Duration::from_millis(200), async || one.is_followed(&key)).await;
     // It never waits: a client that reads slowly is busy with a page all the time.
     let held = Instant::now();

@@ -17,6 +17,7 @@ use std::{
 };
 
 pub(super) use listen::listen;
+use net::NET;
 pub(super) use net::watch;
 use redis::{PushInfo, PushKind};
 use tokio::{sync::Notify, time::Instant};
@@ -178,9 +179,16 @@ impl Tails {
 
     /// A node was told; an empty one is none.
     fn announced(&self, name: &str, node: String) {
-        if let Some(stream) = lock(&self.streams).get(name) {
-            lock(&stream.seen).asked = Some((node, Instant::now())).filter(|(node, _)| !node.is_empty());
+        let mut streams = lock(&self.streams);
+        if node.is_empty() {
+            if let Some(stream) = streams.get(name) {
+                lock(&stream.seen).asked = None;
+            }
+            return;
         }
+        // Who announces itself may take its tail only then.
+        let stream = streams.entry(name.to_owned()).or_insert_with_key(|name| Arc::new(self.stream(name)));
+        lock(&stream.seen).asked = Some((node, Instant::now()));
     }
 
     /// A message came.
@@ -226,7 +234,7 @@ impl Tails {
     fn tidy(&self) {
         let (mut left, mut farewells) = (Vec::new(), Vec::new());
         lock(&self.streams).retain(|name, stream| {
-            let used = stream.is_used();
+            let used = stream.is_used() || stream.was_told_within(NET);
             if !used && stream.wanted.load(Ordering::Relaxed) {
                 left.push(self.keys.tail_channel(name));
             }
@@ -266,8 +274,8 @@ impl Tails {
     fn due_for_telling(&self) -> Vec<String> {
         let streams = lock(&self.streams);
         let due = streams.iter().filter(|(_, stream)| {
-            let told = lock(&stream.seen).asked.as_ref().is_some_and(|(_, at)| at.elapsed() >= ASK_EVERY);
-            told && stream.is_used() && !stream.cell.is_awaited()
+            let told = lock(&stream.seen).asked.is_some();
+            told && !stream.was_told_within(ASK_EVERY) && stream.is_used() && !stream.cell.is_awaited()
         });
         due.map(|(name, _)| name.clone()).collect()
     }
@@ -284,6 +292,11 @@ impl Stream {
     /// Whether anybody holds a tail of it.
     fn is_used(&self) -> bool {
         Arc::strong_count(&self.cell) > 1
+    }
+
+    /// Whether the producing node was told so lately that the stream is followed here.
+    fn was_told_within(&self, time: Duration) -> bool {
+        lock(&self.seen).asked.as_ref().is_some_and(|(_, at)| at.elapsed() < time)
     }
 }
 
