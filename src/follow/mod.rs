@@ -79,6 +79,9 @@ pub(crate) struct FollowBody {
     speaker: Speaker,
     manner: Manner,
     until: Option<EventId>,
+    handed_on: bool,
+    /// The store did not answer the last request.
+    failing: bool,
     greeted: bool,
     /// None for a body that reads what is there, and then goes over to a live run: it is no reader of that.
     following: Option<Following>,
@@ -171,6 +174,8 @@ impl FollowBody {
             speaker,
             manner,
             until,
+            handed_on: false,
+            failing: false,
             greeted: false,
             following,
             pulse: core.pulses.enter(Arc::new(WakerCell::default()), manner.heartbeat, None),
@@ -206,7 +211,12 @@ impl FollowBody {
                 Phase::Pausing(pause) => pause.as_mut().poll(cx).is_ready() && self.fetch(),
             };
             if !going_on {
-                return self.idle(cx);
+                let idle = self.idle(cx);
+                // Once the waker is registered: a drain that begins now wakes the body.
+                if idle.is_pending() && self.gives_up(cx) {
+                    continue;
+                }
+                return idle;
             }
         }
     }
@@ -228,13 +238,14 @@ impl FollowBody {
     }
 
     fn wait(&mut self, cx: &mut Context<'_>) -> bool {
-        // First, so that a drain that begins now wakes the body.
-        self.pulse.register(cx.waker());
+        let changed = |following: &mut Following| following.tail.poll_changed(cx).is_ready();
+        self.following.as_mut().is_some_and(changed) && self.fetch()
+    }
+
+    /// Whether the body breaks off instead of waiting on.
+    fn gives_up(&mut self, cx: &mut Context<'_>) -> bool {
         if self.is_let_go() {
             return self.break_off(BodyError::Draining);
-        }
-        if self.following.as_mut().is_some_and(|following| following.tail.poll_changed(cx).is_ready()) {
-            return self.fetch();
         }
         let Some((waited, unopened)) = &mut self.unopened else { return false };
         let waited = *waited;
@@ -242,10 +253,16 @@ impl FollowBody {
     }
 
     /// Whether the process shuts down and the client is to go on elsewhere: at once where it reconnects by itself, else
-    /// when the time is nearly over. The follower of a stream of this node waits for its end.
+    /// when the time is nearly over. The follower of a stream of this node waits for its end. A page that is on its way is
+    /// waited for, unless the store fails.
     fn is_let_go(&self) -> bool {
-        self.core.is_draining()
-            && (self.manner.comes_again || (self.core.is_letting_go() && self.core.recorder.lane(&self.key).is_none()))
+        let core = &self.core;
+        if !core.is_draining() || core.is_down() {
+            return core.is_down();
+        }
+        let reads = matches!(self.state, Phase::Fetching(_)) && !self.failing;
+        let is_elsewhere = || core.is_letting_go() && core.recorder.lane(&self.key).is_none();
+        !reads && (self.manner.comes_again || is_elsewhere())
     }
 
     /// The body ends before the stream has.
@@ -260,8 +277,14 @@ impl FollowBody {
 
     /// The reader goes over to a run that it follows live.
     fn hand_on(&mut self) -> bool {
+        self.handed_on = true;
         self.state = Phase::Over(Closing::clean());
         true
+    }
+
+    /// Whether the reader was given all of what it missed, and goes over to the live run.
+    pub(crate) fn is_handed_on(&self) -> bool {
+        self.handed_on
     }
 
     fn take_page(&mut self, page: Result<Option<Page>, StoreError>) -> bool {
@@ -274,6 +297,7 @@ impl FollowBody {
             Ok(None) => self.break_off(BodyError::Gone),
             Ok(Some(page)) => {
                 self.backoff.succeeded();
+                self.failing = false;
                 self.unopened = None;
                 if let Some(following) = &mut self.following {
                     following.heard_of(page.epoch, &self.core, &self.key, self.replayer.place.at());
@@ -290,6 +314,7 @@ impl FollowBody {
             return self.hand_on();
         }
         crate::telemetry::log_debug!(error = %error, "a follower could not read");
+        self.failing = true;
         let pause = self.backoff.failed(crate::random::u128() as u64);
         self.state = Phase::Pausing(Box::pin(tokio::time::sleep(pause)));
         true

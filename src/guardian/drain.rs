@@ -108,6 +108,8 @@ pub(super) async fn run(core: Arc<Core>) -> DrainReport {
     .await;
     report.bodies_unfinished = core.rests.count();
     core.after_last.cancel();
+    // From here on nothing is flushed, and nobody is woken: a body that still waits would wait for ever.
+    core.go_down();
     report.unsettled = core.recorder.lanes().len();
     report.unrecorded_bytes = core.recorder.held();
     report.hooks_unfinished = core.hooks.unfinished();
@@ -126,7 +128,11 @@ async fn serve(core: &Core, limits: Limits) {
     loop {
         // Looked at anew: a store that failed meanwhile takes its time.
         let until = limits.served(core);
-        if Instant::now() >= until || tokio::time::timeout_at(until, core.recorder.until_idle()).await.is_ok() {
+        let served = async {
+            core.recorder.until_idle().await;
+            core.beyond_record.until_over().await;
+        };
+        if Instant::now() >= until || tokio::time::timeout_at(until, served).await.is_ok() {
             return;
         }
     }

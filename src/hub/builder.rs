@@ -5,7 +5,7 @@ use std::{
     future::Future,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64},
+        atomic::{AtomicU8, AtomicU64},
     },
     time::Duration,
 };
@@ -361,8 +361,9 @@ impl Builder {
             authorize: self.authorize,
             rejecter: Rejecter { on_reject: self.on_reject, challenge },
             guarded_at: AtomicU64::new(0),
-            draining: AtomicBool::new(false),
-            letting_go: AtomicBool::new(false),
+            drain: AtomicU8::new(0),
+            drain_began: CancellationToken::new(),
+            beyond_record: Arc::default(),
             start: Instant::now(),
             forgotten_until: AtomicU64::new(0),
             asked_store: tokio::sync::Mutex::default(),

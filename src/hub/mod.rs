@@ -9,11 +9,11 @@ mod reject;
 
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 pub use builder::Builder;
 pub use handles::{CompletionStore, StreamRegistry, Streams};
@@ -72,6 +72,11 @@ const STARTS: u64 = 1000;
 #[derive(Clone, Debug)]
 pub struct ResilientSse(pub(crate) Arc<Core>);
 
+/// The stages of a drain: clients are served on, bodies break off, and it is over.
+const DRAINING: u8 = 1;
+const LETTING_GO: u8 = 2;
+const DOWN: u8 = 3;
+
 /// What the hub's parts share.
 pub(crate) struct Core {
     pub(crate) settings: Settings,
@@ -96,9 +101,12 @@ pub(crate) struct Core {
     /// When the guardian was polled last, in milliseconds since the start and at least 1; 0 before that, and [`GONE`] once
     /// it is dropped.
     guarded_at: AtomicU64,
-    draining: AtomicBool,
-    /// The drain's time is nearly over: followers of other nodes' streams are let go too.
-    letting_go: AtomicBool,
+    /// How far a drain has come: one of [`DRAINING`], [`LETTING_GO`] and [`DOWN`], or 0.
+    drain: AtomicU8,
+    /// Cancelled once a drain begins: for requests that wait for what no drain changes.
+    drain_began: CancellationToken,
+    /// Bodies that serve a client although no lane stands for their stream: a drain serves these clients on, too.
+    pub(crate) beyond_record: Arc<Underway>,
     start: Instant,
     /// In milliseconds since the start: until when a stream that the store does not know may be one
     /// that it forgot.
@@ -229,24 +237,43 @@ impl Core {
     }
 
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.drain.load(Ordering::Acquire) >= DRAINING
     }
 
     pub(crate) fn start_draining(&self) {
-        self.draining.store(true, Ordering::Release);
         self.telemetry.draining.store(true, Ordering::Relaxed);
-        self.pulses.wake_all();
+        self.drain_to(DRAINING);
+        self.drain_began.cancel();
     }
 
     /// Whether the drain's time is nearly over, so that bodies whose streams do not end here break off.
     pub(crate) fn is_letting_go(&self) -> bool {
-        self.letting_go.load(Ordering::Acquire)
+        self.drain.load(Ordering::Acquire) >= LETTING_GO
     }
 
     /// Has every body break off whose stream does not end on this node.
     pub(crate) fn start_letting_go(&self) {
-        self.letting_go.store(true, Ordering::Release);
+        self.drain_to(LETTING_GO);
+    }
+
+    /// Whether the drain is over: no body waits for anything from here on.
+    pub(crate) fn is_down(&self) -> bool {
+        self.drain.load(Ordering::Acquire) >= DOWN
+    }
+
+    /// Has every body break off that is still there.
+    pub(crate) fn go_down(&self) {
+        self.drain_to(DOWN);
+    }
+
+    fn drain_to(&self, stage: u8) {
+        self.drain.store(stage, Ordering::Release);
         self.pulses.wake_all();
+    }
+
+    /// Ready once a drain begins.
+    pub(crate) fn drain_began(&self) -> WaitForCancellationFuture<'_> {
+        self.drain_began.cancelled()
     }
 
     /// The guardian is polled, or will not be any more.

@@ -1,6 +1,6 @@
 //! Admission: what the store says of a request's stream, and what follows from that.
 
-use std::{borrow::Cow, future::poll_fn, sync::Arc, time::Duration};
+use std::{borrow::Cow, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use tokio::time::Instant;
 
@@ -156,8 +156,15 @@ impl Admission {
                 // The store forgot a stream that runs here: the lane's own look registers it again, or learns that it was deleted.
                 core.recorder.look(&lane);
             }
-            let changed = poll_fn(|cx| tail.poll_changed(cx));
+            let mut drain = pin!(core.drain_began());
+            let changed = poll_fn(|cx| match drain.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(()),
+                Poll::Pending => tail.poll_changed(cx),
+            });
             let _ = tokio::time::timeout(left.min(at_most), changed).await;
+            if core.is_draining() {
+                return Self::while_draining(&core, &route, asked).await;
+            }
         }
     }
 
@@ -180,6 +187,8 @@ impl Admission {
     ) -> Self {
         match opened {
             Err(_) => Self::without_store(route, asked.position),
+            // Nothing is begun any more: what was registered is withdrawn.
+            Ok(Opened::New { .. }) if core.is_draining() => Self::Retry,
             Ok(Opened::New { epoch, previous, inner_id }) => {
                 let registration = registration(core, route, &asked, opening.token, true);
                 let lane = Lane::new(registration, epoch, core.hooks.lease_within(route.retention.recovery_window));
@@ -190,7 +199,9 @@ impl Admission {
             Ok(Opened::Active { .. }) => Self::follow(core, route, asked).await,
             Ok(Opened::Missing) if asked.position.is_end() => Self::NoContent,
             Ok(Opened::Missing) if core.may_be_forgotten() || running_here(core, &asked).is_some() => Self::Retry,
-            Ok(Opened::Missing) if route.disconnect.reruns() => Self::Anew,
+            Ok(Opened::Missing) if asked.prefix.is_some() && route.disconnect.reruns() => Self::Anew,
+            // Not created only because the store seemed to have been emptied a moment ago.
+            Ok(Opened::Missing) if asked.prefix.is_none() && asked.position.may_create(route.disconnect) => Self::Retry,
             Ok(Opened::Missing) => Self::Reject(Rejection::NotFound),
             // An `EventSource` would give up for good at a 429.
             Ok(Opened::OverLimit) if asked.position.is_reconnect() => Self::Retry,
@@ -232,13 +243,14 @@ impl Admission {
     /// Nothing new is begun; what has ended is still told, and what runs is still followed by clients that cannot reconnect.
     async fn while_draining(core: &Arc<Core>, route: &Route, asked: Asked) -> Self {
         let Ok(Some(info)) = core.store.info(asked.key.clone()).await else { return Self::Retry };
-        if let (Some(own), Some(held)) = (&asked.fingerprint, &info.fingerprint)
-            && own != held
-        {
-            return Self::Reject(Rejection::OtherRequest);
-        }
-        if info.origin != Origin::Published && info.kind != asked.kind {
-            return Self::Reject(core.other_kind(&asked.key.id, &asked.kind, info.kind));
+        let request = registration(core, route, &asked, 0, false);
+        match request.refused_by(info.origin, &info.kind, info.fingerprint.as_deref()) {
+            Some(Opened::OtherKind { kind }) => {
+                return Self::Reject(core.other_kind(&asked.key.id, &asked.kind, kind));
+            }
+            Some(Opened::OtherFingerprint) => return Self::Reject(Rejection::OtherRequest),
+            Some(_) => return Self::Retry,
+            None => {}
         }
         match &info.ended {
             Some(ended) => Self::ended(core, route, asked, ended).await,

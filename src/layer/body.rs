@@ -126,7 +126,9 @@ where
                             self.state = State::Closing(None, Closing::clean());
                             return Poll::Ready(Some(Err(error)));
                         }
-                        None => self.go_live(),
+                        None if rerun.missed.is_handed_on() => self.go_live(),
+                        // On a feed, what cannot be told ends the body cleanly: the client comes again.
+                        None => self.state = State::Closing(None, Closing::clean()),
                     }
                 }
                 State::Follow(follow, _) => return follow.poll_bytes(cx),

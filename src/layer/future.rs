@@ -17,7 +17,7 @@ use super::{
     answer::{answer, is_protected, reject, serve, unprotected},
     body::ResilientSseBody,
     context::StreamContext,
-    handler::{Handler, Waiting},
+    handler::{Handler, Unanswered, Waiting},
     route::Route,
     service::inner_request,
 };
@@ -79,7 +79,7 @@ pin_project! {
         // The inner service answers a request that is not the layer's business.
         Forwarding { #[pin] future: F, reason: Option<Bypassed> },
         // The inner service answers; only an event stream is registered then.
-        Generating { #[pin] future: F, context: Option<StreamContext> },
+        Generating { #[pin] future: F, context: Option<StreamContext>, unanswered: Option<Unanswered> },
         Registering { admission: BoxFuture<Admission>, response: Option<Response<ResBody>>, context: StreamContext },
         // The stream is registered, then the inner service answers.
         Admitting { admission: BoxFuture<Admission> },
@@ -129,7 +129,8 @@ where
         asked: Asked,
         context: Option<StreamContext>,
     ) -> Self {
-        let this = Self::new(core, State::Generating { future, context });
+        let this =
+            Self::new(core, State::Generating { future, unanswered: context.clone().map(Unanswered::new), context });
         Self { route: Some(route), asked: Some(asked), ..this }
     }
 
@@ -173,8 +174,11 @@ where
                     // Polled after its end.
                     None => return Poll::Pending,
                 },
-                StateProjection::Generating { future, context } => {
+                StateProjection::Generating { future, context, unanswered } => {
                     let response = ready!(future.poll(cx))?;
+                    if let Some(unanswered) = unanswered.take() {
+                        unanswered.answered();
+                    }
                     match is_protected(this.core, &response) {
                         Err(reason) => return Poll::Ready(Ok(unprotected(this.core, response, reason))),
                         Ok(()) => registering(this.core, this.route, this.asked, response, context),
@@ -295,7 +299,8 @@ where
             asked.position = Position::Unreadable;
             let context = asked.context(None);
             let future = service.call(inner_request(request, Some(&context)));
-            Some(State::Generating { future, context: Some(context) })
+            let unanswered = Some(Unanswered::new(context.clone()));
+            Some(State::Generating { future, context: Some(context), unanswered })
         }
         other => done(answer(core, route, asked, other)),
     }

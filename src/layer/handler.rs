@@ -38,6 +38,29 @@ pub(super) struct Waiting {
     registered: Registered,
     /// What the lane tells of a stop.
     halting: Arc<Halting>,
+    unanswered: Unanswered,
+}
+
+/// Tells the work that a handler has begun to stop, unless the handler answers.
+pub(super) struct Unanswered(Option<StreamContext>);
+
+impl Unanswered {
+    pub(super) fn new(context: StreamContext) -> Self {
+        Self(Some(context))
+    }
+
+    /// The handler has answered: from here on its body's end decides.
+    pub(super) fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(context) = &self.0 {
+            context.stop();
+        }
+    }
 }
 
 /// Tells the inner service, through its context, that the stream was stopped or taken over.
@@ -82,7 +105,12 @@ impl Waiting {
         let halting = Arc::new(Halting { core, lane, context, discarded: AtomicBool::new(false), endless });
         let producer: Arc<dyn Producing> = halting.clone();
         halting.lane.set_producer(Arc::downgrade(&producer));
-        Self { registered, halting }
+        if halting.lane.is_ending() {
+            // Stopped before there was anybody to tell.
+            producer.discard();
+        }
+        let unanswered = Unanswered::new(halting.context.clone());
+        Self { registered, halting, unanswered }
     }
 
     /// Ready once the stream was stopped, or went to another producer.
@@ -97,6 +125,7 @@ impl Waiting {
 
     /// The inner service has answered.
     pub(super) fn into_registered(self) -> Registered {
+        self.unanswered.answered();
         self.registered
     }
 }
@@ -204,6 +233,7 @@ where
             Waited::Answered(Ok(Ok(response))) => response,
             Waited::Unread(unread) => {
                 lane.end(&core.recorder, EndRequest::supplied(StreamState::Failed, unread.reason()));
+                waiting.halting.context.stop();
                 // The end settles the registration: it is not withdrawn.
                 let _ = waiting.into_registered().start();
                 return;

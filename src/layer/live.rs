@@ -31,6 +31,7 @@ use crate::{
     pulse::Pulse,
     recorder::{EndRequest, Status},
     stream::{Ended, Ending, StreamState},
+    sync::Entered,
 };
 
 /// What a body gives next.
@@ -74,6 +75,8 @@ where
     silent_since: Option<Instant>,
     /// The last words are written: how the body ends after them.
     closing: Option<Closing>,
+    /// No lane stands for the stream: a drain waits for this client all the same.
+    beyond_record: Option<Entered>,
 }
 
 /// Tells the producer when the client goes away, however it goes.
@@ -106,6 +109,7 @@ where
         opened: Instant,
     ) -> Self {
         let lane = &producer.lane;
+        let unrecorded = lane.is_unrecorded();
         lane.readers.attach_client();
         let pulse = core.pulses.enter(Arc::clone(&lane.waker), manner.heartbeat, Some(producer.clone()));
         Self {
@@ -124,6 +128,7 @@ where
             opened: Some(opened),
             silent_since: None,
             closing: None,
+            beyond_record: unrecorded.then(|| core.beyond_record.enter()),
         }
     }
 
@@ -315,6 +320,7 @@ where
     }
 
     fn finish(&mut self, end: End) {
+        self.beyond_record = None;
         self.closing = Some(finish(&mut self.speaker, end, self.manner.endless));
     }
 
@@ -381,7 +387,7 @@ where
                 // Registered only now; whoever halted or took over the work in between is seen by this look.
                 self.pulse.register(cx.waker());
                 let halted = self.lane().is_halted() && !self.core.serves_on(&self.lane().status());
-                Produced::GoOn(halted || self.producer.is_taken_over())
+                Produced::GoOn(halted || self.producer.is_taken_over() || self.is_let_go())
             }
         }
     }
@@ -390,6 +396,9 @@ where
     fn go_on_halted(&mut self) -> bool {
         let status = self.lane().status();
         if self.core.serves_on(&status) {
+            if status != Status::Running {
+                self.beyond_record.get_or_insert_with(|| self.core.beyond_record.enter());
+            }
             return true;
         }
         self.producer.discard();

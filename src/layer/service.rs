@@ -203,6 +203,7 @@ impl<S> ResilientSseService<S> {
         let broken = self.core.store.is_broken();
         match self.route.on_unavailable {
             _ if !broken => None,
+            _ if asked.position.is_reconnect() => Some(Admission::Retry),
             OnUnavailable::Serve => None,
             OnUnavailable::Retry => Some(Admission::Retry),
             OnUnavailable::Status => Some(Admission::Reject(Rejection::Unavailable)),

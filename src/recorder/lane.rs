@@ -412,6 +412,9 @@ impl Lane {
 
     /// Up to which seq events may be delivered now.
     pub(crate) fn deliverable(&self, durability: Durability) -> u64 {
+        if self.unrecorded {
+            return u64::MAX;
+        }
         let state = lock(&self.state);
         match &state.status {
             Status::Running => {}

@@ -114,11 +114,18 @@ impl Recorder {
     }
 
     /// Takes up a new producer's lane.
-    pub(crate) fn enter(&self, lane: &Arc<Lane>) {
+    pub(crate) fn enter(self: &Arc<Self>, lane: &Arc<Lane>) {
         add(&self.telemetry.started, 1);
-        let mut lanes = lock(&self.lanes);
-        lanes.insert(lane.key.clone(), Arc::clone(lane));
-        self.telemetry.active.store(lanes.len() as i64, Ordering::Relaxed);
+        let replaced = {
+            let mut lanes = lock(&self.lanes);
+            let replaced = lanes.insert(lane.key.clone(), Arc::clone(lane));
+            self.telemetry.active.store(lanes.len() as i64, Ordering::Relaxed);
+            replaced
+        };
+        // A producer of an earlier run, which somebody has interrupted: nobody else tells it any more.
+        if let Some(replaced) = replaced {
+            self.look(&replaced);
+        }
     }
 
     /// The running streams of this process.
