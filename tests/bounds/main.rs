@@ -17,6 +17,7 @@ mod identity;
 mod kept;
 mod late_guardian;
 mod leaks;
+mod let_go;
 mod logged;
 mod names;
 mod owners;

@@ -1,0 +1,248 @@
+//! G12, G4, G7: who waits when a process goes down, is interrupted elsewhere, or is served without a record, is told.
+
+use std::{
+    convert::Infallible,
+    future::ready,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{Request, Response};
+use resilient_sse::{
+    Disconnect, JobStatus, MemoryStore, Owner, ResilientSseBody, ResilientSseLayer, Store as _, StreamContext,
+    StreamId, StreamKey,
+    store::Interrupt,
+    test_util::{Fault, FaultStore, TestHub},
+};
+use tower::{ServiceBuilder, ServiceExt as _, service_fn};
+
+use super::support::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn path() -> impl resilient_sse::Identify {
+    StreamId::path("/s/{id}")
+}
+
+fn key(name: &str) -> StreamKey {
+    StreamKey::new(Owner::ANONYMOUS, StreamId::new(name).unwrap())
+}
+
+fn batched() -> FaultStore<MemoryStore> {
+    FaultStore::new(MemoryStore::starting_at(1_700_000_000_000)).batched()
+}
+
+/// A service in a layer, whose handler waits for a minute before it answers, and counts its runs.
+fn slow(layer: ResilientSseLayer, runs: &Arc<AtomicUsize>, watch: &Watch) -> App {
+    let (runs, watch) = (Arc::clone(runs), watch.clone());
+    let inner = service_fn(move |_: Request<()>| {
+        runs.fetch_add(1, Ordering::SeqCst);
+        let watch = watch.clone();
+        async move {
+            tokio::time::sleep(SECOND * 60).await;
+            Ok::<Response<Script>, Infallible>(events(watch.body(numbers(1))))
+        }
+    });
+    ServiceBuilder::new().layer(layer).service(inner).boxed_clone()
+}
+
+/// Lets the drain come to its end; how long the client's body lived after it began is not asked, but that it is over.
+async fn drained(hub: &mut TestHub, client: &mut Client<ResilientSseBody<Script>>) {
+    hub.shut_down_on(ready(()));
+    client.finish(hub).await;
+    while hub.report().is_none() {
+        hub.advance(SECOND).await;
+    }
+}
+
+/// Its reads fail, so it never comes to wait for changes.
+#[tokio::test(start_paused = true)]
+async fn g12_a_follower_ends_in_a_drain_also_while_the_store_is_away() {
+    for fault in [Fault::Hang, Fault::Refuse] {
+        for asks in [request("/s/a"), resuming("/s/a", "e1700000000000-1")] {
+            let store = batched();
+            let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous().drain(SECOND * 5)).unwrap();
+            let producing = TestHub::on(store.clone(), |builder| builder.anonymous()).unwrap();
+            let watch = Watch::default();
+            let elsewhere = app(producing.sse.generation().id(path()), &watch, then(numbers(3), Step::Hang));
+            let mut first = Client::new(send(&elsewhere, request("/s/a")).await.into_body());
+            first.drain();
+            let here = app(hub.sse.generation().id(path()), &watch, numbers(3));
+            let mut client = Client::new(send(&here, asks).await.into_body());
+            store.fail(fault);
+            client.drain();
+            hub.advance(SECOND * 3).await;
+            drained(&mut hub, &mut client).await;
+        }
+    }
+}
+
+/// Nothing of the stream changes when its lane is left to other nodes.
+#[tokio::test(start_paused = true)]
+async fn g12_a_follower_of_work_that_is_left_to_other_nodes_ends_in_a_drain() {
+    let probe = |_| async { JobStatus::Running };
+    let mut hub = TestHub::with(|builder| builder.anonymous().drain(SECOND * 5).job_probe(probe)).unwrap();
+    let watch = Watch::default();
+    let app = app(hub.sse.generation().id(path()), &watch, then(numbers(2), Step::Hang));
+    let mut first = Client::new(send(&app, request("/s/a")).await.into_body());
+    first.drain();
+    let mut follower = Client::new(send(&app, request("/s/a")).await.into_body());
+    follower.drain();
+    assert_eq!(follower.data(), ["0", "1"]);
+    drop(first);
+    drained(&mut hub, &mut follower).await;
+    assert_eq!(hub.report().unwrap().left, 1);
+}
+
+/// The append is refused for ever, so the stream's end never lands either.
+#[tokio::test(start_paused = true)]
+async fn g12_a_follower_of_a_stream_that_cannot_be_settled_ends_in_a_drain() {
+    let store = batched();
+    let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous().drain(SECOND * 5)).unwrap();
+    let watch = Watch::default();
+    let steps = vec![chunk("data: 0\n\n"), Step::Sleep(SECOND * 2), chunk("data: 1\n\n"), Step::Hang];
+    let app = app(hub.sse.generation().id(path()), &watch, steps);
+    let mut first = Client::new(send(&app, request("/s/a")).await.into_body());
+    first.drain();
+    hub.advance(SECOND).await;
+    let mut follower = Client::new(send(&app, request("/s/a")).await.into_body());
+    follower.drain();
+    store.refuse_stream(key("a"));
+    drop(first);
+    hub.advance(SECOND * 3).await;
+    drained(&mut hub, &mut follower).await;
+    assert_eq!(hub.report().unwrap().unsettled, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn g12_a_request_that_waits_for_another_s_handler_hears_of_a_drain() {
+    let store = batched();
+    let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous().drain(SECOND * 5)).unwrap();
+    let mut producing = TestHub::on(store, |builder| builder.anonymous()).unwrap();
+    let (runs, watch) = (Arc::new(AtomicUsize::new(0)), Watch::default());
+    let there = slow(producing.sse.generation().id(path()), &runs, &watch);
+    let first = tokio::spawn(there.oneshot(request("/s/a")));
+    producing.step().await;
+    let here = slow(hub.sse.generation().id(path()), &runs, &watch);
+    let waits = tokio::spawn(here.oneshot(request("/s/a")));
+    hub.advance(SECOND).await;
+    assert!(!waits.is_finished(), "it waits for the head");
+    hub.shut_down_on(ready(()));
+    hub.advance(SECOND).await;
+    assert!(waits.is_finished(), "it is not kept");
+    let mut client = Client::new(waits.await.unwrap().unwrap().into_body());
+    client.finish(&mut hub).await;
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+    first.abort();
+}
+
+/// What a drain interrupts is not begun anew by whoever waited for it.
+#[tokio::test(start_paused = true)]
+async fn g5_nothing_is_begun_in_a_drain_by_a_request_that_waited() {
+    for feed in [false, true] {
+        let mut hub = TestHub::with(|builder| builder.anonymous().drain(SECOND * 5)).unwrap();
+        let (runs, watch) = (Arc::new(AtomicUsize::new(0)), Watch::default());
+        let layer = if feed { hub.sse.feed() } else { hub.sse.layer() };
+        let app = slow(layer.id(path()), &runs, &watch);
+        let (a, b) = (app.clone(), app);
+        let first = tokio::spawn(a.oneshot(request("/s/a")));
+        hub.step().await;
+        let waits = tokio::spawn(b.oneshot(request("/s/a")));
+        hub.step().await;
+        hub.shut_down_on(ready(()));
+        while hub.report().is_none() {
+            hub.advance(SECOND).await;
+        }
+        let mut client = Client::new(waits.await.unwrap().unwrap().into_body());
+        client.finish(&mut hub).await;
+        assert_eq!(client.data(), [""; 0]);
+        assert_eq!(runs.load(Ordering::SeqCst), 1, "feed: {feed}");
+        first.abort();
+    }
+}
+
+/// Its client has no ids, and so no way back to what it misses.
+#[tokio::test(start_paused = true)]
+async fn g7_a_client_of_an_unrecorded_stream_is_served_on_in_a_drain() {
+    let mut hub = TestHub::new();
+    let watch = Watch::default();
+    let steps = then(numbers(2), Step::Sleep(SECOND * 5));
+    let app = app(hub.sse.generation().id(path()), &watch, steps);
+    hub.step().await;
+    hub.store.fail_on("open", Fault::Refuse);
+    let mut client = Client::new(send(&app, request("/s/a")).await.into_body());
+    client.drain();
+    drained(&mut hub, &mut client).await;
+    assert_eq!(client.names().last(), Some(&"completed"), "to its end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn g7_an_unrecorded_feed_gives_its_last_events() {
+    let hub = TestHub::new();
+    let watch = Watch::default();
+    let app = app(hub.sse.feed().id(path()), &watch, vec![chunk("data: 0\n\ndata: 1\n\n")]);
+    hub.store.fail_on("open", Fault::Refuse);
+    let response = send(&app, request("/s/a")).await;
+    hub.store.heal();
+    let mut client = Client::new(response.into_body());
+    client.drain();
+    assert_eq!((client.data(), client.ended), (vec!["0", "1"], true));
+}
+
+/// Nobody else tells a producer whose place on its own node a new run has taken.
+#[tokio::test(start_paused = true)]
+async fn g4_a_silent_producer_is_told_when_a_run_on_its_own_node_takes_its_place() {
+    let mut hub = TestHub::new();
+    let watch = Watch::default();
+    let app = app(hub.sse.layer().id(path()), &watch, then(numbers(1), Step::Hang));
+    let mut first = Client::new(send(&app, request("/s/a")).await.into_body());
+    first.drain();
+    let epoch = hub.sse.registry().stream(&key("a")).await.unwrap().unwrap().epoch;
+    let interrupt = Interrupt { key: key("a"), epoch, last: None, if_deadline: None };
+    hub.store.interrupt(interrupt).await.unwrap();
+    let mut second = Client::new(send(&app, request("/s/a")).await.into_body());
+    second.drain();
+    assert_eq!(watch.made(), 2);
+    hub.step().await;
+    first.finish(&mut hub).await;
+    assert_eq!((watch.alive(), second.ended), (1, false));
+}
+
+/// Work that a handler has begun elsewhere waits for the word that nobody needs it any more.
+#[tokio::test(start_paused = true)]
+async fn g11_work_that_a_handler_began_hears_of_a_stop_when_the_handler_is_dropped() {
+    let at_most = SECOND * 10;
+    for (case, named, disconnect) in [
+        ("generated", false, Disconnect::Interrupt),
+        ("named", true, Disconnect::Interrupt),
+        ("detached for too long", true, Disconnect::Detach { at_most }),
+    ] {
+        let mut hub = TestHub::new();
+        let heard = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&heard);
+        let inner = service_fn(move |request: Request<()>| {
+            let context = request.extensions().get::<StreamContext>().cloned().unwrap();
+            let counter = Arc::clone(&counter);
+            tokio::spawn(async move {
+                context.stopped().await;
+                counter.fetch_add(1, Ordering::SeqCst);
+            });
+            async move {
+                tokio::time::sleep(SECOND * 600).await;
+                Ok::<_, Infallible>(events(Watch::default().body(vec![])))
+            }
+        });
+        let layer = hub.sse.layer().on_disconnect(disconnect);
+        let layer = if named { layer.id(path()) } else { layer };
+        let app: App = ServiceBuilder::new().layer(layer).service(inner).boxed_clone();
+        let waits = tokio::spawn(app.oneshot(request("/s/a")));
+        hub.advance(SECOND).await;
+        assert_eq!(heard.load(Ordering::SeqCst), 0, "{case}");
+        waits.abort();
+        hub.advance(at_most + SECOND).await;
+        assert_eq!(heard.load(Ordering::SeqCst), 1, "{case}");
+    }
+}
