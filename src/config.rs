@@ -10,11 +10,13 @@ pub enum Durability {
     /// At once, at most 64 events or 100 ms ahead of the store's acknowledgement.
     #[default]
     Buffered,
-    /// Not before the store has acknowledged it.
+    /// Once the store has acknowledged it. In an outage an event waits for at most
+    /// [`Builder::store_limit`](crate::Builder::store_limit) (500 ms, guarantee G7); after that, events are delivered
+    /// unacknowledged until the store answers.
     BeforeSend,
 }
 
-/// What a request gets that needs the store, while the store does not answer.
+/// How a request that needs the store is answered while the store does not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnUnavailable {
     /// Its stream, unrecorded, and marked `X-Stream-Recorded: false`. A request with a cursor gets [`Retry`](Self::Retry):
@@ -24,12 +26,13 @@ pub enum OnUnavailable {
     /// The client is told to come again: a GET that asks for `text/event-stream` by name, as every `EventSource` does, gets 200,
     /// `retry:` and a body that breaks off; any other request gets 503 with `Retry-After`.
     ///
-    /// On a route that makes up ids the inner service is not run at all then, whatever it would have answered: such a layer
-    /// belongs around the routes that stream.
+    /// On a route that makes up ids the inner service is not run once the breaker is open, even if its answer would be no
+    /// event stream: put such a layer only around routes that stream. Until then the inner service is run, and its event
+    /// stream is dropped.
     Retry,
     /// 503 with `Retry-After`. A request with a cursor gets [`Retry`](Self::Retry): an `EventSource` would give up for good.
     ///
-    /// On a route that makes up ids the inner service is not run either.
+    /// On a route that makes up ids the inner service is run as with [`Retry`](Self::Retry).
     Status,
 }
 
@@ -104,9 +107,9 @@ pub(crate) const LOG_BYTES: usize = 8 << 20;
 /// Events and bytes that the log of a `generation()` holds by default: a long answer, from its first event.
 pub(crate) const GENERATION_EVENTS: usize = 200_000;
 pub(crate) const GENERATION_BYTES: usize = 64 << 20;
-/// How long nobody may read a stream of `generation()` or `feed()` before the route's policy applies.
+/// The default grace of `generation()` and `feed()`: how long work goes on without a reader before `Interrupt` or `Cancel` applies.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
-/// How long nobody must have read a stream for it to count among those of which a process keeps only so many.
+/// Time without a reader after which a stream counts towards `max_detached`.
 pub(crate) const UNATTENDED: Duration = Duration::from_secs(30);
 /// For how long an inner body is polled on after its terminal event.
 pub(crate) const AFTER_LAST: Duration = Duration::from_secs(5);
@@ -134,7 +137,7 @@ impl Settings {
         self.stale / 3
     }
 
-    /// For how long whoever takes a due stream has it to itself.
+    /// How long a node that takes a due stream has it to itself.
     pub(crate) fn lease(&self) -> Duration {
         self.stale.max(self.probe_limit.saturating_mul(2))
     }

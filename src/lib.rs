@@ -5,28 +5,27 @@
 //!
 //! ```
 //! use axum::{Router, routing::get};
-//! use resilient_sse::{MemoryStore, Owner, ResilientSse, StreamId};
+//! use resilient_sse::{MemoryStore, ResilientSse, StreamId};
 //!
 //! # async fn answer() -> &'static str { "" }
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let shutdown = async {};
-//! let (sse, guardian) = ResilientSse::builder(MemoryStore::new())
-//!     .owner(|request| request.extensions.get::<Owner>().cloned())
-//!     .build()?;
-//! tokio::spawn(guardian.with_graceful_shutdown(shutdown));
+//! // The owner of a stream is the `Owner` that your authentication puts into the request's extensions.
+//! let (sse, guardian) = ResilientSse::builder(MemoryStore::new()).build()?;
+//! let guardian = tokio::spawn(guardian.with_graceful_shutdown(shutdown)); // await it after the server
 //! let app: Router = Router::new()
 //!     .route("/answers/{id}", get(answer).layer(sse.generation().id(StreamId::path("/answers/{id}"))))
 //!     .route_service("/answers/{id}/recover", sse.recover().id(StreamId::path("/answers/{id}/recover")));
-//! # let _ = app;
+//! # let _ = (app, guardian);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! An id names **one answer**, one export, one feed, never the conversation around it: whoever asks for the same id again
-//! within the recovery window is given the same answer again, whatever the question is then.
+//! An id names **one answer**, one export, one feed, never a conversation. A request with the same id gets the same answer
+//! until five minutes after its end (the recovery window), even if it asks another question.
 //!
-//! What a client of such a stream sends and gets, down to the last header, is in [`docs`], for whoever writes one.
+//! [`docs`] is for authors of clients: what a client sends and what it receives.
 //!
 //! # Words
 //!
@@ -45,10 +44,10 @@
 //! | G1 | exactly after the cursor, or an explicit gap |
 //! | G2 | what a client saw can be replayed ([`Durability`]) |
 //! | G3 | the terminal event is never lost within the recovery window |
-//! | G4 | one producer; who was declared dead is fenced |
+//! | G4 | one producer; one that was declared dead is fenced |
 //! | G5 | no orphan lives on, and no live stream is taken for one |
 //! | G6 | nothing leaks |
-//! | G7 | the live stream comes first: a store that fails delays it once, by at most its time limit |
+//! | G7 | the live stream comes first: per outage a store delays events by at most 500 ms, a registration or terminal event by at most 2 s |
 //! | G8 | backpressure and bounds |
 //! | G9 | no one else's stream |
 //! | G10 | the inner bytes are respected |
@@ -58,9 +57,9 @@
 //! # Order of layers
 //!
 //! Outermost first: tracing, compression, **CORS**, **authentication**, this layer, the handler. A follow, a replay, a 204 and a
-//! refusal do not run what stands inside. So whatever decides who may read stands outside, in the owner rule
-//! ([`Builder::owner`]) or in the hook that runs for every consumer ([`Builder::authorize`]). So does whatever adds headers that
-//! every response needs: with CORS inside, a browser would see the first response of a stream and none of the later ones
+//! refusal do not run what stands inside. So the code that decides who may read stands outside, in the owner rule
+//! ([`Builder::owner`]) or in the hook that runs for every consumer ([`Builder::authorize`]). So does a layer that adds headers
+//! to every response: with CORS inside, a browser would see the first response of a stream and none of the later ones
 //! (in axum the layer that is added last is the outermost). The headers that a CORS layer should expose are in [`docs`].
 //!
 //! Only GET and POST are looked at. HEAD passes untouched; routers such as axum's run the handler of GET for it, so a handler that begins

@@ -116,10 +116,13 @@ impl Ending {
 
 /// What happens to the work once nobody reads it any more.
 ///
-/// A reader is the client whose request began the work, or anybody who follows the stream, on this node or on another; a client
-/// that is connected and does not read is one too. While there is one the work goes on, whichever client began it. Once
-/// the last one has left, the work goes on for the route's grace (2 s on `generation()` and `feed()`, none on
-/// `layer()`), so that a page that is reloaded does not end it; then this applies.
+/// A reader is the client whose request began the work, or any client that follows the stream, on this node or on another; a
+/// client that is connected and does not read is one too. The work goes on while the stream has a reader, even if the
+/// first client left.
+///
+/// With [`Interrupt`](Self::Interrupt) and [`Cancel`](Self::Cancel) the work goes on for the route's
+/// [`grace`](crate::ResilientSseLayer::grace) after the last reader has left (2 s, none on `layer()`), so that a reload does
+/// not end it. [`Detach`](Self::Detach) counts its `at_most` from that moment; `grace` does not apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disconnect {
     /// The inner body is dropped, and the next request runs it again: like plain server-sent events.
@@ -180,13 +183,13 @@ pub type Metadata = Vec<(String, String)>;
 /// What a store knows of a stream, its log apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamInfo {
-    /// Whose and which.
+    /// The stream's owner and id.
     pub key: StreamKey,
-    /// What it is for: `generation`, `export`, any name.
+    /// The kind of stream: `generation`, `export`, any name.
     pub kind: Cow<'static, str>,
     /// Who produces it, and who named it.
     pub origin: Origin,
-    /// What the request that opened it asked for, where the route has a rule for that.
+    /// The fingerprint of the request that opened the stream, where the route has a rule for it.
     pub fingerprint: Option<String>,
     /// Where it stands.
     pub state: StreamState,
@@ -206,15 +209,15 @@ pub struct StreamInfo {
     pub started_at: u64,
     /// When its producer was last heard of, by the store's clock, in unix milliseconds.
     pub last_heartbeat: u64,
-    /// From when on a guardian may look whether its node died, in unix milliseconds.
+    /// When a guardian may first look whether the stream's node died, in unix milliseconds.
     pub deadline: u64,
-    /// What the host keeps with it.
+    /// The metadata that the host keeps with the stream.
     pub metadata: Metadata,
     /// The newest recorded event or marker.
     pub top: EventId,
     /// The last id that the inner service gave an event of its own.
     pub inner_id: Option<String>,
-    /// The last reconnect delay that the inner service set, in milliseconds: whoever follows is told the same.
+    /// The last reconnect delay that the inner service set, in milliseconds. Followers are told the same.
     pub inner_retry: Option<u64>,
     /// How it ended.
     pub ended: Option<Ended>,

@@ -28,7 +28,7 @@ use crate::{
 
 /// Keeps a node's streams, and looks after those of dead nodes.
 ///
-/// It hands what was recorded to the store, wakes bodies for their heartbeats, says that the node lives, looks for streams whose
+/// It hands recorded events to the store, wakes bodies for their heartbeats, says that the node lives, looks for streams whose
 /// node does not (and asks the job probe about them), and takes the process down in order. Probes, hooks and inner bodies
 /// run on the executor, never on its own poll.
 ///
@@ -94,15 +94,16 @@ impl Guardian {
         }
     }
 
-    /// Takes the process down in order once `signal` is ready, and then ends with a report of what was left.
+    /// Takes the process down in order once `signal` is ready, and then ends with a report.
     ///
     /// That takes at most the drain time ([`Builder::drain`](crate::Builder::drain), 25 s), whatever probes, hooks and the
     /// store do, and no longer than it has to:
     ///
     /// - No new stream is begun here from then on.
     /// - Streams of `feed()` routes are interrupted at once.
-    /// - Clients of detachable streams that come again by themselves (a GET that asks for `text/event-stream` by name) are
-    ///   let go at once, to follow on another node, while the work goes on. All other clients are served until shortly
+    /// - Clients that come again by themselves (a GET that asks for `text/event-stream` by name) are let go at once, to go on
+    ///   on another node: all followers of a stream, the clients of unrecorded streams, and on `Detach` routes, where the
+    ///   work goes on without them, also the client whose request began it. All other clients are served until shortly
     ///   before the end.
     /// - What still runs then is interrupted or, where it may not run again, answered for by the job probe, as far as there
     ///   is time to ask, else closed as `failed`, reason `shutdown`. Its inner body is dropped.
@@ -167,7 +168,7 @@ impl Future for Guardian {
         let _ = this.sweeps.as_mut().poll(cx);
         this.poll_shutdown(cx);
         let report = this.drain.as_mut().map(|drain| drain.as_mut().poll(cx));
-        // Last: whatever the others gave the recorder to do goes out in this poll.
+        // Last, so that the requests that the steps above made go out in this poll.
         let _ = this.flusher.poll(cx);
         match report {
             Some(Poll::Ready(report)) => {

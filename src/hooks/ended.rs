@@ -21,13 +21,13 @@ pub struct EndedStream {
 }
 
 impl EndedStream {
-    /// Whose and which.
+    /// The stream's owner and id.
     #[must_use]
     pub fn key(&self) -> &StreamKey {
         &self.info.key
     }
 
-    /// What it was for.
+    /// The kind of stream.
     #[must_use]
     pub fn kind(&self) -> &str {
         &self.info.kind
@@ -39,7 +39,7 @@ impl EndedStream {
         &self.ended
     }
 
-    /// What the host kept with it.
+    /// The metadata that the host kept with the stream.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         &self.info.metadata

@@ -86,7 +86,7 @@ impl Builder {
         }
     }
 
-    /// Whose a request is; `None` is answered with 401.
+    /// Sets the rule that finds a request's owner. `None` is answered with 401.
     ///
     /// Nothing that a client sends is an identity unless this rule says so. Default: an [`Owner`] in
     /// the request's extensions, put there by the host's own authentication outside the layer.
@@ -95,7 +95,7 @@ impl Builder {
         self
     }
 
-    /// All streams are [`Owner::ANONYMOUS`]: whoever knows a stream's id may read and stop it.
+    /// All streams are [`Owner::ANONYMOUS`]: anybody who knows a stream's id may read it.
     pub fn anonymous(self) -> Self {
         self.owner(|_| Some(Owner::ANONYMOUS))
     }
@@ -158,7 +158,7 @@ impl Builder {
     /// Asked for each stream whose node seems to have died: what its job is doing.
     ///
     /// Runs on the executor, at most 16 at a time, for at most [`probe_limit`](Self::probe_limit) each. Also asked at the end of a
-    /// drain, for what still runs then. A process that is alone with its store has no dead neighbours: there a drain is when it is asked.
+    /// drain, for streams that still run then. With a single process the probe is asked only in a drain.
     ///
     /// ```
     /// # use resilient_sse::{Event, JobStatus, MemoryStore, ResilientSse};
@@ -184,13 +184,14 @@ impl Builder {
         self
     }
 
-    /// Run at least once for each stream that ends, on whichever node can, until it is acknowledged
-    /// or the recovery window is over: to save the finished answer.
+    /// Sets the hook that runs at least once for each stream that ends, on any node, until it is acknowledged or the recovery
+    /// window is over: to save the finished answer. An end that no store takes within that window is given up, and its hook
+    /// does not run.
     ///
     /// Runs on the executor, at most 16 at a time on a node, for which the owners that wait take turns, for at most
     /// [`hook_limit`](Self::hook_limit) each. One that fails, panics or takes too long is counted in
-    /// [`Health::hooks_failed`](crate::Health) and run again after a stale threshold, or after a quarter of the recovery
-    /// window where that is shorter. A graceful shutdown waits for the hooks of what ended here, within its limit.
+    /// [`Health::hooks_failed`](crate::Health) and run again after [`stale`](Self::stale) or twice
+    /// [`probe_limit`](Self::probe_limit), whichever is longer, but at most a quarter of the recovery window. A graceful shutdown waits for the hooks of what ended here, within its limit.
     ///
     /// ```
     /// # use resilient_sse::{BoxError, MemoryStore, ResilientSse, StreamState};
@@ -276,15 +277,15 @@ impl Builder {
         terminal_limit: Duration,
         /// How long a relay waits for a stream that is not opened yet: see [`Relay::wait`](crate::Relay::wait). Default: 30 s.
         relay_wait: Duration,
-        /// How many streams of this process may have been read by nobody for over 30 s. Of one more, the owner with the
-        /// most of them loses the one that was left longest: it ends as `failed`, reason `detach_limit`. Default: 1000.
+        /// The most unread streams (30 s without a reader) that a process keeps. Beyond it, the owner with the most of them
+        /// loses its oldest: that ends as `failed`, reason `detach_limit`. Default: 1000.
         max_detached: usize,
         /// How long a client may leave what it was given unread where others read the same stream, or its route has
         /// [`Disconnect::Detach`](crate::Disconnect::Detach): then the body is driven on without it, and it continues from the log.
         ///
-        /// Nobody on the producing node is overtaken by more than the log holds without being waited for: for as long
-        /// again where another reader has caught up, else as a plain body waits for its client (on `Detach` routes for at
-        /// most `at_most`). Who was waited for in vain gets a `gap`. Default: 10 s.
+        /// Before it trims events that a reader on this node still needs, the producer waits for that reader: `stall` if
+        /// another reader has caught up, otherwise as a plain body would (`Detach`: at most `at_most`). A reader that does
+        /// not catch up in time gets a `gap`. Default: 10 s.
         stall: Duration,
         /// How long the process takes to go down at most, job probes and hooks included: see
         /// [`Guardian::with_graceful_shutdown`](crate::Guardian::with_graceful_shutdown). Default: 25 s.

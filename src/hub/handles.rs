@@ -162,7 +162,7 @@ impl StreamRegistry {
     /// An active one is stopped first, and its [`on_end`](super::Builder::on_end) hook is run while its events are still
     /// held. So is a hook that runs here, or waits, for a stream that had ended before. A hook has one turn, for at most
     /// [`hook_limit`](super::Builder::hook_limit) (and as long to wait for it); then the stream is removed even if the hook
-    /// failed, which is counted: a host's word that data is to be gone is not held up by its own code. A hook that is due
+    /// failed, which is counted: a failing hook does not block a deletion. A hook that is due
     /// on another node is not waited for.
     ///
     /// # Errors

@@ -88,7 +88,7 @@ pub(crate) struct Core {
     pub(crate) unattended: Arc<Unattended>,
     /// Cancelled once inner bodies are not polled on any more after their terminal events.
     pub(crate) after_last: CancellationToken,
-    /// Such bodies.
+    /// The inner bodies that are polled after their terminal events.
     pub(crate) rests: Arc<Underway>,
     pub(crate) executor: Executor,
     pub(crate) hooks: Arc<Hooks>,
@@ -136,7 +136,7 @@ impl ResilientSse {
         ResilientSseLayer::new(Arc::clone(&self.0), Route::new(&self.0.settings))
     }
 
-    /// A layer for work that is to be finished whoever listens: [`Disconnect::DETACH`](crate::Disconnect::DETACH), kind `generation`.
+    /// A layer for work that goes on when its clients leave: [`Disconnect::DETACH`](crate::Disconnect::DETACH), kind `generation`.
     pub fn generation(&self) -> ResilientSseLayer {
         ResilientSseLayer::new(Arc::clone(&self.0), Route::generation(&self.0.settings))
     }

@@ -20,13 +20,13 @@ use crate::{
 pub enum Rejection {
     /// 400: the stream's name breaks the rule for names.
     MalformedId(InvalidStreamId),
-    /// 400: what the host's identifier keeps with the stream is more than there is room for.
+    /// 400: the host's identifier keeps more metadata with the stream than there is room for.
     MetadataTooLarge(MetadataTooLarge),
     /// 400: a query parameter breaks its rule, which this says.
     BadQuery(&'static str),
     /// 401: the owner rule finds nobody. With the challenge of [`Builder::challenge`](crate::Builder::challenge).
     Unauthorized,
-    /// 404: there is no such stream, or it is another owner's, or access was denied: nobody can tell which.
+    /// 404: there is no such stream, or it is another owner's, or access was denied. All three look the same.
     NotFound,
     /// 405: recovery and relays answer GET, HEAD and OPTIONS only.
     MethodNotAllowed,
@@ -42,11 +42,12 @@ pub enum Rejection {
         /// How many are allowed.
         limit: usize,
     },
-    /// 503: the store does not answer.
+    /// 503: the store does not answer. Also for an `EventSource` without a cursor, on recovery and with
+    /// [`OnUnavailable::Status`](crate::OnUnavailable::Status).
     Unavailable,
     /// 503: the stream cannot be served now, because the process shuts down, the store does not answer or has been emptied,
-    /// or the owner has too many active streams. Only for requests that do not ask for `text/event-stream` by name: the
-    /// others get 200, `retry:` and a body that breaks.
+    /// or the owner has too many active streams. A GET that asks for `text/event-stream` by name gets 200, `retry:` and a
+    /// body that breaks instead.
     ComeAgain,
 }
 

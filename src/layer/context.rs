@@ -34,7 +34,7 @@ struct Inner {
     cursor: Option<EventId>,
     last_inner_id: Option<String>,
     stop: CancellationToken,
-    /// What is kept with the stream, until it is registered.
+    /// The metadata to keep with the stream, until it is registered.
     metadata: Mutex<Metadata>,
     lane: OnceLock<(Arc<Lane>, Arc<Recorder>)>,
 }
@@ -96,9 +96,10 @@ impl StreamContext {
         self.0.last_inner_id.as_deref()
     }
 
-    /// Ready once the stream's work is to stop: somebody stopped it, or it ended elsewhere.
+    /// Ready once the stream's work is to stop: the stream was stopped or ended elsewhere, nobody has read it for too
+    /// long, or the process goes down.
     ///
-    /// The body is dropped then anyway; this is for work that the body does not own.
+    /// The body is dropped in all these cases; this is for work that the body does not own.
     ///
     /// # Cancel safety
     ///
@@ -117,6 +118,8 @@ impl StreamContext {
     /// probe gets it, on any node. It is stored before the next event is delivered. A key that is kept already is
     /// replaced.
     ///
+    /// On an unrecorded stream this is `Ok`, but nothing is kept: see [`is_recorded`](Self::is_recorded).
+    ///
     /// # Errors
     ///
     /// [`MetadataTooLarge`] where more than 4 KiB of keys and values would be kept at a time; what was kept before stays.
@@ -130,7 +133,7 @@ impl StreamContext {
         kept.map_err(|bytes| MetadataTooLarge { bytes })
     }
 
-    /// What is kept before the stream is registered.
+    /// The metadata from before the stream is registered.
     pub(crate) fn kept(&self) -> Metadata {
         lock(&self.0.metadata).clone()
     }
@@ -144,7 +147,7 @@ impl StreamContext {
             std::mem::take(&mut *metadata)
         };
         for (key, value) in kept {
-            // What the stream is registered with changes nothing; what came in the meantime was within the bound.
+            // Pairs that the stream was registered with change nothing; those added since were within the bound.
             let _ = lane.keep(recorder, key, value);
         }
     }

@@ -13,8 +13,8 @@ use crate::{
 
 /// What a request is to the layer.
 ///
-/// An id names one answer, one export, one feed: what an inner service produces for one request. A conversation has
-/// many answers, so its id is no stream's.
+/// An id names one answer, one export, one feed: one run of the inner service. Do not use a conversation's id: a
+/// conversation has many answers.
 ///
 /// ```
 /// use resilient_sse::{Identity, ResilientSse, StreamId};

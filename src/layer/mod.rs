@@ -4,8 +4,8 @@
 //! Its future admits the request by the table of the design: it runs the inner service and wraps its
 //! body (`Live`), follows a stream that exists (`FollowBody`), or answers
 //! itself. A live body polls the inner body through the `Engine`, which cuts it into blocks and gives
-//! these to the recorder; when the client goes, the `Producer` decides what becomes of the engine: a `Drive` goes on
-//! with it for those who read, or may come back.
+//! these to the recorder; when the client leaves, the `Producer` drops the engine or hands it to a `Drive`, which goes on
+//! with it for other readers and for those that come back.
 
 mod absence;
 mod admit;
@@ -93,7 +93,7 @@ impl ResilientSseLayer {
         self.with(|route| route.kind = kind.into())
     }
 
-    /// What happens to the work when its client goes away.
+    /// What happens to the work once nobody reads the stream any more.
     pub fn on_disconnect(self, disconnect: Disconnect) -> Self {
         let disconnect = match disconnect {
             Disconnect::Detach { at_most } => Disconnect::Detach { at_most: bounded(at_most) },
@@ -134,8 +134,9 @@ impl ResilientSseLayer {
         self.with(|route| route.heartbeat = heartbeat)
     }
 
-    /// How long nobody may read a stream before [`on_disconnect`](Self::on_disconnect) applies: a page that is reloaded is no client
-    /// that has left. Zero: at once. Default: 2 s on `generation()` and `feed()`, 0 on `layer()`.
+    /// How long the work goes on after the last reader has left, before [`Disconnect::Interrupt`] or [`Disconnect::Cancel`]
+    /// applies, so that a reload does not end it. [`Disconnect::Detach`] does not use it: its `at_most` counts from the same
+    /// moment. Zero: at once. Default: 2 s on `generation()` and `feed()`, 0 on `layer()`.
     pub fn grace(self, grace: Duration) -> Self {
         self.with(|route| route.grace = bounded(grace))
     }
@@ -169,7 +170,7 @@ impl ResilientSseLayer {
         self.with(|route| route.retention.recovery_window = window)
     }
 
-    /// How many events the log of a stream holds; older ones are trimmed, and readers who would have needed them are told by a
+    /// How many events the log of a stream holds; older ones are trimmed, and readers that missed them get a
     /// `gap`. Default: [`Builder::max_events`](crate::Builder::max_events); 10,000, and 200,000 on `generation()`.
     ///
     /// # Panics
@@ -182,7 +183,7 @@ impl ResilientSseLayer {
     }
 
     /// How many bytes of events the log of a stream holds; older events are trimmed. An event that is larger is delivered, but
-    /// not held: whoever missed it is told by a `gap`. Default: [`Builder::max_bytes`](crate::Builder::max_bytes); 8 MiB, and 64 MiB on
+    /// not held: a reader that missed it gets a `gap`. Default: [`Builder::max_bytes`](crate::Builder::max_bytes); 8 MiB, and 64 MiB on
     /// `generation()`.
     ///
     /// # Panics
@@ -200,7 +201,7 @@ impl ResilientSseLayer {
         self.with(|route| route.limit = Some(limit))
     }
 
-    /// What a request asks for: another one under the same stream id is answered with 422. For
+    /// Sets the fingerprint of a request. A request with another fingerprint under the same stream id is answered with 422. For
     /// idempotent POST requests. It is kept with the stream, and counts towards its 4 KiB of metadata. Default: nothing is
     /// compared.
     pub fn fingerprint(self, fingerprint: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static) -> Self {
@@ -209,14 +210,13 @@ impl ResilientSseLayer {
 
     /// Serves recovery too, under a stream's path with this suffix: for stacks without a router.
     ///
-    /// With `/recover`, `/answers/42/recover` says how the stream of `/answers/42` stands, whatever the method by which
-    /// that is asked for. A path with the suffix that names no stream without it goes to the inner service.
+    /// With `/recover`, `/answers/42/recover` says how the stream of `/answers/42` stands, also where that stream is made by POST. A path with the suffix that names no stream without it goes to the inner service.
     pub fn recover_suffix(self, suffix: impl Into<Cow<'static, str>>) -> Self {
         self.with(|route| route.recover_suffix = Some(suffix.into()))
     }
 }
 
-/// A duration that something can be done in.
+/// Refuses a duration shorter than a millisecond.
 #[track_caller]
 fn positive(setting: &str, duration: Duration) -> Duration {
     assert!(duration >= Duration::from_millis(1), "`{setting}` must be at least a millisecond; it is {duration:?}");

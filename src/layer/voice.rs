@@ -23,8 +23,9 @@ pub enum Voice {
     Named,
     /// Unnamed events: `data: {"type":"gap",…}`.
     Json,
-    /// No `connected`; all else as `data: {"error":{"message","type","code"}}`, the only word of ours that OpenAI's clients
-    /// understand. Where that does not stand for the stream's end, the body breaks after it.
+    /// No `connected`, and nothing at the end of a stream that is `completed`. Anything else is told as
+    /// `data: {"error":{"message","type","code"}}`, the only form that OpenAI's clients understand; unless the stream has
+    /// ended, the body breaks after it.
     OpenAi,
     /// Ids only. A restart shows in the epoch of the ids. Lost events within a run, and an ending that the library supplies
     /// (but for `completed`), have no word here: the body breaks.

@@ -100,7 +100,7 @@ struct Job {
     core: Arc<Core>,
     lane: Arc<Lane>,
     stop: CancellationToken,
-    /// Held by whoever waits for the end to be stored: the lane wakes one at a time.
+    /// Held by the task that waits for the end to be stored: the lane wakes only one.
     ending: tokio::sync::Mutex<()>,
 }
 
@@ -175,7 +175,7 @@ impl Publication {
         Self(job)
     }
 
-    /// Whose and which stream.
+    /// The stream's owner and id.
     #[must_use]
     pub fn key(&self) -> &StreamKey {
         &self.0.lane.key
@@ -246,7 +246,7 @@ impl Publication {
         kept.map_err(|bytes| MetadataTooLarge { bytes })
     }
 
-    /// Ready once the work is to stop: somebody stopped the stream, or it ended elsewhere.
+    /// Ready once the work is to stop: the stream was stopped or ended elsewhere, or a drain of the process ends it.
     ///
     /// # Cancel safety
     ///
