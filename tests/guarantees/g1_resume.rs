@@ -154,7 +154,8 @@ async fn g1_followers_on_the_same_node_see_the_same() {
 #[tokio::test(start_paused = true)]
 async fn g1_a_reader_without_a_cursor_is_told_that_the_beginning_was_trimmed() {
     for feed in [false, true] {
-        for ended in [false, true] {
+        // A feed never ends: it would only be run again.
+        for ended in [false, true].into_iter().filter(|ended| !(feed && *ended)) {
             let mut stage = Stage::nodes(2, |hub| hub.max_events(4));
             let finish = if ended { Finish::Event("completed") } else { Finish::Never };
             let handler = Handler::plays(Script::events(EVENTS).then(finish));
@@ -174,7 +175,7 @@ async fn g1_a_reader_without_a_cursor_is_told_that_the_beginning_was_trimmed() {
                 let names = &reload.witness.names;
                 assert_eq!(names[0] == "gap", !feed, "feed: {feed}, ended: {ended}: {names:?}");
                 let began = reload.witness.at().unwrap().seq;
-                assert!((5..=9).contains(&began), "{began}");
+                assert!((5..=9).contains(&began), "feed: {feed}, ended: {ended}: {names:?}, from {began}");
                 reload.leave();
             }
             first.leave();
