@@ -10,7 +10,9 @@ mod again;
 mod flush;
 mod lane;
 mod opening;
+mod push;
 mod readers;
+mod request;
 mod room;
 mod state;
 
@@ -25,9 +27,10 @@ use std::{
 };
 
 pub(crate) use flush::Flusher;
-pub(crate) use lane::{EndRequest, Lane, Op, Producing, Status};
+pub(crate) use lane::{EndRequest, Lane, Producing, Status};
 pub(crate) use opening::Opening;
 pub(crate) use readers::Reader;
+pub(crate) use request::Op;
 use room::Room;
 pub(crate) use state::Inner;
 use tokio::time::Instant;

@@ -1,0 +1,193 @@
+//! What a lane is told by its producer: events, metadata, that it began, and how it goes.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::{
+    EndRequest, Lane, Recorder, Status,
+    state::{Inner, State},
+};
+use crate::{id::EventId, kept::keep, stream::Ended, sync::lock};
+
+impl Lane {
+    /// Takes events out of the list, gives them the next seqs, and returns the first of these.
+    pub(crate) fn push(self: &Arc<Self>, recorder: &Arc<Recorder>, events: &mut Vec<Bytes>, inner: Inner) -> u64 {
+        if self.unrecorded {
+            let mut state = lock(&self.state);
+            let first = state.last + 1;
+            state.last += events.len() as u64;
+            return first;
+        }
+        let bytes = events.iter().map(Bytes::len).sum();
+        let first = if self.is_halted() || !recorder.room.charge(bytes) {
+            self.take_singly(recorder, events, inner)
+        } else {
+            self.take(recorder, events, bytes, inner)
+        };
+        let _pushing = Pushing::of(self);
+        recorder.ready(self);
+        first
+    }
+
+    /// Takes events that there is room for.
+    fn take(&self, recorder: &Recorder, events: &mut Vec<Bytes>, bytes: usize, inner: Inner) -> u64 {
+        let mut state = lock(&self.state);
+        let first = state.last + 1;
+        state.last += events.len() as u64;
+        if state.status != Status::Running {
+            recorder.room.refund(bytes);
+            return first;
+        }
+        state.note_inner(inner);
+        state.started |= !events.is_empty();
+        let last = state.last;
+        state.pushed.add(bytes, last, self.registration.retention.max_bytes as u64);
+        state.pending_bytes += bytes;
+        state.pending.extend(events.drain(..));
+        self.holds(&mut state, recorder);
+        first
+    }
+
+    /// Takes events for which room has to be made. An event for which there is none is made, and missing.
+    fn take_singly(&self, recorder: &Recorder, events: &mut Vec<Bytes>, inner: Inner) -> u64 {
+        let mut state = lock(&self.state);
+        let first = state.last + 1;
+        if state.status != Status::Running {
+            state.last += events.len() as u64;
+            return first;
+        }
+        state.note_inner(inner);
+        drop(state);
+        for event in events.drain(..) {
+            // Without the lock: room may be made in any lane, this one included.
+            let fits = recorder.make_room(self, event.len());
+            let mut state = lock(&self.state);
+            state.last += 1;
+            let last = state.last;
+            state.pushed.add(event.len(), last, self.registration.retention.max_bytes as u64);
+            state.started = true;
+            match (fits, state.status == Status::Running) {
+                (true, true) => state.hold(event),
+                (true, false) => recorder.room.refund(event.len()),
+                (false, _) => recorder.lost(1),
+            }
+            self.holds(&mut state, recorder);
+        }
+        first
+    }
+
+    /// Events are held, or none any more.
+    fn holds(&self, state: &mut State, recorder: &Recorder) {
+        self.held.store(state.held(), Ordering::Relaxed);
+        // What was lost already is nothing to wait for.
+        let waits = state.claimed || !recorder.store.is_immediate();
+        if state.pending.is_empty() {
+            state.pending_since = None;
+        } else if waits {
+            state.pending_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// How many bytes of events are held.
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Gives up the oldest events, until no more than so many bytes are held: see [`State::give_up`].
+    pub(super) fn give_up(&self, keep: usize) -> (u64, usize) {
+        let mut state = lock(&self.state);
+        let given_up = state.give_up(keep);
+        self.held.store(state.held(), Ordering::Relaxed);
+        given_up
+    }
+
+    /// The producer began to answer.
+    pub(crate) fn start(self: &Arc<Self>, recorder: &Arc<Recorder>) {
+        if self.unrecorded {
+            return;
+        }
+        {
+            let mut state = lock(&self.state);
+            state.starts |= !std::mem::replace(&mut state.started, true);
+        }
+        recorder.ready(self);
+    }
+
+    /// Keeps something with the stream. The error is how many bytes it would be, where that is too much.
+    pub(crate) fn keep(self: &Arc<Self>, recorder: &Arc<Recorder>, key: String, value: String) -> Result<(), usize> {
+        if self.unrecorded {
+            return Ok(());
+        }
+        {
+            let mut state = lock(&self.state);
+            state.metadata_waits |= keep(&mut state.metadata, key, value)?;
+        }
+        recorder.ready(self);
+        Ok(())
+    }
+
+    /// The producer goes. What was pushed before is recorded before. The first word counts: `false` if this is not it.
+    pub(crate) fn end(self: &Arc<Self>, recorder: &Arc<Recorder>, end: EndRequest) -> bool {
+        {
+            let mut state = lock(&self.state);
+            if state.end.is_some() || state.status != Status::Running {
+                return false;
+            }
+            if self.unrecorded {
+                state.status = self.ended_by(&end, state.last);
+                state.end = Some(end);
+                drop(state);
+                self.halted.store(true, Ordering::Release);
+                self.waker.wake();
+                return true;
+            }
+            state.end_bytes = end.bytes();
+            state.end_since = Some(Instant::now());
+            state.end = Some(end);
+            // Held whether there is room for it or not: an end is lost by nobody (guarantee G3), and each stream has but
+            // one.
+            recorder.room.charge_end(state.end_bytes);
+        }
+        recorder.fit();
+        recorder.ready(self);
+        true
+    }
+
+    /// Whether the end was tried for as long as it could be recovered.
+    pub(super) fn is_hopeless(&self) -> bool {
+        let state = lock(&self.state);
+        let window = self.registration.retention.recovery_window;
+        state.status == Status::Running && state.end_since.is_some_and(|since| since.elapsed() >= window)
+    }
+
+    /// How the stream stands after an end that no store has a say in.
+    fn ended_by(&self, end: &EndRequest, last: u64) -> Status {
+        match end {
+            EndRequest::Interrupt => Status::Superseded,
+            EndRequest::Close(ending) => Status::Ended(Ended {
+                ending: ending.clone(),
+                id: EventId::terminal(self.epoch),
+                last: EventId::new(self.epoch, last),
+                at: 0,
+            }),
+        }
+    }
+}
+
+/// A producer that pushes: it needs no waking for what lands at once.
+struct Pushing<'a>(&'a Lane);
+
+impl<'a> Pushing<'a> {
+    fn of(lane: &'a Lane) -> Self {
+        lane.pushing.store(true, Ordering::Relaxed);
+        Self(lane)
+    }
+}
+
+impl Drop for Pushing<'_> {
+    fn drop(&mut self) {
+        self.0.pushing.store(false, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,195 @@
+//! What the store is asked for a lane, one request at a time, and what follows from its answers.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    EndRequest, Lane, Status,
+    state::{Inner, State},
+};
+use crate::{
+    protocol::backoff::Backoff,
+    recent::RecentClose,
+    store::{Append, Close, Interrupt, Open, Reopen},
+    stream::Ending,
+    sync::lock,
+};
+
+/// How long a lane waits that was refused: at first and at most.
+const SOONEST: Duration = Duration::from_millis(20);
+const LATEST: Duration = Duration::from_secs(1);
+
+/// The next request of a lane.
+pub(crate) enum Op {
+    Append(Append),
+    Reopen(Box<Reopen>),
+    Close(Box<Close>),
+    Interrupt(Interrupt),
+}
+
+/// What landed in the store.
+pub(super) struct Landed {
+    pub(super) events: u64,
+    pub(super) bytes: usize,
+}
+
+impl Lane {
+    /// Asks the store how the stream stands, with the next request.
+    pub(super) fn look(&self) {
+        lock(&self.state).looks = true;
+    }
+
+    /// Whether the caller is to work the lane off.
+    pub(super) fn claim(&self) -> bool {
+        let mut state = lock(&self.state);
+        !std::mem::replace(&mut state.claimed, true)
+    }
+
+    /// The next request; `None` gives the claim back.
+    pub(super) fn next_op(&self) -> Option<Op> {
+        let mut state = lock(&self.state);
+        let op = self.choose(&mut state);
+        state.claimed = op.is_some();
+        state.in_the_air = op.is_some();
+        op
+    }
+
+    fn choose(&self, state: &mut State) -> Option<Op> {
+        if state.status != Status::Running {
+            return None;
+        }
+        if state.forgotten {
+            return Some(Op::Reopen(Box::new(self.reopen(state))));
+        }
+        if let Some(flight) = state.next_flight(&self.key, self.epoch) {
+            return Some(Op::Append(flight));
+        }
+        match &state.end {
+            None => None,
+            Some(EndRequest::Interrupt) => {
+                let (key, last) = (self.key.clone(), Some(state.last));
+                Some(Op::Interrupt(Interrupt { key, epoch: self.epoch, last, if_deadline: None }))
+            }
+            Some(EndRequest::Close(ending)) => Some(Op::Close(Box::new(self.close(state, ending)))),
+        }
+    }
+
+    fn reopen(&self, state: &State) -> Reopen {
+        let open = Open { started: state.started, metadata: state.metadata.clone(), ..self.registration.clone() };
+        let Inner { id: inner_id, retry: inner_retry } = state.last_inner.clone();
+        Reopen { open, epoch: self.epoch, acknowledged: state.acknowledged, inner_id, inner_retry }
+    }
+
+    fn close(&self, state: &State, ending: &Ending) -> Close {
+        Close {
+            key: self.key.clone(),
+            epoch: Some(self.epoch),
+            ending: ending.clone(),
+            last: Some(state.last),
+            if_deadline: None,
+            hook: self.hook,
+        }
+    }
+
+    /// The lane's own end, to be said again should the store lose it.
+    pub(super) fn recent_close(&self) -> Option<RecentClose> {
+        let state = lock(&self.state);
+        let Some(EndRequest::Close(ending)) = &state.end else { return None };
+        Some(RecentClose { close: self.close(&state, ending), reopen: self.reopen(&state) })
+    }
+
+    /// The store is asked nothing for this lane now.
+    pub(super) fn rests(&self) {
+        lock(&self.state).in_the_air = false;
+        self.waits();
+    }
+
+    /// The store did not answer at once: what was sent waits from now on.
+    pub(super) fn waits(&self) {
+        let mut state = lock(&self.state);
+        if state.flight.as_ref().is_some_and(|flight| !flight.events.is_empty()) {
+            state.flight_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// The batch in flight is stored.
+    pub(super) fn landed(&self) -> Landed {
+        let mut state = lock(&self.state);
+        let Some(flight) = state.flight.take() else { return Landed { events: 0, bytes: 0 } };
+        let events = flight.events.len() as u64;
+        if events > 0 {
+            state.acknowledged = flight.first + events - 1;
+        }
+        // A look before an end is tried again says nothing of the end.
+        let refused = (events > 0 || state.end.is_none()) && state.refused.take().is_some();
+        if refused || (events > 0 && std::mem::take(&mut state.passed_by)) {
+            state.catches_up_to = state.last;
+        }
+        state.flight_since = None;
+        state.metadata_waits &= flight.metadata != state.metadata;
+        let bytes = std::mem::take(&mut state.flight_bytes);
+        self.held.store(state.held(), Ordering::Relaxed);
+        drop(state);
+        // Read after the state was locked: a producer that was done before has seen what landed.
+        if !self.pushing.load(Ordering::Relaxed) {
+            self.wake();
+        }
+        Landed { events, bytes }
+    }
+
+    /// Whether the lane can be withdrawn: its producer never began, and it has neither settled nor been given an end.
+    pub(super) fn withdraw(&self) -> bool {
+        let mut state = lock(&self.state);
+        state.withdrawn = state.status == Status::Running && state.end.is_none();
+        state.withdrawn
+    }
+
+    pub(super) fn is_withdrawn(&self) -> bool {
+        lock(&self.state).withdrawn
+    }
+
+    /// The store does not know the stream.
+    pub(super) fn forgotten(&self) {
+        lock(&self.state).forgotten = true;
+    }
+
+    /// What was asked for this stream is to be asked again, after a while that is returned; others' is not
+    /// concerned. `unknown`: it was not answered, so the stream is looked at first, which is no error where
+    /// the store refuses it.
+    pub(super) fn put_off(&self, unknown: bool) -> Duration {
+        let mut state = lock(&self.state);
+        state.in_the_air = false;
+        if unknown {
+            state.looks = true;
+            state.forgotten = false;
+        }
+        let backoff = state.refused.get_or_insert_with(|| Box::new(Backoff::new(SOONEST, LATEST)));
+        let pause = backoff.failed(crate::random::u128() as u64);
+        drop(state);
+        self.wake();
+        pause
+    }
+
+    pub(super) fn reopened(&self) {
+        lock(&self.state).forgotten = false;
+    }
+
+    /// Nothing more is recorded. Returns the bytes of events, and of the end, that are held no more.
+    pub(super) fn settle(&self, status: Status) -> (usize, usize) {
+        let mut state = lock(&self.state);
+        state.status = status;
+        state.pending.clear();
+        state.pending_since = None;
+        state.flight = None;
+        state.flight_since = None;
+        // Given back once: a lane that was given up may still hear from the store.
+        let events = std::mem::take(&mut state.pending_bytes) + std::mem::take(&mut state.flight_bytes);
+        let end = std::mem::take(&mut state.end_bytes);
+        self.held.store(0, Ordering::Relaxed);
+        drop(state);
+        self.halted.store(true, Ordering::Release);
+        self.wake();
+        (events, end)
+    }
+}
