@@ -23,7 +23,7 @@ pub enum OnUnavailable {
     /// it asks for events that only the store has.
     #[default]
     Serve,
-    /// The client is told to come again: a GET that asks for `text/event-stream` by name, as every `EventSource` does, gets 200,
+    /// Tells the client to come again: a GET that asks for `text/event-stream` by name, as every `EventSource` does, gets 200,
     /// `retry:` and a body that breaks off; any other request gets 503 with `Retry-After`.
     ///
     /// On a route that makes up ids the inner service is not run once the breaker is open, even if its answer would be no

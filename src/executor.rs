@@ -22,7 +22,7 @@ impl Executor {
         (self.0)(Box::pin(future));
     }
 
-    /// Polls a future once; what is not done then is spawned. The future makes no timer where there is no runtime: see
+    /// Polls a future once, and spawns it if it is not done. The future makes no timer where there is no runtime: see
     /// `StoreHandle`.
     pub(crate) fn begin(&self, future: impl Future<Output = ()> + Send + 'static) {
         let mut future: BoxFuture<()> = Box::pin(future);

@@ -22,7 +22,7 @@ pub(crate) fn no_store(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
 }
 
-/// Says after how much silence a body sends a heartbeat.
+/// Sets `X-Stream-Heartbeat`: the silence after which a body sends a heartbeat.
 pub(crate) fn heartbeat(headers: &mut HeaderMap, every: Duration) {
     // A `Duration`'s seconds as a decimal number are always a header value.
     if let Ok(seconds) = HeaderValue::from_str(&every.as_secs_f64().to_string()) {

@@ -178,7 +178,7 @@ impl StreamKey {
     }
 }
 
-/// Which event of a stream: epoch and seq, strictly increasing, dense within an epoch.
+/// The id of an event within its stream: epoch and seq, strictly increasing, dense within an epoch.
 ///
 /// Its text, wherever a client sees it, is `e<epoch>-<seq>`. No other system writes such ids, so an id that a host
 /// gave an event itself is never taken for one of these.

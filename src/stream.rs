@@ -55,7 +55,7 @@ impl fmt::Display for StreamState {
     }
 }
 
-/// Why a stream ended as it did, where its own terminal event does not say.
+/// The reason for a stream's end, where its own terminal event does not say.
 pub type Reason = Cow<'static, str>;
 
 /// The reasons that the library gives.
@@ -72,7 +72,7 @@ pub mod reason {
     pub const EVENT_TOO_LARGE: Reason = Reason::Borrowed("event_too_large");
     /// The last reader left a route that cancels then.
     pub const DISCONNECTED: Reason = Reason::Borrowed("disconnected");
-    /// Somebody asked for it.
+    /// The stream was stopped on request.
     pub const STOPPED: Reason = Reason::Borrowed("stopped");
     /// It ran longer without any reader than its route allows.
     pub const DETACH_TIMEOUT: Reason = Reason::Borrowed("detach_timeout");
@@ -82,7 +82,7 @@ pub mod reason {
     pub const SHUTDOWN: Reason = Reason::Borrowed("shutdown");
     /// A publication was dropped without an end.
     pub const DROPPED: Reason = Reason::Borrowed("dropped");
-    /// Nobody was heard of for longer than the lifetime.
+    /// No producer was heard of for longer than the lifetime.
     pub const LIFETIME: Reason = Reason::Borrowed("lifetime");
     /// The producing node was not heard of for longer than the stale threshold.
     pub const NODE_LOST: Reason = Reason::Borrowed("node_lost");
@@ -114,7 +114,7 @@ impl Ending {
     }
 }
 
-/// What happens to the work once nobody reads it any more.
+/// What happens to the work once nobody reads the stream any more.
 ///
 /// A reader is the client whose request began the work, or any client that follows the stream, on this node or on another; a
 /// client that is connected and does not read is one too. The work goes on while the stream has a reader, even if the
@@ -187,7 +187,7 @@ pub struct StreamInfo {
     pub key: StreamKey,
     /// The kind of stream: `generation`, `export`, any name.
     pub kind: Cow<'static, str>,
-    /// Who produces it, and who named it.
+    /// The origin of the stream.
     pub origin: Origin,
     /// The fingerprint of the request that opened the stream, where the route has a rule for it.
     pub fingerprint: Option<String>,
@@ -224,7 +224,7 @@ pub struct StreamInfo {
 }
 
 impl StreamInfo {
-    /// What stands in front of the stream's event ids on the wire: its own id, where the library made that up.
+    /// The prefix of the stream's event ids on the wire: its own id, where the library made that up.
     pub(crate) fn into_prefix(self) -> Option<StreamId> {
         (self.origin == Origin::Generated).then_some(self.key.id)
     }

@@ -37,7 +37,7 @@ impl WakerCell {
     }
 }
 
-/// Counts what is under way, and tells when nothing is.
+/// Counts work that is under way, and tells when all of it is over.
 #[derive(Debug, Default)]
 pub(crate) struct Underway {
     count: AtomicUsize,
@@ -61,7 +61,7 @@ impl Underway {
     }
 }
 
-/// One of what is under way.
+/// One piece of such work. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Entered(Arc<Underway>);
 

@@ -86,7 +86,7 @@ impl Closing {
         Self { error: None, wait: None }
     }
 
-    /// The body breaks, once the transport has had its time to deliver what was given before.
+    /// The body breaks, once the transport has had time to deliver the frames before.
     pub(crate) fn broken(error: BodyError) -> Self {
         Self { error: Some(error), wait: None }
     }

@@ -41,7 +41,7 @@ use crate::{
 const PAGE_EVENTS: usize = 512;
 const PAGE_BYTES: usize = 128 << 10;
 
-/// How a follower is spoken to, and let go.
+/// The manner in which a follower is answered, and let go in a drain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Manner {
     pub(crate) voice: Voice,
@@ -53,11 +53,11 @@ pub(crate) struct Manner {
     pub(crate) comes_again: bool,
 }
 
-/// What a consumer wants to follow, and how it is spoken to.
+/// The stream and position that a consumer follows, and the manner in which it is answered.
 pub(crate) struct FollowRequest {
     pub(crate) key: StreamKey,
     pub(crate) position: Position,
-    /// What a reader without a cursor is owed.
+    /// The events owed to a reader without a cursor.
     pub(crate) owed: Owed,
     pub(crate) manner: Manner,
     /// Stands before every id where the library made up the stream's id.
@@ -83,11 +83,11 @@ pub(crate) struct FollowBody {
     /// The store did not answer the last request.
     failing: bool,
     greeted: bool,
-    /// None for a body that reads what is there, and then goes over to a live run: it is no reader of that.
+    /// None for a body that reads the missed events and then goes over to a live run.
     following: Option<Following>,
     pulse: Pulse,
     backoff: Backoff,
-    /// For how long, and until when, a stream that is not opened yet is waited for.
+    /// How long to wait for a stream that is not opened yet, and the timer of that wait.
     unopened: Option<(Duration, Pin<Box<Sleep>>)>,
 }
 
@@ -114,14 +114,14 @@ struct Following {
 
 impl Following {
     fn new(core: &Core, key: &StreamKey, at: Option<EventId>) -> Self {
-        // Before the first page is asked for: what changes in between is then seen.
+        // Taken before the first page is asked for, so that no change in between is missed.
         let tail = core.store.tail(key);
         let reader = core.recorder.lane(key).map(|lane| Reader::enter(lane, at));
         let counted = Counted::new(&core.telemetry, |telemetry| &telemetry.followers);
         Self { tail, reader, epoch: 0, _counted: counted }
     }
 
-    /// The stream's newest run is this one, which may be of another node than the one before.
+    /// Notes the stream's newest run, which may be of another node than the one before.
     fn heard_of(&mut self, epoch: u64, core: &Core, key: &StreamKey, at: Option<EventId>) {
         if std::mem::replace(&mut self.epoch, epoch) != epoch && self.reader.as_ref().is_none_or(Reader::is_over) {
             self.reader = core.recorder.lane(key).map(|lane| Reader::enter(lane, at));
@@ -190,7 +190,7 @@ impl FollowBody {
     ///
     /// # Cancel safety
     ///
-    /// What was not given yet is read again by the next follower.
+    /// The next follower reads events again that were not given yet.
     pub(crate) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         self.pulse.polled();
         if !std::mem::replace(&mut self.greeted, true) {
@@ -282,7 +282,7 @@ impl FollowBody {
         true
     }
 
-    /// Whether the reader was given all of what it missed, and goes over to the live run.
+    /// Whether the reader has all missed events, and goes over to the live run.
     pub(crate) fn is_handed_on(&self) -> bool {
         self.handed_on
     }
@@ -375,7 +375,7 @@ impl FollowBody {
 ///
 /// # Errors
 ///
-/// What the voice has no word for: the body breaks there.
+/// [`BodyError`] where the voice cannot express it: the body breaks there.
 pub(crate) fn tell_step(core: &Core, speaker: &mut Speaker, step: Step, epoch: u64) -> Result<(), BodyError> {
     if let Some(gap) = step.gap {
         add(&core.telemetry.gaps, 1);

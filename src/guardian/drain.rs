@@ -38,10 +38,10 @@ pub struct DrainReport {
     pub bodies_unfinished: usize,
 }
 
-/// When which part of a drain is over.
+/// The deadlines of a drain's parts.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
-    /// When everything is.
+    /// The deadline of the whole drain.
     deadline: Instant,
     /// The drain's whole time.
     total: Duration,
@@ -52,7 +52,7 @@ impl Limits {
         Self { deadline: Instant::now() + total, total }
     }
 
-    /// Up to when clients are served: late, since those that do not come again lose their answer, and early enough to
+    /// The time up to which clients are served: late, since those that do not come again lose their answer, and early enough to
     /// ask what became of the work, to store its end, and to run its hook.
     fn served(&self, core: &Core) -> Instant {
         let probes = if core.probe.is_some() { core.settings.probe_limit } else { Duration::ZERO };
@@ -60,7 +60,7 @@ impl Limits {
         self.deadline - after
     }
 
-    /// Up to when the job probe may answer.
+    /// The time up to which the job probe may answer.
     fn probed(&self, core: &Core) -> Instant {
         self.deadline - self.landing_takes(core)
     }
@@ -126,7 +126,7 @@ pub(super) async fn run(core: Arc<Core>) -> DrainReport {
 /// Waits until every stream has ended, for as long as clients are served.
 async fn serve(core: &Core, limits: Limits) {
     loop {
-        // Looked at anew: a store that failed meanwhile takes its time.
+        // Computed anew each time: a store that has failed meanwhile leaves clients less time.
         let until = limits.served(core);
         let served = async {
             core.recorder.until_idle().await;
@@ -209,14 +209,14 @@ fn shutdown() -> EndRequest {
     EndRequest::supplied(StreamState::Failed, reason::SHUTDOWN)
 }
 
-/// Ends a stream, unless it has just ended by itself, and drops what makes its events.
+/// Ends a stream, unless it has just ended by itself, and drops its inner body.
 fn end(core: &Arc<Core>, lane: &Arc<Lane>, request: EndRequest) -> bool {
     let ended = lane.end(&core.recorder, request);
     discard(core, lane);
     ended
 }
 
-/// Drops what makes the stream's events, however the stream stands.
+/// Drops the inner body or tells the publication to stop, in whatever state the stream is.
 fn discard(core: &Core, lane: &Arc<Lane>) {
     if let Some(producer) = lane.producer() {
         let lane = Arc::clone(lane);

@@ -70,7 +70,7 @@ pub struct Guardian {
     sweeps: BoxFuture<()>,
     shutdown: Option<BoxFuture<()>>,
     drain: Option<BoxFuture<DrainReport>>,
-    /// It has taken the process down.
+    /// Whether the drain is over.
     is_done: bool,
     #[cfg(feature = "metrics")]
     reported: Option<Instant>,
@@ -105,9 +105,10 @@ impl Guardian {
     ///   on another node: all followers of a stream, the clients of unrecorded streams, and on `Detach` routes, where the
     ///   work goes on without them, also the client whose request began it. All other clients are served until shortly
     ///   before the end.
-    /// - What still runs then is interrupted or, where it may not run again, answered for by the job probe, as far as there
-    ///   is time to ask, else closed as `failed`, reason `shutdown`. Its inner body is dropped.
-    /// - `on_end` hooks of streams that ended here are waited for.
+    /// - Then streams that may run again are interrupted. All others end as the job probe says, as far as there is time to
+    ///   ask, are left to other nodes if their job runs elsewhere, or end as `failed`, reason `shutdown`. Inner bodies are
+    ///   dropped.
+    /// - The guardian waits for the `on_end` hooks of streams that ended here.
     pub fn with_graceful_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.shutdown = Some(Box::pin(signal));
         self

@@ -43,7 +43,7 @@ pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
     loop {
         tokio::time::sleep(sweeper.core.hooks.sweep_every(sweeper.core.settings.sweep)).await;
         if sweeper.core.is_draining() {
-            // What is found now could not be looked after any more.
+            // A stream that is found now could not be looked after any more.
             continue;
         }
         number += 1;

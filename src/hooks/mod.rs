@@ -1,4 +1,4 @@
-//! What the host hangs on a stream's life: the `on_end` hook and the job probe.
+//! The host's hooks on a stream's life: `on_end` and the job probe.
 
 mod ended;
 mod queue;
@@ -12,10 +12,10 @@ pub(crate) use run::Hooks;
 
 use crate::{error::BoxError, event::Event, store::handle::BoxFuture, stream::StreamInfo, wire::Framing};
 
-/// What a job that produces a stream is doing, as far as the host can tell from anywhere.
+/// The state of a job that produces a stream, as the host knows it on any node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JobStatus {
-    /// It runs: the stream is left alone, and asked after again at a later sweep.
+    /// It runs: the stream is left as it is, and a later sweep asks again.
     Running,
     /// It is done, and this is its terminal event.
     Completed(Event),
@@ -25,7 +25,7 @@ pub enum JobStatus {
     Unknown,
 }
 
-/// What became of an `on_end` hook: `()` is an acknowledgement, an error is not.
+/// The result of an `on_end` hook: `()` and `Ok` acknowledge the end, an error does not.
 pub trait Acknowledge: Send + 'static {
     /// The error, if it is one.
     ///
@@ -62,7 +62,7 @@ where
     })
 }
 
-/// What a probe's answer may be: the status itself, or a `Result` of it.
+/// The answer of a probe: the status itself, or a `Result` of it.
 pub trait ProbeAnswer: Send + 'static {
     /// The status.
     ///

@@ -1,4 +1,4 @@
-//! Whose hook runs next: the owners that wait take turns.
+//! The order in which hooks run: the owners that wait take turns.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -42,7 +42,7 @@ impl Queue {
         }
     }
 
-    /// Has a hook that waits be the next one.
+    /// Moves a waiting hook to the front.
     pub(super) fn hurry(&mut self, key: &StreamKey, until: Instant) {
         let Some(waiting) = self.waiting.get_mut(&key.owner) else { return };
         let Some(place) = waiting.iter().position(|(other, _)| other == key) else { return };
@@ -77,7 +77,7 @@ impl Queue {
         None
     }
 
-    /// A hook was acknowledged: whoever has asked before for what is due may still be told that it is.
+    /// Notes that a hook was acknowledged: a sweep that asked the store before may still be told that it is due.
     pub(super) fn acknowledged(&mut self, key: StreamKey, now: Instant) {
         if self.acknowledged.len() >= WAITING {
             self.acknowledged.pop_front();
@@ -85,7 +85,7 @@ impl Queue {
         self.acknowledged.push_back((now, key));
     }
 
-    /// Whether a hook was acknowledged since somebody asked for what is due. Forgets what was acknowledged before.
+    /// Whether a hook was acknowledged since `since`. Forgets hooks that were acknowledged before.
     pub(super) fn was_acknowledged(&mut self, key: &StreamKey, since: Instant) -> bool {
         while self.acknowledged.front().is_some_and(|(at, _)| *at < since) {
             self.acknowledged.pop_front();
@@ -93,7 +93,7 @@ impl Queue {
         self.acknowledged.iter().any(|(_, acknowledged)| acknowledged == key)
     }
 
-    /// A hook runs no more.
+    /// Gives back the place of a hook that has run.
     pub(super) fn done(&mut self, key: &StreamKey) {
         self.running -= 1;
         self.busy.remove(key);
@@ -103,12 +103,12 @@ impl Queue {
         self.busy.contains(key)
     }
 
-    /// How many run, or wait.
+    /// The number of hooks that run or wait.
     pub(super) fn len(&self) -> usize {
         self.busy.len()
     }
 
-    /// Drops the newest of the owner that has the most of them.
+    /// Drops the newest waiting hook of the owner that has the most.
     fn drop_newest(&mut self) {
         let Some(waiting) = self.waiting.values_mut().max_by_key(|waiting| waiting.len()) else { return };
         if let Some((key, _)) = waiting.pop_back() {

@@ -41,7 +41,7 @@ pub(crate) struct Hooks {
     longest_lease: Duration,
     shortest_window: AtomicU64,
     queue: Mutex<Queue>,
-    /// Told when a hook is done with.
+    /// Notified when a hook is done.
     done: Notify,
     /// Told of hooks that were acknowledged: these are not to run again after a failover.
     pub(crate) recent: Arc<RecentCloses>,
@@ -89,7 +89,7 @@ impl Hooks {
         self.lease().map_or(sweep, |lease| sweep.min(lease.max(Duration::from_millis(100))))
     }
 
-    /// A stream has ended, and its hook is this node's to run.
+    /// Queues the hook of a stream that has ended on this node.
     pub(crate) fn ended(self: &Arc<Self>, key: StreamKey) {
         if let Some(lease) = self.lease() {
             lock(&self.queue).add(key, Instant::now() + lease.max(self.patience()));
@@ -97,7 +97,7 @@ impl Hooks {
         }
     }
 
-    /// The store said, asked at this time, that a stream's hook is due, and that it is this node's to run.
+    /// Queues a hook that the store, asked at this time, has leased to this node.
     pub(crate) fn due(self: &Arc<Self>, key: StreamKey, asked: Instant) {
         if !lock(&self.queue).was_acknowledged(&key, asked) {
             self.ended(key);
@@ -115,12 +115,12 @@ impl Hooks {
         until(&self.done, || self.unfinished() == 0).await;
     }
 
-    /// How many hooks run, or wait.
+    /// The number of hooks that run or wait.
     pub(crate) fn unfinished(&self) -> usize {
         lock(&self.queue).len()
     }
 
-    /// How long whoever needs a hook to have run waits for that: for its turn, and for the hook itself.
+    /// How long to wait until a hook has run: for its turn, and for the hook itself.
     pub(crate) fn patience(&self) -> Duration {
         self.limit.saturating_mul(2)
     }

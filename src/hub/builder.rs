@@ -130,7 +130,7 @@ impl Builder {
         self
     }
 
-    /// Shapes the library's own error answers, given the request's head and what the library would say.
+    /// Shapes the library's own error answers, given the request's head and the library's response.
     ///
     /// ```
     /// use http::Response;
@@ -191,7 +191,8 @@ impl Builder {
     /// Runs on the executor, at most 16 at a time on a node, for which the owners that wait take turns, for at most
     /// [`hook_limit`](Self::hook_limit) each. One that fails, panics or takes too long is counted in
     /// [`Health::hooks_failed`](crate::Health) and run again after [`stale`](Self::stale) or twice
-    /// [`probe_limit`](Self::probe_limit), whichever is longer, but at most a quarter of the recovery window. A graceful shutdown waits for the hooks of what ended here, within its limit.
+    /// [`probe_limit`](Self::probe_limit), whichever is longer, but at most a quarter of the recovery
+    /// window. A graceful shutdown waits, within its limit, for the hooks of streams that ended here.
     ///
     /// ```
     /// # use resilient_sse::{BoxError, MemoryStore, ResilientSse, StreamState};
@@ -256,9 +257,9 @@ impl Builder {
         recovery_window: Duration,
         /// How many bytes an event may have; a larger one fails the stream. Default: 1 MiB.
         max_event: usize,
-        /// How many bytes of events, of all streams, may wait for the store. Beyond, the oldest events are lost, which
-        /// readers are told as a gap: those of the owners that hold the most, and of their streams that hold the most,
-        /// so that one loud stream costs a quiet one nothing. Ends are never lost for want of room: they take up to
+        /// How many bytes of events, of all streams, may wait for the store. Beyond it, the owners that hold the most lose
+        /// the oldest events of their largest streams, and readers get a `gap`, so that one loud stream costs a quiet one
+        /// nothing. Ends are never lost for want of room: they take up to
         /// half of it and are held beyond it, for each stream at most one event, until they are stored or their
         /// recovery window is over. Default: 64 MiB.
         recorder_bytes: usize,
@@ -280,7 +281,7 @@ impl Builder {
         /// The most unread streams (30 s without a reader) that a process keeps. Beyond it, the owner with the most of them
         /// loses its oldest: that ends as `failed`, reason `detach_limit`. Default: 1000.
         max_detached: usize,
-        /// How long a client may leave what it was given unread where others read the same stream, or its route has
+        /// How long a client may leave its response unread where others read the same stream, or its route has
         /// [`Disconnect::Detach`](crate::Disconnect::Detach): then the body is driven on without it, and it continues from the log.
         ///
         /// Before it trims events that a reader on this node still needs, the producer waits for that reader: `stall` if

@@ -6,8 +6,8 @@ use super::Core;
 use crate::{error::StoreError, sync::lock, telemetry::log_warn};
 
 impl Core {
-    /// A beat was answered by this run of the store. Returns whether that is another than before: the store has
-    /// restarted, was emptied, or failed over. What it may have lost is then told to it again.
+    /// Notes which run of the store answered a beat. Returns whether it is another than before: the store has restarted, was
+    /// emptied, or failed over. Streams and ends that it may have lost are then sent to it again.
     pub(crate) fn heard_run(&self, run: u128) -> bool {
         let before = lock(&self.run).replace(run);
         let another = before.is_some_and(|before| before != run);
@@ -19,13 +19,13 @@ impl Core {
         another
     }
 
-    /// Whether a stream that the store does not know may only have been forgotten, as far as the store
-    /// itself says now: a node need not have heard of that yet.
+    /// Asks the store whether it may have forgotten a stream that it does not know: this node need not have heard of a
+    /// restart yet.
     pub(crate) async fn ask_whether_forgotten(&self) -> Result<bool, StoreError> {
         let times_asked = self.times_asked.load(Ordering::SeqCst);
         let mut answer = self.asked_store.lock().await;
-        // One at a time: whoever waited is served by what was asked after it came, also by a failure. Otherwise a store
-        // that hangs would let each of many requests wait for its own time limit, one after the other.
+        // One request at a time. Callers that waited share the result of a request made after they came, a failure too:
+        // with a store that hangs they would otherwise wait for one time limit after the other.
         let asks = answer.is_none() || self.times_asked.load(Ordering::SeqCst) == times_asked;
         if asks && !self.may_be_forgotten() {
             self.times_asked.fetch_add(1, Ordering::SeqCst);
@@ -43,7 +43,7 @@ impl Core {
         }
     }
 
-    /// The store has forgotten streams that may register again.
+    /// Notes that the store has forgotten streams, which may register again.
     fn store_forgot(&self) {
         let until = self.elapsed() + self.settings.stale.as_millis() as u64;
         self.forgotten_until.store(until, Ordering::Relaxed);

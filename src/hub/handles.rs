@@ -37,8 +37,8 @@ impl Streams {
     /// drops the inner body. Answers with the stream's end, which is another one if it had ended
     /// before; `None` if there is no such stream.
     ///
-    /// A stream that runs here is stopped at once, also while the store is away: if the store has not acknowledged that
-    /// within 2 s, the answer is the end that is being tried.
+    /// A stream that runs here is stopped at once, also while the store is away: if the store has not acknowledged the
+    /// end within 2 s, the answer is that end, and the recorder goes on trying.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ impl Streams {
         })
     }
 
-    /// Stops a stream whose producer runs here. `None`: it is another producer's by now, or interrupted.
+    /// Stops a stream whose producer runs here. Returns `None` if another producer has it by now, or it is interrupted.
     async fn stop_here(&self, lane: &Arc<Lane>) -> Option<Ended> {
         let Core { recorder, executor, settings, store, .. } = &*self.0;
         let stopped = lane.end(recorder, EndRequest::supplied(StreamState::Cancelled, reason::STOPPED));
@@ -162,8 +162,8 @@ impl StreamRegistry {
     /// An active one is stopped first, and its [`on_end`](super::Builder::on_end) hook is run while its events are still
     /// held. So is a hook that runs here, or waits, for a stream that had ended before. A hook has one turn, for at most
     /// [`hook_limit`](super::Builder::hook_limit) (and as long to wait for it); then the stream is removed even if the hook
-    /// failed, which is counted: a failing hook does not block a deletion. A hook that is due
-    /// on another node is not waited for.
+    /// failed, which is counted: a failing hook does not block a deletion. Hooks that are due on other nodes are not waited
+    /// for.
     ///
     /// # Errors
     ///

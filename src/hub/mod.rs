@@ -98,12 +98,12 @@ pub(crate) struct Core {
     owner: Arc<OwnerRule>,
     authorize: Option<Arc<Authorize>>,
     rejecter: Rejecter,
-    /// When the guardian was polled last, in milliseconds since the start and at least 1; 0 before that, and [`GONE`] once
+    /// The time of the guardian's last poll, in milliseconds since the start and at least 1; 0 before that, and [`GONE`] once
     /// it is dropped.
     guarded_at: AtomicU64,
     /// How far a drain has come: one of [`DRAINING`], [`LETTING_GO`] and [`DOWN`], or 0.
     drain: AtomicU8,
-    /// Cancelled once a drain begins: for requests that wait for what no drain changes.
+    /// Cancelled once a drain begins, to wake requests that wait for another request's handler.
     drain_began: CancellationToken,
     /// Bodies that serve a client although no lane stands for their stream: a drain serves these clients on, too.
     pub(crate) beyond_record: Arc<Underway>,
@@ -111,7 +111,7 @@ pub(crate) struct Core {
     /// In milliseconds since the start: until when a stream that the store does not know may be one
     /// that it forgot.
     forgotten_until: AtomicU64,
-    /// How often the store was asked whether it is another, and what came of the last time: nothing if that was given up.
+    /// The result of the last request whether the store is another (`None` if it was given up), and the number of requests.
     asked_store: tokio::sync::Mutex<Option<Result<(), StoreError>>>,
     times_asked: AtomicU64,
     /// Messages that would fill the log if each occasion had its own.
@@ -144,8 +144,8 @@ impl ResilientSse {
     /// A layer for streams without an end: a body that ends is interrupted, and run again for the
     /// next request; kind `feed`.
     ///
-    /// All clients that ask for the same stream share one body, which runs for as long as one of them reads, and for 2 s more. What
-    /// happens after that is not recorded. A handler that can look it up gives its events ids of its own, and goes on
+    /// All clients that ask for the same stream share one body, which runs for as long as one of them reads, and for 2 s more.
+    /// Events after that are not recorded. A handler that can look them up gives its events ids of its own, and goes on
     /// after [`StreamContext::last_inner_id`](crate::StreamContext::last_inner_id) when it is run again.
     pub fn feed(&self) -> ResilientSseLayer {
         ResilientSseLayer::new(Arc::clone(&self.0), Route::feed(&self.0.settings))
@@ -251,7 +251,7 @@ impl Core {
         self.drain.load(Ordering::Acquire) >= LETTING_GO
     }
 
-    /// Has every body break off whose stream does not end on this node.
+    /// Breaks off the bodies whose streams do not end on this node.
     pub(crate) fn start_letting_go(&self) {
         self.drain_to(LETTING_GO);
     }
@@ -261,7 +261,7 @@ impl Core {
         self.drain.load(Ordering::Acquire) >= DOWN
     }
 
-    /// Has every body break off that is still there.
+    /// Breaks off all remaining bodies.
     pub(crate) fn go_down(&self) {
         self.drain_to(DOWN);
     }
@@ -296,7 +296,7 @@ impl Core {
         }
     }
 
-    /// Warns, now and then, where an inner body went on after its terminal event: its classifier may be too eager.
+    /// Warns, once a minute at most, that an inner body made events after its terminal one: its classifier may be too eager.
     pub(crate) fn warn_late_events(&self, key: &StreamKey, events: u64) {
         if let Some(streams) = self.late_events.due() {
             log_warn!(

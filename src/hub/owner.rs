@@ -20,7 +20,7 @@ pub(crate) fn from_extension(request: &Parts) -> Option<Owner> {
     request.extensions.get().cloned()
 }
 
-/// What the host's hooks are shown of a request; empty where there is no such hook, since a copy has its price.
+/// The head of a request, for the host's hooks. Empty where there is no such hook, to save the copy.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Head(Option<Arc<Parts>>);
 
@@ -33,7 +33,7 @@ impl Head {
         self.0.as_deref()
     }
 
-    /// What the `authorize` hook is asked about.
+    /// The question to the `authorize` hook: who wants to read which stream.
     pub(super) fn access(&self, key: &StreamKey) -> Option<Access> {
         let parts = self.parts()?;
         Some(Access {
@@ -73,18 +73,18 @@ where
 }
 
 impl Core {
-    /// Whose request it is; a request of nobody is rejected.
+    /// Finds the request's owner, or rejects the request.
     pub(crate) fn owner_of(&self, request: &Parts) -> Result<Owner, Rejection> {
         self.find_owner(request).ok_or_else(|| self.nobody(request.uri.path()))
     }
 
-    /// Whose request it is, if the host's rule finds anybody. Where it turns out later that somebody must be found,
-    /// [`nobody`](Self::nobody) is the answer.
+    /// Finds the request's owner by the host's rule. Where an owner turns out to be needed later,
+    /// [`nobody`](Self::nobody) makes the answer.
     pub(crate) fn find_owner(&self, request: &Parts) -> Option<Owner> {
         (self.owner)(request)
     }
 
-    /// The owner rule finds nobody for a request of this path.
+    /// Rejects a request of this path for which the owner rule found nobody.
     pub(crate) fn nobody(&self, path: &str) -> Rejection {
         if let Some(requests) = self.unowned.due() {
             log_error!(
@@ -96,12 +96,12 @@ impl Core {
         Rejection::Unauthorized
     }
 
-    /// The parts of a request's head that the host's hooks are shown, where there are any.
+    /// Copies a request's head for the host's hooks, where there are any.
     pub(crate) fn head(&self, request: &Parts) -> Head {
         Head::new(request, self.authorize.is_some() || self.rejecter.on_reject.is_some())
     }
 
-    /// Whether the host lets this consumer read the stream. A denied one is a missing one.
+    /// Asks the host whether this consumer may read the stream. A denied stream is answered like a missing one.
     pub(crate) async fn authorize(&self, key: &StreamKey, head: &Head) -> Result<(), Rejection> {
         let Some(authorize) = &self.authorize else { return Ok(()) };
         let Some(access) = head.access(key) else { return Err(Rejection::NotFound) };

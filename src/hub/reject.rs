@@ -130,7 +130,7 @@ impl Rejecter {
 }
 
 impl Core {
-    /// A relay without an identifier of its own cannot tell which stream this path means.
+    /// Rejects a path from which a relay without an identifier cannot tell the stream.
     pub(crate) fn unnamed(&self, path: &str) -> Rejection {
         if let Some(requests) = self.unnamed.due() {
             log_error!(
@@ -142,7 +142,7 @@ impl Core {
         Rejection::NotFound
     }
 
-    /// A route of the kind `asks` was asked for a stream that a route of the kind `kind` produces.
+    /// Rejects a request on a route of the kind `asks` for a stream that a route of the kind `kind` produces.
     pub(crate) fn other_kind(&self, id: &StreamId, asks: &str, kind: Cow<'static, str>) -> Rejection {
         if let Some(requests) = self.shared_ids.due() {
             log_alert!(

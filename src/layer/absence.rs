@@ -40,7 +40,7 @@ impl Unread {
     }
 }
 
-/// Who reads a stream whose work goes on without the request that began it.
+/// The readers of a stream whose work goes on without the request that began it.
 pub(super) struct Attendance {
     core: Arc<Core>,
     lane: Arc<Lane>,
@@ -60,20 +60,20 @@ struct Absence {
 }
 
 impl Attendance {
-    /// Of a stream whose client has just left, or is driven on without.
+    /// Starts watching the readers of a stream that a task drives on.
     pub(super) fn new(core: &Arc<Core>, lane: &Arc<Lane>) -> Self {
         let absence = if core.is_read(lane) { None } else { Some(Absence::begin(core)) };
         Self { core: Arc::clone(core), lane: Arc::clone(lane), absence }
     }
 
-    /// Whether nobody reads, on other nodes either.
+    /// Whether nobody reads the stream, on any node.
     pub(super) fn is_unread(&self) -> bool {
         self.absence.as_ref().is_some_and(|absence| absence.since.is_some())
     }
 
     /// Ready once nobody has read for `limit`, or one stream too many is read by nobody.
     ///
-    /// What readers of this node do wakes the lane's drive; what those on other nodes do is only known by asking.
+    /// Readers of this node wake the lane's drive. Readers on other nodes are only found by asking the store.
     pub(super) fn poll_unread(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<Unread> {
         if self.lane.readers.any() {
             self.absence = None;
@@ -113,7 +113,7 @@ impl Absence {
         self.listed.as_ref().is_some_and(Listed::is_evicted)
     }
 
-    /// Nobody reads now either. Returns whether that is too much.
+    /// Counts the time without readers on. Returns the reason if a limit has passed.
     fn go_on(&mut self, now: Instant, core: &Core, lane: &Arc<Lane>, limit: Duration) -> Option<Unread> {
         let since = *self.since.get_or_insert(now);
         self.counted.get_or_insert_with(|| counted(core));

@@ -40,12 +40,12 @@ pub(super) struct Asked {
     pub(super) comes_again: bool,
     /// When the request came.
     pub(super) opened: Instant,
-    /// What the host's hooks are shown of it.
+    /// The request's head, for the host's hooks.
     pub(super) head: Head,
 }
 
 impl Asked {
-    /// What the inner service is told of its stream.
+    /// The context that the inner service gets.
     pub(super) fn context(&self, last_inner_id: Option<String>) -> StreamContext {
         StreamContext::new(self.key.clone(), self.cursor(), last_inner_id, &self.metadata)
     }
@@ -67,20 +67,20 @@ impl Asked {
     }
 }
 
-/// What the store said, with what undoes it.
+/// The store's answer, with the guard that undoes it.
 type Answered = (Opening, Result<Opened, crate::StoreError>);
 
-/// What becomes of a request.
+/// The outcome of a request's admission.
 pub(super) enum Admission {
     /// It is the stream's producer.
     Produce(Registered),
-    /// It reads what another produces, or produced.
+    /// It reads a stream that another request produces, or produced.
     Follow(Box<FollowBody>),
     /// It has everything.
     NoContent,
     /// It is to come again.
     Retry,
-    /// What it would have to be told has no word in the route's voice: its body breaks, and nothing is run for it.
+    /// The route's voice cannot express the answer: the body breaks, and nothing is run.
     Break(BodyError),
     /// It produces, but nothing is recorded.
     Unrecorded,
@@ -113,7 +113,7 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        // Settled first: what is queued or in flight must not register the stream again.
+        // Settled first: an append that is queued or in flight must not register the stream again.
         if self.opening.is_armed() && !self.core.recorder.withdraw(&self.lane) {
             self.opening.keep();
         }
@@ -230,7 +230,7 @@ impl Admission {
         Self::Follow(Box::new(FollowBody::new(core, request)))
     }
 
-    /// What a client saw is only in the store: without that, it is to come again.
+    /// A request with a cursor is to come again: the events that it needs are only in the store.
     fn without_store(route: &Route, position: Position) -> Self {
         match route.on_unavailable {
             _ if position.is_reconnect() => Self::Retry,
@@ -240,7 +240,7 @@ impl Admission {
         }
     }
 
-    /// Nothing new is begun; what has ended is still told, and what runs is still followed by clients that cannot reconnect.
+    /// Begins nothing new. Ended streams are still told, and running ones still followed by clients that cannot reconnect.
     async fn while_draining(core: &Arc<Core>, route: &Route, asked: Asked) -> Self {
         let Ok(Some(info)) = core.store.info(asked.key.clone()).await else { return Self::Retry };
         let request = registration(core, route, &asked, 0, false);
@@ -260,8 +260,8 @@ impl Admission {
     }
 }
 
-/// What the client of a reconnect would have to be told, and its route's voice cannot tell, where that is known before
-/// anything is run for it: the body that says so would start a run for nobody.
+/// Returns the error for a reconnect that the route's voice cannot express. Checked before the handler runs, so that no run
+/// is started for a body that breaks.
 async fn unspeakable(core: &Arc<Core>, route: &Route, asked: &Asked) -> Option<BodyError> {
     if route.voice != Voice::OpenAi || !route.disconnect.reruns() || !asked.position.names_what_was() {
         return None;

@@ -29,7 +29,7 @@ use crate::{
 /// Frames that one poll takes before others get their turn.
 const FRAMES: usize = 64;
 
-/// Polls an inner body to its end, for at most 5 s. What it still makes is counted, and goes no further.
+/// Polls an inner body to its end, for at most 5 s. Events that it still makes are counted and dropped.
 pub(super) struct AfterLast<B> {
     core: Arc<Core>,
     lane: Arc<Lane>,
@@ -44,7 +44,7 @@ pub(super) struct AfterLast<B> {
     _underway: Entered,
 }
 
-/// What ends it: its time, or that the process goes down.
+/// The two limits: the 5 s timer and the process's shutdown.
 struct Limits {
     time: Pin<Box<Sleep>>,
     down: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -61,13 +61,13 @@ impl<B> AfterLast<B> {
         ending: Ending,
         source: Source<B>,
     ) -> Self {
-        // Who ends the stream otherwise wakes this task.
+        // An end that comes from elsewhere (a stop, another producer) wakes this task.
         lane.set_driven();
         let _underway = core.rests.enter();
         Self { core, lane, context, ending, source, limits: None, began: false, late: 0, _underway }
     }
 
-    /// Whether somebody else had the last word, and the work is to stop.
+    /// Whether another end was stored first, so that the work is to stop.
     fn is_overruled(&self) -> bool {
         if !self.lane.is_halted() {
             return false;
@@ -94,7 +94,7 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    /// Takes the body's frames. Returns whether it is over.
+    /// Reads the body's frames. Returns whether the body is over.
     fn read(&mut self, cx: &mut Context<'_>) -> bool {
         for _ in 0..FRAMES {
             let before = self.late;

@@ -79,7 +79,7 @@ where
     response.map(ResilientSseBody::pass)
 }
 
-/// Joins the inner service's event stream with what became of its registration.
+/// Joins the inner service's event stream with the outcome of its registration.
 pub(super) fn serve<ResBody>(
     core: &Arc<Core>,
     route: &Arc<Route>,
@@ -102,7 +102,7 @@ where
 /// A producer that has begun.
 pub(super) struct Started<ResBody> {
     pub(super) producer: Arc<Producer<ResBody>>,
-    /// Where the run before ended, if there was one.
+    /// The end of the run before, if there was one.
     previous: Option<EventId>,
 }
 
@@ -185,7 +185,7 @@ where
     Response::from_parts(parts, body)
 }
 
-/// A first run: a client that comes with a cursor is told that what it speaks of is gone.
+/// Begins a first run. A client with a cursor is told that its events are gone.
 fn begin<ResBody>(core: &Core, asked: &Asked, mut live: Live<ResBody>, run: EventId) -> ResilientSseBody<ResBody>
 where
     ResBody: Body + Send + 'static,

@@ -47,9 +47,9 @@ where
     Rerun(Box<Rerun<B>>),
     /// With the place of a client whose work somebody else drives.
     Follow(Box<FollowBody>, #[expect(dead_code, reason = "its drop tells that the client went")] Option<Attached<B>>),
-    /// An answer that no inner service has a part in.
+    /// An answer of the library's own.
     Answer(AnswerBody),
-    /// Last words, and then the end.
+    /// The library's last events, and then the end.
     Closing(Option<Bytes>, Closing),
 }
 

@@ -45,8 +45,7 @@ pub trait Classify: Send + Sync + 'static {
         false
     }
 
-    /// Whether a body that ends anywhere after this event, given as its raw block, was complete even without a terminal
-    /// event. Called for events of formats that [need one](Self::needs_terminal), until it says `true`: it should be
+    /// Returns whether a body that ends after this event (given as its raw block) is complete without a terminal event. Called for events of formats that [need one](Self::needs_terminal), until it says `true`: it should be
     /// cheap. Default: `false`.
     fn completes(&self, block: &[u8]) -> bool {
         let _ = block;
@@ -70,7 +69,7 @@ pub struct Ends {
     /// What a block with a terminal event holds one of.
     needles: Vec<Finder<'static>>,
     needs_terminal: bool,
-    /// What stands before the value that says why a chat completion is complete.
+    /// The JSON key whose value says why a chat completion is complete.
     finish: Option<Finder<'static>>,
 }
 

@@ -97,9 +97,9 @@ impl StreamContext {
     }
 
     /// Ready once the stream's work is to stop: the stream was stopped or ended elsewhere, nobody has read it for too
-    /// long, or the process goes down.
+    /// long, the process goes down, or the handler is dropped before it answers.
     ///
-    /// The body is dropped in all these cases; this is for work that the body does not own.
+    /// The body is dropped in all these cases. This future is for work that the body does not own.
     ///
     /// # Cancel safety
     ///
@@ -122,7 +122,7 @@ impl StreamContext {
     ///
     /// # Errors
     ///
-    /// [`MetadataTooLarge`] where more than 4 KiB of keys and values would be kept at a time; what was kept before stays.
+    /// [`MetadataTooLarge`] if the stream would keep more than 4 KiB of keys and values; the metadata from before stays.
     pub fn metadata(&self, key: impl Into<String>, value: impl Into<String>) -> Result<(), MetadataTooLarge> {
         let (key, value) = (key.into(), value.into());
         let mut metadata = lock(&self.0.metadata);

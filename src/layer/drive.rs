@@ -1,4 +1,4 @@
-//! A task that drives an inner body on without its client: for those who still read, and for those who come back.
+//! A task that drives an inner body on without its client, for other readers and for those that come back.
 
 use std::{
     collections::VecDeque,
@@ -56,7 +56,7 @@ where
     /// Dropped before the body is over, by an executor that goes down or has no runtime.
     ///
     /// A stream that may be run again is interrupted, one that goes with its readers is closed if there are none. Any
-    /// other is left as a killed process leaves it, and nobody says any more that it lives.
+    /// other is left as by a killed process: its beats stop.
     fn drop(&mut self) {
         if self.engine.is_over() {
             return;
@@ -82,7 +82,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        // First, so that whatever changes from here on wakes this task.
+        // Registered first, so that every change from here on wakes this task.
         this.producer.lane.drive.register(cx.waker());
         if this.is_ended_elsewhere() {
             this.engine.discard();
@@ -101,7 +101,7 @@ where
             Progress::Waiting => return Poll::Pending,
             Progress::Over(_) => return Poll::Ready(()),
         }
-        // After each batch it is the others' turn: the runtime looks at its sockets only once in dozens of polls.
+        // Yields after each batch: the runtime looks at its sockets only once in dozens of polls.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -127,7 +127,7 @@ where
         progress
     }
 
-    /// Whether the work ended elsewhere, or is to be dropped.
+    /// Whether the stream ended elsewhere, or the inner body is to be dropped.
     fn is_ended_elsewhere(&self) -> bool {
         let lane = &self.producer.lane;
         self.producer.is_discarded() || (lane.is_halted() && lane.status() != Status::Running)
@@ -157,7 +157,7 @@ where
         self.patience.poll(cx, &producer.lane, limits, || producer.core.is_read_elsewhere(&producer.lane))
     }
 
-    /// Whether the store is too far behind, for no longer than its time limit.
+    /// Whether to wait for a store that is too far behind: for no longer than its time limit.
     fn waits_for_store(&mut self, cx: &mut Context<'_>) -> bool {
         let core = &self.producer.core;
         if self.producer.lane.unacknowledged() < DRIVEN_AHEAD || core.store.is_broken() {

@@ -29,8 +29,8 @@ use crate::{
 /// Inner frames without an event that one poll takes before others get their turn.
 const IDLE_FRAMES: usize = 64;
 
-/// Events that are less than one part in so many of their chunks are copied out of these: what is kept may hold on to so
-/// many times its own bytes.
+/// Events that fill less than this part (a quarter) of their chunks are copied out of them. Denser ones pin at most four
+/// times their own bytes.
 const LEAST_PART: usize = 4;
 
 /// Events that a silent body keeps the room for.
@@ -63,7 +63,7 @@ impl Made {
     }
 }
 
-/// The events among what was made since.
+/// The events made since the position `since`.
 fn events(made: &mut VecDeque<Made>, since: usize) -> impl Iterator<Item = (&mut Block, &mut EventId)> {
     made.iter_mut().skip(since).filter_map(|made| match made {
         Made::Event(block, id) => Some((block, id)),
@@ -90,11 +90,11 @@ pub(crate) struct Engine<B> {
     context: StreamContext,
     source: Option<Source<B>>,
     batch: Vec<Bytes>,
-    /// What the body set since the last batch, apart from events.
+    /// The ids and reconnect delays that the body set since the last batch, apart from events.
     inner: Inner,
     /// Whether a body that ends now, without a terminal event, was complete.
     complete: bool,
-    /// What the body failed with.
+    /// The error that the body failed with.
     error: Option<BoxError>,
 }
 
@@ -240,8 +240,7 @@ where
         }
     }
 
-    /// What waits for the store or the client, or stays in a log, holds on to little more than itself: where events are the
-    /// least part of their chunks, they get memory of their own.
+    /// Copies events that fill less than a quarter of their chunks, so that kept events do not pin the rest.
     fn let_go_of_chunks(&mut self, made: &mut VecDeque<Made>, before: usize) {
         let fed = self.source.as_mut().map_or(0, Source::take_fed);
         let kept: usize = self.batch.iter().map(Bytes::len).sum();
@@ -290,7 +289,7 @@ impl<B> Engine<B> {
         self.source.is_none()
     }
 
-    /// What the body failed with, if it did; once.
+    /// Takes the error that the body failed with, if it did.
     pub(crate) fn take_error(&mut self) -> Option<BoxError> {
         self.error.take()
     }

@@ -36,12 +36,12 @@ use crate::{
 /// A registration whose inner service has not answered yet.
 pub(super) struct Waiting {
     registered: Registered,
-    /// What the lane tells of a stop.
+    /// The receiver of the lane's news of a stop.
     halting: Arc<Halting>,
     unanswered: Unanswered,
 }
 
-/// Tells the work that a handler has begun to stop, unless the handler answers.
+/// Stops the work that a handler has begun, if it is dropped before the handler answers.
 pub(super) struct Unanswered(Option<StreamContext>);
 
 impl Unanswered {
@@ -106,7 +106,7 @@ impl Waiting {
         let producer: Arc<dyn Producing> = halting.clone();
         halting.lane.set_producer(Arc::downgrade(&producer));
         if halting.lane.is_ending() {
-            // Stopped before there was anybody to tell.
+            // The stop came before this producer was registered with the lane.
             producer.discard();
         }
         let unanswered = Unanswered::new(halting.context.clone());
@@ -217,7 +217,7 @@ where
         lane.set_driven();
         let mut attendance = Attendance::new(&core, &lane);
         let answered = poll_fn(|cx| {
-            // Readers wake the one, and what the store says of the stream both.
+            // Readers wake `drive`; changes in the store wake `drive` and `waker`.
             lane.drive.register(cx.waker());
             if waiting.poll_halted(cx).is_ready() {
                 return Poll::Ready(Waited::Halted);
@@ -249,7 +249,7 @@ where
     }
 }
 
-/// What came of waiting for a response without the request.
+/// The result of waiting for a response without the request.
 enum Waited<T> {
     Halted,
     Answered(T),

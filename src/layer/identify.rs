@@ -161,7 +161,7 @@ impl Identify for Generate {
     }
 }
 
-/// Which requests a ready-made identifier is for, and what those are that hold no name.
+/// The requests that a ready-made identifier is for, and how it treats requests without a name.
 #[derive(Clone, Debug, Default)]
 struct Scope {
     only: Option<Method>,

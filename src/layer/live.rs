@@ -43,7 +43,7 @@ where
     Frame(Bytes),
     /// The rest is in the log: another producer, or a task, drives the work on.
     Follow(Box<FollowBody>, Attached<B>),
-    /// Every frame was given; the body ends like this.
+    /// Every frame was given; this is the end.
     Over(Closing),
 }
 
@@ -334,7 +334,7 @@ where
         self.finish(End::Unfinished(error));
     }
 
-    /// The body breaks, for what cannot be told: what was written goes out first.
+    /// Breaks the body, once everything written has gone out.
     pub(crate) fn break_off(mut self: Box<Self>, error: BodyError) -> ResilientSseBody<B> {
         self.finish(End::Unfinished(error));
         ResilientSseBody::closing(self.speaker.take(), self.closing.take().unwrap_or_else(Closing::clean))
@@ -428,7 +428,7 @@ where
         let attached = self.attached.take()?;
         let key = self.lane().key.clone();
         let follow = FollowBody::taking_over(&self.core, key, self.delivered, self.manner, self.speaker.replacement());
-        // It has a place of its own from here on.
+        // The follower enters its own place.
         self.lane().readers.detach_client();
         Some(Next::Follow(Box::new(follow), attached))
     }

@@ -13,9 +13,9 @@ use crate::recorder::Lane;
 
 /// Waits for readers that the body would otherwise overtake by more than the log holds.
 ///
-/// While another reader has caught up, that one is held up for at most the stall limit: all waits together, until the
-/// slow ones have come near. Otherwise the body waits as a plain one does, and where its route has a limit, for at
-/// most that long while the slowest reader does not move. Who was waited for in vain gets a gap.
+/// If another reader has caught up, the body waits at most `stall` in total, until the slow ones have come near. Otherwise
+/// it waits as a plain body does, and where its route has a limit, for at most that long while the slowest reader does not
+/// move. A reader that does not catch up in time gets a `gap`.
 #[derive(Default)]
 pub(super) struct Patience {
     wait: Option<Wait>,
@@ -28,14 +28,14 @@ pub(super) struct Patience {
 pub(super) struct Limits {
     /// Where another reader has caught up.
     pub(super) stall: Duration,
-    /// Where none has; `None`: as long as it takes.
+    /// Where none has. `None` is no limit.
     pub(super) alone: Option<Duration>,
 }
 
 struct Wait {
     /// When the readers were last looked at.
     looked: Instant,
-    /// Where the slowest one stands, and since when.
+    /// The place of the slowest reader, and when it last moved.
     slowest: u64,
     still_since: Instant,
     look: Pin<Box<Sleep>>,

@@ -115,9 +115,9 @@ where
         }
     }
 
-    /// Whoever still reads, or comes back in time, gets the rest; where neither is to be expected the work ends at once.
+    /// Drives the body on if somebody reads or may return; otherwise ends the work at once.
     fn go_on_without_client(self: &Arc<Self>, mut engine: Engine<B>) {
-        // Nobody could ever read what it makes.
+        // Nobody could ever read its events.
         if self.lane.is_unrecorded() {
             return engine.abort(EndRequest::Interrupt);
         }
@@ -127,7 +127,7 @@ where
         self.drive(engine, Attendance::new(&self.core, &self.lane));
     }
 
-    /// The request was gone before the inner service answered.
+    /// Drives on the body of a request that was dropped before the inner service answered.
     pub(super) fn go_on(self: &Arc<Self>, attendance: Attendance) {
         let engine = lock(&self.engine).take();
         if let Some(engine) = engine {
@@ -168,7 +168,7 @@ where
         }
     }
 
-    /// How the work ends that nobody has read for so long.
+    /// The end of a stream that nobody has read for too long.
     pub(super) fn end_unread(&self) -> EndRequest {
         match self.route.disconnect {
             Disconnect::Interrupt => EndRequest::Interrupt,

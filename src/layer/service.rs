@@ -121,8 +121,8 @@ fn passes(method: &Method) -> Option<Option<Bypassed>> {
 }
 
 impl<S> ResilientSseService<S> {
-    /// Which stream a request asks to recover, where the layer serves recovery itself. A path that names no stream
-    /// is the inner service's, whatever its suffix.
+    /// Finds the stream that a request asks to recover, where the layer serves recovery itself. A path that names no stream
+    /// goes to the inner service, even with the suffix.
     fn recovery_of(&self, parts: &Parts) -> Option<Name> {
         let target = self.recovery_target(parts)?;
         let mut asked = parts.clone();
@@ -146,7 +146,7 @@ impl<S> ResilientSseService<S> {
         target.parse().ok()
     }
 
-    /// Whose and which stream, and from where.
+    /// Finds the request's owner, stream and cursor.
     fn asked(&self, parts: &Parts, mut identity: Identity) -> Result<Wanted, Rejection> {
         let owner = self.core.find_owner(parts);
         let fingerprint = self.route.fingerprint.as_ref().and_then(|fingerprint| fingerprint(parts));
@@ -190,8 +190,8 @@ impl<S> ResilientSseService<S> {
         }
     }
 
-    /// What a request for a new stream is answered with where its event stream is certain to be refused, so that the inner
-    /// service is not run for it. In a drain only a client that asks for an event stream by name is certain to get one.
+    /// Answers a request whose event stream would be refused, so that the inner service is not run. In a drain that is certain
+    /// only of a client that asks for an event stream by name.
     fn refused(&self, asked: &Asked, nobody: bool) -> Option<Admission> {
         if nobody && asked.comes_again {
             return Some(Admission::Reject(self.core.nobody("-")));
@@ -199,7 +199,7 @@ impl<S> ResilientSseService<S> {
         if self.core.is_draining() && asked.comes_again {
             return Some(Admission::Retry);
         }
-        // Not even as a probe: the guardian's beats tell whether the store is back.
+        // No request probes an open breaker here: the guardian's beats find out when the store is back.
         let broken = self.core.store.is_broken();
         match self.route.on_unavailable {
             _ if !broken => None,
@@ -236,7 +236,7 @@ impl<S> ResilientSseService<S> {
         ResBody: Body + Send + 'static,
         ResBody::Error: Into<BoxError>,
     {
-        // The handler of nobody's request is not told of a stream: there will be none.
+        // Without an owner there will be no stream, so the handler gets no context.
         let context = (!nobody).then(|| asked.context(None));
         let future = self.inner.call(inner_request(request, context.as_ref()));
         ResilientSseFuture::generating(Arc::clone(&self.core), Arc::clone(&self.route), future, asked, context)
@@ -268,8 +268,8 @@ impl<S> ResilientSseService<S> {
     }
 }
 
-/// Holds what is kept of a request with its stream to the limit. What an `EventSource` comes back with is not refused for it,
-/// except for a fingerprint that no stream can have.
+/// Holds a request's metadata, kind and fingerprint to 4 KiB. A request with a cursor goes on without metadata instead,
+/// unless kind and fingerprint alone exceed the limit: no stream can have those.
 fn check_kept(identity: &mut Identity, fingerprint: Option<&str>, parts: &Parts) -> Result<(), Rejection> {
     let made = |text: Option<&str>| text.map_or(0, str::len);
     let kind = identity.kind.as_ref().filter(|kind| matches!(kind, Cow::Owned(_)));

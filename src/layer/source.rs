@@ -14,26 +14,26 @@ use crate::{
     wire::{Scan, Scanned, TooLarge},
 };
 
-/// What polling the body came to.
+/// The result of polling the body.
 #[derive(Debug)]
 pub(super) enum Fed {
     /// There may be more to take out.
     More,
-    /// The body is over, and so is what it held.
+    /// The body and its last chunk are over.
     Over,
     Failed(BoxError),
     Panicked,
 }
 
-/// An inner body and its scanner. Whatever the body does, dropping it included, panics of its code go no further.
+/// An inner body and its scanner. Panics of the body's code, its drop included, are caught here.
 pub(super) struct Source<B> {
     /// None only while it is dropped.
     body: Option<Pin<Box<B>>>,
     scanner: Box<dyn Scan>,
     ended: bool,
-    /// How long the chunk is that something may still be taken out of.
+    /// Length of the chunk that the scanner still reads.
     chunk: usize,
-    /// How long the chunks were that were done with since that was last asked.
+    /// Length of the chunks read to their end since the last `take_fed`.
     before: usize,
 }
 
@@ -51,8 +51,7 @@ impl<B> Source<B> {
         found
     }
 
-    /// How long the chunks are that what was taken out came from, since this was last asked: what is kept of them may hold
-    /// on to as much.
+    /// Returns the bytes of the chunks read since the last call.
     pub(super) fn take_fed(&mut self) -> usize {
         std::mem::take(&mut self.before) + self.chunk
     }
@@ -68,10 +67,10 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    /// Takes the body's next frame. What came before is to be taken out first.
+    /// Feeds the scanner the body's next frame. Take out all findings of the last one first.
     pub(super) fn poll_feed(&mut self, cx: &mut Context<'_>) -> Poll<Fed> {
         let Some(body) = self.body.as_mut().filter(|_| !self.ended) else { return Poll::Ready(Fed::Over) };
-        // Foreign code all of it: the body, its data, its error.
+        // Guarded: the body, its data and its error are foreign code.
         let polled = guarded(|| {
             body.as_mut().poll_frame(cx).map_err(Into::into).map_ok(|frame| {
                 let data = frame.into_data().ok();

@@ -1,4 +1,4 @@
-//! The streams of a process that nobody has read for a while, and which of them is given up where there are too many.
+//! The streams of a process that nobody has read for a while, and the choice of the one to give up when there are too many.
 
 use std::{
     cmp::Reverse,
@@ -15,11 +15,11 @@ use crate::{id::Owner, recorder::Lane, sync::lock};
 
 /// The streams that nobody has read for a while, by owner.
 ///
-/// Where there are more than may be, the owner with the most of them loses the one that was left longest.
+/// Beyond the limit, the owner with the most streams loses its oldest.
 /// A change costs O(log streams).
 #[derive(Debug)]
 pub(crate) struct Unattended {
-    /// How many there may be.
+    /// The most streams that are kept.
     most: usize,
     held: Mutex<Held>,
 }
@@ -33,7 +33,7 @@ struct Held {
     number: u64,
 }
 
-/// When a stream was left, and a number that tells it from others of the same moment.
+/// The time at which a stream was left, and a number that tells it from others of the same moment.
 type Left = (Instant, u64);
 
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Unattended {
         Self { most, held: Mutex::default() }
     }
 
-    /// Enters a stream that was left then. Another, or this one, is given up if that makes one too many.
+    /// Enters a stream that was left at `since`. If that makes one too many, that one or another is given up.
     pub(crate) fn list(self: &Arc<Self>, lane: &Arc<Lane>, since: Instant) -> Listed {
         let (owner, evicted) = (lane.key.owner.clone(), Arc::<AtomicBool>::default());
         let entry = Entry { lane: Arc::clone(lane), evicted: Arc::clone(&evicted) };
@@ -105,7 +105,7 @@ impl Held {
 }
 
 impl Listed {
-    /// Whether the stream was given up, in favour of others.
+    /// Whether the stream was given up.
     pub(crate) fn is_evicted(&self) -> bool {
         self.evicted.load(Ordering::Acquire)
     }

@@ -103,7 +103,7 @@ impl Speaker {
         self.out.reserve(bytes + events * (self.id.max_len() + FRAMED));
     }
 
-    /// What was written, as one frame.
+    /// Takes everything written, as one frame.
     pub(crate) fn take(&mut self) -> Option<bytes::Bytes> {
         (!self.out.is_empty()).then(|| self.out.split().freeze())
     }
@@ -222,7 +222,7 @@ impl Speaker {
     }
 }
 
-/// Whether a client that is given ids only learns of this from the ids that follow.
+/// Whether the ids that follow tell this to a client that gets ids only.
 fn tells_by_ids(notice: &Notice<'_>) -> bool {
     match notice {
         Notice::Connected(_) | Notice::Restart(_) => true,

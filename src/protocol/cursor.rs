@@ -1,10 +1,10 @@
-//! Which event a client saw last, from whatever it sent as a cursor.
+//! Reads the event that a client saw last from the cursors that it sent.
 
 use crate::id::{Cursor, StreamId};
 
-/// What a client says that it saw last, in the order in which one beats another of the same source.
+/// The event that a client says it saw last. Of several from one source the greater counts.
 ///
-/// The text itself goes no further: whatever is not a cursor of ours is never echoed.
+/// The text is dropped here: a foreign cursor is never echoed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum LastSeen {
     /// It sent no cursor, or an empty one.

@@ -94,7 +94,7 @@ pub(super) fn encode(core: &Core, event: &Event) -> Result<Bytes, PublishError> 
 #[derive(Debug)]
 pub struct Publication(Arc<Job>);
 
-/// A publication, and those who wait for its end.
+/// A publication, shared with the tasks that wait for its end.
 #[derive(Debug)]
 struct Job {
     core: Arc<Core>,
@@ -161,7 +161,7 @@ impl Job {
 impl Drop for Job {
     fn drop(&mut self) {
         let dropped = EndRequest::supplied(StreamState::Failed, reason::DROPPED);
-        // The first word counts: after `complete` this is not heard.
+        // The first end counts: after `complete` this has no effect.
         self.lane.end(&self.core.recorder, dropped);
     }
 }
@@ -200,7 +200,7 @@ impl Publication {
         let seq = job.lane.push(&job.core.recorder, &mut vec![block], Inner { id: inner_id, retry: None });
         let room = poll_fn(|cx| job.poll_room(cx));
         if tokio::time::timeout(job.core.settings.store_limit, room).await.is_err() {
-            // No more than that: perhaps nobody has asked the store, because the guardian is late.
+            // The breaker stays closed: a late guardian may not have asked the store at all.
             job.lane.pass_by();
         }
         Ok(EventId::new(job.lane.epoch, seq))
@@ -240,7 +240,7 @@ impl Publication {
     ///
     /// # Errors
     ///
-    /// [`MetadataTooLarge`] where more than 4 KiB of keys and values would be kept at a time; what was kept before stays.
+    /// [`MetadataTooLarge`] if the stream would keep more than 4 KiB of keys and values; the metadata from before stays.
     pub fn metadata(&self, key: impl Into<String>, value: impl Into<String>) -> Result<(), MetadataTooLarge> {
         let kept = self.0.lane.keep(&self.0.core.recorder, key.into(), value.into());
         kept.map_err(|bytes| MetadataTooLarge { bytes })

@@ -60,7 +60,7 @@ impl Relay {
         Self { core, identify: None, voice: Voice::default(), wait }
     }
 
-    /// Which stream a request means.
+    /// Sets the rule that finds the stream of a request.
     ///
     /// Default: the path is `/{id}` and nothing more, as where the relay is nested under a prefix of its own
     /// (`nest_service("/jobs", sse.relay())`). Any other path is 404, and logged: of a longer one, such as
@@ -154,7 +154,7 @@ impl Relay {
         if core.is_draining() && comes_again {
             return Ok(come_again(core, Some(&key.id), comes_again, head));
         }
-        // A store that does not answer now may do so while the body waits.
+        // Errors are no answer yet: the store may answer while the body waits.
         let info = core.store.info(key.clone()).await;
         let missing = matches!(info, Ok(None));
         let info = info.ok().flatten();
@@ -163,7 +163,7 @@ impl Relay {
         if has_all || (missing && position.is_end()) {
             return Ok(no_content(core));
         }
-        // Without a wait nobody may open it any more; with a cursor it existed, and has expired.
+        // Without a wait the stream is not waited for. A cursor says that it existed, so it has expired.
         let is_due = self.wait.is_zero() || matches!(position, Position::After(_));
         if missing && is_due && matches!(core.ask_whether_forgotten().await, Ok(false)) {
             return Err(Rejection::NotFound);

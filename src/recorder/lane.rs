@@ -44,7 +44,7 @@ pub(crate) enum EndRequest {
 }
 
 impl EndRequest {
-    /// What it is charged while it waits for the store.
+    /// Bytes that it is charged while it waits for the store.
     pub(super) fn bytes(&self) -> usize {
         let event = match self {
             Self::Close(ending) => ending.event.as_ref(),
@@ -88,14 +88,14 @@ pub(crate) struct Lane {
     pub(super) halted: AtomicBool,
     /// The client's body, or the publication, while it waits.
     pub(crate) waker: Arc<WakerCell>,
-    /// The task that drives the inner body on, while it waits; and whether there ever was one.
+    /// The waker of the task that drives the inner body on; and whether there ever was such a task.
     pub(crate) drive: WakerCell,
     pub(super) driven: AtomicBool,
     /// Whether the producer is pushing, and so looks at the lane right afterwards.
     pub(super) pushing: AtomicBool,
     /// How many bytes of its events wait for the store: read where room has to be made.
     pub(super) held: AtomicUsize,
-    /// Who reads the stream on this node.
+    /// The stream's readers on this node.
     pub(crate) readers: Readers,
     pub(super) state: Mutex<State>,
     pub(super) producer: Mutex<Option<Weak<dyn Producing>>>,
@@ -123,7 +123,7 @@ impl Lane {
         })
     }
 
-    /// A lane that leads nowhere: for a stream that cannot be registered and goes out unrecorded.
+    /// A lane without a store behind it, for a stream that cannot be registered and goes out unrecorded.
     pub(crate) fn unrecorded(registration: Open) -> Arc<Self> {
         let mut lane = Self::new(registration, 0, None);
         if let Some(lane) = Arc::get_mut(&mut lane) {
@@ -212,7 +212,7 @@ impl Lane {
         lock(&self.state).end.is_some()
     }
 
-    /// How the producer goes, once that was requested.
+    /// The end that the producer has requested.
     pub(crate) fn requested_end(&self) -> Option<EndRequest> {
         lock(&self.state).end.clone()
     }

@@ -55,12 +55,12 @@ pub(crate) struct Recorder {
     telemetry: Arc<Telemetry>,
     executor: Executor,
     hooks: Arc<Hooks>,
-    /// What may wait for the store.
+    /// The room for events that wait for the store.
     room: Room,
     /// How long the flusher waits for lanes to join the one that is ready.
     linger: Duration,
     lanes: Mutex<HashMap<StreamKey, Arc<Lane>>>,
-    /// Lanes whose stream was closed as orphaned while its producer served a client, which it does on.
+    /// Lanes whose stream was closed as orphaned while their producer still serves a client.
     served_on: Mutex<Vec<Weak<Lane>>>,
     ready: Mutex<VecDeque<Arc<Lane>>>,
     /// Claimed lanes that wait until they are asked for again, by when that is.
@@ -68,7 +68,7 @@ pub(crate) struct Recorder {
     /// Work that was begun in place and did not end at its first poll.
     adopted: Mutex<Vec<BoxFuture<()>>>,
     flusher: WakerCell,
-    /// Told when a lane leaves.
+    /// Notified when a lane leaves.
     left: tokio::sync::Notify,
     /// Flights that failed.
     failures: AtomicU64,

@@ -50,7 +50,7 @@ impl Lane {
         first
     }
 
-    /// Takes events for which room has to be made. An event for which there is none is made, and missing.
+    /// Takes events for which room has to be made. An event without room keeps its seq and is lost.
     fn take_singly(&self, recorder: &Recorder, events: &mut Vec<Bytes>, inner: Inner) -> u64 {
         let mut state = lock(&self.state);
         let first = state.last + 1;
@@ -81,7 +81,7 @@ impl Lane {
     /// Events are held, or none any more.
     fn holds(&self, state: &mut State, recorder: &Recorder) {
         self.held.store(state.held(), Ordering::Relaxed);
-        // What was lost already is nothing to wait for.
+        // Events that are lost already are not waited for.
         let waits = state.claimed || !recorder.store.is_immediate();
         if state.pending.is_empty() {
             state.pending_since = None;
@@ -128,7 +128,7 @@ impl Lane {
         Ok(())
     }
 
-    /// The producer goes. What was pushed before is recorded before. The first word counts: `false` if this is not it.
+    /// Requests the end of the stream. Events that were pushed before are recorded before it. Returns `false` if an end was requested earlier.
     pub(crate) fn end(self: &Arc<Self>, recorder: &Arc<Recorder>, end: EndRequest) -> bool {
         {
             let mut state = lock(&self.state);
@@ -155,14 +155,14 @@ impl Lane {
         true
     }
 
-    /// Whether the end was tried for as long as it could be recovered.
+    /// Whether the end was tried for a whole recovery window.
     pub(super) fn is_hopeless(&self) -> bool {
         let state = lock(&self.state);
         let window = self.registration.retention.recovery_window;
         state.status == Status::Running && state.end_since.is_some_and(|since| since.elapsed() >= window)
     }
 
-    /// How the stream stands after an end that no store has a say in.
+    /// The status after an end that no store confirms.
     fn ended_by(&self, end: &EndRequest, last: u64) -> Status {
         match end {
             EndRequest::Interrupt => Status::Superseded,

@@ -32,7 +32,7 @@ pub(crate) struct Readers {
 struct Place {
     /// The seq of the last event that it was given.
     seq: AtomicU64,
-    /// It was waited for in vain, and is not waited for again until it has caught up.
+    /// It missed its wait, and is not waited for again until it has come near.
     passed: AtomicBool,
     /// Where it stands in the list.
     index: AtomicUsize,
@@ -67,7 +67,7 @@ impl Bounds {
     }
 }
 
-/// What a look at all places says.
+/// The result of a look at all places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     /// The place of the slowest reader that is waited for, or the last event made where none is.
@@ -149,7 +149,7 @@ impl Readers {
         seen
     }
 
-    /// Those who are waited for now were waited for in vain.
+    /// Marks the readers that are waited for now as having missed their wait.
     pub(crate) fn pass_by(&self, bounds: &Bounds) {
         for place in lock(&self.followers).iter().map(|place| &**place).chain([&self.client]) {
             let seq = place.seq.load(Ordering::SeqCst);
@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(bounds.room(NOBODY), Some(64));
     }
 
-    /// Who has read all there is to read is not waited for, however much was made that is not stored.
+    /// A reader that has read every stored event is not waited for, however many unstored ones there are.
     #[test]
     fn a_reader_with_nothing_to_read_is_not_behind() {
         let bounds = Bounds { made: 1000, stored: 50, floor: 50, half: 50, events: 10 };

@@ -1,6 +1,6 @@
-//! The bytes that may wait for the store, and who gives up some where they are too many.
+//! The bytes that may wait for the store, and the lanes that give up some where they are too many.
 //!
-//! While there is room nobody is looked at. Once there is none, what is given up is taken from the owners that hold the
+//! While there is room no lane is looked at. Once there is none, events are taken from the owners that hold the
 //! most, and among an owner's streams from those that hold the most: so one loud stream in an outage costs a quiet one
 //! nothing. That takes a walk over all lanes, which makes some more room than is needed, a sixteenth of all: walks are as
 //! rare.
@@ -25,7 +25,7 @@ pub(super) struct Room {
     events: AtomicUsize,
     /// Ends are never given up: they take up to half of the room, and are held beyond it.
     ends: AtomicUsize,
-    /// One makes room at a time: whoever waited for that finds some.
+    /// Only one caller makes room at a time; the next one then finds some.
     making: Mutex<()>,
 }
 
@@ -81,7 +81,7 @@ impl Recorder {
             }
             self.cut(Some((lane, bytes)));
         }
-        // What the others hold may be on its way to the store.
+        // The events that the others hold may be on their way to the store.
         while !self.room.charge(bytes) {
             if self.take_from(lane, lane.held().saturating_sub(1)) == 0 {
                 return false;
@@ -98,7 +98,7 @@ impl Recorder {
         }
     }
 
-    /// Takes from those who hold the most, until what is asked for, and a part of the room more, is free.
+    /// Takes events from the owners that hold the most, until the room asked for, and a part of the whole more, is free.
     fn cut(&self, asked: Option<(&Lane, usize)>) {
         let limit = self.room.for_events();
         let held = self.room.events.load(Ordering::Relaxed);
@@ -120,8 +120,8 @@ impl Recorder {
         bytes
     }
 
-    /// Who holds more than a fair share where all are to hold so many bytes less, those who hold the most first, and what
-    /// that share is. Whoever asks counts with what it asks for.
+    /// Lists the streams above the fair share of the owners above theirs, largest first, each with the bytes that it may keep
+    /// so that all together hold `less` bytes less. The bytes that are asked for count as already held.
     fn shares(&self, asked: Option<(&Lane, usize)>, less: usize) -> Vec<(Arc<Lane>, usize)> {
         let lanes = lock(&self.lanes);
         let mut owners: HashMap<&Owner, Holders<'_>> = HashMap::new();
@@ -159,7 +159,7 @@ impl<'a> Holders<'a> {
     }
 }
 
-/// The largest amount that all may have, so that together they have no more than `total`: whoever has less keeps it.
+/// The largest amount that each may have, so that together they have no more than `total`. Smaller amounts stay as they are.
 fn share(mut amounts: Vec<usize>, mut total: usize) -> usize {
     amounts.sort_unstable();
     for (index, amount) in amounts.iter().enumerate() {

@@ -16,7 +16,7 @@ use crate::{
 
 pub(super) struct State {
     pub(super) status: Status,
-    /// Whether somebody works the lane off, or will.
+    /// Whether a task works the lane off, or is about to.
     pub(super) claimed: bool,
     /// The last seq that was given.
     pub(super) last: u64,
@@ -31,8 +31,9 @@ pub(super) struct State {
     pub(super) flight_bytes: usize,
     /// Whether the store is being asked something: the batch in flight is not to be touched.
     pub(super) in_the_air: bool,
-    /// Since when the oldest pending event waits, and the oldest one in flight.
+    /// When the oldest pending event was pushed.
     pub(super) pending_since: Option<Instant>,
+    /// When the oldest event in flight was pushed.
     pub(super) flight_since: Option<Instant>,
     /// Whether the store is to be asked how the stream stands.
     pub(super) looks: bool,
@@ -47,7 +48,7 @@ pub(super) struct State {
     /// Whether metadata is not acknowledged yet: until then nothing may be delivered.
     pub(super) metadata_waits: bool,
     pub(super) forgotten: bool,
-    /// The registration was taken back: what is still on the way to the store is not heard any more.
+    /// The registration was withdrawn: later answers of the store are ignored.
     pub(super) withdrawn: bool,
     /// The store refuses this stream, or did not answer what only this stream asked: until something lands,
     /// nobody waits for it.
@@ -63,7 +64,7 @@ pub(super) struct State {
     pub(super) end_bytes: usize,
 }
 
-/// What an inner service set in its event stream, apart from events: the last of each counts.
+/// The id and the reconnect delay that an inner service set in its event stream: the last of each.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Inner {
     /// The id of an event.

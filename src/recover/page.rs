@@ -67,7 +67,7 @@ pub(super) async fn read(
     }
 }
 
-/// Where a reader stands before the first page.
+/// The place of a reader before the first page.
 fn begin(after: After) -> Replay {
     match after {
         After::Nothing => Replay::fresh(Owed::Run),

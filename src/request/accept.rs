@@ -25,12 +25,12 @@ pub(crate) fn prefers_events(request: &Parts) -> bool {
     }
 }
 
-/// What a request says of the two types that the library answers with.
+/// The ranges of a request's `Accept` for the two types that the library answers with.
 #[derive(Default)]
 struct Accepted {
     events: Option<Range>,
     json: Option<Range>,
-    /// What covers JSON without naming it: `application/*`, else `*/*`.
+    /// The range that covers JSON without naming it: `application/*`, else `*/*`.
     wildcard: Option<Range>,
 }
 
@@ -38,7 +38,7 @@ struct Accepted {
 struct Range {
     /// In thousandths; 0 is "not acceptable".
     quality: u16,
-    /// Where the first range of this type stands among all.
+    /// The index of the first range of this type among all.
     place: usize,
 }
 

@@ -1,5 +1,5 @@
-//! What a request's head says to the library, whichever service it reaches: which event the client saw last, what it
-//! accepts, what its query holds.
+//! Reads the head of a request, for every service: the event that the client saw last, the types that it
+//! accepts, its query.
 
 mod accept;
 mod cursor;

@@ -151,7 +151,7 @@ pub trait Store: Send + Sync + 'static {
         self.is_followed(key)
     }
 
-    /// Tells the node that produces a stream that somebody reads it on this node.
+    /// Tells the producing node that this node has a reader of the stream.
     ///
     /// Once this is answered, and a message has had its time to arrive, [`is_followed`](Self::is_followed) says `true` on
     /// the producing node, for as long as somebody here holds a [`tail`](Self::tail) of the stream (it may be taken right

@@ -41,14 +41,14 @@ impl TailCell {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
-    /// Wakes whoever waits, before it returns: a store must not hold a lock meanwhile, since a waker may ask the store.
+    /// Wakes all waiting tasks before it returns: a store must not hold a lock meanwhile, since a waker may ask the store.
     ///
     /// Complexity: O(waiting).
     pub fn notify(&self) {
         Woken::default().add(self);
     }
 
-    /// Takes the wakers of whoever waits; these see the change from now on.
+    /// Takes the wakers of all waiting tasks, which see the change from now on.
     fn take(&self) -> Vec<Option<Waker>> {
         // SeqCst, like in `poll_changed`: either this sees the waiter, or the waiter sees the version.
         self.version.fetch_add(1, Ordering::SeqCst);

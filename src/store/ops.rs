@@ -31,7 +31,7 @@ pub struct Open {
     pub key: StreamKey,
     /// What it is for.
     pub kind: Cow<'static, str>,
-    /// Who produces the stream, and who named it.
+    /// The origin of the stream: who produces it, and who named it.
     ///
     /// A request with [`Origin::Named`] for a stream that an inner body of another kind produces, or produced, is refused
     /// with [`Opened::OtherKind`]. A request with [`Origin::Generated`] comes with a cursor that names the stream: it opens
@@ -51,16 +51,16 @@ pub struct Open {
     pub reruns: bool,
     /// Whether the producer has begun to answer: see [`StreamInfo::started`].
     pub started: bool,
-    /// What the request asks for: another one under the same id is refused with [`Opened::OtherFingerprint`]. Without
+    /// The fingerprint of the request. A request with another one under the same id is refused with [`Opened::OtherFingerprint`]. Without
     /// one nothing is compared, and the stream keeps the one it has.
     pub fingerprint: Option<String>,
     /// How many active streams the owner may have, this one included.
     pub limit: Option<usize>,
-    /// What the host keeps with the stream, up to 4 KiB of keys and values.
+    /// The metadata that the host keeps with the stream, up to 4 KiB of keys and values.
     ///
-    /// Of a new run it takes the place of what was kept with the runs before: a job probe is to ask for the job of the run
-    /// that it is asked about, never for that of an earlier one, and a stream that runs again for ever keeps no more than
-    /// one run's (guarantee G6). A withdrawal gives back what was kept before.
+    /// A new run's metadata replaces that of the runs before: a job probe must find the job of this run, not of an earlier
+    /// one, and a stream that runs again for ever keeps only one run's (guarantee G6). A withdrawal restores the metadata
+    /// from before.
     pub metadata: Metadata,
     /// How long and how much to keep.
     pub retention: Retention,
@@ -133,7 +133,7 @@ pub struct Append {
     pub inner_id: Option<String>,
     /// The last reconnect delay, in milliseconds, that the inner service set in or before the batch.
     pub inner_retry: Option<u64>,
-    /// What the host keeps with the stream from now on too; a key that is there already is replaced. A pair that would
+    /// Metadata that the host keeps with the stream from now on; a key that is there already is replaced. A pair that would
     /// take keys and values beyond 4 KiB is left out.
     pub metadata: Metadata,
 }

@@ -6,7 +6,7 @@ use std::task::Waker;
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     slots: Vec<Option<Waker>>,
-    /// Slots that were left, for the next who comes.
+    /// Free slots, for the next to enter.
     free: Vec<usize>,
     /// How often all were taken out: a slot of an earlier round is nobody's any more.
     round: u64,
@@ -52,7 +52,7 @@ impl Slots {
         Some(waker)
     }
 
-    /// Takes all wakers out; whoever waits on registers anew.
+    /// Takes all wakers out. A task that goes on waiting registers anew.
     pub(super) fn take(&mut self) -> Vec<Option<Waker>> {
         self.round += 1;
         self.free.clear();

@@ -17,7 +17,7 @@ use super::{Bypassed, ENDINGS, Telemetry};
 pub struct Health {
     /// Streams whose producer is on this node.
     pub active: u64,
-    /// Of those, the ones that run on without any reader, on this node or on another.
+    /// Active streams without any reader, on this node or on another.
     pub detached: u64,
     /// Consumers that read from the log.
     pub followers: u64,

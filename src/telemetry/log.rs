@@ -22,7 +22,7 @@ macro_rules! log_debug { ($($rest:tt)*) => { $crate::telemetry::log::log_event!(
 macro_rules! log_warn { ($($rest:tt)*) => { $crate::telemetry::log::log_event!(warn, $($rest)*) }; }
 macro_rules! log_error { ($($rest:tt)*) => { $crate::telemetry::log::log_event!(error, $($rest)*) }; }
 
-/// Something that needs a human: whoever calls this sees to it that it is not said more than once a minute.
+/// Reports something that needs a human. The caller limits it to once a minute.
 macro_rules! log_alert {
     ($($field:ident = $value:expr,)* $message:literal) => {{
         $crate::telemetry::log::log_error!($($field = $value,)* $message);

@@ -73,8 +73,8 @@ fn raw(value: &impl serde::Serialize) -> Box<RawValue> {
 /// How deep values may be nested in one another: with what an answer puts around them, every reader has room for that.
 const DEPTH: usize = 100;
 
-/// Whether JSON that keeps to its grammar can be read by every reader of JSON, so that one event does not make a whole
-/// answer unreadable: it is not nested too deep, and its escapes are pairs of surrogates or none (RFC 8259 § 8.2).
+/// Whether every JSON reader can read this valid JSON, so that one event does not make a whole answer unreadable: it is not
+/// nested too deep, and its escapes hold no half of a surrogate pair (RFC 8259 § 8.2).
 fn is_portable(json: &str) -> bool {
     let (mut depth, mut quoted) = (0_usize, false);
     let mut rest = json.as_bytes();
@@ -98,7 +98,7 @@ fn is_portable(json: &str) -> bool {
     true
 }
 
-/// What follows an escape, given from its `u` on; `None` if it is half of a pair of surrogates.
+/// The text after an escape that is given from its `u` on; `None` for half of a pair of surrogates.
 fn after_escape(text: &[u8]) -> Option<&[u8]> {
     let unit = |text: &[u8]| u16::from_str_radix(std::str::from_utf8(text.get(1..5)?).ok()?, 16).ok();
     let tail = text.get(5..)?;

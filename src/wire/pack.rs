@@ -7,7 +7,7 @@ use bytes::Bytes;
 /// Copies blocks that are kept together into one allocation, of exactly their size.
 ///
 /// A block as the scanner finds it is a slice, and holds on to the whole chunk that it is a slice of. Where most of that is no
-/// event, what a log says it holds would be the least part of what it does.
+/// event, a log would pin many times the bytes that it counts.
 pub(crate) fn pack(blocks: &mut [Bytes]) {
     let mut packed = Vec::with_capacity(blocks.iter().map(Bytes::len).sum());
     for block in &*blocks {

@@ -17,7 +17,7 @@ use crate::{
 pub(crate) struct Gap {
     /// The last event that the reader has, where it is known to be this stream's.
     pub(crate) after: Option<EventId>,
-    /// What comes next; `None` where that is not known yet.
+    /// The next event; `None` where that is not known yet.
     pub(crate) resumes_at: Option<EventId>,
     /// How many are missing, where that is known.
     pub(crate) missed: Option<u64>,
@@ -38,14 +38,14 @@ impl Gap {
     }
 }
 
-/// What is to be told before an entry, and whether the entry itself is news.
+/// The notices to give before an entry of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
     pub(crate) gap: Option<Gap>,
     pub(crate) restart: bool,
 }
 
-/// What a reader without a cursor is owed.
+/// The events owed to a reader without a cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owed {
     /// Nothing before the first event that it is given: a feed's reader, or one that wants only what comes from now on.
@@ -73,7 +73,7 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    /// A reader without a cursor, which starts with whatever is held.
+    /// A reader without a cursor, which starts with the first event held.
     pub(crate) const fn fresh(owed: Owed) -> Self {
         Self { at: START, given: None, fresh: Some(owed), gap: None, restart: false }
     }
@@ -83,12 +83,12 @@ impl Replay {
         Self { at: cursor, given: Some(cursor), fresh: None, gap: None, restart: false }
     }
 
-    /// A reader whose cursor says nothing here: it is told so, then given all that is held.
+    /// A reader whose cursor is not of this stream: it gets a `gap`, then everything held.
     ///
     /// `cursor` is `None` where it could not be read: it is never echoed.
     pub(crate) const fn unknown(cursor: Option<EventId>) -> Self {
         let gap = Gap { after: cursor, resumes_at: None, missed: None };
-        // What the reader has of another run is not to be taken for the beginning of this one.
+        // Told as a restart, so that the client does not take events of another run for the beginning of this one.
         Self { given: cursor, gap: Some(gap), restart: cursor.is_some(), ..Self::fresh(Owed::Nothing) }
     }
 
@@ -124,7 +124,7 @@ impl Replay {
         self.told(EventId::new(id.epoch, 1))
     }
 
-    /// Some events cannot be read at all, for whatever reason.
+    /// Notes that some events cannot be read at all.
     pub(crate) fn unreadable(&mut self) {
         self.lose(None);
     }
@@ -143,11 +143,11 @@ impl Replay {
         let first = self.fresh.is_some() && self.at == START;
         match (self.fresh, previous) {
             (Some(Owed::Nothing), _) => {}
-            // The log's first entry. What was before it is another run's.
+            // The log's first entry. Events before it are another run's.
             (Some(Owed::Run), _) | (Some(Owed::Stream), None) if first => {}
             (Some(Owed::Stream), Some(_)) if first => self.lose(None),
             (_, Some(previous)) => self.owed_up_to(previous),
-            // The store lost what was before this run, and with it the knowledge of how much that was.
+            // The store lost the runs before this one, and with them the number of their events.
             (_, None) => self.lose(None),
         }
         self.restart |= self.fresh.is_none();
@@ -185,7 +185,7 @@ impl Replay {
             Some(Owed::Nothing) => return,
             // Up to here nothing was read: the run's beginning is what is missed.
             Some(Owed::Run) if self.at == START => {}
-            // The marker between the runs is gone, and with it the knowledge of what was before it.
+            // The marker between the runs is gone, and with it the number of events before it.
             _ => self.lose(None),
         }
         self.restart |= self.fresh.is_none();

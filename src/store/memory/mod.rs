@@ -45,8 +45,8 @@ const SHARDS: usize = 64;
 #[derive(Clone)]
 pub struct MemoryStore(Arc<Inner>);
 
-/// Whoever is to be woken is taken note of under the locks, and woken once none is held: `Woken` comes before them in each
-/// method, and so is dropped after them.
+/// Wakers are collected under the locks and woken once no lock is held: each method declares its `Woken` before the locks, so
+/// that it is dropped after them.
 struct Inner {
     run: Mutex<u128>,
     clock: Clock,

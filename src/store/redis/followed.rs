@@ -32,7 +32,7 @@ struct Follower {
     until: Instant,
 }
 
-/// What a process says about a stream that it follows, or follows no more.
+/// A process's message about a stream that it follows, or has left.
 pub(super) struct Word<'a> {
     pub(super) name: &'a str,
     process: &'a str,
@@ -77,7 +77,7 @@ impl Followed {
         news
     }
 
-    /// A process follows a stream no more, unless it has said since that it does.
+    /// Removes a process from a stream's followers, unless it has announced itself since.
     pub(super) fn ends(&self, word: &Word<'_>) {
         let mut streams = lock(&self.streams);
         let Some(followers) = streams.get_mut(word.name) else { return };
@@ -88,7 +88,7 @@ impl Followed {
         self.count.store(streams.len(), Ordering::Relaxed);
     }
 
-    /// Takes out whoever has said nothing for too long.
+    /// Removes the processes that have said nothing for too long.
     pub(super) fn tidy(&self) {
         let now = Instant::now();
         let mut streams = lock(&self.streams);

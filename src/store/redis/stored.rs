@@ -93,7 +93,7 @@ impl Held {
         deadline.saturating_sub(self.patience()).max(self.number("startedAt"))
     }
 
-    /// What does not say was stored before streams said so, when a request named every stream that is held.
+    /// A stream without the field was stored by an older version, in which a request named every stream that is held.
     fn origin(&self) -> Origin {
         let origins = [Origin::Named, Origin::Generated, Origin::Published];
         origins.into_iter().find(|origin| self.text("origin") == Some(origin.as_str())).unwrap_or(Origin::Named)

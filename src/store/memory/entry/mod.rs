@@ -30,7 +30,7 @@ pub(super) struct Entry {
     reruns: bool,
     fingerprint: Option<String>,
     metadata: Metadata,
-    /// What was kept with the run before, until this one is sure to be one.
+    /// The metadata of the run before, until this run has started.
     metadata_before: Metadata,
     inner_id: Option<String>,
     inner_retry: Option<u64>,
@@ -272,7 +272,7 @@ impl Entry {
         self.metadata_before = std::mem::take(&mut self.metadata);
         self.keep(&open.metadata);
         self.previous = Some(previous);
-        // An end that is none any more was told all the same: whoever has it as a cursor goes on from there.
+        // Readers were told of an end that is undone now; its id stays valid as a cursor.
         let since = ended.map_or(self.epoch, |ended| ended.id.epoch);
         self.log.push_run(self.epoch, since, Some(previous), now);
         self.trim();

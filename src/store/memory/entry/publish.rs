@@ -1,4 +1,4 @@
-//! What is published without a producer that stands.
+//! Stateless publishing: events without a standing producer.
 
 use super::Entry;
 use crate::{

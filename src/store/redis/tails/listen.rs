@@ -33,7 +33,7 @@ pub(in super::super) async fn listen(shared: Weak<Shared>) {
             Ok(connection) => {
                 let again = std::mem::replace(&mut before, true);
                 if let Some(store) = shared.upgrade() {
-                    // Whatever was said before was not heard.
+                    // Messages from before were missed.
                     store.tails.wake_all();
                     if again {
                         store.tails.reconnected();
@@ -115,7 +115,7 @@ async fn serve(store: &Arc<Shared>, connection: &mut MultiplexedConnection) -> b
         return false;
     }
     let names: HashSet<_> = listened.iter().filter_map(|channel| tails.keys.tail_of(channel)).collect();
-    // What happened before the subscription counted was not heard.
+    // Messages from before the subscription were missed.
     tails.wake_each(names.iter().copied());
     announce(store).await;
     if !names.is_empty() {

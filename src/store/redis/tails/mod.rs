@@ -1,4 +1,4 @@
-//! Who is woken by what: followers by their streams' changes, nodes by what others do to their streams.
+//! Wake-ups: followers hear of changes to their streams, nodes of changes that others make to theirs.
 //!
 //! One connection of its own listens for the whole process, to a channel for each stream that somebody waits for and one
 //! for each node. A message says no more than: look. Messages may be lost, so a net is drawn through what is waited for
@@ -51,7 +51,7 @@ pub(super) struct Tails {
     /// This process to others, and how often it has said something to them.
     process: String,
     said: AtomicU64,
-    /// What the driver is to do next.
+    /// The driver's next step.
     wanted: Arc<Wanted>,
 }
 
@@ -115,7 +115,7 @@ impl Tails {
         Stream { cell: Arc::new(cell), wanted: flag, seen: Mutex::default() }
     }
 
-    /// The stream has changed: wakes who waits for it in this process.
+    /// Wakes the tasks of this process that wait for a change of the stream.
     pub(super) fn wake(&self, name: &str) {
         self.wake_each(std::iter::once(name));
     }
@@ -163,7 +163,7 @@ impl Tails {
         self.followed.is(name)
     }
 
-    /// What this process says of a stream: `tail`, it is followed here, or `left`, no more.
+    /// The messages of this process about a stream: `tail`, it is followed here; `left`, it no longer is.
     fn word(&self, what: &str, name: &str) -> String {
         format!("{what} {name} {} {}", self.process, self.said.fetch_add(1, Ordering::Relaxed))
     }
@@ -186,7 +186,7 @@ impl Tails {
             }
             return;
         }
-        // Who announces itself may take its tail only then.
+        // A follower may announce itself first and take its tail afterwards.
         let stream = streams.entry(name.to_owned()).or_insert_with_key(|name| Arc::new(self.stream(name)));
         lock(&stream.seen).asked = Some((node, Instant::now()));
     }
@@ -221,7 +221,7 @@ impl Tails {
         match (what, Word::read(rest)) {
             ("look", _) => self.post(node, rest),
             ("tail", Some(word)) if self.followed.begins(&word) => {
-                // What was appended before this was heard was not published.
+                // Events that were appended before this message arrived were not published.
                 lock(&self.wanted.announcements).push(word.name.to_owned());
                 self.wanted.wake.notify_one();
             }

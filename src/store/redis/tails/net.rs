@@ -30,7 +30,7 @@ pub(in super::super) async fn watch(shared: Weak<Shared>) {
         let Some(store) = shared.upgrade() else { return };
         round += 1;
         store.tails.tidy();
-        // Of what is made here the process hears without Redis; only what others do to it may have been missed.
+        // Events that are made here are heard of without Redis. Only changes that others made may have been missed.
         let awaited = store.tails.awaited(|stream| round % SELDOM == 0 || !lock(&stream.seen).local);
         draw_net(&store, &awaited).await;
         tell_again(&store).await;
@@ -48,7 +48,7 @@ impl Shared {
     }
 }
 
-/// Says again what is followed here by those who are busy with what they have read.
+/// Announces again the streams whose followers here are busy with a page.
 async fn tell_again(store: &Arc<Shared>) {
     for page in store.tails.due_for_telling().chunks(PAGE) {
         let told = page.iter().map(|name| store.tails.announcing(name)).collect();
@@ -75,7 +75,7 @@ async fn say_farewell(store: &Arc<Shared>) {
     }
 }
 
-/// Looks whether what is waited for has changed without a word, and tells the producing nodes that it is.
+/// Looks for changes of the awaited streams whose messages were lost, and announces their followers to the producing nodes.
 pub(super) async fn draw_net(store: &Arc<Shared>, awaited: &[(String, Arc<Stream>)]) {
     for page in awaited.chunks(PAGE) {
         let mut requests = Vec::with_capacity(2 * page.len());
