@@ -65,7 +65,7 @@ async fn g12_a_follower_ends_in_a_drain_also_while_the_store_is_away() {
         for asks in [request("/s/a"), resuming("/s/a", "e1700000000000-1")] {
             let store = batched();
             let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous().drain(SECOND * 5)).unwrap();
-            let producing = TestHub::on(store.clone(), |builder| builder.anonymous()).unwrap();
+            let producing = TestHub::on(store.clone(), resilient_sse::Builder::anonymous).unwrap();
             let watch = Watch::default();
             let elsewhere = app(producing.sse.generation().id(path()), &watch, then(numbers(3), Step::Hang));
             let mut first = Client::new(send(&elsewhere, request("/s/a")).await.into_body());
@@ -121,7 +121,7 @@ async fn g12_a_follower_of_a_stream_that_cannot_be_settled_ends_in_a_drain() {
 async fn g12_a_request_that_waits_for_another_s_handler_hears_of_a_drain() {
     let store = batched();
     let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous().drain(SECOND * 5)).unwrap();
-    let mut producing = TestHub::on(store, |builder| builder.anonymous()).unwrap();
+    let mut producing = TestHub::on(store, resilient_sse::Builder::anonymous).unwrap();
     let (runs, watch) = (Arc::new(AtomicUsize::new(0)), Watch::default());
     let there = slow(producing.sse.generation().id(path()), &runs, &watch);
     let first = tokio::spawn(there.oneshot(request("/s/a")));
