@@ -111,6 +111,8 @@ impl Publisher {
         };
         let (mut opening, opened) = core.recorder.open(open.clone()).await;
         match opened? {
+            // The registration is withdrawn: a stream that begins now would be cut short.
+            Opened::New { .. } if core.is_draining() => Err(PublishError::Draining),
             Opened::New { epoch, .. } => {
                 let lane = Lane::new(open, epoch, core.hooks.lease_within(core.settings.recovery_window));
                 core.recorder.enter(&lane);

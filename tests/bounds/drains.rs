@@ -293,3 +293,18 @@ async fn g5_a_drain_lets_bodies_finish_after_their_terminal_events() {
         assert_eq!(watch.alive(), 0);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn g5_a_publication_that_is_being_opened_when_the_drain_begins_is_refused() {
+    let mut hub = hub(true, |builder| builder);
+    hub.store.fail_on("open", Fault::Delay(MILLI * 500));
+    let publisher = hub.sse.publisher();
+    let spec = StreamSpec::new(Owner::ANONYMOUS, StreamId::new("a").unwrap());
+    let opening = tokio::spawn(async move { publisher.open(spec).await.map(drop) });
+    hub.advance(MILLI * 100).await;
+    hub.shut_down_on(ready(()));
+    hub.advance(SECOND).await;
+    assert!(matches!(opening.await.unwrap(), Err(resilient_sse::PublishError::Draining)));
+    assert_eq!(hub.sse.registry().stream(&key("a")).await.unwrap(), None);
+    assert!(hub.report().is_some_and(|report| report.unsettled == 0));
+}
