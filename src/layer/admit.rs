@@ -196,7 +196,7 @@ impl Admission {
                 Self::Produce(Registered { core: Arc::clone(core), lane, previous, inner_id, opening })
             }
             Ok(Opened::Ended(ended)) => Self::ended(core, route, asked, &ended).await,
-            Ok(Opened::Active { .. }) => Self::follow(core, route, asked).await,
+            Ok(Opened::Active { .. }) => Self::active(core, route, asked).await,
             Ok(Opened::Missing) if asked.position.is_end() => Self::NoContent,
             Ok(Opened::Missing) if core.may_be_forgotten() || running_here(core, &asked).is_some() => Self::Retry,
             Ok(Opened::Missing) if asked.prefix.is_some() && route.disconnect.reruns() => Self::Anew,
@@ -209,6 +209,16 @@ impl Admission {
             Ok(Opened::OtherKind { kind }) => Self::Reject(core.other_kind(&asked.key.id, &asked.kind, kind)),
             Ok(Opened::OtherFingerprint) => Self::Reject(Rejection::OtherRequest),
         }
+    }
+
+    async fn active(core: &Arc<Core>, route: &Route, asked: Asked) -> Self {
+        if asked.position.is_end()
+            && let Ok(Some(info)) = core.store.info(asked.key.clone()).await
+            && asked.position.has_all_of(&info, |ending| route.voice.tells(ending))
+        {
+            return Self::NoContent;
+        }
+        Self::follow(core, route, asked).await
     }
 
     async fn ended(core: &Arc<Core>, route: &Route, asked: Asked, ended: &Ended) -> Self {

@@ -3,7 +3,7 @@
 use super::cursor::LastSeen;
 use crate::{
     id::{Cursor, EventId},
-    stream::{Disconnect, Ended},
+    stream::{Disconnect, Ended, Ending, StreamInfo},
 };
 
 /// Where a consumer wants to go on.
@@ -45,6 +45,16 @@ impl Position {
     /// Whether the client has seen the end of its stream: an id with seq 0 is a terminal event's.
     pub(crate) fn is_end(self) -> bool {
         matches!(self, Self::After(at) if at.seq == 0)
+    }
+
+    /// Whether the client has everything of a stream that stands like this, as in [`has_all`](Self::has_all).
+    ///
+    /// A run that goes on after its own end was registered again with a store that forgot it, and is about to be ended again.
+    pub(crate) fn has_all_of(self, info: &StreamInfo, told: impl FnOnce(&Ending) -> bool) -> bool {
+        match &info.ended {
+            Some(ended) => self.has_all(ended, told(&ended.ending)),
+            None => self == Self::After(EventId::terminal(info.epoch)),
+        }
     }
 
     /// Whether a stream that the store does not know may be created for this request.

@@ -158,8 +158,7 @@ impl Relay {
         let info = core.store.info(key.clone()).await;
         let missing = matches!(info, Ok(None));
         let info = info.ok().flatten();
-        let ended = info.as_ref().and_then(|info| info.ended.as_ref());
-        let has_all = ended.is_some_and(|ended| position.has_all(ended, voice.tells(&ended.ending)));
+        let has_all = info.as_ref().is_some_and(|info| position.has_all_of(info, |ending| voice.tells(ending)));
         if has_all || (missing && position.is_end()) {
             return Ok(no_content(core));
         }

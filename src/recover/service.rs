@@ -162,7 +162,7 @@ async fn follow(
         Ok(None) => return Err(Rejection::NotFound),
         Ok(Some(info)) => info,
     };
-    if info.ended.as_ref().is_some_and(|ended| position.has_all(ended, voice.tells(&ended.ending))) {
+    if position.has_all_of(&info, |ending| voice.tells(ending)) {
         return Ok(no_content(core));
     }
     if core.is_draining() && comes_again {

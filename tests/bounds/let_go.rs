@@ -14,7 +14,7 @@ use http::{Request, Response};
 use resilient_sse::{
     Disconnect, JobStatus, MemoryStore, Owner, ResilientSseBody, ResilientSseLayer, Store as _, StreamContext,
     StreamId, StreamKey,
-    store::Interrupt,
+    store::{Interrupt, Open, Reopen, Reopened, Retention},
     test_util::{Fault, FaultStore, TestHub},
 };
 use tower::{ServiceBuilder, ServiceExt as _, service_fn};
@@ -245,4 +245,44 @@ async fn g11_work_that_a_handler_began_hears_of_a_stop_when_the_handler_is_dropp
         hub.advance(at_most + SECOND).await;
         assert_eq!(heard.load(Ordering::SeqCst), 1, "{case}");
     }
+}
+
+/// The store forgot the stream, and its node says it again: registered first, then ended.
+#[tokio::test(start_paused = true)]
+async fn g1_whoever_has_the_end_is_done_also_while_that_is_said_again() {
+    let hub = TestHub::new();
+    let watch = Watch::default();
+    let app = app(hub.sse.generation().id(path()), &watch, numbers(2));
+    let mut client = Client::new(send(&app, request("/s/a")).await.into_body());
+    client.drain();
+    let end = client.last_id();
+    let info = hub.sse.registry().stream(&key("a")).await.unwrap().unwrap();
+    hub.store.forget();
+    let open = Open {
+        key: key("a"),
+        kind: info.kind,
+        origin: info.origin,
+        node: hub.sse.node().clone(),
+        token: 1,
+        create: true,
+        reruns: false,
+        started: true,
+        fingerprint: None,
+        limit: None,
+        metadata: Vec::new(),
+        retention: Retention {
+            stale: SECOND * 30,
+            lifetime: SECOND * 3600,
+            recovery_window: SECOND * 300,
+            max_events: 100,
+            max_bytes: 1 << 20,
+        },
+    };
+    let reopen = Reopen { open, epoch: info.epoch, acknowledged: 2, inner_id: None, inner_retry: None };
+    assert_eq!(hub.store.reopen(reopen).await.unwrap(), Reopened::Registered);
+    assert_eq!(send(&app, resuming("/s/a", &end)).await.status(), 204);
+    let recover = hub.sse.recover().oneshot(resuming("/a/recover", &end)).await.unwrap();
+    assert_eq!(recover.status(), 204);
+    assert_eq!(hub.sse.relay().oneshot(resuming("/a", &end)).await.unwrap().status(), 204);
+    assert_eq!(watch.made(), 1);
 }
