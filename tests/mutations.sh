@@ -153,7 +153,8 @@ mutate G3 bounds src/guardian/drain.rs "a drain does not wait for hooks" \
 mutate G3 guarantees src/hooks/queue.rs "any number of hooks run at a time" \
   's/const RUNNING: usize = 16/const RUNNING: usize = 1000/' g3_at_most_sixteen
 mutate G4 guarantees src/layer/admit.rs "while draining, another request gets the first one's answer" \
-  's/&& own != held/\&\& own.is_empty() \&\& held.is_empty()/' g4_another_request
+  's/Some\(Opened::OtherFingerprint\) => return Self::Reject\(Rejection::OtherRequest\),\s*Some\(_\)/Some(Opened::OtherFingerprint) => {}\n            Some(_)/' \
+  g4_another_request
 mutate G4 guarantees src/layer/admit.rs "a node runs twice what it runs, where the store was emptied" \
   's/core\.recorder\.lane\(&asked\.key\)\.filter\(\|lane\|/core.recorder.lane(\&asked.key).filter(|lane| false \&\&/' g4_a_node_does_not
 mutate G5 bounds src/guardian/drain.rs "a drain waits for probes for as long as they take" \
