@@ -13,8 +13,8 @@ pub enum Ends {
     Finished,
     /// The stream has ended in this state and for this reason, and the library says so where the voice has a word for it.
     Terminal(&'static str, &'static str),
-    /// The stream is not finished, and the client is to come again.
-    Unfinished,
+    /// The stream is not finished, and the client is to come again; where the voice has a form for errors, with this code.
+    Unfinished(&'static str),
     /// The client cannot be served now, which is said before anything else: it is to come again.
     ComeAgain,
     /// Something was lost. Voices that have a word for it say it and go on.
@@ -28,9 +28,14 @@ fn ending(voice: Voice, state: &str, reason: &str) -> Option<String> {
     match voice {
         Voice::Named => Some(format!("event: {state}\ndata: {{\"reason\":\"{reason}\"}}\n")),
         Voice::Json => Some(format!("data: {{\"reason\":\"{reason}\",\"type\":\"{state}\"}}\n")),
-        Voice::OpenAi => Some(format!("data: {{\"error\":{{\"code\":\"{reason}\",")),
+        Voice::OpenAi => Some(error(reason)),
         Voice::Silent => None,
     }
+}
+
+/// How an error of the voice for OpenAI's clients begins.
+fn error(code: &str) -> String {
+    format!("data: {{\"error\":{{\"code\":\"{code}\",")
 }
 
 /// The text in which a voice tells that a body goes on with something else than what would come next.
@@ -54,9 +59,9 @@ impl Ends {
                     assert!(got.text.contains(&word), "{word:?} is said: {}", told());
                     assert_eq!(got.end, End::Clean, "{}", told());
                 }
-                None => breaks(voice, got),
+                None => breaks(voice, reason, got),
             },
-            Self::Unfinished => breaks(voice, got),
+            Self::Unfinished(code) => breaks(voice, code, got),
             Self::ComeAgain => {
                 assert_eq!(got.end, End::Broken, "{}", told());
                 let delay = got.text.strip_prefix("retry: ").and_then(|text| text.trim_end().parse::<u64>().ok());
@@ -72,7 +77,7 @@ impl Ends {
                     Voice::Silent if matches!(self, Self::Restart) => {
                         assert_eq!(got.end, End::Left, "it goes on: {}", told());
                     }
-                    _ => breaks(voice, got),
+                    _ => breaks(voice, name, got),
                 }
             }
         }
@@ -83,17 +88,18 @@ impl Ends {
         match self {
             Self::Gap => matches!(voice, Voice::Named | Voice::Json),
             Self::Restart => voice != Voice::OpenAi,
-            Self::Finished | Self::Terminal(..) | Self::Unfinished | Self::ComeAgain => false,
+            Self::Finished | Self::Terminal(..) | Self::Unfinished(_) | Self::ComeAgain => false,
         }
     }
 }
 
 /// It broke off, after it was said when to come again and, where the voice has a form for errors, that it is one.
-fn breaks(voice: Voice, got: &Got) {
+fn breaks(voice: Voice, code: &str, got: &Got) {
     let told = || format!("in {voice:?}: {got:#?}");
     assert_eq!(got.end, End::Broken, "{}", told());
     assert_eq!(got.text.matches("retry: ").count(), 1, "{}", told());
     assert_eq!(got.text.contains(r#"data: {"error":{"#), voice == Voice::OpenAi, "{}", told());
+    assert!(voice != Voice::OpenAi || got.text.contains(&error(code)), "`{code}`, {}", told());
     assert!(!got.text.contains("event: completed"), "{}", told());
 }
 

@@ -211,6 +211,7 @@ async fn told(State(more): State<Arc<Semaphore>>, Query(query): Query<HashMap<St
             (4, "eof") | (5.., _) => return None,
             (4, "error") => return Some((Err("the work failed".to_owned()), (told, more, then))),
             (4, "panic") => panic!("the work panics, as the test wants it"),
+            (4, "large") => format!("data: {}\n\n", "x".repeat(200)),
             (4, state) => format!("event: {state}\ndata: the producer's own word\n\n"),
         };
         Some((Ok(Frame::data(Bytes::from(event))), (told, more, then)))

@@ -88,6 +88,14 @@ way!(panic, Ends::Terminal("failed", "panic"), async |stage| {
     stage.ask(0, sdk("/generation/x?then=panic")).await.finish().await
 });
 
+way!(
+    event_too_large,
+    Ends::Terminal("failed", "event_too_large"),
+    last "event-3",
+    |hub: Builder| hub.max_event(100),
+    async |stage| stage.ask(0, sdk("/generation/x?then=large")).await.finish().await
+);
+
 way!(stop, Ends::Terminal("cancelled", "stopped"), async |stage| {
     let reading = stage.ask(0, sdk("/generation/x")).await.until("event-3").await;
     stage.nodes[1].sse.streams().stop(&key("x").owner, &key("x").id).await.unwrap();
@@ -122,7 +130,7 @@ way!(
 way!(
     /// An `EventSource` is let go at once: it comes again, to another node.
     drain_of_an_event_source,
-    Ends::Unfinished,
+    Ends::Unfinished("shutdown"),
     async |stage| {
         let reading = stage.ask(0, event_source("/generation/x")).await.until("event-3").await;
         stage.drain(0);
@@ -144,7 +152,7 @@ way!(
 way!(
     /// What may run again elsewhere is interrupted.
     drain_of_what_may_run_again,
-    Ends::Unfinished,
+    Ends::Unfinished("shutdown"),
     async |stage| {
         let reading = stage.ask(0, sdk("/layer/x")).await.until("event-3").await;
         stage.drain(0);
@@ -152,14 +160,14 @@ way!(
     }
 );
 
-way!(drain_of_a_follower, Ends::Unfinished, async |stage| {
+way!(drain_of_a_follower, Ends::Unfinished("shutdown"), async |stage| {
     let _producing = stage.ask(0, sdk("/generation/x")).await.until("event-3").await;
     let reading = stage.ask(1, event_source("/generation/x")).await.until("event-3").await;
     stage.drain(1);
     reading.finish().await
 });
 
-way!(drain_of_a_relay, Ends::Unfinished, async |stage| {
+way!(drain_of_a_relay, Ends::Unfinished("shutdown"), async |stage| {
     let publisher = stage.nodes[0].sse.publisher();
     publisher.send(&key("x").owner, &key("x").id, Event::new("event-3")).await.unwrap();
     let reading = stage.ask(1, event_source("/relay/x")).await.until("event-3").await;
@@ -198,7 +206,7 @@ way!(
 way!(
     /// Another producer has taken the stream over.
     fence,
-    Ends::Unfinished,
+    Ends::Unfinished("superseded"),
     async |stage| {
         let reading = stage.ask(0, sdk("/layer/x")).await.until("event-3").await;
         stage.interrupt("x", reading.epoch()).await;
@@ -211,7 +219,7 @@ way!(
 way!(
     /// The stream has no producer now, says somebody else, to the producer's own client.
     interruption,
-    Ends::Unfinished,
+    Ends::Unfinished("superseded"),
     async |stage| {
         let reading = stage.ask(0, sdk("/layer/x")).await.until("event-3").await;
         stage.interrupt("x", reading.epoch()).await;
@@ -220,7 +228,7 @@ way!(
     }
 );
 
-way!(interruption_of_a_follower, Ends::Unfinished, async |stage| {
+way!(interruption_of_a_follower, Ends::Unfinished("interrupted"), async |stage| {
     let _producing = stage.ask(0, sdk("/layer/x")).await.until("event-3").await;
     let reading = stage.ask(1, sdk("/layer/x")).await.until("event-3").await;
     stage.interrupt("x", reading.epoch()).await;
@@ -274,7 +282,7 @@ way!(
 way!(
     /// The stream is not held any more.
     store_lost,
-    Ends::Unfinished,
+    Ends::Unfinished("gone"),
     async |stage| {
         let publisher = stage.nodes[0].sse.publisher();
         publisher.send(&key("x").owner, &key("x").id, Event::new("event-3")).await.unwrap();
@@ -287,7 +295,7 @@ way!(
 way!(
     /// Nobody opens the stream.
     relay_in_vain,
-    Ends::Unfinished,
+    Ends::Unfinished("not_opened"),
     last "",
     |hub| hub,
     async |stage| stage.ask(0, sdk("/relay/nobody")).await.finish().await
@@ -319,6 +327,18 @@ way!(feed_that_is_interrupted, Ends::Finished, async |stage| {
     reading.finish().await
 });
 
+way!(
+    /// A relay knows of no feeds: it is told that the work was interrupted.
+    feed_that_is_interrupted_through_a_relay,
+    Ends::Unfinished("interrupted"),
+    async |stage| {
+        let _producing = stage.ask(0, event_source("/feed/x")).await.until("event-3").await;
+        let reading = stage.ask(1, event_source("/relay/x")).await.until("event-3").await;
+        stage.interrupt("x", reading.epoch()).await;
+        reading.finish().await
+    }
+);
+
 way!(feed_whose_body_ends, Ends::Finished, async |stage| {
     stage.ask(0, event_source("/feed/x?then=eof")).await.finish().await
 });
@@ -338,14 +358,14 @@ way!(unrecorded_eof, Ends::Finished, async |stage| {
     stage.ask(0, sdk("/generation/x?then=eof")).await.finish().await
 });
 
-way!(unrecorded_in_a_drain, Ends::Unfinished, async |stage| {
+way!(unrecorded_in_a_drain, Ends::Unfinished("shutdown"), async |stage| {
     stage.store.fail(Fault::Refuse);
     let reading = stage.ask(0, sdk("/generation/x")).await.until("event-3").await;
     stage.drain(0);
     reading.finish().await
 });
 
-way!(unrecorded_in_a_drain_for_an_event_source, Ends::Unfinished, async |stage| {
+way!(unrecorded_in_a_drain_for_an_event_source, Ends::Unfinished("shutdown"), async |stage| {
     stage.store.fail(Fault::Refuse);
     let reading = stage.ask(0, event_source("/generation/x")).await.until("event-3").await;
     stage.drain(0);
