@@ -40,6 +40,10 @@ impl Recorder {
     }
 
     async fn close_again(&self, recent: RecentClose) {
+        // A newer run of this node: its registration counts, not the end of the one before.
+        if self.lane(&recent.close.key).is_some_and(|lane| recent.close.epoch.is_some_and(|ended| ended < lane.epoch)) {
+            return;
+        }
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         for _ in 0..TRIES {
             match send(&self.store, &recent).await {
