@@ -238,6 +238,9 @@ impl FollowBody {
     }
 
     fn wait(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.is_let_go() {
+            return self.break_off(BodyError::Draining);
+        }
         let changed = |following: &mut Following| following.tail.poll_changed(cx).is_ready();
         self.following.as_mut().is_some_and(changed) && self.fetch()
     }
@@ -246,6 +249,9 @@ impl FollowBody {
     fn gives_up(&mut self, cx: &mut Context<'_>) -> bool {
         if self.is_let_go() {
             return self.break_off(BodyError::Draining);
+        }
+        if self.is_reading() {
+            return false;
         }
         let Some((waited, unopened)) = &mut self.unopened else { return false };
         let waited = *waited;
@@ -260,9 +266,13 @@ impl FollowBody {
         if !core.is_draining() || core.is_down() {
             return core.is_down();
         }
-        let reads = matches!(self.state, Phase::Fetching(_)) && !self.failing;
         let is_elsewhere = || core.is_letting_go() && core.recorder.lane(&self.key).is_none();
-        !reads && (self.manner.comes_again || is_elsewhere())
+        !self.is_reading() && (self.manner.comes_again || is_elsewhere())
+    }
+
+    /// Whether a page is on its way from a store that answers.
+    fn is_reading(&self) -> bool {
+        matches!(self.state, Phase::Fetching(_)) && !self.failing
     }
 
     /// The body ends before the stream has.

@@ -264,7 +264,10 @@ impl Admission {
         }
         match &info.ended {
             Some(ended) => Self::ended(core, route, asked, ended).await,
-            None if info.state == StreamState::Active && !asked.comes_again => Self::follow(core, route, asked).await,
+            // Whoever has not begun to answer may not answer with an event stream.
+            None if info.state == StreamState::Active && info.started && !asked.comes_again => {
+                Self::active(core, route, asked).await
+            }
             None => Self::Retry,
         }
     }

@@ -80,10 +80,20 @@ pin_project! {
         Forwarding { #[pin] future: F, reason: Option<Bypassed> },
         // The inner service answers; only an event stream is registered then.
         Generating { #[pin] future: F, context: Option<StreamContext>, unanswered: Option<Unanswered> },
-        Registering { admission: BoxFuture<Admission>, response: Option<Response<ResBody>>, context: StreamContext },
+        Registering {
+            admission: BoxFuture<Admission>,
+            response: Option<Response<ResBody>>,
+            context: StreamContext,
+            unanswered: Option<Unanswered>,
+        },
         // The stream is registered, then the inner service answers.
         Admitting { admission: BoxFuture<Admission> },
-        Producing { #[pin] future: F, waiting: Option<Waiting>, context: StreamContext },
+        Producing {
+            #[pin] future: F,
+            waiting: Option<Waiting>,
+            context: StreamContext,
+            unanswered: Option<Unanswered>,
+        },
         // The same, where the inner service's future outlives the request.
         Handling { handler: Handler<ResBody, E> },
         // The stream was stopped, or went to another producer, before the inner service answered.
@@ -176,16 +186,21 @@ where
                 },
                 StateProjection::Generating { future, context, unanswered } => {
                     let response = ready!(future.poll(cx))?;
-                    if let Some(unanswered) = unanswered.take() {
-                        unanswered.answered();
-                    }
+                    let unanswered = unanswered.take();
                     match is_protected(this.core, &response) {
-                        Err(reason) => return Poll::Ready(Ok(unprotected(this.core, response, reason))),
-                        Ok(()) => registering(this.core, this.route, this.asked, response, context),
+                        Err(reason) => {
+                            answered_by_itself(unanswered);
+                            return Poll::Ready(Ok(unprotected(this.core, response, reason)));
+                        }
+                        Ok(()) => registering(this.core, this.route, this.asked, response, context, unanswered),
                     }
                 }
-                StateProjection::Registering { admission, response, context } => {
+                StateProjection::Registering { admission, response, context, unanswered } => {
                     let admission = ready!(admission.as_mut().poll(cx));
+                    // A response that is refused is dropped, and its work stopped.
+                    if matches!(admission, Admission::Produce(_) | Admission::Unrecorded) {
+                        answered_by_itself(unanswered.take());
+                    }
                     let Some(response) = response.take() else { return Poll::Pending };
                     serving(this.core, this.route, this.asked, admission, response, context)
                 }
@@ -193,12 +208,13 @@ where
                     let admission = ready!(admission.as_mut().poll(cx));
                     admitted(this.core, this.route, this.asked, this.waiting, admission)
                 }
-                StateProjection::Producing { future, waiting, context } => {
+                StateProjection::Producing { future, waiting, context, unanswered } => {
                     if waiting.as_ref().is_some_and(|waiting| waiting.poll_halted(cx).is_ready()) {
                         // Replacing the state drops the inner service's future.
                         halted(this.core, this.route, this.asked)
                     } else {
                         let response = ready!(future.poll(cx))?;
+                        answered_by_itself(unanswered.take());
                         let registered = waiting.take().map(Waiting::into_registered);
                         answered(this.core, this.route, this.asked, registered, response, context)
                     }
@@ -223,6 +239,13 @@ where
     }
 }
 
+/// The inner service has answered, and its body or nobody stops its work from here on.
+fn answered_by_itself(unanswered: Option<Unanswered>) {
+    if let Some(unanswered) = unanswered {
+        unanswered.answered();
+    }
+}
+
 /// `None` only where a future is polled after its end.
 type Next<F, ResBody, E> = Option<State<F, ResBody, E>>;
 
@@ -241,6 +264,7 @@ fn registering<F, ResBody, E>(
     asked: &mut Option<Asked>,
     response: Response<ResBody>,
     context: &Option<StreamContext>,
+    unanswered: Option<Unanswered>,
 ) -> Next<F, ResBody, E>
 where
     ResBody: Body + Send + 'static,
@@ -250,7 +274,7 @@ where
     let Some(context) = context else { return done(reject(core, &core.nobody("-"), &asked.head)) };
     asked.metadata = context.kept();
     let admission = Box::pin(Admission::register(Arc::clone(core), route, asked.clone()));
-    Some(State::Registering { admission, response: Some(response), context: context.clone() })
+    Some(State::Registering { admission, response: Some(response), context: context.clone(), unanswered })
 }
 
 /// The store has said what becomes of a request.
@@ -282,7 +306,7 @@ where
                     State::Handling { handler }
                 }
                 Disconnect::Interrupt | Disconnect::Cancel => {
-                    State::Producing { future, waiting: Some(waiting), context }
+                    State::Producing { future, waiting: Some(waiting), context, unanswered: None }
                 }
             })
         }
@@ -290,7 +314,8 @@ where
             let context = context(None);
             context.unrecorded();
             let future = service.call(inner_request(request, Some(&context)));
-            Some(State::Producing { future, waiting: None, context })
+            let unanswered = Some(Unanswered::new(context.clone()));
+            Some(State::Producing { future, waiting: None, context, unanswered })
         }
         Admission::Anew => {
             let id = crate::StreamId::from_random(core.random.u128());

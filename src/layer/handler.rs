@@ -239,11 +239,13 @@ where
                 return;
             }
         };
+        let context = waiting.halting.context.clone();
+        // It has answered: its own work is not told to stop, whatever the answer is.
+        let registered = waiting.into_registered();
         // Anything but an event stream withdraws the registration.
         if is_protected(&core, &response).is_ok() {
-            let context = waiting.halting.context.clone();
             let (_, body) = response.into_parts();
-            let started = start(&core, &route, &asked, waiting.into_registered(), body, &context);
+            let started = start(&core, &route, &asked, registered, body, &context);
             started.producer.go_on(attendance);
         }
     }

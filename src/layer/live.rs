@@ -128,7 +128,7 @@ where
             opened: Some(opened),
             silent_since: None,
             closing: None,
-            beyond_record: unrecorded.then(|| core.beyond_record.enter()),
+            beyond_record: (unrecorded && !manner.endless && !manner.comes_again).then(|| core.beyond_record.enter()),
         }
     }
 
@@ -411,7 +411,8 @@ where
 
     /// Whether the process shuts down and nobody else tells this body: its stream is not recorded.
     fn is_let_go(&self) -> bool {
-        self.lane().is_unrecorded() && self.core.is_draining() && (self.manner.comes_again || self.core.is_letting_go())
+        let goes_at_once = self.manner.endless || self.manner.comes_again;
+        self.lane().is_unrecorded() && self.core.is_draining() && (goes_at_once || self.core.is_letting_go())
     }
 
     /// An event came: how long that took.

@@ -171,10 +171,11 @@ impl Relay {
             add(&core.telemetry.resumed, 1);
         }
         let manner = Manner { voice, heartbeat: core.settings.heartbeat, endless: false, comes_again };
+        // What is opened already is not waited for.
+        let wait = info.is_none().then_some(self.wait);
         let retry = info.as_ref().and_then(|info| info.inner_retry);
         let prefix = info.and_then(StreamInfo::into_prefix);
-        let request =
-            FollowRequest { key, position, owed: Owed::Run, manner, prefix, retry, wait: Some(self.wait), until: None };
+        let request = FollowRequest { key, position, owed: Owed::Run, manner, prefix, retry, wait, until: None };
         Ok(AnswerBody::follow(core, request).await)
     }
 }
