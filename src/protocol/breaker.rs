@@ -59,6 +59,10 @@ impl Breaker {
 
     /// The store answered a write or a reader with an error; whether that opened the breaker.
     pub(crate) fn errored(&mut self, write: bool, now: Instant) -> bool {
+        if self.is_open() && self.lets_through(write) {
+            // It was let through beside the probe, and says nothing of when a write may be tried.
+            return false;
+        }
         self.refuses_writes |= write;
         self.errors = self.errors.saturating_add(1);
         (self.is_open() || self.errors >= ERRORS) && self.open(now)
@@ -103,6 +107,20 @@ mod tests {
         assert!(breaker.timed_out(now));
         assert!(!breaker.lets_through(false));
         assert!(breaker.succeeded(false), "it hung for all");
+    }
+
+    #[test]
+    fn readers_that_fail_do_not_put_off_the_probe() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(SECOND);
+        for _ in 0..ERRORS {
+            breaker.errored(true, now);
+        }
+        assert_eq!(breaker.wait_until(now), Some(now + SECOND));
+        assert!(!breaker.errored(false, now + SECOND / 2));
+        assert_eq!(breaker.wait_until(now + SECOND), None, "the probe is due all the same");
+        assert!(!breaker.errored(true, now + SECOND));
+        assert_eq!(breaker.wait_until(now + SECOND), Some(now + SECOND * 2), "the probe failed");
     }
 
     #[test]

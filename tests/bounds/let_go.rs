@@ -156,9 +156,8 @@ async fn g5_nothing_is_begun_in_a_drain_by_a_request_that_waited() {
         while hub.report().is_none() {
             hub.advance(SECOND).await;
         }
-        let mut client = Client::new(waits.await.unwrap().unwrap().into_body());
-        client.finish(&mut hub).await;
-        assert_eq!(client.data(), [""; 0]);
+        let response = waits.await.unwrap().unwrap();
+        assert_eq!(response.status(), 503, "feed: {feed}: whoever has not begun to answer may come again");
         assert_eq!(runs.load(Ordering::SeqCst), 1, "feed: {feed}");
         first.abort();
     }
@@ -192,6 +191,24 @@ async fn g7_an_unrecorded_feed_gives_its_last_events() {
     assert_eq!((client.data(), client.ended), (vec!["0", "1"], true));
 }
 
+/// A feed may go at once, whether it is recorded or not.
+#[tokio::test(start_paused = true)]
+async fn g5_an_unrecorded_feed_holds_up_no_drain() {
+    let mut hub = TestHub::with(|builder| builder.anonymous().drain(SECOND * 60)).unwrap();
+    let watch = Watch::default();
+    let app = app(hub.sse.feed().id(path()), &watch, then(numbers(2), Step::Hang));
+    hub.store.fail_on("open", Fault::Refuse);
+    let mut client = Client::new(send(&app, request("/s/a")).await.into_body());
+    client.drain();
+    assert!(!client.ended);
+    hub.shut_down_on(ready(()));
+    for _ in 0..3 {
+        hub.advance(SECOND).await;
+        client.drain();
+    }
+    assert!(client.ended && hub.report().is_some(), "{:?}", hub.report());
+}
+
 /// Nobody else tells a producer whose place on its own node a new run has taken.
 #[tokio::test(start_paused = true)]
 async fn g4_a_silent_producer_is_told_when_a_run_on_its_own_node_takes_its_place() {
@@ -215,12 +232,16 @@ async fn g4_a_silent_producer_is_told_when_a_run_on_its_own_node_takes_its_place
 #[tokio::test(start_paused = true)]
 async fn g11_work_that_a_handler_began_hears_of_a_stop_when_the_handler_is_dropped() {
     let at_most = SECOND * 10;
-    for (case, named, disconnect) in [
-        ("generated", false, Disconnect::Interrupt),
-        ("named", true, Disconnect::Interrupt),
-        ("detached for too long", true, Disconnect::Detach { at_most }),
+    for (case, named, unrecorded, disconnect) in [
+        ("generated", false, false, Disconnect::Interrupt),
+        ("named", true, false, Disconnect::Interrupt),
+        ("unrecorded", true, true, Disconnect::Interrupt),
+        ("detached for too long", true, false, Disconnect::Detach { at_most }),
     ] {
         let mut hub = TestHub::new();
+        if unrecorded {
+            hub.store.fail_on("open", Fault::Refuse);
+        }
         let heard = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&heard);
         let inner = service_fn(move |request: Request<()>| {
@@ -245,6 +266,35 @@ async fn g11_work_that_a_handler_began_hears_of_a_stop_when_the_handler_is_dropp
         hub.advance(at_most + SECOND).await;
         assert_eq!(heard.load(Ordering::SeqCst), 1, "{case}");
     }
+}
+
+/// The inner service has answered, and its answer is refused for a limit.
+#[tokio::test(start_paused = true)]
+async fn g11_work_whose_answer_is_refused_hears_of_a_stop() {
+    let mut hub = TestHub::new();
+    let heard = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&heard);
+    let inner = service_fn(move |request: Request<()>| {
+        let context = request.extensions().get::<StreamContext>().cloned().unwrap();
+        let counter = Arc::clone(&counter);
+        tokio::spawn(async move {
+            context.stopped().await;
+            counter.fetch_add(1, Ordering::SeqCst);
+        });
+        ready(Ok::<_, Infallible>(events(Watch::default().body(then(numbers(1), Step::Hang)))))
+    });
+    let layer = hub.sse.generation().max_streams(1);
+    let app: App = ServiceBuilder::new().layer(layer).service(inner).boxed_clone();
+    let mut first = Client::new(app.clone().oneshot(request("/s")).await.unwrap().into_body());
+    first.drain();
+    let refused = app.oneshot(request("/s")).await.unwrap();
+    assert_eq!(refused.status(), 429);
+    hub.step().await;
+    assert_eq!(
+        (heard.load(Ordering::SeqCst), first.ended),
+        (1, false),
+        "the refused one, and not the one that is served"
+    );
 }
 
 /// The store forgot the stream, and its node says it again: registered first, then ended.

@@ -81,6 +81,22 @@ async fn a_relay_follows_what_is_opened_while_it_waits_on_another_node() {
     assert_eq!(again.data(), ["two"]);
 }
 
+/// What is opened is not waited for, however long its events are on their way from the store.
+#[tokio::test(start_paused = true)]
+async fn g1_a_relay_that_does_not_wait_gives_what_there_is() {
+    let store = FaultStore::new(MemoryStore::new());
+    let mut worker = TestHub::on(store.clone(), resilient_sse::Builder::anonymous).unwrap();
+    let mut job = worker.sse.publisher().open(spec()).await.unwrap();
+    job.send(Event::new("one")).await.unwrap();
+    job.complete(Event::new("two")).await.unwrap();
+    worker.step().await;
+    let setup = |builder: resilient_sse::Builder| builder.anonymous().relay_wait(Duration::ZERO).seed(2);
+    let mut hub = TestHub::on(store.batched(), setup).unwrap();
+    let mut client = Client::new(relay(&hub, None).await.into_body());
+    client.finish(&mut hub).await;
+    assert_eq!(client.data(), ["one", "two"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_relay_sees_a_stream_that_is_published_anew_after_it_expired() {
     // With and without a sweep between the expiry and the relay, and between the relay and the new stream.

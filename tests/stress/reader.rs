@@ -5,7 +5,10 @@ use std::{ops::ControlFlow, time::Duration};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use resilient_sse::wire::{Parsed, Parser};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep, timeout},
+};
 use tower::ServiceExt as _;
 
 use crate::{node::GRACE, random::Random, support::App, transcript::Transcript};
@@ -76,7 +79,10 @@ impl Reader {
             if self.visit(seen, u64::MAX).await?.is_break() {
                 return Ok(());
             }
-            if self.manner != Manner::Brisk {
+            if self.manner == Manner::Brisk {
+                // A store that is taken for gone is answered for at once, and a task that never waits holds its worker.
+                yield_now().await;
+            } else {
                 sleep(self.random.millis(20)).await;
             }
         }
