@@ -49,6 +49,11 @@ impl Recorder {
         let (key, token) = (request.key.clone(), request.token);
         let mut opening = Opening { recorder: Arc::clone(self), key, token, armed: true };
         let opened = match self.store.open(request.clone()).await {
+            // It was not sent, so there is nothing to take back.
+            Err(error) if error.is_breaker_open() => {
+                opening.armed = false;
+                return (opening, Err(error));
+            }
             // The token makes it the same request: a reply that was lost is not a second registration.
             Err(error) if !error.is_timeout() => self.store.open(request).await,
             opened => opened,

@@ -102,6 +102,23 @@ async fn g7_only_the_first_request_waits_for_a_store_that_is_gone() {
     assert!(seen.events.iter().filter(|event| event.name == "message").all(|event| !event.id.is_empty()));
 }
 
+/// What was never sent is not taken back: the store that refuses writes is spared a request for each that is refused.
+#[tokio::test(start_paused = true)]
+async fn g7_what_was_not_asked_of_the_store_is_not_withdrawn() {
+    let rig = rig(false, OnUnavailable::Status);
+    rig.store.fail_on("open", Fault::Refuse);
+    for id in ["a", "b"] {
+        rig.get(id, None).await;
+    }
+    assert_eq!(rig.sse.health().breaker, "open");
+    let withdrawn = rig.store.calls("withdraw");
+    assert!(withdrawn > 0, "what was sent may have been done");
+    for id in ["c", "d", "e"] {
+        assert_eq!(rig.get(id, None).await.status(), 503);
+    }
+    assert_eq!(rig.store.calls("withdraw"), withdrawn);
+}
+
 /// Work whose answer is certain to be thrown away is not begun: not even where the name is made up, after the handler.
 #[tokio::test(start_paused = true)]
 async fn g7_no_work_is_begun_for_an_answer_that_is_refused() {
