@@ -80,7 +80,7 @@ impl Reader {
                 return Ok(());
             }
             if self.manner == Manner::Brisk {
-                // A store that is taken for gone is answered for at once, and a task that never waits holds its worker.
+                // All may be answered at once, and a task that never waits holds its worker.
                 yield_now().await;
             } else {
                 sleep(self.random.millis(20)).await;
@@ -113,6 +113,7 @@ impl Reader {
             StatusCode::NOT_FOUND if self.rules.forgets => return Ok(ControlFlow::Break(())),
             StatusCode::SERVICE_UNAVAILABLE if !self.event_source => {
                 let later = answer.headers().contains_key("retry-after");
+                sleep(self.random.millis(20)).await;
                 return if later { Ok(ControlFlow::Continue(())) } else { Err(seen.problem("503, and when to come?")) };
             }
             status => return Err(seen.problem(format!("answered with {status}"))),
