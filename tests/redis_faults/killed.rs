@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use resilient_sse::{Owner, StreamId, StreamState};
+use resilient_sse::{Owner, StreamId, StreamKey, StreamState};
 
 use crate::{
     redis_servers::{Options, RedisServer},
@@ -118,6 +118,9 @@ async fn g1_a_cursor_from_before_is_no_place_in_a_run_from_after() {
     let early = stage.client(&node.generation, "a").cut(5).await;
     node.sse.streams().stop(&Owner::ANONYMOUS, &StreamId::new("a").unwrap()).await.unwrap().unwrap();
     live.done().await;
+    // Otherwise its end is said again to the server that is empty, sooner or later, and a request gets that.
+    let key = StreamKey::new(Owner::ANONYMOUS, StreamId::new("a").unwrap());
+    node.sse.completions().delete(&key).await.unwrap();
 
     server.restart();
     node.until_answered().await;
