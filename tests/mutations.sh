@@ -171,6 +171,8 @@ mutate G8 bounds src/layer/producer.rs "a reload is a departure" \
   g8_a_reload
 mutate G8 recorder_faults src/recorder/room.rs "one loud stream takes the room of all others" \
   's/self\.cut\(Some\(\(lane, bytes\)\)\);//' g8_one_loud_stream
+mutate G10 bounds src/layer/answer.rs "any Content-Encoding is an encoding" \
+  's/\.iter\(\)\.any\(is_encoding\)/.iter().next().is_some()/' g10_a_stream_whose_encoding_is_identity
 mutate G11 bounds src/store/memory/entry/mod.rs "a stream that only kept metadata has started" \
   's/append\.starts \|\| !append\.events\.is_empty\(\)/true/' g11_a_handler_that_keeps
 mutate G11 guarantees src/layer/handler.rs "a stop does not reach a handler that has not answered" \

@@ -50,11 +50,14 @@ pub(super) fn is_protected<B>(core: &Core, response: &Response<B>) -> Result<(),
     Ok(())
 }
 
-/// Whether a `Content-Encoding` says that the bytes are not the content itself. `identity` stands for no encoding
-/// (RFC 9110 § 8.4.1); some servers send it to keep compression away.
-fn is_encoding(value: &HeaderValue) -> bool {
-    let bytes = value.as_bytes().trim_ascii();
-    !bytes.is_empty() && !bytes.eq_ignore_ascii_case(b"identity") && !bytes.eq_ignore_ascii_case(b"none")
+/// Whether a `Content-Encoding` line names a coding, so that the bytes are not the content itself. `identity` stands for no
+/// encoding (RFC 9110 § 8.4.1); some servers send it to keep compression away.
+fn is_encoding(line: &HeaderValue) -> bool {
+    // The field is a list, whose empty elements count for nothing (RFC 9110 § 5.6.1).
+    let mut codings = line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    codings.any(|coding| {
+        !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity") && !coding.eq_ignore_ascii_case(b"none")
+    })
 }
 
 fn claims<B>(core: &Core, response: &Response<B>) -> bool {

@@ -11,10 +11,13 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use resilient_sse::{BodyError, Identity, ResilientSseBody, ResilientSseLayer, StreamId, test_util::TestHub};
+use resilient_sse::{
+    BodyError, Identity, ResilientSseBody, ResilientSseLayer, StreamId,
+    test_util::{TestHub, collect},
+};
 use tower::{ServiceBuilder, ServiceExt as _, service_fn};
 
-use crate::support::Broken;
+use crate::support::{Broken, resuming};
 
 /// A body of given frames, with trailers, an exact size, and an error at its end if told so.
 #[derive(Clone, Debug)]
@@ -141,6 +144,78 @@ async fn g10_event_streams_that_are_not_protected_are_marked_and_counted_by_reas
         assert_eq!(after.bypassed, before.bypassed + 1);
         assert_untouched(response.into_body()).await;
         assert_eq!(hub.store.inner().len(), 0, "{reason}");
+    }
+}
+
+/// An event stream with these `Content-Encoding` lines.
+async fn encoded(layer: ResilientSseLayer, lines: &[&'static str]) -> Response<ResilientSseBody<Raw>> {
+    let encodings = lines.iter().map(|line| ("content-encoding", *line));
+    let headers: Vec<_> = [("content-type", "text/event-stream")].into_iter().chain(encodings).collect();
+    answer(layer, Method::GET, StatusCode::OK, headers.leak()).await
+}
+
+/// Some servers send `identity`, which is no encoding, to keep compression away from their event streams.
+#[tokio::test(start_paused = true)]
+async fn g10_a_stream_whose_encoding_is_identity_is_recorded() {
+    let cases: &[&[&str]] = &[
+        &["identity"],
+        &["Identity"],
+        &[" identity\t"],
+        &[""],
+        &[" "],
+        &["none"],
+        &["identity, identity"],
+        &["identity,IDENTITY ,"],
+        &["identity", "identity"],
+        &["", "identity"],
+    ];
+    for lines in cases {
+        for named in [true, false] {
+            let hub = TestHub::new();
+            let layer = if named { path(&hub) } else { hub.sse.generation() };
+            let response = encoded(layer, lines).await;
+            assert!(!response.headers().contains_key("x-stream-recorded"), "{lines:?}");
+            let id = response.headers()["x-stream-id"].to_str().unwrap().to_owned();
+            let seen = collect(response.into_body()).await;
+            assert_eq!((seen.names(), seen.ended), (vec!["message", "message", "completed"], true), "{lines:?}");
+            assert_eq!(hub.sse.health().bypassed, 0);
+            // A client that has only seen the first event gets the rest.
+            let recover = hub.sse.recover().id(StreamId::path("/s/{id}"));
+            let first = seen.events.iter().find(|event| event.data == "a").unwrap();
+            let rest = recover.oneshot(resuming(&format!("/s/{id}"), &first.id)).await.unwrap();
+            let rest = collect(rest.into_body()).await;
+            assert_eq!((&rest.data()[..1], rest.names().last()), (&["b"][..], Some(&"completed")), "{lines:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g10_a_stream_with_any_other_encoding_passes_untouched() {
+    let cases: &[&[&str]] = &[
+        &["gzip"],
+        &[" GZIP "],
+        &["br"],
+        &["identity, gzip"],
+        &["gzip,identity"],
+        &["identity", "gzip"],
+        &["gzip", "identity"],
+        &["", "zstd"],
+        &["x-identity"],
+        &["identity gzip"],
+    ];
+    let hub = TestHub::new();
+    for lines in cases {
+        for layer in [path(&hub), hub.sse.generation()] {
+            let before = hub.sse.health().bypassed_by["encoded"];
+            let response = encoded(layer, lines).await;
+            let kept: Vec<_> = response.headers().get_all("content-encoding").iter().collect();
+            assert_eq!(&kept, lines);
+            assert_eq!(response.headers()["x-stream-recorded"], "false", "{lines:?}");
+            assert_eq!(response.headers().len(), lines.len() + 2, "nothing else is added: {:?}", response.headers());
+            assert_eq!(hub.sse.health().bypassed_by["encoded"], before + 1, "{lines:?}");
+            assert_untouched(response.into_body()).await;
+            assert_eq!(hub.store.inner().len(), 0, "{lines:?}");
+        }
     }
 }
 
