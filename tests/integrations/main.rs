@@ -1,10 +1,12 @@
-//! The layer where hosts put it, over real sockets: axum, bare hyper, tonic with tonic-web.
+//! The layer where hosts put it, over real sockets: axum, bare hyper, tonic with tonic-web, and in
+//! front of an upstream.
 #![cfg(feature = "test-util")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
 mod axum_stacks;
 mod hyper_stacks;
 mod tonic_stacks;
+mod upstreams;
 
 use std::{
     convert::Infallible,
