@@ -49,8 +49,14 @@ fn slow(layer: ResilientSseLayer, runs: &Arc<AtomicUsize>, watch: &Watch) -> App
     ServiceBuilder::new().layer(layer).service(inner).boxed_clone()
 }
 
+/// Lets the drain come to its end, and the client's body with it: it breaks, since the stream is not finished.
+async fn breaks_in_a_drain(hub: &mut TestHub, client: &mut Client<ResilientSseBody<Script>>) {
+    ends_in_a_drain(hub, client).await;
+    assert!(client.broke, "an unfinished stream looks finished: {:?}", String::from_utf8_lossy(&client.bytes));
+}
+
 /// Lets the drain come to its end; how long the client's body lived after it began is not asked, but that it is over.
-async fn drained(hub: &mut TestHub, client: &mut Client<ResilientSseBody<Script>>) {
+async fn ends_in_a_drain(hub: &mut TestHub, client: &mut Client<ResilientSseBody<Script>>) {
     hub.shut_down_on(ready(()));
     client.finish(hub).await;
     while hub.report().is_none() {
@@ -75,7 +81,7 @@ async fn g12_a_follower_ends_in_a_drain_also_while_the_store_is_away() {
             store.fail(fault);
             client.drain();
             hub.advance(SECOND * 3).await;
-            drained(&mut hub, &mut client).await;
+            breaks_in_a_drain(&mut hub, &mut client).await;
         }
     }
 }
@@ -93,7 +99,7 @@ async fn g12_a_follower_of_work_that_is_left_to_other_nodes_ends_in_a_drain() {
     follower.drain();
     assert_eq!(follower.data(), ["0", "1"]);
     drop(first);
-    drained(&mut hub, &mut follower).await;
+    breaks_in_a_drain(&mut hub, &mut follower).await;
     assert_eq!(hub.report().unwrap().left, 1);
 }
 
@@ -113,7 +119,7 @@ async fn g12_a_follower_of_a_stream_that_cannot_be_settled_ends_in_a_drain() {
     store.refuse_stream(key("a"));
     drop(first);
     hub.advance(SECOND * 3).await;
-    drained(&mut hub, &mut follower).await;
+    breaks_in_a_drain(&mut hub, &mut follower).await;
     assert_eq!(hub.report().unwrap().unsettled, 1);
 }
 
@@ -133,7 +139,9 @@ async fn g12_a_request_that_waits_for_another_s_handler_hears_of_a_drain() {
     hub.shut_down_on(ready(()));
     hub.advance(SECOND).await;
     assert!(waits.is_finished(), "it is not kept");
-    let mut client = Client::new(waits.await.unwrap().unwrap().into_body());
+    let response = waits.await.unwrap().unwrap();
+    assert_eq!(response.status(), 503, "not an event stream that has nothing in it");
+    let mut client = Client::new(response.into_body());
     client.finish(&mut hub).await;
     assert_eq!(runs.load(Ordering::SeqCst), 1);
     first.abort();
@@ -174,8 +182,8 @@ async fn g7_a_client_of_an_unrecorded_stream_is_served_on_in_a_drain() {
     hub.store.fail_on("open", Fault::Refuse);
     let mut client = Client::new(send(&app, request("/s/a")).await.into_body());
     client.drain();
-    drained(&mut hub, &mut client).await;
-    assert_eq!(client.names().last(), Some(&"completed"), "to its end");
+    ends_in_a_drain(&mut hub, &mut client).await;
+    assert_eq!((client.names().last(), client.broke), (Some(&"completed"), false), "to its end");
 }
 
 #[tokio::test(start_paused = true)]
@@ -207,6 +215,7 @@ async fn g5_an_unrecorded_feed_holds_up_no_drain() {
         client.drain();
     }
     assert!(client.ended && hub.report().is_some(), "{:?}", hub.report());
+    assert!(!client.broke, "feeds end cleanly");
 }
 
 /// Nobody else tells a producer whose place on its own node a new run has taken.
@@ -225,6 +234,7 @@ async fn g4_a_silent_producer_is_told_when_a_run_on_its_own_node_takes_its_place
     assert_eq!(watch.made(), 2);
     hub.step().await;
     first.finish(&mut hub).await;
+    assert!(first.broke, "without a terminal event");
     assert_eq!((watch.alive(), second.ended), (1, false));
 }
 
