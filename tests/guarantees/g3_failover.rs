@@ -167,6 +167,67 @@ async fn g3_a_hook_that_was_acknowledged_does_not_run_again() {
     }
 }
 
+/// A lost end is told again in two steps: the stream is registered, then closed. In between it looks as if it ran.
+#[tokio::test(start_paused = true)]
+async fn g3_between_the_two_steps_of_a_lost_end_nobody_gets_it_twice_or_misses_it() {
+    for batched in [false, true] {
+        let calls = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&calls);
+        let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000));
+        let mut stage = Stage::on(if batched { store.batched() } else { store }, 2, move |hub| {
+            let calls = Arc::clone(&counted);
+            hub.on_end(move |_: EndedStream| {
+                calls.fetch_add(1, Ordering::SeqCst);
+                async { Ok::<_, BoxError>(()) }
+            })
+        });
+        stage.step().await;
+        let handler = Handler::events(10);
+        let apps =
+            [0, 1].map(|node: usize| app(stage.hubs[node].sse.generation().id(StreamId::path("/chat/{id}")), &handler));
+        let mut half = stage.client(&apps[0], "/chat/a");
+        half.cut(4).await;
+        stage.advance(SECOND * 3).await;
+        let mut whole = stage.client(&apps[0], "/chat/a");
+        whole.finish().await;
+        whole.has_all(10).await;
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+
+        stage.forget();
+        // The first close finds nothing. The second one, after the registration, takes its time too.
+        stage.store.fail_on("close", Fault::Delay(Duration::from_millis(400)));
+        stage.store.reconnected();
+        stage.advance(Duration::from_millis(500)).await;
+        assert_eq!(stage.state(&whole).await, Some(StreamState::Active), "registered again, and not closed yet");
+        for app in &apps {
+            whole.app = app.clone();
+            assert_eq!(whole.connect().await, StatusCode::NO_CONTENT, "it has the end");
+        }
+        half.app = apps[1].clone();
+        let mut reloaded = stage.client(&apps[0], "/chat/a");
+        for client in [&mut half, &mut reloaded] {
+            assert_eq!(client.connect().await, StatusCode::OK);
+            client.read_ready().await;
+            assert_eq!(client.witness.ended, None);
+        }
+        assert_eq!(stage.state(&whole).await, Some(StreamState::Active));
+
+        stage.advance(SECOND).await;
+        assert_eq!(stage.state(&whole).await, Some(StreamState::Completed));
+        for client in [&mut half, &mut reloaded] {
+            client.read_to_end().await;
+            assert_eq!((client.witness.gaps, client.witness.restarts), (1, 0), "of what the store has lost");
+            assert_eq!(client.witness.data.last().map(String::as_str), Some("-/a#1:end"));
+        }
+        for client in [&mut whole, &mut half, &mut reloaded] {
+            assert_eq!(client.connect().await, StatusCode::NO_CONTENT);
+        }
+        stage.advance(SECOND * 120).await;
+        assert_eq!((calls.load(Ordering::SeqCst), handler.calls()), (1, 1), "batched: {batched}");
+        stage.verdict().await;
+    }
+}
+
 /// Every running stream looks how it stands as soon as the store is known to be another.
 #[tokio::test(start_paused = true)]
 async fn g5_silent_streams_register_again_at_once_where_the_store_was_away() {
