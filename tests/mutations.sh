@@ -177,5 +177,7 @@ mutate G11 bounds src/store/memory/entry/mod.rs "a stream that only kept metadat
   's/append\.starts \|\| !append\.events\.is_empty\(\)/true/' g11_a_handler_that_keeps
 mutate G11 guarantees src/layer/handler.rs "a stop does not reach a handler that has not answered" \
   's/self\.lane\.is_halted\(\) && !self\.core/false \&\& !self.core/' g11_a_stop_reaches
+mutate G12 clients src/follow/ending.rs "an SDK that cannot be served is answered 200" \
+  's/if !by_name \{/if false {/' g12_openai
 
 exit $failed

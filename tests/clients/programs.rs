@@ -60,11 +60,11 @@ pub(crate) fn chromium(url: &str, folder: &Path) -> Program {
     program
 }
 
-/// Node on `js/node.mjs`, with the npm packages that `js/package-lock.json` names.
-pub(crate) fn node(folder: &Path, arguments: &[String]) -> Program {
+/// Node on a script in `js`, with the npm packages that `js/package-lock.json` names.
+pub(crate) fn node(folder: &Path, script: &str, arguments: &[String]) -> Program {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/js");
     fs::create_dir_all(folder).expect("a folder for the packages");
-    for file in ["package.json", "package-lock.json", "watch.mjs", "node.mjs"] {
+    for file in ["package.json", "package-lock.json", "watch.mjs", script] {
         fs::copy(sources.join(file), folder.join(file)).expect("a copy of the test's own file");
     }
     let mut npm = Command::new("npm");
@@ -73,5 +73,5 @@ pub(crate) fn node(folder: &Path, arguments: &[String]) -> Program {
     let installed = installed.unwrap_or_else(|error| panic!("`npm` does not start ({error}): apt-get install -y npm"));
     let said = String::from_utf8_lossy(&installed.stderr);
     assert!(installed.status.success(), "`npm ci --prefix {}` failed: {said}", folder.display());
-    Program::start(Command::new("node").arg(folder.join("node.mjs")).args(arguments), "apt-get install -y nodejs")
+    Program::start(Command::new("node").arg(folder.join(script)).args(arguments), "apt-get install -y nodejs")
 }
