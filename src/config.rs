@@ -53,6 +53,7 @@ pub(crate) struct Settings {
     pub(crate) linger: Duration,
     pub(crate) store_limit: Duration,
     pub(crate) open_limit: Duration,
+    pub(crate) background_limit: Duration,
     pub(crate) terminal_limit: Duration,
     pub(crate) max_detached: usize,
     pub(crate) stall: Duration,
@@ -80,6 +81,7 @@ impl Default for Settings {
             linger: Duration::ZERO,
             store_limit: Duration::from_millis(500),
             open_limit: Duration::from_secs(2),
+            background_limit: Duration::from_secs(5),
             terminal_limit: Duration::from_secs(2),
             max_detached: 1000,
             stall: Duration::from_secs(10),
@@ -123,8 +125,9 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 pub(crate) const PROBES: usize = 16;
 /// How many streams a sweep looks at in one step.
 pub(crate) const SWEEP_PAGE: usize = 250;
-/// How many streams one beat names.
-pub(crate) const BEAT_PAGE: usize = 250;
+/// How many streams one beat names, and how many beats of a round are under way at a time.
+pub(crate) const BEAT_PAGE: usize = 1000;
+pub(crate) const BEATS: usize = 8;
 
 /// A setting as it is counted with: "for ever" is a long time.
 pub(crate) fn bounded(duration: Duration) -> Duration {
@@ -163,6 +166,7 @@ impl Settings {
             linger: bounded(self.linger),
             store_limit: bounded(self.store_limit),
             open_limit: bounded(self.open_limit),
+            background_limit: bounded(self.background_limit),
             terminal_limit: bounded(self.terminal_limit),
             stall: bounded(self.stall),
             drain: bounded(self.drain),
@@ -182,6 +186,7 @@ impl Settings {
             ("recovery_window", self.recovery_window),
             ("store_limit", self.store_limit),
             ("open_limit", self.open_limit),
+            ("background_limit", self.background_limit),
             ("stall", self.stall),
             ("probe_limit", self.probe_limit),
             ("hook_limit", self.hook_limit),

@@ -1,11 +1,13 @@
 //! Locks that are never held while foreign code runs, and so never poisoned by it.
 
 use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    task::Waker,
+    task::{Poll, Waker},
 };
 
 use tokio::sync::Notify;
@@ -22,11 +24,13 @@ pub(crate) struct WakerCell(Mutex<Option<Waker>>);
 impl WakerCell {
     /// Has this waker woken at the next [`wake`](Self::wake), in place of the one before.
     pub(crate) fn register(&self, waker: &Waker) {
-        let mut cell = lock(&self.0);
-        match &mut *cell {
-            Some(registered) => registered.clone_from(waker),
-            None => *cell = Some(waker.clone()),
+        if lock(&self.0).as_ref().is_some_and(|registered| registered.will_wake(waker)) {
+            return;
         }
+        // A waker is foreign code: it is neither cloned nor dropped under the lock.
+        let newer = waker.clone();
+        let before = lock(&self.0).replace(newer);
+        drop(before);
     }
 
     pub(crate) fn wake(&self) {
@@ -35,6 +39,26 @@ impl WakerCell {
             waker.wake();
         }
     }
+}
+
+/// Waits for all of them at the same time; their outputs come in their order.
+pub(crate) async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut futures: Vec<Pin<Box<F>>> = futures.map(Box::pin).collect();
+    let mut outputs: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
+    poll_fn(|cx| {
+        let mut pending = false;
+        for (future, output) in futures.iter_mut().zip(&mut outputs) {
+            if output.is_none() {
+                match future.as_mut().poll(cx) {
+                    Poll::Ready(ready) => *output = Some(ready),
+                    Poll::Pending => pending = true,
+                }
+            }
+        }
+        if pending { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    outputs.into_iter().flatten().collect()
 }
 
 /// Counts work that is under way, and tells when all of it is over.

@@ -8,11 +8,13 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    config::BEAT_PAGE,
+    config::{BEAT_PAGE, BEATS},
+    error::StoreError,
     hub::Core,
     protocol::{backoff::Backoff, trust::Trust},
     recorder::{Lane, Status},
-    sync::lock,
+    store::Beaten,
+    sync::{all, lock},
 };
 
 /// The longest pause after a beat that failed.
@@ -26,49 +28,84 @@ pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
     loop {
         let begun = Instant::now();
         core.recorder.give_up_hopeless();
-        let acknowledged = round(&core, &trust).await;
-        let may_claim = lock(&trust).may_claim(Instant::now().into_std());
-        core.telemetry.frozen.store(!may_claim, Ordering::Relaxed);
-        if acknowledged {
+        let mut round = Round::of(&core);
+        let mut heard = round.go(&core, &trust).await;
+        while !heard && begun.elapsed() < every {
+            core.hooks.recent.store_is_away();
+            // Not before, whatever comes back: what keeps coming back may keep failing.
+            tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
+            heard = round.go(&core, &trust).await;
+        }
+        if heard {
             core.hooks.recent.expire();
             backoff.succeeded();
             let _ = tokio::time::timeout_at(begun + every, core.store.back()).await;
         } else {
-            core.hooks.recent.store_is_away();
-            // Not before, whatever comes back: what keeps coming back may keep failing.
             tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
         }
     }
 }
 
-/// Names all running streams, page by page. Returns whether every page was acknowledged.
-async fn round(core: &Arc<Core>, trust: &Mutex<Trust>) -> bool {
-    let mut lanes = core.recorder.lanes();
-    lanes.retain(|lane| lane.status() == Status::Running);
-    let mut pages = lanes.chunks(BEAT_PAGE);
-    // A node without streams beats too: that is how its guardian earns the right to claim others'.
-    let mut page = pages.next().unwrap_or_default();
-    loop {
-        if !beat(core, trust, page).await {
-            return false;
+/// One round of beats, which names every running stream.
+struct Round {
+    /// The streams that the store has not heard of yet.
+    left: Vec<Arc<Lane>>,
+    failed: bool,
+}
+
+impl Round {
+    fn of(core: &Core) -> Self {
+        Self { left: core.recorder.lanes(), failed: true }
+    }
+
+    /// Names the streams that are left, page by page: a page that fails does not keep the others from being named. Returns
+    /// whether the store has heard of all of them.
+    async fn go(&mut self, core: &Arc<Core>, trust: &Mutex<Trust>) -> bool {
+        let mut lanes = std::mem::take(&mut self.left);
+        lanes.retain(|lane| lane.status() == Status::Running);
+        self.failed = false;
+        let mut pages: Vec<&[Arc<Lane>]> = lanes.chunks(BEAT_PAGE).collect();
+        if pages.is_empty() {
+            // A node without streams beats too: that is how its guardian earns the right to claim others'.
+            pages.push(&[]);
         }
-        match pages.next() {
-            Some(next) => page = next,
-            None => return true,
+        let mut hangs = false;
+        for pages in pages.chunks(BEATS) {
+            if hangs {
+                // What hangs for some pages hangs for all, and the next round must not come too late.
+                self.left.extend(pages.iter().copied().flatten().cloned());
+                continue;
+            }
+            let beaten = all(pages.iter().map(|page| beat(core, page))).await;
+            for (page, beaten) in pages.iter().zip(beaten) {
+                hangs |= beaten.as_ref().is_err_and(StoreError::is_timeout);
+                self.heard(core, trust, page, beaten);
+            }
         }
+        let may_claim = lock(trust).may_claim(Instant::now().into_std());
+        core.telemetry.frozen.store(!may_claim, Ordering::Relaxed);
+        !self.failed && self.left.is_empty()
+    }
+
+    /// Takes the answer to a page.
+    fn heard(&mut self, core: &Core, trust: &Mutex<Trust>, page: &[Arc<Lane>], beaten: Result<Beaten, StoreError>) {
+        let Ok(beaten) = beaten else {
+            lock(trust).failed();
+            self.failed = true;
+            self.left.extend_from_slice(page);
+            return;
+        };
+        lock(trust).acknowledged(Instant::now().into_std(), beaten.now, beaten.run);
+        core.heard_run(beaten.run);
+        for lane in beaten.lost.iter().filter_map(|index| page.get(*index)) {
+            core.recorder.look(lane);
+        }
+        self.failed |= !beaten.refused_by.is_empty();
+        self.left.extend(beaten.missed.iter().filter_map(|index| page.get(*index)).cloned());
     }
 }
 
-async fn beat(core: &Arc<Core>, trust: &Mutex<Trust>, lanes: &[Arc<Lane>]) -> bool {
+async fn beat(core: &Core, lanes: &[Arc<Lane>]) -> Result<Beaten, StoreError> {
     let streams = lanes.iter().map(|lane| (lane.key.clone(), lane.epoch)).collect();
-    let Ok(beaten) = core.store.beat(core.beat_of(streams)).await else {
-        lock(trust).failed();
-        return false;
-    };
-    lock(trust).acknowledged(Instant::now().into_std(), beaten.now, beaten.run);
-    core.heard_run(beaten.run);
-    for lane in beaten.lost.iter().filter_map(|index| lanes.get(*index)) {
-        core.recorder.look(lane);
-    }
-    true
+    core.store.sign_of_life(core.beat_of(streams)).await
 }

@@ -68,7 +68,7 @@ impl Limits {
     /// How long it may take until an end is stored and its hook has run. A store that is well takes milliseconds for that.
     fn landing_takes(&self, core: &Core) -> Duration {
         let limit = core.settings.terminal_limit;
-        let is_slow = core.store.is_broken() || core.hooks.lease().is_some();
+        let is_slow = core.store.is_ailing() || core.hooks.lease().is_some();
         (if is_slow { limit } else { limit / 4 }).min(self.total / 4)
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     id::StreamKey,
     panics::Guarded,
     protocol::trust::Trust,
-    store::{Close, Closed, Due, DueReason, Interrupt},
+    store::{Close, Closed, Due, DueReason, Interrupt, StoreHandle},
     stream::{Ending, StreamInfo, StreamState, reason},
     sync::lock,
     telemetry::log_warn,
@@ -30,6 +30,8 @@ const LOOKS: usize = 64;
 /// What the sweeps of a node share.
 pub(super) struct Sweeper {
     core: Arc<Core>,
+    /// Asked in the background: what a sweep asks for harms nobody.
+    store: StoreHandle,
     probes: Semaphore,
     looks: Arc<Semaphore>,
     /// Probes that failed, by stream, and at which sweep they did so last.
@@ -57,7 +59,14 @@ pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
 
 impl Sweeper {
     pub(super) fn new(core: Arc<Core>) -> Self {
-        Self { core, probes: Semaphore::new(PROBES), looks: Arc::new(Semaphore::new(LOOKS)), strikes: Mutex::default() }
+        let store = core.store.in_background();
+        Self {
+            core,
+            store,
+            probes: Semaphore::new(PROBES),
+            looks: Arc::new(Semaphore::new(LOOKS)),
+            strikes: Mutex::default(),
+        }
     }
 
     /// Looks at everything that is due, page by page. The next sweep goes on where the store fails.
@@ -66,7 +75,7 @@ impl Sweeper {
         let lease = self.lease();
         loop {
             let asked = Instant::now();
-            let Ok(page) = self.core.store.due(SWEEP_PAGE, lease, claim).await else { return };
+            let Ok(page) = self.store.due(SWEEP_PAGE, lease, claim).await else { return };
             let full = page.len() == SWEEP_PAGE;
             for due in page {
                 let sweeper = Arc::clone(self);
@@ -129,7 +138,7 @@ impl Sweeper {
             let interrupt =
                 Interrupt { key: info.key, epoch: info.epoch, last: None, if_deadline: Some(info.deadline) };
             // Should this fail, the stream is due again when its lease is over.
-            let _ = self.core.store.interrupt(interrupt).await;
+            let _ = self.store.interrupt(interrupt).await;
         } else {
             log_warn!(id = %info.key.id, "a stream's node was lost: the stream is closed as orphaned");
             self.close(info, Ending::supplied(StreamState::Orphaned, reason::NODE_LOST)).await;
@@ -146,7 +155,7 @@ impl Sweeper {
             if_deadline: Some(info.deadline),
             hook: self.core.hooks.lease(),
         };
-        if let Ok(Closed::Now { ended, .. }) = self.core.store.close(close).await {
+        if let Ok(Closed::Now { ended, .. }) = self.store.close(close).await {
             self.core.telemetry.closed(ended.ending.state);
             self.core.hooks.ended(info.key);
         }

@@ -59,7 +59,7 @@ impl Hooks {
         Self {
             on_end,
             executor,
-            store,
+            store: store.in_background(),
             telemetry,
             framing,
             limit: settings.hook_limit,

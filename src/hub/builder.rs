@@ -272,8 +272,11 @@ impl Builder {
         linger: Duration,
         /// How long a request to the store may take, and how long a stream waits for it. Default: 500 ms.
         store_limit: Duration,
-        /// How long registering a stream may take. Default: 2 s.
+        /// How long registering a stream may take, and reading of it; and a beat, which has a sixth of the stale threshold at
+        /// most. Default: 2 s.
         open_limit: Duration,
+        /// How long a request to the store may take that no stream waits for: of sweeps and hooks, lists, deletions. Default: 5 s.
+        background_limit: Duration,
         /// How long a terminal event waits for the store before it goes out unacknowledged. Default: 2 s.
         terminal_limit: Duration,
         /// How long a relay waits for a stream that is not opened yet: see [`Relay::wait`](crate::Relay::wait). Default: 30 s.

@@ -30,7 +30,10 @@ impl Core {
         if asks && !self.may_be_forgotten() {
             self.times_asked.fetch_add(1, Ordering::SeqCst);
             *answer = None;
-            let beaten = self.store.beat(self.beat_of(Vec::new())).await;
+            // Somebody waits for this, unlike for a guardian's beat.
+            let beaten =
+                tokio::time::timeout(self.settings.store_limit, self.store.sign_of_life(self.beat_of(Vec::new())));
+            let beaten = beaten.await.unwrap_or_else(|_| Err(StoreError::timed_out("beat")));
             *answer = Some(beaten.as_ref().map(|_| ()).map_err(Clone::clone));
             if beaten.is_ok_and(|beaten| self.heard_run(beaten.run)) {
                 // The guardian's own beats break off here too, and its streams are named.

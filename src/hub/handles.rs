@@ -85,7 +85,7 @@ impl Streams {
             });
         }
         // While the store is away its answer is not waited for.
-        if !store.is_broken() {
+        if !store.is_broken(&lane.key) {
             let _ = tokio::time::timeout(settings.terminal_limit, recorder.until_settled(lane)).await;
         }
         match lane.status() {

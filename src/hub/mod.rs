@@ -217,7 +217,7 @@ impl ResilientSse {
 impl Core {
     /// How this node is doing.
     pub(crate) fn health(&self) -> Health {
-        Health::of(&self.telemetry, self.is_guarded())
+        Health::of(&self.telemetry, self.is_guarded(), self.store.is_away())
     }
 
     /// A reconnect delay in milliseconds: random for each connection, so that clients which lost

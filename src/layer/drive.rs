@@ -160,7 +160,7 @@ where
     /// Whether to wait for a store that is too far behind: for no longer than its time limit.
     fn waits_for_store(&mut self, cx: &mut Context<'_>) -> bool {
         let core = &self.producer.core;
-        if self.producer.lane.unacknowledged() < DRIVEN_AHEAD || core.store.is_broken() {
+        if self.producer.lane.unacknowledged() < DRIVEN_AHEAD || core.store.is_broken(&self.producer.lane.key) {
             self.store_wait = None;
             return false;
         }

@@ -213,7 +213,7 @@ where
     }
 
     fn deliverable(&self) -> u64 {
-        if self.core.store.is_broken() {
+        if self.core.store.is_broken(&self.lane().key) {
             self.lane().pass_by();
             return u64::MAX;
         }
@@ -263,7 +263,7 @@ where
     }
 
     fn waits_no_more(&mut self) {
-        self.held_up |= self.wait.take().is_some() && self.core.store.is_broken();
+        self.held_up |= self.wait.take().is_some() && self.core.store.is_broken(&self.lane().key);
     }
 
     fn wait_up_to(&mut self, limit: Duration, cx: &mut Context<'_>) -> bool {

@@ -200,7 +200,7 @@ impl<S> ResilientSseService<S> {
             return Some(Admission::Retry);
         }
         // No request probes an open breaker here: the guardian's beats find out when the store is back.
-        let broken = self.core.store.is_broken();
+        let broken = self.core.store.is_away();
         match self.route.on_unavailable {
             _ if !broken => None,
             _ if asked.position.is_reconnect() => Some(Admission::Retry),

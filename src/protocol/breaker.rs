@@ -5,23 +5,28 @@ use std::time::{Duration, Instant};
 /// Errors in a row, time-outs apart, that open the breaker.
 const ERRORS: u32 = 3;
 
-/// Closed while the store answers.
+/// Closed while the store answers. Only the writes of the hot path open it (guarantee G7).
 #[derive(Debug)]
 pub(crate) struct Breaker {
     probe_every: Duration,
     errors: u32,
     next_probe: Option<Instant>,
-    /// What was answered with an error last was a write: that the store answers readers says nothing then.
-    refuses_writes: bool,
+    /// What needs room was refused last: the store answers, perhaps those who need none.
+    refuses: bool,
 }
 
 impl Breaker {
     pub(crate) const fn new(probe_every: Duration) -> Self {
-        Self { probe_every, errors: 0, next_probe: None, refuses_writes: false }
+        Self { probe_every, errors: 0, next_probe: None, refuses: false }
     }
 
     pub(crate) const fn is_open(&self) -> bool {
         self.next_probe.is_some()
+    }
+
+    /// Whether a success has anything to say.
+    pub(crate) const fn is_unsettled(&self) -> bool {
+        self.is_open() || self.errors > 0
     }
 
     /// When the store may be asked next: `None` means now.
@@ -29,41 +34,50 @@ impl Breaker {
         self.next_probe.filter(|probe| *probe > now)
     }
 
-    /// The store is asked. While the breaker is open this takes the one probe that is due.
-    pub(crate) fn asked(&mut self, now: Instant) {
-        if let Some(probe) = &mut self.next_probe {
-            *probe = now + self.probe_every;
+    /// Whether a write may be sent now. While the breaker is open, this takes the one probe that is due, unless the store is
+    /// known to answer what needs no room (`grows` says that this write needs some).
+    pub(crate) fn admits_write(&mut self, grows: bool, now: Instant) -> bool {
+        match &mut self.next_probe {
+            None => true,
+            Some(_) if self.refuses && !grows => true,
+            Some(probe) if *probe > now => false,
+            Some(probe) => {
+                *probe = now + self.probe_every;
+                true
+            }
         }
     }
 
-    /// Whether a request may be sent now, whatever the breaker says: a reader's, while it is only writes that fail.
-    pub(crate) const fn lets_through(&self, write: bool) -> bool {
-        self.refuses_writes && !write
+    /// Whether somebody who only reads may ask now: also a store that refuses writes, and one that a probe is due for, which
+    /// is not taken.
+    pub(crate) fn admits_reader(&self, now: Instant) -> bool {
+        self.refuses || self.wait_until(now).is_none()
     }
 
-    /// The store answered, a write or a reader; whether that closed the breaker.
-    pub(crate) fn succeeded(&mut self, write: bool) -> bool {
-        if self.lets_through(write) {
+    /// Something was answered in time; `grows`: a write that needs room, or a beat, which is one. Returns whether that closed
+    /// the breaker: a store that refuses what needs room may do so still.
+    pub(crate) fn succeeded(&mut self, grows: bool) -> bool {
+        if self.refuses && !grows {
             return false;
         }
-        self.refuses_writes = false;
         self.errors = 0;
+        self.refuses = false;
         self.next_probe.take().is_some()
     }
 
-    /// The store did not answer in time; whether that opened the breaker.
+    /// A write was not answered in time; returns whether that opened the breaker.
     pub(crate) fn timed_out(&mut self, now: Instant) -> bool {
-        self.refuses_writes = false;
+        self.refuses = false;
         self.open(now)
     }
 
-    /// The store answered a write or a reader with an error; whether that opened the breaker.
-    pub(crate) fn errored(&mut self, write: bool, now: Instant) -> bool {
-        if self.is_open() && self.lets_through(write) {
-            // It was let through beside the probe, and says nothing of when a write may be tried.
+    /// A write was answered with an error; returns whether that opened the breaker.
+    pub(crate) fn errored(&mut self, grows: bool, now: Instant) -> bool {
+        if self.is_open() && self.refuses && !grows {
+            // It was let through beside the probe, and says nothing of when the next one is due.
             return false;
         }
-        self.refuses_writes |= write;
+        self.refuses |= grows;
         self.errors = self.errors.saturating_add(1);
         (self.is_open() || self.errors >= ERRORS) && self.open(now)
     }
@@ -86,39 +100,39 @@ mod tests {
         assert!(breaker.timed_out(now));
         assert!(!breaker.timed_out(now), "opens once");
         assert_eq!(breaker.wait_until(now), Some(now + SECOND));
-        assert_eq!(breaker.wait_until(now + SECOND), None, "one probe is due");
-        breaker.asked(now + SECOND);
-        assert_eq!(breaker.wait_until(now + SECOND), Some(now + SECOND * 2), "and only one");
+        assert!(!breaker.admits_write(true, now) && !breaker.admits_write(false, now) && !breaker.admits_reader(now));
+        assert!(breaker.admits_write(false, now + SECOND), "one probe is due");
+        assert!(!breaker.admits_write(true, now + SECOND), "and only one");
+        assert_eq!(breaker.wait_until(now + SECOND), Some(now + SECOND * 2));
         assert!(breaker.succeeded(true));
-        assert!(!breaker.is_open());
+        assert!(!breaker.is_open() && breaker.admits_write(true, now));
     }
 
     #[test]
-    fn a_store_that_only_refuses_writes_still_answers_readers() {
+    fn a_store_that_refuses_what_needs_room_still_answers_everything_else() {
         let now = Instant::now();
         let mut breaker = Breaker::new(SECOND);
         assert!(!breaker.errored(true, now));
         assert!(!breaker.succeeded(false), "says nothing");
         assert!(!breaker.errored(true, now));
         assert!(breaker.errored(true, now));
-        assert!(breaker.lets_through(false) && !breaker.lets_through(true));
+        assert!(breaker.admits_reader(now) && breaker.admits_write(false, now) && !breaker.admits_write(true, now));
+        assert!(!breaker.errored(false, now + SECOND / 2));
         assert!(!breaker.succeeded(false) && breaker.is_open());
+        assert!(breaker.admits_write(true, now + SECOND), "the probe is due all the same");
         assert!(breaker.succeeded(true) && !breaker.is_open());
         assert!(breaker.timed_out(now));
-        assert!(!breaker.lets_through(false));
+        assert!(!breaker.admits_reader(now) && !breaker.admits_write(false, now));
         assert!(breaker.succeeded(false), "it hung for all");
     }
 
     #[test]
-    fn readers_that_fail_do_not_put_off_the_probe() {
+    fn readers_do_not_take_the_probe() {
         let now = Instant::now();
         let mut breaker = Breaker::new(SECOND);
-        for _ in 0..ERRORS {
-            breaker.errored(true, now);
-        }
-        assert_eq!(breaker.wait_until(now), Some(now + SECOND));
-        assert!(!breaker.errored(false, now + SECOND / 2));
-        assert_eq!(breaker.wait_until(now + SECOND), None, "the probe is due all the same");
+        breaker.timed_out(now);
+        assert!(breaker.admits_reader(now + SECOND) && breaker.admits_reader(now + SECOND));
+        assert!(breaker.admits_write(true, now + SECOND), "the probe is due all the same");
         assert!(!breaker.errored(true, now + SECOND));
         assert_eq!(breaker.wait_until(now + SECOND), Some(now + SECOND * 2), "the probe failed");
     }
@@ -128,10 +142,13 @@ mod tests {
         let now = Instant::now();
         let mut breaker = Breaker::new(SECOND);
         assert!(!breaker.errored(true, now));
-        assert!(!breaker.errored(true, now));
+        assert!(!breaker.errored(false, now));
         assert!(!breaker.succeeded(true));
         assert!(!breaker.errored(true, now));
         assert!(!breaker.errored(true, now));
         assert!(breaker.errored(true, now));
+        assert!(!breaker.errored(true, now), "a probe that fails puts the next one off");
+        assert!(breaker.succeeded(true));
+        assert!(!breaker.errored(true, now), "counted anew");
     }
 }

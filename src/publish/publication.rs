@@ -128,7 +128,9 @@ impl Job {
 
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.lane.waker.register(cx.waker());
-        let room = self.lane.unacknowledged() < AHEAD_EVENTS || self.lane.is_halted() || self.core.store.is_broken();
+        let room = self.lane.unacknowledged() < AHEAD_EVENTS
+            || self.lane.is_halted()
+            || self.core.store.is_broken(&self.lane.key);
         if room { Poll::Ready(()) } else { Poll::Pending }
     }
 

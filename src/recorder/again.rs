@@ -44,9 +44,10 @@ impl Recorder {
         if self.lane(&recent.close.key).is_some_and(|lane| recent.close.epoch.is_some_and(|ended| ended < lane.epoch)) {
             return;
         }
+        let store = self.store.in_background();
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         for _ in 0..TRIES {
-            match send(&self.store, &recent).await {
+            match send(&store, &recent).await {
                 Ok(Some(Closed::Now { .. })) => {
                     if recent.close.hook.is_some() {
                         self.hooks.ended(recent.close.key);

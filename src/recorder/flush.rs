@@ -1,8 +1,9 @@
 //! Sending the ready lanes' batches: many lanes to a flight, several flights at a time, no timer.
 
 use std::{
+    collections::BTreeMap,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -14,7 +15,6 @@ use crate::{
     protocol::backoff::Backoff,
     store::{Append, handle::BoxFuture},
     sync::lock,
-    telemetry::add,
 };
 
 /// Flights at a time: enough to keep a store busy over one round trip.
@@ -25,72 +25,70 @@ const FLIGHT_EVENTS: usize = 512;
 /// Works the ready lanes off. The guardian polls it; it is never done.
 pub(crate) struct Flusher {
     recorder: Arc<Recorder>,
-    flights: Vec<BoxFuture<()>>,
-    pause: Option<Pin<Box<Sleep>>>,
+    /// One way to each part of the store: what fails or hangs on one does not hold up the others.
+    ways: BTreeMap<u64, Way>,
     /// Until lanes that are ready have waited long enough for others.
     linger: Option<Pin<Box<Sleep>>>,
-    /// How often the store had answered again when the pause began.
-    healed: u64,
     /// Until the next lane that was put off has waited long enough.
     recall: Option<Pin<Box<Sleep>>>,
+}
+
+/// The way to one part of the store.
+struct Way {
+    part: u64,
+    /// Each says in the end whether it failed.
+    flights: Vec<BoxFuture<bool>>,
+    failed: bool,
+    pause: Option<Pin<Box<Sleep>>>,
+    /// How often the part had answered again when the pause began.
+    healed: u64,
     backoff: Backoff,
-    failures_seen: u64,
 }
 
 impl Flusher {
     pub(crate) fn new(recorder: Arc<Recorder>) -> Self {
-        Self {
-            recorder,
-            flights: Vec::new(),
-            pause: None,
-            linger: None,
-            healed: 0,
-            recall: None,
-            backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(1)),
-            failures_seen: 0,
-        }
+        Self { recorder, ways: BTreeMap::new(), linger: None, recall: None }
     }
 
     /// Always pending.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.recorder.flusher.register(cx.waker());
         loop {
-            self.flights.append(&mut lock(&self.recorder.adopted));
-            let before = self.flights.len();
-            self.flights.retain_mut(|flight| flight.as_mut().poll(cx).is_pending());
-            let landed = self.flights.len() < before;
+            self.adopt();
+            let mut goes_on = false;
+            for way in self.ways.values_mut() {
+                goes_on |= way.land(cx);
+            }
             self.recall(cx);
-            if self.is_paused(cx) || (!self.start_flights(cx) && !landed) {
+            let lingers = self.lingers(cx);
+            for part in self.parts() {
+                let way = self.ways.entry(part).or_insert_with(|| Way::new(part));
+                // Looked at also where nothing is started, so that it is polled when the pause is over.
+                let paused = way.is_paused(&self.recorder, cx);
+                goes_on |= !paused && !lingers && way.start_flights(&self.recorder);
+            }
+            if !goes_on {
+                self.ways.retain(|_, way| !way.is_idle());
                 return Poll::Pending;
             }
         }
     }
 
-    /// After an error, and while the breaker is open, nothing is sent for a while; for no longer than until the store
-    /// has answered anybody: from then on bodies wait for what is sent here.
-    fn is_paused(&mut self, cx: &mut Context<'_>) -> bool {
-        let store = &self.recorder.store;
-        if let Some(pause) = &mut self.pause {
-            let heals = store.healed(cx.waker()) != self.healed;
-            if !heals && pause.as_mut().poll(cx).is_pending() {
-                return true;
-            }
-            self.pause = None;
+    /// The parts that something is to be sent to, or is on its way to.
+    fn parts(&self) -> Vec<u64> {
+        let mut parts: Vec<u64> = self.ways.keys().copied().collect();
+        parts.extend(lock(&self.recorder.ready).keys());
+        parts.sort_unstable();
+        parts.dedup();
+        parts
+    }
+
+    /// Takes over what was begun in place, which only stores of one part have.
+    fn adopt(&mut self) {
+        let mut adopted = lock(&self.recorder.adopted);
+        if !adopted.is_empty() {
+            self.ways.entry(0).or_insert_with(|| Way::new(0)).flights.append(&mut adopted);
         }
-        let failures = self.recorder.failures.load(Ordering::Relaxed);
-        let failed = failures != std::mem::replace(&mut self.failures_seen, failures);
-        if !failed {
-            self.backoff.succeeded();
-        }
-        if !failed && !store.is_broken() {
-            return false;
-        }
-        // Read first: should the store answer right after, that is not missed.
-        self.healed = store.healed(cx.waker());
-        let retry = failed.then(|| Instant::now() + self.backoff.failed(crate::random::u128() as u64));
-        let Some(until) = retry.max(store.closed_until()) else { return false };
-        let pause = self.pause.insert(Box::pin(tokio::time::sleep_until(until)));
-        pause.as_mut().poll(cx).is_pending()
     }
 
     /// Puts lanes that were put off back in line, and sees to it that it is polled for the next of them.
@@ -120,24 +118,79 @@ impl Flusher {
         self.linger = None;
         false
     }
+}
 
-    /// Whether there was anything to send.
-    fn start_flights(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut started = false;
-        if self.flights.len() >= FLIGHTS || self.lingers(cx) {
+impl Way {
+    fn new(part: u64) -> Self {
+        Self {
+            part,
+            flights: Vec::new(),
+            failed: false,
+            pause: None,
+            healed: 0,
+            backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(1)),
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.flights.is_empty() && !self.failed && self.pause.is_none()
+    }
+
+    /// Polls what is under way. Returns whether anything landed.
+    fn land(&mut self, cx: &mut Context<'_>) -> bool {
+        let before = self.flights.len();
+        self.flights.retain_mut(|flight| match flight.as_mut().poll(cx) {
+            Poll::Pending => true,
+            Poll::Ready(failed) => {
+                self.failed |= failed;
+                false
+            }
+        });
+        self.flights.len() < before
+    }
+
+    /// After an error, and while the breaker is open, nothing is sent for a while; for no longer than until the part has
+    /// answered anybody: from then on bodies wait for what is sent here.
+    fn is_paused(&mut self, recorder: &Recorder, cx: &mut Context<'_>) -> bool {
+        let store = &recorder.store;
+        if let Some(pause) = &mut self.pause {
+            let heals = store.healed(self.part, cx.waker()) != self.healed;
+            if !heals && pause.as_mut().poll(cx).is_pending() {
+                return true;
+            }
+            self.pause = None;
+        }
+        let failed = std::mem::take(&mut self.failed);
+        if !failed {
+            self.backoff.succeeded();
+        }
+        let (broken, _) = store.part_closed_until(self.part);
+        if !failed && !broken {
             return false;
         }
+        // Read first: should the part answer right after, that is not missed.
+        self.healed = store.healed(self.part, cx.waker());
+        let retry = failed.then(|| Instant::now() + self.backoff.failed(crate::random::u128() as u64));
+        let (_, closed_until) = store.part_closed_until(self.part);
+        let Some(until) = retry.max(closed_until) else { return false };
+        let pause = self.pause.insert(Box::pin(tokio::time::sleep_until(until)));
+        pause.as_mut().poll(cx).is_pending()
+    }
+
+    /// Returns whether there was anything to send.
+    fn start_flights(&mut self, recorder: &Arc<Recorder>) -> bool {
+        let mut started = false;
         while self.flights.len() < FLIGHTS {
-            let (appends, others) = self.gather();
+            let (appends, others) = self.gather(recorder);
             if appends.is_empty() && others.is_empty() {
                 break;
             }
             started = true;
             if !appends.is_empty() {
-                self.flights.push(Box::pin(fly(Arc::clone(&self.recorder), appends)));
+                self.flights.push(Box::pin(fly(Arc::clone(recorder), appends)));
             }
             for (lane, op) in others {
-                self.flights.push(Box::pin(settle(Arc::clone(&self.recorder), lane, op)));
+                self.flights.push(Box::pin(settle(Arc::clone(recorder), lane, op)));
             }
         }
         started
@@ -145,11 +198,11 @@ impl Flusher {
 
     /// Takes ready lanes until a flight is full.
     #[allow(clippy::type_complexity, reason = "two lists, used once")]
-    fn gather(&mut self) -> (Vec<(Arc<Lane>, Append)>, Vec<(Arc<Lane>, Op)>) {
+    fn gather(&mut self, recorder: &Recorder) -> (Vec<(Arc<Lane>, Append)>, Vec<(Arc<Lane>, Op)>) {
         let (mut appends, mut others) = (Vec::new(), Vec::new());
         let mut events = 0;
         while events < FLIGHT_EVENTS && others.len() < FLIGHTS {
-            let Some(lane) = lock(&self.recorder.ready).pop_front() else { break };
+            let Some(lane) = recorder.next_ready(self.part) else { break };
             match lane.next_op() {
                 None => {}
                 Some(Op::Append(append)) => {
@@ -163,8 +216,8 @@ impl Flusher {
     }
 }
 
-/// Sends the batches of many lanes, then puts those that have more to do back in line.
-async fn fly(recorder: Arc<Recorder>, batch: Vec<(Arc<Lane>, Append)>) {
+/// Sends the batches of many lanes, then puts those that have more to do back in line. Returns whether it failed.
+async fn fly(recorder: Arc<Recorder>, batch: Vec<(Arc<Lane>, Append)>) -> bool {
     let (lanes, appends): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
     match recorder.store.append(appends).await {
         Ok(outcomes) => {
@@ -175,18 +228,21 @@ async fn fly(recorder: Arc<Recorder>, batch: Vec<(Arc<Lane>, Append)>) {
                     recorder.queue(lane);
                 }
             }
+            false
         }
         Err(_) => {
-            add(&recorder.failures, 1);
             lanes.into_iter().for_each(|lane| recorder.queue(lane));
+            true
         }
     }
 }
 
-/// Sends what is not a batch, then works the lane off.
-async fn settle(recorder: Arc<Recorder>, lane: Arc<Lane>, op: Op) {
-    if recorder.perform(&lane, op).await {
-        // In line with the others: a lane that always has something to do must not keep a flight.
+/// Sends what is not a batch, and puts the lane back in line with the others: one that always has something to do must not
+/// keep a flight. Returns whether it failed.
+async fn settle(recorder: Arc<Recorder>, lane: Arc<Lane>, op: Op) -> bool {
+    let outcome = recorder.perform(&lane, op).await;
+    if recorder.go_on(&lane, outcome) {
         recorder.queue(lane);
     }
+    matches!(outcome, Outcome::Failed)
 }

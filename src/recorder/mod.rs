@@ -62,16 +62,15 @@ pub(crate) struct Recorder {
     lanes: Mutex<HashMap<StreamKey, Arc<Lane>>>,
     /// Lanes whose stream was closed as orphaned while their producer still serves a client.
     served_on: Mutex<Vec<Weak<Lane>>>,
-    ready: Mutex<VecDeque<Arc<Lane>>>,
+    /// Lanes that wait for the flusher, by the part of the store that they are in.
+    ready: Mutex<BTreeMap<u64, VecDeque<Arc<Lane>>>>,
     /// Claimed lanes that wait until they are asked for again, by when that is.
     put_off: Mutex<BTreeMap<(Instant, u64), Arc<Lane>>>,
     /// Work that was begun in place and did not end at its first poll.
-    adopted: Mutex<Vec<BoxFuture<()>>>,
+    adopted: Mutex<Vec<BoxFuture<bool>>>,
     flusher: WakerCell,
     /// Notified when a lane leaves.
     left: tokio::sync::Notify,
-    /// Flights that failed.
-    failures: AtomicU64,
     /// Lanes that were put off so far.
     put_offs: AtomicU64,
 }
@@ -111,7 +110,6 @@ impl Recorder {
             adopted: Mutex::default(),
             flusher: WakerCell::default(),
             left: tokio::sync::Notify::new(),
-            failures: AtomicU64::new(0),
             put_offs: AtomicU64::new(0),
         }
     }
@@ -164,7 +162,7 @@ impl Recorder {
 
     /// Works a lane off with one poll; what is not done then is the flusher's.
     fn work_in_place(self: &Arc<Self>, lane: &Arc<Lane>) {
-        let mut work: BoxFuture<()> = Box::pin(Arc::clone(self).work(Arc::clone(lane)));
+        let mut work: BoxFuture<bool> = Box::pin(Arc::clone(self).work(Arc::clone(lane)));
         let mut cx = Context::from_waker(Waker::noop());
         if work.as_mut().poll(&mut cx).is_pending() {
             lane.waits();
@@ -176,8 +174,24 @@ impl Recorder {
     /// A claimed lane waits for the flusher.
     fn queue(&self, lane: Arc<Lane>) {
         lane.rests();
-        lock(&self.ready).push_back(lane);
+        self.line_up(lane);
         self.flusher.wake();
+    }
+
+    fn line_up(&self, lane: Arc<Lane>) {
+        let part = self.store.part(&lane.key);
+        lock(&self.ready).entry(part).or_default().push_back(lane);
+    }
+
+    /// The next claimed lane that waits for a part of the store.
+    fn next_ready(&self, part: u64) -> Option<Arc<Lane>> {
+        let mut ready = lock(&self.ready);
+        let lanes = ready.get_mut(&part)?;
+        let lane = lanes.pop_front();
+        if lanes.is_empty() && part != 0 {
+            ready.remove(&part);
+        }
+        lane
     }
 
     /// A claimed lane waits on its own, while the flusher goes on with the others.
@@ -191,29 +205,34 @@ impl Recorder {
 
     /// Puts the lanes that have waited long enough back in line. Returns when the next one has.
     fn recall(&self, now: Instant) -> Option<Instant> {
-        let mut put_off = lock(&self.put_off);
-        while let Some(first) = put_off.first_entry() {
+        loop {
+            let mut put_off = lock(&self.put_off);
+            let first = put_off.first_entry()?;
             if first.key().0 > now {
                 return Some(first.key().0);
             }
-            lock(&self.ready).push_back(first.remove());
+            let lane = first.remove();
+            drop(put_off);
+            self.line_up(lane);
         }
-        None
     }
 
-    /// Works a claimed lane off, one request after the other, until it has nothing to do or the store fails.
-    async fn work(self: Arc<Self>, lane: Arc<Lane>) {
+    /// Works a claimed lane off, one request after the other, until it has nothing to do or the store fails. Returns whether
+    /// it failed.
+    async fn work(self: Arc<Self>, lane: Arc<Lane>) -> bool {
         while let Some(op) = lane.next_op() {
-            if !self.perform(&lane, op).await {
-                return;
+            let outcome = self.perform(&lane, op).await;
+            if !self.go_on(&lane, outcome) {
+                return matches!(outcome, Outcome::Failed);
             }
         }
+        false
     }
 
-    /// One request to the store for a claimed lane. `false`: it is to be repeated, and who does so is seen to.
-    async fn perform(&self, lane: &Arc<Lane>, op: Op) -> bool {
+    /// One request to the store for a claimed lane.
+    async fn perform(&self, lane: &Arc<Lane>, op: Op) -> Outcome {
         // All but appending is rare, and boxed, so that the future of an append is small.
-        let outcome = match op {
+        match op {
             Op::Append(append) => match self.store.append(vec![append]).await {
                 Ok(mut outcomes) => outcomes.pop().map_or(Outcome::Failed, |outcome| self.appended(lane, outcome)),
                 Err(_) => Outcome::Failed,
@@ -229,8 +248,7 @@ impl Recorder {
                     Outcome::Done
                 })
             }
-        };
-        self.go_on(lane, outcome)
+        }
     }
 
     async fn reopen(&self, lane: &Arc<Lane>, reopen: Reopen) -> Outcome {
@@ -255,10 +273,7 @@ impl Recorder {
             Outcome::Done => return true,
             Outcome::Refused => self.put_off(Arc::clone(lane), false),
             Outcome::Unanswered => self.put_off(Arc::clone(lane), true),
-            Outcome::Failed => {
-                add(&self.failures, 1);
-                self.queue(Arc::clone(lane));
-            }
+            Outcome::Failed => self.queue(Arc::clone(lane)),
         }
         false
     }

@@ -3,10 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::Pin,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Poll, Waker},
     time::Duration,
 };
@@ -20,26 +17,28 @@ use tokio::{
 use super::{
     Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, Notices, Open, Opened, Page, Publish,
     Published, Read, Reopen, Reopened, Store, Tail,
+    gate::{Class, Gate, Gates},
 };
 use crate::{
-    config::{PROBE_EVERY, Settings},
+    config::Settings,
     error::StoreError,
     id::{NodeId, Owner, StreamKey},
     panics::{Guarded, drop_guarded},
-    protocol::breaker::Breaker,
     stream::StreamInfo,
-    sync::{WakerCell, lock},
     telemetry::Telemetry,
 };
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type Answer<T> = BoxFuture<Result<T, StoreError>>;
 
-/// Makes the object-safe face of [`Store`] and its one implementation.
+/// Makes the object-safe face of [`Store`] and its one implementation. Of each method is said what may be asked of a store
+/// that is away, and which stream it is about, where it is about one.
 macro_rules! erased {
-    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty;)*) => {
+    ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty, $class:ident, $key:expr;)*) => {
         trait ErasedStore: Send + Sync {
             $(fn $name(self: Arc<Self>, $($arg: $type),*) -> Answer<$out>;)*
+            fn part(&self, key: &StreamKey) -> u64;
+            fn parts(&self) -> usize;
             fn tail(&self, key: &StreamKey) -> Tail;
             fn is_followed_beside(&self, key: &StreamKey, here: usize) -> bool;
             fn notices(&self, node: &NodeId) -> Notices;
@@ -51,6 +50,12 @@ macro_rules! erased {
                     Store::$name(&*self, $($arg),*).await.map_err(|source| StoreError::failed(stringify!($name), source))
                 })
             })*
+            fn part(&self, key: &StreamKey) -> u64 {
+                Store::part(self, key)
+            }
+            fn parts(&self) -> usize {
+                Store::parts(self)
+            }
             fn tail(&self, key: &StreamKey) -> Tail {
                 Store::tail(self, key)
             }
@@ -64,31 +69,31 @@ macro_rules! erased {
 
         impl StoreHandle {
             $(pub(crate) async fn $name(&self, $($arg: $type),*) -> Result<$out, StoreError> {
-                let limit = self.limit(stringify!($name));
-                self.ask(stringify!($name), limit, || Arc::clone(&self.store).$name($($arg),*)).await
+                let gate = self.gate($key);
+                self.ask(stringify!($name), Class::$class, gate, || Arc::clone(&self.store).$name($($arg),*)).await
             })*
         }
     };
 }
 
 erased! {
-    open(open: Open) -> Opened;
-    withdraw(key: StreamKey, token: u128) -> ();
-    append(appends: Vec<Append>) -> Vec<Appended>;
-    close(close: Close) -> Closed;
-    interrupt(interrupt: Interrupt) -> Interrupted;
-    reopen(reopen: Reopen) -> Reopened;
-    publish(publish: Publish) -> Published;
-    read(read: Read) -> Option<Page>;
-    info(key: StreamKey) -> Option<StreamInfo>;
-    list(owner: Owner) -> Vec<StreamInfo>;
-    active_count() -> u64;
-    delete(key: StreamKey) -> ();
-    beat(beat: Beat) -> Beaten;
-    due(limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due>;
-    stale(threshold: Duration, limit: usize) -> Vec<StreamInfo>;
-    hook_done(key: StreamKey) -> ();
-    announce(key: StreamKey) -> ();
+    open(open: Open) -> Opened, Grow, Some(&open.key);
+    withdraw(key: StreamKey, token: u128) -> (), Settle, Some(&key);
+    append(appends: Vec<Append>) -> Vec<Appended>, Grow, appends.first().map(|append| &append.key);
+    close(close: Close) -> Closed, Settle, Some(&close.key);
+    interrupt(interrupt: Interrupt) -> Interrupted, Settle, Some(&interrupt.key);
+    reopen(reopen: Reopen) -> Reopened, Grow, Some(&reopen.open.key);
+    publish(publish: Publish) -> Published, Grow, Some(&publish.key);
+    read(read: Read) -> Option<Page>, Look, Some(&read.key);
+    info(key: StreamKey) -> Option<StreamInfo>, Look, Some(&key);
+    announce(key: StreamKey) -> (), Look, Some(&key);
+    delete(key: StreamKey) -> (), Look, Some(&key);
+    list(owner: Owner) -> Vec<StreamInfo>, Look, None;
+    active_count() -> u64, Look, None;
+    stale(threshold: Duration, limit: usize) -> Vec<StreamInfo>, Look, None;
+    beat(beat: Beat) -> Beaten, Background, None;
+    due(limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due>, Background, None;
+    hook_done(key: StreamKey) -> (), Background, Some(&key);
 }
 
 /// The store as the rest of the crate sees it. Cheap to clone.
@@ -96,23 +101,42 @@ erased! {
 pub(crate) struct StoreHandle {
     store: Arc<dyn ErasedStore>,
     immediate: bool,
-    limit: Duration,
-    open_limit: Duration,
-    breaker: Arc<Gate>,
+    limits: Limits,
+    gates: Arc<Gates>,
     /// Told when the store is back after it was away.
     back: Arc<Notify>,
+    /// What is asked has time, and says nothing of whether the store is waited for.
+    in_background: bool,
     telemetry: Arc<Telemetry>,
 }
 
-/// The breaker, and its state where it is looked at for every event.
-struct Gate {
-    breaker: Mutex<Breaker>,
-    open: AtomicBool,
-    /// Something failed since the last success: only then does a success have anything to say to the breaker.
-    unsettled: AtomicBool,
-    /// How often the breaker closed, and whom to tell.
-    healed: AtomicU64,
-    healing: WakerCell,
+/// How long the store is waited for.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// A write of the hot path.
+    write: Duration,
+    /// What takes several round trips, while somebody waits for it.
+    open: Duration,
+    /// A beat: other nodes judge this one by it, so it must not take up the time of the next ones.
+    beat: Duration,
+    background: Duration,
+}
+
+impl Limits {
+    fn new(settings: &Settings) -> Self {
+        let Settings { store_limit: write, open_limit: open, background_limit: background, .. } = *settings;
+        Self { write, open, beat: (settings.stale / 6).min(open).max(write), background }
+    }
+
+    fn of(self, operation: &str, in_background: bool) -> Duration {
+        match operation {
+            _ if in_background => self.background,
+            "open" | "read" | "info" => self.open,
+            "beat" => self.beat,
+            "list" | "active_count" | "stale" | "delete" | "due" | "hook_done" => self.background,
+            _ => self.write,
+        }
+    }
 }
 
 impl StoreHandle {
@@ -120,18 +144,18 @@ impl StoreHandle {
         Self {
             immediate: store.is_immediate(),
             store: Arc::new(store),
-            limit: settings.store_limit,
-            open_limit: settings.open_limit,
-            breaker: Arc::new(Gate {
-                breaker: Mutex::new(Breaker::new(PROBE_EVERY)),
-                open: AtomicBool::new(false),
-                unsettled: AtomicBool::new(false),
-                healed: AtomicU64::new(0),
-                healing: WakerCell::default(),
-            }),
+            limits: Limits::new(settings),
+            gates: Arc::new(Gates::new(Arc::clone(&telemetry))),
             back: Arc::default(),
+            in_background: false,
             telemetry,
         }
+    }
+
+    /// The same store, for those who have time: sweeps, hooks, ends that are said again. They wait longer, are sent
+    /// whatever the breaker says, and never open it.
+    pub(crate) fn in_background(&self) -> Self {
+        Self { in_background: true, ..self.clone() }
     }
 
     pub(crate) fn is_immediate(&self) -> bool {
@@ -150,17 +174,39 @@ impl StoreHandle {
         self.store.notices(node)
     }
 
-    /// Whether the store failed, and is not waited for.
-    pub(crate) fn is_broken(&self) -> bool {
-        self.breaker.open.load(Ordering::Relaxed)
+    /// Which part of the store a stream is in.
+    pub(crate) fn part(&self, key: &StreamKey) -> u64 {
+        self.store.part(key)
     }
 
-    /// When the store may be asked next; `None` means now.
-    pub(crate) fn closed_until(&self) -> Option<Instant> {
-        if !self.is_broken() {
-            return None;
+    /// Whether the part of the store that a stream is in failed, and is not waited for.
+    pub(crate) fn is_broken(&self, key: &StreamKey) -> bool {
+        self.gates.any_open() && self.gates.of(self.part(key)).is_open()
+    }
+
+    /// Whether no part of the store is waited for.
+    pub(crate) fn is_away(&self) -> bool {
+        self.gates.any_open() && self.gates.count_open() >= self.store.parts().max(1)
+    }
+
+    /// Whether any part of the store is not waited for.
+    pub(crate) fn is_ailing(&self) -> bool {
+        self.gates.any_open()
+    }
+
+    /// Whether a part of the store is not waited for, and until when it is not asked; `None` means that it may be asked now.
+    pub(crate) fn part_closed_until(&self, part: u64) -> (bool, Option<Instant>) {
+        if !self.gates.any_open() {
+            return (false, None);
         }
-        lock(&self.breaker.breaker).wait_until(Instant::now().into_std()).map(Instant::from_std)
+        let gate = self.gates.of(part);
+        (gate.is_open(), gate.closed_until())
+    }
+
+    /// How often a part of the store answered again after it had failed; the waker is woken when it does the next time. One
+    /// at a time: the flusher's.
+    pub(crate) fn healed(&self, part: u64, waker: &Waker) -> u64 {
+        self.gates.of(part).healed(waker)
     }
 
     /// The store was away, and is back: whoever waits for that hears of it once.
@@ -173,41 +219,54 @@ impl StoreHandle {
         self.back.notified().await;
     }
 
-    /// How often the store answered again after it had failed; the waker is woken when it does the next time. One at a
-    /// time: the flusher's.
-    pub(crate) fn healed(&self, waker: &Waker) -> u64 {
-        self.breaker.healing.register(waker);
-        self.breaker.healed.load(Ordering::Relaxed)
+    /// A sign of life. It is always sent, since other nodes judge this one by it, and neither takes a probe nor puts one
+    /// off; but a store that takes it in good time answers again.
+    pub(crate) async fn sign_of_life(&self, beat: Beat) -> Result<Beaten, StoreError> {
+        let asked = Instant::now();
+        let beaten = self.beat(beat).await?;
+        if asked.elapsed() <= self.limits.write && self.gates.beaten(&beaten.refused_by) {
+            self.came_back();
+        }
+        Ok(beaten)
     }
 
-    fn limit(&self, operation: &str) -> Duration {
-        if operation == "open" { self.open_limit } else { self.limit }
+    /// The breaker that a request is subject to. One that is about no single stream is subject to none, unless the store is
+    /// all of one part.
+    fn gate(&self, key: Option<&StreamKey>) -> Option<Arc<Gate>> {
+        match key {
+            Some(key) => Some(self.gates.of(self.part(key))),
+            None => (self.store.parts() <= 1).then(|| self.gates.of(0)),
+        }
     }
 
-    /// Asks, unless the breaker is open and no probe is due. A beat is always sent: it is what
-    /// other nodes judge this one by.
     async fn ask<T>(
         &self,
         operation: &'static str,
-        limit: Duration,
+        class: Class,
+        gate: Option<Arc<Gate>>,
         request: impl FnOnce() -> Answer<T>,
     ) -> Result<T, StoreError> {
-        let write = needs_room(operation);
-        if self.is_broken() {
-            let now = Instant::now().into_std();
-            let mut breaker = lock(&self.breaker.breaker);
-            let passes = breaker.lets_through(write);
-            if !passes && breaker.wait_until(now).is_some() && operation != "beat" {
-                return Err(StoreError::breaker_open(operation));
-            }
-            if !passes {
-                breaker.asked(now);
-            }
+        let gate = gate.filter(|_| !self.in_background && class != Class::Background);
+        if gate.as_ref().is_some_and(|gate| !self.gates.admits(gate, class)) {
+            return Err(StoreError::breaker_open(operation));
         }
-        let answer = self.answer(operation, limit, request()).await;
-        match &answer {
-            Ok(_) => self.succeeded(write),
-            Err(error) => self.failed(write, error),
+        let asked = Instant::now();
+        let answer = self.answer(operation, self.limits.of(operation, self.in_background), request()).await;
+        match (&answer, gate) {
+            (Ok(_), Some(gate)) => {
+                // What somebody reads may take its time, and says then nothing of how soon a write is answered.
+                let in_time = class.is_hot() || asked.elapsed() <= self.limits.write;
+                if in_time && self.gates.succeeded(&gate, class) {
+                    self.came_back();
+                }
+            }
+            (Ok(_), None) => {}
+            (Err(error), gate) => {
+                self.telemetry.store_failed(error);
+                if let Some(gate) = gate.filter(|_| class.is_hot()) {
+                    self.gates.failed(&gate, class, error);
+                }
+            }
         }
         answer
     }
@@ -238,40 +297,4 @@ impl StoreHandle {
         drop_guarded(request);
         answer
     }
-
-    fn succeeded(&self, write: bool) {
-        if !self.breaker.unsettled.load(Ordering::Relaxed) {
-            return;
-        }
-        let mut breaker = lock(&self.breaker.breaker);
-        if breaker.lets_through(write) {
-            return;
-        }
-        self.breaker.unsettled.store(false, Ordering::Relaxed);
-        if breaker.succeeded(write) {
-            self.breaker.open.store(false, Ordering::Relaxed);
-            self.breaker.healed.fetch_add(1, Ordering::Relaxed);
-            self.telemetry.store_back();
-            drop(breaker);
-            self.came_back();
-            self.breaker.healing.wake();
-        }
-    }
-
-    fn failed(&self, write: bool, error: &StoreError) {
-        self.telemetry.store_failed(error);
-        let now = Instant::now().into_std();
-        let mut breaker = lock(&self.breaker.breaker);
-        self.breaker.unsettled.store(true, Ordering::Relaxed);
-        let opened = if error.is_timeout() { breaker.timed_out(now) } else { breaker.errored(write, now) };
-        if opened {
-            self.breaker.open.store(true, Ordering::Relaxed);
-            self.telemetry.store_lost(error);
-        }
-    }
-}
-
-/// Whether a request is one that a full store refuses: it answers readers, and takes what frees memory.
-fn needs_room(operation: &str) -> bool {
-    matches!(operation, "open" | "append" | "reopen" | "publish" | "beat")
 }

@@ -8,6 +8,7 @@
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod conformance;
+mod gate;
 pub(crate) mod handle;
 mod memory;
 mod notify;
@@ -58,6 +59,20 @@ pub trait Store: Send + Sync + 'static {
         false
     }
 
+    /// Which part of the store a stream is in. Parts fail each on its own: one that does not answer is not waited for, and
+    /// the streams of the others do not pay for that. A flight of [`append`](Self::append) has streams of one part only.
+    ///
+    /// Asked in passing: it must be cheap, and must not wait. A stream may move to another part. Default: there is one, 0.
+    fn part(&self, key: &StreamKey) -> u64 {
+        let _ = key;
+        0
+    }
+
+    /// How many parts the store has now. Default: 1.
+    fn parts(&self) -> usize {
+        1
+    }
+
     /// Registers a producer, or says why there is none to register.
     ///
     /// A new run's epoch is `max(previous + 1, now in unix ms)`, where `previous` is the highest that any
@@ -103,6 +118,9 @@ pub trait Store: Send + Sync + 'static {
     fn delete(&self, key: StreamKey) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Says that a node lives, and with it its streams: pushes their deadlines.
+    ///
+    /// An error says that no part of the store took it. Where only some did not, the streams whose deadlines were not pushed
+    /// are named ([`Beaten::missed`]).
     fn beat(&self, beat: Beat) -> impl Future<Output = Result<Beaten, Self::Error>> + Send;
 
     /// Streams that somebody must look at, at most `limit`; each is leased: nobody else is given it

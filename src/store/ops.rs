@@ -354,6 +354,11 @@ pub struct Beaten {
     pub run: u128,
     /// Which of the streams, by index, are not this node's any more.
     pub lost: Vec<usize>,
+    /// Which of the streams, by index, it was not said of that they live: their part of the store did not take it. They are
+    /// to be named again soon.
+    pub missed: Vec<usize>,
+    /// The parts of the store ([`Store::part`](super::Store::part)) that did not take all of it.
+    pub refused_by: Vec<u64>,
 }
 
 /// A stream that somebody must look at.

@@ -54,8 +54,10 @@ pub struct Health {
     pub hooks_failed: u64,
     /// Store requests that failed or timed out.
     pub store_errors: u64,
-    /// `open` while the store is not waited for, else `closed`.
+    /// `open` while the store is not waited for, else `closed`. A Cluster is not waited for while none of its masters is.
     pub breaker: &'static str,
+    /// How many parts of the store are not waited for: masters of a Cluster; any other store has one part.
+    pub store_parts_away: u64,
     /// Whether the guardian does not trust the store enough to claim orphans.
     pub frozen: bool,
     /// Whether the process goes down.
@@ -85,7 +87,7 @@ pub struct HistogramSnapshot {
 type Counter = (&'static str, Option<(&'static str, &'static str)>, u64);
 
 impl Health {
-    pub(crate) fn of(telemetry: &Telemetry, guarded: bool) -> Self {
+    pub(crate) fn of(telemetry: &Telemetry, guarded: bool, away: bool) -> Self {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let gauge = |gauge: &AtomicI64| u64::try_from(gauge.load(Ordering::Relaxed)).unwrap_or(0);
         let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
@@ -113,7 +115,8 @@ impl Health {
             panics: count(&telemetry.panics),
             hooks_failed: count(&telemetry.hooks_failed),
             store_errors: count(&telemetry.store_errors),
-            breaker: if flag(&telemetry.breaker_open) { "open" } else { "closed" },
+            breaker: if away { "open" } else { "closed" },
+            store_parts_away: count(&telemetry.parts_away),
             frozen: flag(&telemetry.frozen),
             draining: flag(&telemetry.draining),
             guarded,
@@ -124,12 +127,13 @@ impl Health {
     }
 
     /// The gauges, by metric name.
-    fn gauges(&self) -> [(&'static str, u64); 6] {
+    fn gauges(&self) -> [(&'static str, u64); 7] {
         [
             ("resilient_sse_active", self.active),
             ("resilient_sse_detached", self.detached),
             ("resilient_sse_followers", self.followers),
             ("resilient_sse_breaker_open", u64::from(self.breaker == "open")),
+            ("resilient_sse_store_parts_away", self.store_parts_away),
             ("resilient_sse_frozen", u64::from(self.frozen)),
             ("resilient_sse_draining", u64::from(self.draining)),
         ]
@@ -214,7 +218,7 @@ mod tests {
 
     #[test]
     fn the_text_form_has_every_documented_metric_once() {
-        let text = Health::of(&Telemetry::default(), true).to_prometheus();
+        let text = Health::of(&Telemetry::default(), true, false).to_prometheus();
         let documented = include_str!("mod.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
         let mut seen = 0;
         for line in documented {
@@ -264,7 +268,7 @@ mod tests {
     fn the_metrics_facade_gets_every_documented_metric() {
         let (names, telemetry) = (Names::default(), Telemetry::default());
         metrics::with_local_recorder(&names, || {
-            Health::of(&telemetry, true).report();
+            Health::of(&telemetry, true, false).report();
             telemetry.first_event(std::time::Duration::from_millis(1));
             telemetry.event_gap(std::time::Duration::from_millis(1));
         });

@@ -24,6 +24,7 @@
 //! | `resilient_sse_panics_total` | counter | panics of inner code that were caught |
 //! | `resilient_sse_store_errors_total` | counter | store requests that failed or timed out |
 //! | `resilient_sse_breaker_open` | gauge | 1 while the store is not waited for |
+//! | `resilient_sse_store_parts_away` | gauge | parts of the store that are not waited for: masters of a Cluster |
 //! | `resilient_sse_frozen` | gauge | 1 while the guardian does not trust the store enough to claim orphans |
 //! | `resilient_sse_draining` | gauge | 1 while the process goes down |
 //! | `resilient_sse_first_event_seconds` | histogram | from the request to the first event |
@@ -104,7 +105,8 @@ pub(crate) struct Telemetry {
     hooks_failed: AtomicU64,
     hook_failures: Seldom,
     store_errors: AtomicU64,
-    breaker_open: AtomicBool,
+    /// Parts of the store that are not waited for.
+    parts_away: AtomicU64,
     pub(crate) frozen: AtomicBool,
     pub(crate) draining: AtomicBool,
     /// By the store's clock, in unix milliseconds; 0 before the first.
@@ -152,14 +154,16 @@ impl Telemetry {
         log_debug!(error = %Chain(error), "store request failed");
     }
 
-    pub(crate) fn store_lost(&self, error: &StoreError) {
-        self.breaker_open.store(true, Ordering::Relaxed);
-        log_warn!(error = %Chain(error), "the store is not waited for any more");
+    /// A part of the store is not waited for any more: now it is so many.
+    pub(crate) fn store_lost(&self, parts: usize, error: &StoreError) {
+        self.parts_away.store(parts as u64, Ordering::Relaxed);
+        log_warn!(error = %Chain(error), parts, "the store is not waited for any more, or a part of it");
     }
 
-    pub(crate) fn store_back(&self) {
-        self.breaker_open.store(false, Ordering::Relaxed);
-        log_warn!("the store answers again");
+    /// A part of the store answers again: so many do not yet.
+    pub(crate) fn store_back(&self, parts: usize) {
+        self.parts_away.store(parts as u64, Ordering::Relaxed);
+        log_warn!(parts_away = parts, "the store answers again, or a part of it");
     }
 
     /// An `on_end` hook failed, or took too long: it is run again.

@@ -257,6 +257,14 @@ impl<S: Store> Store for FaultStore<S> {
         Ok(Beaten { now: beaten.now.saturating_add_signed(lock(&self.state).ahead), ..beaten })
     }
 
+    fn part(&self, key: &StreamKey) -> u64 {
+        self.inner.part(key)
+    }
+
+    fn parts(&self) -> usize {
+        self.inner.parts()
+    }
+
     fn tail(&self, key: &StreamKey) -> Tail {
         self.inner.tail(key)
     }

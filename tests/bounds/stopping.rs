@@ -70,7 +70,8 @@ async fn a_stream_of_this_node_is_stopped_while_the_store_is_away() {
             client.drain();
             hub.store.fail(fault);
             for _ in 0..if known { 3 } else { 0 } {
-                assert!(hub.sse.registry().active_count().await.is_err());
+                let other = StreamId::new("other").unwrap();
+                assert!(hub.sse.publisher().send(&Owner::ANONYMOUS, &other, Event::new("x")).await.is_err());
             }
             assert_eq!(hub.sse.health().breaker, if known { "open" } else { "closed" });
             let (ended, took) = stop(&mut hub).await;

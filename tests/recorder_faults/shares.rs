@@ -30,7 +30,8 @@ async fn open(hub: &TestHub, owner: &str, id: &str) -> Publication {
 /// Nobody waits for the store any more: the breaker is open.
 async fn outage(hub: &mut TestHub) {
     hub.store.fail(Fault::Hang);
-    assert!(hub.sse.registry().active_count().await.is_err());
+    let other = key("other", "other");
+    assert!(hub.sse.publisher().send(&other.owner, &other.id, Event::new("x")).await.is_err());
     assert_eq!(hub.sse.health().breaker, "open");
 }
 

@@ -286,7 +286,8 @@ impl MemoryStore {
             shard.entry(key, now).filter(own).map(|entry| entry.beat(now, stale)).is_none()
         };
         let lost = beat.streams.iter().enumerate().filter(|(_, stream)| is_lost(stream));
-        Beaten { now, run: *lock(&self.0.run), lost: lost.map(|(index, _)| index).collect() }
+        let lost = lost.map(|(index, _)| index).collect();
+        Beaten { now, run: *lock(&self.0.run), lost, missed: Vec::new(), refused_by: Vec::new() }
     }
 
     fn due_now(&self, limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due> {

@@ -80,6 +80,24 @@ impl Fleet {
         }
     }
 
+    /// The server of a slot, as a number: see [`Store::part`](crate::store::Store::part).
+    pub(super) fn part(&self, slot: u16) -> u64 {
+        match self {
+            Self::One(_) => 0,
+            #[cfg(feature = "redis-cluster")]
+            Self::Cluster(cluster) => cluster.part(slot),
+        }
+    }
+
+    /// How many servers there are.
+    pub(super) fn parts(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            #[cfg(feature = "redis-cluster")]
+            Self::Cluster(cluster) => cluster.parts(),
+        }
+    }
+
     /// The run of the servers: another one after any of them has started again, or was replaced.
     pub(super) fn run(&self) -> String {
         match self {

@@ -1,7 +1,7 @@
 //! Signs of life, and looking after whoever gives none.
 
 use std::{
-    collections::{HashMap, hash_map::DefaultHasher},
+    collections::{BTreeMap, HashMap, hash_map::DefaultHasher},
     hash::{Hash as _, Hasher as _},
     time::Duration,
 };
@@ -33,28 +33,66 @@ const NODE_KEPT: u32 = 3;
 /// At most every so manieth beat of a stream looks at the stream itself.
 const LOOK_EVERY: u64 = 32;
 
+/// A sweep's page that took so long is handed out as it is.
+const ENOUGH: Duration = Duration::from_secs(1);
+
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// What a node's beats have found out.
 pub(super) struct Pulse {
-    /// The number of the last beat that was sent, and of the last one that was acknowledged: its own keys say one of
-    /// these, or one in between.
+    /// The number of the last beat that was sent.
     sent: u64,
-    acknowledged: u64,
+    /// What each part of the indexes has said.
+    parts: Vec<PartPulse>,
     /// How often the store turned out to have lost what it had acknowledged.
     losses: u64,
-    /// When the last beat was acknowledged.
+    /// When a beat was last sent.
     last: Option<Instant>,
+    stale: Duration,
     /// Until when each stream is looked at: somebody may have taken it over unnoticed.
     suspicious: Instant,
+}
+
+#[derive(Clone, Copy, Default)]
+struct PartPulse {
+    /// The number of the last beat that it acknowledged, and when: the node's own key says this one, a later one, or one in
+    /// between.
+    acknowledged: Option<(u64, Instant)>,
+    /// When it last refused a beat, or did not answer: for a whole stale threshold it says nothing of who is dead.
+    failed: Option<Instant>,
 }
 
 pub(super) type Pulses = HashMap<NodeId, Pulse>;
 
 impl Pulse {
-    fn new() -> Self {
-        Self { sent: 0, acknowledged: 0, losses: 0, last: None, suspicious: Instant::now() }
+    fn new(parts: usize) -> Self {
+        Self {
+            sent: 0,
+            parts: vec![PartPulse::default(); parts],
+            losses: 0,
+            last: None,
+            stale: Duration::ZERO,
+            suspicious: Instant::now(),
+        }
     }
+}
+
+/// What became of a beat.
+struct Said {
+    /// The clock of the server of each part of the indexes, where that took the node's own key.
+    times: Vec<Option<u64>>,
+    /// Why one did not.
+    error: Option<RedisStoreError>,
+}
+
+/// How a beat's streams fared.
+#[derive(Default)]
+struct Pushed {
+    lost: Vec<usize>,
+    missed: Vec<usize>,
+    /// The parts of the indexes that did not take all of it, and why one did not.
+    refused: Vec<u16>,
+    error: Option<RedisStoreError>,
 }
 
 impl Shared {
@@ -63,9 +101,10 @@ impl Shared {
         let mut pulses = self.pulses.lock().await;
         let fresh = pulses.get(&beat.node).and_then(|pulse| pulse.last);
         pulses.retain(|_, pulse| pulse.last.is_none_or(|last| last.elapsed() < DAY));
-        let pulse = pulses.entry(beat.node.clone()).or_insert_with(Pulse::new);
-        let reached = self.fleet.reach().await;
-        let said = self.say_that_it_lives(&beat, pulse).await.and_then(|now| reached.map(|()| now));
+        let pulse = pulses.entry(beat.node.clone()).or_insert_with(|| Pulse::new(self.keys.parts().len()));
+        // So that the run of each server is known. One that is not reached does not take the beat either.
+        let _ = self.fleet.reach().await;
+        let said = self.say_that_it_lives(&beat, pulse).await;
         if fresh.is_none_or(|last| last.elapsed() >= beat.stale / 2) {
             pulse.suspicious = Instant::now() + beat.stale.min(DAY) / 2;
         }
@@ -73,57 +112,121 @@ impl Shared {
         let mut hasher = DefaultHasher::new();
         (self.fleet.run(), pulse.losses).hash(&mut hasher);
         drop(pulses);
-        // Also where one server of many did not take it: the others' streams must not pay for that.
-        let now = said.as_ref().map_or_else(|_| self.clock.now(), |now| *now);
-        let lost = self.push_deadlines(&beat, now, everything).await;
-        Ok(Beaten { now: said?, run: u128::from(hasher.finish()), lost: lost? })
+        // Also where a server did not take the node's key: the streams must not pay for that.
+        let pushed = self.push_deadlines(&beat, &said.times, everything).await;
+        let mut refused = pushed.refused;
+        refused.extend(self.keys.parts().filter(|part| said.times[usize::from(*part)].is_none()));
+        refused.sort_unstable();
+        refused.dedup();
+        self.note_failures(&beat.node, &refused).await;
+        let now = said.times.iter().flatten().next().filter(|_| refused.len() < said.times.len());
+        match (now, said.error) {
+            (Some(now), _) => {
+                let refused_by = refused.into_iter().map(|part| self.fleet.part(self.keys.part_slot(part)));
+                Ok(Beaten {
+                    now: *now,
+                    run: u128::from(hasher.finish()),
+                    lost: pushed.lost,
+                    missed: pushed.missed,
+                    refused_by: refused_by.collect(),
+                })
+            }
+            (None, error) => Err(error.or(pushed.error).unwrap_or_else(|| value::unexpected("a beat"))),
+        }
     }
 
-    /// Writes the node's own key, one in each part of the indexes, so that a beat is acknowledged only if each server takes
-    /// what other nodes' beats need it to take. What the key said before tells whether the store kept it.
-    async fn say_that_it_lives(&self, beat: &Beat, pulse: &mut Pulse) -> Result<u64, RedisStoreError> {
-        let may_say = pulse.acknowledged..=pulse.sent;
+    /// Notes which parts of the indexes have failed: see [`Self::vouches`].
+    async fn note_failures(&self, node: &NodeId, refused: &[u16]) {
+        let mut pulses = self.pulses.lock().await;
+        let Some(pulse) = pulses.get_mut(node) else { return };
+        for part in refused {
+            pulse.parts[usize::from(*part)].failed = Some(Instant::now());
+        }
+    }
+
+    /// Which parts of the indexes have taken every beat of this process for a whole stale threshold, as far as it has sent
+    /// any: only there may an overdue stream be taken for an orphan (guarantee G5).
+    async fn vouches(&self) -> Vec<bool> {
+        let pulses = self.pulses.lock().await;
+        let vouches = |part: u16| {
+            let sound =
+                |pulse: &Pulse| pulse.parts[usize::from(part)].failed.is_none_or(|at| at.elapsed() >= pulse.stale);
+            pulses.values().all(sound)
+        };
+        self.keys.parts().map(vouches).collect()
+    }
+
+    /// Writes the node's own key, one in each part of the indexes, so that a beat is acknowledged only by a server that takes
+    /// what other nodes' beats need it to take. What the key said before tells whether the store kept it. The key is this
+    /// process's own: another one that was given the same name has another.
+    async fn say_that_it_lives(&self, beat: &Beat, pulse: &mut Pulse) -> Said {
         pulse.sent += 1;
-        let mut requests = vec![Request::new(self.keys.part_slot(0), cmd("TIME"))];
+        pulse.stale = beat.stale;
+        pulse.last = Some(Instant::now());
+        let kept = beat.stale.saturating_mul(NODE_KEPT);
+        let mut requests = Vec::new();
         for part in self.keys.parts() {
+            let slot = self.keys.part_slot(part);
             let mut set = cmd("SET");
-            set.arg(self.keys.node(&beat.node, part)).arg(pulse.sent).arg("PX");
-            set.arg(millis(beat.stale.saturating_mul(NODE_KEPT)).max(1)).arg("GET");
-            requests.push(Request::new(self.keys.part_slot(part), set));
+            set.arg(self.keys.node(&beat.node, self.tails.process(), part)).arg(pulse.sent).arg("PX");
+            set.arg(millis(kept).max(1)).arg("GET");
+            requests.push(Request::new(slot, cmd("TIME")));
+            requests.push(Request::new(slot, set));
         }
-        let before = pulse.last.filter(|last| last.elapsed() < beat.stale.saturating_mul(NODE_KEPT - 1));
-        let mut replies = self.fleet.send(requests).await?.into_iter();
-        let now = time_of(replies.next().unwrap_or_else(|| Err(value::unexpected("TIME")))?)?;
-        let mut kept = true;
-        for reply in replies {
-            kept &= value::number(&reply?).is_some_and(|says| may_say.contains(&says));
+        let parts = self.keys.parts().len();
+        let mut said = Said { times: vec![None; parts], error: None };
+        let mut replies = match self.fleet.send(requests).await {
+            Ok(replies) => replies.into_iter(),
+            Err(error) => {
+                said.error = Some(error);
+                return said;
+            }
+        };
+        let mut lost = false;
+        for (time, part) in said.times.iter_mut().zip(&mut pulse.parts) {
+            let mut next = || replies.next().unwrap_or_else(|| Err(value::unexpected("a beat")));
+            let (clock, before) = (next().and_then(time_of), next());
+            let (clock, before) = match (clock, before) {
+                (Ok(clock), Ok(before)) => (clock, before),
+                (Err(error), _) | (_, Err(error)) => {
+                    said.error = Some(error);
+                    continue;
+                }
+            };
+            // One that has lain for so long may have expired.
+            let fresh = part.acknowledged.filter(|(_, at)| at.elapsed() < beat.stale.saturating_mul(NODE_KEPT - 1));
+            lost |= fresh.is_some_and(|(number, _)| !value::number(&before).is_some_and(|says| says >= number));
+            part.acknowledged = Some((pulse.sent, Instant::now()));
+            *time = Some(clock);
         }
-        pulse.acknowledged = pulse.sent;
-        if before.is_some() && !kept {
+        if lost {
             pulse.losses += 1;
             pulse.suspicious = Instant::now() + beat.stale.min(DAY) / 2;
         }
-        pulse.last = Some(Instant::now());
-        self.clock.heard(now);
-        Ok(now)
+        if let Some(now) = said.times.iter().flatten().next() {
+            self.clock.heard(*now);
+        }
+        said
     }
 
-    /// Returns which of the streams, by index, are not the node's any more.
-    async fn push_deadlines(&self, beat: &Beat, now: u64, everything: bool) -> Result<Vec<usize>, RedisStoreError> {
+    /// Pushes the streams' deadlines, by the clock of the server that holds each.
+    async fn push_deadlines(&self, beat: &Beat, times: &[Option<u64>], everything: bool) -> Pushed {
+        let mut pushed = Pushed::default();
         if beat.streams.is_empty() {
-            return Ok(Vec::new());
+            return pushed;
         }
         let of: Vec<StreamKeys> = beat.streams.iter().map(|(key, _)| self.keys.of(key)).collect();
-        let deadline = now + millis(beat.stale);
         let ttl = millis(beat.lifetime) + millis(beat.stale);
-        let mut parts: HashMap<u16, Vec<usize>> = HashMap::new();
+        let now = |part: u16| times[usize::from(part)].unwrap_or_else(|| self.clock.now());
+        let mut parts: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
         for (index, keys) in of.iter().enumerate() {
             parts.entry(self.keys.part(keys.slot)).or_default().push(index);
         }
         let mut requests = Vec::new();
-        let mut pages = Vec::new();
+        let mut pages: Vec<(u16, &[usize])> = Vec::new();
         for (part, members) in &parts {
             let (slot, active) = (self.keys.part_slot(*part), self.keys.active(*part));
+            let deadline = now(*part) + millis(beat.stale);
             for page in members.chunks(BEAT_MEMBERS) {
                 let mut push = cmd("ZADD");
                 push.arg(&active).arg("XX").arg("CH");
@@ -131,39 +234,52 @@ impl Shared {
                     push.arg(deadline).arg(&of[*index].name);
                 }
                 requests.push(Request::new(slot, push));
-                pages.push(page);
+                pages.push((*part, page));
             }
             let mut renew = cmd("PEXPIRE");
             renew.arg(&active).arg(ttl).arg("GT");
             requests.push(Request::new(slot, renew));
-            pages.push(&[]);
+            pages.push((*part, &[]));
         }
-        let mut looked_at = Vec::new();
         // A share of the streams each time, so that each one's keys are renewed well within its lifetime.
         // By the time, not by a count of beats: the pages of one round must not drift apart.
-        let round = now / (millis(beat.stale) / 3).max(1);
+        let round = self.clock.now() / (millis(beat.stale) / 3).max(1);
         let share = (millis(beat.lifetime) / millis(beat.stale).max(1) / 4).clamp(1, LOOK_EVERY);
-        for (reply, page) in self.fleet.send(requests).await?.into_iter().zip(pages) {
-            let pushed = value::number(&reply?).unwrap_or(0);
+        let replies = match self.fleet.send(requests).await {
+            Ok(replies) => replies,
+            Err(error) => {
+                pushed.missed.extend(0..of.len());
+                pushed.refused.extend(parts.keys());
+                pushed.error = Some(error);
+                return pushed;
+            }
+        };
+        let mut looked_at = Vec::new();
+        for (reply, (part, page)) in replies.into_iter().zip(pages) {
+            let count = match reply {
+                Ok(count) => value::number(&count).unwrap_or(0),
+                Err(error) => {
+                    pushed.missed.extend(page);
+                    pushed.refused.push(part);
+                    pushed.error = Some(error);
+                    continue;
+                }
+            };
             // Some are missing, or are where they were: on a shortfall each is looked at.
-            let short = !page.is_empty() && pushed < page.len() as u64;
+            let short = !page.is_empty() && count < page.len() as u64;
             let turn = |index: &&usize| beat.streams[**index].1 % share == round % share;
-            looked_at.extend(page.iter().filter(|index| short || everything || turn(index)).copied());
+            let page = page.iter().filter(|index| short || everything || turn(index));
+            looked_at.extend(page.map(|index| (*index, now(part))));
         }
-        self.look_at_own(beat, &of, deadline, &looked_at).await
+        self.look_at_own(beat, &of, &looked_at, &mut pushed).await;
+        pushed
     }
 
-    /// Looks whether streams are still the node's, and renews what is kept of those that are.
-    async fn look_at_own(
-        &self,
-        beat: &Beat,
-        of: &[StreamKeys],
-        deadline: u64,
-        looked_at: &[usize],
-    ) -> Result<Vec<usize>, RedisStoreError> {
+    /// Looks whether streams are still the node's, and renews what is kept of those that are. Each comes with the time by
+    /// which its deadline was set.
+    async fn look_at_own(&self, beat: &Beat, of: &[StreamKeys], looked_at: &[(usize, u64)], pushed: &mut Pushed) {
         let ttl = millis(beat.lifetime) + millis(beat.stale);
-        let now = deadline.saturating_sub(millis(beat.stale));
-        let renewal = |index: &usize| {
+        let renewal = |(index, now): &(usize, u64)| {
             let (keys, (key, epoch)) = (&of[*index], &beat.streams[*index]);
             let (active, (_, owner)) = (self.keys.active(0), self.keys.owner(&key.owner));
             let mut names = vec![&*keys.stream, &*keys.log];
@@ -171,28 +287,39 @@ impl Shared {
                 names.extend([&*active, &*owner]);
             }
             let renewal = Request::script(keys.slot, &script::RENEW, &names).arg(&keys.name).arg(key.id.as_str());
-            renewal.arg(*epoch).arg(deadline).arg(ttl).arg(now)
+            renewal.arg(*epoch).arg(now + millis(beat.stale)).arg(ttl).arg(*now)
         };
-        let mut lost = Vec::new();
+        let replies = match self.fleet.send(looked_at.iter().map(renewal).collect()).await {
+            Ok(replies) => replies,
+            Err(error) => {
+                pushed.missed.extend(looked_at.iter().map(|(index, _)| *index));
+                pushed.error = Some(error);
+                return;
+            }
+        };
         let mut indexes = Vec::new();
-        let replies = self.fleet.send(looked_at.iter().map(renewal).collect()).await?;
-        for (index, reply) in looked_at.iter().zip(replies) {
+        for ((index, now), reply) in looked_at.iter().zip(replies) {
             let ttl = match reply {
                 // What stands in the place of its owner's index is no reason to take it for another's.
                 Err(error) if error.is_of_one_key() => continue,
-                reply => value::number(&reply?).unwrap_or(0),
+                Err(error) => {
+                    // Its deadline is pushed; that it is renewed has to be said again.
+                    pushed.missed.push(*index);
+                    pushed.error = Some(error);
+                    continue;
+                }
+                Ok(ttl) => value::number(&ttl).unwrap_or(0),
             };
             if ttl == 0 {
-                lost.push(*index);
+                pushed.lost.push(*index);
             } else if self.cluster {
-                indexes.extend(self.index_renewals(&of[*index], &beat.streams[*index].0, deadline, now, ttl));
+                let deadline = now + millis(beat.stale);
+                indexes.extend(self.index_renewals(&of[*index], &beat.streams[*index].0, deadline, *now, ttl));
             }
         }
-        for reply in self.fleet.send(indexes).await? {
-            reply?;
-        }
-        lost.sort_unstable();
-        Ok(lost)
+        // What of this fails, a later beat does again.
+        let _ = self.fleet.send(indexes).await;
+        pushed.lost.sort_unstable();
     }
 
     /// The same for the indexes of a cluster.
@@ -211,59 +338,74 @@ impl Shared {
         claim: Option<u64>,
     ) -> Result<Vec<Due>, RedisStoreError> {
         let mut all = Vec::new();
-        if limit == 0 {
-            return Ok(all);
-        }
-        // One clock for all parts of a cluster; a single server asks its own.
-        let time = if self.cluster { self.time().await?.to_string() } else { String::new() };
-        let (vouched, claim) =
-            (claim.unwrap_or(0), claim.map(|claim| claim.min(1 << 52).to_string()).unwrap_or_default());
+        let vouches = self.vouches().await;
+        let vouched = claim.unwrap_or(0);
+        let claim = claim.map(|claim| claim.min(1 << 52).to_string()).unwrap_or_default();
         let lease = millis(lease);
-        for part in self.keys.parts() {
-            let (slot, active, due) = (self.keys.part_slot(part), self.keys.active(part), self.keys.due(part));
-            loop {
-                let room = limit - all.len();
-                let claims = Request::script(slot, &script::CLAIM, &[&active, &due]).arg(&claim).arg(room);
-                let (now, leased) = leased(self.fleet.ask(claims.arg(lease).arg(&time)).await?, part)?;
-                let full = leased.len() == room;
-                self.look_at_leased(leased, now, now.min(vouched), &mut all).await?;
-                if all.len() >= limit {
-                    return Ok(all);
-                }
-                if !full {
-                    break;
+        let begun = Instant::now();
+        let mut asked: Vec<u16> = self.keys.parts().collect();
+        // What is leased is never dropped: only where nothing could be asked at all is there an error, and nothing more is
+        // leased where there may not be the time to look at it.
+        while all.len() < limit && !asked.is_empty() && (all.is_empty() || begun.elapsed() < ENOUGH) {
+            let room = limit - all.len();
+            asked.truncate(room);
+            // All at the same time. One that has more is asked again.
+            let each = room / asked.len();
+            let claims = asked.iter().map(|part| {
+                let names = [&*self.keys.active(*part), &*self.keys.due(*part)];
+                let claim = if vouches[usize::from(*part)] { &*claim } else { "" };
+                Request::script(self.keys.part_slot(*part), &script::CLAIM, &names).arg(claim).arg(each).arg(lease)
+            });
+            let replies = self.fleet.send(claims.collect()).await?;
+            let mut failed = None;
+            let mut more = Vec::new();
+            let mut streams = Vec::new();
+            let answered = replies.iter().filter(|reply| reply.is_ok()).count();
+            for (part, reply) in asked.into_iter().zip(replies) {
+                match reply.and_then(|reply| leased(reply, part)) {
+                    Ok((now, leased)) => {
+                        if leased.len() == each {
+                            more.push(part);
+                        }
+                        streams.extend(leased.into_iter().map(|leased| (leased, now)));
+                    }
+                    Err(error) => failed = Some(error),
                 }
             }
+            if let Some(error) = failed.filter(|_| answered == 0 && all.is_empty()) {
+                return Err(error);
+            }
+            self.look_at_leased(streams, vouched, &mut all).await?;
+            asked = more;
         }
         Ok(all)
     }
 
     async fn look_at_leased(
         &self,
-        leased: Vec<Leased>,
-        now: u64,
+        leased: Vec<(Leased, u64)>,
         vouched: u64,
         all: &mut Vec<Due>,
     ) -> Result<(), RedisStoreError> {
         let mut named = Vec::with_capacity(leased.len());
-        for leased in leased {
+        for (leased, now) in leased {
             // A name, and one that belongs where it stands.
             let key = str::from_utf8(&leased.name).ok().and_then(keys::key_of);
             let keys = key.map(|key| (self.keys.of(&key), key));
             match keys.filter(|(keys, _)| self.keys.part(keys.slot) == leased.part) {
-                Some((keys, key)) => named.push((leased, keys, key)),
+                Some((keys, key)) => named.push((leased, now, keys, key)),
                 None => self.drop_unreadable(&leased).await?,
             }
         }
-        let of: Vec<_> = named.iter().map(|(_, keys, _)| keys).collect();
+        let of: Vec<_> = named.iter().map(|(_, _, keys, _)| keys).collect();
         if of.is_empty() {
             return Ok(());
         }
         let mut mends = Vec::new();
-        for ((leased, keys, key), known) in named.iter().zip(self.know_all(&of).await?) {
+        for ((leased, now, keys, key), known) in named.iter().zip(self.know_all(&of).await?) {
             // One that cannot be looked at stays leased, and is looked at again.
             if let Ok(known) = known {
-                let at = if leased.active { vouched } else { now };
+                let at = if leased.active { vouched.min(*now) } else { *now };
                 all.extend(self.judge(leased, keys, key, known, at, &mut mends));
             }
         }

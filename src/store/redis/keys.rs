@@ -88,10 +88,11 @@ impl Keys {
         if self.cluster { format!("{prefix}{index}:{{p{part:02}}}") } else { format!("{prefix}{index}") }
     }
 
-    /// A guardian's own key.
-    pub(super) fn node(&self, node: &NodeId, part: u16) -> String {
+    /// A guardian's own key: another process that was given the same name has another.
+    pub(super) fn node(&self, node: &NodeId, process: &str, part: u16) -> String {
         let prefix = &self.prefix;
-        if self.cluster { format!("{prefix}node:{{p{part:02}}}:{node}") } else { format!("{prefix}node:{node}") }
+        let tag = if self.cluster { format!("{{p{part:02}}}:") } else { String::new() };
+        format!("{prefix}node:{tag}{node}:{process}")
     }
 
     /// The slot of a part of the indexes.
@@ -199,6 +200,6 @@ mod tests {
         let (one, many) = (Keys::new("sse:", false), Keys::new("x:", true));
         assert_eq!((one.active(one.part(77)), one.parts().len()), ("sse:active".to_owned(), 1));
         assert_eq!(many.active(many.part(33)), "x:active:{p01}");
-        assert_eq!(many.node(&NodeId::new("n"), 3), "x:node:{p03}:n");
+        assert_eq!(many.node(&NodeId::new("n"), "1f", 3), "x:node:{p03}:n:1f");
     }
 }

@@ -35,6 +35,10 @@ const QUEUE: usize = 1024;
 /// The oldest server that knows scripts with flags, and `EXPIRE` with conditions.
 const OLDEST: u32 = 7;
 
+/// Counts the links.
+#[cfg(feature = "redis-cluster")]
+static LINKS: AtomicU64 = AtomicU64::new(1);
+
 /// Where connections come from.
 pub(super) enum Source {
     Client(Box<Client>),
@@ -65,6 +69,8 @@ impl Clone for Link {
 }
 
 struct Inner {
+    #[cfg(feature = "redis-cluster")]
+    number: u64,
     address: Arc<str>,
     source: Source,
     state: watch::Sender<State>,
@@ -101,6 +107,8 @@ struct Live {
 impl Link {
     pub(super) fn new(address: &str, source: Source, watch: std::sync::Weak<dyn Watch>) -> Self {
         Self(Arc::new(Inner {
+            #[cfg(feature = "redis-cluster")]
+            number: LINKS.fetch_add(1, Ordering::Relaxed),
             address: address.into(),
             source,
             state: watch::Sender::new(State::Idle),
@@ -116,6 +124,12 @@ impl Link {
     #[cfg(feature = "redis-cluster")]
     pub(super) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Its own among all links of the process, from 1 on.
+    #[cfg(feature = "redis-cluster")]
+    pub(super) fn number(&self) -> u64 {
+        self.0.number
     }
 
     pub(super) fn address(&self) -> &Arc<str> {

@@ -5,13 +5,10 @@
 
 use std::{
     collections::HashMap,
-    future::{Future, poll_fn},
-    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    task::Poll,
     time::Duration,
 };
 
@@ -24,7 +21,7 @@ use super::{
     link::{Link, Source, Watch},
     value,
 };
-use crate::sync::lock;
+use crate::sync::{all, lock};
 
 /// How often a command follows where it is sent on to, or is tried again while a slot is on its way.
 const TRIES: u32 = 6;
@@ -81,6 +78,15 @@ impl Masters {
 
     pub(super) fn link(&self, slot: u16) -> Option<Link> {
         lock(&self.map).link(slot)
+    }
+
+    /// The master of a slot, as a number; that of a slot which nobody has is another.
+    pub(super) fn part(&self, slot: u16) -> u64 {
+        self.link(slot).map_or(u64::MAX, |link| link.number())
+    }
+
+    pub(super) fn parts(&self) -> usize {
+        self.masters().len()
     }
 
     /// Every master once, in the order of their slots.
@@ -374,24 +380,4 @@ async fn fly(link: &Link, requests: &[Request], flight: &[(usize, bool)]) -> Res
         server_error(link, replies.next().unwrap_or_default())
     };
     Ok(flight.iter().map(reply).collect())
-}
-
-/// Waits for all of them at the same time.
-async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut futures: Vec<Pin<Box<F>>> = futures.map(Box::pin).collect();
-    let mut outputs: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
-    poll_fn(|cx| {
-        let mut pending = false;
-        for (future, output) in futures.iter_mut().zip(&mut outputs) {
-            if output.is_none() {
-                match future.as_mut().poll(cx) {
-                    Poll::Ready(ready) => *output = Some(ready),
-                    Poll::Pending => pending = true,
-                }
-            }
-        }
-        if pending { Poll::Pending } else { Poll::Ready(()) }
-    })
-    .await;
-    outputs.into_iter().flatten().collect()
 }

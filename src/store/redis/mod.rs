@@ -178,6 +178,14 @@ impl Store for RedisStore {
         announce(key: StreamKey) -> ();
     }
 
+    fn part(&self, key: &StreamKey) -> u64 {
+        if self.0.cluster { self.0.fleet.part(self.0.keys.slot(&keys::name_of(key))) } else { 0 }
+    }
+
+    fn parts(&self) -> usize {
+        self.0.fleet.parts()
+    }
+
     fn tail(&self, key: &StreamKey) -> Tail {
         self.0.tails.tail(key)
     }

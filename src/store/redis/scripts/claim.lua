@@ -1,8 +1,8 @@
 -- claim: leases what somebody must look at. Pushes the deadlines, fences nothing.
--- KEYS active, due    ARGV latest deadline of an active stream or '', limit, lease in ms, time or ''
+-- KEYS active, due    ARGV latest deadline of an active stream or '', limit, lease in ms
 -- Returns the time, then two lists of S, old and new deadline of each: of hooks and ended lifetimes, and of active
 -- streams. O(log streams) with nothing due; O(limit * log streams) at most.
-local time = ARGV[4] ~= '' and tonumber(ARGV[4]) or now()
+local time = now()
 local limit = tonumber(ARGV[2])
 
 local function lease(index, latest)

@@ -163,6 +163,11 @@ impl Tails {
         self.followed.is(name)
     }
 
+    /// This process, as others know it.
+    pub(super) fn process(&self) -> &str {
+        &self.process
+    }
+
     /// The messages of this process about a stream: `tail`, it is followed here; `left`, it no longer is.
     fn word(&self, what: &str, name: &str) -> String {
         format!("{what} {name} {} {}", self.process, self.said.fetch_add(1, Ordering::Relaxed))
