@@ -23,6 +23,7 @@ mod cut_off;
 mod emptied;
 mod failover;
 mod full;
+mod halves;
 mod killed;
 mod network;
 mod scripts;

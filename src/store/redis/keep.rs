@@ -33,6 +33,10 @@ const NODE_KEPT: u32 = 3;
 /// At most every so manieth beat of a stream looks at the stream itself.
 const LOOK_EVERY: u64 = 32;
 
+/// How far apart the clocks of a cluster's servers may be, in milliseconds.
+const SKEW: u64 = 1000;
+/// Not the name of a stream: no name has a space.
+const NO_STREAM: &str = "no stream";
 /// A sweep's page that took so long is handed out as it is.
 const ENOUGH: Duration = Duration::from_secs(1);
 
@@ -77,12 +81,29 @@ impl Pulse {
     }
 }
 
-/// What became of a beat.
+/// What became of a node's sign of life.
 struct Said {
-    /// The clock of the server of each part of the indexes, where that took the node's own key.
-    times: Vec<Option<u64>>,
-    /// Why one did not.
+    /// What the server of each part of the indexes said.
+    parts: Vec<Heard>,
+    /// Why one did not take it.
     error: Option<RedisStoreError>,
+}
+
+/// What the server of a part of the indexes said to a node's sign of life.
+#[derive(Clone, Copy)]
+enum Heard {
+    /// It took it; its clock.
+    Taken(u64),
+    /// It answered, and did not take it.
+    Refused,
+    /// It did not answer.
+    Nothing,
+}
+
+impl Heard {
+    fn taken(self) -> Option<u64> {
+        if let Self::Taken(now) = self { Some(now) } else { None }
+    }
 }
 
 /// How a beat's streams fared.
@@ -113,18 +134,18 @@ impl Shared {
         (self.fleet.run(), pulse.losses).hash(&mut hasher);
         drop(pulses);
         // Also where a server did not take the node's key: the streams must not pay for that.
-        let pushed = self.push_deadlines(&beat, &said.times, everything).await;
+        let pushed = self.push_deadlines(&beat, &said.parts, everything).await;
         let mut refused = pushed.refused;
-        refused.extend(self.keys.parts().filter(|part| said.times[usize::from(*part)].is_none()));
+        refused.extend(self.keys.parts().filter(|part| said.parts[usize::from(*part)].taken().is_none()));
         refused.sort_unstable();
         refused.dedup();
         self.note_failures(&beat.node, &refused).await;
-        let now = said.times.iter().flatten().next().filter(|_| refused.len() < said.times.len());
+        let now = said.parts.iter().find_map(|heard| heard.taken()).filter(|_| refused.len() < said.parts.len());
         match (now, said.error) {
             (Some(now), _) => {
                 let refused_by = refused.into_iter().map(|part| self.fleet.part(self.keys.part_slot(part)));
                 Ok(Beaten {
-                    now: *now,
+                    now,
                     run: u128::from(hasher.finish()),
                     lost: pushed.lost,
                     missed: pushed.missed,
@@ -156,9 +177,9 @@ impl Shared {
         self.keys.parts().map(vouches).collect()
     }
 
-    /// Writes the node's own key, one in each part of the indexes, so that a beat is acknowledged only by a server that takes
-    /// what other nodes' beats need it to take. What the key said before tells whether the store kept it. The key is this
-    /// process's own: another one that was given the same name has another.
+    /// Writes the node's own key, one in each part of the indexes, and says of a stream that is none that it lives: so a beat
+    /// is acknowledged only by a server that takes what other nodes' beats need it to take. What the key said before tells
+    /// whether the store kept it. The key is this process's own: another one that was given the same name has another.
     async fn say_that_it_lives(&self, beat: &Beat, pulse: &mut Pulse) -> Said {
         pulse.sent += 1;
         pulse.stale = beat.stale;
@@ -170,11 +191,11 @@ impl Shared {
             let mut set = cmd("SET");
             set.arg(self.keys.node(&beat.node, self.tails.process(), part)).arg(pulse.sent).arg("PX");
             set.arg(millis(kept).max(1)).arg("GET");
-            requests.push(Request::new(slot, cmd("TIME")));
-            requests.push(Request::new(slot, set));
+            let mut push = cmd("ZADD");
+            push.arg(self.keys.active(part)).arg("XX").arg("CH").arg(0).arg(NO_STREAM);
+            requests.extend([cmd("TIME"), set, push].map(|command| Request::new(slot, command)));
         }
-        let parts = self.keys.parts().len();
-        let mut said = Said { times: vec![None; parts], error: None };
+        let mut said = Said { parts: vec![Heard::Nothing; self.keys.parts().len()], error: None };
         let mut replies = match self.fleet.send(requests).await {
             Ok(replies) => replies.into_iter(),
             Err(error) => {
@@ -183,12 +204,13 @@ impl Shared {
             }
         };
         let mut lost = false;
-        for (time, part) in said.times.iter_mut().zip(&mut pulse.parts) {
+        for (heard, part) in said.parts.iter_mut().zip(&mut pulse.parts) {
             let mut next = || replies.next().unwrap_or_else(|| Err(value::unexpected("a beat")));
-            let (clock, before) = (next().and_then(time_of), next());
-            let (clock, before) = match (clock, before) {
-                (Ok(clock), Ok(before)) => (clock, before),
-                (Err(error), _) | (_, Err(error)) => {
+            let (clock, before, pushed) = (next().and_then(time_of), next(), next());
+            let (clock, before) = match (clock, before, pushed) {
+                (Ok(clock), Ok(before), Ok(_)) => (clock, before),
+                (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
+                    *heard = if error.code().is_some() { Heard::Refused } else { Heard::Nothing };
                     said.error = Some(error);
                     continue;
                 }
@@ -197,30 +219,35 @@ impl Shared {
             let fresh = part.acknowledged.filter(|(_, at)| at.elapsed() < beat.stale.saturating_mul(NODE_KEPT - 1));
             lost |= fresh.is_some_and(|(number, _)| !value::number(&before).is_some_and(|says| says >= number));
             part.acknowledged = Some((pulse.sent, Instant::now()));
-            *time = Some(clock);
+            *heard = Heard::Taken(clock);
         }
         if lost {
             pulse.losses += 1;
             pulse.suspicious = Instant::now() + beat.stale.min(DAY) / 2;
         }
-        if let Some(now) = said.times.iter().flatten().next() {
-            self.clock.heard(*now);
+        if let Some(now) = said.parts.iter().find_map(|heard| heard.taken()) {
+            self.clock.heard(now);
         }
         said
     }
 
-    /// Pushes the streams' deadlines, by the clock of the server that holds each.
-    async fn push_deadlines(&self, beat: &Beat, times: &[Option<u64>], everything: bool) -> Pushed {
+    /// Pushes the streams' deadlines, by the clock of the server that holds each. One that has just not answered is not
+    /// asked again: the others' streams must not wait for it.
+    async fn push_deadlines(&self, beat: &Beat, heard: &[Heard], everything: bool) -> Pushed {
         let mut pushed = Pushed::default();
         if beat.streams.is_empty() {
             return pushed;
         }
         let of: Vec<StreamKeys> = beat.streams.iter().map(|(key, _)| self.keys.of(key)).collect();
         let ttl = millis(beat.lifetime) + millis(beat.stale);
-        let now = |part: u16| times[usize::from(part)].unwrap_or_else(|| self.clock.now());
+        let now = |part: u16| heard[usize::from(part)].taken().unwrap_or_else(|| self.clock.now());
         let mut parts: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
         for (index, keys) in of.iter().enumerate() {
-            parts.entry(self.keys.part(keys.slot)).or_default().push(index);
+            let part = self.keys.part(keys.slot);
+            match heard[usize::from(part)] {
+                Heard::Nothing => pushed.missed.push(index),
+                Heard::Taken(_) | Heard::Refused => parts.entry(part).or_default().push(index),
+            }
         }
         let mut requests = Vec::new();
         let mut pages: Vec<(u16, &[usize])> = Vec::new();
@@ -248,12 +275,14 @@ impl Shared {
         let replies = match self.fleet.send(requests).await {
             Ok(replies) => replies,
             Err(error) => {
-                pushed.missed.extend(0..of.len());
+                pushed.missed = (0..of.len()).collect();
                 pushed.refused.extend(parts.keys());
                 pushed.error = Some(error);
                 return pushed;
             }
         };
+        let silent = self.keys.parts().filter(|part| matches!(heard[usize::from(*part)], Heard::Nothing));
+        let silent: Vec<u64> = silent.map(|part| self.fleet.part(self.keys.part_slot(part))).collect();
         let mut looked_at = Vec::new();
         for (reply, (part, page)) in replies.into_iter().zip(pages) {
             let count = match reply {
@@ -268,7 +297,8 @@ impl Shared {
             // Some are missing, or are where they were: on a shortfall each is looked at.
             let short = !page.is_empty() && count < page.len() as u64;
             let turn = |index: &&usize| beat.streams[**index].1 % share == round % share;
-            let page = page.iter().filter(|index| short || everything || turn(index));
+            let answers = |index: &&usize| !silent.contains(&self.fleet.part(of[**index].slot));
+            let page = page.iter().filter(|index| short || everything || turn(index)).filter(answers);
             looked_at.extend(page.map(|index| (*index, now(part))));
         }
         self.look_at_own(beat, &of, &looked_at, &mut pushed).await;
@@ -406,7 +436,7 @@ impl Shared {
             // One that cannot be looked at stays leased, and is looked at again.
             if let Ok(known) = known {
                 let at = if leased.active { vouched.min(*now) } else { *now };
-                all.extend(self.judge(leased, keys, key, known, at, &mut mends));
+                all.extend(self.judge(leased, keys, key, known, (at, *now), &mut mends));
             }
         }
         // All in one go. What of this fails is found again when the leases are over.
@@ -423,14 +453,14 @@ impl Shared {
     }
 
     /// Why somebody must look at a leased stream; `None`: nobody must, and the index is mended. `now` is as far as the
-    /// asker vouches for the store's clock.
+    /// asker vouches for the store's clock, `clock` what that says itself.
     fn judge(
         &self,
         leased: &Leased,
         keys: &StreamKeys,
         key: &StreamKey,
         known: Known,
-        now: u64,
+        (now, clock): (u64, u64),
         mends: &mut Vec<Request>,
     ) -> Option<Due> {
         let standing = known.held.standing();
@@ -458,13 +488,17 @@ impl Shared {
         let lives = heard.max(known.written).saturating_add(known.held.number("life"));
         // What the index holds is when it is overdue, unless its lifetime is even shorter.
         let by_index = known.held.number("stale") <= known.held.number("life");
-        let overdue = heard.saturating_add(known.held.number("stale"));
+        let stale = known.held.number("stale");
+        let overdue = heard.saturating_add(stale);
+        // Whoever has just written is alive, also if the index did not take its beats. A clock that was set back says nothing.
+        let writes = (clock.saturating_sub(stale)..=clock + SKEW).contains(&known.written);
         let reason = if lives <= now {
             DueReason::Lifetime
-        } else if known.held.node().is_some() && (by_index || overdue <= now) {
+        } else if known.held.node().is_some() && !writes && (by_index || overdue <= now) {
             DueReason::Stale
         } else {
             // Something was written since: its time has not come.
+            let overdue = if writes { known.written.saturating_add(stale) } else { overdue };
             let deadline = if known.held.node().is_some() { lives.min(overdue) } else { lives };
             mends.push(self.unwatching(&active, keys, leased.deadline, Some(deadline)));
             return None;
