@@ -5,7 +5,7 @@
 local stream, log, completion, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local held = look(stream, 'state', 'epoch', 'life', 'window', 'stale', 'reruns', 'node', 'lost')
 local state = held[1]
-if not state or state == 'gone' then
+if not state or state == 'gone' or is_before(held[2], ARGV[3]) then
   return { 'missing' }
 end
 local time, life = now(), count(held[3], 0)

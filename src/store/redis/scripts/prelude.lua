@@ -231,6 +231,11 @@ local function has_started(flag, log_top)
   return seq > 0
 end
 
+-- Whether a stream's hash is from before the run of `epoch`: a failover lost that run's registration. Epochs only rise.
+local function is_before(held, epoch)
+  return count(held, 2 ^ 46) < tonumber(epoch)
+end
+
 -- What stands in the way of the producer of `epoch`; nil if nothing does. `state` is not `gone`.
 local function fence(state, held, epoch, completion)
   if held ~= epoch then
