@@ -1,6 +1,10 @@
 //! Ends that landed a short while ago: a store that fails over may have lost them.
 
-use std::{collections::VecDeque, sync::Mutex, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Mutex,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -42,6 +46,8 @@ struct Ends {
     /// By when they landed.
     queue: VecDeque<(Instant, RecentClose)>,
     bytes: usize,
+    /// Streams that were deleted, by their newest runs: when that was heard of.
+    deleted: HashMap<StreamKey, (Instant, u64)>,
     /// Since when the store has not answered.
     away_since: Option<Instant>,
 }
@@ -54,6 +60,9 @@ impl RecentCloses {
     pub(crate) fn landed(&self, recent: RecentClose) {
         let now = Instant::now();
         let mut ends = lock(&self.ends);
+        if ends.is_deleted(&recent) {
+            return;
+        }
         ends.bytes += recent.bytes();
         ends.queue.push_back((now, recent));
         while ends.queue.len() > MAX_ENDS || ends.bytes > MAX_BYTES {
@@ -71,14 +80,33 @@ impl RecentCloses {
     pub(crate) fn expire(&self) {
         let mut ends = lock(&self.ends);
         ends.away_since = None;
-        ends.expire(Instant::now(), self.keep);
+        let now = Instant::now();
+        ends.expire(now, self.keep);
+        ends.forget_deletions(now, self.at_most);
     }
 
-    /// The stream was deleted: its end is not to come back.
+    /// The stream is about to be deleted here: its end is not to come back.
     pub(crate) fn forget(&self, key: &StreamKey) {
+        lock(&self.ends).retain(|recent| recent.close.key != *key);
+    }
+
+    /// The stream was deleted, by whichever node, and its newest run was this one: no end of it is to come back, also one
+    /// that is acknowledged only after this was heard.
+    pub(crate) fn deleted(&self, key: StreamKey, epoch: u64) {
+        let now = Instant::now();
         let mut ends = lock(&self.ends);
-        ends.queue.retain(|(_, recent)| recent.close.key != *key);
-        ends.bytes = ends.queue.iter().map(|(_, recent)| recent.bytes()).sum();
+        ends.retain(|recent| recent.close.key != key || !is_up_to(recent, epoch));
+        if ends.deleted.len() >= MAX_ENDS {
+            ends.forget_deletions(now, self.at_most);
+        }
+        if ends.deleted.len() < MAX_ENDS {
+            ends.deleted.insert(key, (now, epoch));
+        }
+    }
+
+    /// Whether the stream was deleted after this end.
+    pub(crate) fn is_deleted(&self, recent: &RecentClose) -> bool {
+        lock(&self.ends).is_deleted(recent)
     }
 
     /// The end's hook was acknowledged: it does not run again, whatever the store has forgotten.
@@ -98,7 +126,25 @@ impl RecentCloses {
     }
 }
 
+/// Whether an end is one of this run or of an earlier one.
+fn is_up_to(recent: &RecentClose, epoch: u64) -> bool {
+    recent.close.epoch.is_none_or(|ended| ended <= epoch)
+}
+
 impl Ends {
+    fn is_deleted(&self, recent: &RecentClose) -> bool {
+        self.deleted.get(&recent.close.key).is_some_and(|(_, epoch)| is_up_to(recent, *epoch))
+    }
+
+    fn retain(&mut self, keep: impl Fn(&RecentClose) -> bool) {
+        self.queue.retain(|(_, recent)| keep(recent));
+        self.bytes = self.queue.iter().map(|(_, recent)| recent.bytes()).sum();
+    }
+
+    fn forget_deletions(&mut self, now: Instant, keep: Duration) {
+        self.deleted.retain(|_, (heard, _)| now.duration_since(*heard) < keep);
+    }
+
     fn drop_oldest(&mut self) {
         if let Some((_, oldest)) = self.queue.pop_front() {
             self.bytes -= oldest.bytes();
@@ -148,6 +194,27 @@ mod tests {
         let ending = Ending::with_event(StreamState::Completed, vec![b'x'; bytes].into());
         let close = Close { key, epoch: Some(1), ending, last: Some(1), if_deadline: None, hook: Some(second) };
         RecentClose { close, reopen: Reopen { open, epoch: 1, acknowledged: 1, inner_id: None, inner_retry: None } }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_of_a_deleted_stream_is_not_kept_whenever_it_lands() {
+        let recents = RecentCloses::new(Duration::from_secs(30), Duration::from_secs(60));
+        let of_run = |epoch| {
+            let recent = recent(1, 10);
+            RecentClose { close: Close { epoch: Some(epoch), ..recent.close }, ..recent }
+        };
+        recents.landed(of_run(4));
+        recents.landed(recent(2, 10));
+        recents.deleted(of_run(4).close.key, 4);
+        assert_eq!(recents.all().len(), 1, "only the other stream's");
+        recents.landed(of_run(4));
+        assert_eq!(recents.all().len(), 1, "its acknowledgement was late");
+        assert!(recents.is_deleted(&of_run(3)) && !recents.is_deleted(&of_run(6)));
+        recents.landed(of_run(6));
+        assert_eq!(recents.all().len(), 2, "a run that began afterwards");
+        tokio::time::advance(Duration::from_secs(60)).await;
+        recents.expire();
+        assert!(lock(&recents.ends).deleted.is_empty(), "it is not remembered for ever");
     }
 
     #[tokio::test(start_paused = true)]

@@ -127,6 +127,9 @@ impl Guardian {
     /// Looks at the streams that others changed.
     fn poll_notices(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(post) = self.notices.poll(cx) {
+            for (key, epoch) in post.deleted {
+                self.core.hooks.recent.deleted(key, epoch);
+            }
             for lane in post.streams.iter().filter_map(|key| self.core.recorder.lane(key)) {
                 self.core.recorder.look(&lane);
             }

@@ -47,6 +47,9 @@ impl Recorder {
         let store = self.store.in_background();
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         for _ in 0..TRIES {
+            if self.hooks.recent.is_deleted(&recent) {
+                return;
+            }
             match send(&store, &recent).await {
                 Ok(Some(Closed::Now { .. })) => {
                     if recent.close.hook.is_some() {

@@ -96,6 +96,10 @@ pub trait Store: Send + Sync + 'static {
     fn interrupt(&self, interrupt: Interrupt) -> impl Future<Output = Result<Interrupted, Self::Error>> + Send;
 
     /// Registers a running producer again, with its own epoch, after the store forgot it.
+    ///
+    /// Epochs only rise, so a store that holds an older run than the request's has lost this run's registration (to a failover,
+    /// say). The run is then registered over the older one: the events of a run that had not ended are kept, with a gap after
+    /// them, since nobody knows how many of them were lost; one that had ended is replaced.
     fn reopen(&self, reopen: Reopen) -> impl Future<Output = Result<Reopened, Self::Error>> + Send;
 
     /// Appends one event without a standing producer, taking the next seq; opens the stream if it is new.
@@ -114,7 +118,8 @@ pub trait Store: Send + Sync + 'static {
     fn active_count(&self) -> impl Future<Output = Result<u64, Self::Error>> + Send;
 
     /// Removes a stream and all that is held of it. A producer that runs all the same is fenced, as by
-    /// an end: it must not take this for forgetfulness, and register again.
+    /// an end: it must not take this for forgetfulness, and register again. The node of its newest run is told
+    /// ([`NoticesSender::deleted`]), so that it does not bring back an end of it should the store lose everything.
     fn delete(&self, key: StreamKey) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
     /// Says that a node lives, and with it its streams: pushes their deadlines.

@@ -1,7 +1,7 @@
 //! How a store wakes those who wait for it: followers of a stream, and nodes.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fmt,
     sync::{
         Arc, Mutex,
@@ -157,6 +157,9 @@ impl Drop for Tail {
 pub struct Post {
     /// The node's streams that somebody else changed.
     pub streams: Vec<StreamKey>,
+    /// The node's streams that somebody deleted, each with its newest run: an end of that run or of an earlier one must not
+    /// be brought back.
+    pub deleted: Vec<(StreamKey, u64)>,
     /// The store was away and is back: what it holds may be older than what it acknowledged.
     pub reconnected: bool,
 }
@@ -180,6 +183,7 @@ struct Mailbox {
 #[derive(Debug, Default)]
 struct Waiting {
     streams: HashSet<StreamKey>,
+    deleted: HashMap<StreamKey, u64>,
     reconnected: bool,
     waker: Option<Waker>,
 }
@@ -212,7 +216,8 @@ impl Notices {
             let mut waiting = lock(&self.0.waiting);
             if !waiting.streams.is_empty() || waiting.reconnected {
                 let streams = waiting.streams.drain().collect();
-                return Poll::Ready(Post { streams, reconnected: std::mem::take(&mut waiting.reconnected) });
+                let deleted = waiting.deleted.drain().collect();
+                return Poll::Ready(Post { streams, deleted, reconnected: std::mem::take(&mut waiting.reconnected) });
             }
             waiting.waker.replace(waker)
         };
@@ -224,6 +229,15 @@ impl NoticesSender {
     /// Posts a stream.
     pub fn post(&self, key: StreamKey) {
         self.0.put(|waiting| {
+            waiting.streams.insert(key);
+        });
+    }
+
+    /// Posts a stream that was deleted, whose newest run was this one.
+    pub fn deleted(&self, key: StreamKey, epoch: u64) {
+        self.0.put(|waiting| {
+            let newest = waiting.deleted.entry(key.clone()).or_default();
+            *newest = epoch.max(*newest);
             waiting.streams.insert(key);
         });
     }
@@ -277,12 +291,17 @@ mod tests {
         sender.post(key.clone());
         assert!(wait.is_woken());
         let post = assert_ready!(wait.enter(|cx, _| notices.poll(cx)));
-        assert_eq!(post, Post { streams: vec![key], reconnected: false });
+        assert_eq!(post, Post { streams: vec![key.clone()], ..Post::default() });
+        assert_pending!(wait.enter(|cx, _| notices.poll(cx)));
+        sender.deleted(key.clone(), 7);
+        sender.deleted(key.clone(), 5);
+        let post = assert_ready!(wait.enter(|cx, _| notices.poll(cx)));
+        assert_eq!(post, Post { streams: vec![key.clone()], deleted: vec![(key, 7)], reconnected: false });
         assert_pending!(wait.enter(|cx, _| notices.poll(cx)));
         sender.reconnected();
         assert!(wait.is_woken());
         let post = assert_ready!(wait.enter(|cx, _| notices.poll(cx)));
-        assert_eq!(post, Post { streams: Vec::new(), reconnected: true });
+        assert_eq!(post, Post { reconnected: true, ..Post::default() });
         assert_pending!(wait.enter(|cx, _| notices.poll(cx)));
     }
 

@@ -145,7 +145,7 @@ pub enum Appended {
     Stored,
     /// The producer is not the stream's producer any more.
     Fenced(Fence),
-    /// The stream is not held.
+    /// The stream is not held, or only an older run of it: the producer is to [`reopen`](crate::Store::reopen) it.
     Gone,
     /// This stream's part cannot be written now, for a reason that is this stream's own (a key of another
     /// type is in the way, the node of a cluster that holds it is away); the others' can. It is sent again,
@@ -195,7 +195,7 @@ pub enum Closed {
     Newer,
     /// Its deadline has moved: its producer lives.
     Moved,
-    /// It is not held.
+    /// It is not held, or only an older run than the one named.
     Missing,
 }
 
@@ -221,7 +221,7 @@ pub enum Interrupted {
     Fenced(Fence),
     /// Its deadline has moved: its producer lives.
     Moved,
-    /// It is not held.
+    /// It is not held, or only an older run.
     Missing,
 }
 

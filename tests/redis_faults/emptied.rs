@@ -125,3 +125,28 @@ async fn g3_an_end_lands_in_a_server_that_was_just_flushed() {
     until("nothing is left running", async || node.sse.health().active == 0).await;
     stage.verdict(&[&node], true).await;
 }
+
+/// The node where a stream ended says that end again to a server that was emptied, but not of a stream that was deleted
+/// meanwhile on another node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_stream_stays_deleted() {
+    let server = RedisServer::start();
+    let stage = Stage::new();
+    let [first, second] = [stage.node(&server.url(), quick).await, stage.node(&server.url(), quick).await];
+    second.until_trusting().await;
+    let others: Vec<String> = (0..20).map(|number| format!("public{number}")).collect();
+    for id in std::iter::once("private").chain(others.iter().map(String::as_str)) {
+        let spec = StreamSpec::new(Owner::ANONYMOUS, StreamId::new(id).unwrap());
+        let mut job = first.sse.publisher().open(spec).await.unwrap();
+        job.send(Event::new("one")).await.unwrap();
+        job.complete(Event::new("a secret")).await.unwrap();
+    }
+    second.sse.registry().delete(&key("private")).await.unwrap();
+    let completion = async |id: &str| second.sse.completions().completion(&key(id)).await.unwrap();
+    assert_eq!(completion("private").await, None);
+    server.flushall();
+    for id in &others {
+        until("the others' ends are said again", async || completion(id).await.is_some()).await;
+    }
+    assert_eq!(completion("private").await, None, "it is back");
+}

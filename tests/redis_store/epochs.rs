@@ -2,12 +2,15 @@
 
 use resilient_sse::{
     EventId, RedisStore, StreamKey,
-    store::{Appended, From, Reopened, Store as _},
+    store::{Appended, Closed, From, Reopened, Store as _},
 };
 
 use crate::{
     redis_servers::RedisServer,
-    support::{append, beat, begin, brief, connect, info, open, page, put, reopen, until, write},
+    support::{
+        append, beat, begin, brief, close, connect, finish, info, open, open_as, page, put, reopen, stand_still, until,
+        write,
+    },
 };
 
 const STREAM: &str = "sse:stream:{YWRh/chat}";
@@ -91,4 +94,38 @@ async fn after_a_flush_a_new_run_is_above_the_old_one() {
     assert_eq!(again, Reopened::Fenced(resilient_sse::store::Fence::Newer));
     let page = page(&one, &key, From::After(EventId::new(old, 2))).await;
     assert!(!page.known, "nothing is known of the old run: the reader is told of a gap");
+}
+
+/// A failover takes the registration of a second run, whose events go on landing in the log: it is registered again over the
+/// run before, and keeps what has landed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_run_whose_registration_a_failover_took_registers_again() {
+    let server = RedisServer::start();
+    let store = connect(&server.url()).await;
+    let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+    let (key, first) = begin(&store, "chat").await;
+    write(&store, &key, first, 1, &["1", "2"]).await;
+    stand_still(&store, &key, first).await;
+    let mut replica = Vec::new();
+    for name in [STREAM, LOG] {
+        replica.push((name, redis::cmd("DUMP").arg(name).query::<Vec<u8>>(&mut connection).unwrap()));
+    }
+    let second = open_as(&store, open("chat")).await;
+    for (name, dump) in replica {
+        redis::cmd("RESTORE").arg(name).arg(600_000).arg(dump).arg("REPLACE").exec(&mut connection).unwrap();
+    }
+    write(&store, &key, second, 1, &["x", "y"]).await;
+    assert_eq!(put(&store, append::<&str>(&key, second, 3, &[])).await, Appended::Gone);
+    assert_eq!(store.close(close(&key, second)).await.unwrap(), Closed::Missing, "its end does not get lost either");
+    assert_eq!(store.reopen(reopen(open("chat"), second, 2)).await.unwrap(), Reopened::Registered);
+    write(&store, &key, second, 3, &["z"]).await;
+    let read = page(&store, &key, From::After(EventId::new(first, 1))).await;
+    assert!(read.known);
+    let held: Vec<_> = read.records.iter().map(|record| (record.id, brief(record))).collect();
+    let event = |epoch, seq, data: &str| (EventId::new(epoch, seq), data.to_owned());
+    assert_eq!(held, [event(first, 2, "2"), event(second, 1, "x"), event(second, 2, "y"), event(second, 3, "z")]);
+    let info = info(&store, &key).await;
+    assert_eq!((info.epoch, info.top), (second, EventId::new(second, 3)));
+    assert_eq!(finish(&store, close(&key, second)).await.last, EventId::new(second, 3));
+    assert_eq!(server.keys_without_ttl(), [""; 0]);
 }

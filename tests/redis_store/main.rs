@@ -6,6 +6,8 @@
 mod redis_servers;
 
 mod clients;
+#[cfg(feature = "redis-cluster")]
+mod cluster;
 mod damage;
 mod entries;
 mod epochs;
@@ -14,6 +16,7 @@ mod fixtures;
 mod growth;
 mod indexes;
 mod layers;
+mod limits;
 mod names;
 mod order;
 mod strangers;

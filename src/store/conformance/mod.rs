@@ -96,6 +96,8 @@ macro_rules! __store_checks {
             reopen::the_inner_id_comes_back,
             reopen::what_was_lost_is_known_at_the_end,
             reopen::a_repeat_is_registered,
+            reopen::a_run_that_was_lost_is_registered_over_an_older_one,
+            reopen::a_run_that_was_lost_replaces_one_that_had_ended,
             reopen::a_newer_run_fences,
             read::pages_are_bounded_and_complete,
             read::a_page_holds_at_least_one_entry,

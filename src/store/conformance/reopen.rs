@@ -1,10 +1,10 @@
 //! How a running producer comes back into a store that forgot it.
 
-use super::bench::{Bench, epoch_of, reopen};
+use super::bench::{Bench, append, close, epoch_of, interrupt, reopen};
 use crate::{
     id::EventId,
-    store::{Fence, From, Open, Opened, Reopen, Reopened, Store},
-    stream::StreamState,
+    store::{Appended, Closed, Fence, From, Interrupted, Open, Opened, Reopen, Reopened, Store},
+    stream::{RecordKind, StreamState},
 };
 
 /// The producer keeps its epoch, goes on behind what it knows to be lost, and readers can tell.
@@ -90,6 +90,65 @@ pub async fn a_repeat_is_registered(store: impl Store) {
         assert_eq!(again, Reopened::Registered);
     }
     assert_eq!(bench.held(&key).await, ["r", "a"]);
+}
+
+/// A failover may take a run's registration, and leave the run before: the newer one is registered again over that, and its
+/// readers are told of the gap.
+pub async fn a_run_that_was_lost_is_registered_over_an_older_one(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, old) = bench.begin("again").await;
+    bench.write(&key, old, 1, &["a", "b"]).await;
+    bench.stand_still(&key, old).await;
+    let before = bench.look(&key).await;
+    let run = old + 5;
+    assert_eq!(bench.put(append(&key, run, 4, &["d"])).await, Appended::Gone);
+    assert_eq!(bench.end(close(&key, Some(run))).await, Closed::Missing);
+    let missing = bench.interrupt(interrupt(&key, run)).await.expect("the store answers");
+    assert_eq!(missing, Interrupted::Missing);
+    assert_eq!(bench.look(&key).await, before, "nothing has changed");
+
+    let request = bench.on("node-2").request("again");
+    for _ in 0..2 {
+        let again = bench.reopen(reopen(request.clone(), run, 3)).await.expect("the store answers");
+        assert_eq!(again, Reopened::Registered);
+    }
+    let info = bench.look(&key).await;
+    assert_eq!((info.state, info.epoch, info.started), (StreamState::Active, run, true));
+    assert_eq!((info.node, info.previous), (Some(request.node), Some(EventId::new(old, 2))));
+    bench.write(&key, run, 4, &["d"]).await;
+    let page = bench.all(&key, From::After(EventId::new(old, 1))).await;
+    let of_runs: Vec<_> = page.records.iter().map(|record| record.id).collect();
+    assert_eq!(of_runs, [EventId::new(old, 2), EventId::new(run, 0), EventId::new(run, 4)]);
+    assert_eq!(page.records[1].kind, RecordKind::Run { previous: None }, "nobody knows how far the run before came");
+    let fenced = bench.put(append(&key, old, 3, &["c"])).await;
+    assert_eq!(fenced, Appended::Fenced(Fence::Newer));
+    assert_eq!(bench.heartbeat(&[(key.clone(), run)], super::bench::LONG).await.lost, [0; 0]);
+    assert_eq!(bench.list(bench.owner.clone()).await.expect("the store answers").len(), 1);
+    assert_eq!(bench.finish(&key, run).await.last, EventId::new(run, 4));
+}
+
+/// The same where the run before had ended: it must have been deleted, or its time must have been over, when the newer one
+/// began. Nothing of it is left.
+pub async fn a_run_that_was_lost_replaces_one_that_had_ended(store: impl Store) {
+    let bench = Bench::new(store);
+    for (id, deleted) in [("ended", false), ("deleted", true)] {
+        let (key, old) = bench.begin(id).await;
+        bench.write(&key, old, 1, &["a"]).await;
+        bench.finish(&key, old).await;
+        if deleted {
+            bench.delete(key.clone()).await.expect("the store answers");
+        }
+        let run = old + 5;
+        assert_eq!(bench.put(append(&key, run, 2, &["b"])).await, Appended::Gone, "{id}");
+        assert_eq!(bench.end(close(&key, Some(run))).await, Closed::Missing, "{id}");
+        let again = bench.reopen(reopen(bench.request(id), run, 1)).await.expect("the store answers");
+        assert_eq!(again, Reopened::Registered, "{id}");
+        bench.write(&key, run, 2, &["b"]).await;
+        assert_eq!(bench.held(&key).await, ["r", "b"], "{id}");
+        let info = bench.look(&key).await;
+        assert_eq!((info.state, info.epoch, info.ended), (StreamState::Active, run, None), "{id}");
+        assert_eq!(bench.finish(&key, run).await.id, EventId::terminal(run), "{id}");
+    }
 }
 
 /// Where a newer run began meanwhile, or the stream has ended, the producer has lost it.

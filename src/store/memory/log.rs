@@ -27,6 +27,11 @@ impl Log {
         Self { trimmed: Some(acknowledged), top: acknowledged, ..Self::default() }
     }
 
+    /// Everything up to here was made, and is lost where it is not held.
+    pub(super) fn lose_up_to(&mut self, id: EventId) {
+        self.top = self.top.max(id);
+    }
+
     pub(super) fn top(&self) -> EventId {
         self.top
     }

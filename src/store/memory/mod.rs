@@ -206,8 +206,10 @@ impl MemoryStore {
         woken.add(&entry.tail);
         shard.reschedule(&key);
         drop(shard);
-        if let Closed::Now { node: Some(node), .. } = &closed {
-            self.post(node, key);
+        if let Closed::Now { node: Some(node), .. } = &closed
+            && let Some(sender) = self.sender(node)
+        {
+            sender.post(key);
         }
         closed
     }
@@ -228,7 +230,15 @@ impl MemoryStore {
         let mut owners = lock(&self.0.owners);
         let mut shard = self.shard(key);
         if let Some(entry) = shard.entry(key, now) {
-            return entry.take_back(reopen.epoch, reopen.open.token).map_or(Reopened::Registered, Reopened::Fenced);
+            if entry.epoch() >= reopen.epoch {
+                return entry.take_back(reopen.epoch, reopen.open.token).map_or(Reopened::Registered, Reopened::Fenced);
+            }
+            if entry.ended().is_none() {
+                entry.overtake(reopen, now);
+                woken.add(&entry.tail);
+                shard.reschedule(key);
+                return Reopened::Registered;
+            }
         }
         let log = Log::resumed_after(crate::EventId::new(reopen.epoch, reopen.acknowledged));
         shard.insert(key, now, &mut woken, |tail| Entry::reopened(reopen, log, tail, now));
@@ -273,8 +283,13 @@ impl MemoryStore {
         let Some(entry) = shard.held(key, now) else { return };
         entry.delete(now);
         woken.add(&entry.tail);
+        let (node, epoch) = (entry.node().cloned(), entry.epoch());
         shard.reschedule(key);
         forget_owned(&mut owners, key);
+        drop((shard, owners));
+        if let Some(sender) = node.and_then(|node| self.sender(&node)) {
+            sender.deleted(key.clone(), epoch);
+        }
     }
 
     fn beat_now(&self, beat: &Beat) -> Beaten {
@@ -337,12 +352,9 @@ impl MemoryStore {
         stale
     }
 
-    fn post(&self, node: &NodeId, key: StreamKey) {
-        // A sender of its own, since it wakes.
-        let sender = lock(&self.0.nodes).get(node).cloned();
-        if let Some(sender) = sender {
-            sender.post(key);
-        }
+    /// A sender of its own, since it wakes.
+    fn sender(&self, node: &NodeId) -> Option<NoticesSender> {
+        lock(&self.0.nodes).get(node).cloned()
     }
 }
 

@@ -163,12 +163,13 @@ impl RedisStoreBuilder {
         let shared = Arc::new(Shared {
             keys,
             cluster: is_cluster,
-            fleet,
+            fleet: Arc::new(fleet),
             clock: Clock::default(),
             tails,
             positions: Mutex::default(),
             pulses: tokio::sync::Mutex::default(),
             tasks: Mutex::default(),
+            background: super::cluster::Background::default(),
         });
         shared.time().await?;
         let tasks =

@@ -14,6 +14,7 @@ use super::{
     clock::millis,
     error::RedisStoreError,
     fleet::Request,
+    indexes::{Watching, of_a_beat},
     keys::{self, StreamKeys},
     look::Known,
     script,
@@ -254,6 +255,7 @@ impl Shared {
         for (part, members) in &parts {
             let (slot, active) = (self.keys.part_slot(*part), self.keys.active(*part));
             let deadline = now(*part) + millis(beat.stale);
+            let deadline = if self.cluster { of_a_beat(deadline) } else { deadline };
             for page in members.chunks(BEAT_MEMBERS) {
                 let mut push = cmd("ZADD");
                 push.arg(&active).arg("XX").arg("CH");
@@ -343,22 +345,14 @@ impl Shared {
             if ttl == 0 {
                 pushed.lost.push(*index);
             } else if self.cluster {
-                let deadline = now + millis(beat.stale);
-                indexes.extend(self.index_renewals(&of[*index], &beat.streams[*index].0, deadline, *now, ttl));
+                let (keys, watching) = (&of[*index], Watching { overdue: millis(beat.stale), ttl });
+                indexes.push(self.keys.registering(keys, watching, true));
+                indexes.push(self.keys.owning(&beat.streams[*index].0, ttl, true));
             }
         }
         // What of this fails, a later beat does again.
         let _ = self.fleet.send(indexes).await;
         pushed.lost.sort_unstable();
-    }
-
-    /// The same for the indexes of a cluster.
-    fn index_renewals(&self, keys: &StreamKeys, key: &StreamKey, deadline: u64, now: u64, ttl: u64) -> [Request; 2] {
-        let part = self.keys.part(keys.slot);
-        let watch = Request::script(self.keys.part_slot(part), &script::WATCH, &[&self.keys.active(part)]);
-        let (slot, owner) = self.keys.owner(&key.owner);
-        let own = Request::script(slot, &script::OWN, &[&owner]).arg(key.id.as_str());
-        [watch.arg(&keys.name).arg(deadline).arg(ttl).arg("NX"), own.arg(now + ttl).arg(1).arg("").arg("")]
     }
 
     pub(super) async fn due(
@@ -473,7 +467,7 @@ impl Shared {
             let due = reason.and_then(|reason| Some(Due { info: known.info(key)?, reason }));
             if due.is_none() {
                 let index = self.keys.due(leased.part);
-                mends.push(self.unwatching(&index, keys, leased.deadline, None));
+                mends.push(self.keys.unwatching(&index, keys, leased.deadline, None));
             }
             return due;
         }
@@ -481,7 +475,7 @@ impl Shared {
         if standing != Standing::Is(StreamState::Active) {
             // Whoever ended it may not have come so far as to say that somebody must look after that.
             mends.extend(self.looking_after(keys, &known, now));
-            mends.push(self.unwatching(&active, keys, leased.deadline, None));
+            mends.push(self.keys.unwatching(&active, keys, leased.deadline, None));
             return None;
         }
         let heard = known.held.last_heard(leased.was);
@@ -500,7 +494,7 @@ impl Shared {
             // Something was written since: its time has not come.
             let overdue = if writes { known.written.saturating_add(stale) } else { overdue };
             let deadline = if known.held.node().is_some() { lives.min(overdue) } else { lives };
-            mends.push(self.unwatching(&active, keys, leased.deadline, Some(deadline)));
+            mends.push(self.keys.unwatching(&active, keys, leased.deadline, Some(deadline)));
             return None;
         };
         let mark = Request::script(keys.slot, &script::LEASED, &[&keys.stream]);
@@ -512,14 +506,15 @@ impl Shared {
 
     /// What must stand in the index of those that somebody must look after, of a stream that does not run.
     fn looking_after(&self, keys: &StreamKeys, known: &Known, now: u64) -> Option<Request> {
-        let deadline = match known.held.standing() {
-            Standing::Is(state) if state.is_terminal() && known.hook => now,
+        let overdue = match known.held.standing() {
+            Standing::Is(state) if state.is_terminal() && known.hook => 0,
             Standing::Is(StreamState::Interrupted) if !known.held.flag("reruns") => {
-                known.held.last_heard(0).max(known.written).saturating_add(known.held.number("life"))
+                let heard = known.held.last_heard(0).max(known.written);
+                heard.saturating_add(known.held.number("life")).saturating_sub(now)
             }
             _ => return None,
         };
-        known.due.is_none().then(|| self.watching_due(keys, deadline))
+        known.due.is_none().then(|| self.keys.watching_due(keys, overdue))
     }
 
     /// The store's clock.

@@ -4,9 +4,10 @@
 use super::{
     Shared,
     clock::millis,
-    cluster::Reserved,
+    cluster::Came,
     error::RedisStoreError,
     fleet::Request,
+    indexes::{Indexed, Watching},
     keys::StreamKeys,
     script::{self, Script},
     stored,
@@ -15,18 +16,10 @@ use super::{
 };
 use crate::{
     id::{EventId, StreamKey},
-    store::{
-        Close, Closed, Fence, Interrupt, Interrupted, Open, Opened, Publish, Published, Reopen, Reopened, Retention,
-    },
+    store::{Close, Closed, Fence, Interrupt, Interrupted, Open, Opened, Publish, Published, Reopen, Reopened},
     stream::{Ended, Ending, Metadata, StreamState},
     wire::{Sse, fields::terminal},
 };
-
-/// How long a stream's keys live after its producer was last heard of, unless somebody ends it: long enough that a
-/// guardian finds it when its lifetime is over.
-pub(super) fn kept(retention: &Retention) -> u64 {
-    millis(retention.lifetime) + millis(retention.recovery_window) + millis(retention.stale)
-}
 
 impl Shared {
     /// A script's call, with the indexes where they can be reached.
@@ -48,21 +41,27 @@ impl Shared {
     }
 
     pub(super) async fn open(&self, open: Open) -> Result<Opened, RedisStoreError> {
+        if let Some(refused) = self.admit(&open).await? {
+            return Ok(refused);
+        }
         let keys = self.keys.of(&open.key);
-        let reserved = match self.reserve(&keys, &open).await? {
-            Reserved::Refused(refused) => return Ok(refused),
-            Reserved::Made(deadline) => deadline,
-        };
+        let reservation = self.reserve(&open.key, Watching::produced(&open.retention), open.limit.is_some());
         let reply = match self.fleet.ask(self.opening(&keys, &open)).await {
             // A full server begins nothing, but what is held can still be followed.
             Err(error) if error.code() == Some("OOM") => {
+                reservation.settle(Came::Nothing).await;
                 return self.held(&open).await.and_then(|held| held.ok_or(error));
             }
             reply => reply?,
         };
         let mut told = Told::read(reply, "open")?;
         let opened = self.opened(&mut told, &keys.name, &open)?;
-        self.settle_reservation(&keys, &open, reserved, &opened).await?;
+        let came = match &opened {
+            Opened::New { .. } => Came::Registered,
+            Opened::Active { .. } => Came::Active,
+            _ => Came::Nothing,
+        };
+        reservation.settle(came).await;
         self.tails.wake(&keys.name);
         Ok(opened)
     }
@@ -130,12 +129,11 @@ impl Shared {
     pub(super) async fn withdraw(&self, key: StreamKey, token: u128) -> Result<(), RedisStoreError> {
         let keys = self.keys.of(&key);
         let channel = self.keys.tail_channel(&keys.name);
-        let seen = self.deadline_seen(&keys).await?;
         let call = self.call(&keys, &key, &script::WITHDRAW, Indexes::DUE).arg(hex(token)).arg(channel);
         let withdrawn = value::number(&self.fleet.ask(call).await?) == Some(1);
         if withdrawn {
             self.forget(&keys.name);
-            self.unlist(&keys, &key, seen).await?;
+            self.settle(&key, None).await;
         }
         self.tails.wake(&keys.name);
         Ok(())
@@ -170,7 +168,7 @@ impl Shared {
                 if let Some(node) = &node {
                     self.tails.post(node, &keys.name);
                 }
-                self.settle_end(&keys, key, *hook, ended.at).await?;
+                self.settle(key, Some(Indexed::ended(told.number()?, *hook))).await;
                 Closed::Now { ended, node: node.map(crate::NodeId::new) }
             }
             "before" => end(&mut told)?.map_or(Closed::Newer, Closed::Before),
@@ -192,7 +190,6 @@ impl Shared {
         if self.has_moved(&keys, if_deadline).await? {
             return Ok(Interrupted::Moved);
         }
-        let seen = self.deadline_seen(&keys).await?;
         let call = self
             .call(&keys, &key, &script::INTERRUPT, Indexes::DUE)
             .arg(epoch)
@@ -203,8 +200,7 @@ impl Shared {
         let mut told = Told::read(self.fleet.ask(call).await?, "interrupt")?;
         let interrupted = match &*told.word {
             "done" => {
-                let (_, expires, reruns) = (told.number()?, told.number()?, told.number()? == 1);
-                self.settle_interruption(&keys, &key, seen, (!reruns).then_some(expires)).await?;
+                self.settle(&key, None).await;
                 Interrupted::Done
             }
             "newer" => Interrupted::Fenced(Fence::Newer),
@@ -224,7 +220,7 @@ impl Shared {
         let Reopen { open, epoch, acknowledged, inner_id, inner_retry } = reopen;
         let keys = self.keys.of(&open.key);
         let retention = &open.retention;
-        self.watch_again(&keys, &open).await?;
+        let reservation = self.reserve(&open.key, Watching::produced(retention), false);
         let call = self
             .call(&keys, &open.key, &script::REOPEN, Indexes::default())
             .arg(hex(open.token))
@@ -249,7 +245,6 @@ impl Shared {
         let mut told = Told::read(self.fleet.ask(pairs(call, &open.metadata)).await?, "reopen")?;
         let reopened = match &*told.word {
             "registered" => {
-                self.relist(&keys, &open.key).await?;
                 self.clock.heard(told.number()?);
                 let taken = (told.number()?, told.number()?);
                 self.forget(&keys.name);
@@ -265,6 +260,7 @@ impl Shared {
             "ended" => Reopened::Fenced(fence(&mut told)?),
             _ => return Err(told.unknown()),
         };
+        reservation.settle(if reopened == Reopened::Registered { Came::Registered } else { Came::Nothing }).await;
         self.tails.wake(&keys.name);
         Ok(reopened)
     }
@@ -291,7 +287,7 @@ impl Shared {
             .arg(self.keys.tail_channel(&keys.name))
             .arg(kind)
             .arg(data.to_string());
-        let added = self.watch_published(&keys, &publish).await?;
+        let reservation = self.reserve(&publish.key, Watching::published(retention), false);
         let mut told = Told::read(self.fleet.ask(call).await?, "send")?;
         let published = match &*told.word {
             "stored" => {
@@ -307,14 +303,19 @@ impl Shared {
             "before" => end(&mut told)?.map_or(Published::Conflict, Published::EndedBefore),
             _ => return Err(told.unknown()),
         };
-        self.settle_published(&keys, &publish, added, &published).await?;
+        reservation
+            .settle(match &published {
+                Published::Stored(_) => Came::Registered,
+                Published::Ended(_) => Came::Ended(Indexed::ended(millis(retention.recovery_window), publish.hook)),
+                Published::Conflict | Published::EndedBefore(_) => Came::Nothing,
+            })
+            .await;
         self.tails.wake(&keys.name);
         Ok(published)
     }
 
     pub(super) async fn delete(&self, key: StreamKey) -> Result<(), RedisStoreError> {
         let keys = self.keys.of(&key);
-        let seen = self.deadline_seen(&keys).await?;
         let call = self
             .call(&keys, &key, &script::DELETE, Indexes::BOTH)
             .arg(self.keys.tail_channel(&keys.name))
@@ -322,7 +323,7 @@ impl Shared {
         let deleted = value::number(&self.fleet.ask(call).await?) == Some(1);
         if deleted {
             self.forget(&keys.name);
-            self.unlist(&keys, &key, seen).await?;
+            self.settle(&key, None).await;
         }
         self.tails.wake(&keys.name);
         Ok(())
@@ -337,7 +338,8 @@ impl Shared {
         }
         let hooked = Request::script(keys.slot, &script::HOOKED, &names).arg(&keys.name);
         self.fleet.ask(hooked).await?;
-        self.unwatch_due(&keys).await
+        self.settle_hook(keys).await;
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ mod connect;
 mod error;
 mod fleet;
 mod followed;
+mod indexes;
 mod keep;
 mod keys;
 mod life;
@@ -28,6 +29,7 @@ use std::{
 };
 
 use clock::Clock;
+use cluster::Background;
 pub use connect::RedisStoreBuilder;
 pub use error::RedisStoreError;
 use fleet::{Fleet, Request};
@@ -83,12 +85,13 @@ pub struct RedisStore(Arc<Shared>);
 pub(crate) struct Shared {
     keys: Keys,
     cluster: bool,
-    fleet: Fleet,
+    fleet: Arc<Fleet>,
     clock: Clock,
     tails: Arc<Tails>,
     positions: Mutex<logs::Positions>,
     pulses: tokio::sync::Mutex<keep::Pulses>,
     tasks: Mutex<Vec<AbortHandle>>,
+    background: Background,
 }
 
 impl Drop for Shared {
@@ -128,7 +131,7 @@ macro_rules! acl_commands {
 acl_commands! {
     "hello" "select" "ping" "info" "time" "eval" "evalsha" "set" "del" "pexpire" "pexpireat" "pttl"
     "hget" "hmget" "hgetall" "hset" "hdel" "xadd" "xdel" "xrange" "xrevrange" "xtrim" "zadd" "zrem" "zcard" "zscore" "zrange"
-    "zrangebyscore" "zrevrange" "zremrangebyscore" "zremrangebyrank" "publish" "subscribe" "unsubscribe" "role"
+    "zrangebyscore" "zcount" "zremrangebyrank" "publish" "subscribe" "unsubscribe" "role"
     "cluster|slots" "asking"
 }
 

@@ -47,6 +47,8 @@ scripts! {
     HOOKED: SETTLES "hooked.lua",
     WATCH: SETTLES "watch.lua",
     UNWATCH: SETTLES "unwatch.lua",
+    MARK: SETTLES "mark.lua",
+    STANDING: SETTLES "standing.lua",
     OWN: SETTLES "own.lua",
     ANNOUNCE: SETTLES "announce.lua",
 }

@@ -154,6 +154,10 @@ impl Entry {
         self.state == StreamState::Active && self.token == open.token
     }
 
+    pub(super) fn node(&self) -> Option<&NodeId> {
+        self.node.as_ref()
+    }
+
     pub(super) fn is_started(&self) -> bool {
         self.started
     }
@@ -251,10 +255,31 @@ impl Entry {
 
     /// Starts a new run of a stream that stands still, or has expired.
     pub(super) fn rerun(&mut self, open: &Open, now: u64) {
+        let newest = self.newest_epoch();
         let ended = self.ended.take();
         let previous = ended.as_ref().map(|ended| ended.last).or(self.run_end.take()).unwrap_or(self.log.top());
-        let newest = ended.as_ref().map_or(self.epoch, |ended| ended.id.epoch);
-        self.epoch = newest.saturating_add(1).max(now);
+        let epoch = newest.saturating_add(1).max(now);
+        // Readers were told of an end that is undone now; its id stays valid as a cursor.
+        let since = ended.map_or(epoch, |ended| ended.id.epoch);
+        self.log.push_run(epoch, since, Some(previous), now);
+        self.begin_run(open, epoch, previous, now);
+    }
+
+    /// Registers a run whose registration was lost, over an older one. How far that came nobody knows: readers are told of a
+    /// gap between them.
+    pub(super) fn overtake(&mut self, reopen: &Reopen, now: u64) {
+        let previous = self.run_end.take().unwrap_or(self.log.top());
+        self.log.push_run(reopen.epoch, reopen.epoch, None, now);
+        self.log.lose_up_to(EventId::new(reopen.epoch, reopen.acknowledged));
+        self.begin_run(&reopen.open, reopen.epoch, previous, now);
+        self.started |= reopen.acknowledged > 0;
+        self.inner_id = reopen.inner_id.clone().or(self.inner_id.take());
+        self.inner_retry = reopen.inner_retry.or(self.inner_retry);
+    }
+
+    /// A run whose marker stands in the log.
+    fn begin_run(&mut self, open: &Open, epoch: u64, previous: EventId, now: u64) {
+        self.epoch = epoch;
         self.token = open.token;
         self.node = Some(open.node.clone());
         self.started = open.started;
@@ -272,9 +297,6 @@ impl Entry {
         self.metadata_before = std::mem::take(&mut self.metadata);
         self.keep(&open.metadata);
         self.previous = Some(previous);
-        // Readers were told of an end that is undone now; its id stays valid as a cursor.
-        let since = ended.map_or(self.epoch, |ended| ended.id.epoch);
-        self.log.push_run(self.epoch, since, Some(previous), now);
         self.trim();
         self.beat(now, millis(open.retention.stale));
     }
@@ -320,6 +342,9 @@ impl Entry {
     }
 
     pub(super) fn append(&mut self, append: Append, now: u64) -> Appended {
+        if append.epoch > self.epoch {
+            return Appended::Gone;
+        }
         if let Some(fence) = self.fence(append.epoch) {
             return Appended::Fenced(fence);
         }
@@ -341,7 +366,7 @@ impl Entry {
     }
 
     pub(super) fn close(&mut self, close: Close, now: u64) -> Closed {
-        if self.deleted && close.epoch.is_none() {
+        if (self.deleted && close.epoch.is_none()) || close.epoch.is_some_and(|epoch| epoch > self.epoch) {
             return Closed::Missing;
         }
         if let Some(ended) = &self.ended {
@@ -374,6 +399,9 @@ impl Entry {
     }
 
     pub(super) fn interrupt(&mut self, interrupt: &Interrupt) -> Interrupted {
+        if interrupt.epoch > self.epoch {
+            return Interrupted::Missing;
+        }
         if let Some(fence) = self.fence(interrupt.epoch) {
             let done = self.state == StreamState::Interrupted && self.epoch == interrupt.epoch;
             return if done { Interrupted::Done } else { Interrupted::Fenced(fence) };

@@ -6,7 +6,7 @@
 -- O(events of the batch + entries dropped).
 local stream, log, completion = KEYS[1], KEYS[2], KEYS[3]
 local held = look(stream, 'state', 'epoch', 'maxEvents', 'maxBytes')
-if not held[1] or held[1] == 'gone' then
+if not held[1] or held[1] == 'gone' or is_before(held[2], ARGV[1]) then
   return { 'gone' }
 end
 local fenced = fence(held[1], held[2], ARGV[1], completion)

@@ -9,7 +9,9 @@ local function lease(index, latest)
   local leased = {}
   local streams = redis.call('ZRANGEBYSCORE', index, '-inf', int(latest), 'WITHSCORES', 'LIMIT', 0, limit)
   for i = 1, #streams, 2 do
-    local deadline = int(time + tonumber(ARGV[3]))
+    -- Even, unlike what a producer registers meanwhile: see watch.lua.
+    local deadline = time + tonumber(ARGV[3])
+    deadline = int(deadline - deadline % 2)
     redis.call('ZADD', index, 'XX', deadline, streams[i])
     leased[#leased + 1] = streams[i]
     leased[#leased + 1] = streams[i + 1]

@@ -31,6 +31,6 @@ if active then
 end
 redis.call('PUBLISH', ARGV[3], 'deleted')
 if held[4] and held[4] ~= '' then
-  redis.call('PUBLISH', ARGV[4] .. held[4], 'look ' .. ARGV[1])
+  redis.call('PUBLISH', ARGV[4] .. held[4], 'deleted ' .. int(epoch) .. ' ' .. ARGV[1])
 end
 return 1

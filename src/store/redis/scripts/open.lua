@@ -4,7 +4,7 @@
 --      max bytes, owner, channel, origin, then metadata as pairs
 -- Returns new {epoch, previous, inner id, time, events, bytes} | active {started} | ended {completion} | missing | over | other
 --      | kind {that}
--- O(log streams + entries dropped); with a limit O(streams of the owner).
+-- O(log streams + entries dropped).
 local stream, log, completion, active, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local name, short, token = ARGV[1], ARGV[2], ARGV[3]
 local stale, life, window = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])

@@ -156,36 +156,53 @@ local function move_metadata(stream, from, to)
   end
 end
 
--- An index lives as long as its furthest member. O(log members).
-local function renew(index)
-  local last = redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
-  if last[2] then
-    redis.call('PEXPIREAT', index, int(math.min(math.ceil(tonumber(last[2])), 2 ^ 46)))
+-- What is added to the expiry of an active stream in its owner's index: so the active ones are counted without a look
+-- at each. Larger than any expiry, and exact in a score.
+local ACTIVE = 2 ^ 50
+
+-- Removes what has expired from an owner's index, from its streams that ended (`from` 0) or its active ones (`from` ACTIVE),
+-- up to 100 at a time: a portion costs microseconds, and more is removed each time than is put in. O(log streams).
+local function drop_expired(index, from, time)
+  local lowest, first = '-inf', 0
+  if from > 0 then
+    lowest, first = int(from), redis.call('ZCOUNT', index, '-inf', '(' .. int(from))
+  end
+  local expired = redis.call('ZCOUNT', index, lowest, '(' .. int(from + time))
+  if expired > 0 then
+    redis.call('ZREMRANGEBYRANK', index, first, first + math.min(expired, 100) - 1)
   end
 end
 
--- An owner's index: stream -> expiry, odd while the stream is active. O(log streams + streams expired).
-local function own(index, stream, expires, active, time)
-  expires = expires - expires % 2
-  if active then
-    expires = expires + 1
+-- An owner's index lives as long as its furthest member. O(log streams).
+local function renew(index)
+  local last = 0
+  for _, range in ipairs({ { '(' .. int(ACTIVE), '-inf', 0 }, { '+inf', int(ACTIVE), ACTIVE } }) do
+    local furthest = redis.call('ZRANGE', index, range[1], range[2], 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
+    if furthest[2] then
+      last = math.max(last, math.ceil(tonumber(furthest[2])) - range[3])
+    end
   end
-  redis.call('ZREMRANGEBYSCORE', index, '-inf', '(' .. int(time))
-  redis.call('ZADD', index, int(expires), stream)
+  if last > 0 then
+    redis.call('PEXPIREAT', index, int(math.min(last, 2 ^ 46)))
+  end
+end
+
+-- An owner's index: stream -> expiry, with ACTIVE added while the stream is active. O(log streams).
+local function own(index, stream, expires, active, time)
+  drop_expired(index, 0, time)
+  drop_expired(index, ACTIVE, time)
+  redis.call('ZADD', index, int(expires + (active and ACTIVE or 0)), stream)
   renew(index)
 end
 
--- How many active streams but this one an owner has. O(streams of the owner).
+-- How many active streams but this one an owner has. O(log streams).
 local function count_active(index, stream, time)
-  redis.call('ZREMRANGEBYSCORE', index, '-inf', '(' .. int(time))
-  local members = redis.call('ZRANGE', index, 0, -1, 'WITHSCORES')
-  local count = 0
-  for i = 1, #members, 2 do
-    if members[i] ~= stream and tonumber(members[i + 1]) % 2 == 1 then
-      count = count + 1
-    end
+  local active = redis.call('ZCOUNT', index, int(ACTIVE + time), '+inf')
+  local score = redis.call('ZSCORE', index, stream)
+  if score and tonumber(score) >= ACTIVE + time then
+    active = active - 1
   end
-  return count
+  return active
 end
 
 -- Puts a stream into an index of deadlines, which outlives it. O(log streams).
@@ -212,6 +229,11 @@ local function has_started(flag, log_top)
   end
   local _, seq = parts(log_top or '0-0')
   return seq > 0
+end
+
+-- Whether a stream's hash is from before the run of `epoch`: a failover lost that run's registration. Epochs only rise.
+local function is_before(held, epoch)
+  return count(held, 2 ^ 46) < tonumber(epoch)
 end
 
 -- What stands in the way of the producer of `epoch`; nil if nothing does. `state` is not `gone`.

@@ -1,12 +1,14 @@
--- reopen: registers a running producer again, with its own epoch, after the store forgot it. What is lost stays a gap.
+-- reopen: registers a running producer again, with its own epoch, after the store forgot it, or knows only an older run. What
+-- is lost stays a gap.
 -- KEYS stream, log, completion [, active, owner's]
 -- ARGV S, id, token, node, kind, epoch, reruns, acknowledged seq, fingerprint, has inner id, stale, life, window,
 --      max events, max bytes, owner, channel, inner id, started, origin, inner retry, then metadata as pairs
--- Returns registered {time, events, bytes} | newer | ended {completion}. O(log streams).
+-- Returns registered {time, events, bytes} | newer | ended {completion}. O(log streams + entries dropped).
 local stream, log, completion, active, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local held = look(stream, 'state', 'epoch', 'token')
+local held = look(stream, 'state', 'epoch', 'token', 'runEnd')
 local state = held[1]
-if state and state ~= 'gone' then
+local exists = state and state ~= 'gone'
+if exists and not is_before(held[2], ARGV[6]) then
   if state == 'active' and held[2] == ARGV[6] and held[3] == ARGV[3] then
     local _, events, bytes = top(log)
     return { 'registered', int(now()), int(events), int(bytes) }
@@ -16,12 +18,43 @@ end
 local time = now()
 local stale, life, window = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 local ttl = life + window + stale
-redis.call('DEL', stream, log, completion)
-mark(log, ARGV[6] .. '-0', time, 0, 0, 'r', '')
+local start, previous, events, bytes = ARGV[6] .. '-0', '', 1, 0
+if not exists then
+  redis.call('DEL', stream, log, completion)
+  mark(log, start, time, 0, 0, 'r', '')
+else
+  if is_terminal(state) then
+    -- That end was deleted or over when this run began: what a failover brought back of it goes again.
+    redis.call('DEL', stream, completion)
+    local cut = redis.pcall('XTRIM', log, 'MINID', start)
+    if type(cut) == 'table' and cut.err then
+      redis.call('DEL', log)
+    end
+  else
+    previous = held[4] or (held[2] .. '-0')
+    redis.call('HDEL', stream, 'leased', 'heard')
+    move_metadata(stream, 'm:', 'w:')
+  end
+  local log_top
+  log_top, events, bytes = top(log)
+  if log_top and above(log_top, start) then
+    -- Events of this run came after the failover: no marker can stand before them, and readers are told as if it were trimmed.
+    redis.pcall('XDEL', log, held[2] .. '-' .. MAX_SEQ)
+  elseif log_top ~= start then
+    if previous ~= '' and log_top then
+      previous = highest(previous, log_top)
+    end
+    -- Nobody knows how far the run before came: the failover may have taken events of it, too.
+    events, bytes = begin_run(log, tonumber(ARGV[6]), held[2], '', start, tonumber(ARGV[14]), time)
+  end
+end
 redis.call('HSET', stream, 'v', 1, 'state', 'active', 'epoch', ARGV[6], 'token', ARGV[3], 'node', ARGV[4], 'kind', ARGV[5],
   'origin', ARGV[20], 'owner', ARGV[16], 'reruns', ARGV[7], 'started', ARGV[19], 'startedAt', int(time),
   'stale', int(stale), 'life', int(life), 'window', int(window), 'maxEvents', ARGV[14], 'maxBytes', ARGV[15],
   'lost', ARGV[6] .. '-' .. ARGV[8])
+if previous ~= '' then
+  redis.call('HSET', stream, 'runEnd', previous, 'previous', previous)
+end
 if ARGV[9] ~= '' then
   redis.call('HSET', stream, 'fp', ARGV[9])
 end
@@ -38,4 +71,4 @@ if active then
   own(owners, ARGV[2], time + ttl, true, time)
 end
 redis.call('PUBLISH', ARGV[17], ARGV[6] .. '-0')
-return { 'registered', int(time), '1', '0' }
+return { 'registered', int(time), int(events), int(bytes) }

@@ -1,8 +1,14 @@
--- watch: puts a stream into an index of deadlines, in a cluster, where that lies in another slot than the stream.
--- KEYS index    ARGV S, deadline, ttl in ms, NX or ''. Returns 1 if it was not there. O(log streams).
+-- watch: puts a stream into an index of deadlines, in a cluster, where that lies in another slot than the stream. The
+-- deadline is by this server's clock. It is even for what may not come to be (a reservation, a lease) and odd for what is (a
+-- registration, a beat), so that whoever takes back the one never takes out the other.
+-- KEYS index    ARGV S, ms until the deadline, ttl in ms, NX or '', 1 for odd or 0 for even
+-- Returns the deadline; 0 if the stream is there already and NX was asked for. O(log streams).
 if ARGV[4] == 'NX' and redis.call('ZSCORE', KEYS[1], ARGV[1]) then
   return 0
 end
-local before = redis.call('ZSCORE', KEYS[1], ARGV[1])
-watch(KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]))
-return before and 0 or 1
+local deadline = now() + tonumber(ARGV[2])
+if deadline % 2 ~= tonumber(ARGV[5]) then
+  deadline = deadline - 1
+end
+watch(KEYS[1], ARGV[1], deadline, tonumber(ARGV[3]))
+return deadline

@@ -158,6 +158,15 @@ impl Tails {
         }
     }
 
+    /// Somebody deleted a node's stream: the newest run and the stream's name.
+    fn post_deletion(&self, node: &str, text: &str) {
+        let Some((epoch, name)) = text.split_once(' ') else { return };
+        let sender = lock(&self.nodes).get(&NodeId::new(node)).cloned();
+        if let (Some(sender), Ok(epoch), Some(key)) = (sender, epoch.parse(), keys::key_of(name)) {
+            sender.deleted(key, epoch);
+        }
+    }
+
     /// Whether another process follows a stream of this one, as far as is known.
     pub(super) fn is_followed(&self, name: &str) -> bool {
         self.followed.is(name)
@@ -225,6 +234,7 @@ impl Tails {
         let Some((what, rest)) = text.split_once(' ') else { return };
         match (what, Word::read(rest)) {
             ("look", _) => self.post(node, rest),
+            ("deleted", _) => self.post_deletion(node, rest),
             ("tail", Some(word)) if self.followed.begins(&word) => {
                 // Events that were appended before this message arrived were not published.
                 lock(&self.wanted.announcements).push(word.name.to_owned());

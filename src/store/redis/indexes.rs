@@ -1,0 +1,143 @@
+//! The commands that write the indexes, wherever these lie.
+
+use std::time::Duration;
+
+use redis::cmd;
+
+use super::{
+    clock::millis,
+    fleet::Request,
+    keys::{Keys, StreamKeys},
+    script,
+};
+use crate::{id::StreamKey, store::Retention};
+
+/// How long an index outlives the last deadline in it, in milliseconds: a guardian's pause, at most.
+const LOOKED_AFTER: u64 = 3_600_000;
+
+/// What a registration writes into an index of deadlines.
+#[derive(Clone, Copy)]
+pub(super) struct Watching {
+    /// Milliseconds from now, by the clock of the server that has the index, until the stream is overdue.
+    pub(super) overdue: u64,
+    /// Milliseconds for which the index must live.
+    pub(super) ttl: u64,
+}
+
+impl Watching {
+    /// That of a producer, which beats.
+    pub(super) fn produced(retention: &Retention) -> Self {
+        Self { overdue: millis(retention.stale).min(millis(retention.lifetime)), ttl: kept(retention) }
+    }
+
+    /// That of a stream that only lives as long as something is published.
+    pub(super) fn published(retention: &Retention) -> Self {
+        Self { overdue: millis(retention.lifetime), ttl: kept(retention) }
+    }
+}
+
+/// How long a stream's keys live after its producer was last heard of, unless somebody ends it: long enough that a
+/// guardian finds it when its lifetime is over.
+pub(super) fn kept(retention: &Retention) -> u64 {
+    millis(retention.lifetime) + millis(retention.recovery_window) + millis(retention.stale)
+}
+
+/// A deadline that a producer's beat, or somebody in its stead, writes: odd, unlike a reservation's or a lease's.
+pub(super) fn of_a_beat(deadline: u64) -> u64 {
+    deadline.saturating_sub(1) | 1
+}
+
+impl Keys {
+    fn watching(&self, index: &str, keys: &StreamKeys, watching: Watching, only_new: bool, odd: bool) -> Request {
+        Request::script(self.part_slot(self.part(keys.slot)), &script::WATCH, &[index])
+            .arg(&keys.name)
+            .arg(watching.overdue)
+            .arg(watching.ttl)
+            .arg(if only_new { "NX" } else { "" })
+            .arg(u8::from(odd))
+    }
+
+    /// Puts a stream that may come to be into the index of active streams, unless it is there. Answers with the deadline
+    /// that it wrote, or 0.
+    pub(super) fn reserving(&self, keys: &StreamKeys, watching: Watching) -> Request {
+        self.watching(&self.active(self.part(keys.slot)), keys, watching, true, false)
+    }
+
+    /// Puts an active stream into the index.
+    pub(super) fn registering(&self, keys: &StreamKeys, watching: Watching, only_new: bool) -> Request {
+        self.watching(&self.active(self.part(keys.slot)), keys, watching, only_new, true)
+    }
+
+    /// Somebody must look after a stream that is not active, in so many milliseconds.
+    pub(super) fn watching_due(&self, keys: &StreamKeys, overdue: u64) -> Request {
+        let watching = Watching { overdue, ttl: overdue + LOOKED_AFTER };
+        self.watching(&self.due(self.part(keys.slot)), keys, watching, false, false)
+    }
+
+    /// Makes a stream's deadline even: see the script.
+    pub(super) fn marking(&self, index: &str, keys: &StreamKeys) -> Request {
+        Request::script(self.part_slot(self.part(keys.slot)), &script::MARK, &[index]).arg(&keys.name)
+    }
+
+    /// Takes a stream out of an index of deadlines, or sets its deadline, if that is still the one that was seen.
+    pub(super) fn unwatching(&self, index: &str, keys: &StreamKeys, seen: u64, deadline: Option<u64>) -> Request {
+        let deadline = deadline.map(|deadline| of_a_beat(deadline).to_string()).unwrap_or_default();
+        let unwatch = Request::script(self.part_slot(self.part(keys.slot)), &script::UNWATCH, &[index]);
+        unwatch.arg(&keys.name).arg(seen).arg(deadline)
+    }
+
+    /// Takes a stream out of an index of deadlines.
+    pub(super) fn removing(&self, index: &str, keys: &StreamKeys) -> Request {
+        let mut remove = cmd("ZREM");
+        remove.arg(index).arg(&keys.name);
+        Request::new(self.part_slot(self.part(keys.slot)), remove)
+    }
+
+    fn owned(&self, key: &StreamKey) -> Request {
+        let (slot, owner) = self.owner(&key.owner);
+        Request::script(slot, &script::OWN, &[&owner]).arg(key.id.as_str())
+    }
+
+    /// Writes into the owner's index that a stream is held for so many milliseconds, and whether it is active.
+    pub(super) fn owning(&self, key: &StreamKey, ttl: u64, active: bool) -> Request {
+        self.owned(key).arg(ttl).arg(u8::from(active)).arg("").arg("")
+    }
+
+    /// The same of an active stream, unless the owner's index names it already: then it answers 0.
+    pub(super) fn owning_new(&self, key: &StreamKey, ttl: u64) -> Request {
+        self.owned(key).arg(ttl).arg(1).arg("").arg("NX")
+    }
+
+    /// Counts a stream as one of its owner's active ones for so many milliseconds, unless these are too many: then it
+    /// answers 0.
+    pub(super) fn admitting(&self, key: &StreamKey, ttl: u64, limit: usize) -> Request {
+        self.owned(key).arg(ttl).arg(1).arg(limit).arg("")
+    }
+
+    /// Takes a stream out of the owner's index.
+    pub(super) fn disowning(&self, key: &StreamKey) -> Request {
+        self.owned(key).arg("").arg(0).arg("").arg("")
+    }
+
+    /// Asks what the indexes have to say of a stream.
+    pub(super) fn standing(&self, keys: &StreamKeys) -> Request {
+        Request::script(keys.slot, &script::STANDING, &[&keys.stream, &keys.completion])
+    }
+}
+
+/// What the indexes have to say of a stream.
+#[derive(Clone, Copy)]
+pub(super) struct Indexed {
+    /// Milliseconds for which it is held; 0: it is not.
+    pub(super) ttl: u64,
+    pub(super) active: bool,
+    /// Milliseconds until somebody must look after it.
+    pub(super) overdue: Option<u64>,
+}
+
+impl Indexed {
+    /// Of a stream that has ended; `hook`: for how long its hook is somebody's to run.
+    pub(super) fn ended(ttl: u64, hook: Option<Duration>) -> Self {
+        Self { ttl, active: false, overdue: hook.map(millis) }
+    }
+}

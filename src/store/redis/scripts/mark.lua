@@ -1,0 +1,8 @@
+-- mark: makes a stream's deadline even, so that from here on one that registers it (odd) is told apart.
+-- KEYS index    ARGV S. Returns the deadline, 0 if the stream is not in the index. O(log streams).
+local deadline = count(redis.call('ZSCORE', KEYS[1], ARGV[1]), 0)
+deadline = deadline - deadline % 2
+if deadline > 0 then
+  redis.call('ZADD', KEYS[1], 'XX', int(deadline), ARGV[1])
+end
+return deadline
