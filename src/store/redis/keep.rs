@@ -330,7 +330,7 @@ impl Shared {
             }
         };
         let mut indexes = Vec::new();
-        for ((index, now), reply) in looked_at.iter().zip(replies) {
+        for ((index, _), reply) in looked_at.iter().zip(replies) {
             let ttl = match reply {
                 // What stands in the place of its owner's index is no reason to take it for another's.
                 Err(error) if error.is_of_one_key() => continue,
