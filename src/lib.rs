@@ -104,6 +104,7 @@ mod id;
 mod kept;
 mod layer;
 mod panics;
+mod percent;
 mod protocol;
 mod publish;
 mod pulse;

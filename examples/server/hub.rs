@@ -38,7 +38,9 @@ async fn on_store(options: &Options) -> Result<Builder, String> {
             on_redis(options).await
         }
         _ => Err(format!(
-            "`--store` is memory, redis://…, rediss://…, redis+cluster://… or redis+sentinel://…; `{url}` is not"
+            "`--store` is memory, redis://…, rediss://…, redis+cluster://… or redis+sentinel://…; `{}` is not",
+            // Without a scheme it may all the same have a password, which ends at its `@`.
+            scheme.rsplit('@').next().unwrap_or_default()
         )),
     }
 }
@@ -52,9 +54,9 @@ async fn on_redis(options: &Options) -> Result<Builder, String> {
 
 #[cfg(not(feature = "redis"))]
 async fn on_redis(options: &Options) -> Result<Builder, String> {
+    let scheme = options.store.split_once("://").map_or("", |(scheme, _)| scheme);
     Err(format!(
-        "the store `{}` needs the feature `redis`, which is not built in (--features full); without it there is `memory`",
-        options.store
+        "a store at {scheme}:// needs the feature `redis`, which is not built in (--features full); without it there is `memory`"
     ))
 }
 

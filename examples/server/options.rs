@@ -9,7 +9,8 @@ pub(crate) const HELP: &str = "\
 Usage: server [options]
 
   --listen ADDR             where to listen; port 0 picks a free one [127.0.0.1:3000]
-  --store URL               memory, redis://…, rediss://…, redis+cluster://h:p,h:p, redis+sentinel://h:p,h:p/NAME [memory]
+  --store URL               memory, redis://…, rediss://…, redis+cluster://h:p,h:p, redis+sentinel://h:p,h:p/NAME [memory];
+                            with ?sentinel_username=…&sentinel_password=…&sentinel_tls=false for the Sentinels themselves
   --node NAME               this node's name [random]
   --heartbeat S             silence before a heartbeat, in seconds [15]
   --stale S                 how long a node may be silent [30]

@@ -4,12 +4,7 @@ use std::borrow::Cow;
 
 use http::{HeaderName, Method, request::Parts};
 
-use crate::{
-    error::InvalidStreamId,
-    id::StreamId,
-    request::{decoded, parameter},
-    stream::Metadata,
-};
+use crate::{error::InvalidStreamId, id::StreamId, percent::decoded, request::parameter, stream::Metadata};
 
 /// What a request is to the layer.
 ///

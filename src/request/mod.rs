@@ -7,4 +7,4 @@ mod query;
 
 pub(crate) use accept::{asks_by_name, prefers_events};
 pub(crate) use cursor::{inner_target, last_seen};
-pub(crate) use query::{decoded, parameter, parameters};
+pub(crate) use query::{parameter, parameters};

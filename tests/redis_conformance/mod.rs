@@ -59,7 +59,7 @@ async fn one_server_is_asked_what_the_user_may() {
     all_checks(&server.url()).await;
     connect(&format!("{}/1", server.url()), "sse:".to_owned()).await;
     stop_listening(&server.url(), || run_by(&server)).await;
-    assert_eq!(denied(&server), [""; 0]);
+    assert_eq!(server.denied(), [""; 0]);
     assert_allowed(&run_by(&server), &["role", "pttl", "cluster|slots", "asking"]);
 }
 
@@ -67,7 +67,7 @@ async fn one_server_is_asked_what_the_user_may() {
 async fn behind_sentinels() {
     let servers = Sentinels::with(&Options::default().line(&user()));
     all_checks(&servers.url()).await;
-    assert_eq!(denied(servers.master()), [""; 0]);
+    assert_eq!(servers.master().denied(), [""; 0]);
 }
 
 #[cfg(feature = "redis-cluster")]
@@ -81,7 +81,7 @@ async fn in_a_cluster() {
     let executed: BTreeSet<_> = executed();
     let executed = &executed | &asking(&cluster).await;
     for node in cluster.nodes() {
-        assert_eq!(denied(node), [""; 0]);
+        assert_eq!(node.denied(), [""; 0]);
     }
     assert_allowed(&executed, &["select", "role"]);
 }
@@ -126,12 +126,6 @@ fn run_by(server: &RedisServer) -> BTreeSet<String> {
     names
         .filter(|name| !["acl|log", "config|resetstat", "cluster|setslot", "cluster|myid"].contains(&&**name))
         .collect()
-}
-
-/// What somebody was refused.
-fn denied(server: &RedisServer) -> Vec<String> {
-    let log: Vec<std::collections::HashMap<String, redis::Value>> = server.ask(&["ACL", "LOG"]);
-    log.iter().map(|entry| format!("{:?}", entry.get("object"))).collect()
 }
 
 /// What was run is just what the list allows, but for what this kind of servers is not asked.

@@ -44,7 +44,10 @@ impl RedisServer {
     fn connect(&self) -> RedisResult<Connection> {
         let info = self.url().into_connection_info()?;
         // A connection introduces itself otherwise, which takes a time limit of its own.
-        let settings = info.redis_settings().clone().set_skip_set_lib_name();
+        let mut settings = info.redis_settings().clone().set_skip_set_lib_name();
+        if let Some(password) = &self.password {
+            settings = settings.set_password(password);
+        }
         let client = Client::open(info.set_redis_settings(settings))?;
         let connection = client.get_connection_with_timeout(ANSWER_WITHIN)?;
         connection.set_read_timeout(Some(ANSWER_WITHIN))?;

@@ -1,7 +1,8 @@
 //! Real Redis processes for tests: one server, a pair, a Cluster, Sentinels, and a proxy with faults before any of them.
 //!
 //! Each process listens on ports of 127.0.0.1 that nothing else here uses, works in a folder of its own, and ends
-//! with its handle. It needs `redis-server` 7 or later on the path.
+//! with its handle. Servers are Redis 7 or later (`redis-server` on the path), or Valkey 9 (from `.ci/valkey`) in test crates
+//! whose names begin with `valkey`.
 //!
 //! All calls here block their thread until what they say is so, and panic where it is not so in time. A test in
 //! which something else must run meanwhile, as a client under load during a failover, wants tokio's multi-thread

@@ -11,6 +11,7 @@ use super::{Tls, folder::Folder, port::Port};
 #[must_use]
 pub struct Options {
     lines: Vec<String>,
+    pub(super) password: Option<String>,
     pub(super) tls: Option<Tls>,
     pub(super) role: Role,
 }
@@ -41,7 +42,13 @@ impl Options {
         self
     }
 
-    /// A TLS port beside the plain one.
+    /// What the default user has to say; replicas, other Sentinels and this harness know it.
+    pub fn password(mut self, password: &str) -> Self {
+        self.password = Some(password.to_owned());
+        self
+    }
+
+    /// A TLS port beside the plain one, over which replicas and Sentinels come too.
     pub fn tls(mut self, tls: &Tls) -> Self {
         self.tls = Some(tls.clone());
         self
@@ -60,6 +67,9 @@ impl Options {
         }
         if let (Some(tls), Some(port)) = (&self.tls, tls_port) {
             file.push_str(&tls.lines(folder, port));
+        }
+        if let Some(password) = &self.password {
+            writeln!(file, "requirepass {password}\nmasterauth {password}").expect("a String takes text");
         }
         for line in &self.lines {
             writeln!(file, "{line}").expect("a String takes text");

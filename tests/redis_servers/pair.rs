@@ -16,8 +16,12 @@ impl Pair {
 
     /// The same, with options for both.
     pub fn with(options: &Options) -> Self {
-        let master = RedisServer::with(options);
-        let following = options.clone().line(&format!("replicaof 127.0.0.1 {}", master.port()));
+        let mut options = options.clone();
+        if options.tls.is_some() {
+            options = options.line("tls-replication yes");
+        }
+        let master = RedisServer::with(&options);
+        let following = options.line(&format!("replicaof 127.0.0.1 {}", known_port(&master)));
         let replica = RedisServer::with(&following);
         wait_linked(&replica);
         Self { master, replica }
@@ -48,6 +52,11 @@ impl Pair {
         self.master.kill();
         promote(&self.replica);
     }
+}
+
+/// The port by which servers know each other: that for TLS if there is one.
+pub(super) fn known_port(server: &RedisServer) -> u16 {
+    server.tls_port().unwrap_or_else(|| server.port())
 }
 
 /// Cuts a replica off without its master's noticing more than a lost connection.

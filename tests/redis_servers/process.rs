@@ -1,4 +1,4 @@
-//! One `redis-server` process: started, signalled, ended, all by its own handle.
+//! One process of a server: started, signalled, ended, all by its own handle.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -8,6 +8,17 @@ use std::{
 };
 
 use super::eventually;
+
+/// The server that the tests of this crate run on, and how to install it: Valkey if the crate's name says so.
+fn program() -> (PathBuf, &'static str) {
+    if env!("CARGO_CRATE_NAME").starts_with("valkey") {
+        // Beside cargo's `tmp` in the target folder.
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("valkey");
+        (folder.join("valkey-server"), ".ci/valkey")
+    } else {
+        ("redis-server".into(), "apt-get install -y redis-server")
+    }
+}
 
 /// A process that ends with this.
 pub(super) struct Process {
@@ -23,11 +34,12 @@ impl Process {
         let log = config.with_file_name("log");
         let output = OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
         let errors: File = output.try_clone().expect("a second handle");
-        let mut command = Command::new("redis-server");
+        let (program, installation) = program();
+        let mut command = Command::new(&program);
         command.arg(config).args(arguments).stdin(Stdio::null()).stdout(output).stderr(errors);
         let child = command.spawn().unwrap_or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => panic!("redis-server is missing; install it: apt-get install -y redis-server"),
-            _ => panic!("redis-server does not start: {error}"),
+            io::ErrorKind::NotFound => panic!("{} is missing; install it: {installation}", program.display()),
+            _ => panic!("{} does not start: {error}", program.display()),
         });
         Self { child, log, paused: false, killed: false }
     }

@@ -3,7 +3,7 @@
 use super::{
     Options, Pair, RedisServer, eventually,
     options::Role,
-    pair::{detach, lose_master, wait_linked, wait_replicated},
+    pair::{detach, known_port, lose_master, wait_linked, wait_replicated},
 };
 
 /// What the Sentinels call the master.
@@ -29,8 +29,15 @@ impl Sentinels {
 
     /// The same, with options for both servers.
     pub fn with(options: &Options) -> Self {
-        let Pair { master, replica } = Pair::with(options);
-        let sentinels = (0..3).map(|_| sentinel(&master)).collect();
+        Self::guarded(options, &Options::default())
+    }
+
+    /// The same, with options for the servers, and others for the Sentinels, which know the servers' password.
+    ///
+    /// Where the servers have TLS, the Sentinels reach them and each other over that, and so have it too.
+    pub fn guarded(servers: &Options, sentinels: &Options) -> Self {
+        let Pair { master, replica } = Pair::with(servers);
+        let sentinels = (0..3).map(|_| sentinel(&master, servers, sentinels)).collect();
         let all = Self { nodes: [master, replica], sentinels };
         eventually("the Sentinels know each other", || all.sentinels.iter().all(is_acquainted).then_some(()));
         all.sentinels.iter().for_each(|sentinel| publish_every(sentinel, UNHURRIED));
@@ -39,8 +46,19 @@ impl Sentinels {
 
     /// As `redis+sentinel://h:p,h:p,h:p/mymaster`.
     pub fn url(&self) -> String {
+        format!("redis+sentinel://{}/{NAME}", self.addresses())
+    }
+
+    /// As `h:p,h:p,h:p`.
+    pub fn addresses(&self) -> String {
         let addresses: Vec<_> = self.sentinels.iter().map(|sentinel| sentinel.address().to_string()).collect();
-        format!("redis+sentinel://{}/{NAME}", addresses.join(","))
+        addresses.join(",")
+    }
+
+    /// The same for TLS.
+    pub fn tls_addresses(&self) -> String {
+        let urls: Vec<_> = self.sentinels.iter().map(RedisServer::tls_url).collect();
+        urls.join(",").replace("rediss://", "")
     }
 
     pub fn sentinel(&self, number: usize) -> &RedisServer {
@@ -111,7 +129,7 @@ impl Sentinels {
         let named: Vec<_> = running.map(named_by).collect::<Option<_>>()?;
         let port = *named.first()?;
         let all = named.iter().all(|other| *other == port);
-        self.nodes.iter().find(|node| all && node.port() == port)
+        self.nodes.iter().find(|node| all && known_port(node) == port)
     }
 
     fn promoted(&self) -> Option<&RedisServer> {
@@ -120,12 +138,19 @@ impl Sentinels {
     }
 }
 
-fn sentinel(master: &RedisServer) -> RedisServer {
-    let options = Options::default()
+fn sentinel(master: &RedisServer, servers: &Options, options: &Options) -> RedisServer {
+    let mut options = options
+        .clone()
         .role(Role::Sentinel)
-        .line(&format!("sentinel monitor {NAME} 127.0.0.1 {} 2", master.port()))
+        .line(&format!("sentinel monitor {NAME} 127.0.0.1 {} 2", known_port(master)))
         .line(&format!("sentinel down-after-milliseconds {NAME} 500"))
         .line(&format!("sentinel failover-timeout {NAME} 2000"));
+    if let Some(password) = &servers.password {
+        options = options.line(&format!("sentinel auth-pass {NAME} {password}"));
+    }
+    if let Some(tls) = &servers.tls {
+        options = options.tls(tls).line("tls-replication yes");
+    }
     let sentinel = RedisServer::with(&options);
     hasten(&sentinel);
     sentinel

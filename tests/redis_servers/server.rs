@@ -15,6 +15,7 @@ pub struct RedisServer {
     config: PathBuf,
     port: Port,
     tls_port: Option<Port>,
+    pub(super) password: Option<String>,
     role: Role,
     _folder: Folder,
 }
@@ -58,8 +59,12 @@ impl RedisServer {
 
     /// As `rediss://127.0.0.1:6379`.
     pub fn tls_url(&self) -> String {
-        let port = self.tls_port.as_ref().expect("the server was started with TLS");
-        format!("rediss://{}:{}", Ipv4Addr::LOCALHOST, port.number())
+        let port = self.tls_port().expect("the server was started with TLS");
+        format!("rediss://{}:{port}", Ipv4Addr::LOCALHOST)
+    }
+
+    pub(super) fn tls_port(&self) -> Option<u16> {
+        self.tls_port.as_ref().map(Port::number)
     }
 
     /// Ends it at once, as a crash does.
@@ -110,7 +115,8 @@ impl RedisServer {
         let tls_port = options.tls.is_some().then(Port::claim);
         let config = folder.write("redis.conf", &options.file(&folder, &port, tls_port.as_ref()));
         let process = Mutex::new(run(&config, options.role));
-        Self { process, config, port, tls_port, role: options.role, _folder: folder }
+        let password = options.password.clone();
+        Self { process, config, port, tls_port, password, role: options.role, _folder: folder }
     }
 
     fn run(&self) -> Process {
@@ -123,7 +129,7 @@ impl RedisServer {
             let mut process = self.process();
             if process.has_exited() {
                 let taken = process.log().contains("Address already in use");
-                assert!(taken, "redis-server ended:\n{}", process.last_words());
+                assert!(taken, "the server ended:\n{}", process.last_words());
                 return Some(Err(PortTaken));
             }
             let id = process.id();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
 use super::{folder::Folder, port::Port};
 
@@ -19,7 +19,9 @@ impl Tls {
         let issuer = authority();
         let names = ["127.0.0.1", "localhost"].map(str::to_owned);
         let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(names).expect("valid names");
+        let mut params = CertificateParams::new(names).expect("valid names");
+        // Unlike its authority's: servers among each other would take it for one that signed itself.
+        params.distinguished_name.push(DnType::CommonName, "a server");
         let certificate = params.signed_by(&key, &issuer.signer).expect("a certificate");
         Self {
             authority: (issuer.certificate.pem(), issuer.certificate.der().to_vec()),

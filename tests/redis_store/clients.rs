@@ -47,34 +47,3 @@ async fn clients_for_a_cluster() {
     }
     assert!(cluster.nodes().all(|node| node.dbsize() > 0), "also on nodes that it was not told of");
 }
-
-#[cfg(feature = "redis-tls")]
-mod over_tls {
-    use redis::TlsCertificates;
-
-    use super::{Client, RedisServer, RedisStore, works};
-    use crate::redis_servers::{Options, Tls};
-
-    fn client(server: &RedisServer, trusted: &Tls) -> Client {
-        let root_cert = Some(trusted.ca_pem().as_bytes().to_vec());
-        Client::build_with_tls(server.tls_url(), TlsCertificates { client_tls: None, root_cert }).unwrap()
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn an_authority_of_the_hosts_own_is_trusted() {
-        let tls = Tls::generate();
-        let server = RedisServer::with(&Options::default().tls(&tls));
-        works(&RedisStore::from_client(client(&server, &tls)).connect().await.unwrap()).await;
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn another_authority_is_not() {
-        let server = RedisServer::with(&Options::default().tls(&Tls::generate()));
-        let address = server.tls_url().replace("rediss://", "Redis at ");
-        let own = RedisStore::from_client(client(&server, &Tls::generate()));
-        for store in [own, RedisStore::builder(&server.tls_url()).unwrap()] {
-            let error = store.connect().await.unwrap_err().to_string();
-            assert!(error.starts_with(&address) && error.contains("certificate"), "{error}");
-        }
-    }
-}

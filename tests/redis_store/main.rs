@@ -19,6 +19,7 @@ mod layers;
 mod limits;
 mod names;
 mod order;
+mod sentinels;
 mod strangers;
 mod support;
 mod tails;

@@ -5,20 +5,18 @@ use std::{
     time::Duration,
 };
 
-use redis::{
-    Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _,
-    sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
-};
-
+use redis::{Client, ConnectionInfo, IntoConnectionInfo as _};
 use tokio::time::Instant;
 
 use super::{
     RedisStore, Shared,
+    address::Parameters,
     clock::Clock,
     error::RedisStoreError,
     fleet::Fleet,
     keys::Keys,
     link::{Link, Source, Watch},
+    sentinels::{self, Sentinels},
     tails::{self, Tails},
 };
 
@@ -35,10 +33,7 @@ pub struct RedisStoreBuilder {
 
 enum Servers {
     One(Box<Client>),
-    Sentinel {
-        client: Box<SentinelClient>,
-        name: String,
-    },
+    Sentinel(Box<Sentinels>),
     #[cfg(feature = "redis-cluster")]
     Cluster(Vec<Client>),
 }
@@ -47,11 +42,27 @@ impl RedisStore {
     /// A store on the server or servers that a URL names:
     ///
     /// - `redis://[user:password@]host[:port][/database]`, `rediss://…` for TLS (feature `redis-tls`), `unix:///path`;
-    /// - `redis+sentinel://[user:password@]host:port,host:port/name[/database]`: the primary that these Sentinels know by
-    ///   this name. User and password are the primary's;
+    /// - `redis+sentinel://[user:password@]host[:port],host[:port]/name[/database][?parameters]`: the primary that these
+    ///   Sentinels know by this name. User and password are the primary's; the Sentinels' own are parameters:
+    ///   `sentinel_username=…`, `sentinel_password=…`;
     /// - `redis+cluster://[user:password@]host:port,host:port`: a Cluster (feature `redis-cluster`), of which any nodes are
     ///   named;
-    /// - `rediss+sentinel://…` and `rediss+cluster://…`: the same over TLS.
+    /// - `rediss+sentinel://…` and `rediss+cluster://…`: the same over TLS. Where only one side behind Sentinels has it, the
+    ///   parameter `sentinel_tls=true` or `sentinel_tls=false` says so for the Sentinels, and the scheme for the primary.
+    ///
+    /// Names and passwords are percent-encoded (`@` is `%40`, `?` is `%3F`, `&` is `%26`). Ports default to 6379, those of
+    /// Sentinels to 26379. A parameter that is not named here is refused.
+    ///
+    /// ```
+    /// # use resilient_sse::RedisStore;
+    /// // The primary has one login, the Sentinels another, and only the primary has TLS.
+    /// let url = "rediss+sentinel://app:secret@s1,s2,s3/main?sentinel_password=other&sentinel_tls=false";
+    /// # #[cfg(feature = "redis-tls")]
+    /// let builder = RedisStore::builder(url)?;
+    /// # Ok::<_, resilient_sse::RedisStoreError>(())
+    /// ```
+    ///
+    /// The Sentinels' user needs `+role +sentinel|masters`, the primary's what [`ACL_COMMANDS`](Self::ACL_COMMANDS) lists.
     ///
     /// # Errors
     ///
@@ -62,12 +73,25 @@ impl RedisStore {
         if plain == "rediss" && !cfg!(feature = "redis-tls") {
             return Err(RedisStoreError::address(url, "needs the feature `redis-tls`, which is not built in"));
         }
+        let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
+        let parameters = |known| Parameters::read(url, query, known);
         let servers = match (plain, kind) {
-            ("redis" | "rediss" | "unix" | "redis+unix", "") | ("redis", "unix") => {
+            ("redis" | "rediss", "") => {
+                parameters(&[])?;
                 Servers::One(Box::new(open(url, url)?))
             }
-            ("redis" | "rediss", "sentinel") => sentinel(url, plain, rest)?,
-            ("redis" | "rediss", "cluster") => cluster(url, plain, rest)?,
+            ("unix", "") | ("redis", "unix") => {
+                parameters(&["user", "pass", "db"])?;
+                Servers::One(Box::new(open(url, url)?))
+            }
+            ("redis" | "rediss", "sentinel") => {
+                let parameters = parameters(sentinels::PARAMETERS)?;
+                Servers::Sentinel(Box::new(Sentinels::of_url(url, plain, rest, &parameters)?))
+            }
+            ("redis" | "rediss", "cluster") => {
+                parameters(&[])?;
+                cluster(url, plain, rest)?
+            }
             _ => {
                 let rule = "is not redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://";
                 return Err(RedisStoreError::address(url, rule));
@@ -86,7 +110,7 @@ impl RedisStore {
     /// The same for a primary that Sentinels look after; the client must be one for the primary
     /// (`SentinelServerType::Master`). `name` is what errors call it.
     pub fn from_sentinel_client(client: redis::sentinel::SentinelClient, name: impl Into<String>) -> RedisStoreBuilder {
-        RedisStoreBuilder::new(Servers::Sentinel { client: Box::new(client), name: name.into() })
+        RedisStoreBuilder::new(Servers::Sentinel(Box::new(Sentinels::new(&name.into(), client))))
     }
 
     /// The same for a Cluster: clients for some of its nodes. The others are reached like the first.
@@ -149,9 +173,9 @@ impl RedisStoreBuilder {
                 let address = client.get_connection_info().addr().to_string();
                 Fleet::One(Link::new(&address, Source::Client(client), watch))
             }
-            Servers::Sentinel { client, name } => {
-                let source = Source::Sentinel(Box::new(tokio::sync::Mutex::new(*client)));
-                Fleet::One(Link::new(&name, source, watch))
+            Servers::Sentinel(sentinels) => {
+                let name = Arc::clone(sentinels.name());
+                Fleet::One(Link::new(&name, Source::Sentinel(sentinels), watch))
             }
             #[cfg(feature = "redis-cluster")]
             Servers::Cluster(clients) => {
@@ -205,7 +229,8 @@ fn choose_cryptography() {
     }
 }
 
-fn info(url: &str, whole: &str) -> Result<ConnectionInfo, RedisStoreError> {
+/// Reads the address of one server. `whole` is the URL that errors name.
+pub(super) fn info(url: &str, whole: &str) -> Result<ConnectionInfo, RedisStoreError> {
     url.into_connection_info().map_err(|error| RedisStoreError::unreadable(whole, error))
 }
 
@@ -213,49 +238,9 @@ fn open(url: &str, whole: &str) -> Result<Client, RedisStoreError> {
     Client::open(info(url, whole)?).map_err(|error| RedisStoreError::unreadable(whole, error))
 }
 
-/// `[user:password@]host:port,host:port[/path]`, in its parts.
-struct Hosts<'a> {
-    /// With the `@`, or empty.
-    login: &'a str,
-    hosts: Vec<&'a str>,
-    path: &'a str,
-}
-
-impl<'a> Hosts<'a> {
-    fn read(url: &str, rest: &'a str) -> Result<Self, RedisStoreError> {
-        let at = rest.rfind('@').map_or(0, |at| at + 1);
-        let (login, rest) = rest.split_at(at);
-        let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let hosts: Vec<_> = hosts.split(',').map(str::trim).collect();
-        if hosts.iter().any(|host| host.is_empty()) {
-            return Err(RedisStoreError::address(url, "must name hosts, as host:port, with commas between them"));
-        }
-        Ok(Self { login, hosts, path })
-    }
-}
-
-fn sentinel(url: &str, scheme: &str, rest: &str) -> Result<Servers, RedisStoreError> {
-    let Hosts { login, hosts, path } = Hosts::read(url, rest)?;
-    let (name, database) = path.split_once('/').unwrap_or((path, "0"));
-    if name.is_empty() {
-        return Err(RedisStoreError::address(url, "must end in the name by which the Sentinels know the primary"));
-    }
-    // The library that reads addresses knows how to unquote a login.
-    let primary = info(&format!("{scheme}://{login}primary/{database}"), url)?;
-    let mut node = SentinelNodeConnectionInfo::default().set_redis_connection_info(primary.redis_settings().clone());
-    if let ConnectionAddr::TcpTls { .. } = primary.addr() {
-        node = node.set_tls_mode(redis::TlsMode::Secure);
-    }
-    let sentinels = hosts.iter().map(|host| info(&format!("{scheme}://{host}"), url)).collect::<Result<Vec<_>, _>>()?;
-    #[allow(clippy::unnecessary_to_owned, reason = "what is taken depends on the library's features")]
-    let client = SentinelClient::build(sentinels, name.to_owned(), Some(node), SentinelServerType::Master)
-        .map_err(|error| RedisStoreError::unreadable(url, error))?;
-    Ok(Servers::Sentinel { client: Box::new(client), name: name.to_owned() })
-}
-
 #[cfg(feature = "redis-cluster")]
 fn cluster(url: &str, scheme: &str, rest: &str) -> Result<Servers, RedisStoreError> {
-    let Hosts { login, hosts, path } = Hosts::read(url, rest)?;
+    let super::address::Hosts { login, hosts, path } = super::address::Hosts::read(url, rest)?;
     if !path.is_empty() {
         return Err(RedisStoreError::address(url, "names a database, of which a cluster has but one"));
     }
@@ -278,16 +263,56 @@ mod tests {
 
     #[test]
     fn urls_are_read_or_refused_with_a_sentence() {
-        for url in
-            ["redis://h", "redis://u:p%40@h:1/3", "redis+sentinel://u:p@h:1,i:2/main/2", "redis+sentinel://h:1/main"]
-        {
+        for url in [
+            "redis://h",
+            "redis://u:p%40@h:1/3",
+            "redis+sentinel://u:p@h:1,i:2/main/2",
+            "redis+sentinel://h:1/main",
+            "redis+sentinel://:p@h,[::1]:2/main/2?sentinel_username=u&sentinel_password=p%3F&sentinel_tls=false",
+            "unix:///run/redis.sock?user=u&pass=p&db=1",
+            "redis+unix:///run/redis.sock",
+        ] {
             assert!(RedisStore::builder(url).is_ok(), "{url}");
         }
         assert_eq!(refused("localhost"), "`localhost` has no scheme");
         assert!(refused("http://h").contains("is not redis://"));
         assert!(refused("redis+sentinel://h:1").contains("must end in the name"));
         assert!(refused("redis+sentinel://h:1,/main").contains("must name hosts"));
-        assert!(!refused("redis://u:secret@h:port").contains("secret"));
+    }
+
+    #[test]
+    fn a_parameter_that_is_not_known_is_named() {
+        let told = "`redis://…@h` has a parameter `sentinel_tls`, and such a URL has none";
+        assert_eq!(refused("redis://u:p@h?sentinel_tls=true"), told);
+        assert!(refused("redis+cluster://h:1?x=1").contains("a parameter `x`"));
+        assert!(
+            refused("unix:///run/redis.sock?password=p").contains("`password`, which is none of `user`, `pass`, `db`")
+        );
+        assert!(refused("redis+sentinel://h:1/main?tls=true").contains("a parameter `tls`, which is none of"));
+    }
+
+    /// Also where signs in it are not encoded, so that it seems to end where it does not.
+    #[test]
+    fn no_password_is_told() {
+        for url in [
+            "redis://u:hunter2@h:port",
+            "redis://u:x?hunter2@h",
+            "redis://u:hunter2?x@h",
+            "redis://u:hunter2/x@h:port",
+            "redis://u:x@hunter2?x=1@h",
+            "redis+sentinel://u:hunter2@h:1/main?sentinel_password=hunter2&x=y",
+            "redis+sentinel://h:1/main?sentinel_password=x@hunter2",
+            "redis+sentinel://u:hunter2@h:1/?sentinel_password=hunter2",
+            "redis+sentinel://u:hunter2?x=1@h:1/main",
+            "redis+cluster://u:x?hunter2=1@h:1",
+            "unix:///run/redis.sock?pass=hunter2&x=1",
+            "http://u:hunter2@h",
+        ] {
+            let error = RedisStore::builder(url).expect_err(url);
+            let source = std::error::Error::source(&error).map(ToString::to_string);
+            let told = format!("{error} {source:?} {error:?}");
+            assert!(!told.contains("hunter2"), "{url}: {told}");
+        }
     }
 
     #[cfg(feature = "redis-cluster")]

@@ -1,6 +1,6 @@
 //! What can go wrong with Redis.
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{borrow::Cow, error::Error, fmt, sync::Arc};
 
 use redis::RedisError;
 
@@ -13,7 +13,7 @@ enum Kind {
     /// The address cannot be read.
     Address {
         url: String,
-        rule: &'static str,
+        rule: Cow<'static, str>,
         source: Option<Arc<RedisError>>,
     },
     Setting {
@@ -26,6 +26,11 @@ enum Kind {
     },
     Redis {
         address: Arc<str>,
+        source: Arc<RedisError>,
+    },
+    /// The Sentinels refused their login; the primary was not asked.
+    Sentinels {
+        name: Arc<str>,
         source: Arc<RedisError>,
     },
     /// No answer in time, of a connection that is being made.
@@ -44,12 +49,12 @@ enum Kind {
 }
 
 impl RedisStoreError {
-    pub(super) fn address(url: &str, rule: &'static str) -> Self {
-        Self(Kind::Address { url: without_password(url), rule, source: None })
+    pub(super) fn address(url: &str, rule: impl Into<Cow<'static, str>>) -> Self {
+        Self(Kind::Address { url: without_password(url), rule: rule.into(), source: None })
     }
 
     pub(super) fn unreadable(url: &str, source: RedisError) -> Self {
-        let rule = "is no address of a Redis server";
+        let rule = "is no address of a Redis server".into();
         Self(Kind::Address { url: without_password(url), rule, source: Some(Arc::new(source)) })
     }
 
@@ -63,6 +68,10 @@ impl RedisStoreError {
 
     pub(super) fn redis(address: &Arc<str>, source: RedisError) -> Self {
         Self(Kind::Redis { address: Arc::clone(address), source: Arc::new(source) })
+    }
+
+    pub(super) fn refused_by_sentinels(name: &Arc<str>, source: RedisError) -> Self {
+        Self(Kind::Sentinels { name: Arc::clone(name), source: Arc::new(source) })
     }
 
     pub(super) fn slow(address: &Arc<str>) -> Self {
@@ -111,6 +120,7 @@ impl fmt::Display for RedisStoreError {
                 write!(f, "the server at {address} is Redis {version}; 7.0 or later is needed, or Valkey")
             }
             Kind::Redis { address, source } => write!(f, "Redis at {address}: {source}"),
+            Kind::Sentinels { name, source } => write!(f, "the Sentinels of `{name}` refused the login: {source}"),
             Kind::Slow { address } => write!(f, "Redis at {address} did not answer in time"),
             Kind::Unexpected { what } => write!(f, "Redis answered `{what}` with something else than expected"),
             #[cfg(feature = "redis-cluster")]
@@ -123,7 +133,7 @@ impl Error for RedisStoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.0 {
             Kind::Address { source, .. } => source.as_deref().map(|source| source as _),
-            Kind::Redis { source, .. } => Some(&**source),
+            Kind::Redis { source, .. } | Kind::Sentinels { source, .. } => Some(&**source),
             _ => None,
         }
     }
@@ -131,12 +141,16 @@ impl Error for RedisStoreError {
 
 /// An address may hold a password, which has no place in a log.
 fn without_password(url: &str) -> String {
-    // Some addresses have it in their query.
-    let url = url.split_once('?').map_or(url, |(url, _)| url);
     let (scheme, rest) = url.split_once("://").map_or(("", url), |(_, rest)| (&url[..url.len() - rest.len()], rest));
-    match rest.rsplit_once('@') {
+    // Some addresses have it in their query.
+    let (hosts, query) = rest.split_once('?').unwrap_or((rest, ""));
+    // One of these signs stands within a password as it is, so that nobody can tell where that ends.
+    if query.contains('@') {
+        return format!("{scheme}…");
+    }
+    match hosts.rsplit_once('@') {
         Some((_, hosts)) => format!("{scheme}…@{hosts}"),
-        None => url.to_owned(),
+        None => format!("{scheme}{hosts}"),
     }
 }
 
@@ -150,6 +164,8 @@ mod tests {
         assert_eq!(error.to_string(), "`redis://…@host:1/x` is odd");
         assert_eq!(without_password("redis://host"), "redis://host");
         assert_eq!(without_password("ada:secret@host:6379"), "…@host:6379");
+        assert_eq!(without_password("redis://:sec?ret@host/1"), "redis://…");
+        assert_eq!(without_password("redis+sentinel://h/main?sentinel_password=s@cret"), "redis+sentinel://…");
         assert_eq!(without_password("unix:///run/redis.sock?pass=secret"), "unix:///run/redis.sock");
     }
 }

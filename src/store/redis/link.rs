@@ -15,11 +15,10 @@ use std::{
 use redis::{
     AsyncConnectionConfig, Client, Pipeline, ProtocolVersion, RedisError, ServerErrorKind, Value,
     aio::{ConnectionLike as _, MultiplexedConnection},
-    sentinel::SentinelClient,
 };
 use tokio::{sync::watch, time::Instant};
 
-use super::error::RedisStoreError;
+use super::{error::RedisStoreError, sentinels::Sentinels};
 use crate::{protocol::backoff::Backoff, sync::lock};
 
 /// How long making a connection may take, with all questions that belong to it.
@@ -42,14 +41,14 @@ static LINKS: AtomicU64 = AtomicU64::new(1);
 /// Where connections come from.
 pub(super) enum Source {
     Client(Box<Client>),
-    Sentinel(Box<tokio::sync::Mutex<SentinelClient>>),
+    Sentinel(Box<Sentinels>),
 }
 
 impl Source {
-    async fn client(&self) -> Result<Client, RedisError> {
+    async fn client(&self) -> Result<Client, RedisStoreError> {
         match self {
             Self::Client(client) => Ok(Client::clone(client)),
-            Self::Sentinel(sentinel) => sentinel.lock().await.async_get_client().await,
+            Self::Sentinel(sentinels) => sentinels.primary().await,
         }
     }
 }
@@ -219,9 +218,9 @@ impl Link {
             Ok::<_, std::convert::Infallible>(())
         };
         let config = config().set_push_sender(push);
-        let connect =
-            async { self.0.open(&config).await.map_err(|error| RedisStoreError::redis(&self.0.address, error)) };
-        tokio::time::timeout(CONNECT, connect).await.unwrap_or_else(|_| Err(RedisStoreError::slow(&self.0.address)))
+        tokio::time::timeout(CONNECT, self.0.open(&config))
+            .await
+            .unwrap_or_else(|_| Err(RedisStoreError::slow(&self.0.address)))
     }
 }
 
@@ -273,14 +272,15 @@ impl Inner {
         self.discard(number, State::Down { error, again: Instant::now() + pause });
     }
 
-    async fn open(&self, config: &AsyncConnectionConfig) -> Result<MultiplexedConnection, RedisError> {
-        let client = prepared(&self.source.client().await?)?;
-        client.get_multiplexed_async_connection_with_config(config).await
+    async fn open(&self, config: &AsyncConnectionConfig) -> Result<MultiplexedConnection, RedisStoreError> {
+        let failed = |error| RedisStoreError::redis(&self.address, error);
+        let client = prepared(&self.source.client().await?).map_err(failed)?;
+        client.get_multiplexed_async_connection_with_config(config).await.map_err(failed)
     }
 
     async fn establish(&self) -> Result<Live, RedisStoreError> {
         let failed = |error| RedisStoreError::redis(&self.address, error);
-        let mut connection = self.open(&config()).await.map_err(failed)?;
+        let mut connection = self.open(&config()).await?;
         let told: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await.map_err(failed)?;
         let find = |name: &str| told.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
         let version = find("redis_version:");

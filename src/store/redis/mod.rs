@@ -1,5 +1,6 @@
 //! Redis: the same guarantees on any number of nodes. See [`RedisStore`].
 
+mod address;
 mod clock;
 mod cluster;
 mod connect;
@@ -16,6 +17,7 @@ mod look;
 #[cfg(feature = "redis-cluster")]
 mod masters;
 mod script;
+mod sentinels;
 mod stored;
 mod tails;
 mod value;

@@ -1,0 +1,68 @@
+//! The parts of a URL that names several hosts, or has parameters.
+
+use super::error::RedisStoreError;
+use crate::percent;
+
+/// `[user:password@]host:port,host:port[/path]`, in its parts.
+pub(super) struct Hosts<'a> {
+    /// With the `@`, or empty.
+    pub(super) login: &'a str,
+    pub(super) hosts: Vec<&'a str>,
+    pub(super) path: &'a str,
+}
+
+impl<'a> Hosts<'a> {
+    pub(super) fn read(url: &str, rest: &'a str) -> Result<Self, RedisStoreError> {
+        let at = rest.rfind('@').map_or(0, |at| at + 1);
+        let (login, rest) = rest.split_at(at);
+        let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let hosts: Vec<_> = hosts.split(',').map(str::trim).collect();
+        if hosts.iter().any(|host| host.is_empty()) {
+            return Err(RedisStoreError::address(url, "must name hosts, as host:port, with commas between them"));
+        }
+        Ok(Self { login, hosts, path })
+    }
+}
+
+/// The parameters of a URL, percent-decoded; a `+` stands for itself.
+pub(super) struct Parameters(Vec<(&'static str, String)>);
+
+impl Parameters {
+    /// Reads what stands after the `?`. Each parameter must be one of the `known`, with a value, and given once.
+    pub(super) fn read(url: &str, query: Option<&str>, known: &[&'static str]) -> Result<Self, RedisStoreError> {
+        let refused = |rule: String| Err(RedisStoreError::address(url, rule));
+        let mut read = Self(Vec::new());
+        let Some(query) = query else { return Ok(read) };
+        // A password with such a sign in it would be cut in two, and a part of it taken for a parameter's name.
+        if query.contains('@') {
+            return refused("must have `@` and `?` within a name or password as `%40` and `%3F`".to_owned());
+        }
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let Some(&name) = known.iter().find(|known| **known == name) else {
+                return refused(format!("has a parameter `{name}`, {}", expected(known)));
+            };
+            if read.get(name).is_some() {
+                return refused(format!("has the parameter `{name}` twice"));
+            }
+            match percent::decoded(value) {
+                Ok(value) if !value.is_empty() => read.0.push((name, value.into_owned())),
+                Ok(_) => return refused(format!("has a parameter `{name}` without a value")),
+                Err(_) => return refused(format!("has a parameter `{name}` that is not percent-encoded UTF-8")),
+            }
+        }
+        Ok(read)
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| &**value)
+    }
+}
+
+fn expected(known: &[&str]) -> String {
+    if known.is_empty() {
+        return "and such a URL has none".to_owned();
+    }
+    let known: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+    format!("which is none of {}", known.join(", "))
+}
