@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{StatusCode, request::Parts};
 use resilient_sse::{
-    Identity, OnUnavailable, ResilientSseLayer,
+    Identity, OnUnavailable, Owner, ResilientSseLayer, StreamId, StreamKey,
     test_util::{Fault, collect},
 };
 use tokio::time::Instant;
@@ -139,4 +139,50 @@ async fn g7_no_work_is_begun_for_an_answer_that_is_refused() {
             assert_eq!(rig.calls(), calls, "{policy:?}");
         }
     }
+}
+
+/// Whoever looks, lists or sweeps has limits of its own: a store that is slow for those is waited for all the same.
+#[tokio::test(start_paused = true)]
+async fn g7_only_the_writes_of_the_hot_path_open_the_breaker() {
+    for fault in [Fault::Hang, Fault::Refuse] {
+        let rig = rig(true, OnUnavailable::Serve);
+        let owner = Owner::ANONYMOUS;
+        let key = StreamKey::new(owner.clone(), StreamId::new("x").unwrap());
+        for operation in ["read", "info", "list", "active_count", "stale", "delete", "due", "hook_done", "announce"] {
+            rig.store.fail_on(operation, fault);
+        }
+        for _ in 0..3 {
+            assert!(rig.sse.streams().list(&owner).await.is_err());
+            assert!(rig.sse.registry().stream(&key).await.is_err());
+            assert!(rig.sse.registry().active_count().await.is_err());
+            assert!(rig.sse.registry().stale_streams(millis(1)).await.is_err());
+            assert!(rig.sse.completions().events(&key, None, 1).await.is_err());
+        }
+        // Sweeps, too.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(rig.sse.health().breaker, "closed", "{fault:?}");
+        let answer = rig.get("a", None).await;
+        assert!(answer.headers().get("x-stream-recorded").is_none(), "{fault:?}");
+    }
+}
+
+/// Beats that fail open no breaker, and do not put off its probe.
+#[tokio::test(start_paused = true)]
+async fn g7_beats_that_fail_cost_no_stream_its_record() {
+    let rig = rig(true, OnUnavailable::Serve);
+    rig.store.fail_on("beat", Fault::Refuse);
+    for n in 0..24 {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let answer = rig.get(&format!("s{n}"), None).await;
+        assert!(answer.headers().get("x-stream-recorded").is_none(), "stream {n}");
+    }
+    // The same once something else has opened it.
+    rig.store.fail(Fault::Hang);
+    rig.get("lost", None).await;
+    assert_eq!(rig.sse.health().breaker, "open");
+    rig.store.heal();
+    rig.store.fail_on("beat", Fault::Refuse);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let answer = rig.get("again", None).await;
+    assert!(answer.headers().get("x-stream-recorded").is_none(), "the probe is due after a second");
 }

@@ -5,6 +5,7 @@
 #[path = "../redis_servers/mod.rs"]
 mod redis_servers;
 
+mod beats;
 mod clients;
 #[cfg(feature = "redis-cluster")]
 mod cluster;

@@ -300,7 +300,9 @@ fn known(replies: &mut impl Iterator<Item = Reply>) -> Result<Known, RedisStoreE
     let held = Held::new(value::fields(next()?, "HGETALL")?);
     let completion = value::fields(next()?, "HGETALL")?;
     let tops = stored::entries(next()?)?;
-    let (active, due) = (value::number(&next()?), value::number(&next()?));
+    // In a cluster these lie elsewhere: what the stream's own keys say is known without them.
+    let mut score = || value::number(&next().unwrap_or_default());
+    let (active, due) = (score(), score());
     let top = stored::top(&tops);
     Ok(Known {
         hook: completion.get("onEnd").is_some_and(|mark| mark == b"due"),
