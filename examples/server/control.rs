@@ -1,7 +1,5 @@
 //! The routes that do not stream: publish, stop, list, start a job.
 
-use std::cmp::Reverse;
-
 use axum::{
     body::Bytes,
     extract::{FromRequestParts, Path, Query, State},
@@ -140,16 +138,8 @@ pub(crate) async fn streams(
     if owner == Owner::ANONYMOUS {
         return Ok(json(StatusCode::OK, &[(); 0]));
     }
-    let mut streams = app.sse.streams().list(&owner).await.map_err(|error| unavailable(&error))?;
-    streams.sort_unstable_by(|a, b| (Reverse(a.started_at), &a.key.id).cmp(&(Reverse(b.started_at), &b.key.id)));
-    let first = match after {
-        // A stream that is not held any more has no place among the others.
-        Some(after) => {
-            streams.iter().position(|stream| stream.key.id == after).map_or(streams.len(), |place| place + 1)
-        }
-        None => 0,
-    };
-    let page: Vec<_> = streams.into_iter().skip(first).take(limit).map(Listed::from).collect();
+    let page = app.sse.streams().page(&owner, after.as_ref(), limit).await.map_err(|error| unavailable(&error))?;
+    let page: Vec<_> = page.streams.into_iter().map(Listed::from).collect();
     Ok(json(StatusCode::OK, &page))
 }
 

@@ -7,9 +7,19 @@ use crate::{
     error::StoreError,
     id::{EventId, Owner, StreamId, StreamKey},
     recorder::{EndRequest, Lane, Status},
-    store::{Close, Closed, From, Page, Read},
+    store::{Close, Closed, From, List, Listed, Page, Read},
     stream::{Ended, Ending, StreamInfo, StreamState, reason},
 };
+
+/// How many streams a list has at most that is not paged.
+const LIST: usize = 1000;
+
+impl Core {
+    async fn list(&self, owner: &Owner) -> Result<Vec<StreamInfo>, StoreError> {
+        let list = List { owner: owner.clone(), after: None, limit: LIST };
+        Ok(self.store.list(list).await?.streams)
+    }
+}
 
 /// Lists and stops streams: see [`ResilientSse::streams`](crate::ResilientSse::streams).
 #[derive(Clone, Debug)]
@@ -20,7 +30,7 @@ impl Streams {
         Self(core)
     }
 
-    /// The streams of an owner that are held, ended ones included.
+    /// The streams of an owner that are held, ended ones included: the first 1,000 in the order of [`page`](Self::page).
     ///
     /// # Errors
     ///
@@ -30,7 +40,23 @@ impl Streams {
     ///
     /// Reading changes nothing.
     pub async fn list(&self, owner: &Owner) -> Result<Vec<StreamInfo>, StoreError> {
-        self.0.store.list(owner.clone()).await
+        self.0.list(owner).await
+    }
+
+    /// The same page by page: at most `limit` streams, from the one after `after` on, or from the first. Those that run come
+    /// first, then the others; of both the newest first. The cost depends on the page, not on how many streams the owner
+    /// has. A stream that changes its state between two pages may be on both, or on neither; after one that is not held any
+    /// more there is nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Reading changes nothing.
+    pub async fn page(&self, owner: &Owner, after: Option<&StreamId>, limit: usize) -> Result<Listed, StoreError> {
+        self.0.store.list(List { owner: owner.clone(), after: after.cloned(), limit }).await
     }
 
     /// Stops a stream, wherever it runs: it is closed as `cancelled`, reason `stopped`, and its node
@@ -118,7 +144,7 @@ impl StreamRegistry {
         self.0.store.info(key.clone()).await
     }
 
-    /// The streams of an owner that are held, ended ones included.
+    /// The streams of an owner that are held, ended ones included: as [`Streams::list`].
     ///
     /// # Errors
     ///
@@ -128,7 +154,7 @@ impl StreamRegistry {
     ///
     /// Reading changes nothing.
     pub async fn user_streams(&self, owner: &Owner) -> Result<Vec<StreamInfo>, StoreError> {
-        self.0.store.list(owner.clone()).await
+        self.0.list(owner).await
     }
 
     /// Active streams whose producer was last heard of longer ago than `threshold`; at most 1000.

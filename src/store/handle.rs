@@ -15,14 +15,14 @@ use tokio::{
 };
 
 use super::{
-    Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, Notices, Open, Opened, Page, Publish,
-    Published, Read, Reopen, Reopened, Store, Tail,
+    Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Listed, Notices, Open, Opened,
+    Page, Publish, Published, Read, Reopen, Reopened, Store, Tail,
     gate::{Class, Gate, Gates},
 };
 use crate::{
     config::Settings,
     error::StoreError,
-    id::{NodeId, Owner, StreamKey},
+    id::{NodeId, StreamKey},
     panics::{Guarded, drop_guarded},
     stream::StreamInfo,
     telemetry::Telemetry,
@@ -88,7 +88,7 @@ erased! {
     info(key: StreamKey) -> Option<StreamInfo>, Look, Some(&key);
     announce(key: StreamKey) -> (), Look, Some(&key);
     delete(key: StreamKey) -> (), Look, Some(&key);
-    list(owner: Owner) -> Vec<StreamInfo>, Look, None;
+    list(list: List) -> Listed, Look, None;
     active_count() -> u64, Look, None;
     stale(threshold: Duration, limit: usize) -> Vec<StreamInfo>, Look, None;
     beat(beat: Beat) -> Beaten, Background, None;

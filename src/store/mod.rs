@@ -23,12 +23,12 @@ pub(crate) use handle::StoreHandle;
 pub use memory::MemoryStore;
 pub use notify::{Notices, NoticesSender, Post, Tail, TailCell};
 pub use ops::{
-    Append, Appended, Beat, Beaten, Close, Closed, Due, DueReason, Fence, From, Hook, Interrupt, Interrupted, Open,
-    Opened, Page, Publish, Published, Read, Reopen, Reopened, Retention,
+    Append, Appended, Beat, Beaten, Close, Closed, Due, DueReason, Fence, From, Hook, Interrupt, Interrupted, List,
+    Listed, Open, Opened, Page, Publish, Published, Read, Reopen, Reopened, Retention,
 };
 
 use crate::{
-    id::{NodeId, Owner, StreamKey},
+    id::{NodeId, StreamKey},
     stream::StreamInfo,
 };
 
@@ -111,8 +111,9 @@ pub trait Store: Send + Sync + 'static {
     /// What is known of a stream.
     fn info(&self, key: StreamKey) -> impl Future<Output = Result<Option<StreamInfo>, Self::Error>> + Send;
 
-    /// The streams of an owner that are held, ended ones included.
-    fn list(&self, owner: Owner) -> impl Future<Output = Result<Vec<StreamInfo>, Self::Error>> + Send;
+    /// A page of the streams of an owner that are held, ended ones included. The cost depends on the page, not on how many
+    /// streams the owner has. A stream that changes its state between two pages may be on both, or on neither.
+    fn list(&self, list: List) -> impl Future<Output = Result<Listed, Self::Error>> + Send;
 
     /// How many streams are active, whose ever.
     fn active_count(&self) -> impl Future<Output = Result<u64, Self::Error>> + Send;

@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 use bytes::Bytes;
 
 use crate::{
-    id::{EventId, NodeId, StreamKey},
+    id::{EventId, NodeId, Owner, StreamId, StreamKey},
     stream::{Ended, Ending, Metadata, Origin, Record, StreamInfo, StreamState},
 };
 
@@ -359,6 +359,28 @@ pub struct Beaten {
     pub missed: Vec<usize>,
     /// The parts of the store ([`Store::part`](super::Store::part)) that did not take all of it.
     pub refused_by: Vec<u64>,
+}
+
+/// A request to list an owner's streams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct List {
+    /// Whose.
+    pub owner: Owner,
+    /// The page begins after this stream; `None`: at the beginning. After a stream that is not held any more there is
+    /// nothing.
+    pub after: Option<StreamId>,
+    /// How many streams the page has at most.
+    pub limit: usize,
+}
+
+/// A page of an owner's streams.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// The active ones first, then those that have ended or stand still; of both the newest first, the latter by when they
+    /// are forgotten.
+    pub streams: Vec<StreamInfo>,
+    /// After which stream the next page begins; `None`: there is none.
+    pub next: Option<StreamId>,
 }
 
 /// A stream that somebody must look at.

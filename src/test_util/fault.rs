@@ -10,10 +10,10 @@ use std::{
 };
 
 use crate::{
-    id::{NodeId, Owner, StreamKey},
+    id::{NodeId, StreamKey},
     store::{
-        Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, MemoryStore, Notices, Open, Opened,
-        Page, Publish, Published, Read, Reopen, Reopened, Store, Tail,
+        Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Listed, MemoryStore, Notices,
+        Open, Opened, Page, Publish, Published, Read, Reopen, Reopened, Store, Tail,
     },
     stream::StreamInfo,
     sync::lock,
@@ -239,7 +239,7 @@ impl<S: Store> Store for FaultStore<S> {
         publish(publish: Publish) -> Published, of publish.key;
         read(read: Read) -> Option<Page>;
         info(key: StreamKey) -> Option<StreamInfo>;
-        list(owner: Owner) -> Vec<StreamInfo>;
+        list(list: List) -> Listed;
         active_count() -> u64;
         delete(key: StreamKey) -> ();
         due(limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due>;

@@ -10,10 +10,10 @@ use std::{
 };
 
 use resilient_sse::{
-    MemoryStore, NodeId, Owner, Store, StreamInfo, StreamKey,
+    MemoryStore, NodeId, Store, StreamInfo, StreamKey,
     store::{
-        Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, Notices, Open, Opened, Page,
-        Publish, Published, Read, Reopen, Reopened, Tail,
+        Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Listed, Notices, Open,
+        Opened, Page, Publish, Published, Read, Reopen, Reopened, Tail,
     },
 };
 
@@ -83,7 +83,7 @@ impl Store for Yielding {
         publish(publish: Publish) -> Published;
         read(read: Read) -> Option<Page>;
         info(key: StreamKey) -> Option<StreamInfo>;
-        list(owner: Owner) -> Vec<StreamInfo>;
+        list(list: List) -> Listed;
         active_count() -> u64;
         delete(key: StreamKey) -> ();
         beat(beat: Beat) -> Beaten;

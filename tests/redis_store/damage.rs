@@ -106,7 +106,7 @@ async fn everything(store: &RedisStore, id: &str, epoch: u64) {
             let _ = store.read(Read { key: key.clone(), from, max_events: 100, max_bytes }).await;
         }
         let _ = store.info(key.clone()).await;
-        let _ = store.list(key.owner.clone()).await;
+        let _ = crate::support::list(&store, key.owner.clone()).await;
         let _ = store.active_count().await;
         let _ = store.stale(Duration::ZERO, 1000).await;
         let _ = store.open(open(id)).await;
@@ -208,7 +208,10 @@ impl Damaged {
         let due = self.store.due(1000, LONG, ALL).await.unwrap();
         assert!(due.iter().all(|due| due.info.key != self.sound.key));
         assert!(
-            self.store.list(self.sound.key.owner.clone()).await.unwrap().iter().any(|info| info.key == self.sound.key)
+            crate::support::list(&self.store, self.sound.key.owner.clone())
+                .await
+                .iter()
+                .any(|info| info.key == self.sound.key)
         );
         self.store.stale(Duration::ZERO, 1000).await.unwrap();
         self.sound.goes_on(&self.store, "all of it").await;

@@ -38,7 +38,7 @@ async fn the_next_beat_puts_a_stream_back() {
     let deadline = score(&server, "sse:active", b"YWRh/one").unwrap();
     assert_eq!(deadline, (beaten.now + LONG.as_millis() as u64) as f64);
     assert_eq!(store.active_count().await.unwrap(), 2);
-    let listed = store.list(key("one").owner).await.unwrap();
+    let listed = crate::support::list(&store, key("one").owner).await;
     assert!(listed.iter().any(|info| info.key == key("one")), "also among its owner's");
     server.command(&["DEL", "sse:active"]);
     store.beat(beat(&streams)).await.unwrap();

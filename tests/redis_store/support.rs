@@ -15,8 +15,8 @@ use resilient_sse::{
     EventId, NodeId, Origin, Owner, Record, RecordKind, RedisStore, StreamId, StreamInfo, StreamKey, StreamState,
     reason,
     store::{
-        Append, Appended, Beat, Close, Closed, From, Interrupt, Interrupted, Open, Opened, Page, Publish, Published,
-        Read, Reopen, Retention, Store as _, Tail,
+        Append, Appended, Beat, Close, Closed, From, Interrupt, Interrupted, List, Open, Opened, Page, Publish,
+        Published, Read, Reopen, Retention, Store as _, Tail,
     },
 };
 
@@ -145,6 +145,10 @@ pub async fn send(store: &RedisStore, publish: Publish) -> EventId {
 
 pub fn beat(streams: &[(StreamKey, u64)]) -> Beat {
     Beat { node: NodeId::new("node-1"), streams: streams.to_vec(), stale: LONG, lifetime: LONG }
+}
+
+pub async fn list(store: &RedisStore, owner: Owner) -> Vec<StreamInfo> {
+    store.list(List { owner, after: None, limit: 1000 }).await.unwrap().streams
 }
 
 pub async fn read(store: &RedisStore, key: &StreamKey, from: From) -> Option<Page> {

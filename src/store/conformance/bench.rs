@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use crate::{
     id::{EventId, NodeId, Owner, StreamId, StreamKey},
     store::{
-        Append, Appended, Beat, Beaten, Close, Closed, Due, From, Interrupt, Interrupted, Open, Opened, Page, Publish,
-        Published, Read, Reopen, Retention, Store, Tail,
+        Append, Appended, Beat, Beaten, Close, Closed, Due, From, Interrupt, Interrupted, List, Open, Opened, Page,
+        Publish, Published, Read, Reopen, Retention, Store, Tail,
     },
     stream::{Ended, Ending, Metadata, Origin, RecordKind, StreamInfo, StreamState, reason},
 };
@@ -122,6 +122,21 @@ pub(super) async fn settle(tail: &mut Tail) {
 impl<S: Store> Bench<S> {
     pub(super) fn new(store: S) -> Self {
         Self { store: Arc::new(store), owner: owner("alice"), node: NodeId::new("node-1") }
+    }
+
+    /// All streams of the owner, read in small pages.
+    pub(super) async fn listed(&self) -> Vec<StreamInfo> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let list = List { owner: self.owner.clone(), after, limit: 2 };
+            let page = self.store.list(list).await.expect("the store answers");
+            assert!(page.streams.len() <= 2, "{page:?}");
+            all.extend(page.streams);
+            after = page.next;
+            if after.is_none() {
+                return all;
+            }
+        }
     }
 
     /// The same store, used by another owner.

@@ -204,7 +204,7 @@ pub async fn what_has_expired_is_gone(store: impl Store) {
     let gone = async || bench.sweep(LONG, ALL).await.is_empty() && bench.known(&key).await.is_none();
     bench.until("an ended stream expires", gone).await;
     assert_eq!(bench.page(&key, crate::store::From::Start, 1, 1).await, None);
-    assert_eq!(bench.list(bench.owner.clone()).await.expect("the store answers"), []);
+    assert_eq!(bench.listed().await, []);
     assert_eq!(bench.ask(Open { create: false, ..bench.request("over") }).await, crate::store::Opened::Missing);
 }
 
@@ -217,7 +217,7 @@ pub async fn an_interrupted_stream_expires(store: impl Store) {
     bench.stand_still(&key, epoch).await;
     bench.until("it expires", async || bench.known(&key).await.is_none()).await;
     assert_eq!(bench.sweep(LONG, ALL).await, []);
-    assert_eq!(bench.list(bench.owner.clone()).await.expect("the store answers"), []);
+    assert_eq!(bench.listed().await, []);
 }
 
 /// Active streams can be listed by how long nobody was heard of, whatever their deadlines say.

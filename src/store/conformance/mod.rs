@@ -131,6 +131,7 @@ macro_rules! __store_checks {
             due::an_interrupted_stream_expires,
             due::silent_streams_are_listed,
             owners::an_owners_streams_are_listed,
+            owners::an_owners_streams_are_listed_in_pages,
             owners::a_foreign_stream_is_a_missing_one,
             owners::a_deleted_stream_is_gone,
             owners::active_streams_are_counted,

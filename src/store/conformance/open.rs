@@ -93,7 +93,7 @@ pub async fn a_missing_stream_is_not_created_unasked(store: impl Store) {
     let key = bench.key("missing");
     assert_eq!(bench.known(&key).await, None);
     assert_eq!(bench.page(&key, From::Start, 1, 1).await, None);
-    assert_eq!(bench.list(bench.owner.clone()).await.expect("the store answers"), []);
+    assert_eq!(bench.listed().await, []);
 }
 
 fn limited(request: Open) -> Open {

@@ -1,14 +1,16 @@
 //! Whose streams are whose.
 
+use std::time::Duration;
+
 use super::bench::{Bench, LONG, append, close, epoch_of, interrupt, reopen};
 use crate::{
     id::StreamId,
-    store::{Appended, Closed, Fence, From, Interrupted, Opened, Reopened, Store},
+    store::{Appended, Closed, Fence, From, Interrupted, List, Opened, Reopened, Store},
     stream::{StreamState, reason},
 };
 
 async fn ids<S: Store>(bench: &Bench<S>) -> Vec<StreamId> {
-    let infos = bench.list(bench.owner.clone()).await.expect("the store answers");
+    let infos = bench.listed().await;
     let mut ids: Vec<_> = infos.into_iter().map(|info| info.key.id).collect();
     ids.sort();
     ids
@@ -29,10 +31,39 @@ pub async fn an_owners_streams_are_listed(store: impl Store) {
     assert_eq!(ids(&bench.of("bob")).await, [bench.key("d").id]);
     assert_eq!(ids(&nobody).await, [bench.key("e").id]);
     assert_eq!(ids(&bench.of("carol")).await, []);
-    let listed = bench.list(bench.owner.clone()).await.expect("the store answers");
+    let listed = bench.listed().await;
     for info in listed {
         assert_eq!(Some(&info), bench.known(&info.key).await.as_ref());
     }
+}
+
+/// A page has no more streams than it may, those that run come first, and no stream is on two pages or on none.
+pub async fn an_owners_streams_are_listed_in_pages(store: impl Store) {
+    let bench = Bench::new(store);
+    for name in ["a", "b", "c", "d", "e"] {
+        let (key, epoch) = bench.begin(name).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        if name < "c" {
+            bench.finish(&key, epoch).await;
+        }
+    }
+    let page = async |after: Option<&str>, limit| {
+        let after = after.map(|name| bench.key(name).id);
+        let list = List { owner: bench.owner.clone(), after, limit };
+        let page = bench.list(list).await.expect("the store answers");
+        let names = page.streams.iter().map(|info| info.key.id.clone()).collect::<Vec<_>>();
+        (names, page.next)
+    };
+    let ids = |names: &[&str]| names.iter().map(|name| bench.key(name).id).collect::<Vec<_>>();
+    let id = |name: &str| Some(bench.key(name).id);
+    assert_eq!(page(None, 10).await, (ids(&["e", "d", "c", "b", "a"]), None));
+    assert_eq!(page(None, 2).await, (ids(&["e", "d"]), id("d")));
+    assert_eq!(page(Some("d"), 2).await, (ids(&["c", "b"]), id("b")));
+    assert_eq!(page(Some("b"), 2).await, (ids(&["a"]), None));
+    assert_eq!(page(Some("a"), 2).await, (ids(&[]), None));
+    assert_eq!(page(Some("never"), 2).await, (ids(&[]), None));
+    assert_eq!(page(None, 5).await, (ids(&["e", "d", "c", "b", "a"]), None));
+    assert_eq!(page(None, 0).await.0, ids(&[]));
 }
 
 /// Guarantee G9: another owner's stream of the same id is a missing one, for every verb.
@@ -81,7 +112,7 @@ pub async fn a_deleted_stream_is_gone(store: impl Store) {
         assert_eq!(bench.known(key).await, None);
         assert_eq!(bench.page(key, From::Start, 1, 1).await, None);
     }
-    assert_eq!(bench.list(bench.owner.clone()).await.expect("the store answers"), []);
+    assert_eq!(bench.listed().await, []);
     assert_eq!(bench.active_count().await.expect("the store answers"), 0);
     let late = bench.put(append(&a, epoch, 2, &["y"])).await;
     let Appended::Fenced(Fence::Ended(ended)) = late else { panic!("not fenced: {late:?}") };

@@ -24,7 +24,7 @@ pub async fn the_first_event_opens_the_stream(store: impl Store) {
     assert_eq!(bench.held(&key).await, ["r", "a", "b"]);
     let info = bench.look(&key).await;
     assert_eq!((info.state, info.node, info.started), (StreamState::Active, None, true));
-    assert_eq!(bench.list(bench.owner.clone()).await.expect("the store answers").len(), 1);
+    assert_eq!(bench.listed().await.len(), 1);
     assert_eq!(bench.ask(bench.request("feed")).await, Opened::Active { started: true });
     let due = bench.sweep(LONG, ALL).await;
     assert!(due.is_empty(), "nobody beats it, and nobody has to: {due:?}");

@@ -16,7 +16,7 @@ pub async fn a_withdrawn_new_stream_is_gone(store: impl Store) {
     bench.withdraw(key.clone(), token).await.expect("the store answers");
     bench.withdraw(key.clone(), token).await.expect("a repeat is no error");
     assert_eq!(bench.known(&key).await, None);
-    assert_eq!(bench.list(bench.owner.clone()).await.expect("the store answers"), []);
+    assert_eq!(bench.listed().await, []);
     assert_eq!(bench.active_count().await.expect("the store answers"), 0);
     assert_eq!(bench.put(append(&key, epoch, 1, &["late"])).await, Appended::Gone);
     let opened = bench.ask(bench.request("gone")).await;

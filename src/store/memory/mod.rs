@@ -26,8 +26,8 @@ use tokio::time::Instant;
 use crate::{
     id::{NodeId, Owner, StreamId, StreamKey},
     store::{
-        Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, Notices, NoticesSender, Open,
-        Opened, Page, Publish, Published, Read, Reopen, Reopened, Store, Tail, notify::Woken,
+        Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Listed, Notices,
+        NoticesSender, Open, Opened, Page, Publish, Published, Read, Reopen, Reopened, Store, Tail, notify::Woken,
     },
     stream::{StreamInfo, StreamState},
     sync::lock,
@@ -265,14 +265,24 @@ impl MemoryStore {
         published
     }
 
-    fn list_now(&self, owner: &Owner) -> Vec<StreamInfo> {
+    fn list_now(&self, list: &List) -> Listed {
         let now = self.now();
-        let ids: Vec<_> = lock(&self.0.owners).get(owner).into_iter().flatten().cloned().collect();
-        let info = |id| {
-            let key = StreamKey::new(owner.clone(), id);
-            self.shard(&key).held(&key, now).map(|entry| entry.info(&key))
+        let ids: Vec<_> = lock(&self.0.owners).get(&list.owner).into_iter().flatten().cloned().collect();
+        let place = |id: StreamId| {
+            let key = StreamKey::new(list.owner.clone(), id);
+            let place = self.shard(&key).held(&key, now).map(|entry| entry.place());
+            place.map(|place| (place, key))
         };
-        ids.into_iter().filter_map(info).collect()
+        let mut held: Vec<_> = ids.into_iter().filter_map(place).collect();
+        held.sort_unstable_by(|a, b| (b.0, &b.1.id).cmp(&(a.0, &a.1.id)));
+        let first = match &list.after {
+            Some(after) => held.iter().position(|(_, key)| key.id == *after).map_or(held.len(), |place| place + 1),
+            None => 0,
+        };
+        let page = &held[first..held.len().min(first.saturating_add(list.limit))];
+        let next = page.last().filter(|_| first + page.len() < held.len()).map(|(_, key)| key.id.clone());
+        let info = |(_, key): &(_, StreamKey)| self.shard(key).held(key, now).map(|entry| entry.info(key));
+        Listed { streams: page.iter().filter_map(info).collect(), next }
     }
 
     fn delete_now(&self, key: &StreamKey) {
@@ -414,8 +424,8 @@ impl Store for MemoryStore {
         ready(Ok(self.shard(&key).held(&key, now).map(|entry| entry.info(&key))))
     }
 
-    fn list(&self, owner: Owner) -> impl Future<Output = Result<Vec<StreamInfo>, Infallible>> + Send {
-        ready(Ok(self.list_now(&owner)))
+    fn list(&self, list: List) -> impl Future<Output = Result<Listed, Infallible>> + Send {
+        ready(Ok(self.list_now(&list)))
     }
 
     fn active_count(&self) -> impl Future<Output = Result<u64, Infallible>> + Send {

@@ -61,7 +61,7 @@ impl Wake for Asks {
             drop(self.store.tail(&key(id)));
             self.store.is_followed(&key(id));
         }
-        let _ = self.store.list(key("a").owner).now_or_never();
+        let _ = self.store.list(crate::store::List { owner: key("a").owner, after: None, limit: 10 }).now_or_never();
         let _ = self.store.open(Open { create: false, ..open("never", 0) }).now_or_never();
         drop(self.store.notices(&NodeId::new("another")));
     }

@@ -13,8 +13,8 @@ use super::{
     value,
 };
 use crate::{
-    id::{EventId, Owner, StreamId, StreamKey},
-    store::{From, Page, Read},
+    id::{EventId, StreamId, StreamKey},
+    store::{From, List, Listed, Page, Read},
     stream::{Ended, Record, RecordKind, StreamInfo, StreamState},
 };
 
@@ -92,22 +92,42 @@ impl Shared {
         Ok(known.transpose()?.and_then(|known| known.info(&key)))
     }
 
-    pub(super) async fn list(&self, owner: Owner) -> Result<Vec<StreamInfo>, RedisStoreError> {
-        let (slot, index) = self.keys.owner(&owner);
-        let mut members = cmd("ZRANGEBYSCORE");
-        members.arg(&index).arg(format!("({}", self.clock.now())).arg("+inf");
-        let members = value::array(self.fleet.ask(Request::new(slot, members)).await?, "ZRANGEBYSCORE")?;
-        let ids = members.into_iter().filter_map(|id| StreamId::new(value::text(id)?).ok());
-        let all: Vec<StreamKey> = ids.map(|id| StreamKey::new(owner.clone(), id)).collect();
-        let mut infos = Vec::new();
+    pub(super) async fn list(&self, list: List) -> Result<Listed, RedisStoreError> {
+        let (slot, index) = self.keys.owner(&list.owner);
+        let first = match &list.after {
+            None => 0,
+            Some(after) => {
+                let mut rank = cmd("ZREVRANK");
+                rank.arg(&index).arg(after.as_str());
+                match value::number(&self.fleet.ask(Request::new(slot, rank)).await?) {
+                    Some(rank) => rank + 1,
+                    None => return Ok(Listed::default()),
+                }
+            }
+        };
+        // One more than asked for tells whether there is a next page.
+        let last = first.saturating_add(list.limit as u64).min(1 << 52);
+        let mut members = cmd("ZRANGE");
+        members.arg(&index).arg(first).arg(last).arg("REV").arg("WITHSCORES");
+        let mut members = value::scored(self.fleet.ask(Request::new(slot, members)).await?, "ZRANGE")?;
+        // What has expired stands behind everything else.
+        let now = self.clock.now();
+        members.retain(|(_, expires)| *expires > now);
+        let more = members.len() > list.limit;
+        members.truncate(list.limit);
+        let ids = members.into_iter().filter_map(|(id, _)| StreamId::new(value::text(id)?).ok());
+        let all: Vec<StreamKey> = ids.map(|id| StreamKey::new(list.owner.clone(), id)).collect();
+        let next = all.last().filter(|_| more).map(|key| key.id.clone());
+        let mut streams = Vec::new();
         for page in all.chunks(LIST_PAGE) {
             let of: Vec<StreamKeys> = page.iter().map(|key| self.keys.of(key)).collect();
             for (key, known) in page.iter().zip(self.know_all(&of).await?) {
-                // One that is gone, or about to be opened, goes out of the index by itself.
-                infos.extend(known?.info(key));
+                // One that is gone, or about to be opened, goes out of the index by itself; one whose own server is away is
+                // left out.
+                streams.extend(known.ok().and_then(|known| known.info(key)));
             }
         }
-        Ok(infos)
+        Ok(Listed { streams, next })
     }
 
     pub(super) async fn active_count(&self) -> Result<u64, RedisStoreError> {

@@ -40,11 +40,11 @@ use tails::Tails;
 use tokio::task::AbortHandle;
 
 use super::{
-    Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, Notices, Open, Opened, Page, Publish,
-    Published, Read, Reopen, Reopened, Store, Tail,
+    Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Listed, Notices, Open, Opened,
+    Page, Publish, Published, Read, Reopen, Reopened, Store, Tail,
 };
 use crate::{
-    id::{NodeId, Owner, StreamKey},
+    id::{NodeId, StreamKey},
     stream::StreamInfo,
 };
 
@@ -133,7 +133,7 @@ macro_rules! acl_commands {
 acl_commands! {
     "hello" "select" "ping" "info" "time" "eval" "evalsha" "set" "del" "pexpire" "pexpireat" "pttl"
     "hget" "hmget" "hgetall" "hset" "hdel" "xadd" "xdel" "xrange" "xrevrange" "xtrim" "zadd" "zrem" "zcard" "zscore" "zrange"
-    "zrangebyscore" "zcount" "zremrangebyrank" "publish" "subscribe" "unsubscribe" "role"
+    "zrangebyscore" "zrevrank" "zcount" "zremrangebyrank" "publish" "subscribe" "unsubscribe" "role"
     "cluster|slots" "asking"
 }
 
@@ -173,7 +173,7 @@ impl Store for RedisStore {
         publish(publish: Publish) -> Published;
         read(read: Read) -> Option<Page>;
         info(key: StreamKey) -> Option<StreamInfo>;
-        list(owner: Owner) -> Vec<StreamInfo>;
+        list(list: List) -> Listed;
         active_count() -> u64;
         delete(key: StreamKey) -> ();
         beat(beat: Beat) -> Beaten;

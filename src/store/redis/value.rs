@@ -66,6 +66,19 @@ pub(super) fn fields(value: Value, what: &'static str) -> Result<Fields, RedisSt
     Ok(pairs.into_iter().filter_map(field).collect())
 }
 
+/// Members and their scores, as either protocol gives them: in pairs, or one after the other.
+pub(super) fn scored(reply: Value, what: &'static str) -> Result<Vec<(Value, u64)>, RedisStoreError> {
+    let mut flat = Vec::new();
+    for value in array(reply, what)? {
+        match value {
+            Value::Array(pair) => flat.extend(pair),
+            value => flat.push(value),
+        }
+    }
+    let mut flat = flat.into_iter();
+    Ok(std::iter::from_fn(|| Some((flat.next()?, number(&flat.next()?)?))).collect())
+}
+
 /// A reply of a key of another type is that of a key which is not there.
 pub(super) fn own(reply: Result<Value, RedisStoreError>) -> Result<Value, RedisStoreError> {
     match reply {

@@ -114,6 +114,12 @@ impl Entry {
         Self { node: None, ..Self::new(&registration(publish), epoch, Log::default(), tail, now) }
     }
 
+    /// Its place among its owner's streams, the first of which is the highest.
+    pub(super) fn place(&self) -> (bool, u64) {
+        let is_active = self.state == StreamState::Active;
+        (is_active, if is_active { self.started_at } else { self.expires_at })
+    }
+
     pub(super) fn info(&self, key: &StreamKey) -> StreamInfo {
         StreamInfo {
             key: key.clone(),

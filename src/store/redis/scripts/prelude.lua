@@ -187,11 +187,15 @@ local function renew(index)
   end
 end
 
--- An owner's index: stream -> expiry, with ACTIVE added while the stream is active. O(log streams).
+-- An owner's index: stream -> expiry, with ACTIVE added while the stream is active. What an active stream has is left as it
+-- is for half of its time, so that they stand in the order in which they began. O(log streams).
 local function own(index, stream, expires, active, time)
   drop_expired(index, 0, time)
   drop_expired(index, ACTIVE, time)
-  redis.call('ZADD', index, int(expires + (active and ACTIVE or 0)), stream)
+  local held = active and tonumber(redis.call('ZSCORE', index, stream) or 0) or 0
+  if held < ACTIVE + (time + expires) / 2 then
+    redis.call('ZADD', index, int(expires + (active and ACTIVE or 0)), stream)
+  end
   renew(index)
 end
 
