@@ -80,7 +80,7 @@ async fn lives_without_its_indexes(trouble: Trouble) {
     let mut slowest = Duration::ZERO;
     let mut epochs = Vec::new();
     for (number, id) in ids[2..].iter().enumerate() {
-        let limit = (number % 2 == 1).then_some(3);
+        let limit = (number % 2 == 1).then_some(20);
         let since = Instant::now();
         let epoch = open_as(&store, Open { limit, ..open(id) }).await;
         assert!(matches!(store.open(open(id)).await.unwrap(), Opened::Active { .. }), "{id}");
@@ -155,12 +155,12 @@ async fn g3_a_hook_that_no_index_was_told_of_is_found_by_a_sweep() {
     server.command(&["ACL", "SETUSER", "default", "+zrem"]);
     let other = connect(&cluster.url()).await;
     until("the hook is found", async || {
-        let due = other.due(10, LONG, ALL).await.unwrap();
+        let due = other.due(100, LONG, ALL).await.unwrap();
         due.iter().any(|due| due.info.key == key(&ids[0]) && due.reason == DueReason::Hook)
     })
     .await;
     until("nothing else is in the index", async || {
-        other.due(10, LONG, ALL).await.unwrap();
+        other.due(100, LONG, ALL).await.unwrap();
         other.active_count().await.unwrap() == 0
     })
     .await;
