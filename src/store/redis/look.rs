@@ -83,7 +83,7 @@ impl Shared {
         for keys in of {
             requests.extend(self.known_requests(keys.borrow()));
         }
-        let mut replies = self.fleet.send(requests).await?.into_iter();
+        let mut replies = self.fleet.look(requests).await?.into_iter();
         Ok(of.iter().map(|_| known(&mut replies)).collect())
     }
 
@@ -96,7 +96,7 @@ impl Shared {
         let (slot, index) = self.keys.owner(&owner);
         let mut members = cmd("ZRANGEBYSCORE");
         members.arg(&index).arg(format!("({}", self.clock.now())).arg("+inf");
-        let members = value::array(self.fleet.ask(Request::new(slot, members)).await?, "ZRANGEBYSCORE")?;
+        let members = value::array(self.fleet.look_for(Request::new(slot, members)).await?, "ZRANGEBYSCORE")?;
         let ids = members.into_iter().filter_map(|id| StreamId::new(value::text(id)?).ok());
         let all: Vec<StreamKey> = ids.map(|id| StreamKey::new(owner.clone(), id)).collect();
         let mut infos = Vec::new();
@@ -133,7 +133,7 @@ impl Shared {
             while stale.len() < limit {
                 let mut members = cmd("ZRANGE");
                 members.arg(self.keys.active(part)).arg(at).arg(at + LIST_PAGE - 1);
-                let members = self.fleet.ask(Request::new(self.keys.part_slot(part), members)).await?;
+                let members = self.fleet.look_for(Request::new(self.keys.part_slot(part), members)).await?;
                 let members = value::array(members, "ZRANGE")?;
                 let count = members.len();
                 at += count;
@@ -174,7 +174,7 @@ impl Shared {
         if let Some(after) = after {
             requests.push(range(&keys, after, first));
         }
-        let mut replies = self.fleet.send(requests).await?.into_iter();
+        let mut replies = self.fleet.look(requests).await?.into_iter();
         let mut next = || value::own(replies.next().unwrap_or_else(|| Err(value::unexpected("a page"))));
         let held = Held::new(value::fields(next()?, "HGETALL")?);
         let ended = stored::ended(value::fields(next()?, "HGETALL")?);
@@ -188,7 +188,7 @@ impl Shared {
             Some(after) => (after, stored::entries(next()?)?),
             None => {
                 let after = EventId::new(epoch, 0);
-                (after, stored::entries(value::own(self.fleet.ask(range(&keys, after, first)).await)?)?)
+                (after, stored::entries(value::own(self.fleet.look_for(range(&keys, after, first)).await)?)?)
             }
         };
         let mut page = Page {
@@ -245,7 +245,7 @@ impl Shared {
             let size = (bytes / taken).max(1);
             let by_size = (read.max_bytes.saturating_sub(bytes) / size).saturating_add(1);
             asked = (room / events).saturating_add(1).min(by_size).clamp(1, 1024);
-            entries = stored::entries(self.fleet.ask(range(keys, last, asked)).await?)?;
+            entries = stored::entries(self.fleet.look_for(range(keys, last, asked)).await?)?;
         }
     }
 
@@ -262,7 +262,7 @@ impl Shared {
         first.arg(&keys.log).arg("-").arg("+").arg("COUNT").arg(1);
         run.arg(&keys.log).arg(marker.to_pair()).arg("+").arg("COUNT").arg(1);
         let asked = vec![Request::new(keys.slot, first), Request::new(keys.slot, run)];
-        let mut replies = self.fleet.send(asked).await?.into_iter();
+        let mut replies = self.fleet.look(asked).await?.into_iter();
         let mut next = || value::own(replies.next().unwrap_or_else(|| Err(value::unexpected("a run"))));
         let (first, run) = (stored::entries(next()?)?, stored::entries(next()?)?);
         // The next marker may be its own, or stand for it too.
