@@ -24,6 +24,7 @@ mod emptied;
 mod failover;
 mod full;
 mod halves;
+mod idle;
 mod killed;
 mod network;
 mod scripts;

@@ -9,6 +9,7 @@ mod beats;
 mod clients;
 #[cfg(feature = "redis-cluster")]
 mod cluster;
+mod connections;
 mod damage;
 mod entries;
 mod epochs;

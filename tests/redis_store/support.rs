@@ -187,7 +187,7 @@ pub async fn events(store: &RedisStore, key: &StreamKey) -> Vec<(EventId, String
 }
 
 /// Asks until it is so.
-pub async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let is_so = async {
         while !is_so().await {
             tokio::time::sleep(Duration::from_millis(5)).await;

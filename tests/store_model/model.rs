@@ -170,7 +170,10 @@ impl Model {
 
     pub(crate) fn append(&mut self, append: &Append, lifetime: u64) -> Appended {
         let now = self.now;
-        let Some(stream) = self.held(&append.key) else { return Appended::Gone };
+        // Of a run that is newer than what is held the registration was lost.
+        let Some(stream) = self.held(&append.key).filter(|stream| stream.epoch >= append.epoch) else {
+            return Appended::Gone;
+        };
         if let Some(fence) = stream.fence(append.epoch) {
             return Appended::Fenced(fence);
         }
@@ -188,7 +191,8 @@ impl Model {
 
     pub(crate) fn close(&mut self, close: &Close, window: u64) -> Closed {
         let now = self.now;
-        let Some(stream) = self.held(&close.key) else { return Closed::Missing };
+        let named = close.epoch.unwrap_or_default();
+        let Some(stream) = self.held(&close.key).filter(|stream| stream.epoch >= named) else { return Closed::Missing };
         if let Some(ended) = &stream.ended {
             return Closed::Before(ended.clone());
         }
@@ -214,7 +218,9 @@ impl Model {
     }
 
     pub(crate) fn interrupt(&mut self, interrupt: &Interrupt) -> Interrupted {
-        let Some(stream) = self.held(&interrupt.key) else { return Interrupted::Missing };
+        let Some(stream) = self.held(&interrupt.key).filter(|stream| stream.epoch >= interrupt.epoch) else {
+            return Interrupted::Missing;
+        };
         if stream.state == StreamState::Interrupted && stream.epoch == interrupt.epoch {
             return Interrupted::Done;
         }
@@ -232,16 +238,30 @@ impl Model {
 
     pub(crate) fn reopen(&mut self, reopen: &Reopen) -> Reopened {
         let key = &reopen.open.key;
+        let (mut previous, mut log) = (None, BTreeMap::new());
+        let mut open = reopen.open.clone();
         if let Some(stream) = self.held(key) {
-            return match stream.fence(reopen.epoch) {
-                None if stream.token == reopen.open.token => Reopened::Registered,
-                fence => Reopened::Fenced(fence.unwrap_or(Fence::Newer)),
-            };
+            if stream.epoch >= reopen.epoch {
+                return match stream.fence(reopen.epoch) {
+                    None if stream.token == reopen.open.token => Reopened::Registered,
+                    fence => Reopened::Fenced(fence.unwrap_or(Fence::Newer)),
+                };
+            }
+            if stream.ended.is_none() {
+                let stands = stream.state == StreamState::Interrupted;
+                previous = if stands { stream.previous } else { Some(stream.recorded()) };
+                log = stream.log.clone();
+                open.fingerprint = open.fingerprint.or_else(|| stream.fingerprint.clone());
+                if stream.origin == Origin::Generated && open.origin == Origin::Named {
+                    open.origin = Origin::Generated;
+                }
+            }
         }
         let highest = self.highest.entry(key.clone()).or_default();
         *highest = (*highest).max(reopen.epoch);
-        self.begin(&reopen.open, reopen.epoch, None, BTreeMap::new());
+        self.begin(&open, reopen.epoch, None, log);
         if let Some(stream) = self.streams.get_mut(key) {
+            stream.previous = previous;
             stream.started |= reopen.acknowledged > 0;
             stream.lost = EventId::new(reopen.epoch, reopen.acknowledged);
         }

@@ -23,6 +23,8 @@ use super::{
 /// For how long a slow server is tried again at first, and how often.
 const FIRST_CONNECT: Duration = Duration::from_secs(3);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// How long the listening connection is waited for.
+const FIRST_LISTENING: Duration = Duration::from_secs(1);
 
 /// Sets up a [`RedisStore`].
 #[must_use = "a builder does nothing until it connects"]
@@ -146,8 +148,9 @@ impl RedisStoreBuilder {
     ///
     /// # Errors
     ///
-    /// [`RedisStoreError`] if no server answers within 6 s, it refuses the user, or is older than Redis 7.0; or if the
-    /// prefix has braces, which have a meaning of their own in a cluster.
+    /// [`RedisStoreError`] if no server answers within 6 s, it refuses the user, or is older than Redis 7.0; if it is of
+    /// another kind than the URL says (a node of a cluster, a Sentinel, no node of a cluster) or a replica; or if the prefix
+    /// has braces, which have a meaning of their own in a cluster.
     ///
     /// # Cancel safety
     ///
@@ -196,9 +199,15 @@ impl RedisStoreBuilder {
             background: super::cluster::Background::default(),
         });
         shared.time().await?;
-        let tasks =
-            [tokio::spawn(tails::listen(Arc::downgrade(&shared))), tokio::spawn(tails::watch(Arc::downgrade(&shared)))];
+        let (tried, listening) = tokio::sync::oneshot::channel();
+        let tasks = [
+            tokio::spawn(tails::listen(Arc::downgrade(&shared), tried)),
+            tokio::spawn(tails::tell(Arc::downgrade(&shared))),
+            tokio::spawn(tails::watch(Arc::downgrade(&shared))),
+        ];
         crate::sync::lock(&shared.tasks).extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
+        // The first follower, or the first word to a node, must not wait for it. Without it the store works, if slower.
+        let _ = tokio::time::timeout(FIRST_LISTENING, listening).await;
         Ok(RedisStore(shared))
     }
 }

@@ -24,6 +24,11 @@ enum Kind {
         address: String,
         version: String,
     },
+    /// The server is none that the store could work on, whatever it answers.
+    Unfit {
+        address: Arc<str>,
+        what: &'static str,
+    },
     Redis {
         address: Arc<str>,
         source: Arc<RedisError>,
@@ -66,6 +71,11 @@ impl RedisStoreError {
         Self(Kind::TooOld { address: address.to_owned(), version: version.to_owned() })
     }
 
+    /// `what` says what the server is, and what to do.
+    pub(super) fn unfit(address: &Arc<str>, what: &'static str) -> Self {
+        Self(Kind::Unfit { address: Arc::clone(address), what })
+    }
+
     pub(super) fn redis(address: &Arc<str>, source: RedisError) -> Self {
         Self(Kind::Redis { address: Arc::clone(address), source: Arc::new(source) })
     }
@@ -94,9 +104,21 @@ impl RedisStoreError {
         }
     }
 
+    /// The server that says that it is no node of a cluster.
+    #[cfg(feature = "redis-cluster")]
+    pub(super) fn names_no_cluster(&self) -> Option<&Arc<str>> {
+        let Kind::Redis { address, source } = &self.0 else { return None };
+        source.detail().is_some_and(|text| text.contains("cluster support disabled")).then_some(address)
+    }
+
     /// Whether it is about one key, not about the server.
     pub(super) fn is_of_one_key(&self) -> bool {
         self.code() == Some("WRONGTYPE")
+    }
+
+    /// Whether the connection was closed or lost, so that nothing came of what was asked on it, or nothing was heard of it.
+    pub(super) fn is_of_the_connection(&self) -> bool {
+        self.as_redis().is_some_and(|error| error.kind() == redis::ErrorKind::Io && !error.is_timeout())
     }
 
     /// Whether no answer came in time.
@@ -119,6 +141,7 @@ impl fmt::Display for RedisStoreError {
             Kind::TooOld { address, version } => {
                 write!(f, "the server at {address} is Redis {version}; 7.0 or later is needed, or Valkey")
             }
+            Kind::Unfit { address, what } => write!(f, "the server at {address} is {what}"),
             Kind::Redis { address, source } => write!(f, "Redis at {address}: {source}"),
             Kind::Sentinels { name, source } => write!(f, "the Sentinels of `{name}` refused the login: {source}"),
             Kind::Slow { address } => write!(f, "Redis at {address} did not answer in time"),

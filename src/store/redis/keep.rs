@@ -372,7 +372,7 @@ impl Shared {
         // leased where there may not be the time to look at it.
         while all.len() < limit && !asked.is_empty() && (all.is_empty() || begun.elapsed() < ENOUGH) {
             let room = limit - all.len();
-            asked.truncate(room);
+            let mut later = asked.split_off(room.min(asked.len()));
             // All at the same time. One that has more is asked again.
             let each = room / asked.len();
             let claims = asked.iter().map(|part| {
@@ -400,7 +400,8 @@ impl Shared {
                 return Err(error);
             }
             self.look_at_leased(streams, vouched, &mut all).await?;
-            asked = more;
+            later.extend(more);
+            asked = later;
         }
         Ok(all)
     }

@@ -1,61 +1,42 @@
-//! One supervised connection to one server: made when it is needed, replaced when it is of no more use.
+//! One server, and the supervised connections to it: made when they are needed, replaced when they are of no more use.
 //!
-//! The client library reconnects for a broken pipe only. Here a connection is also replaced when nothing comes back on
-//! it (half open), and when its server says that it is a replica now.
+//! The client library reconnects for a broken pipe only. Here a connection is replaced when it is closed, when nothing
+//! comes back on it (half open), and when its server says that it is a replica now.
 
 use std::{
     fmt,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use redis::{
-    AsyncConnectionConfig, Client, Pipeline, ProtocolVersion, RedisError, ServerErrorKind, Value,
+    Pipeline, PushInfo, PushKind, RedisError, ServerErrorKind, Value,
     aio::{ConnectionLike as _, MultiplexedConnection},
 };
 use tokio::{sync::watch, time::Instant};
 
-use super::{error::RedisStoreError, sentinels::Sentinels};
+pub(super) use super::source::Source;
+use super::{error::RedisStoreError, source::Connected};
 use crate::{protocol::backoff::Backoff, sync::lock};
 
-/// How long making a connection may take, with all questions that belong to it.
-const CONNECT: Duration = Duration::from_secs(3);
-/// How long the library waits for a reply; whoever asks waits less.
-const RESPONSE: Duration = Duration::from_secs(5);
 /// Requests in a row that were given up before a connection counts as half open.
 const UNANSWERED: u32 = 2;
 /// A request that was dropped sooner says nothing of its server.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// Requests that wait to be written.
-const QUEUE: usize = 1024;
-/// The oldest server that knows scripts with flags, and `EXPIRE` with conditions.
-const OLDEST: u32 = 7;
+/// Over how long those who found a server silent spread their new connections: after a stall that is every process.
+pub(super) const SPREAD: Duration = Duration::from_millis(500);
 
 /// Counts the links.
 #[cfg(feature = "redis-cluster")]
 static LINKS: AtomicU64 = AtomicU64::new(1);
 
-/// Where connections come from.
-pub(super) enum Source {
-    Client(Box<Client>),
-    Sentinel(Box<Sentinels>),
-}
-
-impl Source {
-    async fn client(&self) -> Result<Client, RedisStoreError> {
-        match self {
-            Self::Client(client) => Ok(Client::clone(client)),
-            Self::Sentinel(sentinels) => sentinels.primary().await,
-        }
-    }
-}
-
 /// What is told of a link's connections.
 pub(super) trait Watch: Send + Sync {
-    /// A connection was made in the place of one that was lost: what the server holds may be older than what it said.
+    /// A connection was made in the place of one that was lost: what the server holds may be older than what it said,
+    /// and it may be another server.
     fn reconnected(&self);
 }
 
@@ -71,15 +52,19 @@ struct Inner {
     #[cfg(feature = "redis-cluster")]
     number: u64,
     address: Arc<str>,
-    source: Source,
+    source: Arc<Source>,
     state: watch::Sender<State>,
     backoff: Mutex<Backoff>,
-    connections: AtomicU64,
+    /// How many connections were begun, and whether one was made.
+    begun: AtomicU64,
+    made: AtomicBool,
     run: Mutex<Arc<str>>,
     unanswered: AtomicU32,
     /// Nothing was answered on the connection yet but what was asked to make it.
     unproven: AtomicBool,
-    watch: std::sync::Weak<dyn Watch>,
+    watch: Weak<dyn Watch>,
+    /// The connection for bulk reads, from the first of these on.
+    bulk: OnceLock<Link>,
 }
 
 #[derive(Clone)]
@@ -91,6 +76,10 @@ enum State {
         after: Option<RedisStoreError>,
     },
     Up(Live),
+    /// Nothing came back on the connection. The next request makes another.
+    Silent {
+        error: RedisStoreError,
+    },
     Down {
         error: RedisStoreError,
         again: Instant,
@@ -101,26 +90,33 @@ enum State {
 struct Live {
     number: u64,
     connection: MultiplexedConnection,
+    /// Set when the connection is closed, before anything that is asked on it from then on could be written.
+    closed: Arc<AtomicBool>,
 }
 
 impl Link {
-    pub(super) fn new(address: &str, source: Source, watch: std::sync::Weak<dyn Watch>) -> Self {
+    pub(super) fn new(address: &str, source: Source, watch: Weak<dyn Watch>) -> Self {
+        Self::with(address.into(), Arc::new(source), watch)
+    }
+
+    fn with(address: Arc<str>, source: Arc<Source>, watch: Weak<dyn Watch>) -> Self {
         Self(Arc::new(Inner {
             #[cfg(feature = "redis-cluster")]
             number: LINKS.fetch_add(1, Ordering::Relaxed),
-            address: address.into(),
+            address,
             source,
             state: watch::Sender::new(State::Idle),
             backoff: Mutex::new(Backoff::new(Duration::from_millis(50), Duration::from_secs(1))),
-            connections: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
+            made: AtomicBool::new(false),
             run: Mutex::default(),
             unanswered: AtomicU32::new(0),
             unproven: AtomicBool::new(false),
             watch,
+            bulk: OnceLock::new(),
         }))
     }
 
-    #[cfg(feature = "redis-cluster")]
     pub(super) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -145,6 +141,29 @@ impl Link {
     /// Dropped while it waits, the commands may be executed all the same.
     pub(super) async fn send(&self, commands: &Pipeline) -> Result<Vec<Value>, RedisStoreError> {
         let live = self.live().await?;
+        self.exchange(live, commands).await
+    }
+
+    /// Sends commands that only read, and may read much, over a connection of their own: what is written to the server is
+    /// not acknowledged later for them. Where that connection is not there (yet), they go the way of all others.
+    pub(super) async fn look(&self, commands: &Pipeline) -> Result<Vec<Value>, RedisStoreError> {
+        // The main connection says which server it is. One that only reads would never hear that it is a replica by now.
+        let live = self.live().await?;
+        let bulk = self.0.bulk.get_or_init(|| {
+            Self::with(Arc::clone(&self.0.address), Arc::clone(&self.0.source), Weak::<Unwatched>::new())
+        });
+        let replies = match bulk.live_now() {
+            Some(live) if *bulk.run() == *self.run() => bulk.exchange(live, commands).await,
+            _ => self.exchange(live, commands).await,
+        };
+        match replies {
+            // Closed meanwhile. What only reads may be read twice.
+            Err(error) if error.is_of_the_connection() => self.send(commands).await,
+            replies => replies,
+        }
+    }
+
+    async fn exchange(&self, live: Live, commands: &Pipeline) -> Result<Vec<Value>, RedisStoreError> {
         let mut unanswered = Unanswered { link: &self.0, number: live.number, since: Instant::now(), answered: false };
         let mut connection = live.connection;
         let replies = connection.req_packed_commands(commands, 0, commands.len()).await;
@@ -178,9 +197,10 @@ impl Link {
         loop {
             let state = states.borrow_and_update().clone();
             match state {
+                State::Up(live) if live.closed.load(Ordering::Relaxed) => self.0.discard(live.number, State::Idle),
                 State::Up(live) => return Ok(live),
                 State::Down { error, again } if again > Instant::now() => return Err(error),
-                State::Idle | State::Down { .. } => self.begin_connecting(),
+                State::Idle | State::Silent { .. } | State::Down { .. } => self.begin_connecting(),
                 State::Connecting { after: Some(error) } => return Err(error),
                 State::Connecting { after: None } => {
                     if states.changed().await.is_err() {
@@ -191,11 +211,26 @@ impl Link {
         }
     }
 
+    /// The connection, if there is one; else one is begun, for those who come later.
+    fn live_now(&self) -> Option<Live> {
+        match &*self.0.state.borrow() {
+            State::Up(live) if !live.closed.load(Ordering::Relaxed) => return Some(live.clone()),
+            _ => {}
+        }
+        self.begin_connecting();
+        None
+    }
+
     /// In a task of its own: whoever asked may give up before it is done, and the next one must not begin anew.
     fn begin_connecting(&self) {
+        let mut pause = Duration::ZERO;
         let begins = self.0.state.send_if_modified(|state| {
             let after = match state {
                 State::Idle => None,
+                State::Silent { error } => {
+                    pause = spread();
+                    Some(error.clone())
+                }
                 State::Down { error, again } if *again <= Instant::now() => Some(error.clone()),
                 State::Down { .. } | State::Connecting { .. } | State::Up(_) => return false,
             };
@@ -204,23 +239,19 @@ impl Link {
         });
         if begins {
             let connecting = Connecting(Arc::clone(&self.0));
-            tokio::spawn(async move { connecting.run().await });
+            tokio::spawn(async move {
+                tokio::time::sleep(pause).await;
+                connecting.run().await;
+            });
         }
     }
 
     /// A connection of its own for subscriptions, whose messages go to `push`.
     pub(super) async fn subscriber(
         &self,
-        push: impl Fn(redis::PushInfo) + Send + Sync + 'static,
-    ) -> Result<MultiplexedConnection, RedisStoreError> {
-        let push = move |info| {
-            push(info);
-            Ok::<_, std::convert::Infallible>(())
-        };
-        let config = config().set_push_sender(push);
-        tokio::time::timeout(CONNECT, self.0.open(&config))
-            .await
-            .unwrap_or_else(|_| Err(RedisStoreError::slow(&self.0.address)))
+        push: impl Fn(PushInfo) + Send + Sync + 'static,
+    ) -> Result<Connected, RedisStoreError> {
+        self.0.source.connect(&self.0.address, push).await
     }
 }
 
@@ -228,6 +259,18 @@ impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Link").field(&self.0.address).finish()
     }
+}
+
+/// A pause, so that not every process that found the same server silent connects to it at the same moment.
+pub(super) fn spread() -> Duration {
+    SPREAD.mul_f64((crate::random::u128() as u32) as f64 / f64::from(u32::MAX))
+}
+
+/// Nobody has to hear of connections for bulk reads: nothing is written on these that could be lost.
+struct Unwatched;
+
+impl Watch for Unwatched {
+    fn reconnected(&self) {}
 }
 
 /// A request on its way. Whoever waits for it has a time limit, and drops it: that is all that is heard of a server
@@ -246,8 +289,7 @@ impl Drop for Unanswered<'_> {
         } else if self.since.elapsed() >= PATIENCE
             && self.link.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= UNANSWERED
         {
-            let error = RedisStoreError::slow(&self.link.address);
-            self.link.discard(self.number, State::Down { error, again: Instant::now() });
+            self.link.discard(self.number, State::Silent { error: RedisStoreError::slow(&self.link.address) });
         }
     }
 }
@@ -272,25 +314,32 @@ impl Inner {
         self.discard(number, State::Down { error, again: Instant::now() + pause });
     }
 
-    async fn open(&self, config: &AsyncConnectionConfig) -> Result<MultiplexedConnection, RedisStoreError> {
-        let failed = |error| RedisStoreError::redis(&self.address, error);
-        let client = prepared(&self.source.client().await?).map_err(failed)?;
-        client.get_multiplexed_async_connection_with_config(config).await.map_err(failed)
+    async fn establish(self: &Arc<Self>) -> Result<Live, RedisStoreError> {
+        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        let closed = Arc::new(AtomicBool::new(false));
+        let (link, is_closed) = (Arc::downgrade(self), Arc::clone(&closed));
+        let hear = move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                is_closed.store(true, Ordering::Relaxed);
+                if let Some(link) = link.upgrade() {
+                    link.discard(number, State::Idle);
+                }
+            }
+        };
+        let Connected { connection, run } = self.source.connect(&self.address, hear).await?;
+        *lock(&self.run) = run;
+        Ok(Live { number, connection, closed })
     }
 
-    async fn establish(&self) -> Result<Live, RedisStoreError> {
-        let failed = |error| RedisStoreError::redis(&self.address, error);
-        let mut connection = self.open(&config()).await?;
-        let told: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await.map_err(failed)?;
-        let find = |name: &str| told.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-        let version = find("redis_version:");
-        let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
-        if major < OLDEST {
-            return Err(RedisStoreError::too_old(&self.address, version));
+    /// The address may lead to another server by now: what is read is read where it is written.
+    fn replace_bulk(&self) {
+        if let Some(Link(bulk)) = self.bulk.get() {
+            let number = match &*bulk.state.borrow() {
+                State::Up(live) => live.number,
+                _ => return,
+            };
+            bulk.discard(number, State::Idle);
         }
-        let number = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
-        *lock(&self.run) = find("run_id:").into();
-        Ok(Live { number, connection })
     }
 }
 
@@ -299,12 +348,12 @@ struct Connecting(Arc<Inner>);
 
 impl Connecting {
     async fn run(&self) {
-        let made = tokio::time::timeout(CONNECT, self.0.establish()).await;
-        match made.unwrap_or_else(|_| Err(RedisStoreError::slow(&self.0.address))) {
+        match self.0.establish().await {
             Ok(live) => {
                 self.0.unproven.store(true, Ordering::Relaxed);
-                let again = live.number > 1;
+                self.0.replace_bulk();
                 self.0.state.send_replace(State::Up(live));
+                let again = self.0.made.swap(true, Ordering::Relaxed);
                 if let Some(watch) = self.0.watch.upgrade().filter(|_| again) {
                     watch.reconnected();
                 }
@@ -327,24 +376,6 @@ impl Drop for Connecting {
             unfinished
         });
     }
-}
-
-fn config() -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT))
-        .set_response_timeout(Some(RESPONSE))
-        .set_pipeline_buffer_size(QUEUE)
-}
-
-/// The client with what the library leaves out: small packets go at once, replies come in the newer protocol (a closed
-/// connection is then noticed without writing to it), and what the peer's machine never acknowledges ends a connection.
-fn prepared(client: &Client) -> Result<Client, RedisError> {
-    let info = client.get_connection_info().clone();
-    let tcp = info.tcp_settings().clone().set_nodelay(true);
-    #[cfg(target_os = "linux")]
-    let tcp = tcp.set_user_timeout(RESPONSE);
-    let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    Client::open(info.set_tcp_settings(tcp).set_redis_settings(redis))
 }
 
 fn is_read_only(reply: &Value) -> bool {

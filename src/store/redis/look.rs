@@ -83,7 +83,7 @@ impl Shared {
         for keys in of {
             requests.extend(self.known_requests(keys.borrow()));
         }
-        let mut replies = self.fleet.send(requests).await?.into_iter();
+        let mut replies = self.fleet.look(requests).await?.into_iter();
         Ok(of.iter().map(|_| known(&mut replies)).collect())
     }
 
@@ -99,7 +99,7 @@ impl Shared {
             Some(after) => {
                 let mut rank = cmd("ZREVRANK");
                 rank.arg(&index).arg(after.as_str());
-                match value::number(&self.fleet.ask(Request::new(slot, rank)).await?) {
+                match value::number(&self.fleet.look_for(Request::new(slot, rank)).await?) {
                     Some(rank) => rank + 1,
                     None => return Ok(Listed::default()),
                 }
@@ -109,7 +109,7 @@ impl Shared {
         let last = first.saturating_add(list.limit as u64).min(1 << 52);
         let mut members = cmd("ZRANGE");
         members.arg(&index).arg(first).arg(last).arg("REV").arg("WITHSCORES");
-        let mut members = value::scored(self.fleet.ask(Request::new(slot, members)).await?, "ZRANGE")?;
+        let mut members = value::scored(self.fleet.look_for(Request::new(slot, members)).await?, "ZRANGE")?;
         // What has expired stands behind everything else.
         let now = self.clock.now();
         members.retain(|(_, expires)| *expires > now);
@@ -153,7 +153,7 @@ impl Shared {
             while stale.len() < limit {
                 let mut members = cmd("ZRANGE");
                 members.arg(self.keys.active(part)).arg(at).arg(at + LIST_PAGE - 1);
-                let members = self.fleet.ask(Request::new(self.keys.part_slot(part), members)).await?;
+                let members = self.fleet.look_for(Request::new(self.keys.part_slot(part), members)).await?;
                 let members = value::array(members, "ZRANGE")?;
                 let count = members.len();
                 at += count;
@@ -194,7 +194,7 @@ impl Shared {
         if let Some(after) = after {
             requests.push(range(&keys, after, first));
         }
-        let mut replies = self.fleet.send(requests).await?.into_iter();
+        let mut replies = self.fleet.look(requests).await?.into_iter();
         let mut next = || value::own(replies.next().unwrap_or_else(|| Err(value::unexpected("a page"))));
         let held = Held::new(value::fields(next()?, "HGETALL")?);
         let ended = stored::ended(value::fields(next()?, "HGETALL")?);
@@ -208,7 +208,7 @@ impl Shared {
             Some(after) => (after, stored::entries(next()?)?),
             None => {
                 let after = EventId::new(epoch, 0);
-                (after, stored::entries(value::own(self.fleet.ask(range(&keys, after, first)).await)?)?)
+                (after, stored::entries(value::own(self.fleet.look_for(range(&keys, after, first)).await)?)?)
             }
         };
         let mut page = Page {
@@ -265,7 +265,7 @@ impl Shared {
             let size = (bytes / taken).max(1);
             let by_size = (read.max_bytes.saturating_sub(bytes) / size).saturating_add(1);
             asked = (room / events).saturating_add(1).min(by_size).clamp(1, 1024);
-            entries = stored::entries(self.fleet.ask(range(keys, last, asked)).await?)?;
+            entries = stored::entries(self.fleet.look_for(range(keys, last, asked)).await?)?;
         }
     }
 
@@ -282,7 +282,7 @@ impl Shared {
         first.arg(&keys.log).arg("-").arg("+").arg("COUNT").arg(1);
         run.arg(&keys.log).arg(marker.to_pair()).arg("+").arg("COUNT").arg(1);
         let asked = vec![Request::new(keys.slot, first), Request::new(keys.slot, run)];
-        let mut replies = self.fleet.send(asked).await?.into_iter();
+        let mut replies = self.fleet.look(asked).await?.into_iter();
         let mut next = || value::own(replies.next().unwrap_or_else(|| Err(value::unexpected("a run"))));
         let (first, run) = (stored::entries(next()?)?, stored::entries(next()?)?);
         // The next marker may be its own, or stand for it too.

@@ -103,6 +103,11 @@ impl Masters {
         masters
     }
 
+    /// Whether a link is that to a master.
+    pub(super) fn uses(&self, link: &Link) -> bool {
+        lock(&self.map).ranges.iter().any(|(.., held)| held.is(link))
+    }
+
     /// The runs of all masters.
     pub(super) fn runs(&self) -> String {
         let mut runs: Vec<_> = self.masters().iter().map(|link| link.run().to_string()).collect();
@@ -388,7 +393,8 @@ async fn fly(link: &Link, requests: &[Request], flight: &[(usize, bool)]) -> Res
         }
         commands.add_command(requests[*index].command.clone());
     }
-    let mut replies = link.send(&commands).await?.into_iter();
+    let Some((first, _)) = flight.first() else { return Ok(Vec::new()) };
+    let mut replies = requests[*first].fly(link, &commands).await?.into_iter();
     let reply = |(_, asking): &(usize, bool)| {
         if *asking {
             replies.next();

@@ -18,6 +18,7 @@ mod look;
 mod masters;
 mod script;
 mod sentinels;
+mod source;
 mod stored;
 mod tails;
 mod value;

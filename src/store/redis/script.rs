@@ -15,13 +15,17 @@ const SETTLES: &str = "#!lua flags=allow-oom";
 /// One that a full server refuses before its first write, not halfway.
 const GROWS: &str = "#!lua";
 
+/// One that only looks, and has nothing in common with the others: a server takes longer to run the prelude than the script.
+const LOOKS: &str = "#!lua flags=no-writes";
+
 const PRELUDE: &str = include_str!("scripts/prelude.lua");
 
 macro_rules! scripts {
     ($($name:ident: $flags:ident $file:literal,)*) => {
         $(pub(super) static $name: Script = {
             fn text() -> String {
-                format!("{}\n{PRELUDE}\n{}", $flags, include_str!(concat!("scripts/", $file)))
+                let prelude = if $flags == LOOKS { "" } else { PRELUDE };
+                format!("{}\n{prelude}\n{}", $flags, include_str!(concat!("scripts/", $file)))
             }
             Script { source: LazyLock::new(|| redis::Script::new(&text())), text }
         };)*
@@ -51,6 +55,7 @@ scripts! {
     STANDING: SETTLES "standing.lua",
     OWN: SETTLES "own.lua",
     ANNOUNCE: SETTLES "announce.lua",
+    NEWEST: LOOKS "newest.lua",
 }
 
 impl Script {

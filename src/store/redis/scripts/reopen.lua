@@ -5,7 +5,7 @@
 --      max events, max bytes, owner, channel, inner id, started, origin, inner retry, then metadata as pairs
 -- Returns registered {time, events, bytes} | newer | ended {completion}. O(log streams + entries dropped).
 local stream, log, completion, active, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local held = look(stream, 'state', 'epoch', 'token', 'runEnd')
+local held = look(stream, 'state', 'epoch', 'token', 'runEnd', 'origin')
 local state = held[1]
 local exists = state and state ~= 'gone'
 if exists and not is_before(held[2], ARGV[6]) then
@@ -18,7 +18,7 @@ end
 local time = now()
 local stale, life, window = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 local ttl = life + window + stale
-local start, previous, events, bytes = ARGV[6] .. '-0', '', 1, 0
+local start, previous, origin, events, bytes = ARGV[6] .. '-0', '', ARGV[20], 1, 0
 if not exists then
   redis.call('DEL', stream, log, completion)
   mark(log, start, time, 0, 0, 'r', '')
@@ -32,6 +32,9 @@ else
     end
   else
     previous = held[4] or (held[2] .. '-0')
+    if held[5] == 'generated' and origin == 'named' then
+      origin = held[5]
+    end
     redis.call('HDEL', stream, 'leased', 'heard')
     move_metadata(stream, 'm:', 'w:')
   end
@@ -49,7 +52,7 @@ else
   end
 end
 redis.call('HSET', stream, 'v', 1, 'state', 'active', 'epoch', ARGV[6], 'token', ARGV[3], 'node', ARGV[4], 'kind', ARGV[5],
-  'origin', ARGV[20], 'owner', ARGV[16], 'reruns', ARGV[7], 'started', ARGV[19], 'startedAt', int(time),
+  'origin', origin, 'owner', ARGV[16], 'reruns', ARGV[7], 'started', ARGV[19], 'startedAt', int(time),
   'stale', int(stale), 'life', int(life), 'window', int(window), 'maxEvents', ARGV[14], 'maxBytes', ARGV[15],
   'lost', ARGV[6] .. '-' .. ARGV[8])
 if previous ~= '' then

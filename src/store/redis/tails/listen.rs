@@ -2,17 +2,25 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Weak, atomic::Ordering},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use redis::{Value, aio::MultiplexedConnection, cmd};
-use tokio::time::Instant;
+use redis::{PushInfo, PushKind, Value, aio::MultiplexedConnection, cmd};
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    super::{Shared, error::RedisStoreError, fleet::Request, link::Watch as _},
-    ANSWER, PAGE,
-    net::{NET, draw_net},
+    super::{
+        Shared,
+        error::RedisStoreError,
+        link::{Link, Watch as _, spread},
+        source::Connected,
+    },
+    ANSWER,
+    net::NET,
 };
 use crate::{protocol::backoff::Backoff, sync::lock};
 
@@ -21,16 +29,21 @@ const PROVEN: Duration = Duration::from_secs(5);
 /// Channels in one request.
 const CHANNELS: usize = 1000;
 
-/// Listens for as long as the store lives.
-pub(in super::super) async fn listen(shared: Weak<Shared>) {
+/// Listens for as long as the store lives. `tried` is told once it is known whether that works.
+pub(in super::super) async fn listen(shared: Weak<Shared>, tried: oneshot::Sender<()>) {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+    let mut tried = Some(tried);
     let mut before = false;
     loop {
         let Some(store) = shared.upgrade() else { return };
-        let connected = connect(&store).await;
+        let connected = Listener::connect(&store).await;
         drop(store);
+        if let Some(tried) = tried.take() {
+            // Who connects may have given up.
+            let _ = tried.send(());
+        }
         match connected {
-            Ok(connection) => {
+            Ok(listener) => {
                 let again = std::mem::replace(&mut before, true);
                 if let Some(store) = shared.upgrade() {
                     // Messages from before were missed.
@@ -40,9 +53,12 @@ pub(in super::super) async fn listen(shared: Weak<Shared>) {
                     }
                 }
                 let since = Instant::now();
-                attend(&shared, connection).await;
+                let silent = listener.attend(&shared).await;
                 if since.elapsed() >= PROVEN {
                     backoff.succeeded();
+                }
+                if silent {
+                    tokio::time::sleep(spread()).await;
                 }
             }
             Err(error) => crate::telemetry::log_debug!(error = %error, "changes cannot be listened for"),
@@ -51,22 +67,98 @@ pub(in super::super) async fn listen(shared: Weak<Shared>) {
     }
 }
 
-/// A new connection, which listens to all that is waited for.
-async fn connect(store: &Arc<Shared>) -> Result<MultiplexedConnection, RedisStoreError> {
-    let link = store.fleet.any()?;
-    let tails = Arc::downgrade(&store.tails);
-    let hear = move |push| {
-        if let Some(tails) = tails.upgrade() {
-            tails.heard(push);
+/// A connection that listens, and the server that it listens at.
+struct Listener {
+    connection: MultiplexedConnection,
+    link: Link,
+    /// The run of that server, and what the link to it took for its run before.
+    run: Arc<str>,
+    run_of_link: Arc<str>,
+    /// The connection is closed, or nothing is answered on it.
+    closed: Arc<AtomicBool>,
+    silent: Arc<AtomicBool>,
+}
+
+impl Listener {
+    /// A new connection, which listens to all that is waited for.
+    async fn connect(store: &Arc<Shared>) -> Result<Self, RedisStoreError> {
+        let link = store.fleet.any()?;
+        let run_of_link = link.run();
+        let closed = Arc::new(AtomicBool::new(false));
+        let (tails, is_closed) = (Arc::downgrade(&store.tails), Arc::clone(&closed));
+        let hear = move |push: PushInfo| {
+            let Some(tails) = tails.upgrade() else { return };
+            if push.kind == PushKind::Disconnection {
+                is_closed.store(true, Ordering::Relaxed);
+                tails.wanted.wake.notify_one();
+            } else {
+                tails.heard(push);
+            }
+        };
+        let Connected { mut connection, run } = link.subscriber(hear).await?;
+        // Asked for from here on, or among those that are read next.
+        lock(&store.tails.wanted.channels).clear();
+        let channels = store.tails.channels();
+        subscribe(&mut connection, &channels).await.ok_or_else(|| RedisStoreError::slow(link.address()))?;
+        Ok(Self { connection, link, run, run_of_link, closed, silent: Arc::default() })
+    }
+
+    /// Whether it listens at a server that the store still uses. The address may lead to another one by now, while the
+    /// old one lives on and says nothing any more.
+    fn is_current(&self, store: &Shared) -> bool {
+        let run = self.link.run();
+        store.fleet.uses(&self.link) && (run == self.run || run == self.run_of_link)
+    }
+
+    /// Listens until the connection is of no more use. Returns whether that is since nothing was answered on it.
+    async fn attend(mut self, shared: &Weak<Shared>) -> bool {
+        let mut next = Instant::now();
+        let Some(wanted) = shared.upgrade().map(|store| Arc::clone(&store.tails.wanted)) else { return false };
+        loop {
+            let _ = tokio::time::timeout_at(next, wanted.wake.notified()).await;
+            let Some(store) = shared.upgrade() else { return false };
+            if self.silent.load(Ordering::Relaxed) {
+                return true;
+            }
+            if self.closed.load(Ordering::Relaxed) || !self.is_current(&store) || !self.serve(&store).await {
+                return false;
+            }
+            // However often there is something to do.
+            if Instant::now() >= next {
+                next = Instant::now() + NET;
+                self.begin_asking(&store);
+            }
         }
-    };
-    store.tails.wanted.lost.store(false, Ordering::Relaxed);
-    let mut connection = link.subscriber(hear).await?;
-    // Asked for from here on, or among those that are read next.
-    lock(&store.tails.wanted.channels).clear();
-    let channels = store.tails.channels();
-    subscribe(&mut connection, &channels).await.ok_or_else(|| RedisStoreError::slow(link.address()))?;
-    Ok(connection)
+    }
+
+    /// Finds out whether the connection is alive in both directions: beside what else is done on it, which must not wait.
+    fn begin_asking(&self, store: &Shared) {
+        let (mut connection, silent) = (self.connection.clone(), Arc::clone(&self.silent));
+        let wanted = Arc::clone(&store.tails.wanted);
+        tokio::spawn(async move {
+            let ping = tokio::time::timeout(ANSWER, cmd("PING").query_async::<Value>(&mut connection)).await;
+            if !matches!(ping, Ok(Ok(_))) {
+                silent.store(true, Ordering::Relaxed);
+                wanted.wake.notify_one();
+            }
+        });
+    }
+
+    /// Does what there is to do. `false`: the connection is of no more use.
+    async fn serve(&mut self, store: &Arc<Shared>) -> bool {
+        let tails = &store.tails;
+        let asked = std::mem::take(&mut *lock(&tails.wanted.channels));
+        let (listened, left): (Vec<_>, Vec<_>) = asked.into_iter().partition(|channel| tails.wants(channel));
+        if subscribe(&mut self.connection, &listened).await.is_none() {
+            return false;
+        }
+        let names: HashSet<_> = listened.iter().filter_map(|channel| tails.keys.tail_of(channel)).collect();
+        // Messages from before the subscription were missed.
+        tails.wake_each(names.iter().copied());
+        tails.follow_each(names.iter().copied());
+        let left = async { left.is_empty() || self.connection.unsubscribe(left).await.is_ok() };
+        tokio::time::timeout(ANSWER, left).await.unwrap_or(false)
+    }
 }
 
 /// `None`: it did not work, or not in time.
@@ -75,66 +167,4 @@ async fn subscribe(connection: &mut MultiplexedConnection, channels: &[String]) 
         tokio::time::timeout(ANSWER, connection.subscribe(page)).await.ok()?.ok()?;
     }
     Some(())
-}
-
-/// Uses a listening connection until it is of no more use.
-async fn attend(shared: &Weak<Shared>, mut connection: MultiplexedConnection) {
-    let mut next = Instant::now();
-    let Some(wanted) = shared.upgrade().map(|store| Arc::clone(&store.tails.wanted)) else { return };
-    loop {
-        let _ = tokio::time::timeout_at(next, wanted.wake.notified()).await;
-        let Some(store) = shared.upgrade() else { return };
-        if wanted.lost.load(Ordering::Relaxed) || !serve(&store, &mut connection).await {
-            return;
-        }
-        // However often there is something to do.
-        if Instant::now() >= next {
-            next = Instant::now() + NET;
-            if !answers(&mut connection).await {
-                return;
-            }
-        }
-    }
-}
-
-/// Whether the connection is alive in both directions.
-async fn answers(connection: &mut MultiplexedConnection) -> bool {
-    let ping = tokio::time::timeout(ANSWER, cmd("PING").query_async::<Value>(connection)).await;
-    matches!(ping, Ok(Ok(_)))
-}
-
-/// Does what there is to do. `false`: the connection is of no more use.
-async fn serve(store: &Arc<Shared>, connection: &mut MultiplexedConnection) -> bool {
-    let tails = &store.tails;
-    let asked = std::mem::take(&mut *lock(&tails.wanted.channels));
-    let (listened, left): (Vec<_>, Vec<_>) = asked.into_iter().partition(|channel| tails.wants(channel));
-    if subscribe(connection, &listened).await.is_none() {
-        return false;
-    }
-    if !left.is_empty() && !matches!(tokio::time::timeout(ANSWER, connection.unsubscribe(left)).await, Ok(Ok(()))) {
-        return false;
-    }
-    let names: HashSet<_> = listened.iter().filter_map(|channel| tails.keys.tail_of(channel)).collect();
-    // Messages from before the subscription were missed.
-    tails.wake_each(names.iter().copied());
-    announce(store).await;
-    if !names.is_empty() {
-        let mut new = tails.awaited(|_| true);
-        new.retain(|(name, _)| names.contains(&**name));
-        draw_net(store, &new).await;
-    }
-    true
-}
-
-/// Publishes for those who have just begun to follow.
-async fn announce(store: &Arc<Shared>) {
-    let names = std::mem::take(&mut *lock(&store.tails.wanted.announcements));
-    let message = |name: &String| {
-        let mut publish = cmd("PUBLISH");
-        publish.arg(store.keys.tail_channel(name)).arg("followed");
-        Request::new(store.keys.slot(name), publish)
-    };
-    for page in names.chunks(PAGE) {
-        store.tell(page.iter().map(message).collect()).await;
-    }
 }

@@ -6,12 +6,14 @@
 
 mod listen;
 mod net;
+mod stream;
+mod tell;
 
 use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -20,7 +22,10 @@ pub(super) use listen::listen;
 use net::NET;
 pub(super) use net::watch;
 use redis::{PushInfo, PushKind};
-use tokio::{sync::Notify, time::Instant};
+use stream::Stream;
+use tell::Telling;
+pub(super) use tell::tell;
+use tokio::sync::Notify;
 
 use super::{
     fleet::Request,
@@ -30,8 +35,8 @@ use super::{
     script, value,
 };
 use crate::{
-    id::{NodeId, StreamKey},
-    store::{Notices, NoticesSender, Tail, TailCell, notify::Woken},
+    id::{EventId, NodeId, StreamKey},
+    store::{Notices, NoticesSender, Tail, notify::Woken},
     sync::lock,
 };
 
@@ -51,36 +56,18 @@ pub(super) struct Tails {
     /// This process to others, and how often it has said something to them.
     process: String,
     said: AtomicU64,
-    /// The driver's next step.
+    /// What those who listen and tell have to do next.
     wanted: Arc<Wanted>,
 }
 
 #[derive(Default)]
 struct Wanted {
+    /// Channels that are to be listened to from now on, or no longer.
     channels: Mutex<Vec<String>>,
-    announcements: Mutex<Vec<String>>,
+    wake: Notify,
+    telling: Telling,
     /// Nodes, and streams of theirs that nobody here follows any more.
     farewells: Mutex<Vec<(String, String)>>,
-    lost: AtomicBool,
-    wake: Notify,
-}
-
-/// A stream that is waited for.
-struct Stream {
-    cell: Arc<TailCell>,
-    /// Somebody waited, so the channel is listened to, or will be.
-    wanted: Arc<AtomicBool>,
-    seen: Mutex<Seen>,
-}
-
-/// What the net saw last, and which node was last told that the stream is followed here, and when.
-#[derive(Default)]
-struct Seen {
-    top: Option<String>,
-    standing: Option<(String, String)>,
-    asked: Option<(String, Instant)>,
-    /// Whether it is produced in this process.
-    local: bool,
 }
 
 impl Tails {
@@ -99,20 +86,12 @@ impl Tails {
     pub(super) fn tail(&self, key: &StreamKey) -> Tail {
         let name = keys::name_of(key);
         let mut streams = lock(&self.streams);
-        let stream = streams.entry(name).or_insert_with_key(|name| Arc::new(self.stream(name)));
+        let stream = streams.entry(name).or_insert_with_key(|name| self.stream(name));
         stream.cell.tail()
     }
 
-    fn stream(&self, name: &str) -> Stream {
-        let (flag, wanted) = (Arc::new(AtomicBool::new(false)), Arc::clone(&self.wanted));
-        let (channel, asked) = (self.keys.tail_channel(name), Arc::clone(&flag));
-        let cell = TailCell::on_wait(move || {
-            if !asked.swap(true, Ordering::Relaxed) {
-                lock(&wanted.channels).push(channel.clone());
-                wanted.wake.notify_one();
-            }
-        });
-        Stream { cell: Arc::new(cell), wanted: flag, seen: Mutex::default() }
+    fn stream(&self, name: &str) -> Arc<Stream> {
+        Arc::new(Stream::new(self.keys.tail_channel(name), &self.wanted))
     }
 
     /// Wakes the tasks of this process that wait for a change of the stream.
@@ -196,36 +175,51 @@ impl Tails {
         let mut streams = lock(&self.streams);
         if node.is_empty() {
             if let Some(stream) = streams.get(name) {
-                lock(&stream.seen).asked = None;
+                stream.told(None);
             }
             return;
         }
         // A follower may announce itself first and take its tail afterwards.
-        let stream = streams.entry(name.to_owned()).or_insert_with_key(|name| Arc::new(self.stream(name)));
-        lock(&stream.seen).asked = Some((node, Instant::now()));
+        let stream = streams.entry(name.to_owned()).or_insert_with_key(|name| self.stream(name));
+        stream.told(Some(node));
+        // The node's messages are for somebody who listens: not only once that somebody has read what is there already.
+        stream.listen();
+    }
+
+    /// Sees to it that the nodes know which produce these streams, unless they were told lately.
+    fn follow_each<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        let streams = lock(&self.streams);
+        for name in names {
+            if streams.get(name).is_some_and(|stream| stream.is_used() && !stream.was_told_within(ASK_EVERY)) {
+                self.wanted.telling.follows(name);
+            }
+        }
     }
 
     /// A message came.
     fn heard(&self, push: PushInfo) {
-        match push.kind {
-            PushKind::Message => {
-                let mut data = push.data.into_iter();
-                let (Some(channel), Some(text)) =
-                    (data.next().and_then(value::text), data.next().and_then(value::text))
-                else {
-                    return;
-                };
-                if let Some(name) = self.keys.tail_of(&channel) {
-                    self.wake(name);
-                } else if let Some(node) = self.keys.node_of(&channel) {
-                    self.heard_as(node, &text);
-                }
-            }
-            PushKind::Disconnection => {
-                self.wanted.lost.store(true, Ordering::Relaxed);
-                self.wanted.wake.notify_one();
-            }
-            _ => {}
+        if push.kind != PushKind::Message {
+            return;
+        }
+        let mut data = push.data.into_iter();
+        let (Some(channel), Some(text)) = (data.next().and_then(value::text), data.next().and_then(value::text)) else {
+            return;
+        };
+        if let Some(name) = self.keys.tail_of(&channel) {
+            self.heard_of(name, &text);
+        } else if let Some(node) = self.keys.node_of(&channel) {
+            self.heard_as(node, &text);
+        }
+    }
+
+    /// A message about a stream that is followed here: how far it is, or only that something has changed.
+    fn heard_of(&self, name: &str, text: &str) {
+        self.wake(name);
+        let Some(id) = EventId::from_pair(text) else { return };
+        let Some(stream) = lock(&self.streams).get(name).cloned() else { return };
+        if stream.heard(id) && stream.is_used() {
+            // Its producer may be another one, which publishes nothing until it is told.
+            self.wanted.telling.follows(name);
         }
     }
 
@@ -236,9 +230,7 @@ impl Tails {
             ("look", _) => self.post(node, rest),
             ("deleted", _) => self.post_deletion(node, rest),
             ("tail", Some(word)) if self.followed.begins(&word) => {
-                // Events that were appended before this message arrived were not published.
-                lock(&self.wanted.announcements).push(word.name.to_owned());
-                self.wanted.wake.notify_one();
+                self.wanted.telling.is_followed(word.name);
             }
             ("left", Some(word)) => self.followed.ends(&word),
             _ => {}
@@ -250,10 +242,10 @@ impl Tails {
         let (mut left, mut farewells) = (Vec::new(), Vec::new());
         lock(&self.streams).retain(|name, stream| {
             let used = stream.is_used() || stream.was_told_within(NET);
-            if !used && stream.wanted.load(Ordering::Relaxed) {
+            if !used && stream.is_listened_to() {
                 left.push(self.keys.tail_channel(name));
             }
-            if let Some((node, _)) = lock(&stream.seen).asked.take_if(|_| !used) {
+            if !used && let Some(node) = stream.take_told() {
                 farewells.push((node, name.clone()));
             }
             used
@@ -270,7 +262,7 @@ impl Tails {
     /// Whether a channel is to be listened to.
     fn wants(&self, channel: &str) -> bool {
         match self.keys.tail_of(channel) {
-            Some(name) => lock(&self.streams).get(name).is_some_and(|stream| stream.wanted.load(Ordering::Relaxed)),
+            Some(name) => lock(&self.streams).get(name).is_some_and(|stream| stream.is_listened_to()),
             None => true,
         }
     }
@@ -278,7 +270,7 @@ impl Tails {
     /// Every channel that is to be listened to.
     fn channels(&self) -> Vec<String> {
         let streams = lock(&self.streams);
-        let wanted = streams.iter().filter(|(_, stream)| stream.wanted.load(Ordering::Relaxed));
+        let wanted = streams.iter().filter(|(_, stream)| stream.is_listened_to());
         let mut channels: Vec<_> = wanted.map(|(name, _)| self.keys.tail_channel(name)).collect();
         channels.extend(lock(&self.nodes).keys().map(|node| self.keys.node_channel(node.as_str())));
         channels
@@ -288,30 +280,17 @@ impl Tails {
     /// told so again.
     fn due_for_telling(&self) -> Vec<String> {
         let streams = lock(&self.streams);
-        let due = streams.iter().filter(|(_, stream)| {
-            let told = lock(&stream.seen).asked.is_some();
-            told && !stream.was_told_within(ASK_EVERY) && stream.is_used() && !stream.cell.is_awaited()
-        });
+        let due = streams
+            .iter()
+            .filter(|(_, stream)| stream.must_tell_again() && stream.is_used() && !stream.cell.is_awaited());
         due.map(|(name, _)| name.clone()).collect()
     }
 
     /// The streams that somebody waits for now, if they are `asked` for.
-    fn awaited(&self, asked: impl Fn(&Stream) -> bool) -> Vec<(String, Arc<Stream>)> {
+    fn awaited(&self, asked: impl Fn(&str, &Stream) -> bool) -> Vec<(String, Arc<Stream>)> {
         let streams = lock(&self.streams);
-        let awaited = streams.iter().filter(|(_, stream)| stream.cell.is_awaited() && asked(stream));
+        let awaited = streams.iter().filter(|(name, stream)| stream.cell.is_awaited() && asked(name, stream));
         awaited.map(|(name, stream)| (name.clone(), Arc::clone(stream))).collect()
-    }
-}
-
-impl Stream {
-    /// Whether anybody holds a tail of it.
-    fn is_used(&self) -> bool {
-        Arc::strong_count(&self.cell) > 1
-    }
-
-    /// Whether the producing node was told so lately that the stream is followed here.
-    fn was_told_within(&self, time: Duration) -> bool {
-        lock(&self.seen).asked.as_ref().is_some_and(|(_, at)| at.elapsed() < time)
     }
 }
 
@@ -319,5 +298,7 @@ impl Watch for Tails {
     fn reconnected(&self) {
         let nodes: Vec<_> = lock(&self.nodes).values().cloned().collect();
         nodes.iter().for_each(NoticesSender::reconnected);
+        // The listening connection may be one to a server that the store does not use any more.
+        self.wanted.wake.notify_one();
     }
 }

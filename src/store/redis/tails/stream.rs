@@ -1,0 +1,166 @@
+//! One stream that is waited for here: who is woken, and what is known of it.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{ASK_EVERY, Wanted};
+use crate::{id::EventId, store::TailCell, sync::lock};
+
+/// A stream that is waited for.
+pub(super) struct Stream {
+    pub(super) cell: Arc<TailCell>,
+    listening: Arc<Listening>,
+    seen: Mutex<Seen>,
+}
+
+/// Whether the stream's channel is listened to, or will be.
+struct Listening {
+    channel: String,
+    begun: AtomicBool,
+    wanted: Arc<Wanted>,
+}
+
+impl Listening {
+    fn begin(&self) {
+        if !self.begun.swap(true, Ordering::Relaxed) {
+            lock(&self.wanted.channels).push(self.channel.clone());
+            self.wanted.wake.notify_one();
+        }
+    }
+}
+
+/// What is known of a stream.
+#[derive(Default)]
+struct Seen {
+    /// The newest event that whoever waits was woken for.
+    top: Option<EventId>,
+    /// Its state and epoch, as the net saw them last.
+    standing: Option<(String, u64)>,
+    /// The newest run that was heard of.
+    run: u64,
+    /// Which node was last told that the stream is followed here, and when.
+    told: Option<(String, Instant)>,
+}
+
+impl Stream {
+    pub(super) fn new(channel: String, wanted: &Arc<Wanted>) -> Self {
+        let listening = Arc::new(Listening { channel, begun: AtomicBool::new(false), wanted: Arc::clone(wanted) });
+        let awaited = Arc::clone(&listening);
+        let cell = Arc::new(TailCell::on_wait(move || awaited.begin()));
+        Self { cell, listening, seen: Mutex::default() }
+    }
+
+    /// Listens to the stream's channel, as from the first wait on, for as long as somebody holds a tail.
+    pub(super) fn listen(&self) {
+        self.listening.begin();
+    }
+
+    pub(super) fn is_listened_to(&self) -> bool {
+        self.listening.begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether anybody holds a tail of it.
+    pub(super) fn is_used(&self) -> bool {
+        Arc::strong_count(&self.cell) > 1
+    }
+
+    /// Whether its producing node was told so lately that it is followed here.
+    pub(super) fn was_told_within(&self, time: Duration) -> bool {
+        lock(&self.seen).told.as_ref().is_some_and(|(_, at)| at.elapsed() < time)
+    }
+
+    /// Whether its producing node is to be told again.
+    pub(super) fn must_tell_again(&self) -> bool {
+        lock(&self.seen).told.as_ref().is_some_and(|(_, at)| at.elapsed() >= ASK_EVERY)
+    }
+
+    /// Whether it is time to tell a node, which produces the stream; if so, that counts as done.
+    pub(super) fn must_tell(&self, node: &str) -> bool {
+        let told = &mut lock(&self.seen).told;
+        let due = told.as_ref().is_none_or(|(told, at)| told != node || at.elapsed() >= ASK_EVERY);
+        if due {
+            *told = Some((node.to_owned(), Instant::now()));
+        }
+        due
+    }
+
+    /// A node was told, or there is none to tell.
+    pub(super) fn told(&self, node: Option<String>) {
+        lock(&self.seen).told = node.map(|node| (node, Instant::now()));
+    }
+
+    /// Takes out which node was told.
+    pub(super) fn take_told(&self) -> Option<String> {
+        lock(&self.seen).told.take().map(|(node, _)| node)
+    }
+
+    /// The newest event that whoever waits was woken for.
+    pub(super) fn top(&self) -> Option<EventId> {
+        lock(&self.seen).top
+    }
+
+    /// The newest run that was heard of.
+    pub(super) fn run(&self) -> u64 {
+        lock(&self.seen).run
+    }
+
+    /// A message says how far the stream is; whoever waits is woken for that. Returns whether it tells of a new run, whose
+    /// producer may be another than that of the run before.
+    pub(super) fn heard(&self, id: EventId) -> bool {
+        let mut seen = lock(&self.seen);
+        seen.top = seen.top.max(Some(id));
+        let is_new = id.epoch > seen.run;
+        seen.run = seen.run.max(id.epoch);
+        is_new
+    }
+
+    /// Takes what the net saw. Returns whether that is news.
+    pub(super) fn saw(&self, state: String, epoch: u64, top: Option<EventId>) -> bool {
+        let mut seen = lock(&self.seen);
+        let standing = (state, epoch);
+        let news = top.is_some() || seen.standing.as_ref().is_some_and(|before| *before != standing);
+        if standing.0.is_empty() {
+            seen.top = None;
+        }
+        if top.is_some() {
+            seen.top = top;
+        }
+        seen.run = seen.run.max(epoch);
+        seen.standing = Some(standing);
+        news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_run_is_told_of_once() {
+        let stream = Stream::new("c".to_owned(), &Arc::default());
+        assert!(stream.heard(EventId::new(5, 0)));
+        assert!(!stream.heard(EventId::new(5, 3)) && !stream.heard(EventId::new(4, 9)));
+        assert_eq!((stream.run(), stream.top()), (5, Some(EventId::new(5, 3))));
+        stream.saw("active".to_owned(), 7, None);
+        assert!(!stream.heard(EventId::new(7, 1)), "the net has seen it");
+        assert!(stream.heard(EventId::new(8, 1)), "also where the message about its beginning was lost");
+    }
+
+    #[test]
+    fn the_net_does_not_find_again_what_a_message_told() {
+        let stream = Stream::new("c".to_owned(), &Arc::default());
+        assert!(stream.saw("active".to_owned(), 1, Some(EventId::new(1, 1))));
+        stream.heard(EventId::new(1, 2));
+        assert_eq!(stream.top(), Some(EventId::new(1, 2)));
+        assert!(!stream.saw("active".to_owned(), 1, None));
+        assert!(stream.saw("interrupted".to_owned(), 1, None), "a state that was not told");
+        assert!(stream.saw(String::new(), 0, None) && stream.top().is_none(), "it is gone");
+    }
+}

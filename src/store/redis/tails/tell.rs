@@ -1,0 +1,95 @@
+//! What this process tells others of the streams that are followed here, and of those that others follow.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, Weak},
+};
+
+use redis::cmd;
+use tokio::sync::Notify;
+
+use super::{
+    super::{Shared, error::RedisStoreError, fleet::Request, keys, value},
+    ANSWER, PAGE,
+};
+use crate::{id::StreamKey, sync::lock};
+
+/// What is to be told at once.
+#[derive(Default)]
+pub(super) struct Telling {
+    /// Streams of this process that others have just begun to follow: what was appended before that was not published.
+    followed: Mutex<HashSet<String>>,
+    /// Streams that are followed here, and whose producing nodes may not know.
+    producers: Mutex<HashSet<String>>,
+    wake: Notify,
+}
+
+impl Telling {
+    pub(super) fn is_followed(&self, name: &str) {
+        lock(&self.followed).insert(name.to_owned());
+        self.wake.notify_one();
+    }
+
+    pub(super) fn follows(&self, name: &str) {
+        lock(&self.producers).insert(name.to_owned());
+        self.wake.notify_one();
+    }
+}
+
+/// Tells others for as long as the store lives.
+pub(in super::super) async fn tell(shared: Weak<Shared>) {
+    loop {
+        let Some(wanted) = shared.upgrade().map(|store| Arc::clone(&store.tails.wanted)) else { return };
+        wanted.telling.wake.notified().await;
+        let Some(store) = shared.upgrade() else { return };
+        let followed: Vec<_> = std::mem::take(&mut *lock(&wanted.telling.followed)).into_iter().collect();
+        let producers: Vec<_> = std::mem::take(&mut *lock(&wanted.telling.producers)).into_iter().collect();
+        for page in followed.chunks(PAGE) {
+            store.tell(page.iter().map(|name| store.publishing(name, "followed")).collect()).await;
+        }
+        store.announce_each(&producers).await;
+    }
+}
+
+impl Shared {
+    /// Tells the node that produces a stream that it is followed here.
+    pub(in super::super) async fn announce(&self, key: StreamKey) -> Result<(), RedisStoreError> {
+        let name = keys::name_of(&key);
+        let node = value::text(self.fleet.ask(self.tails.announcing(&name)).await?);
+        self.tails.announced(&name, node.unwrap_or_default());
+        Ok(())
+    }
+
+    /// The same for many. Those that could not be told are told by the net.
+    pub(super) async fn announce_each(&self, names: &[String]) {
+        for page in names.chunks(PAGE) {
+            let told = page.iter().map(|name| self.tails.announcing(name)).collect();
+            let Ok(Ok(replies)) = tokio::time::timeout(ANSWER, self.fleet.send(told)).await else { continue };
+            for (name, reply) in page.iter().zip(replies) {
+                if let Ok(reply) = reply {
+                    self.tails.announced(name, value::text(reply).unwrap_or_default());
+                }
+            }
+        }
+    }
+
+    /// A message to all who follow a stream.
+    fn publishing(&self, name: &str, message: &str) -> Request {
+        let mut publish = cmd("PUBLISH");
+        publish.arg(self.keys.tail_channel(name)).arg(message);
+        Request::new(self.keys.slot(name), publish)
+    }
+}
+
+/// Tells producing nodes what nobody here follows any more. Where that is lost, they find out by the silence.
+pub(super) async fn say_farewell(store: &Arc<Shared>) {
+    let farewells = std::mem::take(&mut *lock(&store.tails.wanted.farewells));
+    let message = |(node, name): &(String, String)| {
+        let mut publish = cmd("PUBLISH");
+        publish.arg(store.tails.keys.node_channel(node)).arg(store.tails.word("left", name));
+        Request::new(store.keys.slot(name), publish)
+    };
+    for page in farewells.chunks(PAGE) {
+        store.tell(page.iter().map(message).collect()).await;
+    }
+}
