@@ -201,7 +201,7 @@ where
             replay.unreadable();
             replay.hand_over(run)
         }
-        Position::Unreadable => Replay::unknown(None).hand_over(run),
+        Position::Unreadable => Replay::unknown(None, Owed::Run).hand_over(run),
     };
     match tell_step(core, live.speaker(), step, run.epoch) {
         Ok(()) => ResilientSseBody::live(live),

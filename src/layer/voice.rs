@@ -170,7 +170,7 @@ impl Speaker {
             Voice::Silent => return tells_by_ids(notice),
             Voice::OpenAi => match notice {
                 Notice::Connected(_) => return true,
-                Notice::Gap(gap) if gap.is_of_nothing_known() => return true,
+                Notice::Gap(gap) if gap.of_nothing_known => return true,
                 Notice::Ending(ended) if ended.ending.state != StreamState::Completed => {
                     let (message, code) = ending(ended);
                     openai(message, code)
@@ -226,7 +226,7 @@ impl Speaker {
 fn tells_by_ids(notice: &Notice<'_>) -> bool {
     match notice {
         Notice::Connected(_) | Notice::Restart(_) => true,
-        Notice::Gap(gap) => gap.crosses_runs() || gap.is_of_nothing_known(),
+        Notice::Gap(gap) => gap.crosses_runs() || gap.of_nothing_known,
         Notice::Ending(_) => false,
     }
 }
