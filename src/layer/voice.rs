@@ -85,6 +85,13 @@ impl Speaker {
         Self { ids: false, ..Self::new(framing, voice, None, retry) }
     }
 
+    /// The store has said what stream it is: its name, where the library made that up, and the inner service's own delay. That is
+    /// said even after another one was: the last one counts.
+    pub(crate) fn learn(&mut self, prefix: Option<StreamId>, retry: Option<u64>) {
+        self.id = CursorWriter::new(prefix);
+        self.retry = retry.or(self.retry);
+    }
+
     /// Hands its place in the conversation to another body.
     pub(crate) fn replacement(&mut self) -> Self {
         let framing = std::sync::Arc::clone(&self.framing);
