@@ -32,7 +32,7 @@ use crate::{
     pulse::Pulse,
     recorder::Reader,
     store::{Page, Tail, handle::BoxFuture},
-    stream::{Ended, RecordKind, StreamState},
+    stream::{Ended, RecordKind, StreamInfo, StreamState},
     sync::WakerCell,
     telemetry::{Counted, add},
 };
@@ -66,6 +66,8 @@ pub(crate) struct FollowRequest {
     pub(crate) retry: Option<u64>,
     /// For how long to wait for a stream that is not opened yet.
     pub(crate) wait: Option<Duration>,
+    /// Whether the store has not said yet what stream it is: `prefix` and `retry` are asked for once it gives a page.
+    pub(crate) is_unknown: bool,
     /// The run that the reader goes over to: it reads up to that run's start, and no further.
     pub(crate) until: Option<EventId>,
 }
@@ -89,11 +91,24 @@ pub(crate) struct FollowBody {
     backoff: Backoff,
     /// How long to wait for a stream that is not opened yet, and the timer of that wait.
     unopened: Option<(Duration, Pin<Box<Sleep>>)>,
+    /// The store has not said yet what stream it is.
+    is_unknown: bool,
+    last_look: LastLook,
+}
+
+/// The look at the log that a drain grants before the body breaks off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LastLook {
+    Due,
+    UnderWay,
+    Done,
 }
 
 enum Phase {
     /// A page is on its way.
     Fetching(BoxFuture<Result<Option<Page>, StoreError>>),
+    /// A page is there, and the store is asked what stream it is of.
+    Introducing(BoxFuture<Result<Option<StreamInfo>, StoreError>>, Page),
     /// All that is held was read.
     Waiting,
     /// The store failed.
@@ -131,10 +146,11 @@ impl Following {
 
 impl FollowBody {
     pub(crate) fn new(core: &Arc<Core>, request: FollowRequest) -> Self {
-        let FollowRequest { key, position, owed, manner, prefix, retry, wait, until } = request;
+        let FollowRequest { key, position, owed, manner, prefix, retry, wait, is_unknown, until } = request;
         let retry = retry.unwrap_or_else(|| core.retry());
         let speaker = Speaker::new(Arc::clone(&core.framing), manner.voice, prefix, Some(retry));
-        Self::speaking(core, Replayer::new(key, position, owed), manner, speaker, wait, until)
+        let body = Self::speaking(core, Replayer::new(key, position, owed), manner, speaker, wait, until);
+        Self { is_unknown, ..body }
     }
 
     /// Follows once the producing node knows of the reader, so that it does not take the stream for one that nobody reads.
@@ -181,6 +197,8 @@ impl FollowBody {
             pulse: core.pulses.enter(Arc::new(WakerCell::default()), manner.heartbeat, None),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(2)),
             unopened: wait.map(|wait| (wait, Box::pin(tokio::time::sleep(wait)))),
+            is_unknown: false,
+            last_look: LastLook::Due,
             core: Arc::clone(core),
             key,
         }
@@ -205,6 +223,10 @@ impl FollowBody {
                 Phase::Over(closing) => return closing.poll(cx).map(|error| error.map(Err)),
                 Phase::Fetching(fetch) => match fetch.as_mut().poll(cx) {
                     Poll::Ready(page) => self.take_page(page),
+                    Poll::Pending => false,
+                },
+                Phase::Introducing(info, _) => match info.as_mut().poll(cx) {
+                    Poll::Ready(info) => self.take_info(info),
                     Poll::Pending => false,
                 },
                 Phase::Waiting => self.wait(cx),
@@ -239,7 +261,7 @@ impl FollowBody {
 
     fn wait(&mut self, cx: &mut Context<'_>) -> bool {
         if self.is_let_go() {
-            return self.break_off(BodyError::Draining);
+            return self.let_go();
         }
         let changed = |following: &mut Following| following.tail.poll_changed(cx).is_ready();
         self.following.as_mut().is_some_and(changed) && self.fetch()
@@ -248,7 +270,7 @@ impl FollowBody {
     /// Whether the body breaks off instead of waiting on.
     fn gives_up(&mut self, cx: &mut Context<'_>) -> bool {
         if self.is_let_go() {
-            return self.break_off(BodyError::Draining);
+            return self.let_go();
         }
         if self.is_reading() {
             return false;
@@ -263,16 +285,28 @@ impl FollowBody {
     /// waited for, unless the store fails.
     fn is_let_go(&self) -> bool {
         let core = &self.core;
+        let looks = self.last_look == LastLook::UnderWay && self.is_reading();
         if !core.is_draining() || core.is_down() {
-            return core.is_down();
+            return core.is_down() && !looks;
         }
         let is_elsewhere = || core.is_letting_go() && core.recorder.lane(&self.key).is_none();
         !self.is_reading() && (self.manner.comes_again || is_elsewhere())
     }
 
+    /// Breaks off, unless the log holds the stream's end. The lane of a stream leaves this node because its end is stored, and the
+    /// process may be down before the follower is polled again: so the log is looked at once more, whatever the body was at.
+    fn let_go(&mut self) -> bool {
+        if self.manner.comes_again || self.last_look != LastLook::Due {
+            return self.break_off(BodyError::Draining);
+        }
+        self.last_look = LastLook::UnderWay;
+        self.failing = false;
+        self.fetch()
+    }
+
     /// Whether a page is on its way from a store that answers.
     fn is_reading(&self) -> bool {
-        matches!(self.state, Phase::Fetching(_)) && !self.failing
+        matches!(self.state, Phase::Fetching(_) | Phase::Introducing(..)) && !self.failing
     }
 
     /// The body ends before the stream has.
@@ -285,11 +319,16 @@ impl FollowBody {
         true
     }
 
+    /// There is nothing more to give.
+    fn finish_cleanly(&mut self) -> bool {
+        self.state = Phase::Over(Closing::clean());
+        true
+    }
+
     /// The reader goes over to a run that it follows live.
     fn hand_on(&mut self) -> bool {
         self.handed_on = true;
-        self.state = Phase::Over(Closing::clean());
-        true
+        self.finish_cleanly()
     }
 
     /// Whether the reader has all missed events, and goes over to the live run.
@@ -300,20 +339,54 @@ impl FollowBody {
     fn take_page(&mut self, page: Result<Option<Page>, StoreError>) -> bool {
         match page {
             Err(error) => self.take_error(&error),
+            // Nothing was given yet, so it is the client's own cursor that says so.
+            Ok(None) if self.unopened.is_some() && self.replayer.place.has_end() => self.finish_cleanly(),
             Ok(None) if self.unopened.is_some() => {
+                self.note_look();
                 self.state = Phase::Waiting;
                 true
             }
             Ok(None) => self.break_off(BodyError::Gone),
-            Ok(Some(page)) => {
-                self.backoff.succeeded();
-                self.failing = false;
-                self.unopened = None;
-                if let Some(following) = &mut self.following {
-                    following.heard_of(page.epoch, &self.core, &self.key, self.replayer.place.at());
-                }
-                self.tell(&page)
+            // The request was admitted without a word of the store, or the store forgot the end and is about to be told it again.
+            Ok(Some(page)) if self.replayer.place.has_end_of(page.epoch) => self.finish_cleanly(),
+            Ok(Some(page)) if self.is_unknown => {
+                let (store, key) = (self.core.store.clone(), self.key.clone());
+                self.state = Phase::Introducing(Box::pin(async move { store.info(key).await }), page);
+                true
             }
+            Ok(Some(page)) => self.take_known(&page),
+        }
+    }
+
+    /// The store says what stream it is whose page is there.
+    fn take_info(&mut self, info: Result<Option<StreamInfo>, StoreError>) -> bool {
+        match (info, std::mem::replace(&mut self.state, Phase::Waiting)) {
+            (Err(error), _) => self.take_error(&error),
+            (Ok(Some(info)), Phase::Introducing(_, page)) => {
+                self.is_unknown = false;
+                let retry = info.inner_retry;
+                self.speaker.learn(info.into_prefix(), retry);
+                self.take_known(&page)
+            }
+            (Ok(_), _) => self.break_off(BodyError::Gone),
+        }
+    }
+
+    fn take_known(&mut self, page: &Page) -> bool {
+        self.note_look();
+        self.backoff.succeeded();
+        self.failing = false;
+        self.unopened = None;
+        if let Some(following) = &mut self.following {
+            following.heard_of(page.epoch, &self.core, &self.key, self.replayer.place.at());
+        }
+        self.tell(page)
+    }
+
+    /// The store has answered: a last look is done.
+    fn note_look(&mut self) {
+        if self.last_look == LastLook::UnderWay {
+            self.last_look = LastLook::Done;
         }
     }
 
@@ -324,6 +397,7 @@ impl FollowBody {
             return self.hand_on();
         }
         crate::telemetry::log_debug!(error = %error, "a follower could not read");
+        self.note_look();
         self.failing = true;
         let pause = self.backoff.failed(crate::random::u128() as u64);
         self.state = Phase::Pausing(Box::pin(tokio::time::sleep(pause)));
@@ -365,7 +439,8 @@ impl FollowBody {
         }
         if page.state == StreamState::Interrupted {
             // The client comes again, and is admitted anew.
-            return self.break_off(BodyError::Interrupted);
+            let is_draining = self.core.is_draining();
+            return self.break_off(if is_draining { BodyError::Draining } else { BodyError::Interrupted });
         }
         self.state = Phase::Waiting;
         true

@@ -28,7 +28,7 @@ impl Replayer {
             Position::Newest => (From::Newest, Replay::fresh(owed)),
             Position::Live => (From::Newest, Replay::fresh(Owed::Nothing)),
             Position::After(cursor) => (From::After(cursor), Replay::after(cursor)),
-            Position::Unreadable => (From::Start, Replay::unknown(None)),
+            Position::Unreadable => (From::Start, Replay::unknown(None, owed)),
         };
         Self { key, from, place, live: position == Position::Live }
     }

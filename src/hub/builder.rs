@@ -379,6 +379,7 @@ impl Builder {
             unnamed: Seldom::default(),
             shared_ids: Seldom::default(),
             late_events: Seldom::default(),
+            old_http: Seldom::default(),
         }
     }
 }

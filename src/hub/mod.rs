@@ -12,6 +12,7 @@ use std::sync::{
     atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
+use http::Version;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
@@ -120,6 +121,7 @@ pub(crate) struct Core {
     unnamed: Seldom,
     shared_ids: Seldom,
     late_events: Seldom,
+    old_http: Seldom,
     /// Which run of the store answered last.
     run: Mutex<Option<u128>>,
 }
@@ -304,6 +306,19 @@ impl Core {
                 events = events,
                 streams = streams,
                 "an inner body made events after its terminal one: nobody gets them"
+            );
+        }
+    }
+
+    /// Says so, once a minute at most, where a stream is given over HTTP/1.0: such a response is over when its connection closes
+    /// (RFC 9112 § 6.3), so the peer takes a body that breaks off for a complete one.
+    pub(crate) fn check_version(&self, version: Version) {
+        if version < Version::HTTP_11
+            && let Some(requests) = self.old_http.due()
+        {
+            log_alert!(
+                requests = requests,
+                "a stream is given over HTTP/1.0, where a response that breaks off looks complete: behind nginx set `proxy_http_version 1.1`"
             );
         }
     }

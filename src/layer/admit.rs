@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
+use http::Version;
 use tokio::time::Instant;
 
 use super::{context::StreamContext, route::Route, voice::Voice};
@@ -38,6 +39,8 @@ pub(super) struct Asked {
     pub(super) fingerprint: Option<String>,
     /// Whether the request asks for an event stream by name, and so reconnects by itself when its body breaks.
     pub(super) comes_again: bool,
+    /// The request's version of HTTP.
+    pub(super) version: Version,
     /// When the request came.
     pub(super) opened: Instant,
     /// The request's head, for the host's hooks.
@@ -236,7 +239,8 @@ impl Admission {
         let Asked { key, position, prefix, .. } = asked;
         let owed = if route.endless { Owed::Nothing } else { Owed::Run };
         let retry = core.announce_and_ask_delay(&key).await;
-        let request = FollowRequest { key, position, owed, manner, prefix, retry, wait: None, until: None };
+        let is_unknown = false;
+        let request = FollowRequest { key, position, owed, manner, prefix, retry, wait: None, is_unknown, until: None };
         Self::Follow(Box::new(FollowBody::new(core, request)))
     }
 

@@ -102,6 +102,13 @@ where
     }
 }
 
+/// Looks at the version of HTTP over which a stream is given. The response of a feed may end cleanly at any time.
+fn check_version(core: &Core, route: &Route, asked: &Asked) {
+    if !route.endless {
+        core.check_version(asked.version);
+    }
+}
+
 /// A producer that has begun.
 pub(super) struct Started<ResBody> {
     pub(super) producer: Arc<Producer<ResBody>>,
@@ -159,6 +166,7 @@ where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
+    check_version(core, route, asked);
     let (mut parts, body) = response.into_parts();
     event_stream(&mut parts.headers, Some(&asked.key.id), route.heartbeat);
     let Started { producer, previous } = start(core, route, asked, registered, body, context);
@@ -178,6 +186,7 @@ where
             prefix: asked.prefix.clone(),
             retry: None,
             wait: None,
+            is_unknown: false,
             until: Some(run),
         };
         ResilientSseBody::rerun(Arc::clone(core), FollowBody::new(core, missed), live, run)
@@ -201,7 +210,7 @@ where
             replay.unreadable();
             replay.hand_over(run)
         }
-        Position::Unreadable => Replay::unknown(None).hand_over(run),
+        Position::Unreadable => Replay::unknown(None, Owed::Run).hand_over(run),
     };
     match tell_step(core, live.speaker(), step, run.epoch) {
         Ok(()) => ResilientSseBody::live(live),
@@ -221,6 +230,7 @@ where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
+    check_version(core, route, asked);
     core.telemetry.bypassed(Bypassed::Unavailable);
     context.unrecorded();
     let (mut parts, body) = response.into_parts();
@@ -269,6 +279,7 @@ where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
+    check_version(core, route, asked);
     let mut response = Response::new(body);
     let content_type = HeaderValue::from_static(core.framing.content_type());
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);

@@ -45,11 +45,12 @@ pub trait Classify: Send + Sync + 'static {
         false
     }
 
-    /// Returns whether a body that ends after this event (given as its raw block) is complete without a terminal event. Called for events of formats that [need one](Self::needs_terminal), until it says `true`: it should be
-    /// cheap. Default: `false`.
-    fn completes(&self, block: &[u8]) -> bool {
+    /// Returns whether a body that ends after this event (given as its raw block) is complete without a terminal event;
+    /// `None` if the event says nothing about that. The last event that says something counts. Called for every event of formats that
+    /// [need a terminal one](Self::needs_terminal): it should be cheap. Default: `None`.
+    fn completes(&self, block: &[u8]) -> Option<bool> {
         let _ = block;
-        false
+        None
     }
 }
 
@@ -66,8 +67,10 @@ pub trait Classify: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub struct Ends {
     rules: Vec<Rule>,
-    /// What a block with a terminal event holds one of.
+    /// What a block with a terminal event holds one of, unless its JSON is written with escapes.
     needles: Vec<Finder<'static>>,
+    /// The escapes with which JSON may write the type of a terminal event.
+    escapes: Vec<Finder<'static>>,
     needs_terminal: bool,
     /// The JSON key whose value says why a chat completion is complete.
     finish: Option<Finder<'static>>,
@@ -103,13 +106,13 @@ impl Ends {
     /// No event is terminal: the body's end is the stream's.
     #[must_use]
     pub fn none() -> Self {
-        Self { rules: Vec::new(), needles: Vec::new(), needs_terminal: false, finish: None }
+        Self { rules: Vec::new(), needles: Vec::new(), escapes: Vec::new(), needs_terminal: false, finish: None }
     }
 
     /// OpenAI's chat completions, and all that imitate them: `data: [DONE]`, always.
     ///
     /// As for OpenAI's own clients, data that begins with `[DONE]` counts, blanks before it or not. Some providers
-    /// leave it out: a body that ends after a chunk with a `finish_reason` is complete.
+    /// leave it out: a body is complete if its last chunk with a `finish_reason` holds a text there, and not null.
     #[must_use]
     pub fn openai_chat() -> Self {
         Self { finish: Some(Finder::new(FINISH_REASON)), ..Self::ai_sdk() }
@@ -146,7 +149,10 @@ impl Ends {
 
     /// An event whose data is a JSON object with this `type` is terminal.
     #[must_use]
-    pub fn on_type(self, kind: &str, outcome: Outcome) -> Self {
+    pub fn on_type(mut self, kind: &str, outcome: Outcome) -> Self {
+        for escape in escapes_of(kind) {
+            add(&mut self.escapes, escape);
+        }
         self.rule(Place::Type, kind, outcome)
     }
 
@@ -166,9 +172,7 @@ impl Ends {
     fn rule(mut self, place: Place, text: &str, outcome: Outcome) -> Self {
         // Each line of an event's data is a line of its own in the block.
         let needle = text.split('\n').max_by_key(|line| line.len()).unwrap_or_default();
-        if self.needles.iter().all(|held| held.needle() != needle.as_bytes()) {
-            self.needles.push(Finder::new(needle).into_owned());
-        }
+        add(&mut self.needles, needle);
         self.rules.push(Rule { place, text: text.to_owned(), outcome });
         self
     }
@@ -176,7 +180,12 @@ impl Ends {
 
 impl Classify for Ends {
     fn may_end(&self, block: &[u8]) -> bool {
-        self.needles.iter().any(|needle| needle.find(block).is_some())
+        let holds = |needle: &Finder<'_>, text: &[u8]| needle.find(text).is_some();
+        if self.needles.iter().any(|needle| holds(needle, block)) {
+            return true;
+        }
+        let escaped = memchr::memchr(b'\\', block).map(|at| &block[at..]);
+        escaped.is_some_and(|text| self.escapes.iter().any(|escape| holds(escape, text)))
     }
 
     fn classify(&self, event: &EventView<'_>) -> Option<Outcome> {
@@ -197,10 +206,27 @@ impl Classify for Ends {
         self.needs_terminal
     }
 
-    fn completes(&self, block: &[u8]) -> bool {
-        let Some(finish) = &self.finish else { return false };
-        finish.find_iter(block).any(|at| is_text_value(&block[at + FINISH_REASON.len()..]))
+    fn completes(&self, block: &[u8]) -> Option<bool> {
+        let finish = self.finish.as_ref()?;
+        let reasons = finish.find_iter(block).map(|at| is_text_value(&block[at + FINISH_REASON.len()..]));
+        reasons.reduce(|one, other| one || other)
     }
+}
+
+/// Adds a text that blocks are searched for, once.
+fn add(needles: &mut Vec<Finder<'static>>, text: &str) {
+    if needles.iter().all(|held| held.needle() != text.as_bytes()) {
+        needles.push(Finder::new(text).into_owned());
+    }
+}
+
+/// The beginnings of the escapes of which JSON holds one where it does not hold this text as it is (RFC 8259 § 7): `/` may be
+/// escaped, as PHP does, `"`, `\` and control characters must be, and `\u` may stand for any character.
+fn escapes_of(text: &str) -> impl Iterator<Item = &'static str> {
+    let must_be = text.contains(|c: char| c == '"' || c == '\\' || c.is_ascii_control());
+    let slash = text.contains('/').then_some("\\/");
+    let unicode = if text.is_ascii() { "\\u00" } else { "\\u" };
+    [must_be.then_some("\\"), slash, Some(unicode)].into_iter().flatten()
 }
 
 /// The key in an OpenAI chunk; within a JSON string its quotes would be escaped.

@@ -175,7 +175,9 @@ where
         let (framing, classify) = (&self.core.framing, &self.route.classify);
         let complete = &mut self.complete;
         let outcome = guarded(|| {
-            *complete = *complete || classify.completes(&block.bytes);
+            if classify.needs_terminal() {
+                *complete = classify.completes(&block.bytes).unwrap_or(*complete);
+            }
             let may_end = classify.may_end(&block.bytes);
             if may_end { classify.classify(&framing.view(&block.bytes)) } else { None }
         });

@@ -161,6 +161,7 @@ impl<S> ResilientSseService<S> {
             metadata: identity.metadata,
             fingerprint,
             comes_again: asks_by_name(parts),
+            version: parts.version,
             opened: tokio::time::Instant::now(),
             head: self.core.head(parts),
         };

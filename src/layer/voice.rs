@@ -85,6 +85,13 @@ impl Speaker {
         Self { ids: false, ..Self::new(framing, voice, None, retry) }
     }
 
+    /// The store has said what stream it is: its name, where the library made that up, and the inner service's own delay. That is
+    /// said even after another one was: the last one counts.
+    pub(crate) fn learn(&mut self, prefix: Option<StreamId>, retry: Option<u64>) {
+        self.id = CursorWriter::new(prefix);
+        self.retry = retry.or(self.retry);
+    }
+
     /// Hands its place in the conversation to another body.
     pub(crate) fn replacement(&mut self) -> Self {
         let framing = std::sync::Arc::clone(&self.framing);
@@ -170,7 +177,7 @@ impl Speaker {
             Voice::Silent => return tells_by_ids(notice),
             Voice::OpenAi => match notice {
                 Notice::Connected(_) => return true,
-                Notice::Gap(gap) if gap.is_of_nothing_known() => return true,
+                Notice::Gap(gap) if gap.of_nothing_known => return true,
                 Notice::Ending(ended) if ended.ending.state != StreamState::Completed => {
                     let (message, code) = ending(ended);
                     openai(message, code)
@@ -226,7 +233,7 @@ impl Speaker {
 fn tells_by_ids(notice: &Notice<'_>) -> bool {
     match notice {
         Notice::Connected(_) | Notice::Restart(_) => true,
-        Notice::Gap(gap) => gap.crosses_runs() || gap.is_of_nothing_known(),
+        Notice::Gap(gap) => gap.crosses_runs() || gap.of_nothing_known,
         Notice::Ending(_) => false,
     }
 }

@@ -172,10 +172,13 @@ impl Relay {
         }
         let manner = Manner { voice, heartbeat: core.settings.heartbeat, endless: false, comes_again };
         // What is opened already is not waited for.
-        let wait = info.is_none().then_some(self.wait);
+        let is_unknown = info.is_none();
+        let wait = is_unknown.then_some(self.wait);
         let retry = info.as_ref().and_then(|info| info.inner_retry);
         let prefix = info.and_then(StreamInfo::into_prefix);
-        let request = FollowRequest { key, position, owed: Owed::Run, manner, prefix, retry, wait, until: None };
+        let owed = Owed::Run;
+        let request = FollowRequest { key, position, owed, manner, prefix, retry, wait, is_unknown, until: None };
+        core.check_version(parts.version);
         Ok(AnswerBody::follow(core, request).await)
     }
 }

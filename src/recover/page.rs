@@ -33,6 +33,8 @@ pub(super) async fn read(
         After::Elsewhere => (From::Start, None),
     };
     let mut events = Events { records: Vec::new(), missing: None, next: None };
+    // Up to the page's last event: what a marker behind it shows is missing on the next page, which begins with that marker.
+    let mut up_to_last = Some(0);
     let (mut missing, mut bytes) = (None, 0);
     // Entries that are no events fill a page of the store too; an answer without events that says `next` would be no help.
     loop {
@@ -42,7 +44,7 @@ pub(super) async fn read(
         if missing.is_none() && !page.known {
             // A cursor that says nothing here hides nothing either: all that is held, as for one who follows.
             from = From::Start;
-            missing = Some(Missing::on(Replay::unknown(cursor)));
+            missing = Some(Missing::on(Replay::unknown(cursor, Owed::Run)));
             continue;
         }
         let has_more = page.more && !page.records.is_empty();
@@ -53,6 +55,7 @@ pub(super) async fn read(
             if let RecordKind::Event(block) = &record.kind {
                 bytes += block.len();
                 events.records.push(record);
+                up_to_last = missing.count();
             }
         }
         let is_full = events.records.len() >= query.limit || bytes >= MAX_BYTES;
@@ -60,8 +63,8 @@ pub(super) async fn read(
             missing.end_at(page.top);
         }
         if is_full || !has_more {
-            events.missing = missing.count();
             events.next = events.records.last().filter(|_| has_more).map(|record| record.id);
+            events.missing = if events.next.is_some() { up_to_last } else { missing.count() };
             return Ok(Some(events));
         }
     }
@@ -72,6 +75,6 @@ fn begin(after: After) -> Replay {
     match after {
         After::Nothing => Replay::fresh(Owed::Run),
         After::Event(at) => Replay::after(at),
-        After::Elsewhere => Replay::unknown(None),
+        After::Elsewhere => Replay::unknown(None, Owed::Run),
     }
 }

@@ -172,7 +172,9 @@ async fn follow(
     let manner = Manner { voice, heartbeat: core.settings.heartbeat, endless: false, comes_again };
     let retry = info.inner_retry;
     let prefix = info.into_prefix();
-    let request = FollowRequest { key, position, owed: Owed::Run, manner, prefix, retry, wait: None, until: None };
+    let (owed, is_unknown) = (Owed::Run, false);
+    let request = FollowRequest { key, position, owed, manner, prefix, retry, wait: None, is_unknown, until: None };
+    core.check_version(parts.version);
     Ok(AnswerBody::follow(core, request).await)
 }
 

@@ -1,15 +1,20 @@
 //! Cursors as real clients send them, and the inner service's own ids (guarantees G1, G10).
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
-use resilient_sse::{Event, Owner, ResilientSseLayer, StreamContext, StreamId, test_util::TestHub};
+use resilient_sse::{
+    Ends, Event, Owner, ResilientSseBody, ResilientSseLayer, StreamContext, StreamId, Voice, test_util::TestHub,
+};
 use tower::ServiceExt as _;
 
 use crate::support::{
-    App, Client, Step, Watch, app, chunk, events, numbered, numbers, request, resuming, send, serving, then,
+    App, Client, Script, Step, Watch, app, chunk, events, numbered, numbers, request, resuming, send, serving, then,
 };
 
 fn path() -> impl resilient_sse::Identify {
@@ -285,4 +290,70 @@ async fn accept_decides_nothing_on_a_stream_s_own_route() {
         }
     }
     assert_eq!(watch.made(), 1);
+}
+
+/// What a client gets of a stream of 20 events, of which only the last few are held, once it has ended.
+async fn of_what_is_left(voice: Voice, ends: bool, ask: fn(&str) -> Request<()>) -> Client<ResilientSseBody<Script>> {
+    let mut hub = TestHub::with(|builder| builder.anonymous().max_events(5)).unwrap();
+    let layer = hub.sse.generation().id(path()).classify(Ends::openai_chat()).voice(voice);
+    let steps = if ends { then(numbers(20), chunk("data: [DONE]\n\n")) } else { then(numbers(20), Step::Hang) };
+    let app = app(layer, &Watch::default(), steps);
+    let mut first = Client::new(send(&app, request("/s/a")).await.into_body());
+    first.drain();
+    hub.advance(Duration::from_secs(1)).await;
+    let mut client = Client::new(send(&app, ask("/s/a")).await.into_body());
+    client.drain();
+    hub.advance(Duration::from_secs(1)).await;
+    client.drain();
+    client
+}
+
+/// A truncated answer must not look whole, whatever the client sent as its cursor.
+#[tokio::test(start_paused = true)]
+async fn g1_a_cursor_that_cannot_be_read_hides_no_missing_beginning() {
+    let without: fn(&str) -> Request<()> = request;
+    let foreign: fn(&str) -> Request<()> = |uri| resuming(uri, "17");
+    for ask in [without, foreign] {
+        for ends in [true, false] {
+            let client = of_what_is_left(Voice::OpenAi, ends, ask).await;
+            assert!(client.broke, "{:?}", client.data());
+            assert_eq!(client.data().len(), 1, "{:?}", client.data());
+            assert!(client.data()[0].contains("\"code\":\"gap\""), "{:?}", client.data());
+            let client = of_what_is_left(Voice::Silent, ends, ask).await;
+            assert!(client.broke && client.data().is_empty(), "{:?}", client.data());
+        }
+        let client = of_what_is_left(Voice::Named, true, ask).await;
+        assert!(client.ended && !client.broke);
+        assert_eq!((client.names()[0], client.data().last()), ("gap", Some(&"[DONE]")), "{:?}", client.data());
+    }
+}
+
+/// Where nothing is missing, such a cursor says nothing that a voice without a word for it would have to say.
+#[tokio::test(start_paused = true)]
+async fn g1_a_cursor_that_cannot_be_read_breaks_no_whole_answer() {
+    for voice in [Voice::OpenAi, Voice::Silent] {
+        let mut hub = TestHub::new();
+        let layer = hub.sse.generation().id(path()).classify(Ends::openai_chat()).voice(voice);
+        let app = app(layer, &Watch::default(), then(numbers(20), chunk("data: [DONE]\n\n")));
+        let mut first = Client::new(send(&app, request("/s/a")).await.into_body());
+        first.finish(&mut hub).await;
+        let mut client = Client::new(send(&app, resuming("/s/a", "17")).await.into_body());
+        client.finish(&mut hub).await;
+        assert_eq!((client.broke, client.data().len()), (false, 21), "{voice:?}: {:?}", client.data());
+        // A feed's reader is owed nothing before its first event.
+        let mut hub = TestHub::with(|builder| builder.anonymous().max_events(5)).unwrap();
+        let app = app_of(hub.sse.feed().id(path()).voice(voice), then(numbers(20), Step::Hang));
+        let mut first = Client::new(send(&app, request("/s/a")).await.into_body());
+        first.drain();
+        hub.advance(Duration::from_secs(1)).await;
+        let mut client = Client::new(send(&app, resuming("/s/a", "17")).await.into_body());
+        client.drain();
+        hub.advance(Duration::from_secs(1)).await;
+        client.drain();
+        assert_eq!((client.ended, client.data().last()), (false, Some(&"19")), "{voice:?}");
+    }
+}
+
+fn app_of(layer: ResilientSseLayer, steps: Vec<Step>) -> App {
+    app(layer, &Watch::default(), steps)
 }

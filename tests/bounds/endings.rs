@@ -110,12 +110,41 @@ async fn g10_a_chat_that_ends_after_a_finish_reason_is_complete() {
         assert_eq!((state, reason.as_deref()), (StreamState::Failed, Some("eof")), "{cut}");
         assert!(told.contains("error"), "{told}");
     }
+    // The answer went on after it: what counts is the last chunk that has one.
+    let tools = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"tool_calls\"}]}\n\n";
+    let (state, reason, told) = chat(&[part, tools, part, part]).await;
+    assert_eq!((state, reason.as_deref()), (StreamState::Failed, Some("eof")));
+    assert!(told.contains("error"), "{told}");
+    let (state, reason, told) = chat(&[part, tools, part, tools]).await;
+    assert_eq!((state, reason.as_deref()), (StreamState::Completed, Some("eof")));
+    assert!(!told.contains("error"), "{told}");
     // Only of chat completions; and a body that fails has failed.
     let last = "data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n";
     let (state, ..) = ended(Ends::ai_sdk(), Voice::OpenAi, vec![chunk(last)]).await;
     assert_eq!(state, StreamState::Failed);
     let (state, reason, _) = ended(Ends::openai_chat(), Voice::OpenAi, vec![chunk(last), Step::Fail]).await;
     assert_eq!((state, reason.as_deref()), (StreamState::Failed, Some("error")));
+}
+
+/// JSON may write any character of a type as an escape.
+#[tokio::test(start_paused = true)]
+async fn g10_a_type_is_known_however_its_json_is_escaped() {
+    for (kind, written) in [
+        ("job/done", r"job\/done"),
+        ("done", r"d\u006fne"),
+        ("büro", r"b\u00fcro"),
+        ("日本", r"\u65e5\u672c"),
+        ("say \"done\"", r#"say \"done\""#),
+        (r"a\b", r"a\\b"),
+        ("tab\there", r"tab\there"),
+        ("two\nlines", r"two\nlines"),
+        ("done", "done"),
+    ] {
+        let ends = Ends::none().on_type(kind, Outcome::Completed).always();
+        let body = format!("data: {{\"type\":\"{written}\"}}\n\n");
+        let (state, reason, _) = ended(ends, Voice::Named, vec![chunk("data: a\n\n"), chunk(body)]).await;
+        assert_eq!((state, reason), (StreamState::Completed, None), "{kind:?} as {written}");
+    }
 }
 
 /// A format of the host's own, which panics where it should say whether a body is complete.
@@ -130,7 +159,7 @@ impl Classify for Panics {
         true
     }
 
-    fn completes(&self, _: &[u8]) -> bool {
+    fn completes(&self, _: &[u8]) -> Option<bool> {
         panic!("told to panic")
     }
 }

@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use resilient_sse::{
-    Disconnect, JobStatus, MemoryStore, Owner, ResilientSseBody, ResilientSseLayer, Store as _, StreamContext,
-    StreamId, StreamKey,
+    Disconnect, Event, JobStatus, MemoryStore, Owner, ResilientSseBody, ResilientSseLayer, Store as _, StreamContext,
+    StreamId, StreamKey, Voice,
     store::{Interrupt, Open, Reopen, Reopened, Retention},
     test_util::{Fault, FaultStore, TestHub},
 };
@@ -101,6 +101,96 @@ async fn g12_a_follower_of_work_that_is_left_to_other_nodes_ends_in_a_drain() {
     drop(first);
     breaks_in_a_drain(&mut hub, &mut follower).await;
     assert_eq!(hub.report().unwrap().left, 1);
+}
+
+/// A follower that cannot come again by itself, of a stream that ends in a drain after its node began to let go. `late`: it is
+/// polled only once the process is down.
+async fn followed_to_the_end(
+    batched: bool,
+    late: bool,
+    voice: Voice,
+    probe: JobStatus,
+    steps: Vec<Step>,
+) -> Vec<String> {
+    let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000));
+    let store = if batched { store.batched() } else { store };
+    let mut hub = TestHub::on(store, |builder| {
+        let probe = move |_| {
+            let status = probe.clone();
+            async move {
+                tokio::time::sleep(SECOND * 2).await;
+                status
+            }
+        };
+        builder.anonymous().drain(SECOND * 25).job_probe(probe)
+    })
+    .unwrap();
+    let watch = Watch::default();
+    let app = app(hub.sse.generation().id(path()).voice(voice), &watch, steps);
+    let mut first = Client::new(send(&app, request("/s/a")).await.into_body());
+    first.drain();
+    hub.advance(SECOND).await;
+    let mut follower = Client::new(send(&app, request("/s/a")).await.into_body());
+    follower.drain();
+    hub.shut_down_on(ready(()));
+    while hub.report().is_none() {
+        hub.advance(SECOND / 4).await;
+        first.drain();
+        if !late {
+            follower.drain();
+        }
+    }
+    first.finish(&mut hub).await;
+    follower.finish(&mut hub).await;
+    let what = format!("batched: {batched}, late: {late}, {voice:?}: {:?}", String::from_utf8_lossy(&follower.bytes));
+    assert!(!first.broke && !follower.broke, "{what}");
+    assert_eq!(first.data(), follower.data(), "{what}");
+    follower.data().into_iter().map(str::to_owned).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn g12_a_follower_is_told_the_end_that_a_drain_gives_its_stream() {
+    for (batched, late) in [(false, false), (true, false), (false, true), (true, true)] {
+        let running = || then(numbers(2), Step::Hang);
+        for voice in [Voice::Named, Voice::Json, Voice::OpenAi] {
+            let told = followed_to_the_end(batched, late, voice, JobStatus::Unknown, running()).await;
+            assert!(told.last().unwrap().contains("shutdown"), "{voice:?}: {told:?}");
+        }
+        for voice in [Voice::Named, Voice::Silent] {
+            let done = JobStatus::Completed(Event::new("42").named("completed"));
+            let told = followed_to_the_end(batched, late, voice, done, running()).await;
+            assert_eq!(told, ["0", "1", "42"], "batched: {batched}, late: {late}, {voice:?}");
+            // It ends by itself while the probe is asked: followers are let go by then.
+            let own = vec![chunk("event: completed\ndata: own\n\n")];
+            let steps = [numbers(2), vec![Step::Sleep(SECOND * 21)], own].concat();
+            let told = followed_to_the_end(batched, late, voice, JobStatus::Running, steps).await;
+            assert_eq!(told, ["0", "1", "own"], "batched: {batched}, late: {late}, {voice:?}");
+        }
+    }
+}
+
+/// A store that fails at the wrong moment costs the follower one more look, not the end.
+#[tokio::test(start_paused = true)]
+async fn g12_a_follower_that_could_not_read_is_told_the_end_of_its_stream_in_a_drain() {
+    let store = batched();
+    let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous().drain(SECOND * 5)).unwrap();
+    let watch = Watch::default();
+    let app = app(hub.sse.generation().id(path()), &watch, then(numbers(2), Step::Hang));
+    let mut first = Client::new(send(&app, request("/s/a")).await.into_body());
+    first.drain();
+    hub.advance(SECOND).await;
+    store.fail_on("read", Fault::Refuse);
+    let mut follower = Client::new(send(&app, request("/s/a")).await.into_body());
+    follower.drain();
+    hub.shut_down_on(ready(()));
+    while hub.report().is_none() {
+        follower.drain();
+        store.heal();
+        hub.advance(SECOND / 4).await;
+    }
+    follower.finish(&mut hub).await;
+    assert!(!follower.broke, "{:?}", String::from_utf8_lossy(&follower.bytes));
+    assert_eq!(follower.data(), ["0", "1", r#"{"reason":"shutdown"}"#]);
 }
 
 /// The append is refused for ever, so the stream's end never lands either.
@@ -310,7 +400,7 @@ async fn g11_work_whose_answer_is_refused_hears_of_a_stop() {
 /// The store forgot the stream, and its node says it again: registered first, then ended.
 #[tokio::test(start_paused = true)]
 async fn g1_whoever_has_the_end_is_done_also_while_that_is_said_again() {
-    let hub = TestHub::new();
+    let mut hub = TestHub::new();
     let watch = Watch::default();
     let app = app(hub.sse.generation().id(path()), &watch, numbers(2));
     let mut client = Client::new(send(&app, request("/s/a")).await.into_body());
@@ -344,5 +434,19 @@ async fn g1_whoever_has_the_end_is_done_also_while_that_is_said_again() {
     let recover = hub.sse.recover().oneshot(resuming("/a/recover", &end)).await.unwrap();
     assert_eq!(recover.status(), 204);
     assert_eq!(hub.sse.relay().oneshot(resuming("/a", &end)).await.unwrap().status(), 204);
+    // Where the store does not say how it stands at first, the body ends at once.
+    hub.store.fail_on("info", Fault::Refuse);
+    let own = send(&app, resuming("/s/a", &end)).await;
+    let relayed = hub.sse.relay().oneshot(resuming("/a", &end)).await.unwrap();
+    assert_eq!((own.status(), relayed.status()), (StatusCode::OK, StatusCode::OK));
+    let (mut own, mut relayed) = (Client::new(own.into_body()), Client::new(relayed.into_body()));
+    hub.store.heal();
+    for _ in 0..10 {
+        own.drain();
+        relayed.drain();
+        hub.advance(SECOND / 4).await;
+    }
+    assert_eq!((own.ended, own.broke, own.data()), (true, false, vec![]));
+    assert_eq!((relayed.ended, relayed.broke, relayed.data()), (true, false, vec![]));
     assert_eq!(watch.made(), 1);
 }

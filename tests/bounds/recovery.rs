@@ -6,7 +6,8 @@ use futures_util::FutureExt as _;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use resilient_sse::{
-    AnswerBody, Event, MemoryStore, Owner, StreamId, StreamSpec,
+    AnswerBody, Event, MemoryStore, Owner, Store as _, StreamId, StreamKey, StreamSpec,
+    store::Interrupt,
     test_util::{Fault, FaultStore, TestHub},
 };
 use serde_json::{Value, json};
@@ -121,6 +122,29 @@ async fn g1_pages_follow_one_another_without_a_hole() {
         let all: Vec<_> = (0..3).flat_map(|_| 0..7).skip(1).map(|n: usize| n.to_string()).collect();
         assert_eq!(seen, all, "limit {limit}");
     }
+}
+
+/// A page of 4 MiB, and right behind it the next run's marker, which shows what the run before has lost.
+#[tokio::test(start_paused = true)]
+async fn g1_what_is_lost_between_two_pages_is_counted_once() {
+    let mut hub = TestHub::new();
+    let half = |n: usize| chunk(format!("data: {n}{}\n\n", "x".repeat((512 << 10) - 8)));
+    let app = app(hub.sse.layer().id(path()), &Watch::default(), then((0..8).map(half).collect(), Step::Hang));
+    let mut first = Client::new(send(&app, request("/s/a")).await.into_body());
+    first.drain();
+    hub.advance(SECOND).await;
+    first.drain();
+    let key = StreamKey::new(Owner::ANONYMOUS, StreamId::new("a").unwrap());
+    let epoch = hub.sse.registry().stream(&key).await.unwrap().unwrap().epoch;
+    // Two more events were made, and never recorded.
+    hub.store.interrupt(Interrupt { key, epoch, last: Some(10), if_deadline: None }).await.unwrap();
+    let mut second = Client::new(send(&app, request("/s/a")).await.into_body());
+    second.drain();
+    hub.advance(SECOND).await;
+    let page = recovered(&hub, &format!("/s/a/recover?after=e{epoch}-0")).await;
+    assert_eq!((data(&page).len(), &page["missing"]), (8, &json!(0)));
+    let next = recovered(&hub, &format!("/s/a/recover?after={}", page["next"].as_str().unwrap())).await;
+    assert_eq!((data(&next).len(), &next["missing"]), (8, &json!(2)));
 }
 
 #[tokio::test(start_paused = true)]

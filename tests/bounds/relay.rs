@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use http::StatusCode;
 use resilient_sse::{
-    AnswerBody, Event, MemoryStore, Owner, StreamId, StreamSpec,
-    test_util::{FaultStore, TestHub},
+    AnswerBody, Event, MemoryStore, Owner, StreamId, StreamKey, StreamSpec,
+    test_util::{Fault, FaultStore, Seen, TestHub},
 };
 use tower::ServiceExt as _;
 
-use crate::support::{Client, assert_no_empty_block, request, resuming};
+use crate::support::{Client, Step, Watch, app, assert_no_empty_block, chunk, request, resuming, send, then};
 
 fn id() -> StreamId {
     StreamId::new("a").unwrap()
@@ -149,4 +149,69 @@ async fn a_relay_of_a_dropped_publication_tells_that_it_failed() {
     client.finish(&mut hub).await;
     assert_eq!(client.names(), ["message", "failed"]);
     assert_eq!(client.data(), ["one", r#"{"reason":"dropped"}"#]);
+}
+
+/// The store does not say how the stream stands when the request comes, and answers a moment later.
+#[tokio::test(start_paused = true)]
+async fn g12_a_relay_ends_cleanly_for_a_client_that_has_the_end() {
+    for (batched, gone) in [(false, false), (true, false), (false, true), (true, true)] {
+        let store = FaultStore::new(MemoryStore::new());
+        let worker = TestHub::on(store.clone(), resilient_sse::Builder::anonymous).unwrap();
+        let store = if batched { store.batched() } else { store };
+        let mut hub = TestHub::on(store, resilient_sse::Builder::anonymous).unwrap();
+        let mut job = worker.sse.publisher().open(spec()).await.unwrap();
+        job.send(Event::new("one")).await.unwrap();
+        job.complete(Event::new("two")).await.unwrap();
+        let mut client = Client::new(relay(&hub, None).await.into_body());
+        client.finish(&mut hub).await;
+        let end = client.last_id();
+        if gone {
+            hub.sse.completions().delete(&StreamKey::new(Owner::ANONYMOUS, id())).await.unwrap();
+        }
+        hub.store.fail_on("info", Fault::Refuse);
+        let response = relay(&hub, Some(&end)).await;
+        hub.store.heal();
+        assert_eq!(response.status(), StatusCode::OK, "it is not known yet");
+        let mut client = Client::new(response.into_body());
+        client.drain();
+        hub.advance(Duration::from_secs(1)).await;
+        client.drain();
+        assert_eq!((client.ended, client.broke), (true, false), "batched: {batched}, gone: {gone}");
+        assert!(client.data().is_empty(), "{:?}", client.data());
+        assert_eq!(relay(&hub, Some(&end)).await.status(), StatusCode::NO_CONTENT);
+    }
+}
+
+/// The ids that a relay gives are cursors on the stream's own route, also where the store did not say at first what stream it is.
+#[tokio::test(start_paused = true)]
+async fn g1_a_relay_gives_the_ids_of_a_stream_that_it_learned_of_later() {
+    for batched in [false, true] {
+        let store = FaultStore::new(MemoryStore::new());
+        let store = if batched { store.batched() } else { store };
+        let mut hub = TestHub::on(store, resilient_sse::Builder::anonymous).unwrap();
+        let steps = then(vec![chunk("retry: 7000\n\n"), chunk("data: one\n\n"), chunk("data: two\n\n")], Step::Hang);
+        let app = app(hub.sse.generation(), &Watch::default(), steps);
+        let response = send(&app, request("/")).await;
+        let uuid = response.headers()["x-stream-id"].to_str().unwrap().to_owned();
+        let mut own = Client::new(response.into_body());
+        own.drain();
+        hub.advance(Duration::from_secs(1)).await;
+        own.drain();
+        hub.store.fail_on("info", Fault::Refuse);
+        let mut relayed = Client::new(hub.sse.relay().oneshot(request(&format!("/{uuid}"))).await.unwrap().into_body());
+        relayed.drain();
+        hub.advance(Duration::from_secs(1)).await;
+        assert_eq!(relayed.names().len(), 0, "what it is called is not known yet");
+        hub.store.heal();
+        for _ in 0..10 {
+            hub.advance(Duration::from_secs(1)).await;
+            relayed.drain();
+        }
+        assert_eq!(relayed.data(), ["one", "two"], "batched: {batched}");
+        let ids = |client: &[Seen]| client.iter().map(|event| event.id.clone()).collect::<Vec<_>>();
+        assert_eq!(ids(&relayed.seen), ids(&own.seen), "batched: {batched}");
+        assert!(relayed.last_id().starts_with(&uuid));
+        let text = String::from_utf8(relayed.bytes.clone()).unwrap();
+        assert!(text.contains("retry: 7000\n"), "the inner service's delay: {text}");
+    }
 }

@@ -6,5 +6,8 @@
 mod arrival;
 mod client;
 mod expected;
+#[path = "../bounds/logged.rs"]
+mod logged;
+mod old_http;
 mod stage;
 mod ways;

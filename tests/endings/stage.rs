@@ -172,7 +172,8 @@ impl Node {
         }
     }
 
-    async fn connect(&self) -> TcpStream {
+    /// A connection to the node.
+    pub async fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address.expect("it listens")).await.unwrap();
         stream.set_nodelay(true).unwrap();
         stream
@@ -189,7 +190,7 @@ fn app(sse: &ResilientSse, voice: Voice, more: Arc<Semaphore>) -> Router {
     Router::new()
         .route(
             "/generation/{id}",
-            get(told).layer(sse.generation().voice(voice).id(StreamId::path("/generation/{id}"))),
+            get(told).post(told).layer(sse.generation().voice(voice).id(StreamId::path("/generation/{id}"))),
         )
         .route("/limited/{id}", get(told).layer(limited.voice(voice).id(StreamId::path("/limited/{id}"))))
         .route("/layer/{id}", get(told).layer(sse.layer().voice(voice).id(StreamId::path("/layer/{id}"))))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use resilient_sse::{Builder, Event, Store as _, StreamSpec, StreamState, Voice, reason, test_util::Fault};
+use resilient_sse::{Builder, Event, JobStatus, Store as _, StreamSpec, StreamState, Voice, reason, test_util::Fault};
 
 use crate::{
     client::{End, Got, event_source, sdk},
@@ -143,6 +143,32 @@ way!(
     drain_of_an_sdk_s_client,
     Ends::Terminal("failed", "shutdown"),
     async |stage| {
+        let reading = stage.ask(0, sdk("/generation/x")).await.until("event-3").await;
+        stage.drain(0);
+        reading.finish().await
+    }
+);
+
+way!(
+    /// So is a client that follows on the stream's own node.
+    drain_of_an_sdk_s_follower,
+    Ends::Terminal("failed", "shutdown"),
+    async |stage| {
+        let _producing = stage.ask(0, sdk("/generation/x")).await.until("event-3").await;
+        let reading = stage.ask(0, sdk("/generation/x")).await.until("event-3").await;
+        stage.drain(0);
+        reading.finish().await
+    }
+);
+
+way!(
+    /// What the job probe says of the work is the end that both are told.
+    drain_of_a_follower_whose_job_is_done,
+    Ends::Finished,
+    last "the answer",
+    |hub: Builder| hub.job_probe(|_| async { JobStatus::Completed(Event::new("the answer").named("completed")) }),
+    async |stage| {
+        let _producing = stage.ask(0, sdk("/generation/x")).await.until("event-3").await;
         let reading = stage.ask(0, sdk("/generation/x")).await.until("event-3").await;
         stage.drain(0);
         reading.finish().await

@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(after(&[run(9, Some((5, 4)))]), Some(2), "at the page's very end");
         assert_eq!(after(&[run(9, Some((5, 4))), event(9, 3)]), Some(4));
         assert_eq!(after(&[event(9, 3)]), None, "how much was before that run is not known");
-        assert_eq!(missing(Missing::on(Replay::unknown(None)), &[event(5, 1)]), None);
+        assert_eq!(missing(Missing::on(Replay::unknown(None, Owed::Run)), &[event(5, 1)]), None);
     }
 
     #[test]
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(up_to(after(5, 1), &[], (5, 3)), Some(2));
         assert_eq!(up_to(after(5, 1), &[event(5, 2), end(5, 2)], (6, 0)), Some(0), "an end is no event");
         assert_eq!(up_to(after(5, 9), &[], (5, 3)), Some(0), "a client may be ahead of the log");
-        assert_eq!(up_to(Replay::unknown(None), &[], (5, 3)), None);
+        assert_eq!(up_to(Replay::unknown(None, Owed::Run), &[], (5, 3)), None);
     }
 
     #[test]

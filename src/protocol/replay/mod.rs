@@ -21,15 +21,12 @@ pub(crate) struct Gap {
     pub(crate) resumes_at: Option<EventId>,
     /// How many are missing, where that is known.
     pub(crate) missed: Option<u64>,
+    /// Whether it only says that the cursor was no cursor of this stream: all that is held follows, and nothing is known to
+    /// be missing. A voice without a word for a gap goes on then.
+    pub(crate) of_nothing_known: bool,
 }
 
 impl Gap {
-    /// Whether it only says that the cursor was no cursor of this stream: all that is held follows, and nothing is known to
-    /// be missing. A voice without a word for a gap goes on then.
-    pub(crate) fn is_of_nothing_known(&self) -> bool {
-        self.after.is_none() && self.missed.is_none()
-    }
-
     /// Whether what is missing lies between the run that the reader has seen and the one that comes next.
     pub(crate) fn crosses_runs(&self) -> bool {
         // An end has the epoch after its run's, and seq 0.
@@ -85,16 +82,31 @@ impl Replay {
 
     /// A reader whose cursor is not of this stream: it gets a `gap`, then everything held.
     ///
-    /// `cursor` is `None` where it could not be read: it is never echoed.
-    pub(crate) const fn unknown(cursor: Option<EventId>) -> Self {
-        let gap = Gap { after: cursor, resumes_at: None, missed: None };
+    /// `cursor` is `None` where it could not be read: it is never echoed. `owed` is what a reader without a cursor is owed: this
+    /// one has nothing of the log either.
+    pub(crate) const fn unknown(cursor: Option<EventId>, owed: Owed) -> Self {
+        let gap = Gap { after: cursor, resumes_at: None, missed: None, of_nothing_known: cursor.is_none() };
         // Told as a restart, so that the client does not take events of another run for the beginning of this one.
-        Self { given: cursor, gap: Some(gap), restart: cursor.is_some(), ..Self::fresh(Owed::Nothing) }
+        Self { given: cursor, gap: Some(gap), restart: cursor.is_some(), ..Self::fresh(owed) }
     }
 
     /// The same reader in a log that does not know where it stands: the store lost what it had, and began anew.
-    pub(crate) fn forgotten(&self) -> Self {
-        Self::unknown(self.given)
+    pub(crate) const fn forgotten(&self) -> Self {
+        let owed = match self.fresh {
+            Some(owed) => owed,
+            None => Owed::Nothing,
+        };
+        Self::unknown(self.given, owed)
+    }
+
+    /// Whether the reader has the end of a stream: the id of a terminal event has seq 0.
+    pub(crate) fn has_end(&self) -> bool {
+        self.given.is_some_and(|given| given.seq == 0)
+    }
+
+    /// Whether the reader has the end of this run.
+    pub(crate) fn has_end_of(&self, epoch: u64) -> bool {
+        self.given == Some(EventId::terminal(epoch))
     }
 
     /// How far the log was read; `None` where nothing of it was, and there is no cursor.
@@ -124,9 +136,12 @@ impl Replay {
         self.told(EventId::new(id.epoch, 1))
     }
 
-    /// Notes that some events cannot be read at all.
+    /// Notes that the events before the next run cannot be read at all. A reader that has none of them is not told of that run as of
+    /// a truncated one: it gets that whole.
     pub(crate) fn unreadable(&mut self) {
-        self.lose(None);
+        if self.given.is_some() || self.gap.is_none() {
+            self.lose(None);
+        }
     }
 
     fn end_at(&mut self, top: EventId) {
@@ -203,8 +218,11 @@ impl Replay {
 
     fn lose(&mut self, missed: Option<u64>) {
         self.gap = Some(match self.gap {
-            None => Gap { after: self.given, resumes_at: None, missed },
-            Some(gap) => Gap { missed: gap.missed.zip(missed).map(|(a, b)| a.saturating_add(b)), ..gap },
+            None => Gap { after: self.given, resumes_at: None, missed, of_nothing_known: false },
+            Some(gap) => {
+                let missed = gap.missed.zip(missed).map(|(a, b)| a.saturating_add(b));
+                Gap { missed, of_nothing_known: false, ..gap }
+            }
         });
     }
 
@@ -258,6 +276,13 @@ mod tests {
         out.join(" ")
     }
 
+    /// A gap in which something is missing.
+    fn gap(after: Option<(u64, u64)>, resumes_at: (u64, u64), missed: Option<u64>) -> Gap {
+        let after = after.map(|(epoch, seq)| EventId::new(epoch, seq));
+        let resumes_at = Some(EventId::new(resumes_at.0, resumes_at.1));
+        Gap { after, resumes_at, missed, of_nothing_known: false }
+    }
+
     pub(super) fn after(epoch: u64, seq: u64) -> Replay {
         Replay::after(EventId::new(epoch, seq))
     }
@@ -290,7 +315,7 @@ mod tests {
         assert_eq!(told(whole(), &[run(9, Some((5, 3))), event(9, 1)]), "9-1");
         let mut reader = whole();
         let step = reader.step(EventId::new(5, 6), &event(5, 6).1).expect("news");
-        assert_eq!(step.gap, Some(Gap { after: None, resumes_at: Some(EventId::new(5, 6)), missed: Some(5) }));
+        assert_eq!(step.gap, Some(gap(None, (5, 6), Some(5))));
         assert!(!step.restart, "it has nothing of another run");
     }
 
@@ -310,8 +335,11 @@ mod tests {
             assert_eq!(reader.step(id, &marker), None);
         }
         let step = reader.step(EventId::new(12, 4), &event(12, 4).1).expect("news");
-        let gap = Gap { after: Some(EventId::new(5, 3)), resumes_at: Some(EventId::new(12, 4)), missed: Some(3) };
-        assert_eq!(step, Step { gap: Some(gap), restart: true }, "not after a marker, which nobody is given");
+        assert_eq!(
+            step,
+            Step { gap: Some(gap(Some((5, 3)), (12, 4), Some(3))), restart: true },
+            "not after a marker, which nobody is given"
+        );
     }
 
     #[test]
@@ -319,8 +347,7 @@ mod tests {
         let mut reader = after(5, 1);
         reader.step(EventId::new(5, 2), &event(5, 2).1);
         let step = reader.forgotten().step(EventId::new(9, 1), &event(9, 1).1).expect("news");
-        let gap = Gap { after: Some(EventId::new(5, 2)), resumes_at: Some(EventId::new(9, 1)), missed: None };
-        assert_eq!(step, Step { gap: Some(gap), restart: true });
+        assert_eq!(step, Step { gap: Some(gap(Some((5, 2)), (9, 1), None)), restart: true });
         let step = Replay::fresh(Owed::Run).forgotten().step(EventId::new(9, 1), &event(9, 1).1).expect("news");
         assert!(!step.restart, "it has nothing of another run");
     }
@@ -350,8 +377,61 @@ mod tests {
     #[test]
     fn a_cursor_that_says_nothing_here_gets_a_gap_and_all_that_is_held() {
         let log = [run(5, None), event(5, 1), run(9, Some((5, 1))), event(9, 1)];
-        assert_eq!(told(Replay::unknown(None), &log), "-? 5-1 ! 9-1");
-        assert_eq!(told(Replay::unknown(Some(EventId::new(4, 7))), &log), "-? ! 5-1 ! 9-1");
+        assert_eq!(told(Replay::unknown(None, Owed::Run), &log), "-? 5-1 ! 9-1");
+        assert_eq!(told(Replay::unknown(Some(EventId::new(4, 7)), Owed::Run), &log), "-? ! 5-1 ! 9-1");
+    }
+
+    /// The first gap that a reader is told of.
+    fn first_gap(mut reader: Replay, log: &[(EventId, RecordKind)]) -> Option<Gap> {
+        log.iter().find_map(|(id, kind)| reader.step(*id, kind)?.gap)
+    }
+
+    #[test]
+    fn g1_a_gap_is_of_nothing_known_only_where_all_is_held() {
+        let unknown =
+            |owed, log: &[_]| first_gap(Replay::unknown(None, owed), log).expect("it is told").of_nothing_known;
+        for owed in [Owed::Run, Owed::Nothing] {
+            assert!(unknown(owed, &[run(5, None), event(5, 1)]));
+            assert!(unknown(owed, &[event(5, 1), end(5, 1)]), "the marker is trimmed");
+            assert!(unknown(owed, &[run(5, None), end(5, 0)]));
+        }
+        for log in [&[event(5, 16)][..], &[run(5, None), event(5, 3)], &[end(5, 3)]] {
+            assert!(!unknown(Owed::Run, log), "{log:?}");
+            assert!(unknown(Owed::Nothing, log), "a feed's reader is owed nothing before its first event: {log:?}");
+        }
+        assert!(
+            !first_gap(Replay::unknown(Some(EventId::new(4, 7)), Owed::Run), &[event(5, 1)])
+                .expect("it is told")
+                .of_nothing_known
+        );
+    }
+
+    /// It holds a marker only when an event of the next run comes, whose marker is trimmed: what was between is not known.
+    #[test]
+    fn g1_a_reader_that_was_given_nothing_is_told_what_it_missed_between_two_runs() {
+        let log = [run(5, None), event(9, 4)];
+        assert_eq!(first_gap(Replay::fresh(Owed::Run), &log), Some(gap(None, (9, 4), None)));
+        assert_eq!(first_gap(Replay::unknown(None, Owed::Run), &log), Some(gap(None, (9, 4), None)));
+    }
+
+    /// A reader that lost its place before it was given anything is owed what it was owed before.
+    #[test]
+    fn g1_a_reader_of_an_emptied_store_is_owed_the_run_that_it_gets() {
+        let owed = |owed| {
+            let mut reader = Replay::fresh(owed);
+            let (id, marker) = run(5, None);
+            reader.step(id, &marker);
+            first_gap(reader.forgotten(), &[event(9, 4)]).expect("it is told").of_nothing_known
+        };
+        assert_eq!((owed(Owed::Run), owed(Owed::Nothing)), (false, true));
+    }
+
+    #[test]
+    fn a_reader_of_nothing_gets_the_run_that_it_goes_over_to_whole() {
+        let mut reader = Replay::unknown(None, Owed::Nothing);
+        reader.unreadable();
+        let step = reader.hand_over(EventId::new(9, 0));
+        assert!(step.gap.expect("it is told").of_nothing_known && !step.restart);
     }
 
     #[test]
@@ -360,7 +440,6 @@ mod tests {
         let (id, marker) = run(9, Some((5, 3)));
         assert_eq!(reader.step(id, &marker), None);
         let step = reader.hand_over(id);
-        let gap = Gap { after: Some(EventId::new(5, 1)), resumes_at: Some(EventId::new(9, 1)), missed: Some(2) };
-        assert_eq!(step, Step { gap: Some(gap), restart: true });
+        assert_eq!(step, Step { gap: Some(gap(Some((5, 1)), (9, 1), Some(2))), restart: true });
     }
 }
