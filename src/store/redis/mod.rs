@@ -16,6 +16,7 @@ mod logs;
 mod look;
 #[cfg(feature = "redis-cluster")]
 mod masters;
+mod page;
 mod script;
 mod sentinels;
 mod source;
@@ -92,6 +93,7 @@ pub(crate) struct Shared {
     clock: Clock,
     tails: Arc<Tails>,
     positions: Mutex<logs::Positions>,
+    densities: page::Densities,
     pulses: tokio::sync::Mutex<keep::Pulses>,
     tasks: Mutex<Vec<AbortHandle>>,
     background: Background,
@@ -132,8 +134,8 @@ macro_rules! acl_commands {
 }
 
 acl_commands! {
-    "hello" "select" "ping" "info" "time" "eval" "evalsha" "set" "del" "pexpire" "pexpireat" "pttl"
-    "hget" "hmget" "hgetall" "hset" "hdel" "xadd" "xdel" "xrange" "xrevrange" "xtrim" "zadd" "zrem" "zcard" "zscore" "zrange"
+    "hello" "select" "ping" "info" "time" "eval" "evalsha" "set" "del" "type" "pexpire" "pexpireat" "pttl"
+    "hget" "hmget" "hgetall" "hstrlen" "hset" "hdel" "xadd" "xdel" "xrange" "xrevrange" "xtrim" "zadd" "zrem" "zcard" "zscore" "zrange"
     "zrangebyscore" "zrevrank" "zcount" "zremrangebyrank" "publish" "subscribe" "unsubscribe" "role"
     "cluster|slots" "asking"
 }
