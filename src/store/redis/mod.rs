@@ -81,6 +81,8 @@ use crate::{
 ///   [`ACL_COMMANDS`](Self::ACL_COMMANDS).
 /// - In a cluster, clocks of its nodes that are in step within a second, as NTP keeps them.
 ///
+/// What managed services forbid, and which of their modes fit, is in [`docs::managed_redis`](crate::docs::managed_redis).
+///
 /// Keys under the prefix are the library's own: what else is found in the place of a log is removed.
 #[derive(Clone)]
 pub struct RedisStore(Arc<Shared>);
