@@ -66,6 +66,11 @@ mutate() {
 rsync_files() {
   local tree=$1 name
   while IFS= read -r -d '' name; do
+    if [ -L "$root/$name" ]; then
+      mkdir -p "$tree/$(dirname "$name")"
+      ln -sfn "$(readlink "$root/$name")" "$tree/$name"
+      continue
+    fi
     [ -f "$root/$name" ] || continue
     if ! cmp -s "$root/$name" "$tree/$name"; then
       mkdir -p "$tree/$(dirname "$name")"

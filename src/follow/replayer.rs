@@ -9,7 +9,7 @@ use crate::{
         replay::{Owed, Replay, Step},
     },
     store::{From, Page, Read, StoreHandle, handle::BoxFuture},
-    stream::Record,
+    stream::{Record, StreamInfo},
 };
 
 /// A reader's place in a stored log.
@@ -34,9 +34,12 @@ impl Replayer {
     }
 
     pub(super) fn fetch(&mut self, store: &StoreHandle) -> BoxFuture<Result<Option<Page>, StoreError>> {
-        let max_events = if self.live { 1 } else { PAGE_EVENTS };
-        let read = Read { key: self.key.clone(), from: self.from, max_events, max_bytes: PAGE_BYTES };
         let store = store.clone();
+        if self.live {
+            let key = self.key.clone();
+            return Box::pin(async move { Ok(store.info(key).await?.map(|info| standing(&info))) });
+        }
+        let read = Read { key: self.key.clone(), from: self.from, max_events: PAGE_EVENTS, max_bytes: PAGE_BYTES };
         Box::pin(async move { store.read(read).await })
     }
 
@@ -63,4 +66,9 @@ impl Replayer {
         self.from = From::After(record.id);
         self.place.step(record.id, &record.kind)
     }
+}
+
+/// A page without entries, which says where a stream stands.
+fn standing(info: &StreamInfo) -> Page {
+    Page { state: info.state, epoch: info.epoch, top: info.top, known: true, records: Vec::new(), more: false }
 }

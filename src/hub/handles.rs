@@ -245,7 +245,12 @@ impl CompletionStore {
         limit: usize,
     ) -> Result<Option<Page>, StoreError> {
         let from = after.map_or(From::Start, From::After);
-        self.0.store.read(Read { key: key.clone(), from, max_events: limit, max_bytes: usize::MAX }).await
+        let read = Read { key: key.clone(), from, max_events: limit, max_bytes: usize::MAX };
+        let mut page = self.0.store.read(read).await?;
+        if let Some(page) = &mut page {
+            page.truncate(limit);
+        }
+        Ok(page)
     }
 
     /// Removes an ended stream and all that is held of it; an active one is stopped first, and its hook run: see

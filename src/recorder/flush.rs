@@ -21,6 +21,8 @@ use crate::{
 const FLIGHTS: usize = 16;
 /// Events in a flight.
 const FLIGHT_EVENTS: usize = 512;
+/// Bytes of events in a flight, but for what the last lane brings: a slow network must carry it within the store's time limit.
+const FLIGHT_BYTES: usize = 1 << 20;
 
 /// Works the ready lanes off. The guardian polls it; it is never done.
 pub(crate) struct Flusher {
@@ -200,13 +202,14 @@ impl Way {
     #[allow(clippy::type_complexity, reason = "two lists, used once")]
     fn gather(&mut self, recorder: &Recorder) -> (Vec<(Arc<Lane>, Append)>, Vec<(Arc<Lane>, Op)>) {
         let (mut appends, mut others) = (Vec::new(), Vec::new());
-        let mut events = 0;
-        while events < FLIGHT_EVENTS && others.len() < FLIGHTS {
+        let (mut events, mut bytes) = (0, 0);
+        while events < FLIGHT_EVENTS && bytes < FLIGHT_BYTES && others.len() < FLIGHTS {
             let Some(lane) = recorder.next_ready(self.part) else { break };
             match lane.next_op() {
                 None => {}
                 Some(Op::Append(append)) => {
                     events += append.events.len().max(1);
+                    bytes += append.events.iter().map(bytes::Bytes::len).sum::<usize>();
                     appends.push((lane, append));
                 }
                 Some(op) => others.push((lane, op)),

@@ -38,8 +38,9 @@ pub(super) async fn read(
     let (mut missing, mut bytes) = (None, 0);
     // Entries that are no events fill a page of the store too; an answer without events that says `next` would be no help.
     loop {
-        let max_events = query.limit - events.records.len();
-        let read = Read { key: key.clone(), from, max_events, max_bytes: MAX_BYTES - bytes };
+        // One more than fits tells whether there are more.
+        let max_events = query.limit + 1 - events.records.len();
+        let read = Read { key: key.clone(), from, max_events, max_bytes: (MAX_BYTES + 1).saturating_sub(bytes) };
         let Some(page) = store.read(read).await? else { return Ok(None) };
         if missing.is_none() && !page.known {
             // A cursor that says nothing here hides nothing either: all that is held, as for one who follows.
@@ -50,21 +51,24 @@ pub(super) async fn read(
         let has_more = page.more && !page.records.is_empty();
         let missing = missing.get_or_insert_with(|| Missing::on(begin(query.after)));
         for record in page.records {
+            let length = if let RecordKind::Event(block) = &record.kind { Some(block.len()) } else { None };
+            let is_full = events.records.len() >= query.limit || bytes + length.unwrap_or(0) > MAX_BYTES;
+            if length.is_some() && is_full && !events.records.is_empty() {
+                events.missing = up_to_last;
+                events.next = events.records.last().map(|record| record.id);
+                return Ok(Some(events));
+            }
             from = From::After(record.id);
             missing.take(&record);
-            if let RecordKind::Event(block) = &record.kind {
-                bytes += block.len();
+            if let Some(length) = length {
+                bytes += length;
                 events.records.push(record);
                 up_to_last = missing.count();
             }
         }
-        let is_full = events.records.len() >= query.limit || bytes >= MAX_BYTES;
         if !has_more {
             missing.end_at(page.top);
-        }
-        if is_full || !has_more {
-            events.next = events.records.last().filter(|_| has_more).map(|record| record.id);
-            events.missing = if events.next.is_some() { up_to_last } else { missing.count() };
+            events.missing = missing.count();
             return Ok(Some(events));
         }
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     id::{EventId, NodeId, Owner, StreamId, StreamKey},
-    stream::{Ended, Ending, Metadata, Origin, Record, StreamInfo, StreamState},
+    stream::{Ended, Ending, Metadata, Origin, Record, RecordKind, StreamInfo, StreamState},
 };
 
 /// How long and how much a store keeps of a stream.
@@ -300,15 +300,19 @@ pub enum From {
 }
 
 /// A request for a page of a log.
+///
+/// A store may hold several events together, and then gives all of them: a page may have more than what is asked for here by
+/// the rest of what its last event is held with, and by what was fetched along with that, up to about twice as much. It may
+/// have less, where more would take longer: [`Page::more`] says so.
 #[derive(Clone, Debug)]
 pub struct Read {
     /// Which stream.
     pub key: StreamKey,
     /// From where.
     pub from: From,
-    /// At most so many entries; the end comes on top.
+    /// About so many entries; the end comes on top.
     pub max_events: usize,
-    /// At most so many bytes of events, but always at least one entry.
+    /// About so many bytes of events, but always at least one entry.
     pub max_bytes: usize,
 }
 
@@ -319,16 +323,26 @@ pub struct Page {
     pub state: StreamState,
     /// The newest run.
     pub epoch: u64,
-    /// Whether the producer has begun to answer.
-    pub started: bool,
-    /// The newest entry.
+    /// The newest entry that is known of, or the cursor, if that is higher. Unless there are [`more`](Self::more), no entry
+    /// is newer.
     pub top: EventId,
     /// With [`From::After`]: whether the stream ever had a run of that epoch, as far as can be known.
     pub known: bool,
     /// The entries, in order. The end is one of them, once all before it are read.
     pub records: Vec<Record>,
-    /// Whether there are more.
+    /// Whether there are more, or may be. There is at least one entry then.
     pub more: bool,
+}
+
+impl Page {
+    /// Leaves out what is beyond so many entries; the end, which comes on top, is then still to come.
+    pub(crate) fn truncate(&mut self, max_events: usize) {
+        let is_end = |record: &Record| matches!(record.kind, RecordKind::End(_));
+        if self.records.iter().filter(|record| !is_end(record)).count() > max_events.max(1) {
+            self.records.truncate(max_events.max(1));
+            self.more = true;
+        }
+    }
 }
 
 /// A node's sign of life.

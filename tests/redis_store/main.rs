@@ -10,6 +10,7 @@ mod clients;
 #[cfg(feature = "redis-cluster")]
 mod cluster;
 mod connections;
+mod cuts;
 mod damage;
 mod entries;
 mod epochs;
@@ -21,6 +22,7 @@ mod layers;
 mod limits;
 mod names;
 mod order;
+mod pages;
 mod sentinels;
 mod strangers;
 mod support;

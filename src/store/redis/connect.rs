@@ -194,6 +194,7 @@ impl RedisStoreBuilder {
             clock: Clock::default(),
             tails,
             positions: Mutex::default(),
+            densities: super::page::Densities::default(),
             pulses: tokio::sync::Mutex::default(),
             tasks: Mutex::default(),
             background: super::cluster::Background::default(),

@@ -9,6 +9,7 @@ use super::{
     fleet::Request,
     indexes::{Indexed, Watching},
     keys::StreamKeys,
+    logs::Amount,
     script::{self, Script},
     stored,
     value::{self, Stored, Told},
@@ -110,8 +111,8 @@ impl Shared {
                 let previous = EventId::from_pair(&told.text()?);
                 let inner_id = value::text(told.next()?);
                 self.clock.heard(told.number()?);
-                let taken = (told.number()?, told.number()?);
-                let max = (open.retention.max_events as u64, open.retention.max_bytes as u64);
+                let taken = Amount::new(told.number()?, told.number()?);
+                let max = Amount::new(open.retention.max_events as u64, open.retention.max_bytes as u64);
                 self.know(name, EventId::new(epoch, 0), taken, max);
                 Opened::New { epoch, previous, inner_id }
             }
@@ -246,14 +247,10 @@ impl Shared {
         let reopened = match &*told.word {
             "registered" => {
                 self.clock.heard(told.number()?);
-                let taken = (told.number()?, told.number()?);
+                let taken = Amount::new(told.number()?, told.number()?);
+                let max = Amount::new(retention.max_events as u64, retention.max_bytes as u64);
                 self.forget(&keys.name);
-                self.know(
-                    &keys.name,
-                    EventId::new(epoch, acknowledged),
-                    taken,
-                    (retention.max_events as u64, retention.max_bytes as u64),
-                );
+                self.know(&keys.name, EventId::new(epoch, acknowledged), taken, max);
                 Reopened::Registered
             }
             "newer" => Reopened::Fenced(Fence::Newer),

@@ -1,28 +1,80 @@
-//! How far the logs are that this process writes: what a plain `XADD` must say without asking.
+//! How far the logs are that this process writes: what a plain `XADD` must say without asking, and where to cut.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
+/// Into how many parts the marks divide what a log holds: there are at most about four times as many.
+const PARTS: u64 = 32;
+/// The share of its limits by which a log is cut too much, so that not every batch that follows has to cut.
+const SLACK: u64 = 16;
+
+/// Events and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Amount {
+    pub(super) events: u64,
+    pub(super) bytes: u64,
+}
+
+impl Amount {
+    pub(super) const fn new(events: u64, bytes: u64) -> Self {
+        Self { events, bytes }
+    }
+
+    pub(super) fn plus(self, events: &[Bytes]) -> Self {
+        let bytes = events.iter().map(|event| event.len() as u64).sum::<u64>();
+        Self { events: self.events + events.len() as u64, bytes: self.bytes + bytes }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self { events: self.events.saturating_sub(other.events), bytes: self.bytes.saturating_sub(other.bytes) }
+    }
+
+    const fn fits(self, max: Self) -> bool {
+        self.events <= max.events && self.bytes <= max.bytes
+    }
+}
+
+/// Where an entry of a log begins: the seq of its first event, and how much the log had taken in before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) seq: u64,
+    pub(super) before: Amount,
+}
+
+/// How to bring a log down to its limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// Everything before this goes.
+    At(Mark),
+    /// The entry where to cut was written elsewhere: it is looked for, until the log holds no more than this.
+    Search(Amount),
+}
+
 /// How far a log is, as this process left it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Position {
     pub(super) epoch: u64,
     /// The newest seq that was written from here: what begins below it has to be compared.
     pub(super) last: u64,
-    /// Events and bytes that the log has taken in, and up to where these were dropped again.
-    pub(super) events: u64,
-    pub(super) bytes: u64,
-    pub(super) dropped_events: u64,
-    pub(super) dropped_bytes: u64,
-    /// How many it holds.
-    pub(super) max_events: u64,
-    pub(super) max_bytes: u64,
+    /// What the log has taken in.
+    pub(super) taken: Amount,
+    /// What it had taken in up to where its oldest entry begins, as far as is known.
+    dropped: Amount,
+    /// What it may hold.
+    max: Amount,
     /// When the last entry was written, by the store's clock: time does not go back in a log.
-    pub(super) at: u64,
+    at: u64,
     /// When it was last used here: what nobody ends here is forgotten some time.
-    pub(super) used: Instant,
+    used: Instant,
+    /// Whether entries before the oldest mark were written elsewhere.
+    taken_over: bool,
+    /// Where entries begin, oldest first; between two lies one entry, or a small part of what the log holds. Empty until
+    /// the log is large.
+    marks: VecDeque<Mark>,
+    /// Where the newest entry begins.
+    newest: Mark,
 }
 
 /// Positions by the names of their streams.
@@ -61,15 +113,22 @@ impl Positions {
 }
 
 impl Position {
-    pub(super) fn new(
-        epoch: u64,
-        last: u64,
-        (events, bytes): (u64, u64),
-        (max_events, max_bytes): (u64, u64),
-        at: u64,
-    ) -> Self {
-        let used = Instant::now();
-        Self { epoch, last, events, bytes, dropped_events: 0, dropped_bytes: 0, max_events, max_bytes, at, used }
+    pub(super) fn new(epoch: u64, last: u64, taken: Amount, max: Amount, at: u64) -> Self {
+        // A run's marker counts as an event: of a log that holds nothing else, nothing is unknown.
+        let is_new = taken == Amount::new(1, 0);
+        let (seq, before) = if is_new { (0, Amount::default()) } else { (last.saturating_add(1), taken) };
+        Self {
+            epoch,
+            last,
+            taken,
+            dropped: Amount::default(),
+            max,
+            at,
+            used: Instant::now(),
+            taken_over: !is_new,
+            marks: VecDeque::new(),
+            newest: Mark { seq, before },
+        }
     }
 
     /// When what is written now was written.
@@ -79,32 +138,77 @@ impl Position {
         self.at
     }
 
-    /// Parts events into entries: of so few events and bytes that a log can be cut where it must be.
-    pub(super) fn entries<'a>(&self, events: &'a [Bytes]) -> impl Iterator<Item = &'a [Bytes]> + use<'a> {
-        let count = usize::try_from(self.max_events / 16).unwrap_or(usize::MAX).clamp(1, crate::config::BATCH_EVENTS);
-        let size = usize::try_from(self.max_bytes / 16).unwrap_or(usize::MAX);
-        let mut rest = events;
-        std::iter::from_fn(move || {
-            let mut bytes = 0;
-            let fits = |event: &&Bytes| {
-                let first = bytes == 0;
-                bytes += event.len();
-                first || bytes <= size
-            };
-            let (entry, left) = rest.split_at(rest.iter().take(count).take_while(fits).count());
-            rest = left;
-            (!entry.is_empty()).then_some(entry)
-        })
+    /// Whether these events are one entry: of so few events and bytes that the log can be cut where it must be. As
+    /// append.lua, which parts others.
+    pub(super) fn is_one_entry(&self, events: &[Bytes]) -> bool {
+        let count = (self.max.events / 16).clamp(1, crate::config::BATCH_EVENTS as u64);
+        let bytes = Amount::default().plus(events).bytes;
+        events.len() == 1 || (events.len() as u64 <= count && bytes <= self.max.bytes / 16)
     }
 
-    /// Down to how many events and bytes the log is to be cut, if it holds too many after taking in so many.
+    /// An entry was written that begins here, and after which the log has taken in so much.
+    pub(super) fn wrote(&mut self, mark: Mark, last: u64, taken: Amount) {
+        let part = Amount::new(self.max.events / PARTS, self.max.bytes / PARTS);
+        let kept = self.marks.back().map_or(self.dropped, |mark| mark.before);
+        // The entry that was the newest ends where this one begins.
+        if !mark.before.minus(kept).fits(part) && self.newest.before != kept {
+            self.marks.push_back(self.newest);
+        }
+        (self.newest, self.last, self.taken) = (mark, self.last.max(last), taken);
+    }
+
+    /// What lay before so much is gone. Returns whether that is more than was known.
+    pub(super) fn dropped(&mut self, dropped: Amount) -> bool {
+        let is_news = dropped.events > self.dropped.events;
+        self.dropped = dropped;
+        while self.marks.front().is_some_and(|mark| mark.before.events < dropped.events) {
+            self.marks.pop_front();
+            self.taken_over = false;
+        }
+        self.taken_over &= self.marks.front().unwrap_or(&self.newest).before.events > dropped.events;
+        is_news
+    }
+
+    /// Where to cut the log, if it holds too much once it has taken in `taken`, the newest entry being `newest`.
     ///
-    /// By a sixteenth too many, so that not every batch that follows has to cut.
-    pub(super) fn cut(&self, events: u64, bytes: u64) -> Option<(u64, u64)> {
-        let too_many = (self.events + events).saturating_sub(self.dropped_events) > self.max_events;
-        let too_large = (self.bytes + bytes).saturating_sub(self.dropped_bytes) > self.max_bytes;
-        let cut = |max: u64, too_much: bool| if too_much { max - max / 16 } else { max };
-        (too_many || too_large).then(|| (cut(self.max_events, too_many), cut(self.max_bytes, too_large)))
+    /// By up to a sixteenth too much, so that not every batch that follows has to cut.
+    pub(super) fn cut(&self, newest: Mark, taken: Amount) -> Option<Cut> {
+        self.cut_by(SLACK, newest, taken)
+    }
+
+    /// The same for the log as it is after a batch of so many events. Where batches are larger than a sixteenth each of them
+    /// has to cut, however deep the cut before.
+    pub(super) fn overdue_cut(&self, batch: u64) -> Option<Cut> {
+        let share = if batch < self.max.events / SLACK { SLACK } else { u64::MAX };
+        self.cut_by(share, self.newest, self.taken)
+    }
+
+    fn cut_by(&self, share: u64, newest: Mark, taken: Amount) -> Option<Cut> {
+        let held = taken.minus(self.dropped);
+        if held.fits(self.max) {
+            return None;
+        }
+        let mut marks: Vec<Mark> = self.marks.iter().chain([&self.newest]).copied().collect();
+        if newest != self.newest {
+            marks.push(newest);
+        }
+        let left = |mark: &Mark| taken.minus(mark.before);
+        // Of what is too much this is to be left.
+        let goal = |max: u64, held: u64| if held > max { max - max / share } else { max };
+        let goal = Amount::new(goal(self.max.events, held.events), goal(self.max.bytes, held.bytes));
+        let leaves_enough = |mark: &Mark| {
+            let left = left(mark);
+            (held.events <= self.max.events || left.events >= goal.events)
+                && (held.bytes <= self.max.bytes || left.bytes >= goal.bytes)
+        };
+        let first = marks.iter().position(|mark| left(mark).fits(self.max)).unwrap_or(marks.len() - 1);
+        let best = marks.iter().rposition(leaves_enough).unwrap_or(0).max(first);
+        let mark = marks[best];
+        if best == 0 && self.taken_over && !leaves_enough(&mark) && left(&mark).fits(self.max) {
+            return Some(Cut::Search(goal));
+        }
+        // The newest entry stays, however large.
+        (mark.before.events > self.dropped.events).then_some(Cut::At(mark))
     }
 }
 
@@ -112,17 +216,91 @@ impl Position {
 mod tests {
     use super::*;
 
+    fn new(max_events: u64, max_bytes: u64) -> Position {
+        Position::new(1, 0, Amount::new(1, 0), Amount::new(max_events, max_bytes), 0)
+    }
+
+    /// Writes an entry as the hot path does. Returns what was to be done about the log's limits.
+    fn write(position: &mut Position, events: u64, bytes: u64) -> Option<Cut> {
+        let mark = Mark { seq: position.last + 1, before: position.taken };
+        let taken = Amount::new(mark.before.events + events, mark.before.bytes + bytes);
+        let cut = position.cut(mark, taken);
+        position.wrote(mark, position.last + events, taken);
+        if let Some(Cut::At(mark)) = cut {
+            position.dropped(mark.before);
+        }
+        cut
+    }
+
     #[test]
     fn entries_are_small_enough_to_cut_between() {
-        let sizes = |max_events, max_bytes, lengths: &[usize]| {
+        let one = |max_events, max_bytes, lengths: &[usize]| {
             let events: Vec<_> = lengths.iter().map(|length| Bytes::from(vec![b'x'; *length])).collect();
-            let position = Position::new(1, 0, (0, 0), (max_events, max_bytes), 0);
-            position.entries(&events).map(<[Bytes]>::len).collect::<Vec<_>>()
+            new(max_events, max_bytes).is_one_entry(&events)
         };
-        assert_eq!(sizes(10_000, 1 << 20, &[8; 130]), [64, 64, 2]);
-        assert_eq!(sizes(32, 1 << 20, &[8; 5]), [2, 2, 1]);
-        assert_eq!(sizes(1, 1 << 20, &[8; 2]), [1, 1]);
-        assert_eq!(sizes(10_000, 160, &[4, 4, 4, 400, 4, 10, 1]), [2, 1, 1, 1, 1, 1]);
-        assert_eq!(sizes(10_000, 160, &[]), [0; 0]);
+        assert!(one(10_000, 1 << 20, &[8; 64]) && !one(10_000, 1 << 20, &[8; 65]));
+        assert!(one(32, 1 << 20, &[8; 2]) && !one(32, 1 << 20, &[8; 3]));
+        assert!(one(1, 1, &[8]) && !one(1, 1 << 20, &[8; 2]));
+        assert!(one(10_000, 160, &[4, 6]) && !one(10_000, 160, &[4, 7]) && one(10_000, 160, &[400]));
+    }
+
+    /// Of every mixture of entries a log holds at most what it may, and at least that less an eighth, the newest aside.
+    #[test]
+    fn a_cut_leaves_no_more_than_the_limits_and_hardly_less() {
+        for (max_events, max_bytes) in [(10_000, 8 << 20), (10, 1 << 20), (32, 1000), (1000, 64 << 10), (1, 1)] {
+            for seed in 1..40_u64 {
+                let mut state = seed;
+                let mut next = |below: u64| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    (state >> 33) % below
+                };
+                let mut position = new(max_events, max_bytes);
+                let entry = Amount::new((max_events / 16).clamp(1, 64), (max_bytes / 16).max(1));
+                for _ in 0..5_000 {
+                    write(&mut position, 1 + next(entry.events), 1 + next(1 + entry.bytes));
+                    let held = position.taken.minus(position.dropped);
+                    assert!(held.fits(position.max) || position.dropped == position.newest.before, "{held:?}");
+                    assert!(position.marks.len() <= 130, "{} marks", position.marks.len());
+                    let full = |held, max: u64, entry| held + max / 8 + 2 * entry >= max;
+                    let is_full =
+                        full(held.events, max_events, entry.events) || full(held.bytes, max_bytes, entry.bytes);
+                    assert!(is_full || position.dropped == Amount::default(), "{held:?} of {:?}", position.max);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn events_of_one_size_are_cut_by_a_sixteenth() {
+        let mut position = new(1600, u64::MAX);
+        for _ in 0..10_000 {
+            write(&mut position, 1, 10);
+            let held = position.taken.minus(position.dropped).events;
+            assert!(held <= 1600 && (position.dropped.events == 0 || held >= 1500), "{held}");
+        }
+    }
+
+    #[test]
+    fn an_idle_log_has_no_marks() {
+        let mut position = new(10_000, 8 << 20);
+        (0..10).for_each(|_| assert_eq!(write(&mut position, 20, 10_000), None));
+        assert_eq!(position.marks.capacity(), 0);
+    }
+
+    #[test]
+    fn what_was_written_elsewhere_is_looked_for_until_the_own_part_is_enough() {
+        let mut position = Position::new(9, 0, Amount::new(5000, 50_000), Amount::new(100, u64::MAX), 0);
+        assert_eq!(write(&mut position, 1, 10), Some(Cut::Search(Amount::new(94, u64::MAX))));
+        // It holds less than was feared.
+        position.dropped(Amount::new(4950, 49_500));
+        for seq in 2..=50 {
+            assert_eq!(write(&mut position, 1, 10), None, "{seq}");
+        }
+        assert_eq!(write(&mut position, 1, 10), Some(Cut::Search(Amount::new(94, u64::MAX))));
+        // What was not found yet goes at the latest where the own part is as much as the log may hold.
+        let cuts: Vec<_> = (0..60).filter_map(|_| write(&mut position, 1, 10)).collect();
+        let at = Mark { seq: 1, before: Amount::new(5000, 50_000) };
+        assert!(cuts.contains(&Cut::At(at)) && position.taken.minus(position.dropped).events <= 100, "{cuts:?}");
+        assert!(!position.taken_over);
     }
 }

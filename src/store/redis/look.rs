@@ -1,4 +1,4 @@
-//! Looking: pages of logs, what is known of streams, lists of them.
+//! Looking: what is known of streams, lists of them.
 
 use std::borrow::Borrow;
 
@@ -9,17 +9,16 @@ use super::{
     error::RedisStoreError,
     fleet::{Reply, Request},
     keys::{self, StreamKeys},
+    page::peek,
     stored::{self, Entry, Held, Holds, Standing},
     value,
 };
 use crate::{
     id::{EventId, StreamId, StreamKey},
-    store::{From, List, Listed, Page, Read},
-    stream::{Ended, Record, RecordKind, StreamInfo, StreamState},
+    store::{List, Listed},
+    stream::{Ended, StreamInfo, StreamState},
 };
 
-/// Entries that are asked for first: how many events an entry holds is not known before.
-const FIRST_ENTRIES: usize = 16;
 /// Streams in one request of a list.
 const LIST_PAGE: usize = 100;
 
@@ -31,6 +30,8 @@ pub(super) struct Known {
     pub(super) hook: bool,
     /// The log's newest entry that is no seal.
     pub(super) log: Option<EventId>,
+    /// Whether a seal is the newest entry.
+    pub(super) is_sealed: bool,
     /// When the newest entry was written.
     pub(super) written: u64,
     /// What stands in the indexes.
@@ -59,7 +60,7 @@ impl Shared {
             command
         };
         let mut top = command("XREVRANGE", &keys.log);
-        top.arg("+").arg("-").arg("COUNT").arg(3);
+        top.arg("+").arg("-").arg("COUNT").arg(1);
         let index = |index: &str| {
             let mut score = command("ZSCORE", index);
             score.arg(&keys.name);
@@ -84,7 +85,24 @@ impl Shared {
             requests.extend(self.known_requests(keys.borrow()));
         }
         let mut replies = self.fleet.look(requests).await?.into_iter();
-        Ok(of.iter().map(|_| known(&mut replies)).collect())
+        let mut all: Vec<_> = of.iter().map(|_| known(&mut replies)).collect();
+        self.look_behind_seals(of, &mut all).await?;
+        Ok(all)
+    }
+
+    /// Looks for the newest entry before the seal of each log that has one, where an end does not say it all.
+    async fn look_behind_seals(
+        &self,
+        of: &[impl Borrow<StreamKeys>],
+        all: &mut [Result<Known, RedisStoreError>],
+    ) -> Result<(), RedisStoreError> {
+        let is_hidden = |known: &Known| known.is_sealed && !(known.ended.is_some() && known.held.flag("started"));
+        let mut hidden: Vec<_> = all.iter_mut().flatten().zip(of).filter(|(known, _)| is_hidden(known)).collect();
+        let peeks = hidden.iter().map(|(_, keys)| peek((*keys).borrow(), "XREVRANGE", "+")).collect();
+        for ((known, _), reply) in hidden.iter_mut().zip(self.fleet.look(peeks).await?) {
+            known.log = stored::entries(value::own(reply)?)?.first().map(|entry| entry.id);
+        }
+        Ok(())
     }
 
     pub(super) async fn info(&self, key: StreamKey) -> Result<Option<StreamInfo>, RedisStoreError> {
@@ -174,140 +192,6 @@ impl Shared {
         stale.truncate(limit);
         Ok(stale)
     }
-
-    pub(super) async fn read(&self, read: Read) -> Result<Option<Page>, RedisStoreError> {
-        let keys = self.keys.of(&read.key);
-        let (mut held, mut completion) = (cmd("HGETALL"), cmd("HGETALL"));
-        held.arg(&keys.stream);
-        completion.arg(&keys.completion);
-        let mut top = cmd("XREVRANGE");
-        top.arg(&keys.log).arg("+").arg("-").arg("COUNT").arg(3);
-        let mut requests =
-            vec![Request::new(keys.slot, held), Request::new(keys.slot, completion), Request::new(keys.slot, top)];
-        // Where the newest run begins only the state says: that is read first.
-        let after = match read.from {
-            From::After(cursor) => Some(cursor),
-            From::Start => Some(EventId::default()),
-            From::Newest => None,
-        };
-        let first = read.max_events.saturating_add(1).min(FIRST_ENTRIES);
-        if let Some(after) = after {
-            requests.push(range(&keys, after, first));
-        }
-        let mut replies = self.fleet.look(requests).await?.into_iter();
-        let mut next = || value::own(replies.next().unwrap_or_else(|| Err(value::unexpected("a page"))));
-        let held = Held::new(value::fields(next()?, "HGETALL")?);
-        let ended = stored::ended(value::fields(next()?, "HGETALL")?);
-        let tops = stored::entries(next()?)?;
-        let Standing::Is(state) = held.standing() else { return Ok(None) };
-        let ended = ended.filter(|_| state.is_terminal());
-        let epoch = held.epoch();
-        let log_top = stored::top(&tops).map(|entry| entry.id);
-        let top = held.top(log_top);
-        let (after, entries) = match after {
-            Some(after) => (after, stored::entries(next()?)?),
-            None => {
-                let after = EventId::new(epoch, 0);
-                (after, stored::entries(value::own(self.fleet.look_for(range(&keys, after, first)).await)?)?)
-            }
-        };
-        let mut page = Page {
-            state,
-            epoch,
-            started: held.has_started(log_top),
-            top: ended.as_ref().map_or(top, |ended| ended.id),
-            known: true,
-            records: Vec::new(),
-            more: false,
-        };
-        self.fill(&mut page, &keys, after, entries, first, &read).await?;
-        if !page.more
-            && let Some(ended) = ended.clone().filter(|ended| ended.id > after)
-        {
-            page.records.push(Record { id: ended.id, at: ended.at, kind: RecordKind::End(Box::new(ended)) });
-        }
-        if let From::After(cursor) = read.from {
-            let ends = ended.is_some_and(|ended| ended.id == cursor);
-            page.known = ends || cursor.epoch == epoch || self.knows(&keys, &held, cursor).await?;
-        }
-        Ok(Some(page))
-    }
-
-    /// Takes records until the page is full, or the log is at its end.
-    async fn fill(
-        &self,
-        page: &mut Page,
-        keys: &StreamKeys,
-        after: EventId,
-        mut entries: Vec<Entry>,
-        mut asked: usize,
-        read: &Read,
-    ) -> Result<(), RedisStoreError> {
-        let (mut bytes, mut taken) = (0, 0);
-        loop {
-            let last = entries.last().map(|entry| entry.id);
-            let count = entries.len();
-            taken += count;
-            for record in stored::records(entries, after) {
-                let length = if let RecordKind::Event(block) = &record.kind { block.len() } else { 0 };
-                bytes += length;
-                let full = page.records.len() >= read.max_events || bytes > read.max_bytes;
-                if full && !page.records.is_empty() {
-                    page.more = true;
-                    return Ok(());
-                }
-                page.records.push(record);
-            }
-            let Some(last) = last.filter(|_| count == asked) else { return Ok(()) };
-            // As many more as may fit, by what an entry has held so far.
-            let room = read.max_events.saturating_sub(page.records.len());
-            let events = page.records.len().div_ceil(taken).max(1);
-            let size = (bytes / taken).max(1);
-            let by_size = (read.max_bytes.saturating_sub(bytes) / size).saturating_add(1);
-            asked = (room / events).saturating_add(1).min(by_size).clamp(1, 1024);
-            entries = stored::entries(self.fleet.look_for(range(keys, last, asked)).await?)?;
-        }
-    }
-
-    /// Whether a stream had a run of another epoch than its newest, as far as can be known.
-    async fn knows(&self, keys: &StreamKeys, held: &Held, cursor: EventId) -> Result<bool, RedisStoreError> {
-        if held.lost().is_some_and(|lost| cursor.epoch <= lost.epoch) {
-            return Ok(true);
-        }
-        if cursor.epoch > held.epoch() {
-            return Ok(false);
-        }
-        let marker = EventId::new(cursor.epoch, 0);
-        let (mut first, mut run) = (cmd("XRANGE"), cmd("XRANGE"));
-        first.arg(&keys.log).arg("-").arg("+").arg("COUNT").arg(1);
-        run.arg(&keys.log).arg(marker.to_pair()).arg("+").arg("COUNT").arg(1);
-        let asked = vec![Request::new(keys.slot, first), Request::new(keys.slot, run)];
-        let mut replies = self.fleet.look(asked).await?.into_iter();
-        let mut next = || value::own(replies.next().unwrap_or_else(|| Err(value::unexpected("a run"))));
-        let (first, run) = (stored::entries(next()?)?, stored::entries(next()?)?);
-        // The next marker may be its own, or stand for it too.
-        let own = |entry: &Entry| match entry.holds {
-            Holds::Run { since, .. } => since.unwrap_or(entry.id) <= marker,
-            Holds::Events(_) | Holds::Seal => false,
-        };
-        if run.iter().any(own) {
-            return Ok(true);
-        }
-        // What was before the first entry that is held was held once.
-        Ok(first.first().is_some_and(|first| match &first.holds {
-            Holds::Run { previous, .. } => previous.is_some_and(|previous| cursor.epoch <= previous.epoch),
-            Holds::Events(_) | Holds::Seal => cursor.epoch <= first.id.epoch,
-        }))
-    }
-}
-
-/// So many entries after an id.
-fn range(keys: &StreamKeys, after: EventId, count: usize) -> Request {
-    let mut range = cmd("XRANGE");
-    // Nothing is after the highest id that there is, and a server takes no offence if it is not asked for that.
-    let open = if after == EventId::new(u64::MAX, u64::MAX) { "" } else { "(" };
-    range.arg(&keys.log).arg(format!("{open}{}", after.to_pair())).arg("+").arg("COUNT").arg(count);
-    Request::new(keys.slot, range)
 }
 
 /// Five replies, in the order in which they were asked for.
@@ -323,12 +207,14 @@ fn known(replies: &mut impl Iterator<Item = Reply>) -> Result<Known, RedisStoreE
     // In a cluster these lie elsewhere: what the stream's own keys say is known without them.
     let mut score = || value::number(&next().unwrap_or_default());
     let (active, due) = (score(), score());
-    let top = stored::top(&tops);
+    let top = tops.first();
+    let is_sealed = top.is_some_and(|entry| matches!(entry.holds, Holds::Seal));
     Ok(Known {
         hook: completion.get("onEnd").is_some_and(|mark| mark == b"due"),
         ended: stored::ended(completion)
             .filter(|_| matches!(held.standing(), Standing::Is(state) if state.is_terminal())),
-        log: top.map(|entry| entry.id),
+        log: top.filter(|_| !is_sealed).map(|entry| entry.id),
+        is_sealed,
         written: top.map_or(0, Entry::at),
         held,
         active,

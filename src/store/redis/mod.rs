@@ -16,6 +16,7 @@ mod logs;
 mod look;
 #[cfg(feature = "redis-cluster")]
 mod masters;
+mod page;
 mod script;
 mod sentinels;
 mod source;
@@ -80,6 +81,8 @@ use crate::{
 ///   [`ACL_COMMANDS`](Self::ACL_COMMANDS).
 /// - In a cluster, clocks of its nodes that are in step within a second, as NTP keeps them.
 ///
+/// What managed services forbid, and which of their modes fit, is in [`docs::managed_redis`](crate::docs::managed_redis).
+///
 /// Keys under the prefix are the library's own: what else is found in the place of a log is removed.
 #[derive(Clone)]
 pub struct RedisStore(Arc<Shared>);
@@ -92,6 +95,7 @@ pub(crate) struct Shared {
     clock: Clock,
     tails: Arc<Tails>,
     positions: Mutex<logs::Positions>,
+    densities: page::Densities,
     pulses: tokio::sync::Mutex<keep::Pulses>,
     tasks: Mutex<Vec<AbortHandle>>,
     background: Background,
@@ -132,8 +136,8 @@ macro_rules! acl_commands {
 }
 
 acl_commands! {
-    "hello" "select" "ping" "info" "time" "eval" "evalsha" "set" "del" "pexpire" "pexpireat" "pttl"
-    "hget" "hmget" "hgetall" "hset" "hdel" "xadd" "xdel" "xrange" "xrevrange" "xtrim" "zadd" "zrem" "zcard" "zscore" "zrange"
+    "hello" "select" "ping" "info" "time" "eval" "evalsha" "set" "del" "type" "pexpire" "pexpireat" "pttl"
+    "hget" "hmget" "hgetall" "hstrlen" "hset" "hdel" "xadd" "xdel" "xrange" "xrevrange" "xtrim" "zadd" "zrem" "zcard" "zscore" "zrange"
     "zrangebyscore" "zrevrank" "zcount" "zremrangebyrank" "publish" "subscribe" "unsubscribe" "role"
     "cluster|slots" "asking"
 }

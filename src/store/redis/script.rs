@@ -40,6 +40,7 @@ scripts! {
     WITHDRAW: SETTLES "withdraw.lua",
     APPEND: GROWS "append.lua",
     TRIM: SETTLES "trim.lua",
+    PEEK: SETTLES "peek.lua",
     CLOSE: SETTLES "close.lua",
     INTERRUPT: SETTLES "interrupt.lua",
     REOPEN: GROWS "reopen.lua",

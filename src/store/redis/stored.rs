@@ -149,6 +149,16 @@ fn state_of(text: &str) -> Option<StreamState> {
         .find(|state| state.as_str() == text)
 }
 
+/// The fields of a completion that say how a stream ended.
+pub(super) const ENDED: [&str; 7] = ["v", "state", "reason", "event", "id", "last", "completedAt"];
+
+/// A hash's fields, asked for by name. A key of another type is no hash.
+pub(super) fn fields(names: &[&str], reply: Value) -> Fields {
+    let values = value::array(reply, "HMGET").unwrap_or_default();
+    let field = |(name, value): (&&str, Value)| Some(((*name).to_owned(), value::bytes(value)?));
+    names.iter().zip(values).filter_map(field).collect()
+}
+
 /// A completion: how a stream ended. `None`: there is none that this version can read.
 pub(super) fn ended(mut fields: Fields) -> Option<Ended> {
     let text = |fields: &mut Fields, name| fields.remove(name).and_then(|bytes| String::from_utf8(bytes).ok());
@@ -184,11 +194,17 @@ pub(super) enum Holds {
 }
 
 impl Entry {
-    /// Reads one; its fields repeat, so they are no map.
+    /// Reads one. One whose fields cannot be read holds nothing: a gap, as the ids show.
     fn read(entry: Value) -> Option<Self> {
         let mut parts = value::array(entry, "XRANGE").ok()?.into_iter();
         let id = EventId::from_pair(&value::text(parts.next()?)?)?;
-        let mut fields = value::array(parts.next()?, "XRANGE").ok()?.into_iter();
+        let read = parts.next().and_then(|fields| Self::read_fields(id, fields));
+        Some(read.unwrap_or(Self { id, at: 0, holds: Holds::Events(Vec::new()) }))
+    }
+
+    /// Fields repeat, so they are no map.
+    fn read_fields(id: EventId, fields: Value) -> Option<Self> {
+        let mut fields = value::array(fields, "XRANGE").ok()?.into_iter();
         let mut entry = Self { id, at: 0, holds: Holds::Events(Vec::new()) };
         while let (Some(name), Some(field)) = (fields.next(), fields.next()) {
             match (value::bytes(name)?.as_slice(), &mut entry.holds) {
@@ -232,17 +248,12 @@ impl Entry {
     }
 }
 
-/// A reply to `XRANGE` or `XREVRANGE`. An entry that cannot be read is left out: a gap, as the ids show.
+/// A reply to `XRANGE` or `XREVRANGE`.
 pub(super) fn entries(reply: Value) -> Result<Vec<Entry>, RedisStoreError> {
     Ok(value::array(reply, "XRANGE")?.into_iter().filter_map(Entry::read).collect())
 }
 
-/// The records of entries that come after `after`.
-pub(super) fn records(entries: Vec<Entry>, after: EventId) -> impl Iterator<Item = Record> {
-    entries.into_iter().flat_map(Entry::records).filter(move |record| record.id > after)
-}
-
-/// The newest entry that is no seal, of a log read backwards.
-pub(super) fn top(newest_first: &[Entry]) -> Option<&Entry> {
-    newest_first.iter().find(|entry| !matches!(entry.holds, Holds::Seal))
+/// The records of an entry that come after `after`.
+pub(super) fn records(entry: Entry, after: EventId) -> impl Iterator<Item = Record> {
+    entry.records().into_iter().filter(move |record| record.id > after)
 }

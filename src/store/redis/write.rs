@@ -1,4 +1,4 @@
-//! The hot path: batches of many streams, one `XADD` an entry, no script where none is needed.
+//! The hot path: batches of many streams, one `XADD` each that also cuts the log, no script where none is needed.
 
 use redis::{Value, cmd};
 
@@ -7,7 +7,7 @@ use super::{
     error::RedisStoreError,
     fleet::{Reply, Request},
     keys::{self, StreamKeys},
-    logs::Position,
+    logs::{Amount, Cut, Mark, Position},
     script, stored,
     value::{self, Stored, Told},
 };
@@ -20,13 +20,23 @@ use crate::{
 /// What the server says to an id that is not above the log's newest.
 const NOT_ABOVE: &str = "equal or smaller";
 
+/// In how many steps a log is cut whose older part was written elsewhere. The next append goes on.
+const STEPS: usize = 8;
+
 /// How one append of a flight was sent.
 struct Sent {
-    /// Which replies are its entries'; none where it has to be sent as a script.
-    entries: std::ops::Range<usize>,
-    /// The reply to its cut, and to what it published.
-    cut: Option<usize>,
-    position: Option<Position>,
+    /// Which reply is its own.
+    reply: usize,
+    /// What a plain command wrote; `None` for a script.
+    plain: Option<Plain>,
+}
+
+/// An entry that a plain command wrote.
+struct Plain {
+    begins: Mark,
+    last: u64,
+    taken: Amount,
+    cut: Option<Mark>,
 }
 
 impl Shared {
@@ -35,15 +45,16 @@ impl Shared {
             return Ok(Vec::new());
         }
         let names: Vec<String> = appends.iter().map(|append| keys::name_of(&append.key)).collect();
-        let (requests, sent) = self.plain(&appends, &names);
+        let (requests, sent) = self.flight(&appends, &names);
         let mut replies: Vec<Option<Reply>> = self.fleet.send(requests).await?.into_iter().map(Some).collect();
         let mut outcomes: Vec<Option<Appended>> = appends.iter().map(|_| None).collect();
         let mut refused: Option<RedisStoreError> = None;
         // In the second round goes whatever a plain command could not say, or was not believed.
         let mut compared = Vec::new();
-        for (index, sent) in sent.iter().enumerate() {
-            match self.landed(&names[index], sent, &mut replies) {
-                Landed::Stored => outcomes[index] = Some(Appended::Stored),
+        for (index, sent) in sent.into_iter().enumerate() {
+            let reply = replies[sent.reply].take().unwrap_or_else(|| Err(value::unexpected("append")));
+            match self.landed(&appends[index], &names[index], sent.plain, reply) {
+                Landed::Is(outcome) => outcomes[index] = Some(outcome),
                 Landed::Compare => compared.push(index),
                 Landed::Failed(error) => refused = Some(error),
             }
@@ -57,6 +68,8 @@ impl Shared {
                 }
             }
         }
+        let stored = (0..appends.len()).filter(|index| outcomes[*index] == Some(Appended::Stored));
+        self.cut(stored.map(|index| (&*names[index], appends[index].events.len() as u64)).collect()).await;
         self.tails.wake_each(names.iter().zip(&outcomes).filter(|(_, out)| out.is_some()).map(|(name, _)| &**name));
         match refused {
             // Of a server that takes nothing, or of one that cannot be reached, the other streams' parts say as much.
@@ -66,75 +79,108 @@ impl Shared {
     }
 
     /// The commands of a flight, and which are whose.
-    fn plain(&self, appends: &[Append], names: &[String]) -> (Vec<Request>, Vec<Sent>) {
+    fn flight(&self, appends: &[Append], names: &[String]) -> (Vec<Request>, Vec<Sent>) {
         let now = self.clock.now();
         let mut requests = Vec::with_capacity(appends.len());
         let mut sent = Vec::with_capacity(appends.len());
         let mut positions = lock(&self.positions);
         for (append, name) in appends.iter().zip(names) {
-            let position = positions.get_mut(name).filter(|position| position.epoch == append.epoch);
-            let has_news = append.inner_id.is_some() || append.inner_retry.is_some() || !append.metadata.is_empty();
-            let plain = !append.events.is_empty() && !has_news;
-            let Some(position) = position.filter(|position| plain && append.first > position.last) else {
-                sent.push(Sent { entries: 0..0, cut: None, position: None });
-                continue;
-            };
-            let first = requests.len();
-            let at = position.at(now);
-            let mut after = *position;
-            let (slot, log) = (self.keys.slot(name), self.keys.log(name));
-            let mut seq = append.first;
-            for events in position.entries(&append.events) {
-                seq += events.len() as u64;
-                after.events += events.len() as u64;
-                after.bytes += events.iter().map(|event| event.len() as u64).sum::<u64>();
-                let size = events.iter().map(|event| event.len() + 2).sum::<usize>() + log.len() + 96;
-                let mut add = redis::Cmd::with_capacity(10 + 2 * events.len(), size);
-                add.arg("XADD").arg(&log).arg("NOMKSTREAM").arg(event_id(append.epoch, seq - 1));
-                let since = (at as i64).wrapping_sub(append.epoch as i64);
-                add.arg("t").arg(since).arg("n").arg(after.events).arg("b").arg(after.bytes);
-                for event in events {
-                    add.arg("e").arg(Stored(event));
-                }
-                requests.push(Request::new(slot, add));
-            }
-            after.last = seq - 1;
-            let entries = first..requests.len();
-            let (more_events, more_bytes) = (after.events - position.events, after.bytes - position.bytes);
-            let cut = position.cut(more_events, more_bytes).map(|(events, bytes)| {
-                requests.push(Request::script(slot, &script::TRIM, &[&log]).arg(events).arg(bytes));
-                requests.len() - 1
+            let position = positions.get_mut(name).filter(|position| is_plain(append, position));
+            let reply = requests.len();
+            let plain = position.map(|position| {
+                let at = position.at(now);
+                let (begins, taken) = written(append, position);
+                // With the entry itself: whose entry is refused cuts nothing.
+                let cut = match position.cut(begins, taken) {
+                    Some(Cut::At(mark)) => Some(mark),
+                    Some(Cut::Search(_)) | None => None,
+                };
+                let plain = Plain { begins, last: last(append), taken, cut };
+                requests.push(Request::new(self.keys.slot(name), add(&self.keys.log(name), append, &plain, at)));
+                plain
             });
-            if self.tails.is_followed(name) {
-                let mut publish = cmd("PUBLISH");
-                publish.arg(self.keys.tail_channel(name)).arg(event_id(append.epoch, seq - 1));
-                requests.push(Request::new(slot, publish));
+            if plain.is_none() {
+                requests.push(self.compared(append));
             }
-            sent.push(Sent { entries, cut, position: Some(after) });
+            if !append.events.is_empty() && self.tails.is_followed(name) {
+                let mut publish = cmd("PUBLISH");
+                publish.arg(self.keys.tail_channel(name)).arg(event_id(append.epoch, last(append)));
+                requests.push(Request::new(self.keys.slot(name), publish));
+            }
+            sent.push(Sent { reply, plain });
         }
         (requests, sent)
     }
 
-    /// What became of plain commands.
-    fn landed(&self, name: &str, sent: &Sent, replies: &mut [Option<Reply>]) -> Landed {
-        let Some(mut position) = sent.position else { return Landed::Compare };
-        for index in sent.entries.clone() {
-            match replies[index].take() {
-                Some(Ok(Value::Nil)) | None => return Landed::Compare,
-                Some(Ok(_)) => {}
-                Some(Err(error)) if must_compare(&error) => return Landed::Compare,
-                Some(Err(error)) => return Landed::Failed(error),
+    /// What became of an append in the first round.
+    fn landed(&self, append: &Append, name: &str, plain: Option<Plain>, reply: Reply) -> Landed {
+        let Some(plain) = plain else {
+            return match reply.and_then(|reply| self.settled(append, name, reply)) {
+                Ok(outcome) => Landed::Is(outcome),
+                Err(error) => Landed::Failed(error),
+            };
+        };
+        match reply {
+            Ok(Value::Nil) => return Landed::Compare,
+            Ok(_) => {}
+            Err(error) if must_compare(&error) => return Landed::Compare,
+            Err(error) => return Landed::Failed(error),
+        }
+        if let Some(held) = lock(&self.positions).get_mut(name).filter(|held| held.epoch == append.epoch) {
+            held.wrote(plain.begins, plain.last, plain.taken);
+            if let Some(mark) = plain.cut {
+                held.dropped(mark.before);
             }
         }
-        if let Some(Ok(dropped)) = sent.cut.and_then(|index| replies[index].take())
-            && let Some((events, bytes)) = pair(dropped)
-        {
-            (position.dropped_events, position.dropped_bytes) = (events, bytes);
+        Landed::Is(Appended::Stored)
+    }
+
+    /// Cuts the logs that hold too much after a batch of so many events, and could not be cut with what was written.
+    async fn cut(&self, mut written: Vec<(&str, u64)>) {
+        for _ in 0..STEPS {
+            let (mut requests, mut cuts) = (Vec::new(), Vec::new());
+            {
+                let positions = lock(&self.positions);
+                for (name, batch) in written {
+                    let Some(position) = positions.get(name) else { continue };
+                    let Some(cut) = position.overdue_cut(batch) else { continue };
+                    let (slot, log) = (self.keys.slot(name), self.keys.log(name));
+                    requests.push(match cut {
+                        Cut::At(mark) => {
+                            let mut trim = cmd("XTRIM");
+                            trim.arg(log).arg("MINID").arg(event_id(position.epoch, mark.seq));
+                            Request::new(slot, trim)
+                        }
+                        Cut::Search(goal) => Request::script(slot, &script::TRIM, &[&log])
+                            .arg(goal.events)
+                            .arg(goal.bytes)
+                            .arg(position.taken.events)
+                            .arg(position.taken.bytes),
+                    });
+                    cuts.push((name, batch, position.epoch, cut));
+                }
+            }
+            // Where it fails, the next append tries again.
+            let Ok(replies) = self.fleet.send(requests).await else { return };
+            written = Vec::new();
+            for ((name, batch, epoch, cut), reply) in cuts.into_iter().zip(replies) {
+                let dropped = match (cut, reply) {
+                    (Cut::At(mark), Ok(_)) => Some(mark.before),
+                    (Cut::Search(_), Ok(reply)) => amount(reply),
+                    (_, Err(_)) => None,
+                };
+                let mut positions = lock(&self.positions);
+                let held = positions.get_mut(name).filter(|held| held.epoch == epoch);
+                if let (Some(dropped), Some(held)) = (dropped, held)
+                    && held.dropped(dropped)
+                {
+                    written.push((name, batch));
+                }
+            }
+            if written.is_empty() {
+                return;
+            }
         }
-        if let Some(held) = lock(&self.positions).get_mut(name).filter(|held| held.epoch == position.epoch) {
-            *held = position;
-        }
-        Landed::Stored
     }
 
     /// The batch as a script, which looks at what is stored.
@@ -160,12 +206,13 @@ impl Shared {
         let mut told = Told::read(reply, "append")?;
         let outcome = match &*told.word {
             "stored" => {
-                let taken = (told.number()?, told.number()?);
-                let max = (told.number()?, told.number()?);
-                let last = (append.first + append.events.len() as u64).saturating_sub(1);
-                self.know(name, EventId::new(append.epoch, last), taken, max);
+                let taken = Amount::new(told.number()?, told.number()?);
+                let max = Amount::new(told.number()?, told.number()?);
+                let marks = marks(told.next()?);
+                self.wrote(append, name, taken, max, &marks);
                 return Ok(Appended::Stored);
             }
+            "refused" => return Ok(Appended::Refused),
             "newer" => Appended::Fenced(Fence::Newer),
             "ended" => Appended::Fenced(fence(&mut told)?),
             "gone" => Appended::Gone,
@@ -175,14 +222,28 @@ impl Shared {
         Ok(outcome)
     }
 
-    /// Keeps how far a log is; one that is known already keeps what was dropped of it.
-    pub(super) fn know(&self, name: &str, at: EventId, taken: (u64, u64), max: (u64, u64)) {
+    /// Keeps what a script wrote: entries that begin at `marks`.
+    fn wrote(&self, append: &Append, name: &str, taken: Amount, max: Amount, marks: &[Mark]) {
+        let before = marks.first().map_or(taken, |mark| mark.before);
+        let known = marks.first().map_or_else(|| last(append), |mark| mark.seq.saturating_sub(1));
+        self.know(name, EventId::new(append.epoch, known), before, max);
+        let mut positions = lock(&self.positions);
+        let Some(position) = positions.get_mut(name).filter(|position| position.epoch == append.epoch) else { return };
+        for (index, mark) in marks.iter().enumerate() {
+            let next = marks.get(index + 1);
+            let end = next.map_or_else(|| last(append), |next| next.seq.saturating_sub(1));
+            position.wrote(*mark, end, next.map_or(taken, |next| next.before));
+        }
+    }
+
+    /// Keeps how far a log is; one that is known already keeps where its entries begin.
+    pub(super) fn know(&self, name: &str, at: EventId, taken: Amount, max: Amount) {
         let now = self.clock.now();
         let mut positions = lock(&self.positions);
         match positions.get_mut(name).filter(|position| position.epoch == at.epoch) {
             Some(position) => {
                 position.last = position.last.max(at.seq);
-                (position.events, position.bytes) = taken;
+                position.taken = taken;
                 position.at(now);
             }
             None => {
@@ -199,19 +260,60 @@ impl Shared {
 }
 
 enum Landed {
-    Stored,
+    Is(Appended),
     /// It is to be compared with what is stored.
     Compare,
     Failed(RedisStoreError),
+}
+
+/// Whether a plain `XADD` can say it all. A batch of several entries must land whole or not at all: were its first entry
+/// refused and a later one stored, the first could not be written any more.
+fn is_plain(append: &Append, position: &Position) -> bool {
+    let has_news = append.inner_id.is_some() || append.inner_retry.is_some() || !append.metadata.is_empty();
+    let is_next = position.epoch == append.epoch && append.first > position.last;
+    is_next && !append.events.is_empty() && !has_news && position.is_one_entry(&append.events)
+}
+
+/// Where the entry of a batch begins, and what the log has taken in with it.
+fn written(append: &Append, position: &Position) -> (Mark, Amount) {
+    (Mark { seq: append.first, before: position.taken }, position.taken.plus(&append.events))
+}
+
+/// The seq of a batch's last event.
+fn last(append: &Append) -> u64 {
+    (append.first + append.events.len() as u64).saturating_sub(1)
+}
+
+fn add(log: &str, append: &Append, plain: &Plain, at: u64) -> redis::Cmd {
+    let size = append.events.iter().map(|event| event.len() + 2).sum::<usize>() + log.len() + 160;
+    let mut add = redis::Cmd::with_capacity(12 + 2 * append.events.len(), size);
+    add.arg("XADD").arg(log).arg("NOMKSTREAM");
+    if let Some(mark) = plain.cut {
+        add.arg("MINID").arg(event_id(append.epoch, mark.seq));
+    }
+    let since = (at as i64).wrapping_sub(append.epoch as i64);
+    add.arg(event_id(append.epoch, plain.last)).arg("t").arg(since);
+    add.arg("n").arg(plain.taken.events).arg("b").arg(plain.taken.bytes);
+    for event in &append.events {
+        add.arg("e").arg(Stored(event));
+    }
+    add
 }
 
 fn event_id(epoch: u64, seq: u64) -> String {
     EventId::new(epoch, seq).to_pair()
 }
 
-fn pair(reply: Value) -> Option<(u64, u64)> {
+fn amount(reply: Value) -> Option<Amount> {
     let mut numbers = value::array(reply, "trim").ok()?.into_iter();
-    Some((value::number(&numbers.next()?)?, value::number(&numbers.next()?)?))
+    Some(Amount::new(value::number(&numbers.next()?)?, value::number(&numbers.next()?)?))
+}
+
+/// Where the entries begin that a script wrote.
+fn marks(reply: Value) -> Vec<Mark> {
+    let mut numbers = value::array(reply, "append").unwrap_or_default().into_iter();
+    let mut number = || value::number(&numbers.next()?);
+    std::iter::from_fn(|| Some(Mark { seq: number()?, before: Amount::new(number()?, number()?) })).collect()
 }
 
 /// Whether an error says something of the stream, which the script can make out.

@@ -21,8 +21,7 @@ impl Entry {
         let mut page = Page {
             state: self.state,
             epoch: self.epoch,
-            started: self.started,
-            top: self.ended.as_ref().map_or(self.log.top(), |ended| ended.id),
+            top: self.ended.as_ref().map_or(self.log.top(), |ended| ended.id).max(after),
             known,
             records: Vec::new(),
             more: false,

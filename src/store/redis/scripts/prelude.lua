@@ -65,20 +65,23 @@ local function field(entry, name)
 end
 
 -- The log's newest entry that is no seal, and how many events and bytes the log has taken in. A key of another type in
--- its place is no log. O(1).
+-- its place is no log. An entry may be large, and to load it takes long: a second one is looked at only behind a seal.
+-- O(events of that entry).
 local function top(log)
-  local entries = redis.pcall('XREVRANGE', log, '+', '-', 'COUNT', 3)
-  if entries.err then
-    return nil, 0, 0
-  end
-  local events, bytes = 0, 0
-  if entries[1] then
-    events, bytes = count(field(entries[1], 'n'), 0), count(field(entries[1], 'b'), 0)
-  end
-  for _, entry in ipairs(entries) do
+  local events, bytes, before, newest = 0, 0, '+', nil
+  for _ = 1, 3 do
+    local entries = redis.pcall('XREVRANGE', log, before, '-', 'COUNT', 1)
+    local entry = entries[1]
+    if entries.err or not entry then
+      break
+    end
+    if not newest then
+      newest, events, bytes = entry[1], count(field(entry, 'n'), 0), count(field(entry, 'b'), 0)
+    end
     if not field(entry, 's') then
       return entry[1], events, bytes
     end
+    before = '(' .. entry[1]
   end
   return nil, events, bytes
 end
@@ -252,42 +255,4 @@ local function fence(state, held, epoch, completion)
     return { 'newer' }
   end
   return { 'ended', redis.call('HGETALL', completion) }
-end
-
--- Drops a log's oldest entries, until it holds at most so many events and bytes; its newest stays, however large. Returns
--- how many the log had taken in up to what is dropped. O(entries dropped).
-local function trim(log, max_events, max_bytes)
-  local _, events, bytes = top(log)
-  local from, cut, dropped_events, dropped_bytes, before_events, before_bytes = '-', nil, nil, nil, 0, 0
-  while true do
-    local entries = redis.call('XRANGE', log, from, '+', 'COUNT', 16)
-    for _, entry in ipairs(entries) do
-      local entry_events, entry_bytes = count(field(entry, 'n'), 0), count(field(entry, 'b'), 0)
-      if not dropped_events then
-        dropped_events, dropped_bytes = entry_events, entry_bytes
-        for i = 1, #entry[2], 2 do
-          if entry[2][i] == 'r' then
-            dropped_events = dropped_events - 1
-          elseif entry[2][i] == 'e' then
-            dropped_events, dropped_bytes = dropped_events - 1, dropped_bytes - #entry[2][i + 1] + 1
-          end
-        end
-      end
-      if events - dropped_events <= max_events and bytes - dropped_bytes <= max_bytes then
-        if cut then
-          redis.call('XTRIM', log, 'MINID', entry[1])
-        end
-        return dropped_events, dropped_bytes
-      end
-      cut, before_events, before_bytes = entry[1], dropped_events, dropped_bytes
-      dropped_events, dropped_bytes = entry_events, entry_bytes
-    end
-    if #entries < 16 then
-      if cut then
-        redis.call('XTRIM', log, 'MINID', cut)
-      end
-      return before_events, before_bytes
-    end
-    from = '(' .. cut
-  end
 end

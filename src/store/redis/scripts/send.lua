@@ -5,15 +5,31 @@
 -- ARGV S, id, kind, event, ending state or '', has key, key, hook lease or '', stale, life, window, max events, max bytes,
 --      owner, channel, terminal type, terminal data
 -- Returns stored {id} | ended {completion} | conflict | before {completion}, each with the time. O(log streams + entries
--- dropped).
+-- dropped, none of which is loaded).
 local stream, log, completion, keys, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local stale, life, window = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local ttl, time = life + window + stale, now()
-local held = look(stream, 'state', 'epoch', 'node', 'sentBefore')
+local held = look(stream, 'state', 'epoch', 'node', 'sentBefore', 'taken')
 local state, epoch = held[1], held[2]
 
+-- What nobody but this script writes to, the hash knows of: the newest seq, and how many events and bytes the log has taken in,
+-- up to the newest mark, and up to where it begins. So no entry has to be loaded, which takes long if it is large.
+local function known(text)
+  local numbers = {}
+  for number in string.gmatch(text or '', '%d+') do
+    numbers[#numbers + 1] = tonumber(number)
+  end
+  return #numbers == 7 and numbers or nil
+end
+
 local gone = not state or state == 'gone' or state == 'deleted'
-local log_top, events, bytes = top(log)
+local log_top, events, bytes
+local taken = held[3] == '' and known(held[5])
+if not gone and state == 'active' and taken and redis.call('TYPE', log).ok == 'stream' then
+  log_top, events, bytes = epoch .. '-' .. int(taken[1]), taken[2], taken[3]
+else
+  log_top, events, bytes = top(log)
+end
 if not gone and state == 'active' and held[3] == '' and not log_top then
   -- The state without its log: ids that were given must not be given again.
   gone = true
@@ -31,6 +47,7 @@ if gone then
     'window', int(window), 'maxEvents', ARGV[12], 'maxBytes', ARGV[13])
   held[3], state = '', 'active'
   log_top, events, bytes = epoch .. '-0', 1, 0
+  taken = { 0, 1, 0, 0, 0, 0, 0 }
 end
 -- The keys' scores: the seq of the event, END for the end; those of the run before lie below the others, by EARLIER.
 local END, EARLIER = 2 ^ 52, 2 ^ 51
@@ -103,18 +120,55 @@ if ARGV[5] ~= '' then
   redis.call('PUBLISH', ARGV[15], terminal)
   return { 'ended', redis.call('HGETALL', completion), int(time) }
 end
-local taken = epoch .. '-' .. int(seq + 1)
-redis.call('XADD', log, taken, 't', int(time - tonumber(epoch)), 'n', int(events + 1), 'b', int(bytes + #ARGV[4] - 1),
-  'e', ARGV[4])
-remember(seq + 1)
-if events + 1 > tonumber(ARGV[12]) or bytes + #ARGV[4] - 1 > tonumber(ARGV[13]) then
-  trim(log, tonumber(ARGV[12]), tonumber(ARGV[13]))
+local max_events, max_bytes = tonumber(ARGV[12]), tonumber(ARGV[13])
+-- Of a log that was written otherwise it is not known where its entries begin: they go all at once.
+taken = taken or { seq, events, bytes, 0, 0, 0, 0 }
+local now_events, now_bytes = events + 1, bytes + #ARGV[4] - 1
+local sent, cut, marks = id(epoch, seq + 1), nil, nil
+local is_mark = now_events - taken[4] > max_events / 32 or now_bytes - taken[5] > max_bytes / 32
+local many, much = now_events - taken[6] > max_events, now_bytes - taken[7] > max_bytes
+if is_mark or many or much then
+  -- Of each mark an entry's id, and what the log had taken in before it.
+  marks = (redis.call('HGET', stream, 'marks') or '') .. '|' .. sent .. ' ' .. int(events) .. ' ' .. int(bytes)
+  taken[4], taken[5] = events, bytes
+  if many or much then
+    -- By up to a sixteenth too much, so that not every event that follows cuts. The newest stays, however large.
+    local least_events, least_bytes = max_events - math.floor(max_events / 16), max_bytes - math.floor(max_bytes / 16)
+    local kept, fits = 1, false
+    for at, mark, before_events, before_bytes in string.gmatch(marks, '()|(%d+%-%d+) (%d+) (%d+)') do
+      before_events, before_bytes = tonumber(before_events), tonumber(before_bytes)
+      local left_events, left_bytes = now_events - before_events, now_bytes - before_bytes
+      if not fits or ((not many or left_events >= least_events) and (not much or left_bytes >= least_bytes)) then
+        cut, kept, taken[6], taken[7] = mark, at, before_events, before_bytes
+      end
+      fits = left_events <= max_events and left_bytes <= max_bytes
+    end
+    marks = string.sub(marks, kept)
+  end
 end
-redis.call('HSET', stream, 'heard', int(time))
+local add = { 'XADD', log }
+if cut then
+  add[3], add[4] = 'MINID', cut
+end
+for _, word in ipairs({ sent, 't', int(time - tonumber(epoch)), 'n', int(now_events), 'b', int(now_bytes), 'e', ARGV[4] }) do
+  add[#add + 1] = word
+end
+local added = redis.pcall(unpack(add))
+if type(added) == 'table' then
+  -- Somebody else wrote to the log. The next event looks at what is there.
+  redis.call('HDEL', stream, 'taken')
+  return added
+end
+remember(seq + 1)
+if marks then
+  redis.call('HSET', stream, 'marks', marks)
+end
+redis.call('HSET', stream, 'heard', int(time), 'taken', string.format('%d %d %d %d %d %d %d', seq + 1,
+  now_events, now_bytes, taken[4], taken[5], taken[6], taken[7]))
 expire(ttl, stream, log, keys)
 if active then
   watch(active, ARGV[1], time + life, ttl)
   own(owners, ARGV[2], time + ttl, true, time)
 end
-redis.call('PUBLISH', ARGV[15], taken)
-return { 'stored', taken, int(time) }
+redis.call('PUBLISH', ARGV[15], sent)
+return { 'stored', sent, int(time) }

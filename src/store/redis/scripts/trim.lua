@@ -1,5 +1,41 @@
--- trim: drops a log's oldest entries, until it holds at most so many events and bytes.
--- KEYS log    ARGV max events, max bytes
--- Returns how many events and bytes the log had taken in up to what is dropped. O(entries dropped).
-local dropped_events, dropped_bytes = trim(KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]))
-return { int(dropped_events), int(dropped_bytes) }
+-- trim: drops a log's oldest entries, until it holds at most so many events and bytes, for an owner that does not know where
+-- these entries begin. What it drops it has to load: so it stops after 256 KiB or 128 entries, but not before the first, and
+-- is called again. The newest entry stays, however large.
+-- KEYS log    ARGV max events, max bytes, events and bytes that the log has taken in
+-- Returns how many events and bytes the log had taken in up to what is dropped. O(events dropped).
+local log, max_events, max_bytes = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
+local events, bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
+local from, loaded, dropped_events, dropped_bytes, cut = '-', 0, nil, nil, nil
+for _ = 1, 128 do
+  local entry = redis.call('XRANGE', log, from, '+', 'COUNT', 1)[1]
+  if not entry then
+    break
+  end
+  local own_events, own_bytes = 0, 0
+  for i = 1, #entry[2], 2 do
+    if entry[2][i] == 'r' then
+      own_events = own_events + 1
+    elseif entry[2][i] == 'e' then
+      own_events, own_bytes = own_events + 1, own_bytes + #entry[2][i + 1] - 1
+    end
+  end
+  local up_to_events, up_to_bytes = count(field(entry, 'n'), 0), count(field(entry, 'b'), 0)
+  if not dropped_events then
+    dropped_events, dropped_bytes = math.max(up_to_events - own_events, 0), math.max(up_to_bytes - own_bytes, 0)
+  end
+  local fits = events - dropped_events <= max_events and bytes - dropped_bytes <= max_bytes
+  if fits or up_to_events >= events then
+    break
+  end
+  dropped_events, dropped_bytes, cut = up_to_events, up_to_bytes, entry[1]
+  from, loaded = '(' .. cut, loaded + own_bytes
+  if loaded >= 262144 then
+    break
+  end
+end
+if cut then
+  -- All ids up to this one.
+  local epoch, seq = parts(cut)
+  redis.call('XTRIM', log, 'MINID', seq < 2 ^ 52 and id(epoch, seq + 1) or id(epoch + 1, 0))
+end
+return { int(dropped_events or 0), int(dropped_bytes or 0) }

@@ -1,0 +1,220 @@
+//! Guarantees G7 and G8: to keep a log within its limits costs little, however large its events are.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use resilient_sse::{
+    EventId, RedisStore, StreamKey,
+    store::{Append, Appended, From, Open, Publish, Retention},
+};
+
+use crate::{
+    redis_servers::RedisServer,
+    support::{append, connect, event, events, open, open_as, page, put, retention, send, stand_still, write},
+};
+
+const MAX_BYTES: usize = 8 << 20;
+
+/// The default limits.
+fn limits() -> Retention {
+    Retention { max_events: 10_000, max_bytes: MAX_BYTES, ..retention() }
+}
+
+fn stats(server: &RedisServer, command: &str) -> (u64, u64) {
+    let stats = server.info(&format!("cmdstat_{command}")).unwrap_or_default();
+    let number = |name| stats.split(',').find_map(|part| part.strip_prefix(name)?.parse().ok()).unwrap_or(0);
+    (number("calls="), number("usec="))
+}
+
+fn watch(server: &RedisServer) {
+    server.command(&["CONFIG", "SET", "slowlog-log-slower-than", "4000"]);
+    server.command(&["SLOWLOG", "RESET"]);
+    server.command(&["CONFIG", "RESETSTAT"]);
+}
+
+/// Scripts took so many calls, of well under 4 ms each, and hardly one more than that.
+fn scripts(server: &RedisServer, what: &str) -> u64 {
+    let (calls, micros) = stats(server, "evalsha");
+    let slow: Vec<(u64, u64, u64, Vec<String>, String, String)> = server.ask(&["SLOWLOG", "GET", "-1"]);
+    let slow: Vec<u64> = slow.into_iter().filter(|slow| slow.3[0].starts_with("EVAL")).map(|slow| slow.2).collect();
+    println!("{what}: {calls} scripts, {} us each, over 4 ms: {slow:?}", micros / calls.max(1));
+    let slow = slow.len() as u64;
+    assert!(micros <= 4000 * calls, "{what}: {calls} scripts took {micros} us");
+    // On a machine with other work to do many a script is interrupted: its time is not its own.
+    assert!(slow * 2 <= calls + 1, "{what}: {slow} of {calls} scripts took over 4 ms");
+    calls
+}
+
+async fn bytes_held(store: &RedisStore, key: &StreamKey) -> usize {
+    events(store, key).await.iter().map(|(_, data)| data.len() + 7).sum()
+}
+
+/// A batch of blocks, which are not copied.
+fn batch(key: &StreamKey, epoch: u64, first: u64, block: &Bytes, count: usize) -> Append {
+    Append { events: vec![block.clone(); count], ..append::<&str>(key, epoch, first, &[]) }
+}
+
+fn large(size: usize) -> Bytes {
+    Bytes::from(format!("data: {}\n", "x".repeat(size - 7)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g7_a_log_is_cut_without_a_script() {
+    let server = RedisServer::start();
+    let store = connect(&server.url()).await;
+    for (size, count, per_entry) in [(1_000_000, 200, 1), (64_000, 2000, 1), (1000, 30_000, 60)] {
+        let request = Open { retention: limits(), ..open(&format!("s{size}")) };
+        let key = request.key.clone();
+        let epoch = open_as(&store, request).await;
+        watch(&server);
+        let block = large(size);
+        for first in (1..=count).step_by(per_entry) {
+            assert_eq!(put(&store, batch(&key, epoch, first, &block, per_entry)).await, Appended::Stored);
+        }
+        let scripts = scripts(&server, &format!("{count} events of {size} B"));
+        assert_eq!(scripts, 0, "a plain command writes and cuts");
+        let held = bytes_held(&store, &key).await;
+        assert!(held <= MAX_BYTES && held + MAX_BYTES / 16 + 2 * size.max(60_000) > MAX_BYTES, "{held} bytes");
+        let page = page(&store, &key, From::After(EventId::new(epoch, 1))).await;
+        assert_eq!(page.records.last().unwrap().id.seq, count);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g7_what_is_sent_without_a_producer_is_cut_without_being_loaded() {
+    let server = RedisServer::start();
+    let store = connect(&server.url()).await;
+    for (size, count) in [(700_000, 60), (100_000, 300), (1000, 12_000)] {
+        let id = format!("s{size}");
+        let request = Publish { block: large(size), retention: limits(), ..event(&id, "") };
+        let key = request.key.clone();
+        send(&store, request.clone()).await;
+        watch(&server);
+        for _ in 1..count {
+            send(&store, request.clone()).await;
+        }
+        assert_eq!(scripts(&server, &format!("{count} sends of {size} B")), count - 1);
+        assert_eq!((stats(&server, "xrange").0, stats(&server, "xrevrange").0), (0, 0), "no entry is loaded");
+        let held = events(&store, &key).await;
+        let bytes = held.len() * size;
+        assert!(bytes <= MAX_BYTES && held.len() <= 10_000, "{bytes} bytes, {} events", held.len());
+        let fewest = (MAX_BYTES - MAX_BYTES / 16).saturating_sub(size).min(size * 9_374);
+        assert!(bytes >= fewest, "{bytes} bytes");
+        let seqs: Vec<u64> = held.iter().map(|(id, _)| id.seq).collect();
+        assert_eq!(seqs, (count + 1 - seqs.len() as u64..=count).collect::<Vec<_>>(), "the newest, without holes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sent_log_holds_no_more_than_it_may_and_hardly_less() {
+    let server = RedisServer::start();
+    let store = connect(&server.url()).await;
+    for (max_events, max_bytes) in
+        [(100, 1 << 20), (10, 1 << 20), (1, 1 << 20), (10_000, 2000), (10_000, 90), (50, 900)]
+    {
+        let id = format!("s-{max_events}-{max_bytes}");
+        let limits = Retention { max_events, max_bytes, ..retention() };
+        for seq in 1..=300_u64 {
+            let data = format!("{seq}:{}", "x".repeat((seq * 37 % 50) as usize));
+            send(&store, Publish { retention: limits, ..event(&id, &data) }).await;
+            let held = events(&store, &crate::support::key(&id)).await;
+            let bytes: usize = held.iter().map(|(_, data)| data.len() + 7).sum();
+            assert!(
+                held.len() <= max_events && (bytes <= max_bytes || held.len() == 1),
+                "{bytes} bytes of {max_bytes}"
+            );
+            assert_eq!(held.last().unwrap().0.seq, seq);
+            if held.len() < seq as usize {
+                let is_full = held.len() + max_events / 16 + 1 >= max_events;
+                assert!(
+                    is_full || bytes + max_bytes / 16 + 2 * 64 >= max_bytes,
+                    "{} events, {bytes} bytes",
+                    held.len()
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g7_whoever_takes_a_log_over_cuts_it_in_small_steps() {
+    let server = RedisServer::start();
+    let (one, two) = (connect(&server.url()).await, connect(&server.url()).await);
+    for (size, per_entry) in [(1_000_000, 1), (64_000, 1), (1000, 60), (100, 1)] {
+        let request = || Open { retention: limits(), ..open(&format!("s{size}")) };
+        let key = request().key;
+        let epoch = open_as(&one, request()).await;
+        let block = large(size);
+        let count = (MAX_BYTES / size).min(10_100) as u64;
+        for first in (1..=count).step_by(per_entry) {
+            put(&one, batch(&key, epoch, first, &block, per_entry)).await;
+        }
+        stand_still(&one, &key, epoch).await;
+        let before = bytes_held(&one, &key).await;
+        watch(&server);
+        let epoch = open_as(&two, request()).await;
+        let appends = if size == 100 { 1000 } else { (MAX_BYTES + MAX_BYTES / 4) / (per_entry * size) };
+        for number in 0..appends {
+            put(&two, batch(&key, epoch, (number * per_entry) as u64 + 1, &block, per_entry)).await;
+            if number % (appends / 10) == 0 {
+                let held = bytes_held(&one, &key).await;
+                assert!(held <= MAX_BYTES, "{held} bytes");
+                assert!(held + MAX_BYTES / 8 + 2 * size.max(60_000) > before, "{held} bytes of {before}");
+            }
+        }
+        scripts(&server, &format!("a takeover of {size} B events"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g2_a_batch_of_which_only_the_second_entry_landed_is_not_stored() {
+    let server = RedisServer::start();
+    let store = connect(&server.url()).await;
+    let small = Retention { max_events: 32, ..retention() };
+    let epoch = open_as(&store, Open { retention: small, ..open("s") }).await;
+    let key = crate::support::key("s");
+    // Two entries of two events each, of which the server took the second only.
+    let (log, id) = ("sse:events:{YWRh/s}", format!("{epoch}-4"));
+    let fields = ["t", "0", "n", "5", "b", "32", "e", "\u{1}data: c\n", "e", "\u{1}data: d\n"];
+    server.command(&[&["XADD", log, "NOMKSTREAM", &id], &fields[..]].concat());
+    assert_eq!(put(&store, append(&key, epoch, 1, &["a", "b", "c", "d"])).await, Appended::Refused);
+}
+
+/// A batch of several entries lands whole or not at all, also in a server that is full for a moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn g2_a_batch_of_several_entries_is_all_or_nothing() {
+    let server = RedisServer::start();
+    let store = connect(&server.url()).await;
+    let small = Retention { max_events: 512, ..retention() };
+    let epoch = open_as(&store, Open { retention: small, ..open("s") }).await;
+    let key = crate::support::key("s");
+    let is_over = AtomicBool::new(false);
+    let flap = || {
+        while !is_over.load(Ordering::Relaxed) {
+            server.command(&["CONFIG", "SET", "maxmemory", "1"]);
+            server.command(&["CONFIG", "SET", "maxmemory", "0"]);
+        }
+    };
+    let make = async {
+        let mut next = 1;
+        for _ in 0..400 {
+            let data: Vec<_> = (next..next + 60).map(|seq: u64| seq.to_string()).collect();
+            let stored = resilient_sse::Store::append(&store, vec![append(&key, epoch, next, &data)]).await;
+            if stored.is_ok_and(|outcomes| outcomes == [Appended::Stored]) {
+                next += 60;
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+        next - 1
+    };
+    let runtime = tokio::runtime::Handle::current();
+    let made = tokio::task::block_in_place(|| {
+        std::thread::scope(|scope| {
+            scope.spawn(flap);
+            runtime.block_on(make)
+        })
+    });
+    write(&store, &key, epoch, made + 1, &["last"]).await;
+    let seqs: Vec<u64> = events(&store, &key).await.into_iter().map(|(id, _)| id.seq).collect();
+    assert_eq!(seqs, (made + 2 - seqs.len() as u64..=made + 1).collect::<Vec<_>>(), "without holes");
+}
