@@ -19,6 +19,7 @@ use crate::{
     panics::{Guarded, drop_guarded},
     recent::RecentCloses,
     store::StoreHandle,
+    stream::StreamInfo,
     sync::{lock, until},
     telemetry::Telemetry,
     wire::Framing,
@@ -27,6 +28,10 @@ use crate::{
 /// The part of the recovery window for which a node has a hook to itself: should the hook fail, or the node die, there is
 /// time for more tries.
 const LEASES: u32 = 4;
+
+/// How often a stream is looked at before its hook, should the store not answer, and how long to wait in between.
+const LOOKS: u32 = 5;
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Runs the `on_end` hook, and tells the store once it is acknowledged.
 pub(crate) struct Hooks {
@@ -133,10 +138,21 @@ impl Hooks {
         }
     }
 
+    /// Looks at a stream that has ended, more than once if need be: its deletion waits for this one turn of its hook. Should
+    /// the store not answer at all, the hook stays due, and a sweep finds it.
+    async fn look(&self, key: &StreamKey) -> Option<StreamInfo> {
+        for _ in 1..LOOKS {
+            if let Ok(info) = self.store.info(key.clone()).await {
+                return info;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        self.store.info(key.clone()).await.ok()?
+    }
+
     async fn run(&self, key: &StreamKey) {
         let Some(on_end) = &self.on_end else { return };
-        // Should the store fail here, the hook stays due, and a sweep finds it.
-        let Ok(Some(info)) = self.store.info(key.clone()).await else { return };
+        let Some(info) = self.look(key).await else { return };
         let Some(ended) = info.ended.clone() else { return };
         let stream = EndedStream { info, ended, store: self.store.clone(), framing: Arc::clone(&self.framing) };
         let mut hook = Box::pin(Guarded::new(run_hook(on_end, stream)));
