@@ -30,7 +30,7 @@ use crate::{
 const LEASES: u32 = 4;
 
 /// How often a stream is looked at before its hook, should the store not answer, and how long to wait in between.
-const LOOKS: u32 = 5;
+const LOOKS: u32 = 3;
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Runs the `on_end` hook, and tells the store once it is acknowledged.
