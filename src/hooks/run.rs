@@ -29,8 +29,9 @@ use crate::{
 /// time for more tries.
 const LEASES: u32 = 4;
 
-/// How often a stream is looked at before its hook, should the store not answer, and how long to wait in between.
-const LOOKS: u32 = 3;
+/// How often a stream is looked at before its hook, should the store not answer, and how long to wait after the first time;
+/// each pause is twice the one before.
+const LOOKS: u32 = 4;
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Runs the `on_end` hook, and tells the store once it is acknowledged.
@@ -141,11 +142,11 @@ impl Hooks {
     /// Looks at a stream that has ended, more than once if need be: its deletion waits for this one turn of its hook. Should
     /// the store not answer at all, the hook stays due, and a sweep finds it.
     async fn look(&self, key: &StreamKey) -> Option<StreamInfo> {
-        for _ in 1..LOOKS {
+        for look in 1..LOOKS {
             if let Ok(info) = self.store.info(key.clone()).await {
                 return info;
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(LOOK_AGAIN * (1 << (look - 1))).await;
         }
         self.store.info(key.clone()).await.ok()?
     }
