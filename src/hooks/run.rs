@@ -57,7 +57,7 @@ impl Hooks {
     pub(crate) fn new(
         on_end: Option<Box<OnEnd>>,
         executor: Executor,
-        store: StoreHandle,
+        store: &StoreHandle,
         telemetry: Arc<Telemetry>,
         framing: Arc<dyn Framing>,
         settings: &Settings,
