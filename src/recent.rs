@@ -1,7 +1,7 @@
 //! Ends that landed a short while ago: a store that fails over may have lost them.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Mutex,
     time::Duration,
 };
@@ -43,8 +43,12 @@ pub(crate) struct RecentCloses {
 
 #[derive(Debug, Default)]
 struct Ends {
-    /// By when they landed.
-    queue: VecDeque<(Instant, RecentClose)>,
+    /// When they landed, in that order: of each stream the end of its newest run.
+    queue: BTreeMap<u64, (Instant, RecentClose)>,
+    /// Where each stream's end is in the queue.
+    places: HashMap<StreamKey, u64>,
+    /// How many ends have landed so far.
+    landed: u64,
     bytes: usize,
     /// Streams that were deleted, by their newest runs: when that was heard of.
     deleted: HashMap<StreamKey, (Instant, u64)>,
@@ -60,11 +64,10 @@ impl RecentCloses {
     pub(crate) fn landed(&self, recent: RecentClose) {
         let now = Instant::now();
         let mut ends = lock(&self.ends);
-        if ends.is_deleted(&recent) {
+        if ends.is_deleted(&recent) || ends.has_newer(&recent) {
             return;
         }
-        ends.bytes += recent.bytes();
-        ends.queue.push_back((now, recent));
+        ends.push(now, recent);
         while ends.queue.len() > MAX_ENDS || ends.bytes > MAX_BYTES {
             ends.drop_oldest();
         }
@@ -87,7 +90,7 @@ impl RecentCloses {
 
     /// The stream is about to be deleted here: its end is not to come back.
     pub(crate) fn forget(&self, key: &StreamKey) {
-        lock(&self.ends).retain(|recent| recent.close.key != *key);
+        lock(&self.ends).take(key);
     }
 
     /// The stream was deleted, by whichever node, and its newest run was this one: no end of it is to come back, also one
@@ -95,7 +98,9 @@ impl RecentCloses {
     pub(crate) fn deleted(&self, key: StreamKey, epoch: u64) {
         let now = Instant::now();
         let mut ends = lock(&self.ends);
-        ends.retain(|recent| recent.close.key != key || !is_up_to(recent, epoch));
+        if ends.of(&key).is_some_and(|recent| is_up_to(recent, epoch)) {
+            ends.take(&key);
+        }
         if ends.deleted.len() >= MAX_ENDS {
             ends.forget_deletions(now, self.at_most);
         }
@@ -111,7 +116,9 @@ impl RecentCloses {
 
     /// The end's hook was acknowledged: it does not run again, whatever the store has forgotten.
     pub(crate) fn hook_done(&self, key: &StreamKey) {
-        for (_, recent) in lock(&self.ends).queue.iter_mut().rev().filter(|(_, recent)| recent.close.key == *key) {
+        let mut ends = lock(&self.ends);
+        let Some(place) = ends.places.get(key).copied() else { return };
+        if let Some((_, recent)) = ends.queue.get_mut(&place) {
             recent.close.hook = None;
         }
     }
@@ -122,7 +129,7 @@ impl RecentCloses {
         let until = ends.away_since.unwrap_or(now);
         ends.expire(until, self.keep);
         ends.expire(now, self.at_most);
-        ends.queue.iter().map(|(_, recent)| recent.clone()).collect()
+        ends.queue.values().map(|(_, recent)| recent.clone()).collect()
     }
 }
 
@@ -136,9 +143,33 @@ impl Ends {
         self.deleted.get(&recent.close.key).is_some_and(|(_, epoch)| is_up_to(recent, *epoch))
     }
 
-    fn retain(&mut self, keep: impl Fn(&RecentClose) -> bool) {
-        self.queue.retain(|(_, recent)| keep(recent));
-        self.bytes = self.queue.iter().map(|(_, recent)| recent.bytes()).sum();
+    /// The end of a stream's newest run.
+    fn of(&self, key: &StreamKey) -> Option<&RecentClose> {
+        self.queue.get(self.places.get(key)?).map(|(_, recent)| recent)
+    }
+
+    /// Whether a later run of the same stream has ended too. Of two ends that are said again the older one could land first.
+    fn has_newer(&self, recent: &RecentClose) -> bool {
+        self.of(&recent.close.key).is_some_and(|held| held.close.epoch > recent.close.epoch)
+    }
+
+    /// Keeps an end, in the place of the one before of the same stream.
+    fn push(&mut self, now: Instant, recent: RecentClose) {
+        self.take(&recent.close.key);
+        self.landed += 1;
+        self.bytes += recent.bytes();
+        self.places.insert(recent.close.key.clone(), self.landed);
+        self.queue.insert(self.landed, (now, recent));
+    }
+
+    fn take(&mut self, key: &StreamKey) {
+        let Some(place) = self.places.remove(key) else { return };
+        if let Some((_, taken)) = self.queue.remove(&place) {
+            self.bytes -= taken.bytes();
+        }
+        if self.places.is_empty() {
+            self.places = HashMap::new();
+        }
     }
 
     fn forget_deletions(&mut self, now: Instant, keep: Duration) {
@@ -146,16 +177,15 @@ impl Ends {
     }
 
     fn drop_oldest(&mut self) {
-        if let Some((_, oldest)) = self.queue.pop_front() {
-            self.bytes -= oldest.bytes();
-        }
-        if self.queue.is_empty() {
-            self.queue = VecDeque::new();
+        if let Some((_, (_, oldest))) = self.queue.first_key_value() {
+            let key = oldest.close.key.clone();
+            self.take(&key);
         }
     }
 
     fn expire(&mut self, now: Instant, keep: Duration) {
-        while self.queue.front().is_some_and(|(landed, _)| now.duration_since(*landed) >= keep) {
+        let is_old = |(_, (landed, _)): (&u64, &(Instant, RecentClose))| now.duration_since(*landed) >= keep;
+        while self.queue.first_key_value().is_some_and(is_old) {
             self.drop_oldest();
         }
     }
@@ -215,6 +245,30 @@ mod tests {
         tokio::time::advance(Duration::from_secs(60)).await;
         recents.expire();
         assert!(lock(&recents.ends).deleted.is_empty(), "it is not remembered for ever");
+    }
+
+    fn of_run(epoch: u64, event: &'static str) -> RecentClose {
+        let mut recent = recent(0, 0);
+        recent.close.epoch = Some(epoch);
+        recent.close.ending.event = Some(event.into());
+        recent
+    }
+
+    /// What is said again is said by many at a time, in no order.
+    #[tokio::test(start_paused = true)]
+    async fn g3_of_a_streams_ends_only_that_of_its_newest_run_is_said_again() {
+        for epochs in [[1, 2], [2, 1]] {
+            let recents = RecentCloses::new(Duration::from_secs(30), Duration::from_secs(60));
+            for epoch in epochs {
+                recents.landed(of_run(epoch, if epoch == 1 { "first" } else { "second" }));
+            }
+            let all: Vec<_> = recents.all().into_iter().map(|recent| recent.close.epoch).collect();
+            assert_eq!((all, lock(&recents.ends).bytes), (vec![Some(2)], "second".len()), "{epochs:?}");
+            recents.hook_done(&recent(0, 0).close.key);
+            assert_eq!(recents.all()[0].close.hook, None, "{epochs:?}");
+            tokio::time::advance(Duration::from_secs(30)).await;
+            assert!(recents.all().is_empty() && lock(&recents.ends).places.is_empty(), "{epochs:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

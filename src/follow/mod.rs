@@ -122,8 +122,6 @@ struct Following {
     tail: Tail,
     /// Its place, where the stream is produced on this node.
     reader: Option<Reader>,
-    /// The newest run that it has heard of.
-    epoch: u64,
     _counted: Counted,
 }
 
@@ -133,12 +131,13 @@ impl Following {
         let tail = core.store.tail(key);
         let reader = core.recorder.lane(key).map(|lane| Reader::enter(lane, at));
         let counted = Counted::new(&core.telemetry, |telemetry| &telemetry.followers);
-        Self { tail, reader, epoch: 0, _counted: counted }
+        Self { tail, reader, _counted: counted }
     }
 
-    /// Notes the stream's newest run, which may be of another node than the one before.
-    fn heard_of(&mut self, epoch: u64, core: &Core, key: &StreamKey, at: Option<EventId>) {
-        if std::mem::replace(&mut self.epoch, epoch) != epoch && self.reader.as_ref().is_none_or(Reader::is_over) {
+    /// Enters the run that is made on this node, where there is a newer one than before. With each page, since the store may
+    /// say of a run before its lane is there.
+    fn enter(&mut self, core: &Core, key: &StreamKey, at: Option<EventId>) {
+        if self.reader.as_ref().is_none_or(Reader::is_over) {
             self.reader = core.recorder.lane(key).map(|lane| Reader::enter(lane, at));
         }
     }
@@ -342,7 +341,7 @@ impl FollowBody {
             // Nothing was given yet, so it is the client's own cursor that says so.
             Ok(None) if self.unopened.is_some() && self.replayer.place.has_end() => self.finish_cleanly(),
             Ok(None) if self.unopened.is_some() => {
-                self.note_look();
+                self.note_answer();
                 self.state = Phase::Waiting;
                 true
             }
@@ -373,17 +372,22 @@ impl FollowBody {
     }
 
     fn take_known(&mut self, page: &Page) -> bool {
-        self.note_look();
-        self.backoff.succeeded();
-        self.failing = false;
+        self.note_answer();
         self.unopened = None;
         if let Some(following) = &mut self.following {
-            following.heard_of(page.epoch, &self.core, &self.key, self.replayer.place.at());
+            following.enter(&self.core, &self.key, self.replayer.place.at());
         }
         self.tell(page)
     }
 
-    /// The store has answered: a last look is done.
+    /// The store has answered: that it failed before is over.
+    fn note_answer(&mut self) {
+        self.note_look();
+        self.backoff.succeeded();
+        self.failing = false;
+    }
+
+    /// The store was asked: a last look is done.
     fn note_look(&mut self) {
         if self.last_look == LastLook::UnderWay {
             self.last_look = LastLook::Done;
@@ -484,5 +488,26 @@ impl FollowBody {
 impl fmt::Debug for FollowBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FollowBody").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, feature = "test-util"))]
+mod tests {
+    use super::*;
+    use crate::{MemoryStore, Owner, ResilientSse, StreamSpec};
+
+    /// The store may say of a run before its lane is there.
+    #[tokio::test(start_paused = true)]
+    async fn g8_a_reader_that_comes_before_its_producer_is_counted_once_that_is_there() {
+        let (sse, _guardian) = ResilientSse::builder(MemoryStore::new()).anonymous().build().expect("valid");
+        let key = StreamKey::new(Owner::ANONYMOUS, StreamId::new("a").expect("valid"));
+        let mut following = Following::new(&sse.0, &key, None);
+        following.enter(&sse.0, &key, None);
+        assert!(following.reader.is_none());
+        let _job = sse.publisher().open(StreamSpec::new(key.owner.clone(), key.id.clone())).await.expect("new");
+        following.enter(&sse.0, &key, None);
+        assert_eq!(sse.0.recorder.lane(&key).expect("it runs").readers.followers(), 1);
+        following.enter(&sse.0, &key, None);
+        assert_eq!(sse.0.recorder.lane(&key).expect("it runs").readers.followers(), 1, "once");
     }
 }

@@ -1,6 +1,6 @@
 //! Going down in order, within one limit for everything.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::{sync::Semaphore, time::Instant};
 
@@ -14,11 +14,16 @@ use crate::{
     telemetry::{log_debug, log_warn},
 };
 
+/// How long a look at a stream whose job is asked about may take, and how long to wait before the next one where that fails.
+const LOOK: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
 /// What became of a process's streams when it went down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainReport {
-    /// Streams that ran when the drain began.
+    /// Streams that ran when the drain began, or when clients were served no longer: a handler that runs when the drain
+    /// begins may begin one.
     pub running: usize,
     /// Of those, the ones that ended by themselves in time.
     pub finished: usize,
@@ -28,6 +33,9 @@ pub struct DrainReport {
     pub closed: usize,
     /// Streams whose job runs outside of this process, as the probe says: left to other nodes.
     pub left: usize,
+    /// Streams that nothing is recorded of (they could not be registered, or were taken for orphans) and that ran until they
+    /// were cut off. They are not among those that [`running`](Self::running) counts.
+    pub cut_off: usize,
     /// Streams whose end the store has not acknowledged: another node will find them overdue.
     pub unsettled: usize,
     /// Bytes of events, and of ends, that the store has not acknowledged.
@@ -88,15 +96,15 @@ pub(super) async fn run(core: Arc<Core>) -> DrainReport {
             core.executor.spawn(async move { producer.release() });
         }
     }
+    report.cut_off += cut_off(&core, true);
     serve(&core, limits).await;
 
     core.start_letting_go();
+    report.running += begun_since(&core, &running);
     end_all(&core, limits, &mut report).await;
     let ended = report.interrupted + report.closed + report.left;
     report.finished = report.running.saturating_sub(ended);
-    for lane in core.recorder.served_on() {
-        discard(&core, &lane);
-    }
+    report.cut_off += cut_off(&core, false);
 
     // The ends that were just requested, the tails before them, the hooks of all that ended here, and what inner bodies do
     // after their terminal event.
@@ -123,14 +131,39 @@ pub(super) async fn run(core: Arc<Core>) -> DrainReport {
     report
 }
 
-/// Waits until every stream has ended, for as long as clients are served.
+/// Returns how many streams have been begun since the drain began.
+fn begun_since(core: &Core, running: &[Arc<Lane>]) -> usize {
+    let before: HashSet<_> = running.iter().map(Arc::as_ptr).collect();
+    core.recorder.lanes().iter().filter(|lane| !before.contains(&Arc::as_ptr(lane))).count()
+}
+
+/// Drops the inner bodies of streams that nothing is recorded of: of those that never finish, or of the others. Returns how
+/// many still ran.
+fn cut_off(core: &Core, endless: bool) -> usize {
+    let mut count = 0;
+    for lane in core.recorder.served_on() {
+        if lane.producer().is_some_and(|producer| producer.is_endless() == endless) {
+            count += usize::from(!lane.is_ending());
+            discard(core, &lane);
+        }
+    }
+    count
+}
+
+/// Waits until every stream has ended and every handler has answered, for as long as clients are served.
 async fn serve(core: &Core, limits: Limits) {
     loop {
         // Computed anew each time: a store that has failed meanwhile leaves clients less time.
         let until = limits.served(core);
         let served = async {
-            core.recorder.until_idle().await;
-            core.beyond_record.until_over().await;
+            loop {
+                core.recorder.until_idle().await;
+                core.beyond_record.until_over().await;
+                // A handler that has answered meanwhile may have begun a stream: it had entered before it was over here.
+                if core.recorder.is_idle() {
+                    return;
+                }
+            }
         };
         if Instant::now() >= until || tokio::time::timeout_at(until, served).await.is_ok() {
             return;
@@ -163,17 +196,11 @@ async fn probe_all(core: &Arc<Core>, lanes: Vec<Arc<Lane>>, until: Instant, repo
     let (answer, mut answers) = tokio::sync::mpsc::unbounded_channel();
     for (index, lane) in lanes.iter().enumerate() {
         let (sweeper, places, answer) = (Arc::clone(&sweeper), Arc::clone(&places), answer.clone());
-        let (store, key) = (core.store.clone(), lane.key.clone());
-        core.executor.spawn(async move {
-            let Ok(_place) = places.acquire().await else { return };
-            if answer.is_closed() {
-                return;
+        let (core, lane) = (Arc::clone(core), Arc::clone(lane));
+        core.executor.clone().spawn(async move {
+            if let Some(status) = ask_probe(&core, &lane, &sweeper, &places, || answer.is_closed()).await {
+                let _ = answer.send((index, status));
             }
-            let status = match store.info(key).await {
-                Ok(Some(info)) => sweeper.probe(&info, 0).await,
-                _ => JobStatus::Unknown,
-            };
-            let _ = answer.send((index, status));
         });
     }
     drop(answer);
@@ -185,6 +212,35 @@ async fn probe_all(core: &Arc<Core>, lanes: Vec<Arc<Lane>>, until: Instant, repo
     }
     for lane in waiting.into_iter().flatten() {
         close(core, &lane, &JobStatus::Unknown, report);
+    }
+}
+
+/// Asks the job probe about a stream. A look at the stream that fails says nothing of its job, and is repeated. `None`: it
+/// is too late.
+async fn ask_probe(
+    core: &Arc<Core>,
+    lane: &Arc<Lane>,
+    sweeper: &Sweeper,
+    places: &Semaphore,
+    is_too_late: impl Fn() -> bool,
+) -> Option<JobStatus> {
+    loop {
+        let place = places.acquire().await.ok()?;
+        if is_too_late() {
+            return None;
+        }
+        if lane.is_halted() {
+            return Some(JobStatus::Unknown);
+        }
+        match tokio::time::timeout(LOOK, core.store.in_background().info(lane.key.clone())).await {
+            Ok(Ok(Some(info))) => return Some(sweeper.probe(&info, 0).await),
+            // Forgotten, and registered again by this, or deleted.
+            Ok(Ok(None)) => core.recorder.look(lane),
+            Ok(Err(_)) | Err(_) => {}
+        }
+        // Others are asked meanwhile.
+        drop(place);
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 

@@ -104,7 +104,7 @@ impl Guardian {
     /// - Clients that come again by themselves (a GET that asks for `text/event-stream` by name) are let go at once, to go on
     ///   on another node: all followers of a stream, the clients of unrecorded streams, and on `Detach` routes, where the
     ///   work goes on without them, also the client whose request began it. All other clients are served until shortly
-    ///   before the end.
+    ///   before the end; those whose handler has not answered yet are waited for as long.
     /// - Then streams that may run again are interrupted. All others end as the job probe says, as far as there is time to
     ///   ask, are left to other nodes if their job runs elsewhere, or end as `failed`, reason `shutdown`. Inner bodies are
     ///   dropped.

@@ -56,7 +56,7 @@ impl Queue {
     pub(super) fn next(&mut self, now: Instant) -> Option<StreamKey> {
         while self.running < RUNNING {
             let owner = self.turns.pop_front()?;
-            let waiting = self.waiting.get_mut(&owner)?;
+            let Some(waiting) = self.waiting.get_mut(&owner) else { continue };
             let next = waiting.pop_front();
             if waiting.is_empty() {
                 self.waiting.remove(&owner);
@@ -111,9 +111,12 @@ impl Queue {
     /// Drops the newest waiting hook of the owner that has the most.
     fn drop_newest(&mut self) {
         let Some(waiting) = self.waiting.values_mut().max_by_key(|waiting| waiting.len()) else { return };
-        if let Some((key, _)) = waiting.pop_back() {
-            self.busy.remove(&key);
+        let Some((key, _)) = waiting.pop_back() else { return };
+        if waiting.is_empty() {
+            self.waiting.remove(&key.owner);
+            self.turns.retain(|owner| *owner != key.owner);
         }
+        self.busy.remove(&key);
     }
 }
 
@@ -179,5 +182,32 @@ mod tests {
             ran += 1;
         }
         assert_eq!((ran, queue.len(), queue.waiting.len(), queue.turns.len()), (WAITING, 0, 0, 0));
+    }
+
+    /// An owner whose only hook gives way has no turn any more, and gets one with its next hook.
+    #[tokio::test(start_paused = true)]
+    async fn g3_an_owner_whose_only_hook_gave_way_holds_up_no_other() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        let owner = |n: usize| format!("owner-{n}");
+        for n in 0..=WAITING {
+            queue.add(key(&owner(n), 0), later(now));
+        }
+        assert_eq!((queue.len(), queue.waiting.len(), queue.turns.len()), (WAITING, WAITING, WAITING));
+        let gone = (0..=WAITING).find(|n| !queue.is_busy(&key(&owner(*n), 0))).expect("one gave way");
+        let mut ran = 0;
+        while ran < WAITING / 2 {
+            let next = queue.next(now).expect("there are more");
+            queue.done(&next);
+            ran += 1;
+        }
+        for id in [1, 2] {
+            queue.add(key(&owner(gone), id), later(now));
+        }
+        while let Some(next) = queue.next(now) {
+            queue.done(&next);
+            ran += 1;
+        }
+        assert_eq!((ran, queue.len(), queue.waiting.len(), queue.turns.len()), (WAITING + 2, 0, 0, 0));
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     panics::{Guarded, drop_guarded},
     recent::RecentCloses,
     store::StoreHandle,
+    stream::StreamInfo,
     sync::{lock, until},
     telemetry::Telemetry,
     wire::Framing,
@@ -27,6 +28,11 @@ use crate::{
 /// The part of the recovery window for which a node has a hook to itself: should the hook fail, or the node die, there is
 /// time for more tries.
 const LEASES: u32 = 4;
+
+/// How often a stream is looked at before its hook, should the store not answer, and how long to wait after the first time;
+/// each pause is twice the one before.
+const LOOKS: u32 = 4;
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Runs the `on_end` hook, and tells the store once it is acknowledged.
 pub(crate) struct Hooks {
@@ -51,7 +57,7 @@ impl Hooks {
     pub(crate) fn new(
         on_end: Option<Box<OnEnd>>,
         executor: Executor,
-        store: StoreHandle,
+        store: &StoreHandle,
         telemetry: Arc<Telemetry>,
         framing: Arc<dyn Framing>,
         settings: &Settings,
@@ -133,10 +139,21 @@ impl Hooks {
         }
     }
 
+    /// Looks at a stream that has ended, more than once if need be: its deletion waits for this one turn of its hook. Should
+    /// the store not answer at all, the hook stays due, and a sweep finds it.
+    async fn look(&self, key: &StreamKey) -> Option<StreamInfo> {
+        for look in 1..LOOKS {
+            if let Ok(info) = self.store.info(key.clone()).await {
+                return info;
+            }
+            tokio::time::sleep(LOOK_AGAIN * (1 << (look - 1))).await;
+        }
+        self.store.info(key.clone()).await.ok()?
+    }
+
     async fn run(&self, key: &StreamKey) {
         let Some(on_end) = &self.on_end else { return };
-        // Should the store fail here, the hook stays due, and a sweep finds it.
-        let Ok(Some(info)) = self.store.info(key.clone()).await else { return };
+        let Some(info) = self.look(key).await else { return };
         let Some(ended) = info.ended.clone() else { return };
         let stream = EndedStream { info, ended, store: self.store.clone(), framing: Arc::clone(&self.framing) };
         let mut hook = Box::pin(Guarded::new(run_hook(on_end, stream)));

@@ -340,7 +340,7 @@ impl Builder {
         let hooks = Arc::new(Hooks::new(
             self.on_end,
             self.executor.clone(),
-            store.clone(),
+            &store,
             Arc::clone(&telemetry),
             Arc::clone(&self.framing),
             &settings,

@@ -193,13 +193,20 @@ impl StreamRegistry {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the store does not answer; the stream may be gone all the same.
+    /// [`StoreError`] if the store does not answer; the stream may be gone all the same. Where the stream runs on this node and
+    /// the store has not acknowledged its end within 2 s, it is stopped and still held, since its hook has not run: delete it
+    /// again.
     ///
     /// # Cancel safety
     ///
     /// Dropped while it waits, the stream may be stopped and still held: delete it again.
     pub async fn delete(&self, key: &StreamKey) -> Result<(), StoreError> {
+        let lane = self.0.recorder.lane(key);
         Streams::new(Arc::clone(&self.0)).stop(&key.owner, &key.id).await?;
+        if lane.is_some_and(|lane| lane.status() == Status::Running) {
+            // Its hook is due once the end is stored, and needs the stream's events then.
+            return Err(StoreError::timed_out("close"));
+        }
         let hooks = &self.0.hooks;
         let _ = tokio::time::timeout(hooks.patience(), hooks.finished(key)).await;
         hooks.recent.forget(key);
@@ -258,7 +265,7 @@ impl CompletionStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the store does not answer; the stream may be gone all the same.
+    /// As [`StreamRegistry::delete`].
     ///
     /// # Cancel safety
     ///

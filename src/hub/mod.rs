@@ -106,7 +106,8 @@ pub(crate) struct Core {
     drain: AtomicU8,
     /// Cancelled once a drain begins, to wake requests that wait for another request's handler.
     drain_began: CancellationToken,
-    /// Bodies that serve a client although no lane stands for their stream: a drain serves these clients on, too.
+    /// Bodies that serve a client although no lane stands for their stream, and requests whose handler has not answered: a
+    /// drain serves these clients on, too.
     pub(crate) beyond_record: Arc<Underway>,
     start: Instant,
     /// In milliseconds since the start: until when a stream that the store does not know may be one

@@ -16,6 +16,7 @@ use crate::{
     recorder::{Lane, Opening},
     store::{Open, Opened},
     stream::{Ended, Metadata, Origin, StreamState},
+    sync::Entered,
     telemetry::add,
 };
 
@@ -41,6 +42,8 @@ pub(super) struct Asked {
     pub(super) comes_again: bool,
     /// The request's version of HTTP.
     pub(super) version: Version,
+    /// A drain that has begun since the request came waits for it, as it does for a stream.
+    pub(super) waited_for: bool,
     /// When the request came.
     pub(super) opened: Instant,
     /// The request's head, for the host's hooks.
@@ -51,6 +54,21 @@ impl Asked {
     /// The context that the inner service gets.
     pub(super) fn context(&self, last_inner_id: Option<String>) -> StreamContext {
         StreamContext::new(self.key.clone(), self.cursor(), last_inner_id, &self.metadata)
+    }
+
+    /// Has a drain wait for the request until what this returns is dropped, unless its client may go at once, as a feed's and one
+    /// that comes again by itself may. For requests whose handler runs and that no lane stands for.
+    pub(super) fn wait_for(&mut self, core: &Core, route: &Route) -> Option<Entered> {
+        let may_go = route.endless || self.comes_again;
+        let entered = (!may_go).then(|| core.beyond_record.enter());
+        // Entered before this look: a drain that is not seen here sees the request.
+        self.waited_for = entered.is_some() && !core.is_draining();
+        entered.filter(|_| self.waited_for)
+    }
+
+    /// Whether the request may begin a stream now.
+    fn may_begin(&self, core: &Core) -> bool {
+        if self.waited_for { !core.is_letting_go() } else { !core.is_draining() }
     }
 
     fn origin(&self) -> Origin {
@@ -174,7 +192,7 @@ impl Admission {
     /// Registers a producer whose inner service has answered already.
     pub(super) async fn register(core: Arc<Core>, route: Arc<Route>, asked: Asked) -> Self {
         core.check_guarded();
-        if core.is_draining() {
+        if !asked.may_begin(&core) {
             return Self::Retry;
         }
         let (opening, opened) = core.recorder.open(registration(&core, &route, &asked, core.random.u128(), true)).await;
@@ -191,12 +209,14 @@ impl Admission {
         match opened {
             Err(_) => Self::without_store(route, asked.position),
             // Nothing is begun any more: what was registered is withdrawn.
-            Ok(Opened::New { .. }) if core.is_draining() => Self::Retry,
+            Ok(Opened::New { .. }) if !asked.may_begin(core) => Self::Retry,
             Ok(Opened::New { epoch, previous, inner_id }) => {
                 let registration = registration(core, route, &asked, opening.token, true);
                 let lane = Lane::new(registration, epoch, core.hooks.lease_within(route.retention.recovery_window));
                 core.recorder.enter(&lane);
-                Self::Produce(Registered { core: Arc::clone(core), lane, previous, inner_id, opening })
+                let registered = Registered { core: Arc::clone(core), lane, previous, inner_id, opening };
+                // Entered before this look: a drain that is not seen here sees the lane.
+                if asked.may_begin(core) { Self::Produce(registered) } else { Self::Retry }
             }
             Ok(Opened::Ended(ended)) => Self::ended(core, route, asked, &ended).await,
             Ok(Opened::Active { .. }) => Self::active(core, route, asked).await,

@@ -237,6 +237,7 @@ where
     event_stream(&mut parts.headers, Some(&asked.key.id), route.heartbeat);
     parts.headers.insert(STREAM_RECORDED, HeaderValue::from_static("false"));
     let lane = Lane::unrecorded(registration(core, route, asked, 0, true));
+    core.recorder.serves_on(&lane);
     let producer = engage(core, route, asked, &lane, body, context);
     let speaker = Speaker::without_ids(Arc::clone(&core.framing), route.voice, Some(core.retry()));
     let live = Live::new(core, route, producer, speaker, asked.manner(route), asked.opened);

@@ -97,7 +97,7 @@ impl StreamContext {
     }
 
     /// Ready once the stream's work is to stop: the stream was stopped or ended elsewhere, nobody has read it for too
-    /// long, the process goes down, or the handler is dropped before it answers.
+    /// long, an event was too large, the process goes down, or the handler is dropped before it answers.
     ///
     /// The body is dropped in all these cases. This future is for work that the body does not own.
     ///

@@ -265,7 +265,13 @@ where
                 let rest = AfterLast::new(core, lane, self.context.clone(), ending.clone(), source);
                 self.core.executor.begin(rest);
             }
-            _ => drop(source),
+            _ => {
+                if !source.has_ended() {
+                    // The library fails the stream for an event that is too large: the work has more to do.
+                    self.context.stop();
+                }
+                drop(source);
+            }
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::{
     protocol::admission::Position,
     store::handle::BoxFuture,
     stream::Disconnect,
+    sync::Entered,
     telemetry::Bypassed,
 };
 
@@ -61,6 +62,8 @@ pin_project! {
         asked: Option<Asked>,
         // A request that waits for its admission, with the service that is ready for it.
         waiting: Option<(S, Request<ReqBody>)>,
+        // A drain waits for the handler's answer, while no lane stands for the stream.
+        waited_for: Option<Entered>,
         #[pin]
         state: State<S::Future, ResBody, S::Error>,
     }
@@ -110,7 +113,7 @@ where
     ResBody::Error: Into<BoxError>,
 {
     fn new(core: Arc<Core>, state: State<S::Future, ResBody, S::Error>) -> Self {
-        Self { core, route: None, asked: None, waiting: None, state }
+        Self { core, route: None, asked: None, waiting: None, waited_for: None, state }
     }
 
     pub(super) fn forwarding(core: Arc<Core>, future: S::Future, reason: Option<Bypassed>) -> Self {
@@ -136,12 +139,13 @@ where
         core: Arc<Core>,
         route: Arc<Route>,
         future: S::Future,
-        asked: Asked,
+        mut asked: Asked,
         context: Option<StreamContext>,
     ) -> Self {
+        let waited_for = asked.wait_for(&core, &route);
         let this =
             Self::new(core, State::Generating { future, unanswered: context.clone().map(Unanswered::new), context });
-        Self { route: Some(route), asked: Some(asked), ..this }
+        Self { route: Some(route), asked: Some(asked), waited_for, ..this }
     }
 
     pub(super) fn admitting(
@@ -180,7 +184,11 @@ where
                     return Poll::Ready(Ok(response.map(ResilientSseBody::answer)));
                 }
                 StateProjection::Answered { response } => match response.take() {
-                    Some(response) => return Poll::Ready(Ok(response)),
+                    Some(response) => {
+                        // Its body, or its lane, is waited for from here on.
+                        *this.waited_for = None;
+                        return Poll::Ready(Ok(response));
+                    }
                     // Polled after its end.
                     None => return Poll::Pending,
                 },
@@ -206,6 +214,11 @@ where
                 }
                 StateProjection::Admitting { admission } => {
                     let admission = ready!(admission.as_mut().poll(cx));
+                    if let (Admission::Unrecorded | Admission::Anew, Some(route), Some(asked)) =
+                        (&admission, this.route.as_ref(), this.asked.as_mut())
+                    {
+                        *this.waited_for = asked.wait_for(this.core, route);
+                    }
                     admitted(this.core, this.route, this.asked, this.waiting, admission)
                 }
                 StateProjection::Producing { future, waiting, context, unanswered } => {

@@ -197,6 +197,9 @@ impl ResilientSseLayer {
 
     /// How many active streams an owner may have: one more is answered with 429, and a client that comes back with a cursor
     /// is told to come again. Default: any number.
+    ///
+    /// In a Redis Cluster the count lies on another server than the stream. Where that does not answer within 500 ms the stream is
+    /// admitted.
     pub fn max_streams(self, limit: usize) -> Self {
         self.with(|route| route.limit = Some(limit))
     }

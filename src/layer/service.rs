@@ -162,6 +162,7 @@ impl<S> ResilientSseService<S> {
             fingerprint,
             comes_again: asks_by_name(parts),
             version: parts.version,
+            waited_for: false,
             opened: tokio::time::Instant::now(),
             head: self.core.head(parts),
         };

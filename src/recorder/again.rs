@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::Recorder;
+use super::{Lane, Recorder};
 use crate::{
     protocol::backoff::Backoff,
     recent::RecentClose,
@@ -39,15 +39,17 @@ impl Recorder {
         }
     }
 
+    /// Whether a newer run of the stream runs on this node: its registration counts, not the end of the one before.
+    fn has_newer_run(&self, recent: &RecentClose) -> bool {
+        let is_newer = |lane: &Lane| recent.close.epoch.is_some_and(|ended| ended < lane.epoch);
+        self.lane(&recent.close.key).is_some_and(|lane| is_newer(&lane))
+    }
+
     async fn close_again(&self, recent: RecentClose) {
-        // A newer run of this node: its registration counts, not the end of the one before.
-        if self.lane(&recent.close.key).is_some_and(|lane| recent.close.epoch.is_some_and(|ended| ended < lane.epoch)) {
-            return;
-        }
         let store = self.store.in_background();
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         for _ in 0..TRIES {
-            if self.hooks.recent.is_deleted(&recent) {
+            if self.has_newer_run(&recent) || self.hooks.recent.is_deleted(&recent) {
                 return;
             }
             match send(&store, &recent).await {

@@ -14,12 +14,13 @@ mod push;
 mod readers;
 mod request;
 mod room;
+mod served;
 mod state;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{
-        Arc, Mutex, Weak,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Waker},
@@ -32,6 +33,7 @@ pub(crate) use opening::Opening;
 pub(crate) use readers::Reader;
 pub(crate) use request::Op;
 use room::Room;
+use served::ServedOn;
 pub(crate) use state::Inner;
 use tokio::time::Instant;
 
@@ -60,8 +62,7 @@ pub(crate) struct Recorder {
     /// How long the flusher waits for lanes to join the one that is ready.
     linger: Duration,
     lanes: Mutex<HashMap<StreamKey, Arc<Lane>>>,
-    /// Lanes whose stream was closed as orphaned while their producer still serves a client.
-    served_on: Mutex<Vec<Weak<Lane>>>,
+    served_on: ServedOn,
     /// Lanes that wait for the flusher, by the part of the store that they are in.
     ready: Mutex<BTreeMap<u64, VecDeque<Arc<Lane>>>>,
     /// Claimed lanes that wait until they are asked for again, by when that is.
@@ -104,7 +105,7 @@ impl Recorder {
             room: Room::new(settings.recorder_bytes),
             linger: settings.linger,
             lanes: Mutex::default(),
-            served_on: Mutex::default(),
+            served_on: ServedOn::default(),
             ready: Mutex::default(),
             put_off: Mutex::default(),
             adopted: Mutex::default(),
@@ -134,9 +135,14 @@ impl Recorder {
         lock(&self.lanes).values().cloned().collect()
     }
 
-    /// Streams that are not recorded any more, and that a producer of this process may still serve to a client.
+    /// Takes up the lane of a producer that serves a client, although nothing is recorded of its stream.
+    pub(crate) fn serves_on(&self, lane: &Arc<Lane>) {
+        self.served_on.enter(lane);
+    }
+
+    /// Streams that nothing is recorded of, and that a producer of this process may still serve to a client.
     pub(crate) fn served_on(&self) -> Vec<Arc<Lane>> {
-        lock(&self.served_on).iter().filter_map(Weak::upgrade).collect()
+        self.served_on.all()
     }
 
     pub(crate) fn lane(&self, key: &StreamKey) -> Option<Arc<Lane>> {
@@ -340,9 +346,7 @@ impl Recorder {
     fn settle(&self, lane: &Arc<Lane>, status: Status) {
         let ending = lane.is_ending();
         if matches!(&status, Status::Ended(ended) if ended.ending.state == StreamState::Orphaned) {
-            let mut served_on = lock(&self.served_on);
-            served_on.retain(|lane| lane.strong_count() > 0);
-            served_on.push(Arc::downgrade(lane));
+            self.serves_on(lane);
         }
         self.end_recording(lane, status);
         if let Some(producer) = lane.producer().filter(|_| !ending) {
@@ -381,6 +385,7 @@ impl Recorder {
 
     /// Lets go of the streams whose end no store has taken for as long as it could have been recovered.
     pub(crate) fn give_up_hopeless(&self) {
+        self.served_on.tidy();
         for lane in self.lanes().iter().filter(|lane| lane.is_hopeless()) {
             add(&self.telemetry.ends_given_up, 1);
             log_warn!(id = %lane.key.id, "the end of a stream is given up: no store has taken it in its recovery window");

@@ -54,7 +54,7 @@ pub struct Open {
     /// The fingerprint of the request. A request with another one under the same id is refused with [`Opened::OtherFingerprint`]. Without
     /// one nothing is compared, and the stream keeps the one it has.
     pub fingerprint: Option<String>,
-    /// How many active streams the owner may have, this one included.
+    /// How many active streams the owner may have, this one included. A store may admit more while it cannot count them.
     pub limit: Option<usize>,
     /// The metadata that the host keeps with the stream, up to 4 KiB of keys and values.
     ///

@@ -135,13 +135,12 @@ async fn g10_a_body_that_always_has_more_yields_to_others() {
 /// The end of a stream is no reason for its other work to stop.
 #[tokio::test(start_paused = true)]
 async fn g11_a_stream_that_is_done_was_not_stopped() {
-    let endings: [(&str, Vec<Step>); 6] = [
+    let endings: [(&str, Vec<Step>); 5] = [
         ("a terminal event", vec![done()]),
         ("a terminal event, and more to do", vec![done(), Step::Sleep(SECOND), chunk(": saved\n")]),
         ("the body's end", vec![]),
         ("an error", vec![Step::Fail]),
         ("a panic", vec![Step::Panic]),
-        ("too large an event", vec![chunk("x".repeat(10_000))]),
     ];
     for (how, end) in endings {
         for detached in [false, true] {
@@ -158,6 +157,27 @@ async fn g11_a_stream_that_is_done_was_not_stopped() {
             assert!(hub.sse.registry().stream(&key()).await.unwrap().unwrap().state.is_terminal(), "{how}");
             assert_eq!((watch.alive(), is_stopped(&contexts)), (0, false), "{how}");
         }
+    }
+}
+
+/// The library fails it, and its body has more to give.
+#[tokio::test(start_paused = true)]
+async fn g11_work_whose_event_is_too_large_hears_of_a_stop() {
+    for detached in [false, true] {
+        let mut hub = TestHub::with(|builder| builder.anonymous().max_event(4096)).unwrap();
+        let watch = Watch::default();
+        let steps = vec![chunk("data: 0\n\n"), chunk(format!("data: {}\n\n", "x".repeat(10_000))), Step::Hang];
+        let (app, contexts) = watched(hub.sse.generation().id(path()), &watch, steps);
+        let mut client = unread(&app, detached).await;
+        client.drain();
+        hub.advance(SECOND).await;
+        client.drain();
+        let state = hub.sse.registry().stream(&key()).await.unwrap().unwrap().state;
+        assert_eq!(
+            (state, watch.alive(), is_stopped(&contexts)),
+            (StreamState::Failed, 0, true),
+            "detached {detached}"
+        );
     }
 }
 

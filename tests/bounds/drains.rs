@@ -9,14 +9,16 @@ use std::{
     time::Duration,
 };
 
+use http::Request;
 use resilient_sse::{
     Builder, Disconnect, DrainReport, Event, JobStatus, MemoryStore, Owner, Publication, ResilientSseBody, StreamId,
     StreamKey, StreamSpec, StreamState,
     test_util::{Fault, FaultStore, TestHub},
 };
 use tokio::time::Instant;
+use tower::ServiceExt as _;
 
-use crate::support::{Client, Script, Step, Watch, app, numbers, request, send, then};
+use crate::support::{Client, Script, Step, Watch, app, events, numbers, request, send, serving_async, then};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLI: Duration = Duration::from_millis(1);
@@ -307,4 +309,141 @@ async fn g5_a_publication_that_is_being_opened_when_the_drain_begins_is_refused(
     assert!(matches!(opening.await.unwrap(), Err(resilient_sse::PublishError::Draining)));
     assert_eq!(hub.sse.registry().stream(&key("a")).await.unwrap(), None);
     assert!(hub.report().is_some_and(|report| report.unsettled == 0));
+}
+
+/// One look that fails says nothing of a job.
+#[tokio::test(start_paused = true)]
+async fn g5_a_drain_asks_the_probe_also_where_the_store_is_slow_for_a_moment() {
+    const JOBS: usize = 100;
+    // A store that has been emptied knows the jobs again once their own node has said so.
+    for fault in [Some(Fault::Hang), Some(Fault::Refuse), None] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        let probe = move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            ready(JobStatus::Completed(Event::new("42").named("completed")))
+        };
+        let mut hub = hub(true, |builder| builder.job_probe(probe));
+        let mut jobs = Vec::new();
+        for n in 0..JOBS {
+            jobs.push(open(&hub, &n.to_string()).await);
+        }
+        hub.advance(SECOND).await;
+        hub.shut_down_on(ready(()));
+        // The probe is asked from 19.5 s on.
+        hub.advance(MILLI * 19_250).await;
+        match fault {
+            Some(fault) => hub.store.fail_on("info", fault),
+            None => hub.store.forget(),
+        }
+        hub.advance(MILLI * 750).await;
+        hub.store.heal();
+        hub.advance(SECOND * 6).await;
+        let report = hub.report().expect("it is over");
+        assert_eq!((report.closed, report.unsettled), (JOBS, 0), "{fault:?}: {report:?}");
+        assert_eq!(asked.load(Ordering::SeqCst), JOBS, "{fault:?}");
+        for n in 0..JOBS {
+            assert_eq!(state(&hub, &n.to_string()).await, StreamState::Completed, "{fault:?}: {n}");
+        }
+    }
+}
+
+/// Nothing else stops the work of a client that does not read: its stream has no lane that ends.
+#[tokio::test(start_paused = true)]
+async fn g5_a_drain_drops_and_counts_unrecorded_work_whose_client_does_not_read() {
+    for feed in [false, true] {
+        let mut hub = hub(false, |builder| builder.drain(SECOND * 10));
+        let watch = Watch::default();
+        let layer = if feed { hub.sse.feed() } else { hub.sse.generation() };
+        let app = app(layer.id(StreamId::path("/s/{id}")), &watch, then(numbers(1), Step::Hang));
+        hub.store.fail_on("open", Fault::Refuse);
+        let mut clients = Vec::new();
+        for n in 0..3 {
+            let mut client = Client::new(send(&app, request(&format!("/s/{n}"))).await.into_body());
+            assert!(client.poll());
+            clients.push(client);
+        }
+        // One that is gone is not counted.
+        clients.pop();
+        hub.store.heal();
+        let (report, took) = drain_alone(&mut hub).await;
+        assert!(took <= SECOND * 10 && (feed || took > SECOND * 5), "feed {feed}: {took:?}");
+        hub.step().await;
+        assert_eq!((watch.made(), watch.alive(), report.cut_off), (3, 0, 2), "feed {feed}: {report:?}");
+    }
+}
+
+/// Its client would lose its answer, as any other would.
+#[tokio::test(start_paused = true)]
+async fn g5_a_drain_waits_for_handlers_that_have_not_answered() {
+    for (named, recorded) in [(true, true), (true, false), (false, true), (false, false)] {
+        let mut hub = hub(true, |builder| builder);
+        let watch = Watch::default();
+        let bodies = watch.clone();
+        let layer = hub.sse.generation();
+        let layer = if named { layer.id(StreamId::path("/s/{id}")) } else { layer };
+        let app = serving_async(layer, move |_| {
+            let bodies = bodies.clone();
+            async move {
+                tokio::time::sleep(SECOND * 3).await;
+                events(bodies.body(then(numbers(3), Step::Sleep(SECOND * 3))))
+            }
+        });
+        if !recorded {
+            hub.store.fail_on("open", Fault::Refuse);
+        }
+        let asking = tokio::spawn(app.oneshot(Request::post("/s/a").body(()).unwrap()));
+        hub.advance(SECOND).await;
+        hub.shut_down_on(ready(()));
+        hub.advance(MILLI * 2100).await;
+        assert!(asking.is_finished(), "named {named}, recorded {recorded}");
+        let response = asking.await.unwrap().unwrap();
+        assert_eq!(response.status(), 200, "named {named}, recorded {recorded}");
+        let mut client = Client::new(response.into_body());
+        client.finish(&mut hub).await;
+        hub.advance(SECOND).await;
+        assert_eq!(client.names().last(), Some(&"completed"), "named {named}, recorded {recorded}");
+        let report = hub.report().expect("it is over once nobody is served any more");
+        assert_eq!((report.closed, report.cut_off), (0, 0), "named {named}, recorded {recorded}: {report:?}");
+    }
+}
+
+/// Handlers are waited for as long as clients are served. Those that begin in a drain are not, nor are clients that come again.
+#[tokio::test(start_paused = true)]
+async fn g5_a_drain_waits_for_no_handler_in_vain() {
+    for (case, takes, limit) in
+        [("late", SECOND * 60, SECOND * 25), ("comes again", SECOND * 5, SECOND), ("new", SECOND, SECOND / 2)]
+    {
+        let mut hub = hub(true, |builder| builder);
+        let watch = Watch::default();
+        let bodies = watch.clone();
+        let app = serving_async(hub.sse.generation(), move |_| {
+            let bodies = bodies.clone();
+            async move {
+                tokio::time::sleep(takes).await;
+                events(bodies.body(numbers(3)))
+            }
+        });
+        let request = match case {
+            "comes again" => Request::get("/s/a").header("accept", "text/event-stream"),
+            _ => Request::post("/s/a"),
+        };
+        let request = request.body(()).unwrap();
+        let asks = async move { app.oneshot(request).await.unwrap() };
+        let (report, took, response) = if case == "new" {
+            let (report, took) = drain_alone(&mut hub).await;
+            (report, took, asks.await)
+        } else {
+            let asking = tokio::spawn(asks);
+            hub.advance(MILLI * 100).await;
+            let (report, took) = drain_alone(&mut hub).await;
+            tokio::time::advance(takes).await;
+            (report, took, asking.await.unwrap())
+        };
+        assert!(took <= limit, "{case}: {took:?}");
+        let comes_again = case == "comes again";
+        assert_eq!(response.status(), if comes_again { 200 } else { 503 }, "{case}");
+        drop(response);
+        assert_eq!((watch.alive(), report.unsettled), (0, 0), "{case}: {report:?}");
+    }
 }

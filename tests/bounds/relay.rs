@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::StatusCode;
 use resilient_sse::{
     AnswerBody, Event, MemoryStore, Owner, StreamId, StreamKey, StreamSpec,
@@ -95,6 +96,37 @@ async fn g1_a_relay_that_does_not_wait_gives_what_there_is() {
     let mut client = Client::new(relay(&hub, None).await.into_body());
     client.finish(&mut hub).await;
     assert_eq!(client.data(), ["one", "two"]);
+}
+
+/// An error that is over does not count against the page that is on its way.
+#[tokio::test(start_paused = true)]
+async fn g1_a_relay_whose_stream_is_opened_at_the_last_moment_gives_it_also_after_an_error() {
+    for fails in [false, true] {
+        let store = FaultStore::new(MemoryStore::new()).batched();
+        let mut hub = TestHub::on(store.clone(), resilient_sse::Builder::anonymous).unwrap();
+        let mut worker = TestHub::on(store.clone(), |builder| builder.anonymous().seed(2)).unwrap();
+        let mut client = Client::new(relay(&hub, None).await.into_body());
+        if fails {
+            store.fail_on("read", Fault::Refuse);
+        }
+        client.drain();
+        for _ in 0..118 {
+            hub.advance(Duration::from_millis(250)).await;
+            store.heal();
+            client.drain();
+        }
+        store.fail_on("read", Fault::Delay(Duration::from_secs(1)));
+        let mut job = worker.sse.publisher().open(spec()).await.unwrap();
+        job.send(Event::new("one")).await.unwrap();
+        job.complete(Event::new("two")).now_or_never();
+        for _ in 0..20 {
+            client.drain();
+            worker.step().await;
+            hub.advance(Duration::from_millis(250)).await;
+        }
+        client.finish(&mut hub).await;
+        assert_eq!(client.data(), ["one", "two"], "fails {fails}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

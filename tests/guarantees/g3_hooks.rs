@@ -246,6 +246,92 @@ async fn g3_the_hook_of_a_stream_that_is_deleted_runs_with_its_data_still_there(
     }
 }
 
+/// A hook that has not run yet needs the stream: what is not known to be stopped is not deleted.
+#[tokio::test(start_paused = true)]
+async fn g3_a_stream_whose_end_is_not_stored_is_not_deleted() {
+    for (batched, refused, ends) in [
+        (true, false, false),
+        (true, true, false),
+        (false, true, false),
+        // It is ending by itself.
+        (true, true, true),
+        (false, true, true),
+    ] {
+        let case = format!("batched {batched}, refused {refused}, ends {ends}");
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000));
+        let store = if batched { store.batched() } else { store };
+        let mut hub = TestHub::on(store, |builder| {
+            builder.anonymous().on_end(move |_| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                ready(())
+            })
+        })
+        .unwrap();
+        let mut job = open(&hub, "a", "a").await;
+        job.send(Event::new("one")).await.unwrap();
+        hub.advance(SECOND).await;
+        if refused {
+            hub.store.fail_on("close", Fault::Refuse);
+        }
+        if ends {
+            drop(tokio::spawn(job.complete(Event::new("done"))));
+            hub.step().await;
+        }
+        let sse = hub.sse.clone();
+        let deleting = tokio::spawn(async move { sse.registry().delete(&key("a", "a")).await });
+        tokio::task::yield_now().await;
+        for _ in 0..30 {
+            // Where nothing is refused, it is the guardian that is late.
+            if refused {
+                hub.step().await;
+            }
+            tokio::time::advance(SECOND / 10).await;
+            tokio::task::yield_now().await;
+        }
+        let error = deleting.await.unwrap().expect_err(&case);
+        assert!(error.is_timeout(), "{case}: {error}");
+        hub.store.heal();
+        hub.advance(SECOND * 5).await;
+        let info = hub.sse.registry().stream(&key("a", "a")).await.unwrap().expect("held");
+        let state = if ends { StreamState::Completed } else { StreamState::Cancelled };
+        assert_eq!((info.state, calls.load(Ordering::SeqCst)), (state, 1), "{case}");
+        hub.sse.registry().delete(&key("a", "a")).await.unwrap();
+        assert_eq!(hub.sse.registry().stream(&key("a", "a")).await.unwrap(), None, "{case}");
+        hub.advance(SECOND * 120).await;
+        assert_eq!(calls.load(Ordering::SeqCst), 1, "{case}");
+        drop(job);
+    }
+}
+
+/// A hook that could not look at its stream has not run.
+#[tokio::test(start_paused = true)]
+async fn g3_a_deletion_runs_its_hook_also_where_the_store_is_slow_for_a_moment() {
+    for fault in [Fault::Refuse, Fault::Hang] {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        let mut hub = TestHub::with(|builder| {
+            builder.anonymous().on_end(move |_| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                ready(())
+            })
+        })
+        .unwrap();
+        let _job = open(&hub, "a", "a").await;
+        hub.advance(SECOND).await;
+        hub.store.fail_on("info", fault);
+        let sse = hub.sse.clone();
+        let deleting = tokio::spawn(async move { sse.registry().delete(&key("a", "a")).await });
+        hub.advance(SECOND).await;
+        hub.store.heal();
+        hub.advance(SECOND * 5).await;
+        deleting.await.unwrap().unwrap();
+        assert_eq!(calls.load(Ordering::SeqCst), 1, "{fault:?}");
+        assert_eq!(hub.sse.registry().stream(&key("a", "a")).await.unwrap(), None, "{fault:?}");
+    }
+}
+
 /// A deletion has its hook run once, whatever others hang, and is not held up for good.
 #[tokio::test(start_paused = true)]
 async fn g3_a_deletion_is_not_held_up_by_hooks_that_fail_or_hang() {

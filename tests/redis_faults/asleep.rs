@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use resilient_sse::{Builder, Durability, StreamState};
+use resilient_sse::{Builder, Disconnect, Durability, StreamState};
 
 use crate::{
     redis_servers::RedisServer,
@@ -88,4 +88,40 @@ async fn g3_an_end_waits_2_s_for_a_server_that_hangs_and_lands_later() {
     let early = early.stay().await;
     assert_eq!((early.misses(&live), early.witness.gaps), (0, 0));
     stage.verdict(&[&node], false).await;
+}
+
+/// Readers say through the server that they are there, so while it hangs their silence means nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g7_work_goes_on_for_a_reader_of_another_node_while_the_server_hangs() {
+    let server = RedisServer::start();
+    let stage = Stage::new();
+    let nodes = [stage.node(&server.url(), quick).await, stage.node(&server.url(), quick).await];
+    let at_most = Duration::from_secs(1);
+    let mut readers = Vec::new();
+    for (id, disconnect) in [("cancel", Disconnect::Cancel), ("detach", Disconnect::Detach { at_most })] {
+        let [here, there] = nodes.each_ref().map(|node| stage.route(node.sse.layer().on_disconnect(disconnect)));
+        let first = stage.client(&here, id).attached_once().await;
+        let reader = stage.client(&there, id).attached_once().await;
+        reader.hears(10).await;
+        first.goes();
+        reader.hears(10).await;
+        readers.push(reader);
+    }
+
+    server.stop();
+    // Longer than a reader counts that says nothing.
+    for_a_while(Duration::from_secs(14)).await;
+    server.cont();
+    for reader in &readers {
+        reader.hears(10).await;
+    }
+    nodes[0].until_recording().await;
+    stage.finish();
+    for reader in readers {
+        let reader = reader.done().await;
+        assert_eq!(reader.witness.gaps, 0);
+        assert!(reader.witness.ended.is_some(), "{:?}", reader.witness.names);
+    }
+    assert_eq!(stage.runs(), 2);
+    stage.verdict(&[&nodes[0], &nodes[1]], false).await;
 }

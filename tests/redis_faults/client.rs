@@ -217,6 +217,11 @@ impl Listening {
         .await;
     }
 
+    /// Goes away, wherever it is.
+    pub fn goes(self) {
+        self.task.abort();
+    }
+
     pub async fn done(self) -> Client {
         timeout(PATIENCE * 2, self.task).await.expect("it ends").unwrap()
     }

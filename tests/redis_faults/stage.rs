@@ -16,7 +16,8 @@ use http::Request;
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Empty, StreamBody};
 use resilient_sse::{
-    BoxError, Builder, Guardian, Owner, RedisStore, ResilientSse, Store, StreamId, StreamInfo, StreamKey, StreamState,
+    BoxError, Builder, Guardian, Owner, RedisStore, ResilientSse, ResilientSseLayer, Store, StreamId, StreamInfo,
+    StreamKey, StreamState,
 };
 use serde_json::Value;
 use tokio::{
@@ -103,12 +104,17 @@ impl Stage {
         let (polled, polling) = watch::channel(true);
         let guardian = Pausable { guardian: Box::pin(guardian), polling, waiting: None };
         Node {
-            generation: app(sse.generation().id(StreamId::path("/{id}")), &self.handler),
-            feed: app(sse.layer().id(StreamId::path("/{id}")), &self.handler),
+            generation: self.route(sse.generation()),
+            feed: self.route(sse.layer()),
             sse,
             polled,
             _guardian: AbortOnDrop(tokio::spawn(guardian).abort_handle()),
         }
+    }
+
+    /// One more route of a node.
+    pub fn route(&self, layer: ResilientSseLayer) -> App {
+        app(layer.id(StreamId::path("/{id}")), &self.handler)
     }
 
     /// A client of a stream.

@@ -10,8 +10,7 @@ use resilient_sse::{
 use crate::{
     redis_servers::{Options, Proxy, RedisCluster, RedisServer, Sentinels},
     support::{
-        begin, block, connect, event, held, info, key, open, open_as, page, send, stand_still, until, wait, woken,
-        write,
+        begin, block, connect, event, held, key, open, open_as, page, send, stand_still, until, wait, woken, write,
     },
 };
 
@@ -271,32 +270,27 @@ async fn a_producer_that_has_moved_is_told_at_once_that_it_is_followed() {
 async fn a_producer_that_has_moved_is_found_by_the_net() {
     let server = RedisServer::start();
     let store = connect(&server.url()).await;
-    let _notices = store.notices(&NodeId::new("node-1"));
+    let mut notices = store.notices(&NodeId::new("node-1"));
     let (key, mut epoch) = begin(&store, "chat").await;
     let mut tail = store.tail(&key);
+    wait(&mut tail).await;
+    until("all is listened to", async || channels(&server).len() == 2).await;
     for _ in 0..3 {
         write(&store, &key, epoch, 1, &["x"]).await;
         wait(&mut tail).await;
-        until("the net has seen who produces", async || info(&store, &key).await.epoch == epoch).await;
+        // It is produced here for a while: the net has seen that.
+        tokio::time::sleep(Duration::from_millis(1200)).await;
         stand_still(&store, &key, epoch).await;
-        // Longer than the net takes: it has seen that, too.
-        woken(&mut tail, "an interruption").await;
+        // All messages from before this one have come, too.
+        server.command(&["PUBLISH", "sse:node:node-1", "look YWRh/last"]);
+        std::future::poll_fn(|cx| notices.poll(cx)).await;
         wait(&mut tail).await;
-        let moved = epoch + 1000;
-        let id = format!("{moved}-1");
-        server.command(&[
-            "HSET",
-            "sse:stream:{YWRh/chat}",
-            "state",
-            "active",
-            "epoch",
-            &moved.to_string(),
-            "node",
-            "node-2",
-        ]);
+        epoch += 1000;
+        let (state, id) = ("sse:stream:{YWRh/chat}", format!("{epoch}-1"));
+        server.command(&["HSET", state, "state", "active", "epoch", &epoch.to_string(), "node", "node-2"]);
         server.command(&["XADD", "sse:events:{YWRh/chat}", &id, "t", "0", "n", "2", "b", "8", "e", "\u{1}data: x\n"]);
         woken(&mut tail, "an event of a producer that was not told of").await;
-        stand_still(&store, &key, moved).await;
+        stand_still(&store, &key, epoch).await;
         epoch = open_as(&store, open("chat")).await;
     }
 }

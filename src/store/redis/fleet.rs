@@ -192,7 +192,9 @@ async fn fits_alone(link: &Link) -> Result<(), RedisStoreError> {
         let part = redis::from_redis_value::<String>(server_error(link, reply)?);
         told += &part.map_err(|_| value::unexpected("INFO"))?;
     }
-    let what = match (field(&told, "redis_mode"), field(&told, "role")) {
+    // Valkey has another name for it.
+    let mode = ["redis_mode", "server_mode"].map(|name| field(&told, name)).concat();
+    let what = match (&*mode, field(&told, "role")) {
         ("cluster", _) => "a node of a cluster: its URL begins with redis+cluster:// (or rediss+cluster://)",
         ("sentinel", _) => "a Sentinel: its URL is redis+sentinel://host:port/name, with the name of the primary",
         (_, "slave" | "replica") => "a replica, which takes no writes: name its primary, or the Sentinels that know it",

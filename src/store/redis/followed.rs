@@ -1,10 +1,13 @@
 //! Which streams of this process other processes follow, as these have said.
+//!
+//! They say so through Redis. While nothing of theirs can arrive, their silence means nothing: a process is forgotten
+//! only after a time of silence in which it was listened to without a break.
 
 use std::{
     collections::HashMap,
     sync::{
         Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -13,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::sync::lock;
 
-/// For how long a process counts as a follower after it said so. It says so again well within that.
+/// For how long a process counts as a follower after it said so, while it is listened to. It says so again well within that.
 const ASKED_FOR: Duration = Duration::from_secs(10);
 
 /// The streams of this process that others follow.
@@ -22,6 +25,27 @@ pub(super) struct Followed {
     streams: Mutex<HashMap<String, Vec<Follower>>>,
     /// How many streams: looked at for each batch.
     count: AtomicUsize,
+    /// The time in which messages have arrived without a break; `None` while nothing can be listened for.
+    listened: Mutex<Option<Listened>>,
+    /// How many connections there were to listen on.
+    connections: AtomicU64,
+}
+
+/// A time in which every message that was sent has arrived.
+#[derive(Clone, Copy)]
+struct Listened {
+    /// The number of the connection that they arrive on.
+    connection: u64,
+    since: Instant,
+    /// The last time at which the server answered. What comes after that may be lost.
+    until: Instant,
+}
+
+impl Listened {
+    /// Whether a process that said something at this time has been silent for too long since.
+    fn is_silent(self, heard: Instant) -> bool {
+        self.until.saturating_duration_since(heard.max(self.since)) >= ASKED_FOR
+    }
 }
 
 /// A process in which somebody follows a stream.
@@ -29,7 +53,8 @@ struct Follower {
     process: String,
     /// The number of its newest word: messages may overtake each other.
     number: u64,
-    until: Instant,
+    /// When that word came.
+    heard: Instant,
 }
 
 /// A process's message about a stream that it follows, or has left.
@@ -49,29 +74,53 @@ impl<'a> Word<'a> {
 }
 
 impl Followed {
+    /// What other processes say arrives from now on, on a connection that gets this number.
+    pub(super) fn begins_to_listen(&self) -> u64 {
+        let (connection, now) = (self.connections.fetch_add(1, Ordering::Relaxed), Instant::now());
+        *lock(&self.listened) = Some(Listened { connection, since: now, until: now });
+        connection
+    }
+
+    /// The server has answered on that connection: all that was said before has arrived.
+    pub(super) fn listens(&self, connection: u64) {
+        if let Some(listened) = lock(&self.listened).as_mut().filter(|listened| listened.connection == connection) {
+            listened.until = Instant::now();
+        }
+    }
+
+    /// Nothing can be listened for, and what is said may be lost.
+    pub(super) fn listens_no_more(&self) {
+        *lock(&self.listened) = None;
+    }
+
+    /// Tells which processes have said nothing for too long.
+    fn silence(&self) -> impl Fn(&Follower) -> bool + use<> {
+        let listened = *lock(&self.listened);
+        move |follower| listened.is_some_and(|listened| listened.is_silent(follower.heard))
+    }
+
     /// Whether another process follows the stream, as far as is known.
     pub(super) fn is(&self, name: &str) -> bool {
-        self.count.load(Ordering::Relaxed) > 0
-            && lock(&self.streams).get(name).is_some_and(|followers| {
-                let now = Instant::now();
-                followers.iter().any(|follower| follower.until > now)
-            })
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        let is_silent = self.silence();
+        lock(&self.streams).get(name).is_some_and(|followers| followers.iter().any(|follower| !is_silent(follower)))
     }
 
     /// A process follows a stream. Returns whether nobody did before.
     pub(super) fn begins(&self, word: &Word<'_>) -> bool {
-        let now = Instant::now();
+        let (heard, is_silent) = (Instant::now(), self.silence());
         let mut streams = lock(&self.streams);
         let followers = streams.entry(word.name.to_owned()).or_default();
-        followers.retain(|follower| follower.until > now);
+        followers.retain(|follower| !is_silent(follower));
         let news = followers.is_empty();
-        let until = now + ASKED_FOR;
         match followers.iter_mut().find(|follower| follower.process == word.process) {
             Some(follower) => {
                 follower.number = follower.number.max(word.number);
-                follower.until = until;
+                follower.heard = heard;
             }
-            None => followers.push(Follower { process: word.process.to_owned(), number: word.number, until }),
+            None => followers.push(Follower { process: word.process.to_owned(), number: word.number, heard }),
         }
         self.count.store(streams.len(), Ordering::Relaxed);
         news
@@ -90,10 +139,10 @@ impl Followed {
 
     /// Removes the processes that have said nothing for too long.
     pub(super) fn tidy(&self) {
-        let now = Instant::now();
+        let is_silent = self.silence();
         let mut streams = lock(&self.streams);
         streams.retain(|_, followers| {
-            followers.retain(|follower| follower.until > now);
+            followers.retain(|follower| !is_silent(follower));
             !followers.is_empty()
         });
         self.count.store(streams.len(), Ordering::Relaxed);
@@ -131,17 +180,47 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_process_that_says_nothing_more_is_forgotten() {
         let followed = Followed::default();
+        let connection = followed.begins_to_listen();
         followed.begins(&word("a one 1"));
         tokio::time::advance(ASKED_FOR / 2).await;
         followed.begins(&word("a one 2"));
         tokio::time::advance(ASKED_FOR - Duration::from_millis(1)).await;
+        followed.listens(connection);
         assert!(followed.is("a"));
         tokio::time::advance(Duration::from_millis(1)).await;
+        followed.listens(connection);
         assert!(!followed.is("a"));
         followed.tidy();
         assert!(lock(&followed.streams).is_empty());
         for bad in ["", "a", "a one", "a one x", "a one -1"] {
             assert!(Word::read(bad).is_none(), "{bad:?}");
         }
+    }
+
+    /// Its word may be lost, so its silence counts from when it is listened to again.
+    #[tokio::test(start_paused = true)]
+    async fn a_process_is_not_forgotten_while_it_cannot_be_heard() {
+        let followed = Followed::default();
+        let connection = followed.begins_to_listen();
+        followed.begins(&word("a one 1"));
+        followed.begins(&word("b one 2"));
+        tokio::time::advance(ASKED_FOR * 3).await;
+        assert!(followed.is("a"), "the server has not answered since");
+        followed.listens_no_more();
+        tokio::time::advance(ASKED_FOR * 3).await;
+        followed.tidy();
+        followed.listens(connection);
+        assert!(followed.is("a"), "nothing can be listened for");
+        let connection = followed.begins_to_listen();
+        tokio::time::advance(ASKED_FOR - Duration::from_millis(1)).await;
+        followed.listens(connection);
+        assert!(followed.is("a"), "it had no whole time to say so again");
+        followed.ends(&word("b one 3"));
+        assert!(!followed.is("b"), "one that says so has left at once");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        followed.listens(connection);
+        assert!(!followed.is("a"));
+        followed.tidy();
+        assert!(lock(&followed.streams).is_empty());
     }
 }

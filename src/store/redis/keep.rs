@@ -218,7 +218,7 @@ impl Shared {
             };
             // One that has lain for so long may have expired.
             let fresh = part.acknowledged.filter(|(_, at)| at.elapsed() < beat.stale.saturating_mul(NODE_KEPT - 1));
-            lost |= fresh.is_some_and(|(number, _)| !value::number(&before).is_some_and(|says| says >= number));
+            lost |= fresh.is_some_and(|(number, _)| value::number(&before).is_none_or(|says| says < number));
             part.acknowledged = Some((pulse.sent, Instant::now()));
             *heard = Heard::Taken(clock);
         }

@@ -7,7 +7,10 @@
 local stream, log, completion, keys, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local held = look(stream, 'state', 'epoch', 'runEnd', 'window', 'node', 'lost')
 local state = held[1]
-if not state or state == 'gone' or (state == 'deleted' and ARGV[3] == '') or (ARGV[3] ~= '' and is_before(held[2], ARGV[3])) then
+if not state or state == 'gone' or (state == 'deleted' and ARGV[3] == '') then
+  return { 'missing' }
+end
+if ARGV[3] ~= '' and is_before(held[2], ARGV[3]) then
   return { 'missing' }
 end
 if is_terminal(state) then

@@ -54,6 +54,9 @@ pub(in super::super) async fn listen(shared: Weak<Shared>, tried: oneshot::Sende
                 }
                 let since = Instant::now();
                 let silent = listener.attend(&shared).await;
+                if let Some(store) = shared.upgrade() {
+                    store.tails.followed.listens_no_more();
+                }
                 if since.elapsed() >= PROVEN {
                     backoff.succeeded();
                 }
@@ -74,6 +77,8 @@ struct Listener {
     /// The run of that server, and what the link to it took for its run before.
     run: Arc<str>,
     run_of_link: Arc<str>,
+    /// Its number among those of this process.
+    number: u64,
     /// The connection is closed, or nothing is answered on it.
     closed: Arc<AtomicBool>,
     silent: Arc<AtomicBool>,
@@ -100,7 +105,8 @@ impl Listener {
         lock(&store.tails.wanted.channels).clear();
         let channels = store.tails.channels();
         subscribe(&mut connection, &channels).await.ok_or_else(|| RedisStoreError::slow(link.address()))?;
-        Ok(Self { connection, link, run, run_of_link, closed, silent: Arc::default() })
+        let number = store.tails.followed.begins_to_listen();
+        Ok(Self { connection, link, run, run_of_link, number, closed, silent: Arc::default() })
     }
 
     /// Whether it listens at a server that the store still uses. The address may lead to another one by now, while the
@@ -134,12 +140,14 @@ impl Listener {
     /// Finds out whether the connection is alive in both directions: beside what else is done on it, which must not wait.
     fn begin_asking(&self, store: &Shared) {
         let (mut connection, silent) = (self.connection.clone(), Arc::clone(&self.silent));
-        let wanted = Arc::clone(&store.tails.wanted);
+        let (tails, number) = (Arc::clone(&store.tails), self.number);
         tokio::spawn(async move {
             let ping = tokio::time::timeout(ANSWER, cmd("PING").query_async::<Value>(&mut connection)).await;
-            if !matches!(ping, Ok(Ok(_))) {
+            if matches!(ping, Ok(Ok(_))) {
+                tails.followed.listens(number);
+            } else {
                 silent.store(true, Ordering::Relaxed);
-                wanted.wake.notify_one();
+                tails.wanted.wake.notify_one();
             }
         });
     }
