@@ -165,29 +165,40 @@ impl Shared {
     ) -> Result<Vec<StreamInfo>, RedisStoreError> {
         let before = self.time().await?.saturating_sub(super::clock::millis(threshold));
         let mut stale = Vec::new();
-        for part in self.keys.parts() {
-            let mut at = 0;
-            // In the order of their deadlines, which is nearly that of their silence.
-            while stale.len() < limit {
+        // In the order of their deadlines, which is nearly that of their silence. All parts at the same time; those that have
+        // more are asked again.
+        let mut parts: Vec<u16> = self.keys.parts().collect();
+        let mut at = 0;
+        while !parts.is_empty() && stale.len() < limit {
+            let members = |part: &u16| {
                 let mut members = cmd("ZRANGE");
-                members.arg(self.keys.active(part)).arg(at).arg(at + LIST_PAGE - 1);
-                let members = self.fleet.look_for(Request::new(self.keys.part_slot(part), members)).await?;
-                let members = value::array(members, "ZRANGE")?;
-                let count = members.len();
-                at += count;
+                members.arg(self.keys.active(*part)).arg(at).arg(at + LIST_PAGE - 1);
+                Request::new(self.keys.part_slot(*part), members)
+            };
+            let replies = self.fleet.look(parts.iter().map(members).collect()).await?;
+            at += LIST_PAGE;
+            let mut pages = Vec::with_capacity(parts.len());
+            for members in replies {
+                let members = value::array(members?, "ZRANGE")?;
+                let is_full = members.len() == LIST_PAGE;
                 let keys = members.into_iter().filter_map(|name| keys::key_of(&value::text(name)?));
-                let page: Vec<StreamKey> = keys.collect();
-                let of: Vec<StreamKeys> = page.iter().map(|key| self.keys.of(key)).collect();
+                pages.push((is_full, keys.collect::<Vec<StreamKey>>()));
+            }
+            let of: Vec<StreamKeys> = pages.iter().flat_map(|(_, page)| page).map(|key| self.keys.of(key)).collect();
+            let mut known = self.know_all(&of).await?.into_iter();
+            let mut more = Vec::new();
+            for (part, (is_full, page)) in parts.into_iter().zip(pages) {
                 let found = stale.len();
-                for (key, known) in page.iter().zip(self.know_all(&of).await?) {
+                for (key, known) in page.iter().zip(&mut known) {
                     let info = known?.info(key).filter(|info| info.state == StreamState::Active);
                     stale.extend(info.filter(|info| info.last_heartbeat <= before));
                 }
                 // Behind a page of streams that were all heard of, none is that was not.
-                if count < LIST_PAGE || stale.len() == found {
-                    break;
+                if is_full && stale.len() > found {
+                    more.push(part);
                 }
             }
+            parts = more;
         }
         stale.truncate(limit);
         Ok(stale)

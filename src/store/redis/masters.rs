@@ -5,17 +5,18 @@
 
 use std::{
     collections::HashMap,
-    future::Future,
+    future::{Future, poll_fn},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
 use redis::{Client, ConnectionAddr, Pipeline, ServerErrorKind, Value};
 
-use tokio::time::{error::Elapsed, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
     error::RedisStoreError,
@@ -30,7 +31,7 @@ use crate::sync::{all, lock};
 const TRIES: u32 = 6;
 /// How long a command of a slot on its way waits before it is tried again.
 const ON_ITS_WAY: Duration = Duration::from_millis(10);
-/// How long one of several masters may take, and one that is asked alone.
+/// How long one of several masters has at least, and how long all of them have where none answers.
 const EACH: Duration = Duration::from_millis(300);
 const ALONE: Duration = Duration::from_secs(5);
 /// The map of slots is asked for no more often than this.
@@ -42,7 +43,7 @@ pub(super) struct Masters {
     template: Client,
     seeds: Vec<Link>,
     map: Mutex<Map>,
-    refreshing: tokio::sync::Mutex<Option<tokio::time::Instant>>,
+    refreshing: tokio::sync::Mutex<Option<Instant>>,
     stale: AtomicBool,
     watch: std::sync::Weak<dyn Watch>,
 }
@@ -121,7 +122,7 @@ impl Masters {
         self.refresh_if_stale().await?;
         let masters = self.masters();
         let connected = all(masters.iter().map(|link| async move {
-            let connected = within(EACH, link.connect()).await;
+            let connected = timeout(EACH, link.connect()).await;
             connected.unwrap_or_else(|_| Err(RedisStoreError::slow(link.address())))
         }));
         let reached: Result<(), _> = connected.await.into_iter().collect();
@@ -196,14 +197,10 @@ impl Masters {
                 None => flights.push((link, vec![(*index, asking)])),
             }
         }
-        // Where several are asked, one that hangs must not keep the others' words until whoever asked gives up.
-        let limit = if flights.len() > 1 { EACH } else { ALONE };
-        let flights = flights.into_iter().map(|(link, flight)| async move {
-            let replies = within(limit, fly(&link, requests, &flight)).await;
-            (flight, replies.unwrap_or_else(|_| Err(RedisStoreError::slow(link.address()))))
-        });
-        for (flight, replies) in all(flights).await {
-            match replies {
+        let links: Vec<Link> = flights.iter().map(|(link, _)| link.clone()).collect();
+        let flown = together(flights.iter().map(|(link, flight)| fly(link, requests, flight))).await;
+        for (((_, flight), link), replies) in flights.into_iter().zip(links).zip(flown) {
+            match replies.unwrap_or_else(|| Err(RedisStoreError::slow(link.address()))) {
                 Ok(replies) => outcomes.extend(flight.into_iter().map(|(index, _)| index).zip(replies)),
                 Err(error) => {
                     // Its slots may have another master by now.
@@ -274,7 +271,7 @@ impl Masters {
     /// If none does.
     pub(super) async fn refresh(self: &Arc<Self>) -> Result<(), RedisStoreError> {
         let mut refreshed = self.refreshing.lock().await;
-        let now = tokio::time::Instant::now();
+        let now = Instant::now();
         if refreshed.is_some_and(|at| now - at < REFRESH) {
             return Ok(());
         }
@@ -296,7 +293,7 @@ impl Masters {
         while let Some(reply) = heard.recv().await {
             match reply.and_then(|(link, reply)| self.learn(&link, reply)) {
                 Ok(()) => {
-                    *refreshed = Some(tokio::time::Instant::now());
+                    *refreshed = Some(Instant::now());
                     self.stale.store(false, Ordering::Relaxed);
                     return Ok(());
                 }
@@ -362,17 +359,42 @@ impl Map {
     }
 }
 
-/// Waits for so long, but for the time in which this process did not run: an answer that it has had no time to read is no
-/// fault of the server's.
-async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, Elapsed> {
-    const SLICES: u32 = 6;
-    let mut work = std::pin::pin!(work);
-    for _ in 1..SLICES {
-        if let Ok(done) = timeout(limit / SLICES, &mut work).await {
-            return Ok(done);
+/// Waits for the answers of several masters, which are asked at the same time; `None` where one gave none in time. One that
+/// hangs must not keep the others' words until whoever asked gives up: once one has answered, the others have three times as
+/// long as that took, and `EACH` at least.
+async fn together<T, E>(asked: impl Iterator<Item = impl Future<Output = Result<T, E>>>) -> Vec<Option<Result<T, E>>> {
+    let mut asked: Vec<_> = asked.map(Box::pin).collect();
+    let mut answers: Vec<Option<Result<T, E>>> = asked.iter().map(|_| None).collect();
+    let begun = Instant::now();
+    let mut limit = Box::pin(sleep_until(begun + ALONE));
+    let (mut answered, mut warned) = (false, false);
+    poll_fn(|cx| {
+        let mut pending = false;
+        for (asked, answer) in asked.iter_mut().zip(&mut answers).filter(|(_, answer)| answer.is_none()) {
+            match asked.as_mut().poll(cx) {
+                Poll::Ready(ready) => *answer = Some(ready),
+                Poll::Pending => pending = true,
+            }
         }
-    }
-    timeout(limit / SLICES, work).await
+        if !pending {
+            return Poll::Ready(());
+        }
+        if !answered && answers.iter().flatten().any(Result::is_ok) {
+            answered = true;
+            limit.as_mut().reset(begun + EACH.max(begun.elapsed() * 3));
+        }
+        while limit.as_mut().poll(cx).is_ready() {
+            if warned {
+                return Poll::Ready(());
+            }
+            // A process that did not run for a while has had no time to read an answer: that is no fault of the server's.
+            warned = true;
+            limit.as_mut().reset(Instant::now() + EACH / 6);
+        }
+        Poll::Pending
+    })
+    .await;
+    answers
 }
 
 /// What becomes of a command after a reply.

@@ -1,7 +1,8 @@
 //! Pages of logs: of an entry only what a reader is given is fetched, and of a page all in at most two round trips.
 //!
-//! How much an entry holds is not known before it was fetched, so the first page of a log begins with one entry, and later
-//! ones, whoever reads them, ask for as many as fit by what entries held before.
+//! How much an entry holds is not known before it was fetched, so the first page of a log begins with one entry, and the id of
+//! the newest, which tells whether that is all; later ones, whoever reads them, ask for as many as fit by what entries held
+//! before.
 
 use std::{collections::HashMap, sync::Mutex};
 
@@ -89,7 +90,11 @@ impl Shared {
         let mut log = Pager::new(&read, self.densities.get(&keys.name));
         if let Some(after) = after {
             log.after = after;
+            let is_blind = log.density.entries == 0;
             requests.extend(log.next(&keys));
+            if is_blind && log.asked > 0 {
+                requests.push(peek(&keys, "XREVRANGE", "+"));
+            }
         }
         let mut replies = Replies(self.fleet.look(requests).await?.into_iter());
         let held = Held::new(stored::fields(&FIELDS, replies.next()?));
@@ -98,6 +103,8 @@ impl Shared {
         let epoch = held.epoch();
         if log.asked > 0 {
             log.take(replies.next()?, epoch)?;
+            let newest = replies.0.next().transpose()?.map(stored::entries).transpose()?;
+            log.ends_at(newest.as_deref().and_then(<[Entry]>::first).map(|entry| entry.id));
         } else {
             log.after = EventId::new(epoch, 0);
         }
@@ -236,6 +243,11 @@ impl<'a> Pager<'a> {
         self.at_end |= self.at.max(self.after) == EventId::new(u64::MAX, u64::MAX);
         self.is_full = self.records.len() >= self.read.max_events || self.bytes >= self.read.max_bytes;
         Ok(())
+    }
+
+    /// The log's newest entry, as it was when the page was read.
+    fn ends_at(&mut self, newest: Option<EventId>) {
+        self.at_end |= !self.is_full && newest.is_some_and(|newest| newest <= self.at.max(self.after));
     }
 
     /// `end`: the id of an end that is still to be given; `ended`: that, if it was asked for.
