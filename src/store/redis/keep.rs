@@ -32,7 +32,7 @@ const BEAT_MEMBERS: usize = 100;
 /// A node's own key outlives its beats by this factor of the stale threshold.
 const NODE_KEPT: u32 = 3;
 /// At most every so manieth beat of a stream looks at the stream itself.
-const LOOK_EVERY: u64 = 32;
+const LOOK_EVERY: u64 = 64;
 
 /// How far apart the clocks of a cluster's servers may be, in milliseconds.
 const SKEW: u64 = 1000;
@@ -273,7 +273,7 @@ impl Shared {
         // A share of the streams each time, so that each one's keys are renewed well within its lifetime.
         // By the time, not by a count of beats: the pages of one round must not drift apart.
         let round = self.clock.now() / (millis(beat.stale) / 3).max(1);
-        let share = (millis(beat.lifetime) / millis(beat.stale).max(1) / 4).clamp(1, LOOK_EVERY);
+        let share = (millis(beat.lifetime) / millis(beat.stale).max(1) / 2).clamp(1, LOOK_EVERY);
         let replies = match self.fleet.send(requests).await {
             Ok(replies) => replies,
             Err(error) => {
