@@ -20,6 +20,7 @@ mod stage;
 mod asleep;
 mod clock;
 mod cut_off;
+mod distance;
 mod emptied;
 mod failover;
 mod full;
