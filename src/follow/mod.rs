@@ -342,6 +342,7 @@ impl FollowBody {
             Ok(None) if self.unopened.is_some() && self.replayer.place.has_end() => self.finish_cleanly(),
             Ok(None) if self.unopened.is_some() => {
                 self.note_answer();
+                self.note_look();
                 self.state = Phase::Waiting;
                 true
             }
@@ -382,12 +383,11 @@ impl FollowBody {
 
     /// The store has answered: that it failed before is over.
     fn note_answer(&mut self) {
-        self.note_look();
         self.backoff.succeeded();
         self.failing = false;
     }
 
-    /// The store was asked: a last look is done.
+    /// The log was looked at up to its end, or could not be: a last look is done.
     fn note_look(&mut self) {
         if self.last_look == LastLook::UnderWay {
             self.last_look = LastLook::Done;
@@ -438,6 +438,7 @@ impl FollowBody {
         if page.more {
             return self.fetch();
         }
+        self.note_look();
         if self.until.is_some() {
             return self.hand_on();
         }

@@ -1,6 +1,7 @@
 //! Saying that this node lives, and with it its streams.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
@@ -25,10 +26,11 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
     let every = core.settings.beat_every();
     let mut backoff = Backoff::new(every.min(Duration::from_millis(50)), every.min(RETRY));
+    let mut left: Vec<Arc<Lane>> = Vec::new();
     loop {
         let begun = Instant::now();
         core.recorder.give_up_hopeless();
-        let mut round = Round::of(&core);
+        let mut round = Round::of(&core, &left);
         let mut heard = round.go(&core, &trust).await;
         while !heard && begun.elapsed() < every {
             core.hooks.recent.store_is_away();
@@ -36,6 +38,7 @@ pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
             tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
             heard = round.go(&core, &trust).await;
         }
+        left = std::mem::take(&mut round.left);
         if heard {
             core.hooks.recent.expire();
             backoff.succeeded();
@@ -48,20 +51,29 @@ pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
 
 /// One round of beats, which names every running stream.
 struct Round {
-    /// The streams that the store has not heard of yet.
+    /// The streams that are to be named next.
     left: Vec<Arc<Lane>>,
+    /// Those that the store did not take: they are named again after all others.
+    missed: Vec<Arc<Lane>>,
     failed: bool,
 }
 
 impl Round {
-    fn of(core: &Core) -> Self {
-        Self { left: core.recorder.lanes(), failed: true }
+    /// `first`: those that the last round did not get to.
+    fn of(core: &Core, first: &[Arc<Lane>]) -> Self {
+        let mut left = core.recorder.lanes();
+        if !first.is_empty() {
+            let first: HashSet<_> = first.iter().map(Arc::as_ptr).collect();
+            left.sort_by_key(|lane| !first.contains(&Arc::as_ptr(lane)));
+        }
+        Self { left, missed: Vec::new(), failed: true }
     }
 
     /// Names the streams that are left, page by page: a page that fails does not keep the others from being named. Returns
     /// whether the store has heard of all of them.
     async fn go(&mut self, core: &Arc<Core>, trust: &Mutex<Trust>) -> bool {
         let mut lanes = std::mem::take(&mut self.left);
+        lanes.append(&mut self.missed);
         lanes.retain(|lane| lane.status() == Status::Running);
         self.failed = false;
         let mut pages: Vec<&[Arc<Lane>]> = lanes.chunks(BEAT_PAGE).collect();
@@ -84,7 +96,7 @@ impl Round {
         }
         let may_claim = lock(trust).may_claim(Instant::now().into_std());
         core.telemetry.frozen.store(!may_claim, Ordering::Relaxed);
-        !self.failed && self.left.is_empty()
+        !self.failed && self.left.is_empty() && self.missed.is_empty()
     }
 
     /// Takes the answer to a page.
@@ -92,7 +104,7 @@ impl Round {
         let Ok(beaten) = beaten else {
             lock(trust).failed();
             self.failed = true;
-            self.left.extend_from_slice(page);
+            self.missed.extend_from_slice(page);
             return;
         };
         lock(trust).acknowledged(Instant::now().into_std(), beaten.now, beaten.run);
@@ -101,7 +113,7 @@ impl Round {
             core.recorder.look(lane);
         }
         self.failed |= !beaten.refused_by.is_empty();
-        self.left.extend(beaten.missed.iter().filter_map(|index| page.get(*index)).cloned());
+        self.missed.extend(beaten.missed.iter().filter_map(|index| page.get(*index)).cloned());
     }
 }
 

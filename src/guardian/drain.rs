@@ -34,7 +34,8 @@ pub struct DrainReport {
     /// Streams whose job runs outside of this process, as the probe says: left to other nodes.
     pub left: usize,
     /// Streams that nothing is recorded of (they could not be registered, or were taken for orphans) and that ran until they
-    /// were cut off. They are not among those that [`running`](Self::running) counts.
+    /// were cut off, and requests whose handler had not answered by then. They are not among those that
+    /// [`running`](Self::running) counts.
     pub cut_off: usize,
     /// Streams whose end the store has not acknowledged: another node will find them overdue.
     pub unsettled: usize,
@@ -99,6 +100,7 @@ pub(super) async fn run(core: Arc<Core>) -> DrainReport {
     report.cut_off += cut_off(&core, true);
     serve(&core, limits).await;
 
+    report.cut_off += core.handlers.count();
     core.start_letting_go();
     report.running += begun_since(&core, &running);
     end_all(&core, limits, &mut report).await;
@@ -158,9 +160,10 @@ async fn serve(core: &Core, limits: Limits) {
         let served = async {
             loop {
                 core.recorder.until_idle().await;
+                core.handlers.until_over().await;
                 core.beyond_record.until_over().await;
                 // A handler that has answered meanwhile may have begun a stream: it had entered before it was over here.
-                if core.recorder.is_idle() {
+                if core.recorder.is_idle() && core.handlers.count() == 0 {
                     return;
                 }
             }

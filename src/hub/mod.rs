@@ -14,7 +14,7 @@ use std::sync::{
 
 use http::Version;
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture, WaitForCancellationFutureOwned};
 
 pub use builder::Builder;
 pub use handles::{CompletionStore, StreamRegistry, Streams};
@@ -106,9 +106,12 @@ pub(crate) struct Core {
     drain: AtomicU8,
     /// Cancelled once a drain begins, to wake requests that wait for another request's handler.
     drain_began: CancellationToken,
-    /// Bodies that serve a client although no lane stands for their stream, and requests whose handler has not answered: a
-    /// drain serves these clients on, too.
+    /// Cancelled once its time is nearly over, to wake requests whose handler has not answered.
+    let_go: CancellationToken,
+    /// Bodies that serve a client although no lane stands for their stream: a drain serves these clients on, too.
     pub(crate) beyond_record: Arc<Underway>,
+    /// Requests whose handler has not answered, and that no lane stands for: a drain waits for these, too.
+    pub(crate) handlers: Arc<Underway>,
     start: Instant,
     /// In milliseconds since the start: until when a stream that the store does not know may be one
     /// that it forgot.
@@ -257,6 +260,12 @@ impl Core {
     /// Breaks off the bodies whose streams do not end on this node.
     pub(crate) fn start_letting_go(&self) {
         self.drain_to(LETTING_GO);
+        self.let_go.cancel();
+    }
+
+    /// Ready once the drain's time is nearly over.
+    pub(crate) fn let_go(&self) -> WaitForCancellationFutureOwned {
+        self.let_go.clone().cancelled_owned()
     }
 
     /// Whether the drain is over: no body waits for anything from here on.

@@ -11,9 +11,11 @@ impl Core {
         lane.readers.any() || self.is_read_elsewhere(lane)
     }
 
-    /// Whether anybody reads the stream of this lane on another node, as far as is known here.
+    /// Whether anybody reads the stream of this lane on another node, as far as is known here. While the stream's part of the
+    /// store does not answer nobody can say so: whoever read before counts as a reader still.
     pub(crate) fn is_read_elsewhere(&self, lane: &Lane) -> bool {
-        self.store.is_followed_beside(&lane.key, lane.readers.followers())
+        let follows = self.store.is_followed_beside(&lane.key, lane.readers.followers());
+        lane.is_read_elsewhere(follows, !follows && self.store.is_broken(&lane.key))
     }
 
     /// Tells the node that produces a stream that it is read here.

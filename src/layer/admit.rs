@@ -60,7 +60,7 @@ impl Asked {
     /// that comes again by itself may. For requests whose handler runs and that no lane stands for.
     pub(super) fn wait_for(&mut self, core: &Core, route: &Route) -> Option<Entered> {
         let may_go = route.endless || self.comes_again;
-        let entered = (!may_go).then(|| core.beyond_record.enter());
+        let entered = (!may_go).then(|| core.handlers.enter());
         // Entered before this look: a drain that is not seen here sees the request.
         self.waited_for = entered.is_some() && !core.is_draining();
         entered.filter(|_| self.waited_for)
@@ -207,6 +207,8 @@ impl Admission {
         opened: Result<Opened, crate::StoreError>,
     ) -> Self {
         match opened {
+            // Nothing is begun any more, recorded or not.
+            Err(_) | Ok(Opened::Missing) if !asked.may_begin(core) && !asked.position.is_end() => Self::Retry,
             Err(_) => Self::without_store(route, asked.position),
             // Nothing is begun any more: what was registered is withdrawn.
             Ok(Opened::New { .. }) if !asked.may_begin(core) => Self::Retry,

@@ -21,6 +21,8 @@ use super::{
     route::Route,
     service::inner_request,
 };
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
 use crate::{
     error::BoxError,
     follow::AnswerBody,
@@ -62,8 +64,10 @@ pin_project! {
         asked: Option<Asked>,
         // A request that waits for its admission, with the service that is ready for it.
         waiting: Option<(S, Request<ReqBody>)>,
-        // A drain waits for the handler's answer, while no lane stands for the stream.
+        // A drain waits for the handler's answer, while no lane stands for the stream, but not for ever.
         waited_for: Option<Entered>,
+        #[pin]
+        let_go: Option<WaitForCancellationFutureOwned>,
         #[pin]
         state: State<S::Future, ResBody, S::Error>,
     }
@@ -113,7 +117,7 @@ where
     ResBody::Error: Into<BoxError>,
 {
     fn new(core: Arc<Core>, state: State<S::Future, ResBody, S::Error>) -> Self {
-        Self { core, route: None, asked: None, waiting: None, waited_for: None, state }
+        Self { core, route: None, asked: None, waiting: None, waited_for: None, let_go: None, state }
     }
 
     pub(super) fn forwarding(core: Arc<Core>, future: S::Future, reason: Option<Bypassed>) -> Self {
@@ -174,6 +178,18 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
+            if this.waited_for.is_some() && this.state.is_with_handler() {
+                if this.let_go.is_none() {
+                    this.let_go.set(Some(this.core.let_go()));
+                }
+                if this.let_go.as_mut().as_pin_mut().is_some_and(|let_go| let_go.poll(cx).is_ready())
+                    && let (Some(route), Some(asked)) = (this.route.as_ref(), this.asked.as_ref())
+                {
+                    // Replacing the state drops the inner service's future, and stops its work.
+                    let refused = answer(this.core, route, asked, Admission::Retry);
+                    this.state.set(State::Answered { response: Some(refused) });
+                }
+            }
             let next = match this.state.as_mut().project() {
                 StateProjection::Forwarding { future, reason } => {
                     let response = ready!(future.poll(cx))?;
@@ -249,6 +265,17 @@ where
             let Some(next) = next else { return Poll::Pending };
             this.state.set(next);
         }
+    }
+}
+
+impl<F, ResBody, E> State<F, ResBody, E>
+where
+    ResBody: Body + Send + 'static,
+    ResBody::Error: Into<BoxError>,
+{
+    /// Whether the inner service has not answered, and no lane stands for its stream.
+    fn is_with_handler(&self) -> bool {
+        matches!(self, Self::Generating { .. } | Self::Producing { waiting: None, .. })
     }
 }
 

@@ -41,6 +41,8 @@ struct Way {
     /// Each says in the end whether it failed.
     flights: Vec<BoxFuture<bool>>,
     failed: bool,
+    /// Something landed since the last failure.
+    landed: bool,
     pause: Option<Pin<Box<Sleep>>>,
     /// How often the part had answered again when the pause began.
     healed: u64,
@@ -128,6 +130,7 @@ impl Way {
             part,
             flights: Vec::new(),
             failed: false,
+            landed: false,
             pause: None,
             healed: 0,
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(1)),
@@ -145,6 +148,7 @@ impl Way {
             Poll::Pending => true,
             Poll::Ready(failed) => {
                 self.failed |= failed;
+                self.landed |= !failed;
                 false
             }
         });
@@ -162,8 +166,8 @@ impl Way {
             }
             self.pause = None;
         }
-        let failed = std::mem::take(&mut self.failed);
-        if !failed {
+        let (failed, landed) = (std::mem::take(&mut self.failed), std::mem::take(&mut self.landed));
+        if landed && !failed {
             self.backoff.succeeded();
         }
         let (broken, _) = store.part_closed_until(self.part);

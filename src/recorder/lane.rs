@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{
     END_COST,
@@ -77,6 +78,17 @@ pub(crate) trait Producing: Send + Sync {
     }
 }
 
+/// What was last known of readers on other nodes.
+#[derive(Default)]
+struct Elsewhere {
+    is_read: bool,
+    /// When nothing could be known last, while they read.
+    blind: Option<Instant>,
+}
+
+/// How long readers on other nodes have, after an outage, to say that they read.
+const RETURNS: Duration = Duration::from_secs(10);
+
 pub(crate) struct Lane {
     pub(crate) key: StreamKey,
     pub(crate) epoch: u64,
@@ -97,6 +109,7 @@ pub(crate) struct Lane {
     pub(super) held: AtomicUsize,
     /// The stream's readers on this node.
     pub(crate) readers: Readers,
+    elsewhere: Mutex<Elsewhere>,
     pub(super) state: Mutex<State>,
     pub(super) producer: Mutex<Option<Weak<dyn Producing>>>,
 }
@@ -119,6 +132,7 @@ impl Lane {
             producer: Mutex::new(None),
             held: AtomicUsize::new(0),
             readers: Readers::new(),
+            elsewhere: Mutex::default(),
             state: Mutex::new(state),
         })
     }
@@ -205,6 +219,20 @@ impl Lane {
             (made + 1).saturating_sub(events).max(by_bytes).min(stored)
         };
         Bounds { made, stored, floor: floor(events, bytes), half: floor(events / 2, bytes / 2), events }
+    }
+
+    /// Whether the stream is read on another node: as far as is known, or, while nothing can be known and for a moment after
+    /// that, as it was before.
+    pub(crate) fn is_read_elsewhere(&self, follows: bool, blind: bool) -> bool {
+        let mut elsewhere = lock(&self.elsewhere);
+        if follows {
+            *elsewhere = Elsewhere { is_read: true, blind: None };
+        } else if blind && elsewhere.is_read {
+            elsewhere.blind = Some(Instant::now());
+        } else if elsewhere.blind.is_none_or(|at| at.elapsed() >= RETURNS) {
+            *elsewhere = Elsewhere::default();
+        }
+        elsewhere.is_read
     }
 
     /// Whether the producer's end was requested already.

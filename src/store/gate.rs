@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::Waker,
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -111,9 +112,9 @@ impl Gates {
         self.settle(gate, |breaker| (counts || breaker.is_open()) && breaker.succeeded(class == Class::Grow))
     }
 
-    /// A node's sign of life was taken, all but by the parts that are named: a part whose breaker is open, and which a probe
-    /// is due for, is back. `true`: there was one.
-    pub(super) fn beaten(&self, not_by: &[u64]) -> bool {
+    /// A node's sign of life was taken by these parts: one of them whose breaker is open, and which a probe is due for, is
+    /// back. So may be one that nobody has asked for a while: perhaps it is a server that is gone. `true`: there was one.
+    pub(super) fn beaten(&self, by: &[u64]) -> bool {
         if !self.any_open() {
             return false;
         }
@@ -121,10 +122,14 @@ impl Gates {
         let others: Vec<_> = lock(&self.others).iter().map(|(part, gate)| (*part, Arc::clone(gate))).collect();
         let mut back = false;
         for (part, gate) in others.into_iter().chain([(0, Arc::clone(&self.first))]) {
-            if !gate.is_open() || not_by.contains(&part) {
+            if !gate.is_open() {
                 continue;
             }
-            back |= self.settle(&gate, |breaker| breaker.wait_until(now).is_none() && breaker.succeeded(true));
+            // What nobody asks for is no part of an outage that anybody notices.
+            let due = if by.contains(&part) { Some(now) } else { now.checked_sub(UNASKED) };
+            back |= self.settle(&gate, |breaker| {
+                due.is_some_and(|due| breaker.wait_until(due).is_none()) && breaker.succeeded(true)
+            });
         }
         back
     }
@@ -164,6 +169,8 @@ impl Gates {
     }
 }
 
+/// For how long nobody has probed a part that counts as gone.
+const UNASKED: Duration = Duration::from_secs(30);
 /// Parts that are remembered before those are dropped that are gone.
 const KEPT: usize = 64;
 

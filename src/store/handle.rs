@@ -224,7 +224,7 @@ impl StoreHandle {
     pub(crate) async fn sign_of_life(&self, beat: Beat) -> Result<Beaten, StoreError> {
         let asked = Instant::now();
         let beaten = self.beat(beat).await?;
-        if asked.elapsed() <= self.limits.write && self.gates.beaten(&beaten.refused_by) {
+        if asked.elapsed() <= self.limits.write && self.gates.beaten(&beaten.taken_by) {
             self.came_back();
         }
         Ok(beaten)

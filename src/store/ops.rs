@@ -373,6 +373,8 @@ pub struct Beaten {
     pub missed: Vec<usize>,
     /// The parts of the store ([`Store::part`](super::Store::part)) that did not take all of it.
     pub refused_by: Vec<u64>,
+    /// The parts that are known to have taken all of it.
+    pub taken_by: Vec<u64>,
 }
 
 /// A request to list an owner's streams.

@@ -4,15 +4,15 @@ use std::{
     future::{pending, ready},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use http::Request;
 use resilient_sse::{
-    Builder, Disconnect, DrainReport, Event, JobStatus, MemoryStore, Owner, Publication, ResilientSseBody, StreamId,
-    StreamKey, StreamSpec, StreamState,
+    Builder, Disconnect, DrainReport, Event, JobStatus, MemoryStore, Owner, Publication, ResilientSseBody,
+    StreamContext, StreamId, StreamKey, StreamSpec, StreamState,
     test_util::{Fault, FaultStore, TestHub},
 };
 use tokio::time::Instant;
@@ -445,5 +445,41 @@ async fn g5_a_drain_waits_for_no_handler_in_vain() {
         assert_eq!(response.status(), if comes_again { 200 } else { 503 }, "{case}");
         drop(response);
         assert_eq!((watch.alive(), report.unsettled), (0, 0), "{case}: {report:?}");
+        assert_eq!(report.cut_off, usize::from(case == "late"), "{case}: {report:?}");
+    }
+}
+
+/// A handler that has not answered when clients are let go is dropped, its work is stopped, and its client is told to come
+/// again: it does not hold up the process for as long as it may take.
+#[tokio::test(start_paused = true)]
+async fn g5_a_drain_drops_a_handler_that_does_not_answer() {
+    for unrecorded in [false, true] {
+        let mut hub = hub(true, |builder| builder);
+        let stopped = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stopped);
+        let handler = move |request: Request<()>| {
+            let context = request.extensions().get::<StreamContext>().expect("it has an owner").clone();
+            let told = Arc::clone(&told);
+            tokio::spawn(async move {
+                context.stopped().await;
+                told.store(true, Ordering::SeqCst);
+            });
+            pending::<http::Response<Script>>()
+        };
+        let layer = hub.sse.generation();
+        let app = if unrecorded {
+            hub.store.fail(Fault::Refuse);
+            serving_async(layer.id(StreamId::path("/s/{id}")), handler)
+        } else {
+            serving_async(layer, handler)
+        };
+        let asking = tokio::spawn(async move { app.oneshot(Request::post("/s/a").body(()).unwrap()).await.unwrap() });
+        hub.advance(MILLI * 100).await;
+        let (report, took) = drain_alone(&mut hub).await;
+        assert!(took <= SECOND * 25, "{took:?}");
+        assert_eq!(report.cut_off, 1, "unrecorded {unrecorded}: {report:?}");
+        assert!(asking.is_finished(), "unrecorded {unrecorded}: its client has its answer by then");
+        assert_eq!(asking.await.unwrap().status(), 503);
+        assert!(stopped.load(Ordering::SeqCst), "unrecorded {unrecorded}");
     }
 }

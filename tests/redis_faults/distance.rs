@@ -6,7 +6,7 @@ use resilient_sse::StreamState;
 
 use crate::{
     redis_servers::{Proxy, RedisServer},
-    stage::{Stage, until},
+    stage::Stage,
 };
 
 const STALE: Duration = Duration::from_secs(6);

@@ -36,6 +36,8 @@ const LOOK_EVERY: u64 = 64;
 
 /// How far apart the clocks of a cluster's servers may be, in milliseconds.
 const SKEW: u64 = 1000;
+/// For how long the pages of a round share a sign of life.
+const SHARED: Duration = Duration::from_millis(100);
 /// Not the name of a stream: no name has a space.
 const NO_STREAM: &str = "no stream";
 /// A sweep's page that took so long is handed out as it is.
@@ -54,6 +56,8 @@ pub(super) struct Pulse {
     /// When a beat was last sent.
     last: Option<Instant>,
     stale: Duration,
+    /// The newest sign of life.
+    said: Option<Said>,
     /// Until when each stream is looked at: somebody may have taken it over unnoticed.
     suspicious: Instant,
 }
@@ -77,17 +81,32 @@ impl Pulse {
             losses: 0,
             last: None,
             stale: Duration::ZERO,
+            said: None,
             suspicious: Instant::now(),
         }
     }
 }
 
 /// What became of a node's sign of life.
+#[derive(Clone)]
 struct Said {
+    at: Instant,
     /// What the server of each part of the indexes said.
     parts: Vec<Heard>,
     /// Why one did not take it.
     error: Option<RedisStoreError>,
+}
+
+impl Said {
+    /// The same, by what time it is now.
+    fn now(&self) -> Self {
+        let since = millis(self.at.elapsed());
+        let later = |heard: &Heard| match heard {
+            Heard::Taken(now) => Heard::Taken(now + since),
+            other => *other,
+        };
+        Self { parts: self.parts.iter().map(later).collect(), ..self.clone() }
+    }
 }
 
 /// What the server of a part of the indexes said to a node's sign of life.
@@ -124,9 +143,17 @@ impl Shared {
         let fresh = pulses.get(&beat.node).and_then(|pulse| pulse.last);
         pulses.retain(|_, pulse| pulse.last.is_none_or(|last| last.elapsed() < DAY));
         let pulse = pulses.entry(beat.node.clone()).or_insert_with(|| Pulse::new(self.keys.parts().len()));
-        // So that the run of each server is known. One that is not reached does not take the beat either.
-        let _ = self.fleet.reach().await;
-        let said = self.say_that_it_lives(&beat, pulse).await;
+        // The pages of one round share a sign of life, so that they need not wait for each other.
+        let said = match pulse.said.as_ref().filter(|said| !beat.streams.is_empty() && said.at.elapsed() < SHARED) {
+            Some(said) => said.now(),
+            None => {
+                // So that the run of each server is known. One that is not reached does not take the beat either.
+                let _ = self.fleet.reach().await;
+                let said = self.say_that_it_lives(&beat, pulse).await;
+                pulse.said = Some(said.clone());
+                said
+            }
+        };
         if fresh.is_none_or(|last| last.elapsed() >= beat.stale / 2) {
             pulse.suspicious = Instant::now() + beat.stale.min(DAY) / 2;
         }
@@ -141,6 +168,7 @@ impl Shared {
         refused.sort_unstable();
         refused.dedup();
         self.note_failures(&beat.node, &refused).await;
+        let taken_by = self.taken_by(&refused);
         let now = said.parts.iter().find_map(|heard| heard.taken()).filter(|_| refused.len() < said.parts.len());
         match (now, said.error) {
             (Some(now), _) => {
@@ -151,10 +179,21 @@ impl Shared {
                     lost: pushed.lost,
                     missed: pushed.missed,
                     refused_by: refused_by.collect(),
+                    taken_by,
                 })
             }
             (None, error) => Err(error.or(pushed.error).unwrap_or_else(|| value::unexpected("a beat"))),
         }
+    }
+
+    /// The servers that have parts of the indexes, none of which refused a beat.
+    fn taken_by(&self, refused: &[u16]) -> Vec<u64> {
+        let of = |part: u16| self.fleet.part(self.keys.part_slot(part));
+        let refused_by: Vec<u64> = refused.iter().map(|part| of(*part)).collect();
+        let mut taken_by: Vec<u64> = self.keys.parts().map(of).filter(|server| !refused_by.contains(server)).collect();
+        taken_by.sort_unstable();
+        taken_by.dedup();
+        taken_by
     }
 
     /// Notes which parts of the indexes have failed: see [`Self::vouches`].
@@ -196,7 +235,8 @@ impl Shared {
             push.arg(self.keys.active(part)).arg("XX").arg("CH").arg(0).arg(NO_STREAM);
             requests.extend([cmd("TIME"), set, push].map(|command| Request::new(slot, command)));
         }
-        let mut said = Said { parts: vec![Heard::Nothing; self.keys.parts().len()], error: None };
+        let parts = vec![Heard::Nothing; self.keys.parts().len()];
+        let mut said = Said { at: Instant::now(), parts, error: None };
         let mut replies = match self.fleet.send(requests).await {
             Ok(replies) => replies.into_iter(),
             Err(error) => {
@@ -399,7 +439,9 @@ impl Shared {
             if let Some(error) = failed.filter(|_| answered == 0 && all.is_empty()) {
                 return Err(error);
             }
-            self.look_at_leased(streams, vouched, &mut all).await?;
+            if let Err(error) = self.look_at_leased(streams, vouched, &mut all).await {
+                return if all.is_empty() { Err(error) } else { Ok(all) };
+            }
             later.extend(more);
             asked = later;
         }
@@ -419,7 +461,8 @@ impl Shared {
             let keys = key.map(|key| (self.keys.of(&key), key));
             match keys.filter(|(keys, _)| self.keys.part(keys.slot) == leased.part) {
                 Some((keys, key)) => named.push((leased, now, keys, key)),
-                None => self.drop_unreadable(&leased).await?,
+                // Should this fail, it is found again when the lease is over.
+                None => drop(self.drop_unreadable(&leased).await),
             }
         }
         let of: Vec<_> = named.iter().map(|(_, _, keys, _)| keys).collect();

@@ -213,9 +213,13 @@ impl Link {
 
     /// The connection, if there is one; else one is begun, for those who come later.
     fn live_now(&self) -> Option<Live> {
-        match &*self.0.state.borrow() {
+        let closed = match &*self.0.state.borrow() {
             State::Up(live) if !live.closed.load(Ordering::Relaxed) => return Some(live.clone()),
-            _ => {}
+            State::Up(live) => Some(live.number),
+            _ => None,
+        };
+        if let Some(closed) = closed {
+            self.0.discard(closed, State::Idle);
         }
         self.begin_connecting();
         None

@@ -97,10 +97,16 @@ impl Shared {
         all: &mut [Result<Known, RedisStoreError>],
     ) -> Result<(), RedisStoreError> {
         let is_hidden = |known: &Known| known.is_sealed && !(known.ended.is_some() && known.held.flag("started"));
-        let mut hidden: Vec<_> = all.iter_mut().flatten().zip(of).filter(|(known, _)| is_hidden(known)).collect();
+        let pairs = all.iter_mut().zip(of);
+        let hidden: Vec<_> = pairs.filter(|(known, _)| known.as_ref().is_ok_and(is_hidden)).collect();
         let peeks = hidden.iter().map(|(_, keys)| peek((*keys).borrow(), "XREVRANGE", "+")).collect();
-        for ((known, _), reply) in hidden.iter_mut().zip(self.fleet.look(peeks).await?) {
-            known.log = stored::entries(value::own(reply)?)?.first().map(|entry| entry.id);
+        for ((entry, _), reply) in hidden.into_iter().zip(self.fleet.look(peeks).await?) {
+            // What one server does not say is not known of that stream alone.
+            match (value::own(reply).and_then(stored::entries), &mut *entry) {
+                (Ok(newest), Ok(known)) => known.log = newest.first().map(|entry| entry.id),
+                (Err(error), _) => *entry = Err(error),
+                (Ok(_), Err(_)) => {}
+            }
         }
         Ok(())
     }
