@@ -193,6 +193,31 @@ async fn g12_a_follower_that_could_not_read_is_told_the_end_of_its_stream_in_a_d
     assert_eq!(follower.data(), ["0", "1", r#"{"reason":"shutdown"}"#]);
 }
 
+/// What the follower has not read yet is more than a page, and each page takes its time: all of it is given, and the end.
+#[tokio::test(start_paused = true)]
+async fn g12_a_follower_that_is_pages_behind_is_told_the_end_of_its_stream_in_a_drain() {
+    let store = batched();
+    let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous().drain(SECOND * 5)).unwrap();
+    let watch = Watch::default();
+    let app = app(hub.sse.generation().id(path()), &watch, then(numbers(2000), Step::Hang));
+    let mut first = Client::new(send(&app, request("/s/a")).await.into_body());
+    first.drain();
+    hub.advance(SECOND).await;
+    first.drain();
+    store.fail_on("read", Fault::Delay(SECOND / 200));
+    let mut follower = Client::new(send(&app, request("/s/a")).await.into_body());
+    follower.drain();
+    hub.shut_down_on(ready(()));
+    while hub.report().is_none() {
+        // It reads nothing until its stream has ended.
+        first.drain();
+        hub.advance(SECOND / 4).await;
+    }
+    follower.finish(&mut hub).await;
+    assert!(!follower.broke, "{:?}", follower.data().len());
+    assert_eq!(follower.data().len(), 2001);
+}
+
 /// The append is refused for ever, so the stream's end never lands either.
 #[tokio::test(start_paused = true)]
 async fn g12_a_follower_of_a_stream_that_cannot_be_settled_ends_in_a_drain() {
