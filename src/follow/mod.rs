@@ -387,7 +387,7 @@ impl FollowBody {
         self.failing = false;
     }
 
-    /// The log was looked at up to its end, or could not be: a last look is done.
+    /// The log of a stream that has ended was looked at up to its end, or could not be, or has none: a last look is done.
     fn note_look(&mut self) {
         if self.last_look == LastLook::UnderWay {
             self.last_look = LastLook::Done;
@@ -435,10 +435,13 @@ impl FollowBody {
             let top = if page.more { None } else { Some(page.top) };
             reader.at(self.replayer.place.at().max(top));
         }
+        if !page.more || !page.state.is_terminal() {
+            // Of a stream that runs on, on another node, there is no end to be reached.
+            self.note_look();
+        }
         if page.more {
             return self.fetch();
         }
-        self.note_look();
         if self.until.is_some() {
             return self.hand_on();
         }

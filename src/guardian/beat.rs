@@ -62,6 +62,12 @@ impl Round {
     /// `first`: those that the last round did not get to.
     fn of(core: &Core, first: &[Arc<Lane>]) -> Self {
         let mut left = core.recorder.lanes();
+        if !core.store.is_immediate() {
+            // So that it is known of each stream whether it was read elsewhere before nothing can be heard of that.
+            for lane in &left {
+                let _ = core.is_read_elsewhere(lane);
+            }
+        }
         if !first.is_empty() {
             let first: HashSet<_> = first.iter().map(Arc::as_ptr).collect();
             left.sort_by_key(|lane| !first.contains(&Arc::as_ptr(lane)));

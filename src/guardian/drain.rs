@@ -100,7 +100,7 @@ pub(super) async fn run(core: Arc<Core>) -> DrainReport {
     report.cut_off += cut_off(&core, true);
     serve(&core, limits).await;
 
-    report.cut_off += core.handlers.count();
+    report.cut_off += core.handlers.count() + core.bystanders.count();
     core.start_letting_go();
     report.running += begun_since(&core, &running);
     end_all(&core, limits, &mut report).await;

@@ -371,6 +371,7 @@ impl Builder {
             let_go: CancellationToken::new(),
             beyond_record: Arc::default(),
             handlers: Arc::default(),
+            bystanders: Arc::default(),
             start: Instant::now(),
             forgotten_until: AtomicU64::new(0),
             asked_store: tokio::sync::Mutex::default(),

@@ -15,7 +15,7 @@ impl Core {
     /// store does not answer nobody can say so: whoever read before counts as a reader still.
     pub(crate) fn is_read_elsewhere(&self, lane: &Lane) -> bool {
         let follows = self.store.is_followed_beside(&lane.key, lane.readers.followers());
-        lane.is_read_elsewhere(follows, !follows && self.store.is_broken(&lane.key))
+        lane.is_read_elsewhere(follows, !follows && self.store.is_mute(&lane.key))
     }
 
     /// Tells the node that produces a stream that it is read here.

@@ -56,14 +56,14 @@ impl Asked {
         StreamContext::new(self.key.clone(), self.cursor(), last_inner_id, &self.metadata)
     }
 
-    /// Has a drain wait for the request until what this returns is dropped, unless its client may go at once, as a feed's and one
-    /// that comes again by itself may. For requests whose handler runs and that no lane stands for.
-    pub(super) fn wait_for(&mut self, core: &Core, route: &Route) -> Option<Entered> {
+    /// Counts the request until what this returns is dropped, and has a drain wait for it, unless its client may go at once, as a
+    /// feed's and one that comes again by itself may. For requests whose handler runs and that no lane stands for.
+    pub(super) fn wait_for(&mut self, core: &Core, route: &Route) -> Entered {
         let may_go = route.endless || self.comes_again;
         let entered = (!may_go).then(|| core.handlers.enter());
         // Entered before this look: a drain that is not seen here sees the request.
         self.waited_for = entered.is_some() && !core.is_draining();
-        entered.filter(|_| self.waited_for)
+        entered.filter(|_| self.waited_for).unwrap_or_else(|| core.bystanders.enter())
     }
 
     /// Whether the request may begin a stream now.

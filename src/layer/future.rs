@@ -64,8 +64,8 @@ pin_project! {
         asked: Option<Asked>,
         // A request that waits for its admission, with the service that is ready for it.
         waiting: Option<(S, Request<ReqBody>)>,
-        // A drain waits for the handler's answer, while no lane stands for the stream, but not for ever.
-        waited_for: Option<Entered>,
+        // Counts the handler, while no lane stands for its stream. A drain may wait for its answer, but not for ever.
+        counted: Option<Entered>,
         #[pin]
         let_go: Option<WaitForCancellationFutureOwned>,
         #[pin]
@@ -117,7 +117,7 @@ where
     ResBody::Error: Into<BoxError>,
 {
     fn new(core: Arc<Core>, state: State<S::Future, ResBody, S::Error>) -> Self {
-        Self { core, route: None, asked: None, waiting: None, waited_for: None, let_go: None, state }
+        Self { core, route: None, asked: None, waiting: None, counted: None, let_go: None, state }
     }
 
     pub(super) fn forwarding(core: Arc<Core>, future: S::Future, reason: Option<Bypassed>) -> Self {
@@ -146,10 +146,10 @@ where
         mut asked: Asked,
         context: Option<StreamContext>,
     ) -> Self {
-        let waited_for = asked.wait_for(&core, &route);
+        let counted = Some(asked.wait_for(&core, &route));
         let this =
             Self::new(core, State::Generating { future, unanswered: context.clone().map(Unanswered::new), context });
-        Self { route: Some(route), asked: Some(asked), waited_for, ..this }
+        Self { route: Some(route), asked: Some(asked), counted, ..this }
     }
 
     pub(super) fn admitting(
@@ -178,7 +178,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            if this.waited_for.is_some() && this.state.is_with_handler() {
+            if this.counted.is_some() && this.state.is_with_handler() {
                 if this.let_go.is_none() {
                     this.let_go.set(Some(this.core.let_go()));
                 }
@@ -202,7 +202,7 @@ where
                 StateProjection::Answered { response } => match response.take() {
                     Some(response) => {
                         // Its body, or its lane, is waited for from here on.
-                        *this.waited_for = None;
+                        *this.counted = None;
                         return Poll::Ready(Ok(response));
                     }
                     // Polled after its end.
@@ -233,7 +233,7 @@ where
                     if let (Admission::Unrecorded | Admission::Anew, Some(route), Some(asked)) =
                         (&admission, this.route.as_ref(), this.asked.as_mut())
                     {
-                        *this.waited_for = asked.wait_for(this.core, route);
+                        *this.counted = Some(asked.wait_for(this.core, route));
                     }
                     admitted(this.core, this.route, this.asked, this.waiting, admission)
                 }

@@ -27,6 +27,8 @@ pub(super) struct Gates {
     others: Mutex<HashMap<u64, Arc<Gate>>>,
     /// How many are not waited for: looked at for every event.
     open: AtomicUsize,
+    /// Those that did not take the last sign of life; `None`: none did.
+    refused: Mutex<Option<Vec<u64>>>,
     telemetry: Arc<Telemetry>,
 }
 
@@ -63,7 +65,13 @@ impl Class {
 
 impl Gates {
     pub(super) fn new(telemetry: Arc<Telemetry>) -> Self {
-        Self { first: Arc::default(), others: Mutex::default(), open: AtomicUsize::new(0), telemetry }
+        Self {
+            first: Arc::default(),
+            others: Mutex::default(),
+            open: AtomicUsize::new(0),
+            refused: Mutex::new(Some(Vec::new())),
+            telemetry,
+        }
     }
 
     /// Whether any part is not waited for.
@@ -74,6 +82,16 @@ impl Gates {
     /// How many are not.
     pub(super) fn count_open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// Notes which parts did not take a sign of life; `None`: none did.
+    pub(super) fn note_refused(&self, by: Option<Vec<u64>>) {
+        *lock(&self.refused) = by;
+    }
+
+    /// Whether a part did not take the last sign of life.
+    pub(super) fn has_refused(&self, part: u64) -> bool {
+        lock(&self.refused).as_ref().is_none_or(|refused| refused.contains(&part))
     }
 
     pub(super) fn of(&self, part: u64) -> Arc<Gate> {

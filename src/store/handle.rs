@@ -184,6 +184,11 @@ impl StoreHandle {
         self.gates.any_open() && self.gates.of(self.part(key)).is_open()
     }
 
+    /// Whether nothing can be heard through the part of the store that a stream is in, as far as this node has tried.
+    pub(crate) fn is_mute(&self, key: &StreamKey) -> bool {
+        self.is_broken(key) || self.gates.has_refused(self.part(key))
+    }
+
     /// Whether no part of the store is waited for.
     pub(crate) fn is_away(&self) -> bool {
         self.gates.any_open() && self.gates.count_open() >= self.store.parts().max(1)
@@ -223,7 +228,9 @@ impl StoreHandle {
     /// off; but a store that takes it in good time answers again.
     pub(crate) async fn sign_of_life(&self, beat: Beat) -> Result<Beaten, StoreError> {
         let asked = Instant::now();
-        let beaten = self.beat(beat).await?;
+        let beaten = self.beat(beat).await;
+        self.gates.note_refused(beaten.as_ref().ok().map(|beaten| beaten.refused_by.clone()));
+        let beaten = beaten?;
         if asked.elapsed() <= self.limits.write && self.gates.beaten(&beaten.taken_by) {
             self.came_back();
         }
