@@ -170,7 +170,7 @@ mutate G7 bounds src/layer/answer.rs "what is not recorded carries ids" \
   's/Speaker::without_ids\(Arc::clone\(&core\.framing\), route\.voice,/Speaker::new(Arc::clone(\&core.framing), route.voice, None,/' \
   g7_an_unrecorded_stream
 mutate G7 recorder_faults src/layer/service.rs "work is begun whose answer is certain to be refused" \
-  's/let broken = self\.core\.store\.is_broken\(\);/let broken = false;/' g7_no_work_is_begun
+  's/let broken = self\.core\.store\.is_away\(\);/let broken = false;/' g7_no_work_is_begun
 mutate G8 bounds src/layer/producer.rs "a reload is a departure" \
   's/Disconnect::Interrupt \| Disconnect::Cancel => self\.route\.grace/Disconnect::Interrupt | Disconnect::Cancel => Duration::ZERO/' \
   g8_a_reload

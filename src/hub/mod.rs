@@ -112,7 +112,7 @@ pub(crate) struct Core {
     pub(crate) beyond_record: Arc<Underway>,
     /// Requests whose handler has not answered, and that no lane stands for: a drain waits for these, too.
     pub(crate) handlers: Arc<Underway>,
-    /// The same, where the client may go at once, or came in the drain: nobody waits for these.
+    /// The same, where the client may go at once: nobody waits for these.
     pub(crate) bystanders: Arc<Underway>,
     start: Instant,
     /// In milliseconds since the start: until when a stream that the store does not know may be one

@@ -63,7 +63,8 @@ impl Asked {
         let entered = (!may_go).then(|| core.handlers.enter());
         // Entered before this look: a drain that is not seen here sees the request.
         self.waited_for = entered.is_some() && !core.is_draining();
-        entered.filter(|_| self.waited_for).unwrap_or_else(|| core.bystanders.enter())
+        // One that came in the drain begins no stream, but may answer something else: it is waited for as well.
+        entered.unwrap_or_else(|| core.bystanders.enter())
     }
 
     /// Whether the request may begin a stream now.
