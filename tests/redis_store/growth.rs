@@ -68,7 +68,8 @@ async fn g6_runs_of_which_events_were_lost_count_against_the_bound() {
     let epochs = run_again(&store, &key("feed"), 3).await;
     let (entries, after) = (server.ask::<usize>(&["XLEN", LOG]), bytes(&server));
     assert!(entries <= MAX_EVENTS + 2, "{entries} entries");
-    assert!(after <= before + 4096, "{before} bytes after {RUNS} runs, {after} after as many more");
+    // A log's first and last block, of 4 KiB each, may be full or not; 5,000 runs that stayed would be hundreds.
+    assert!(after <= before + 2 * 4096, "{before} bytes after {RUNS} runs, {after} after as many more");
     let page = page(&store, &key("feed"), From::After(EventId::new(epochs[0], 3))).await;
     assert!(page.known, "what was trimmed was known once");
 

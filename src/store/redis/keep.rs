@@ -36,8 +36,6 @@ const LOOK_EVERY: u64 = 64;
 
 /// How far apart the clocks of a cluster's servers may be, in milliseconds.
 const SKEW: u64 = 1000;
-/// For how long the pages of a round share a sign of life.
-const SHARED: Duration = Duration::from_millis(100);
 /// Not the name of a stream: no name has a space.
 const NO_STREAM: &str = "no stream";
 /// A sweep's page that took so long is handed out as it is.
@@ -56,8 +54,6 @@ pub(super) struct Pulse {
     /// When a beat was last sent.
     last: Option<Instant>,
     stale: Duration,
-    /// The newest sign of life.
-    said: Option<Said>,
     /// Until when each stream is looked at: somebody may have taken it over unnoticed.
     suspicious: Instant,
 }
@@ -81,32 +77,17 @@ impl Pulse {
             losses: 0,
             last: None,
             stale: Duration::ZERO,
-            said: None,
             suspicious: Instant::now(),
         }
     }
 }
 
 /// What became of a node's sign of life.
-#[derive(Clone)]
 struct Said {
-    at: Instant,
     /// What the server of each part of the indexes said.
     parts: Vec<Heard>,
     /// Why one did not take it.
     error: Option<RedisStoreError>,
-}
-
-impl Said {
-    /// The same, by what time it is now.
-    fn now(&self) -> Self {
-        let since = millis(self.at.elapsed());
-        let later = |heard: &Heard| match heard {
-            Heard::Taken(now) => Heard::Taken(now + since),
-            other => *other,
-        };
-        Self { parts: self.parts.iter().map(later).collect(), ..self.clone() }
-    }
 }
 
 /// What the server of a part of the indexes said to a node's sign of life.
@@ -143,17 +124,9 @@ impl Shared {
         let fresh = pulses.get(&beat.node).and_then(|pulse| pulse.last);
         pulses.retain(|_, pulse| pulse.last.is_none_or(|last| last.elapsed() < DAY));
         let pulse = pulses.entry(beat.node.clone()).or_insert_with(|| Pulse::new(self.keys.parts().len()));
-        // The pages of one round share a sign of life, so that they need not wait for each other.
-        let said = match pulse.said.as_ref().filter(|said| !beat.streams.is_empty() && said.at.elapsed() < SHARED) {
-            Some(said) => said.now(),
-            None => {
-                // So that the run of each server is known. One that is not reached does not take the beat either.
-                let _ = self.fleet.reach().await;
-                let said = self.say_that_it_lives(&beat, pulse).await;
-                pulse.said = Some(said.clone());
-                said
-            }
-        };
+        // So that the run of each server is known. One that is not reached does not take the beat either.
+        let _ = self.fleet.reach().await;
+        let said = self.say_that_it_lives(&beat, pulse).await;
         if fresh.is_none_or(|last| last.elapsed() >= beat.stale / 2) {
             pulse.suspicious = Instant::now() + beat.stale.min(DAY) / 2;
         }
@@ -235,8 +208,7 @@ impl Shared {
             push.arg(self.keys.active(part)).arg("XX").arg("CH").arg(0).arg(NO_STREAM);
             requests.extend([cmd("TIME"), set, push].map(|command| Request::new(slot, command)));
         }
-        let parts = vec![Heard::Nothing; self.keys.parts().len()];
-        let mut said = Said { at: Instant::now(), parts, error: None };
+        let mut said = Said { parts: vec![Heard::Nothing; self.keys.parts().len()], error: None };
         let mut replies = match self.fleet.send(requests).await {
             Ok(replies) => replies.into_iter(),
             Err(error) => {
