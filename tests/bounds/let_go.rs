@@ -169,16 +169,23 @@ async fn g12_a_follower_is_told_the_end_that_a_drain_gives_its_stream() {
     }
 }
 
-/// A store that fails at the wrong moment costs the follower one more look, not the end.
-#[tokio::test(start_paused = true)]
-async fn g12_a_follower_that_could_not_read_is_told_the_end_of_its_stream_in_a_drain() {
+/// A stream of so many events that does not end, and the client whose request began it.
+async fn read_by_its_client(
+    events: usize,
+) -> (FaultStore<MemoryStore>, TestHub, App, Client<resilient_sse::ResilientSseBody<Script>>) {
     let store = batched();
     let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous().drain(SECOND * 5)).unwrap();
-    let watch = Watch::default();
-    let app = app(hub.sse.generation().id(path()), &watch, then(numbers(2), Step::Hang));
+    let app = app(hub.sse.generation().id(path()), &Watch::default(), then(numbers(events), Step::Hang));
     let mut first = Client::new(send(&app, request("/s/a")).await.into_body());
     first.drain();
     hub.advance(SECOND).await;
+    (store, hub, app, first)
+}
+
+/// A store that fails at the wrong moment costs the follower one more look, not the end.
+#[tokio::test(start_paused = true)]
+async fn g12_a_follower_that_could_not_read_is_told_the_end_of_its_stream_in_a_drain() {
+    let (store, mut hub, app, _first) = read_by_its_client(2).await;
     store.fail_on("read", Fault::Refuse);
     let mut follower = Client::new(send(&app, request("/s/a")).await.into_body());
     follower.drain();
@@ -196,13 +203,7 @@ async fn g12_a_follower_that_could_not_read_is_told_the_end_of_its_stream_in_a_d
 /// What the follower has not read yet is more than a page, and each page takes its time: all of it is given, and the end.
 #[tokio::test(start_paused = true)]
 async fn g12_a_follower_that_is_pages_behind_is_told_the_end_of_its_stream_in_a_drain() {
-    let store = batched();
-    let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous().drain(SECOND * 5)).unwrap();
-    let watch = Watch::default();
-    let app = app(hub.sse.generation().id(path()), &watch, then(numbers(2000), Step::Hang));
-    let mut first = Client::new(send(&app, request("/s/a")).await.into_body());
-    first.drain();
-    hub.advance(SECOND).await;
+    let (store, mut hub, app, mut first) = read_by_its_client(2000).await;
     first.drain();
     store.fail_on("read", Fault::Delay(SECOND / 200));
     let mut follower = Client::new(send(&app, request("/s/a")).await.into_body());

@@ -244,23 +244,27 @@ async fn g5_a_run_that_follows_at_once_is_in_the_index() {
     }
 }
 
+/// The server's time goes on, and this process's monotonic clock stands still. The sleep is that time itself: nothing is
+/// waited for.
+fn suspend_for(time: Duration) {
+    tokio::time::pause();
+    std::thread::sleep(time);
+    tokio::time::resume();
+}
+
 /// G5: a machine that was suspended for a while (its monotonic clock stood still) opens a stream.
 #[tokio::test]
 async fn g5_a_machine_that_slept_opens_a_stream_that_is_not_overdue() {
     let cluster = RedisCluster::start();
     let (a, b) = (connect(&cluster.url()).await, connect(&cluster.url()).await);
     let short = Retention { stale: Duration::from_secs(2), ..retention() };
-    tokio::time::pause();
-    std::thread::sleep(Duration::from_secs(5));
-    tokio::time::resume();
+    suspend_for(Duration::from_secs(5));
     let epoch = open_as(&a, Open { retention: short, reruns: false, ..open("s") }).await;
     send(&a, resilient_sse::store::Publish { retention: short, ..event("p", "x") }).await;
     // Another node's guardian, which has beaten all the time and trusts its store.
     let now = b.beat(beat(&[])).await.unwrap().now;
     assert_eq!(b.due(10, LONG, Some(now)).await.unwrap(), []);
-    tokio::time::pause();
-    std::thread::sleep(Duration::from_secs(2));
-    tokio::time::resume();
+    suspend_for(Duration::from_secs(2));
     // Its end as well is somebody's to look after only once the hook's time is over.
     let close = Close { hook: Some(Duration::from_secs(2)), ..close(&key("s"), epoch) };
     assert!(matches!(a.close(close).await.unwrap(), Closed::Now { .. }));

@@ -4,6 +4,7 @@ mod address;
 mod clock;
 mod cluster;
 mod connect;
+mod due;
 mod error;
 mod fleet;
 mod followed;
