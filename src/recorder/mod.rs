@@ -18,7 +18,7 @@ mod served;
 mod state;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -61,7 +61,8 @@ pub(crate) struct Recorder {
     room: Room,
     /// How long the flusher waits for lanes to join the one that is ready.
     linger: Duration,
-    lanes: Mutex<HashMap<StreamKey, Arc<Lane>>>,
+    /// By name, so that each round of beats names them in the order in which the indexes of a store have them.
+    lanes: Mutex<BTreeMap<StreamKey, Arc<Lane>>>,
     served_on: ServedOn,
     /// Lanes that wait for the flusher, by the part of the store that they are in.
     ready: Mutex<BTreeMap<u64, VecDeque<Arc<Lane>>>>,
