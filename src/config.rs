@@ -95,14 +95,19 @@ impl Default for Settings {
     }
 }
 
-/// Events that a `Buffered` client may be ahead of the store.
-pub(crate) const AHEAD_EVENTS: u64 = 64;
+/// Events and bytes of them that a `Buffered` client may be ahead of the store.
+pub(crate) const AHEAD_EVENTS: u64 = 1024;
+pub(crate) const AHEAD_BYTES: usize = 256 << 10;
 /// How long a `Buffered` client may be ahead of the store.
 pub(crate) const AHEAD_TIME: Duration = Duration::from_millis(100);
-/// Events that one frame, and one append, holds at most.
+/// Events and bytes that are made in one go: others get their turn.
 pub(crate) const BATCH_EVENTS: usize = 64;
-/// Bytes that one frame, and one append, holds at most, but for a single larger event.
 pub(crate) const BATCH_BYTES: usize = 64 << 10;
+/// Events and bytes that one append holds at most, but for a single larger event.
+pub(crate) const ENTRY_EVENTS: usize = 1024;
+pub(crate) const ENTRY_BYTES: usize = 256 << 10;
+/// An entry has this share of what the log may hold at most, so that the log can be cut where it must be.
+pub(crate) const ENTRY_SHARE: usize = 16;
 /// Events and bytes that a log holds by default.
 pub(crate) const LOG_EVENTS: usize = 10_000;
 pub(crate) const LOG_BYTES: usize = 8 << 20;

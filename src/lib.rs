@@ -142,7 +142,7 @@ pub use recover::Recover;
 pub use store::redis::{RedisStore, RedisStoreBuilder, RedisStoreError};
 pub use store::{MemoryStore, Store};
 pub use stream::{
-    Disconnect, Ended, Ending, Metadata, Origin, Reason, Record, RecordKind, StreamInfo, StreamState, reason,
+    Disconnect, Ended, Ending, Frame, Metadata, Origin, Reason, Record, RecordKind, StreamInfo, StreamState, reason,
 };
 pub use telemetry::{Health, HistogramSnapshot};
 

@@ -35,6 +35,7 @@ use crate::{
     stream::{Ended, RecordKind, StreamInfo, StreamState},
     sync::WakerCell,
     telemetry::{Counted, add},
+    wire::frame::without_first,
 };
 
 /// Entries and bytes that a page holds.
@@ -85,6 +86,8 @@ pub(crate) struct FollowBody {
     /// The store did not answer the last request.
     failing: bool,
     greeted: bool,
+    /// How far the log was read, until the client was given all of that.
+    read_up_to: Option<EventId>,
     /// None for a body that reads the missed events and then goes over to a live run.
     following: Option<Following>,
     pulse: Pulse,
@@ -192,6 +195,7 @@ impl FollowBody {
             handed_on: false,
             failing: false,
             greeted: false,
+            read_up_to: None,
             following,
             pulse: core.pulses.enter(Arc::new(WakerCell::default()), manner.heartbeat, None),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(2)),
@@ -214,10 +218,13 @@ impl FollowBody {
             self.speaker.notice(&Notice::Connected(&self.key.id));
         }
         loop {
-            if let Some(frame) = self.speaker.take() {
+            if let Some(piece) = self.speaker.take_piece() {
                 self.pulse.spoke();
-                return Poll::Ready(Some(Ok(frame)));
+                self.note_place(piece.up_to);
+                return Poll::Ready(Some(Ok(piece.bytes)));
             }
+            let read = self.read_up_to.take();
+            self.note_place(read);
             let going_on = match &mut self.state {
                 Phase::Over(closing) => return closing.poll(cx).map(|error| error.map(Err)),
                 Phase::Fetching(fetch) => match fetch.as_mut().poll(cx) {
@@ -239,6 +246,13 @@ impl FollowBody {
                 }
                 return idle;
             }
+        }
+    }
+
+    /// The client was given everything up to here.
+    fn note_place(&self, at: Option<EventId>) {
+        if let (Some(_), Some(Following { reader: Some(reader), .. })) = (at, &self.following) {
+            reader.at(at);
         }
     }
 
@@ -422,7 +436,10 @@ impl FollowBody {
                 return self.break_off(error);
             }
             match &record.kind {
-                RecordKind::Event(block) => self.speaker.event(block, true, record.id),
+                RecordKind::Events(frame) => {
+                    let framing = &*self.core.framing;
+                    self.speaker.frame(without_first(framing, frame, step.skipped), record.id);
+                }
                 RecordKind::End(ended) => return self.end(End::of(Ended::clone(ended))),
                 RecordKind::Run { .. } => {}
             }
@@ -431,10 +448,8 @@ impl FollowBody {
     }
 
     fn go_on_after(&mut self, page: &Page) -> bool {
-        if let Some(reader) = self.following.as_ref().and_then(|following| following.reader.as_ref()) {
-            let top = if page.more { None } else { Some(page.top) };
-            reader.at(self.replayer.place.at().max(top));
-        }
+        let top = if page.more { None } else { Some(page.top) };
+        self.read_up_to = self.replayer.place.at().max(top);
         if !page.more || !page.state.is_terminal() {
             // Of a stream that runs on, on another node, there is no end to be reached.
             self.note_look();
@@ -485,7 +500,7 @@ pub(crate) fn tell_step(core: &Core, speaker: &mut Speaker, step: Step, epoch: u
 impl FollowBody {
     /// Whether nothing more will be given.
     pub(crate) fn is_end_stream(&self) -> bool {
-        matches!(&self.state, Phase::Over(closing) if closing.is_over()) && self.speaker.len() == 0
+        matches!(&self.state, Phase::Over(closing) if closing.is_over()) && self.speaker.is_empty()
     }
 }
 

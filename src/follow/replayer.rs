@@ -64,7 +64,7 @@ impl Replayer {
     /// The next entry; `None` if it is not for this reader.
     pub(super) fn take(&mut self, record: &Record) -> Option<Step> {
         self.from = From::After(record.id);
-        self.place.step(record.id, &record.kind)
+        self.place.step(record)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     protocol::replay::Missing,
     store::{From, Read, StoreHandle},
     stream::{Ended, Metadata, Record, RecordKind, StreamInfo},
-    wire::Framing,
+    wire::{Framing, frame},
 };
 
 /// A stream that has ended, as the `on_end` hook gets it.
@@ -65,8 +65,9 @@ impl EndedStream {
     pub async fn events(&self) -> Result<Vec<String>, StoreError> {
         let mut events = Vec::new();
         self.read(|record| {
-            if let RecordKind::Event(block) = &record.kind {
-                events.push(self.framing.view(block).data.into_owned());
+            if let RecordKind::Events(frame) = &record.kind {
+                let data = |event| self.framing.view(event).data.into_owned();
+                events.extend(frame::events(&*self.framing, frame).map(data));
             }
         })
         .await?;

@@ -8,7 +8,8 @@ use crate::{
     id::{EventId, Owner, StreamId, StreamKey},
     recorder::{EndRequest, Lane, Status},
     store::{Close, Closed, From, List, Listed, Page, Read},
-    stream::{Ended, Ending, StreamInfo, StreamState, reason},
+    stream::{Ended, Ending, RecordKind, StreamInfo, StreamState, reason},
+    wire::{Framing, single_events},
 };
 
 /// How many streams a list has at most that is not paged.
@@ -236,7 +237,8 @@ impl CompletionStore {
         Ok(self.0.store.info(key.clone()).await?.and_then(|info| info.ended))
     }
 
-    /// A page of a stream's log: up to `limit` entries after `after`, or from the first one held.
+    /// A page of a stream's log: up to `limit` entries after `after`, or from the first one held. Each event is an entry of its
+    /// own.
     ///
     /// # Errors
     ///
@@ -253,11 +255,8 @@ impl CompletionStore {
     ) -> Result<Option<Page>, StoreError> {
         let from = after.map_or(From::Start, From::After);
         let read = Read { key: key.clone(), from, max_events: limit, max_bytes: usize::MAX };
-        let mut page = self.0.store.read(read).await?;
-        if let Some(page) = &mut page {
-            page.truncate(limit);
-        }
-        Ok(page)
+        let page = self.0.store.read(read).await?;
+        Ok(page.map(|page| of_single_events(&*self.0.framing, page, after, limit)))
     }
 
     /// Removes an ended stream and all that is held of it; an active one is stopped first, and its hook run: see
@@ -273,4 +272,19 @@ impl CompletionStore {
     pub async fn delete(&self, key: &StreamKey) -> Result<(), StoreError> {
         StreamRegistry::new(Arc::clone(&self.0)).delete(key).await
     }
+}
+
+/// A page's entries after `after`, of one event each; at most so many, the end on top.
+fn of_single_events(framing: &dyn Framing, mut page: Page, after: Option<EventId>, limit: usize) -> Page {
+    let records = std::mem::take(&mut page.records).into_iter();
+    let mut left = limit.max(1);
+    for record in records.flat_map(|record| single_events(framing, record)).filter(|record| Some(record.id) > after) {
+        if left == 0 && !matches!(record.kind, RecordKind::End(_)) {
+            page.more = true;
+            break;
+        }
+        left = left.saturating_sub(1);
+        page.records.push(record);
+    }
+    page
 }

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Events that a body which runs without a client may be ahead of the store.
-const DRIVEN_AHEAD: u64 = 256;
+const DRIVEN_AHEAD: u64 = 1024;
 
 /// A body that runs without its client.
 pub(super) struct Drive<B>
@@ -121,8 +121,8 @@ where
         let mut made = VecDeque::new();
         let progress = self.engine.make(cx, &mut made, room);
         if self.attendance.is_unread() {
-            let events = made.iter().filter(|made| matches!(made, Made::Event(..))).count();
-            add(&self.producer.core.telemetry.unheard, events as u64);
+            let count = |made: &Made| if let Made::Events(frame, _) = made { frame.count } else { 0 };
+            add(&self.producer.core.telemetry.unheard, made.iter().map(count).sum());
         }
         progress
     }

@@ -1,12 +1,13 @@
 //! The producer: polls the inner body, cuts it into blocks, gives them to the recorder.
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     sync::Arc,
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::Body;
 
 use super::{
@@ -21,17 +22,22 @@ use crate::{
     hub::Core,
     id::EventId,
     panics::guarded,
-    recorder::{EndRequest, Inner, Lane},
-    stream::{Ending, StreamState, reason},
-    wire::{Block, Scanned, pack},
+    recorder::{EndRequest, EntryLimits, Inner, Lane},
+    stream::{Ending, Frame, StreamState, reason},
+    wire::{
+        Block, Scanned,
+        frame::{FrameWriter, exact},
+    },
 };
 
 /// Inner frames without an event that one poll takes before others get their turn.
 const IDLE_FRAMES: usize = 64;
 
-/// Events that fill less than this part (a quarter) of their chunks are copied out of them. Denser ones pin at most four
-/// times their own bytes.
-const LEAST_PART: usize = 4;
+/// Of what is waited for at a time, a frame takes at most this part of the recorder's room.
+const ROOM_SHARE: usize = 16;
+
+/// What an event has at most besides its block, id included: so that a frame is not found to be too large once it is written.
+const WITH_ID: usize = 192;
 
 /// Events that a silent body keeps the room for.
 pub(crate) const FEW: usize = 4;
@@ -39,8 +45,8 @@ pub(crate) const FEW: usize = 4;
 /// What a client is to be given.
 #[derive(Debug)]
 pub(crate) enum Made {
-    /// An event, recorded under this id.
-    Event(Block, EventId),
+    /// Events, and the seq of the last one.
+    Events(Frame, u64),
     /// Lines that are no event, for a client that is there to see them.
     Aside(Bytes),
 }
@@ -49,26 +55,50 @@ impl Made {
     /// What must be stored before it is delivered.
     pub(crate) fn seq(&self) -> u64 {
         match self {
-            Self::Event(_, id) => id.seq,
+            Self::Events(_, last) => *last,
             Self::Aside(_) => 0,
         }
     }
 
-    /// Its bytes, without the event's id.
     pub(crate) fn len(&self) -> usize {
         match self {
-            Self::Event(block, _) => block.bytes.len(),
+            Self::Events(frame, _) => frame.bytes.len(),
             Self::Aside(lines) => lines.len(),
         }
     }
 }
 
-/// The events made since the position `since`.
-fn events(made: &mut VecDeque<Made>, since: usize) -> impl Iterator<Item = (&mut Block, &mut EventId)> {
-    made.iter_mut().skip(since).filter_map(|made| match made {
-        Made::Event(block, id) => Some((block, id)),
-        Made::Aside(_) => None,
-    })
+/// Events that are written, and not handed over yet.
+#[derive(Default)]
+struct Batch {
+    out: BytesMut,
+    events: u64,
+    /// The seq of the next event.
+    next: u64,
+}
+
+thread_local! {
+    /// Where batches are written: one room for all bodies of a thread, so that a silent body keeps none.
+    static ROOM: Cell<BytesMut> = Cell::default();
+}
+
+/// A room that has grown beyond this, for a large event, is given back.
+const KEPT_ROOM: usize = 512 << 10;
+
+impl Batch {
+    /// The inner body is foreign code, and may poll another of these bodies: that one finds no room, and makes its own.
+    fn begin(next: u64) -> Self {
+        Self { out: ROOM.take(), events: 0, next }
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        if self.out.capacity() <= KEPT_ROOM {
+            self.out.clear();
+            ROOM.set(std::mem::take(&mut self.out));
+        }
+    }
 }
 
 /// How far the inner body has come.
@@ -89,7 +119,8 @@ pub(crate) struct Engine<B> {
     pub(crate) lane: Arc<Lane>,
     context: StreamContext,
     source: Option<Source<B>>,
-    batch: Vec<Bytes>,
+    writer: FrameWriter,
+    limits: EntryLimits,
     /// The ids and reconnect delays that the body set since the last batch, apart from events.
     inner: Inner,
     /// Whether a body that ends now, without a terminal event, was complete.
@@ -107,7 +138,9 @@ where
         let scanner = core.framing.scanner(core.settings.max_event);
         let complete = !route.classify.needs_terminal();
         let source = Some(Source::new(body, scanner));
-        Self { core, route, lane, context, source, batch: Vec::new(), inner: Inner::default(), complete, error: None }
+        let (writer, mut limits) = (lane.writer(), lane.entry_limits());
+        limits.bytes = limits.bytes.min(core.settings.recorder_bytes / ROOM_SHARE);
+        Self { core, route, lane, context, source, writer, limits, inner: Inner::default(), complete, error: None }
     }
 
     /// Makes events until there are so many, the body waits, or it is over.
@@ -115,40 +148,46 @@ where
     /// What was made goes to the recorder, and in order to the back of `made`.
     pub(crate) fn make(&mut self, cx: &mut Context<'_>, made: &mut VecDeque<Made>, most: usize) -> Progress {
         let before = made.len();
-        let end = self.fill(cx, made, before + most);
-        let something = made.len() > before;
-        self.hand_over(made, before);
+        let mut batch = Batch::begin(self.lane.next());
+        let end = self.fill(cx, &mut batch, made, most);
+        self.hand_over(&mut batch, made);
+        if !self.inner.is_none() {
+            self.lane.push(&self.core.recorder, Frame::default(), std::mem::take(&mut self.inner));
+        }
         match end {
             Some(end) => {
                 self.finish(&end);
                 Progress::Over(end)
             }
-            None if something => Progress::Made,
-            None => {
-                if self.batch.capacity() > FEW {
-                    self.batch = Vec::new();
-                }
-                Progress::Waiting
-            }
+            None if made.len() > before => Progress::Made,
+            None => Progress::Waiting,
         }
     }
 
-    /// Takes blocks from the body until `made` is full or there is other reason to stop. Returns the end, if that was the
+    /// Takes blocks from the body until there are so many or there is other reason to stop. Returns the end, if that was the
     /// reason.
-    fn fill(&mut self, cx: &mut Context<'_>, made: &mut VecDeque<Made>, full: usize) -> Option<EndRequest> {
-        let (mut bytes, mut idle) = (0, 0);
-        while made.len() < full && bytes < BATCH_BYTES {
+    fn fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut Batch,
+        made: &mut VecDeque<Made>,
+        most: usize,
+    ) -> Option<EndRequest> {
+        let (mut found, mut bytes, mut idle) = (0, 0, 0);
+        while found < most && bytes < BATCH_BYTES {
             let Some(source) = &mut self.source else { return Some(self.eof()) };
             match source.next() {
                 Ok(Some(Scanned::Event(block))) => {
-                    bytes += block.bytes.len();
-                    if let Some(end) = self.take_event(block, made) {
+                    (found, bytes) = (found + 1, bytes + block.bytes.len());
+                    if let Some(end) = self.take_event(&block, batch, made) {
                         return Some(end);
                     }
                 }
                 Ok(Some(Scanned::Aside(lines))) => {
-                    bytes += lines.len();
+                    (found, bytes) = (found + 1, bytes + lines.len());
                     self.inner.retry = self.core.framing.retry_in(&lines).or(self.inner.retry);
+                    // In its place between the events.
+                    self.hand_over(batch, made);
                     made.push_back(Made::Aside(lines));
                 }
                 Ok(Some(Scanned::Id(id))) => self.inner.id = Some(String::from_utf8_lossy(&id).into_owned()),
@@ -171,7 +210,7 @@ where
     }
 
     /// Looks at an event: the terminal one is the end, and is not part of the log's run.
-    fn take_event(&mut self, block: Block, made: &mut VecDeque<Made>) -> Option<EndRequest> {
+    fn take_event(&mut self, block: &Block, batch: &mut Batch, made: &mut VecDeque<Made>) -> Option<EndRequest> {
         let (framing, classify) = (&self.core.framing, &self.route.classify);
         let complete = &mut self.complete;
         let outcome = guarded(|| {
@@ -184,21 +223,24 @@ where
         match outcome {
             Ok(Some(outcome)) => {
                 // Kept for the recovery window, and so in memory of its own.
-                let event = Bytes::copy_from_slice(&block.bytes);
-                return Some(EndRequest::Close(Ending::with_event(outcome.state(), event)));
+                return Some(EndRequest::Close(Ending::with_event(outcome.state(), exact(&block.bytes))));
             }
             Ok(None) => {}
             Err(_) => self.core.telemetry.panicked("classify"),
         }
+        if !self.limits.take(batch.events + 1, batch.out.len() + block.bytes.len() + WITH_ID) {
+            self.hand_over(batch, made);
+        }
+        let framing = &self.core.framing;
         if block.has_id
             && let Some(id) = framing.view(&block.bytes).id
         {
             self.inner.id = Some(id.into_owned());
         }
         self.inner.retry = framing.retry_in(&block.bytes).or(self.inner.retry);
-        self.batch.push(block.bytes.clone());
-        // The seq is not known before the whole batch is pushed.
-        made.push_back(Made::Event(block, EventId::default()));
+        let id = EventId::new(self.lane.epoch, batch.next);
+        self.writer.write(&**framing, &block.bytes, block.has_id, id, &mut batch.out);
+        (batch.events, batch.next) = (batch.events + 1, batch.next + 1);
         None
     }
 
@@ -229,30 +271,15 @@ where
         }
     }
 
-    /// Gives the batch to the recorder, which says its ids.
-    fn hand_over(&mut self, made: &mut VecDeque<Made>, before: usize) {
-        if self.batch.is_empty() && self.inner.is_none() {
+    /// Gives what is written to the recorder, and to the client: one frame for both.
+    fn hand_over(&mut self, batch: &mut Batch, made: &mut VecDeque<Made>) {
+        if batch.events == 0 {
             return;
         }
-        self.let_go_of_chunks(made, before);
-        let first = self.lane.push(&self.core.recorder, &mut self.batch, std::mem::take(&mut self.inner));
-        self.batch.clear();
-        for ((_, id), seq) in events(made, before).zip(first..) {
-            *id = EventId::new(self.lane.epoch, seq);
-        }
-    }
-
-    /// Copies events that fill less than a quarter of their chunks, so that kept events do not pin the rest.
-    fn let_go_of_chunks(&mut self, made: &mut VecDeque<Made>, before: usize) {
-        let fed = self.source.as_mut().map_or(0, Source::take_fed);
-        let kept: usize = self.batch.iter().map(Bytes::len).sum();
-        if kept >= fed / LEAST_PART {
-            return;
-        }
-        pack(&mut self.batch);
-        for ((block, _), packed) in events(made, before).zip(&self.batch) {
-            block.bytes.clone_from(packed);
-        }
+        let frame = Frame { count: std::mem::take(&mut batch.events), bytes: exact(&batch.out) };
+        batch.out.clear();
+        made.push_back(Made::Events(frame.clone(), batch.next - 1));
+        self.lane.push(&self.core.recorder, frame, std::mem::take(&mut self.inner));
     }
 
     /// The body ended its stream, in one way or another.

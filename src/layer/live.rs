@@ -195,16 +195,15 @@ where
             count += 1;
             bytes += made.len();
         }
-        self.speaker.reserve(count, bytes);
         if count > 0 {
             // What waits next has a time limit of its own.
             self.waits_no_more();
         }
         for made in self.made.drain(..count) {
             match made {
-                Made::Event(block, id) => {
-                    self.speaker.event(&block.bytes, block.has_id, id);
-                    self.delivered = id;
+                Made::Events(frame, last) => {
+                    self.delivered = EventId::new(self.delivered.epoch, last);
+                    self.speaker.frame(frame.bytes, self.delivered);
                 }
                 Made::Aside(lines) => self.speaker.aside(&lines),
             }
@@ -243,10 +242,11 @@ where
     /// The steps return whether there is more to do at once.
     fn wait_for_store(&mut self, cx: &mut Context<'_>) -> bool {
         self.pulse.register(cx.waker());
-        let Some(Made::Event(_, next)) = self.made.front() else { return true };
+        let Some(Made::Events(_, last)) = self.made.front() else { return true };
+        let last = *last;
         // Looked at first: once nothing more is stored, what was stored by then is known for good.
         let halted = self.lane().is_halted();
-        if next.seq <= self.deliverable() {
+        if last <= self.deliverable() {
             self.waits_no_more();
             return true;
         }

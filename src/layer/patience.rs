@@ -66,6 +66,11 @@ impl Patience {
             self.count(now, others);
             if seen.all_near {
                 self.held_up = Duration::ZERO;
+            } else if self.held_up >= limits.stall {
+                // Also one that has just moved: each of its steps would buy it another wait.
+                readers.pass_by(bounds.half);
+                self.held_up = Duration::ZERO;
+                continue;
             }
             if let Some(room) = bounds.room(seen.slowest) {
                 readers.wait_for(0);
@@ -74,7 +79,7 @@ impl Patience {
             }
             let left = self.time_left(now, seen.slowest, others, limits);
             if left.is_zero() {
-                readers.pass_by(&bounds);
+                readers.pass_by(bounds.floor);
                 self.held_up = Duration::ZERO;
             } else if self.sleep(cx, now, left).is_pending() {
                 return Poll::Pending;

@@ -31,29 +31,16 @@ pub(super) struct Source<B> {
     body: Option<Pin<Box<B>>>,
     scanner: Box<dyn Scan>,
     ended: bool,
-    /// Length of the chunk that the scanner still reads.
-    chunk: usize,
-    /// Length of the chunks read to their end since the last `take_fed`.
-    before: usize,
 }
 
 impl<B> Source<B> {
     pub(super) fn new(body: B, scanner: Box<dyn Scan>) -> Self {
-        Self { body: Some(Box::pin(body)), scanner, ended: false, chunk: 0, before: 0 }
+        Self { body: Some(Box::pin(body)), scanner, ended: false }
     }
 
     /// Takes out the next thing found; `None` if the body is to be polled for more.
     pub(super) fn next(&mut self) -> Result<Option<Scanned>, TooLarge> {
-        let found = self.scanner.next();
-        if let Ok(None) = found {
-            self.before += std::mem::take(&mut self.chunk);
-        }
-        found
-    }
-
-    /// Returns the bytes of the chunks read since the last call.
-    pub(super) fn take_fed(&mut self) -> usize {
-        std::mem::take(&mut self.before) + self.chunk
+        self.scanner.next()
     }
 
     /// Whether the body itself is over.
@@ -81,7 +68,6 @@ where
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(Some(Ok(data)))) => {
                 if let Some(data) = data {
-                    self.chunk = data.len();
                     self.scanner.push(data);
                 }
                 return Poll::Ready(Fed::More);

@@ -1,6 +1,8 @@
 //! How the library itself speaks on a route.
 
-use bytes::BytesMut;
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 
 use crate::{
@@ -32,8 +34,9 @@ pub enum Voice {
     Silent,
 }
 
-/// What delivering adds to an event and its id at most, reconnect delay included.
-const FRAMED: usize = 36;
+/// Frames of so few bytes are put together, up to so many bytes: two small writes cost more than one.
+const SMALL: usize = 16 << 10;
+const TOGETHER: usize = 64 << 10;
 
 impl Voice {
     /// Whether a client is told of an ending by an event, whose id it then has.
@@ -56,7 +59,7 @@ pub(crate) enum Notice<'a> {
     Ending(&'a Ended),
 }
 
-/// Writes a body's blocks: the inner service's events with their ids, and the library's own words.
+/// Gives a body its bytes: the frames of the inner service's events, and the library's own words between them.
 #[derive(Debug)]
 pub(crate) struct Speaker {
     framing: std::sync::Arc<dyn Framing>,
@@ -64,9 +67,21 @@ pub(crate) struct Speaker {
     /// The reconnect delay, until it is said.
     retry: Option<u64>,
     id: CursorWriter,
-    /// Whether events carry ids: those of a stream that could not be registered do not.
+    /// Whether the library's endings carry ids: those of a stream that could not be registered do not.
     ids: bool,
+    /// The piece to give next, those after it, and what is to be given after all of them.
+    next: Option<Piece>,
+    pieces: VecDeque<Piece>,
     out: BytesMut,
+    /// The last event in `out`.
+    out_up_to: Option<EventId>,
+}
+
+/// Bytes to give, and the last event in them.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) bytes: Bytes,
+    pub(crate) up_to: Option<EventId>,
 }
 
 impl Speaker {
@@ -77,7 +92,17 @@ impl Speaker {
         prefix: Option<StreamId>,
         retry: Option<u64>,
     ) -> Self {
-        Self { framing, voice, retry, id: CursorWriter::new(prefix), ids: true, out: BytesMut::new() }
+        Self {
+            framing,
+            voice,
+            retry,
+            id: CursorWriter::new(prefix),
+            ids: true,
+            next: None,
+            pieces: VecDeque::new(),
+            out: BytesMut::new(),
+            out_up_to: None,
+        }
     }
 
     /// For a stream that could not be registered: a cursor that nobody can serve is worse than none.
@@ -98,36 +123,68 @@ impl Speaker {
         Self { ids: self.ids, ..Self::new(framing, self.voice, self.id.stream().cloned(), self.retry.take()) }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.out.len()
+    /// Whether everything written was taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.next.is_none() && self.out.is_empty()
     }
 
-    /// Makes room for events of so many bytes, so that a frame of many is one allocation.
-    pub(crate) fn reserve(&mut self, events: usize, bytes: usize) {
-        if events == 0 {
-            return;
-        }
-        self.out.reserve(bytes + events * (self.id.max_len() + FRAMED));
+    /// Takes the next bytes of what is written.
+    pub(crate) fn take(&mut self) -> Option<Bytes> {
+        self.take_piece().map(|piece| piece.bytes)
     }
 
-    /// Takes everything written, as one frame.
-    pub(crate) fn take(&mut self) -> Option<bytes::Bytes> {
-        (!self.out.is_empty()).then(|| self.out.split().freeze())
+    /// The same, with the last event in them.
+    pub(crate) fn take_piece(&mut self) -> Option<Piece> {
+        let written = self.next.take().or_else(|| self.cut());
+        self.next = self.pieces.pop_front();
+        written
+    }
+
+    /// What was written after all frames.
+    fn cut(&mut self) -> Option<Piece> {
+        (!self.out.is_empty()).then(|| Piece { bytes: self.out.split().freeze(), up_to: self.out_up_to.take() })
     }
 
     /// There is nothing to say for now: the room for it is given back.
     pub(crate) fn rest(&mut self) {
-        if self.out.is_empty() {
-            self.out = BytesMut::new();
+        if self.is_empty() {
+            (self.pieces, self.out) = (VecDeque::new(), BytesMut::new());
         }
     }
 
-    /// An event of the log.
-    pub(crate) fn event(&mut self, block: &[u8], has_id: bool, id: EventId) {
+    /// Events of the log, up to this one, as they were written for everybody.
+    pub(crate) fn frame(&mut self, frame: Bytes, up_to: EventId) {
+        if let Some(retry) = self.retry.take() {
+            // The inner service's own delay wins.
+            let first = &frame[..self.framing.first(&frame)];
+            if self.framing.retry_in(first).is_none() {
+                self.framing.retry(retry, &mut self.out);
+            }
+        }
+        if frame.len() <= SMALL && !self.is_empty() && self.out.len() <= TOGETHER {
+            self.out.extend_from_slice(&frame);
+            self.out_up_to = Some(up_to);
+            return;
+        }
+        if let Some(before) = self.cut() {
+            self.queue(before);
+        }
+        self.queue(Piece { bytes: frame, up_to: Some(up_to) });
+    }
+
+    fn queue(&mut self, piece: Piece) {
+        match &self.next {
+            None => self.next = Some(piece),
+            Some(_) => self.pieces.push_back(piece),
+        }
+    }
+
+    /// A terminal event.
+    fn event(&mut self, block: &[u8], id: EventId) {
         // The inner service's own delay wins.
         let retry = self.retry.take().filter(|_| self.framing.retry_in(block).is_none());
         let id = if self.ids { Some(self.id.write(id)) } else { None };
-        self.framing.deliver(block, has_id, id, retry, &mut self.out);
+        self.framing.deliver(block, true, id, retry, &mut self.out);
     }
 
     /// Lines that are no event.
@@ -153,7 +210,7 @@ impl Speaker {
     pub(crate) fn end(&mut self, ended: &Ended) -> bool {
         match &ended.ending.event {
             Some(block) => {
-                self.event(block, true, ended.id);
+                self.event(block, ended.id);
                 true
             }
             None => self.notice(&Notice::Ending(ended)),
@@ -206,7 +263,7 @@ impl Speaker {
         // JSON without line ends, names from this file: there is nothing that could not be encoded.
         let Ok(block) = self.framing.encode(event) else { return };
         match id {
-            Some(id) => self.event(&block, false, id),
+            Some(id) => self.event(&block, id),
             None => self.framing.deliver(&block, false, None, self.retry.take(), &mut self.out),
         }
     }

@@ -5,6 +5,7 @@ mod relay;
 
 use std::{borrow::Cow, sync::Arc};
 
+use bytes::{Bytes, BytesMut};
 pub use publication::{Publication, PublishError, Stopped};
 pub use relay::Relay;
 
@@ -18,6 +19,9 @@ use crate::{
     store::{Open, Opened, Publish, Published},
     stream::{Metadata, Origin, StreamState},
 };
+
+/// What delivering writes around an event, at most.
+const AROUND: usize = 16;
 
 /// A stream to be published.
 #[derive(Clone, Debug)]
@@ -194,10 +198,18 @@ impl Publisher {
     ) -> Result<EventId, PublishError> {
         let core = &self.0;
         let key = StreamKey::new(owner.clone(), id.clone());
+        let mut block = publication::encode(core, event)?;
+        let mut after_id = Bytes::new();
+        if ends.is_none() {
+            let mut out = BytesMut::with_capacity(block.len() + AROUND);
+            after_id = Bytes::from_static(core.framing.deliver_around(&block, event.id().is_some(), &mut out));
+            block = out.freeze();
+        }
         let publish = Publish {
             key: key.clone(),
             kind: Cow::Borrowed("job"),
-            block: publication::encode(core, event)?,
+            block,
+            after_id,
             ends,
             idempotency_key,
             hook: core.hooks.lease(),

@@ -183,7 +183,7 @@ impl Publication {
         &self.0.lane.key
     }
 
-    /// Publishes an event, and answers with its id. Waits only while the store is more than 64
+    /// Publishes an event, and answers with its id. Waits only while the store is more than 1,024
     /// events behind, for at most its time limit (500 ms).
     ///
     /// # Errors
@@ -199,13 +199,15 @@ impl Publication {
         let block = encode(&job.core, &event)?;
         job.check()?;
         let inner_id = event.id().map(str::to_owned);
-        let seq = job.lane.push(&job.core.recorder, &mut vec![block], Inner { id: inner_id, retry: None });
+        let id = EventId::new(job.lane.epoch, job.lane.next());
+        let frame = job.lane.writer().one(&*job.core.framing, &block, event.id().is_some(), id);
+        job.lane.push(&job.core.recorder, frame, Inner { id: inner_id, retry: None });
         let room = poll_fn(|cx| job.poll_room(cx));
         if tokio::time::timeout(job.core.settings.store_limit, room).await.is_err() {
             // The breaker stays closed: a late guardian may not have asked the store at all.
             job.lane.pass_by();
         }
-        Ok(EventId::new(job.lane.epoch, seq))
+        Ok(id)
     }
 
     /// Ends the stream with its terminal event, as `completed`. Answers with the stream's end; where it was ended here

@@ -20,7 +20,7 @@ use crate::{
 /// Flights at a time: enough to keep a store busy over one round trip.
 const FLIGHTS: usize = 16;
 /// Events in a flight.
-const FLIGHT_EVENTS: usize = 512;
+const FLIGHT_EVENTS: u64 = 8192;
 /// Bytes of events in a flight, but for what the last lane brings: a slow network must carry it within the store's time limit.
 const FLIGHT_BYTES: usize = 1 << 20;
 
@@ -212,8 +212,8 @@ impl Way {
             match lane.next_op() {
                 None => {}
                 Some(Op::Append(append)) => {
-                    events += append.events.len().max(1);
-                    bytes += append.events.iter().map(bytes::Bytes::len).sum::<usize>();
+                    events += append.events.count.max(1);
+                    bytes += append.events.bytes.len();
                     appends.push((lane, append));
                 }
                 Some(op) => others.push((lane, op)),

@@ -14,14 +14,15 @@ use tokio::time::Instant;
 use super::{
     END_COST,
     readers::{Bounds, Readers},
-    state::State,
+    state::{EntryLimits, State},
 };
 use crate::{
-    config::{AHEAD_EVENTS, AHEAD_TIME, BATCH_BYTES, Durability},
+    config::{AHEAD_BYTES, AHEAD_EVENTS, AHEAD_TIME, Durability, ENTRY_BYTES, ENTRY_SHARE},
     id::{EventId, StreamKey},
     store::Open,
     stream::{Ended, Ending, Origin, Reason, StreamState},
     sync::{WakerCell, lock},
+    wire::frame::FrameWriter,
 };
 
 /// Where a producer stands, as far as the store has said.
@@ -146,6 +147,20 @@ impl Lane {
         lane
     }
 
+    /// How much an entry of the stream's log may hold.
+    pub(crate) fn entry_limits(&self) -> EntryLimits {
+        EntryLimits::of(&self.registration.retention)
+    }
+
+    /// Writes the stream's events.
+    pub(crate) fn writer(&self) -> FrameWriter {
+        if self.unrecorded {
+            return FrameWriter::without_ids();
+        }
+        let is_made_up = self.registration.origin == Origin::Generated;
+        FrameWriter::new(is_made_up.then(|| self.key.id.clone()))
+    }
+
     /// The last reconnect delay that the inner service set, in milliseconds.
     pub(crate) fn inner_retry(&self) -> Option<u64> {
         lock(&self.state).last_inner.retry
@@ -215,7 +230,7 @@ impl Lane {
         let state = lock(&self.state);
         let (made, stored) = (state.last, state.acknowledged);
         let floor = |events: u64, bytes: u64| {
-            let by_bytes = state.pushed.floor(BATCH_BYTES as u64, bytes, made);
+            let by_bytes = state.pushed.floor(ENTRY_BYTES.min(retention.max_bytes / ENTRY_SHARE) as u64, bytes, made);
             (made + 1).saturating_sub(events).max(by_bytes).min(stored)
         };
         Bounds { made, stored, floor: floor(events, bytes), half: floor(events / 2, bytes / 2), events }
@@ -278,7 +293,7 @@ impl Lane {
             return u64::MAX;
         }
         let since = state.flight_since.or(state.pending_since);
-        let fresh = since.is_none_or(|since| since.elapsed() < AHEAD_TIME);
+        let fresh = since.is_none_or(|since| since.elapsed() < AHEAD_TIME) && state.held() <= AHEAD_BYTES;
         match durability {
             Durability::Buffered if fresh => state.acknowledged + AHEAD_EVENTS,
             _ => state.acknowledged,

@@ -34,7 +34,7 @@ pub(crate) use readers::Reader;
 pub(crate) use request::Op;
 use room::Room;
 use served::ServedOn;
-pub(crate) use state::Inner;
+pub(crate) use state::{EntryLimits, Inner};
 use tokio::time::Instant;
 
 use crate::{
@@ -167,9 +167,30 @@ impl Recorder {
         }
     }
 
-    /// Works a lane off with one poll; what is not done then is the flusher's.
+    /// Works a lane off in place, as far as the store answers at once.
     fn work_in_place(self: &Arc<Self>, lane: &Arc<Lane>) {
-        let mut work: BoxFuture<bool> = Box::pin(Arc::clone(self).work(Arc::clone(lane)));
+        while let Some(op) = lane.next_op() {
+            let op = match op {
+                Op::Append(append) => match self.store.append_now(append) {
+                    Ok(outcome) => {
+                        let outcome = self.appended(lane, outcome);
+                        if self.go_on(lane, outcome) {
+                            continue;
+                        }
+                        return;
+                    }
+                    Err(Some(append)) => Op::Append(append),
+                    Err(None) => return self.queue(Arc::clone(lane)),
+                },
+                op => op,
+            };
+            return self.poll_once(lane, op);
+        }
+    }
+
+    /// Works a lane off with one poll, `op` first; what is not done then is the flusher's.
+    fn poll_once(self: &Arc<Self>, lane: &Arc<Lane>, op: Op) {
+        let mut work: BoxFuture<bool> = Box::pin(Arc::clone(self).work(Arc::clone(lane), op));
         let mut cx = Context::from_waker(Waker::noop());
         if work.as_mut().poll(&mut cx).is_pending() {
             lane.waits();
@@ -226,12 +247,14 @@ impl Recorder {
 
     /// Works a claimed lane off, one request after the other, until it has nothing to do or the store fails. Returns whether
     /// it failed.
-    async fn work(self: Arc<Self>, lane: Arc<Lane>) -> bool {
-        while let Some(op) = lane.next_op() {
+    async fn work(self: Arc<Self>, lane: Arc<Lane>, first: Op) -> bool {
+        let mut next = Some(first);
+        while let Some(op) = next {
             let outcome = self.perform(&lane, op).await;
             if !self.go_on(&lane, outcome) {
                 return matches!(outcome, Outcome::Failed);
             }
+            next = lane.next_op();
         }
         false
     }

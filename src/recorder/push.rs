@@ -2,80 +2,81 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
     EndRequest, Lane, Recorder, Status,
     state::{Inner, State},
 };
-use crate::{id::EventId, kept::keep, stream::Ended, sync::lock};
+use crate::{
+    id::EventId,
+    kept::keep,
+    stream::{Ended, Frame},
+    sync::lock,
+};
 
 impl Lane {
-    /// Takes events out of the list, gives them the next seqs, and returns the first of these.
-    pub(crate) fn push(self: &Arc<Self>, recorder: &Arc<Recorder>, events: &mut Vec<Bytes>, inner: Inner) -> u64 {
-        if self.unrecorded {
-            let mut state = lock(&self.state);
-            let first = state.last + 1;
-            state.last += events.len() as u64;
-            return first;
+    /// Takes events, whose ids begin with [`Self::next`].
+    pub(crate) fn push(self: &Arc<Self>, recorder: &Arc<Recorder>, events: Frame, inner: Inner) {
+        if self.unrecorded || self.is_halted() {
+            lock(&self.state).last += events.count;
+            return;
         }
-        let bytes = events.iter().map(Bytes::len).sum();
-        let first = if self.is_halted() || !recorder.room.charge(bytes) {
-            self.take_singly(recorder, events, inner)
+        if recorder.room.charge(events.bytes.len()) {
+            self.take(recorder, events, inner);
         } else {
-            self.take(recorder, events, bytes, inner)
-        };
+            self.take_into_made_room(recorder, events, inner);
+        }
         let _pushing = Pushing::of(self);
         recorder.ready(self);
-        first
+    }
+
+    /// The seq of the next event that is pushed.
+    pub(crate) fn next(&self) -> u64 {
+        lock(&self.state).last + 1
     }
 
     /// Takes events that there is room for.
-    fn take(&self, recorder: &Recorder, events: &mut Vec<Bytes>, bytes: usize, inner: Inner) -> u64 {
+    fn take(&self, recorder: &Recorder, events: Frame, inner: Inner) {
         let mut state = lock(&self.state);
-        let first = state.last + 1;
-        state.last += events.len() as u64;
+        let bytes = events.bytes.len();
+        state.last += events.count;
         if state.status != Status::Running {
             recorder.room.refund(bytes);
-            return first;
+            return;
         }
+        self.note(&mut state, &events, inner);
+        if !events.is_empty() {
+            state.hold(events);
+        }
+        self.holds(&mut state, recorder);
+    }
+
+    /// Takes events for which room has to be made. Those without room keep their seqs and are lost.
+    fn take_into_made_room(&self, recorder: &Recorder, events: Frame, inner: Inner) {
+        let (count, bytes) = (events.count, events.bytes.len());
+        // Without the lock: room may be made in any lane, this one included.
+        let fits = recorder.make_room(self, bytes);
+        let mut state = lock(&self.state);
+        state.last += count;
+        let runs = state.status == Status::Running;
+        if runs {
+            self.note(&mut state, &events, inner);
+        }
+        match (fits, runs) {
+            (true, true) => state.hold(events),
+            (true, false) => recorder.room.refund(bytes),
+            (false, _) => recorder.lost(count),
+        }
+        self.holds(&mut state, recorder);
+    }
+
+    /// What was made, recorded or not.
+    fn note(&self, state: &mut State, events: &Frame, inner: Inner) {
         state.note_inner(inner);
         state.started |= !events.is_empty();
         let last = state.last;
-        state.pushed.add(bytes, last, self.registration.retention.max_bytes as u64);
-        state.pending_bytes += bytes;
-        state.pending.extend(events.drain(..));
-        self.holds(&mut state, recorder);
-        first
-    }
-
-    /// Takes events for which room has to be made. An event without room keeps its seq and is lost.
-    fn take_singly(&self, recorder: &Recorder, events: &mut Vec<Bytes>, inner: Inner) -> u64 {
-        let mut state = lock(&self.state);
-        let first = state.last + 1;
-        if state.status != Status::Running {
-            state.last += events.len() as u64;
-            return first;
-        }
-        state.note_inner(inner);
-        drop(state);
-        for event in events.drain(..) {
-            // Without the lock: room may be made in any lane, this one included.
-            let fits = recorder.make_room(self, event.len());
-            let mut state = lock(&self.state);
-            state.last += 1;
-            let last = state.last;
-            state.pushed.add(event.len(), last, self.registration.retention.max_bytes as u64);
-            state.started = true;
-            match (fits, state.status == Status::Running) {
-                (true, true) => state.hold(event),
-                (true, false) => recorder.room.refund(event.len()),
-                (false, _) => recorder.lost(1),
-            }
-            self.holds(&mut state, recorder);
-        }
-        first
+        state.pushed.add(events.bytes.len(), last, self.registration.retention.max_bytes as u64);
     }
 
     /// Events are held, or none any more.

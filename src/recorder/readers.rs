@@ -149,11 +149,11 @@ impl Readers {
         seen
     }
 
-    /// Marks the readers that are waited for now as having missed their wait.
-    pub(crate) fn pass_by(&self, bounds: &Bounds) {
+    /// Marks the readers before this place as having missed their wait.
+    pub(crate) fn pass_by(&self, before: u64) {
         for place in lock(&self.followers).iter().map(|place| &**place).chain([&self.client]) {
             let seq = place.seq.load(Ordering::SeqCst);
-            if seq < bounds.floor {
+            if seq < before {
                 place.passed.store(true, Ordering::Relaxed);
             }
         }
@@ -295,7 +295,7 @@ mod tests {
         readers.attach_client();
         let far = bounds(100, 40);
         assert_eq!(readers.look(&far), Seen { slowest: 0, caught_up: false, all_near: false });
-        readers.pass_by(&far);
+        readers.pass_by(far.floor);
         assert_eq!(readers.look(&far), Seen { slowest: 100, caught_up: false, all_near: true });
         assert_eq!(readers.lowest(), 100);
         readers.client_at(70);

@@ -62,7 +62,7 @@ impl Lane {
         if state.forgotten {
             return Some(Op::Reopen(Box::new(self.reopen(state))));
         }
-        if let Some(flight) = state.next_flight(&self.key, self.epoch) {
+        if let Some(flight) = state.next_flight(&self.key, self.epoch, self.entry_limits()) {
             return Some(Op::Append(flight));
         }
         match &state.end {
@@ -117,7 +117,7 @@ impl Lane {
     pub(super) fn landed(&self) -> Landed {
         let mut state = lock(&self.state);
         let Some(flight) = state.flight.take() else { return Landed { events: 0, bytes: 0 } };
-        let events = flight.events.len() as u64;
+        let events = flight.events.count;
         if events > 0 {
             state.acknowledged = flight.first + events - 1;
         }
@@ -180,6 +180,7 @@ impl Lane {
         let mut state = lock(&self.state);
         state.status = status;
         state.pending.clear();
+        state.pending_events = 0;
         state.pending_since = None;
         state.flight = None;
         state.flight_since = None;

@@ -2,17 +2,37 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::{EndRequest, Status, readers::Pushed};
 use crate::{
-    config::{BATCH_BYTES, BATCH_EVENTS},
+    config::{ENTRY_BYTES, ENTRY_EVENTS, ENTRY_SHARE},
     id::StreamKey,
     protocol::backoff::Backoff,
-    store::Append,
-    stream::Metadata,
+    store::{Append, Retention},
+    stream::{Frame, Metadata},
 };
+
+/// How much an entry of a log may hold, but for a single larger event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EntryLimits {
+    pub(crate) events: u64,
+    pub(crate) bytes: usize,
+}
+
+impl EntryLimits {
+    /// Of a log that keeps so much: small enough to cut it where it must be.
+    pub(crate) fn of(retention: &Retention) -> Self {
+        let events = (retention.max_events / ENTRY_SHARE).clamp(1, ENTRY_EVENTS) as u64;
+        Self { events, bytes: (retention.max_bytes / ENTRY_SHARE).min(ENTRY_BYTES) }
+    }
+
+    /// Whether an entry takes so much.
+    pub(crate) fn take(self, events: u64, bytes: usize) -> bool {
+        events <= 1 || (events <= self.events && bytes <= self.bytes)
+    }
+}
 
 pub(super) struct State {
     pub(super) status: Status,
@@ -24,7 +44,9 @@ pub(super) struct State {
     pub(super) acknowledged: u64,
     /// How much was made, recorded or not.
     pub(super) pushed: Pushed,
-    pub(super) pending: VecDeque<Bytes>,
+    pub(super) pending: VecDeque<Frame>,
+    /// How many events these are, and how many bytes.
+    pub(super) pending_events: u64,
     pub(super) pending_bytes: usize,
     /// A batch that was sent, and is sent again unchanged until an answer comes.
     pub(super) flight: Option<Append>,
@@ -94,6 +116,7 @@ impl State {
             acknowledged: 0,
             pushed: Pushed::default(),
             pending: VecDeque::new(),
+            pending_events: 0,
             pending_bytes: 0,
             flight: None,
             flight_bytes: 0,
@@ -120,7 +143,7 @@ impl State {
 
     /// How many events wait for the store, or for its answer.
     pub(super) fn waiting(&self) -> u64 {
-        (self.pending.len() + self.flight.as_ref().map_or(0, |flight| flight.events.len())) as u64
+        self.pending_events + self.flight.as_ref().map_or(0, |flight| flight.events.count)
     }
 
     /// The inner service set an id or a reconnect delay of its own.
@@ -132,10 +155,19 @@ impl State {
         self.inner.update(inner);
     }
 
-    /// Holds an event, for which there is room, until it is stored.
-    pub(super) fn hold(&mut self, event: Bytes) {
-        self.pending_bytes += event.len();
-        self.pending.push_back(event);
+    /// Holds events, for which there is room, until they are stored.
+    pub(super) fn hold(&mut self, events: Frame) {
+        self.pending_events += events.count;
+        self.pending_bytes += events.bytes.len();
+        self.pending.push_back(events);
+    }
+
+    /// Takes back the oldest events that are held and not on their way.
+    fn let_go(&mut self) -> Option<Frame> {
+        let oldest = self.pending.pop_front()?;
+        self.pending_events -= oldest.count;
+        self.pending_bytes -= oldest.bytes.len();
+        Some(oldest)
     }
 
     /// How many bytes of events are held.
@@ -151,9 +183,8 @@ impl State {
             events += self.give_up_flight();
         }
         while self.held() > keep {
-            let Some(oldest) = self.pending.pop_front() else { break };
-            self.pending_bytes -= oldest.len();
-            events += 1;
+            let Some(oldest) = self.let_go() else { break };
+            events += oldest.count;
         }
         if self.pending.is_empty() {
             self.pending_since = None;
@@ -171,11 +202,11 @@ impl State {
         self.inner.update(newer);
         self.flight_bytes = 0;
         self.flight_since = None;
-        flight.events.len() as u64
+        flight.events.count
     }
 
     /// The batch to send: the one that has no answer yet, or a new one of what waits.
-    pub(super) fn next_flight(&mut self, key: &StreamKey, epoch: u64) -> Option<Append> {
+    pub(super) fn next_flight(&mut self, key: &StreamKey, epoch: u64, limits: EntryLimits) -> Option<Append> {
         if self.flight.is_none() {
             // An id without an event goes with the next event; before the next run, which is to be given it, at the latest.
             let id_waits = self.inner.id.is_some() && matches!(self.end, Some(EndRequest::Interrupt));
@@ -183,8 +214,8 @@ impl State {
                 return None;
             }
             // What waits is the newest: whatever is missing in between is lost.
-            let first = self.last + 1 - self.pending.len() as u64;
-            let events = self.take_batch();
+            let first = self.last + 1 - self.pending_events;
+            let events = self.take_batch(limits);
             self.looks = false;
             self.flight_since = if events.is_empty() { None } else { self.pending_since };
             if self.pending.is_empty() {
@@ -199,20 +230,29 @@ impl State {
         self.flight.clone()
     }
 
-    pub(super) fn take_batch(&mut self) -> Vec<Bytes> {
-        let mut bytes = 0;
-        let fits = |event: &&Bytes| {
-            bytes += event.len();
-            bytes <= BATCH_BYTES
-        };
-        let count = self.pending.iter().take(BATCH_EVENTS).take_while(fits).count().max(1).min(self.pending.len());
-        let events: Vec<_> = if count == self.pending.len() {
-            std::mem::take(&mut self.pending).into()
-        } else {
-            self.pending.drain(..count).collect()
-        };
-        self.flight_bytes = events.iter().map(Bytes::len).sum();
-        self.pending_bytes -= self.flight_bytes;
-        events
+    /// Takes as many events as are one entry: what waited together is written together.
+    pub(super) fn take_batch(&mut self, limits: EntryLimits) -> Frame {
+        let (mut events, mut bytes, mut frames) = (0, 0, 0);
+        for frame in &self.pending {
+            let more = (events + frame.count, bytes + frame.bytes.len());
+            if frames > 0 && !limits.take(more.0, more.1) {
+                break;
+            }
+            ((events, bytes), frames) = (more, frames + 1);
+        }
+        self.flight_bytes = bytes;
+        if frames <= 1 {
+            return self.let_go().unwrap_or_default();
+        }
+        let mut all = BytesMut::with_capacity(bytes);
+        for frame in self.pending.drain(..frames) {
+            all.extend_from_slice(&frame.bytes);
+        }
+        self.pending_events -= events;
+        self.pending_bytes -= bytes;
+        if self.pending.is_empty() {
+            self.pending = VecDeque::new();
+        }
+        Frame { count: events, bytes: Bytes::from(Vec::from(all)) }
     }
 }

@@ -124,7 +124,7 @@ impl Answer {
     pub(super) async fn ask(core: &Core, key: StreamKey, query: &RecoverQuery) -> Result<Option<Self>, StoreError> {
         let Some(info) = core.store.info(key).await? else { return Ok(None) };
         let page = if info.ended.is_none() || query.is_paged {
-            let Some(events) = page::read(&core.store, &info.key, query).await? else { return Ok(None) };
+            let Some(events) = page::read(core, &info.key, query).await? else { return Ok(None) };
             Some(PageAnswer::new(&info, &events, &*core.framing))
         } else {
             None
@@ -177,8 +177,8 @@ impl PageAnswer {
 
 impl EventAnswer {
     fn new(record: &Record, wire: impl Fn(EventId) -> String, framing: &dyn Framing) -> Option<Self> {
-        let RecordKind::Event(block) = &record.kind else { return None };
-        let fields = EventFields::of(framing, block);
+        let RecordKind::Events(event) = &record.kind else { return None };
+        let fields = EventFields::of(framing, &event.bytes);
         let json = fields.json().map(ToOwned::to_owned);
         Some(Self { id: wire(record.id), kind: fields.kind, data: fields.data, json, ts: record.at })
     }

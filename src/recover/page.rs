@@ -3,10 +3,12 @@
 use super::answer::{After, RecoverQuery};
 use crate::{
     error::StoreError,
+    hub::Core,
     id::{EventId, StreamKey},
     protocol::replay::{Missing, Owed, Replay},
-    store::{From, Read, StoreHandle},
+    store::{From, Read},
     stream::{Record, RecordKind},
+    wire::single_events,
 };
 
 /// Bytes of events in an answer at most, but for a single larger event.
@@ -22,11 +24,7 @@ pub(super) struct Events {
 }
 
 /// Reads a page; `None` if there is no such stream.
-pub(super) async fn read(
-    store: &StoreHandle,
-    key: &StreamKey,
-    query: &RecoverQuery,
-) -> Result<Option<Events>, StoreError> {
+pub(super) async fn read(core: &Core, key: &StreamKey, query: &RecoverQuery) -> Result<Option<Events>, StoreError> {
     let (mut from, cursor) = match query.after {
         After::Nothing => (From::Newest, None),
         After::Event(at) => (From::After(at), Some(at)),
@@ -41,7 +39,7 @@ pub(super) async fn read(
         // One more than fits tells whether there are more.
         let max_events = query.limit + 1 - events.records.len();
         let read = Read { key: key.clone(), from, max_events, max_bytes: (MAX_BYTES + 1).saturating_sub(bytes) };
-        let Some(page) = store.read(read).await? else { return Ok(None) };
+        let Some(page) = core.store.read(read).await? else { return Ok(None) };
         if missing.is_none() && !page.known {
             // A cursor that says nothing here hides nothing either: all that is held, as for one who follows.
             from = From::Start;
@@ -50,8 +48,10 @@ pub(super) async fn read(
         }
         let has_more = page.more && !page.records.is_empty();
         let missing = missing.get_or_insert_with(|| Missing::on(begin(query.after)));
-        for record in page.records {
-            let length = if let RecordKind::Event(block) = &record.kind { Some(block.len()) } else { None };
+        let after = if let From::After(after) = from { Some(after) } else { None };
+        let records = page.records.into_iter().flat_map(|record| single_events(&*core.framing, record));
+        for record in records.filter(|record| Some(record.id) > after) {
+            let length = if let RecordKind::Events(event) = &record.kind { Some(event.bytes.len()) } else { None };
             let is_full = events.records.len() >= query.limit || bytes + length.unwrap_or(0) > MAX_BYTES;
             if length.is_some() && is_full && !events.records.is_empty() {
                 events.missing = up_to_last;

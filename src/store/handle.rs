@@ -23,7 +23,7 @@ use crate::{
     config::Settings,
     error::StoreError,
     id::{NodeId, StreamKey},
-    panics::{Guarded, drop_guarded},
+    panics::{Guarded, drop_guarded, guarded},
     stream::StreamInfo,
     telemetry::Telemetry,
 };
@@ -37,6 +37,7 @@ macro_rules! erased {
     ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty, $class:ident, $key:expr;)*) => {
         trait ErasedStore: Send + Sync {
             $(fn $name(self: Arc<Self>, $($arg: $type),*) -> Answer<$out>;)*
+            fn append_now(&self, append: Append) -> Result<Appended, Append>;
             fn part(&self, key: &StreamKey) -> u64;
             fn parts(&self) -> usize;
             fn tail(&self, key: &StreamKey) -> Tail;
@@ -50,6 +51,9 @@ macro_rules! erased {
                     Store::$name(&*self, $($arg),*).await.map_err(|source| StoreError::failed(stringify!($name), source))
                 })
             })*
+            fn append_now(&self, append: Append) -> Result<Appended, Append> {
+                Store::append_now(self, append)
+            }
             fn part(&self, key: &StreamKey) -> u64 {
                 Store::part(self, key)
             }
@@ -160,6 +164,15 @@ impl StoreHandle {
 
     pub(crate) fn is_immediate(&self) -> bool {
         self.immediate
+    }
+
+    /// Appends a batch at once: the outcome, if the store has one at once. The error is the batch, unless the store's code
+    /// panicked: then the lane has it still.
+    pub(crate) fn append_now(&self, append: Append) -> Result<Appended, Option<Append>> {
+        if self.is_broken(&append.key) {
+            return Err(Some(append));
+        }
+        guarded(|| self.store.append_now(append)).map_err(|_| None)?.map_err(Some)
     }
 
     pub(crate) fn tail(&self, key: &StreamKey) -> Tail {

@@ -85,9 +85,22 @@ pub trait Store: Send + Sync + 'static {
 
     /// Appends to logs; one outcome for each element, in order.
     ///
-    /// Events that are held already are skipped: a repeat is `Stored`. An error says that none of the streams
+    /// A batch is stored whole or not at all. A repeat of one that is held, or was, is `Stored`, and so is one that comes
+    /// behind what followed it. One that is held in part, cut otherwise than it is sent, is [`Appended::Refused`]. An error says that none of the streams
     /// can be written now; where only some cannot, those are [`Appended::Refused`].
     fn append(&self, appends: Vec<Append>) -> impl Future<Output = Result<Vec<Appended>, Self::Error>> + Send;
+
+    /// Appends one batch at once, if the store can: the outcome is the one that [`append`](Self::append) would have.
+    ///
+    /// Asked on the hot path of a store that [is immediate](Self::is_immediate), so that nothing is allocated for a question
+    /// that needs no waiting. The error is the batch, unchanged: [`append`](Self::append) is to be asked. Default: that.
+    ///
+    /// # Errors
+    ///
+    /// The batch, where the store cannot answer at once.
+    fn append_now(&self, append: Append) -> Result<Appended, Append> {
+        Err(append)
+    }
 
     /// Ends a stream; the first to do so wins, and everyone learns that end.
     fn close(&self, close: Close) -> impl Future<Output = Result<Closed, Self::Error>> + Send;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     id::{EventId, NodeId, Owner, StreamId, StreamKey},
-    stream::{Ended, Ending, Metadata, Origin, Record, RecordKind, StreamInfo, StreamState},
+    stream::{Ended, Ending, Frame, Metadata, Origin, Record, StreamInfo, StreamState},
 };
 
 /// How long and how much a store keeps of a stream.
@@ -66,6 +66,13 @@ pub struct Open {
     pub retention: Retention,
 }
 
+impl Append {
+    /// The seq of the last event, or the one before the first where there is none.
+    pub(crate) fn last(&self) -> u64 {
+        (self.first + self.events.count).saturating_sub(1)
+    }
+}
+
 impl Open {
     /// The outcome if the request may have nothing to do with a stream that is held, whatever state that is in. A repeat
     /// of the request that registered the producer is told apart before this is asked.
@@ -115,7 +122,11 @@ pub enum Opened {
     },
 }
 
-/// A batch of events of one producer, contiguous. It may be empty: then it only says the rest.
+/// A batch of events of one producer, contiguous, that becomes one entry of the log. It may be empty: then it only says the
+/// rest.
+///
+/// A producer makes its batches as small as a log can be cut where it must be: no more than a sixteenth of the events and
+/// bytes that the log may hold, unless one event is larger.
 #[derive(Clone, Debug)]
 pub struct Append {
     /// Which stream.
@@ -127,8 +138,8 @@ pub struct Append {
     pub starts: bool,
     /// The seq of the first event.
     pub first: u64,
-    /// The events' blocks.
-    pub events: Vec<Bytes>,
+    /// The events.
+    pub events: Frame,
     /// The last id in the batch that the inner service gave an event of its own.
     pub inner_id: Option<String>,
     /// The last reconnect delay, in milliseconds, that the inner service set in or before the batch.
@@ -148,8 +159,8 @@ pub enum Appended {
     /// The stream is not held, or only an older run of it: the producer is to [`reopen`](crate::Store::reopen) it.
     Gone,
     /// This stream's part cannot be written now, for a reason that is this stream's own (a key of another
-    /// type is in the way, the node of a cluster that holds it is away); the others' can. It is sent again,
-    /// unchanged.
+    /// type is in the way, the node of a cluster that holds it is away, the log holds a part of the batch); the others' can.
+    /// It is sent again, unchanged.
     Refused,
 }
 
@@ -262,8 +273,11 @@ pub struct Publish {
     pub key: StreamKey,
     /// What it is for, if this opens it.
     pub kind: Cow<'static, str>,
-    /// The event, or the terminal event if `ends` says so.
+    /// The event as it goes over the wire, up to its id, which the store gives it; or the terminal event's block, if `ends`
+    /// says that it is one.
     pub block: Bytes,
+    /// What follows the event's id on the wire.
+    pub after_id: Bytes,
     /// The state in which the event ends the stream.
     pub ends: Option<StreamState>,
     /// Makes the request repeatable: a second one with the same key gets the first one's id. Keys are remembered among the
@@ -295,22 +309,22 @@ pub enum From {
     Newest,
     /// From the first entry held.
     Start,
-    /// From the first entry after this one.
+    /// From the entry that has the first event after this one, or that is the first thing after it.
     After(EventId),
 }
 
 /// A request for a page of a log.
 ///
-/// A store may hold several events together, and then gives all of them: a page may have more than what is asked for here by
-/// the rest of what its last event is held with, and by what was fetched along with that, up to about twice as much. It may
-/// have less, where more would take longer: [`Page::more`] says so.
+/// Events that are held together are given together: a page may begin with events up to the cursor, which those after it are
+/// held with, and may have more than what is asked for here by the rest of its last entry, and by what was fetched along with
+/// that, up to about twice as much. It may have less, where more would take longer: [`Page::more`] says so.
 #[derive(Clone, Debug)]
 pub struct Read {
     /// Which stream.
     pub key: StreamKey,
     /// From where.
     pub from: From,
-    /// About so many entries; the end comes on top.
+    /// About so many events and markers of runs; the end comes on top.
     pub max_events: usize,
     /// About so many bytes of events, but always at least one entry.
     pub max_bytes: usize,
@@ -332,17 +346,6 @@ pub struct Page {
     pub records: Vec<Record>,
     /// Whether there are more, or may be. There is at least one entry then.
     pub more: bool,
-}
-
-impl Page {
-    /// Leaves out what is beyond so many entries; the end, which comes on top, is then still to come.
-    pub(crate) fn truncate(&mut self, max_events: usize) {
-        let is_end = |record: &Record| matches!(record.kind, RecordKind::End(_));
-        if self.records.iter().filter(|record| !is_end(record)).count() > max_events.max(1) {
-            self.records.truncate(max_events.max(1));
-            self.more = true;
-        }
-    }
 }
 
 /// A node's sign of life.

@@ -1,6 +1,9 @@
 //! Writes blocks for clients.
 
+use std::sync::LazyLock;
+
 use bytes::BytesMut;
+use memchr::memmem::Finder;
 
 use super::lines::{BOM, Lines, is_field};
 
@@ -31,6 +34,20 @@ pub(super) fn deliver(block: &[u8], has_id: bool, id: Option<&[u8]>, retry: Opti
         // A carriage return would own the line feed after it, and the event would not end.
         (None, _) => out.extend_from_slice(b"\n\n"),
     }
+}
+
+/// Writes a block as one whole event but for its id, see [`Framing::deliver_around`](super::Framing::deliver_around).
+pub(super) fn deliver_around(block: &[u8], has_id: bool, out: &mut BytesMut) -> &'static [u8] {
+    const END: &[u8] = b"\n\n";
+    deliver(block, has_id, Some(b""), None, out);
+    out.truncate(out.len() - END.len());
+    END
+}
+
+/// How long the first of some delivered events is.
+pub(super) fn first(events: &[u8]) -> usize {
+    static END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\n\n"));
+    END.find(events).map_or(events.len(), |at| at + END.needle().len())
 }
 
 #[inline]
@@ -119,6 +136,34 @@ mod tests {
     fn a_byte_order_mark_is_never_a_streams_first() {
         assert_eq!(delivered("\u{feff}event: a\ndata: b\n", false, None, None), ":\n\u{feff}event: a\ndata: b\n\n");
         assert_eq!(delivered("\u{feff}x\ndata: b\n", true, None, Some(1)), "retry: 1\n\u{feff}x\ndata: b\n\n");
+    }
+
+    #[test]
+    fn an_event_around_an_id_is_that_event() {
+        for (block, has_id) in
+            [("event: a\ndata: b\n", false), ("data: a\r", false), ("data: a\rid: 1\n", true), ("data", false)]
+        {
+            let mut out = BytesMut::new();
+            let rest = deliver_around(block.as_bytes(), has_id, &mut out);
+            out.extend_from_slice(b"e5-6");
+            out.extend_from_slice(rest);
+            assert_eq!(out, delivered(block, has_id, Some("e5-6"), None).as_bytes());
+        }
+    }
+
+    #[test]
+    fn events_in_a_row_are_told_apart() {
+        let blocks =
+            [("event: a\r\ndata: b\r\n", Some("1")), ("data: a\r", None), ("data: a\r", Some("3")), ("data: x", None)];
+        let events: Vec<_> = blocks.iter().map(|(block, id)| delivered(block, false, *id, None)).collect();
+        let row = events.concat();
+        let mut rest = row.as_bytes();
+        for event in &events {
+            let (one, others) = rest.split_at(first(rest));
+            assert_eq!(one, event.as_bytes());
+            rest = others;
+        }
+        assert_eq!((rest.len(), first(b"torn"), first(b"")), (0, 4, 0));
     }
 
     #[test]

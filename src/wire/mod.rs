@@ -5,9 +5,9 @@
 mod deliver;
 mod encode;
 pub(crate) mod fields;
+pub(crate) mod frame;
 mod lines;
 mod mime;
-mod pack;
 mod parse;
 #[cfg(test)]
 mod properties;
@@ -19,7 +19,7 @@ use std::{error::Error, fmt};
 
 use bytes::{Bytes, BytesMut};
 pub use encode::EncodeError;
-pub(crate) use pack::pack;
+pub use frame::single_events;
 pub use parse::{Message, Parsed, Parser};
 pub use sse::Sse;
 pub use view::EventView;
@@ -48,6 +48,18 @@ pub trait Framing: Send + Sync + fmt::Debug + 'static {
     /// `id` is its last line, in place of any id that the block has, which `has_id` says;
     /// `retry`, a reconnect delay in milliseconds, is its first line. All else stands byte for byte.
     fn deliver(&self, block: &[u8], has_id: bool, id: Option<&[u8]>, retry: Option<u64>, out: &mut BytesMut);
+
+    /// Writes a block as one whole event, up to its id and without it: what is written, an id, and what is returned are
+    /// together what [`deliver`](Self::deliver) writes.
+    ///
+    /// A store that gives an event its id itself writes it in between.
+    fn deliver_around(&self, block: &[u8], has_id: bool, out: &mut BytesMut) -> &'static [u8];
+
+    /// How long the first of some events is that [`deliver`](Self::deliver) wrote one after the other, without a reconnect
+    /// delay of the library's. O(bytes of that event).
+    ///
+    /// What is not such an event is one event to its end.
+    fn first(&self, events: &[u8]) -> usize;
 
     /// Writes an event as a block.
     ///

@@ -54,6 +54,15 @@ impl Framing for Sse {
         deliver::deliver(block, has_id, id, retry, out);
     }
 
+    fn deliver_around(&self, block: &[u8], has_id: bool, out: &mut BytesMut) -> &'static [u8] {
+        deliver::deliver_around(block, has_id, out)
+    }
+
+    /// An empty line ends an event, and stands nowhere else.
+    fn first(&self, events: &[u8]) -> usize {
+        deliver::first(events)
+    }
+
     fn encode(&self, event: &Event) -> Result<Bytes, EncodeError> {
         encode(event)
     }

@@ -110,6 +110,8 @@ async fn g8_alone_a_slow_reader_that_moves_is_waited_for_again_and_again() {
     let mut hub = hub(100, usize::MAX);
     let watch = Watch::default();
     let layer = hub.sse.layer().id(path()).on_disconnect(Disconnect::Detach { at_most: SECOND * 60 });
+    // What is left of the log at the end, too, it reads at its own pace.
+    let layer = layer.recovery_window(SECOND * 3600);
     let app = app(layer, &watch, then(blocks(1_000), chunk("data: 0\nevent: completed\n\n")));
     let mut client = open(&app).await;
     for _ in 0..1_000 {

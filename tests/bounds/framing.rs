@@ -71,14 +71,27 @@ impl Framing for Ndjson {
     }
 
     fn deliver(&self, block: &[u8], _: bool, id: Option<&[u8]>, retry: Option<u64>, out: &mut BytesMut) {
-        let mut object = object(block);
         if let Some(id) = id {
-            object["id"] = json!(String::from_utf8_lossy(id));
+            let rest = self.deliver_around(block, true, out);
+            out.extend_from_slice(id);
+            return out.extend_from_slice(rest);
         }
+        let mut object = object(block);
         if let Some(retry) = retry {
             object["retry"] = json!(retry);
         }
         out.extend_from_slice(format!("{object}\n").as_bytes());
+    }
+
+    fn deliver_around(&self, block: &[u8], _: bool, out: &mut BytesMut) -> &'static [u8] {
+        let object = object(block);
+        let (name, data) = (&object["name"], &object["data"]);
+        out.extend_from_slice(format!(r#"{{"name":{name},"data":{data},"id":""#).as_bytes());
+        b"\"}\n"
+    }
+
+    fn first(&self, events: &[u8]) -> usize {
+        events.iter().position(|byte| *byte == b'\n').map_or(events.len(), |end| end + 1)
     }
 
     fn encode(&self, event: &Event) -> Result<Bytes, EncodeError> {

@@ -147,7 +147,7 @@ async fn a_repeat_after_a_lost_reply_is_one_event() {
     let sent = publisher.send_once(&Owner::ANONYMOUS, &id("a"), Event::new("one"), "k").await.unwrap();
     assert_eq!(sent.seq, 1);
     let page = hub.sse.completions().events(&key("a"), None, 100).await.unwrap().unwrap();
-    let events = page.records.iter().filter(|record| matches!(record.kind, resilient_sse::RecordKind::Event(_)));
+    let events = page.records.iter().filter(|record| matches!(record.kind, resilient_sse::RecordKind::Events(_)));
     assert_eq!(events.count(), 1);
 }
 

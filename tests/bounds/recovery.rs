@@ -128,7 +128,7 @@ async fn g1_pages_follow_one_another_without_a_hole() {
 #[tokio::test(start_paused = true)]
 async fn g1_what_is_lost_between_two_pages_is_counted_once() {
     let mut hub = TestHub::new();
-    let half = |n: usize| chunk(format!("data: {n}{}\n\n", "x".repeat((512 << 10) - 8)));
+    let half = |n: usize| chunk(format!("data: {n}{}\n\n", "x".repeat((512 << 10) - 64)));
     let app = app(hub.sse.layer().id(path()), &Watch::default(), then((0..8).map(half).collect(), Step::Hang));
     let mut first = Client::new(send(&app, request("/s/a")).await.into_body());
     first.drain();

@@ -47,10 +47,10 @@ impl Facts {
             assert!(record.id > at, "{} after {at}", record.id);
             match &record.kind {
                 RecordKind::Run { .. } => assert_eq!(record.id.seq, 0),
-                RecordKind::Event(block) => {
+                RecordKind::Events(event) => {
                     let dense = record.id == EventId::new(at.epoch, at.seq + 1);
                     assert!(dense || index == 0 || lost, "{} after {at}", record.id);
-                    self.learn(key, record.id, &Sse.view(block).data);
+                    self.learn(key, record.id, &Sse.view(&event.bytes).data);
                 }
                 RecordKind::End(ended) => {
                     assert_eq!(index + 1, page.records.len(), "the end is the last");

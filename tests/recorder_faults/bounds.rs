@@ -71,7 +71,7 @@ fn g8_room_for_less_than_an_event_is_no_setting() {
 async fn g6_the_byte_limit_is_given_back() {
     for batched in [false, true] {
         let script = Script { events: 60, padding: 100, ..Script::default() };
-        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(60 * 120).max_event(1024), |layer| layer);
+        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(60 * 160).max_event(1024), |layer| layer);
         for round in 0..4 {
             let id = format!("stream-{round}");
             let start = tokio::time::Instant::now();

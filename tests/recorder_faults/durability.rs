@@ -38,17 +38,17 @@ async fn g2_before_send_means_before() {
     }
 }
 
-/// With a store that gives no answer, a client is at most 64 events ahead of it.
+/// With a store that gives no answer, a client is at most 1,024 events ahead of it.
 #[tokio::test(start_paused = true)]
-async fn g2_buffered_is_at_most_64_events_ahead() {
+async fn g2_buffered_is_at_most_1024_events_ahead() {
     for batched in [false, true] {
-        let script = Script { events: 500, every: Duration::from_micros(1), ..Script::default() };
+        let script = Script { events: 3000, every: Duration::from_micros(1), ..Script::default() };
         let rig = Rig::new(batched, script);
         rig.store.fail_on("append", Fault::Hang);
         let seen = rig.client().await.await.unwrap();
         assert_unharmed(&seen, script);
         let at_once = numbered(&seen).filter(|seen| seen.at < millis(499)).count();
-        assert_eq!(at_once, 64, "batched {batched}");
+        assert!((1024 - 64..=1024).contains(&at_once), "batched {batched}: {at_once}");
         let slowest = numbered(&seen).map(|seen| seen.at).max().unwrap();
         assert!(slowest <= millis(500) + SLACK, "{slowest:?}");
     }

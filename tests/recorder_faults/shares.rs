@@ -6,6 +6,7 @@ use futures_util::FutureExt as _;
 use resilient_sse::{
     Event, MemoryStore, Owner, Publication, RecordKind, StreamId, StreamKey, StreamSpec, StreamState,
     test_util::{Fault, FaultStore, TestHub},
+    wire::{Framing as _, Sse},
 };
 
 use super::support::millis;
@@ -43,7 +44,7 @@ fn say(job: &mut Publication, text: impl Into<String>) {
 async fn recorded(hub: &TestHub, owner: &str, id: &str) -> Vec<String> {
     let page = hub.sse.completions().events(&key(owner, id), None, usize::MAX).await.unwrap().unwrap();
     let data = |kind: &RecordKind| match kind {
-        RecordKind::Event(block) => Some(String::from_utf8_lossy(block).trim().trim_start_matches("data: ").to_owned()),
+        RecordKind::Events(event) => Some(Sse.view(&event.bytes).data.into_owned()),
         _ => None,
     };
     page.records.iter().filter_map(|record| data(&record.kind)).collect()

@@ -18,7 +18,7 @@ use resilient_sse::{
     Store, StreamContext, StreamId, StreamInfo, StreamKey,
     store::{From, Page, Read},
     test_util::FaultStore,
-    wire::{Parsed, Parser},
+    wire::{Framing as _, Parsed, Parser, Sse, single_events},
 };
 use serde_json::Value;
 use tokio::{task::JoinHandle, time::Instant};
@@ -157,14 +157,15 @@ impl Rig {
     /// The numbers of the events in the log, checked against their ids.
     pub(crate) async fn recorded(&self) -> Vec<u64> {
         let event = |record: resilient_sse::Record| match record.kind {
-            RecordKind::Event(block) => {
-                let number = number(std::str::from_utf8(&block).unwrap().strip_prefix("data: ").unwrap());
+            RecordKind::Events(event) => {
+                let number = number(&Sse.view(&event.bytes).data);
                 assert_eq!(record.id.seq, number, "an event under another's id");
                 Some(number)
             }
             RecordKind::Run { .. } | RecordKind::End(_) => None,
         };
-        self.page().await.records.into_iter().filter_map(event).collect()
+        let records = self.page().await.records.into_iter().flat_map(|record| single_events(&Sse, record));
+        records.filter_map(event).collect()
     }
 }
 

@@ -10,8 +10,7 @@ use resilient_sse::{
 use crate::{
     redis_servers::{Options, Proxy, RedisCluster, RedisServer, Sentinels},
     support::{
-        append, begin, block, connect, event, held, key, open, open_as, page, send, stand_still, until, wait, woken,
-        write,
+        append, begin, connect, event, held, key, open, open_as, page, send, stand_still, until, wait, woken, write,
     },
 };
 
@@ -290,7 +289,7 @@ async fn a_producer_that_has_moved_is_found_by_the_net() {
         epoch += 1000;
         let (state, id) = ("sse:stream:{YWRh/chat}", format!("{epoch}-1"));
         server.command(&["HSET", state, "state", "active", "epoch", &epoch.to_string(), "node", "node-2"]);
-        server.command(&["XADD", "sse:events:{YWRh/chat}", &id, "t", "0", "n", "2", "b", "8", "e", "\u{1}data: x\n"]);
+        server.command(&["XADD", "sse:events:{YWRh/chat}", &id, "t", "0", "n", "2", "b", "8", "e", "\u{2}data: x\n\n"]);
         woken(&mut tail, "an event of a producer that was not told of").await;
         stand_still(&store, &key, epoch).await;
         epoch = open_as(&store, open("chat")).await;
@@ -312,7 +311,7 @@ async fn the_net_asks_for_ids_and_not_for_entries() {
         until("it listens", async || !channels(&server).is_empty()).await;
         wait(&mut tail).await;
         let before = proxy.reply_bytes();
-        let (id, event) = (format!("{epoch}-{seq}"), format!("\u{1}{}", String::from_utf8_lossy(&block(&large))));
+        let (id, event) = (format!("{epoch}-{seq}"), format!("\u{2}data: {large}\n\n"));
         server.command(&["XADD", "sse:events:{YWRh/chat}", &id, "t", "0", "n", "2", "b", "8", "e", &event]);
         woken(&mut tail, "an event that was not told").await;
         let took = proxy.reply_bytes() - before;

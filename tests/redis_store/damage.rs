@@ -14,8 +14,8 @@ use resilient_sse::{
 use crate::{
     redis_servers::RedisServer,
     support::{
-        ALL, LONG, append, beat, begin, close, connect, event, events, held, info, interrupt, open, page, put, read,
-        reopen, stand_still, wait, write,
+        ALL, LONG, append, beat, begin, close, connect, delivered, event, events, held, info, interrupt, open, page,
+        put, read, reopen, stand_still, wait, write,
     },
 };
 
@@ -301,7 +301,7 @@ async fn anything_in_the_fields_of_a_completion() {
 #[tokio::test(flavor = "multi_thread")]
 async fn anything_in_the_entries_of_a_log() {
     let mut damaged = Damaged::new().await;
-    for field in ["t", "n", "b", "e", "r", "s", "x", ""] {
+    for field in ["t", "n", "b", "k", "e", "r", "s", "x", ""] {
         for value in VALUES {
             let damage = |admin: &mut Connection, name: &str, epoch: u64| {
                 let id = format!("{epoch}-7");
@@ -317,7 +317,7 @@ async fn anything_in_the_entries_of_a_log() {
             let damage = |admin: &mut Connection, name: &str, _: u64| {
                 let log = format!("sse:events:{{{name}}}");
                 run(admin, &[b"DEL", log.as_bytes()]);
-                run(admin, &[b"XADD", log.as_bytes(), id.as_bytes(), b"e", b"\x01a", b"e", b"\x01b"]);
+                run(admin, &[b"XADD", log.as_bytes(), id.as_bytes(), b"k", b"2", b"e", b"\x02a\n\nb\n\n"]);
                 run(admin, &[b"PEXPIRE", log.as_bytes(), b"600000"]);
             };
             damaged.case(&format!("an entry {id}"), damage).await;
@@ -326,7 +326,7 @@ async fn anything_in_the_entries_of_a_log() {
     for seq in [u64::MAX - 1, u64::MAX] {
         let damage = |admin: &mut Connection, name: &str, epoch: u64| {
             let (log, id) = (format!("sse:events:{{{name}}}"), format!("{epoch}-{seq}"));
-            run(admin, &[b"XADD", log.as_bytes(), id.as_bytes(), b"e", b"\x01a", b"e", b"\x01b"]);
+            run(admin, &[b"XADD", log.as_bytes(), id.as_bytes(), b"k", b"2", b"e", b"\x02a\n\nb\n\n"]);
         };
         damaged.case(&format!("an entry of seq {seq}"), damage).await;
     }
@@ -393,7 +393,10 @@ async fn several_damages_at_once() {
                     0 | 1 => run(admin, &[b"HSET", stream.as_bytes(), field, value]),
                     2 => run(admin, &[b"HDEL", stream.as_bytes(), field]),
                     3 => run(admin, &[b"HSET", completion.as_bytes(), field, value]),
-                    4 => run(admin, &[b"XADD", log.as_bytes(), id.as_bytes(), b"e", value, b"n", value, b"e", b"\x01"]),
+                    4 => run(
+                        admin,
+                        &[b"XADD", log.as_bytes(), id.as_bytes(), b"e", value, b"n", value, b"k", value, b"e", b"\x02"],
+                    ),
                     _ => replace(admin, &[&stream, &log, &completion][next(3)].clone(), TYPES[next(TYPES.len())]),
                 }
                 for key in [&stream, &log, &completion] {
@@ -407,16 +410,16 @@ async fn several_damages_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_block_of_another_version_is_a_gap() {
+async fn events_of_another_version_are_a_gap() {
     let server = RedisServer::start();
     let store = connect(&server.url()).await;
     let (key, epoch) = begin(&store, "chat").await;
     write(&store, &key, epoch, 1, &["1"]).await;
-    for (seq, blocks) in [(3, [b"\x02new".as_slice(), b"\x00old"]), (5, [b"", b"\x01data: 5\n"])] {
+    let five = format!("\u{2}{}", delivered(epoch, 5, "5"));
+    for (seq, events) in [(2, "\u{1}data: old\n"), (3, "\u{3}new"), (4, ""), (5, &five)] {
         let (log, id) = ("sse:events:{YWRh/chat}", format!("{epoch}-{seq}"));
         let mut add = cmd("XADD");
-        add.arg(log).arg(id).arg("t").arg(0).arg("n").arg(seq).arg("b").arg(24);
-        add.arg(blocks.map(|block| [b"e".as_slice(), block]).concat());
+        add.arg(log).arg(id).arg("t").arg(0).arg("n").arg(seq).arg("b").arg(24).arg("e").arg(events);
         add.exec(&mut admin(&server)).unwrap();
     }
     write(&store, &key, epoch, 6, &["6"]).await;
@@ -424,7 +427,7 @@ async fn a_block_of_another_version_is_a_gap() {
     assert_eq!(seen, [(1, "1".to_owned()), (5, "5".to_owned()), (6, "6".to_owned())]);
     let after = page(&store, &key, From::After(EventId::new(epoch, 2))).await;
     assert!(after.known && after.top.seq == 6);
-    assert!(after.records.iter().all(|record| matches!(record.kind, RecordKind::Event(_))));
+    assert!(after.records.iter().all(|record| matches!(record.kind, RecordKind::Events(_))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use crate::{
     redis_servers::RedisServer,
     support::{
-        LONG, append, begin, block, brief, close, connect, event, finish, held, key, open, open_as, page, put, read,
-        reopen, send, stand_still, write,
+        LONG, append, begin, block, brief, close, connect, event, finish, held, key, last, open, open_as, page, put,
+        read, reopen, send, stand_still, write,
     },
 };
 
@@ -90,13 +90,7 @@ async fn make_all(store: &RedisStore) {
         send(store, Publish { idempotency_key, ..event("published", data) }).await;
     }
     send(store, event("published-end", "a")).await;
-    let end = Publish {
-        ends: Some(StreamState::Completed),
-        idempotency_key: Some("end".to_owned()),
-        hook: Some(LONG),
-        block: block("the end"),
-        ..event("published-end", "")
-    };
+    let end = Publish { idempotency_key: Some("end".to_owned()), hook: Some(LONG), ..last("published-end", "the end") };
     assert!(matches!(store.publish(end).await.unwrap(), Published::Ended(_)));
 
     let (deleted, epoch) = begin(store, "deleted").await;
@@ -152,7 +146,7 @@ async fn reading(store: &RedisStore, id: &str) -> Value {
             RecordKind::Run { previous } => {
                 format!("run after {}", previous.map(|id| id.to_string()).unwrap_or_default())
             }
-            RecordKind::Event(_) => format!("event {}", brief(record)),
+            RecordKind::Events(_) => format!("event {}", brief(record)),
             RecordKind::End(ended) => format!("end after {}", ended.last),
         };
         json!([record.id.to_string(), record.at, holds])

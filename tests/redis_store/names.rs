@@ -9,7 +9,7 @@ use resilient_sse::{
 
 use crate::{
     redis_servers::RedisServer,
-    support::{LONG, begin, block, close, connect, event, finish, held, open, open_as, send, write},
+    support::{LONG, begin, block, close, connect, delivered, event, finish, held, open, open_as, send, write},
 };
 
 type Fields = HashMap<String, String>;
@@ -39,8 +39,9 @@ async fn keys_are_named_as_documented() {
 
     let log: Vec<(String, Vec<String>)> = server.ask(&["XRANGE", "sse:events:{YWRh/chat}", "-", "+"]);
     assert_eq!(log.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>(), [format!("{epoch}-0"), format!("{epoch}-2")]);
-    let blocks: Vec<_> = log[1].1.chunks(2).filter(|pair| pair[0] == "e").map(|pair| pair[1].clone()).collect();
-    assert_eq!(blocks, ["\u{1}data: a\n", "\u{1}data: b\n"], "a version byte, and each event a field");
+    let entry: Fields = log[1].1.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+    let events = format!("\u{2}{}{}", delivered(epoch, 1, "a"), delivered(epoch, 2, "b"));
+    assert_eq!((&entry["e"], &*entry["k"]), (&events, "2"), "a version byte, and what goes over the wire");
 
     let deadline: f64 = server.ask(&["ZSCORE", "sse:active", "YWRh/chat"]);
     assert_eq!(deadline, (started + LONG.as_millis() as u64) as f64);

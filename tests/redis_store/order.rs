@@ -2,12 +2,12 @@
 
 use resilient_sse::{
     RedisStore,
-    store::{Appended, Open, Retention, Store as _},
+    store::{Appended, Store as _},
 };
 
 use crate::{
     redis_servers::RedisServer,
-    support::{append, begin, connect, events, open, open_as, put, retention, write},
+    support::{append, begin, connect, events, put, write},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -24,36 +24,6 @@ async fn a_batch_that_is_sent_twice_at_once_is_held_once() {
     let held = events(&two, &key).await;
     assert_eq!(held.iter().map(|(id, _)| id.seq).collect::<Vec<_>>(), (1..=300).collect::<Vec<_>>());
     assert!(held.iter().all(|(id, data)| *data == id.seq.to_string()));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn of_a_batch_that_is_held_in_part_the_rest_is_added() {
-    let server = RedisServer::start();
-    let (one, two) = (connect(&server.url()).await, connect(&server.url()).await);
-    let request = Open { retention: Retention { max_events: 48, ..retention() }, ..open("chat") };
-    let key = request.key.clone();
-    let epoch = open_as(&one, request).await;
-    write(&one, &key, epoch, 1, &["1", "2"]).await;
-    // It goes as entries of three: one, two or all of them are there already, as after a lost connection.
-    for (landed, first) in [(1, 3), (2, 12), (3, 21)] {
-        let data: Vec<_> = (first..first + 9_u64).map(|seq| seq.to_string()).collect();
-        for entry in data.chunks(3).take(landed) {
-            let last = entry.last().unwrap();
-            let mut add = redis::cmd("XADD");
-            add.arg("sse:events:{YWRh/chat}").arg(format!("{epoch}-{last}")).arg("t").arg(0);
-            add.arg("n").arg(last).arg("b").arg(9 * last.parse::<u64>().unwrap());
-            for event in entry {
-                add.arg("e").arg(format!("\u{1}data: {event}\n"));
-            }
-            add.exec(&mut redis::Client::open(server.url()).unwrap().get_connection().unwrap()).unwrap();
-        }
-        write(&one, &key, epoch, first, &data).await;
-    }
-    // From where nothing is known of the log: all is compared.
-    write(&two, &key, epoch, 28, &["28", "29", "30", "31"]).await;
-    let held = events(&one, &key).await;
-    assert_eq!(held.iter().map(|(id, _)| id.seq).collect::<Vec<_>>(), (1..=31).collect::<Vec<_>>());
-    assert!(held.iter().all(|(id, data)| *data == id.seq.to_string()), "{held:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

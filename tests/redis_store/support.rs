@@ -12,12 +12,13 @@ use std::{
 
 use bytes::Bytes;
 use resilient_sse::{
-    EventId, NodeId, Origin, Owner, Record, RecordKind, RedisStore, StreamId, StreamInfo, StreamKey, StreamState,
-    reason,
+    EventId, Frame, NodeId, Origin, Owner, Record, RecordKind, RedisStore, StreamId, StreamInfo, StreamKey,
+    StreamState, reason,
     store::{
         Append, Appended, Beat, Close, Closed, From, Interrupt, Interrupted, List, Open, Opened, Page, Publish,
         Published, Read, Reopen, Retention, Store as _, Tail,
     },
+    wire::{Framing as _, Sse, single_events},
 };
 
 pub const LONG: Duration = Duration::from_secs(600);
@@ -78,8 +79,15 @@ pub fn block(data: &str) -> Bytes {
     Bytes::from(format!("data: {data}\n"))
 }
 
+/// An event as it goes over the wire.
+pub fn delivered(epoch: u64, seq: u64, data: &str) -> String {
+    format!("data: {data}\nid: e{epoch}-{seq}\n\n")
+}
+
 pub fn append<T: AsRef<str>>(key: &StreamKey, epoch: u64, first: u64, data: &[T]) -> Append {
-    let events = data.iter().map(|data| block(data.as_ref())).collect();
+    let event = |(data, seq): (&T, u64)| delivered(epoch, seq, data.as_ref());
+    let bytes: String = data.iter().zip(first..).map(event).collect();
+    let events = Frame { count: data.len() as u64, bytes: Bytes::from(bytes) };
     Append {
         key: key.clone(),
         epoch,
@@ -128,12 +136,18 @@ pub fn event(id: &str, data: &str) -> Publish {
     Publish {
         key: key(id),
         kind: "check".into(),
-        block: block(data),
+        block: Bytes::from(format!("data: {data}\nid: ")),
+        after_id: Bytes::from_static(b"\n\n"),
         ends: None,
         idempotency_key: None,
         hook: None,
         retention: retention(),
     }
+}
+
+/// A terminal event.
+pub fn last(id: &str, data: &str) -> Publish {
+    Publish { block: block(data), after_id: Bytes::new(), ends: Some(StreamState::Completed), ..event(id, data) }
 }
 
 pub async fn send(store: &RedisStore, publish: Publish) -> EventId {
@@ -156,8 +170,13 @@ pub async fn read(store: &RedisStore, key: &StreamKey, from: From) -> Option<Pag
     store.read(read).await.unwrap()
 }
 
+/// What is held, each event an entry of its own.
 pub async fn page(store: &RedisStore, key: &StreamKey, from: From) -> Page {
-    read(store, key, from).await.expect("the stream is held")
+    let mut page = read(store, key, from).await.expect("the stream is held");
+    let after = if let From::After(at) = from { Some(at) } else { None };
+    let singles = page.records.into_iter().flat_map(|record| single_events(&Sse, record));
+    page.records = singles.filter(|record| Some(record.id) > after).collect();
+    page
 }
 
 pub async fn info(store: &RedisStore, key: &StreamKey) -> StreamInfo {
@@ -169,9 +188,7 @@ pub fn brief(record: &Record) -> String {
     match &record.kind {
         RecordKind::Run { .. } => "r".to_owned(),
         RecordKind::End(_) => "e".to_owned(),
-        RecordKind::Event(block) => {
-            String::from_utf8_lossy(block).trim_start_matches("data: ").trim_end_matches('\n').to_owned()
-        }
+        RecordKind::Events(event) => Sse.view(&event.bytes).data.into_owned(),
     }
 }
 
@@ -182,7 +199,7 @@ pub async fn held(store: &RedisStore, key: &StreamKey) -> Vec<String> {
 /// The events that are held, without markers and end: seqs and data.
 pub async fn events(store: &RedisStore, key: &StreamKey) -> Vec<(EventId, String)> {
     let records = page(store, key, From::Start).await.records;
-    let events = records.iter().filter(|record| matches!(record.kind, RecordKind::Event(_)));
+    let events = records.iter().filter(|record| matches!(record.kind, RecordKind::Events(_)));
     events.map(|record| (record.id, brief(record))).collect()
 }
 

@@ -6,13 +6,15 @@ use std::{
 };
 
 use resilient_sse::{
-    NodeId, StreamState,
-    store::{Open, Publish, Store as _},
+    NodeId,
+    store::{Open, Store as _},
 };
 
 use crate::{
     redis_servers::{RedisCluster, RedisServer, Sentinels},
-    support::{begin, close, connect, event, finish, key, open, open_as, send, stand_still, until, wait, woken, write},
+    support::{
+        begin, close, connect, event, finish, key, last, open, open_as, send, stand_still, until, wait, woken, write,
+    },
 };
 
 /// Where followers of the stream that most tests have listen.
@@ -55,7 +57,7 @@ async fn each_change_on_one_node_wakes_the_other() {
     send(&one, event("chat", "x")).await;
     woken(&mut tail, "a publication").await;
     wait(&mut tail).await;
-    one.publish(Publish { ends: Some(StreamState::Completed), ..event("chat", "end") }).await.unwrap();
+    one.publish(last("chat", "end")).await.unwrap();
     woken(&mut tail, "a published end").await;
 }
 

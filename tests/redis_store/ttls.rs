@@ -6,14 +6,14 @@ use std::{
 };
 
 use resilient_sse::{
-    NodeId, RedisStore, StreamState,
+    NodeId, RedisStore,
     store::{Beat, Close, Open, Publish, Retention, Store as _},
 };
 
 use crate::{
     redis_servers::RedisServer,
     support::{
-        ALL, LONG, append, beat, begin, close, connect, event, finish, interrupt, open, open_as, reopen, send,
+        ALL, LONG, append, beat, begin, close, connect, event, finish, interrupt, last, open, open_as, reopen, send,
         stand_still, until, write,
     },
 };
@@ -57,9 +57,9 @@ async fn live(store: RedisStore, number: u64, retention: Retention) {
         store.append(vec![append(&key, epoch, first, &["x"])]).await.unwrap();
         store.beat(beat.clone()).await.unwrap();
     }
-    let mut last = append(&key, epoch, 5, &["x"]);
-    last.inner_id = Some("own".to_owned());
-    store.append(vec![last]).await.unwrap();
+    let mut late = append(&key, epoch, 5, &["x"]);
+    late.inner_id = Some("own".to_owned());
+    store.append(vec![late]).await.unwrap();
     match number % 5 {
         0 => {
             store.interrupt(interrupt(&key, epoch)).await.unwrap();
@@ -71,7 +71,7 @@ async fn live(store: RedisStore, number: u64, retention: Retention) {
             let key = Some(number.to_string());
             let sent = Publish { retention, idempotency_key: key, ..event(&format!("p{number}"), "x") };
             store.publish(sent.clone()).await.unwrap();
-            store.publish(Publish { ends: Some(StreamState::Completed), idempotency_key: None, ..sent }).await.unwrap();
+            store.publish(Publish { retention, ..last(&format!("p{number}"), "over") }).await.unwrap();
         }
         _ => {
             let id = format!("forgotten{number}");
@@ -159,7 +159,7 @@ async fn each_request_leaves_a_ttl_on_each_key() {
     let node = NodeId::new("node-2");
     store.beat(Beat { node, ..beat(&[]) }).await.unwrap();
     check("a beat of nothing");
-    let end = Publish { ends: Some(StreamState::Completed), hook: Some(LONG), ..event("c", "z") };
+    let end = Publish { hook: Some(LONG), ..last("c", "z") };
     store.publish(end).await.unwrap();
     check("a published end");
 }

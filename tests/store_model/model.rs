@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use resilient_sse::{
-    Ended, EventId, NodeId, Origin, RecordKind, StreamKey, StreamState,
+    Ended, EventId, NodeId, Origin, Record, RecordKind, StreamKey, StreamState,
     store::{
         Append, Appended, Beat, Close, Closed, DueReason, Fence, Interrupt, Interrupted, Open, Opened, Reopen, Reopened,
     },
+    wire::{Sse, single_events},
 };
 
 #[derive(Clone, Debug)]
@@ -177,11 +177,21 @@ impl Model {
         if let Some(fence) = stream.fence(append.epoch) {
             return Appended::Fenced(fence);
         }
-        let top = stream.recorded();
-        for (block, seq) in append.events.iter().zip(append.first..) {
-            let id = EventId::new(append.epoch, seq);
-            if id > top {
-                stream.log.insert(id, RecordKind::Event(Bytes::clone(block)));
+        let id = |seq| EventId::new(append.epoch, seq);
+        let ids = (append.first..).take(append.events.count as usize).map(id);
+        let is_news = ids.clone().next().is_none_or(|first| first > stream.recorded());
+        let was_held = |id: EventId| stream.log.contains_key(&id) || id <= stream.lost;
+        if !is_news && !ids.clone().all(was_held) {
+            return Appended::Refused;
+        }
+        let batch = Record {
+            id: id(append.first + append.events.count - 1),
+            at: 0,
+            kind: RecordKind::Events(append.events.clone()),
+        };
+        for event in single_events(&Sse, batch).into_iter().take(append.events.count as usize) {
+            if is_news {
+                stream.log.insert(event.id, event.kind);
             }
         }
         stream.started |= append.starts || !append.events.is_empty();

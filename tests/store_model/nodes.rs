@@ -4,11 +4,13 @@ use std::{borrow::Cow, fmt::Debug, time::Duration};
 
 use bytes::Bytes;
 use resilient_sse::{
-    Ending, MemoryStore, NodeId, Origin, Owner, RecordKind, Store as _, StreamId, StreamKey, StreamState, reason,
+    Ending, Frame, MemoryStore, NodeId, Origin, Owner, RecordKind, Store as _, StreamId, StreamKey, StreamState,
+    reason,
     store::{
         Append, Appended, Beat, Close, Closed, Due, DueReason, Fence, From, Interrupt, Interrupted, Open, Opened, Read,
         Reopen, Reopened, Retention,
     },
+    wire::{Sse, single_events},
 };
 
 use super::model::Model;
@@ -151,13 +153,14 @@ impl World {
         let first = (run.acknowledged + 1).saturating_sub(self.random.pick(&[0, 0, 0, 1, 2])).max(1)
             + self.random.pick(&[0, 0, 0, 0, 2]);
         let count = self.random.below(4);
-        let block = |seq| Bytes::from(format!("data: {}-{seq}\n", run.epoch));
+        let event = |seq| format!("data: {0}-{seq}\nid: e{0}-{seq}\n\n", run.epoch);
+        let bytes = Bytes::from((first..first + count).map(event).collect::<String>());
         let append = Append {
             key: run.open.key.clone(),
             starts: self.random.one_in(3),
             epoch: run.epoch,
             first,
-            events: (first..first + count).map(block).collect(),
+            events: Frame { count, bytes },
             inner_id: None,
             inner_retry: None,
             metadata: Vec::new(),
@@ -294,7 +297,10 @@ impl World {
                 (named, (held.state, held.epoch, held.started, held.deadline), node, held.top(), held.ended.clone())
             });
             compare(key, &known, &held).map_or(Ok(()), Err)?;
-            let records = page.map(|page| page.records.into_iter().map(|record| (record.id, record.kind)).collect());
+            let single = |page: resilient_sse::store::Page| {
+                page.records.into_iter().flat_map(|record| single_events(&Sse, record))
+            };
+            let records = page.map(|page| single(page).map(|record| (record.id, record.kind)).collect());
             let log = self.model.held(key).map(|held| {
                 let end = held.ended.iter().map(|ended| (ended.id, RecordKind::End(Box::new(ended.clone()))));
                 held.log.clone().into_iter().chain(end).collect::<Vec<_>>()

@@ -24,7 +24,7 @@ impl Missing {
 
     /// Takes the log's next entry.
     pub(crate) fn take(&mut self, record: &Record) {
-        let step = self.place.step(record.id, &record.kind);
+        let step = self.place.step(record);
         self.told = add(self.told, step.and_then(|step| step.gap));
     }
 
@@ -53,11 +53,10 @@ mod tests {
         super::tests::{after, end, event, run},
         *,
     };
-    use crate::stream::RecordKind;
 
-    fn missing(mut missing: Missing, log: &[(EventId, RecordKind)]) -> Option<u64> {
-        for (id, kind) in log {
-            missing.take(&Record { id: *id, at: 0, kind: kind.clone() });
+    fn missing(mut missing: Missing, log: &[Record]) -> Option<u64> {
+        for record in log {
+            missing.take(record);
         }
         missing.count()
     }
@@ -78,10 +77,10 @@ mod tests {
 
     #[test]
     fn g1_what_is_lost_behind_all_that_is_held_is_counted() {
-        let up_to = |place: Replay, log: &[(EventId, RecordKind)], top: (u64, u64)| {
+        let up_to = |place: Replay, log: &[Record], top: (u64, u64)| {
             let mut missing = Missing::on(place);
-            for (id, kind) in log {
-                missing.take(&Record { id: *id, at: 0, kind: kind.clone() });
+            for record in log {
+                missing.take(record);
             }
             missing.end_at(EventId::new(top.0, top.1));
             missing.count()

@@ -9,7 +9,7 @@ pub(crate) use missing::Missing;
 
 use crate::{
     id::EventId,
-    stream::{Ended, RecordKind},
+    stream::{Ended, Record, RecordKind},
 };
 
 /// Events that a reader cannot be given.
@@ -40,6 +40,8 @@ impl Gap {
 pub(crate) struct Step {
     pub(crate) gap: Option<Gap>,
     pub(crate) restart: bool,
+    /// How many of the entry's first events the reader has already.
+    pub(crate) skipped: u64,
 }
 
 /// The events owed to a reader without a cursor.
@@ -115,16 +117,16 @@ impl Replay {
     }
 
     /// Looks at the log's next entry. `None`: not for this reader.
-    pub(crate) fn step(&mut self, id: EventId, kind: &RecordKind) -> Option<Step> {
-        if id <= self.at {
+    pub(crate) fn step(&mut self, record: &Record) -> Option<Step> {
+        if record.id <= self.at {
             return None;
         }
-        match kind {
+        match &record.kind {
             RecordKind::Run { previous } => {
-                self.enter_run(id, *previous);
+                self.enter_run(record.id, *previous);
                 None
             }
-            RecordKind::Event(_) => Some(self.event(id)),
+            RecordKind::Events(_) => Some(self.events(record.first(), record.id)),
             RecordKind::End(ended) => Some(self.end(ended)),
         }
     }
@@ -169,13 +171,15 @@ impl Replay {
         self.at = id;
     }
 
-    fn event(&mut self, id: EventId) -> Step {
-        self.enter(id.epoch);
+    /// Events of one run, from the first to the last; the reader may have some of them.
+    fn events(&mut self, first: EventId, last: EventId) -> Step {
+        self.enter(last.epoch);
         if self.fresh != Some(Owed::Nothing) {
-            self.owed_up_to(EventId::new(id.epoch, id.seq.saturating_sub(1)));
+            self.owed_up_to(EventId::new(first.epoch, first.seq.saturating_sub(1)));
         }
-        self.at = id;
-        self.told(id)
+        let skipped = if self.at.epoch == last.epoch { (self.at.seq + 1).saturating_sub(first.seq) } else { 0 };
+        self.at = last;
+        Step { skipped, ..self.told(EventId::new(first.epoch, first.seq + skipped)) }
     }
 
     fn end(&mut self, ended: &Ended) -> Step {
@@ -232,6 +236,7 @@ impl Replay {
         Step {
             gap: self.gap.take().map(|gap| Gap { resumes_at: Some(next), ..gap }),
             restart: std::mem::take(&mut self.restart),
+            skipped: 0,
         }
     }
 }
@@ -241,37 +246,48 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::stream::{Ending, StreamState};
+    use crate::stream::{Ending, Frame, StreamState};
 
-    pub(super) fn run(epoch: u64, previous: Option<(u64, u64)>) -> (EventId, RecordKind) {
+    pub(super) fn run(epoch: u64, previous: Option<(u64, u64)>) -> Record {
         let previous = previous.map(|(epoch, seq)| EventId::new(epoch, seq));
-        (EventId::new(epoch, 0), RecordKind::Run { previous })
+        Record { id: EventId::new(epoch, 0), at: 0, kind: RecordKind::Run { previous } }
     }
 
-    pub(super) fn event(epoch: u64, seq: u64) -> (EventId, RecordKind) {
-        (EventId::new(epoch, seq), RecordKind::Event(Bytes::new()))
+    pub(super) fn event(epoch: u64, seq: u64) -> Record {
+        events(epoch, seq, seq)
     }
 
-    pub(super) fn end(epoch: u64, last: u64) -> (EventId, RecordKind) {
+    pub(super) fn events(epoch: u64, first: u64, last: u64) -> Record {
+        let frame = Frame { count: last + 1 - first, bytes: Bytes::new() };
+        Record { id: EventId::new(epoch, last), at: 0, kind: RecordKind::Events(frame) }
+    }
+
+    pub(super) fn end(epoch: u64, last: u64) -> Record {
         let ending = Ending { state: StreamState::Completed, reason: None, event: None };
         let id = EventId::terminal(epoch);
         let last = EventId::new(epoch, last);
-        (id, RecordKind::End(Box::new(Ended { ending, id, last, at: 0 })))
+        Record { id, at: 0, kind: RecordKind::End(Box::new(Ended { ending, id, last, at: 0 })) }
     }
 
-    /// What a reader is told, as text: `-n` a gap of n, `-?` a gap of unknown size, `!` a restart.
-    fn told(mut reader: Replay, log: &[(EventId, RecordKind)]) -> String {
+    /// What a reader is told, as text: `-n` a gap of n, `-?` a gap of unknown size, `!` a restart; of events that are held
+    /// together the first one it is given, and the last one.
+    fn told(mut reader: Replay, log: &[Record]) -> String {
         let mut out = Vec::new();
-        for (id, kind) in log {
-            let Some(step) = reader.step(*id, kind) else { continue };
+        for record in log {
+            let Some(step) = reader.step(record) else { continue };
+            let (id, first) = (record.id, record.first());
+            let next = EventId::new(first.epoch, first.seq + step.skipped);
             if let Some(gap) = step.gap {
-                assert_eq!(gap.resumes_at, Some(*id));
+                assert_eq!(gap.resumes_at, Some(next));
                 out.push(gap.missed.map_or("-?".to_owned(), |missed| format!("-{missed}")));
             }
             if step.restart {
                 out.push("!".to_owned());
             }
-            out.push(format!("{}-{}", id.epoch, id.seq));
+            out.push(format!("{}-{}", next.epoch, next.seq));
+            if next != id {
+                out.push(format!("..{}", id.seq));
+            }
         }
         out.join(" ")
     }
@@ -297,6 +313,20 @@ mod tests {
     }
 
     #[test]
+    fn of_events_that_are_held_together_those_after_the_cursor() {
+        let log = [run(5, None), events(5, 1, 64), events(5, 65, 70), events(5, 80, 99), end(5, 99)];
+        assert_eq!(told(Replay::fresh(Owed::Run), &log), "5-1 ..64 5-65 ..70 -9 5-80 ..99 6-0");
+        assert_eq!(told(after(5, 1), &log[..2]), "5-2 ..64");
+        assert_eq!(told(after(5, 63), &log), "5-64 5-65 ..70 -9 5-80 ..99 6-0");
+        assert_eq!(told(after(5, 64), &log[..3]), "5-65 ..70");
+        assert_eq!(told(after(5, 70), &log[2..4]), "-9 5-80 ..99");
+        assert_eq!(told(after(5, 75), &log[2..4]), "-4 5-80 ..99", "a cursor in the middle of what is lost");
+        assert_eq!(told(after(5, 99), &log), "6-0");
+        assert_eq!(told(after(4, 3), &log[1..2]), "-? ! 5-1 ..64", "of another run it has none of them");
+        assert_eq!(told(Replay::fresh(Owed::Nothing), &log[2..3]), "5-65 ..70");
+    }
+
+    #[test]
     fn what_was_trimmed_or_never_recorded_is_a_gap() {
         assert_eq!(told(after(5, 2), &[event(5, 6)]), "-3 5-6");
         assert_eq!(told(after(5, 2), &[event(5, 3), event(5, 9), end(5, 9)]), "5-3 -5 5-9 6-0");
@@ -314,7 +344,7 @@ mod tests {
         // What was before the run that it reads is another run's.
         assert_eq!(told(whole(), &[run(9, Some((5, 3))), event(9, 1)]), "9-1");
         let mut reader = whole();
-        let step = reader.step(EventId::new(5, 6), &event(5, 6).1).expect("news");
+        let step = reader.step(&event(5, 6)).expect("news");
         assert_eq!(step.gap, Some(gap(None, (5, 6), Some(5))));
         assert!(!step.restart, "it has nothing of another run");
     }
@@ -331,13 +361,13 @@ mod tests {
     #[test]
     fn a_gap_is_told_after_what_the_reader_has() {
         let mut reader = after(5, 3);
-        for (id, marker) in [run(9, Some((5, 3))), run(12, Some((9, 0)))] {
-            assert_eq!(reader.step(id, &marker), None);
+        for marker in [run(9, Some((5, 3))), run(12, Some((9, 0)))] {
+            assert_eq!(reader.step(&marker), None);
         }
-        let step = reader.step(EventId::new(12, 4), &event(12, 4).1).expect("news");
+        let step = reader.step(&event(12, 4)).expect("news");
         assert_eq!(
             step,
-            Step { gap: Some(gap(Some((5, 3)), (12, 4), Some(3))), restart: true },
+            Step { gap: Some(gap(Some((5, 3)), (12, 4), Some(3))), restart: true, skipped: 0 },
             "not after a marker, which nobody is given"
         );
     }
@@ -345,10 +375,10 @@ mod tests {
     #[test]
     fn g1_a_follower_of_an_emptied_store_is_told_of_a_gap_and_a_restart() {
         let mut reader = after(5, 1);
-        reader.step(EventId::new(5, 2), &event(5, 2).1);
-        let step = reader.forgotten().step(EventId::new(9, 1), &event(9, 1).1).expect("news");
-        assert_eq!(step, Step { gap: Some(gap(Some((5, 2)), (9, 1), None)), restart: true });
-        let step = Replay::fresh(Owed::Run).forgotten().step(EventId::new(9, 1), &event(9, 1).1).expect("news");
+        reader.step(&event(5, 2));
+        let step = reader.forgotten().step(&event(9, 1)).expect("news");
+        assert_eq!(step, Step { gap: Some(gap(Some((5, 2)), (9, 1), None)), restart: true, skipped: 0 });
+        let step = Replay::fresh(Owed::Run).forgotten().step(&event(9, 1)).expect("news");
         assert!(!step.restart, "it has nothing of another run");
     }
 
@@ -382,8 +412,8 @@ mod tests {
     }
 
     /// The first gap that a reader is told of.
-    fn first_gap(mut reader: Replay, log: &[(EventId, RecordKind)]) -> Option<Gap> {
-        log.iter().find_map(|(id, kind)| reader.step(*id, kind)?.gap)
+    fn first_gap(mut reader: Replay, log: &[Record]) -> Option<Gap> {
+        log.iter().find_map(|record| reader.step(record)?.gap)
     }
 
     #[test]
@@ -419,8 +449,7 @@ mod tests {
     fn g1_a_reader_of_an_emptied_store_is_owed_the_run_that_it_gets() {
         let owed = |owed| {
             let mut reader = Replay::fresh(owed);
-            let (id, marker) = run(5, None);
-            reader.step(id, &marker);
+            reader.step(&run(5, None));
             first_gap(reader.forgotten(), &[event(9, 4)]).expect("it is told").of_nothing_known
         };
         assert_eq!((owed(Owed::Run), owed(Owed::Nothing)), (false, true));
@@ -437,9 +466,8 @@ mod tests {
     #[test]
     fn a_reader_goes_over_to_a_live_run() {
         let mut reader = after(5, 1);
-        let (id, marker) = run(9, Some((5, 3)));
-        assert_eq!(reader.step(id, &marker), None);
-        let step = reader.hand_over(id);
-        assert_eq!(step, Step { gap: Some(gap(Some((5, 1)), (9, 1), Some(2))), restart: true });
+        assert_eq!(reader.step(&run(9, Some((5, 3)))), None);
+        let step = reader.hand_over(EventId::new(9, 0));
+        assert_eq!(step, Step { gap: Some(gap(Some((5, 1)), (9, 1), Some(2))), restart: true, skipped: 0 });
     }
 }

@@ -11,7 +11,8 @@ use crate::{
         Append, Appended, Beat, Beaten, Close, Closed, Due, From, Interrupt, Interrupted, List, Open, Opened, Page,
         Publish, Published, Read, Reopen, Retention, Store, Tail,
     },
-    stream::{Ended, Ending, Metadata, Origin, RecordKind, StreamInfo, StreamState, reason},
+    stream::{Ended, Ending, Frame, Metadata, Origin, Record, RecordKind, StreamInfo, StreamState, reason},
+    wire::{Sse, single_events},
 };
 
 /// How long a store may take for what it must do.
@@ -54,8 +55,16 @@ pub(super) fn owner(name: &str) -> Owner {
     Owner::new(name).expect("a valid owner")
 }
 
-pub(super) fn blocks(data: &[&str]) -> Vec<Bytes> {
-    data.iter().map(|data| Bytes::from(format!("data: {data}\n"))).collect()
+/// Events as they go over the wire, the first of which has this id.
+pub(super) fn frame(first: EventId, data: &[&str]) -> Frame {
+    let event = |(data, seq)| format!("data: {data}\nid: {}\n\n", EventId::new(first.epoch, seq));
+    let bytes: String = data.iter().zip(first.seq..).map(event).collect();
+    Frame { count: data.len() as u64, bytes: Bytes::from(bytes) }
+}
+
+/// How many bytes a log takes for an event.
+pub(super) fn size(id: EventId, data: &str) -> usize {
+    frame(id, &[data]).bytes.len()
 }
 
 pub(super) fn finished(data: &str) -> Ending {
@@ -72,7 +81,7 @@ pub(super) fn interrupt(key: &StreamKey, epoch: u64) -> Interrupt {
 }
 
 pub(super) fn append(key: &StreamKey, epoch: u64, first: u64, data: &[&str]) -> Append {
-    let events = blocks(data);
+    let events = frame(EventId::new(epoch, first), data);
     Append {
         key: key.clone(),
         epoch,
@@ -96,16 +105,28 @@ pub(super) fn epoch_of(opened: &Opened) -> u64 {
     }
 }
 
-/// What a page holds, in short: `r` a run's start, `e` the end, else the event's data.
+/// What a page holds, in short: `r` a run's start, `e` the end, else an event's data.
 pub(super) fn brief(page: &Page) -> Vec<String> {
-    let entry = |record: &crate::stream::Record| match &record.kind {
-        RecordKind::Run { .. } => "r".to_owned(),
-        RecordKind::End(_) => "e".to_owned(),
-        RecordKind::Event(block) => {
-            String::from_utf8_lossy(block).trim_start_matches("data: ").trim_end_matches('\n').to_owned()
+    singles(page).iter().map(|(record, data)| data.clone().unwrap_or_else(|| word(record).to_owned())).collect()
+}
+
+fn word(record: &Record) -> &'static str {
+    if matches!(record.kind, RecordKind::Run { .. }) { "r" } else { "e" }
+}
+
+/// What a page holds, each event an entry of its own, with its data.
+pub(super) fn singles(page: &Page) -> Vec<(Record, Option<String>)> {
+    let data = |record: Record| match &record.kind {
+        RecordKind::Events(frame) => {
+            let event = String::from_utf8_lossy(&frame.bytes).into_owned();
+            let id = format!("\nid: {}\n\n", record.id);
+            let data = event.strip_prefix("data: ").and_then(|event| event.strip_suffix(&id)).map(str::to_owned);
+            assert!(data.is_some(), "not the event {}: {event:?}", record.id);
+            (record, data)
         }
+        RecordKind::Run { .. } | RecordKind::End(_) => (record, None),
     };
-    page.records.iter().map(entry).collect()
+    page.records.iter().cloned().flat_map(|record| single_events(&Sse, record)).map(data).collect()
 }
 
 /// Waits for a wake-up.
@@ -242,6 +263,13 @@ impl<S: Store> Bench<S> {
         self.read(read).await.expect("the store answers")
     }
 
+    /// What is held after a cursor, each event an entry of its own.
+    pub(super) async fn after(&self, key: &StreamKey, at: EventId) -> Page {
+        let mut page = self.all(key, From::After(at)).await;
+        page.records = singles(&page).into_iter().map(|(record, _)| record).filter(|record| record.id > at).collect();
+        page
+    }
+
     /// A page of a stream that is held, as large as it comes.
     pub(super) async fn all(&self, key: &StreamKey, from: From) -> Page {
         self.page(key, from, usize::MAX, usize::MAX).await.expect("the stream is held")
@@ -283,12 +311,19 @@ impl<S: Store> Bench<S> {
         Publish {
             key: self.key(id),
             kind: Cow::Borrowed("check"),
-            block: Bytes::from(format!("data: {data}\n")),
+            block: Bytes::from(format!("data: {data}\nid: ")),
+            after_id: Bytes::from_static(b"\n\n"),
             ends: None,
             idempotency_key: None,
             hook: None,
             retention: retention(),
         }
+    }
+
+    /// A terminal event.
+    pub(super) fn last(&self, id: &str, data: &str, ends: StreamState) -> Publish {
+        let block = Bytes::from(format!("data: {data}\n"));
+        Publish { block, after_id: Bytes::new(), ends: Some(ends), ..self.event(id, data) }
     }
 
     pub(super) async fn send(&self, publish: Publish) -> Published {

@@ -64,7 +64,7 @@ macro_rules! __store_checks {
             open::of_ten_thousand_racing_requests_one_per_stream_produces,
             append::a_log_is_dense,
             append::a_repeat_changes_nothing,
-            append::an_overlap_adds_what_is_new,
+            append::an_overlap_is_refused,
             append::a_hole_stays_one,
             append::batches_are_answered_one_by_one,
             append::an_older_run_is_fenced,

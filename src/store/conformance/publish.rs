@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 use super::bench::{ALL, Bench, LONG, SOON, append, brief, close, epoch_of};
 use crate::{
     id::EventId,
-    store::{Appended, Close, Closed, From, Open, Opened, Publish, Published, Store},
+    store::{Appended, Close, Closed, Open, Opened, Publish, Published, Store},
     stream::{Ended, Ending, Origin, RecordKind, StreamState, reason},
 };
 
@@ -39,7 +39,7 @@ pub async fn a_key_makes_a_repeat_harmless(store: impl Store) {
     assert_eq!(bench.sent(keyed(bench.event("keyed", "b"), "two")).await, second);
     assert_ne!(bench.sent(keyed(bench.event("other", "a"), "one")).await, second, "a key is a stream's own");
     assert_eq!(bench.held(&bench.key("keyed")).await, ["r", "a", "b"]);
-    let end = Publish { ends: Some(StreamState::Completed), ..keyed(bench.event("keyed", "end"), "end") };
+    let end = keyed(bench.last("keyed", "end", StreamState::Completed), "end");
     let ended = bench.send(end.clone()).await;
     assert!(matches!(ended, Published::Ended(_)));
     assert_eq!(bench.send(end).await, ended, "also of the end");
@@ -63,7 +63,7 @@ pub async fn a_standing_producer_appends_alone(store: impl Store) {
 pub async fn an_event_may_end_the_stream(store: impl Store) {
     let bench = Bench::new(store);
     let first = bench.sent(bench.event("ends", "a")).await;
-    let end = Publish { ends: Some(StreamState::Failed), ..bench.event("ends", "over") };
+    let end = bench.last("ends", "over", StreamState::Failed);
     let Published::Ended(ended) = bench.send(end.clone()).await else { panic!("not ended") };
     assert_eq!((ended.id, ended.last), (EventId::terminal(first.epoch), first));
     assert_eq!(ended.ending, Ending::with_event(StreamState::Failed, end.block.clone()));
@@ -72,7 +72,7 @@ pub async fn an_event_may_end_the_stream(store: impl Store) {
     assert_eq!(bench.ask(bench.request("ends")).await, Opened::Ended(ended));
     assert_eq!(bench.held(&bench.key("ends")).await, ["r", "a", "e"]);
 
-    let at_once = Publish { ends: Some(StreamState::Completed), ..bench.event("at-once", "over") };
+    let at_once = bench.last("at-once", "over", StreamState::Completed);
     assert!(matches!(bench.send(at_once).await, Published::Ended(_)));
     assert_eq!(bench.held(&bench.key("at-once")).await, ["r", "e"]);
 
@@ -111,11 +111,11 @@ pub async fn an_event_after_expiry_begins_a_new_run(store: impl Store) {
     assert_eq!(bench.ask(bench.request("quiet")).await, Opened::Active { started: true });
     // Who had all, who had the end, and who had nothing.
     for (at, held) in [(first, vec!["r", "b", "c"]), (ended.id, vec!["r", "b", "c"]), (second, vec!["c"])] {
-        let page = bench.all(&key, From::After(at)).await;
+        let page = bench.after(&key, at).await;
         assert!(page.known, "{at}");
         assert_eq!(brief(&page), held, "{at}");
     }
-    let page = bench.all(&key, From::After(ended.id)).await;
+    let page = bench.after(&key, ended.id).await;
     assert_eq!(page.records[0].kind, RecordKind::Run { previous: Some(first) }, "nothing is missing");
     // The hook of an end that was taken back has nothing to tell.
     bench.until_clock(bench.now().await + 3 * SOON.as_millis() as u64).await;
@@ -132,7 +132,7 @@ pub async fn keys_are_known_over_expiry(store: impl Store) {
     let second = bench.sent(keyed(bench.event("keyed", "b"), "two")).await;
     assert_eq!(bench.sent(one()).await, first);
     assert_eq!(bench.sent(keyed(bench.event("keyed", "b"), "two")).await, second);
-    let end = || Publish { ends: Some(StreamState::Completed), ..keyed(bench.event("keyed", "end"), "end") };
+    let end = || keyed(bench.last("keyed", "end", StreamState::Completed), "end");
     let Published::Ended(over) = bench.send(end()).await else { panic!("not ended") };
     assert_eq!(bench.send(end()).await, Published::Ended(over.clone()));
     assert_eq!((bench.sent(one()).await, over.last), (first, second));
@@ -148,7 +148,7 @@ pub async fn a_stream_expires_more_than_once(store: impl Store) {
         assert!(sent.epoch > newest && ended.id.epoch > sent.epoch);
         newest = ended.id.epoch;
     }
-    let end = Publish { ends: Some(StreamState::Completed), ..bench.event("again", "over") };
+    let end = bench.last("again", "over", StreamState::Completed);
     let Published::Ended(ended) = bench.send(end).await else { panic!("not ended") };
     assert!(ended.id.epoch > newest);
     assert_eq!(bench.send(bench.event("again", "late")).await, Published::EndedBefore(ended), "this end is one");
@@ -194,7 +194,7 @@ pub async fn racing_events_get_ids_of_their_own(store: impl Store) {
     ids.sort_unstable();
     ids.dedup();
     assert!(ids.iter().map(|id| id.seq).eq(1..=25), "{ids:?}");
-    let page = bench.all(&bench.key("race"), From::After(EventId::new(ids[0].epoch, 0))).await;
+    let page = bench.after(&bench.key("race"), EventId::new(ids[0].epoch, 0)).await;
     assert!(page.records.iter().map(|record| record.id).eq(ids));
     epoch_of(&bench.ask(bench.request("quiet")).await);
 }

@@ -3,7 +3,7 @@
 use super::bench::{Bench, append, close, epoch_of, interrupt, reopen};
 use crate::{
     id::EventId,
-    store::{Appended, Closed, Fence, From, Interrupted, Open, Opened, Reopen, Reopened, Store},
+    store::{Appended, Closed, Fence, Interrupted, Open, Opened, Reopen, Reopened, Store},
     stream::{RecordKind, StreamState},
 };
 
@@ -22,7 +22,7 @@ pub async fn a_forgotten_stream_is_registered_again(store: impl Store) {
     assert_eq!((info.metadata, info.node), (metadata, Some(bench.node.clone())));
     assert_eq!(bench.listed().await.len(), 1);
     bench.write(&key, epoch, 4, &["d"]).await;
-    let page = bench.all(&key, From::After(EventId::new(epoch, 2))).await;
+    let page = bench.after(&key, EventId::new(epoch, 2)).await;
     assert!(page.known, "the stream had that run");
     assert_eq!(page.records.iter().map(|record| record.id.seq).collect::<Vec<_>>(), [4], "the third is missing");
     let lost = bench.heartbeat(&[(key, epoch)], super::bench::LONG).await.lost;
@@ -116,7 +116,7 @@ pub async fn a_run_that_was_lost_is_registered_over_an_older_one(store: impl Sto
     assert_eq!((info.state, info.epoch, info.started), (StreamState::Active, run, true));
     assert_eq!((info.node, info.previous), (Some(request.node), Some(EventId::new(old, 2))));
     bench.write(&key, run, 4, &["d"]).await;
-    let page = bench.all(&key, From::After(EventId::new(old, 1))).await;
+    let page = bench.after(&key, EventId::new(old, 1)).await;
     let of_runs: Vec<_> = page.records.iter().map(|record| record.id).collect();
     assert_eq!(of_runs, [EventId::new(old, 2), EventId::new(run, 0), EventId::new(run, 4)]);
     assert_eq!(page.records[1].kind, RecordKind::Run { previous: None }, "nobody knows how far the run before came");

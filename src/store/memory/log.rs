@@ -2,12 +2,19 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::{
+    config::ENTRY_SHARE,
     id::EventId,
-    stream::{Record, RecordKind},
+    store::Retention,
+    stream::{Frame, Record, RecordKind},
 };
+
+/// Entries are put together until they have so many bytes: each costs about 130 bytes besides its own.
+const TOGETHER_BYTES: usize = 16 << 10;
+/// Events in an entry were recorded within so many milliseconds: an entry says but one time.
+const TOGETHER_MS: u64 = 100;
 
 #[derive(Debug, Default)]
 pub(super) struct Log {
@@ -15,20 +22,34 @@ pub(super) struct Log {
     /// The runs whose start markers are held, in order. A marker may stand for several runs, from the first epoch to the
     /// last: all but the last made nothing.
     runs: VecDeque<(u64, u64)>,
+    /// How many events and markers are held, and how many bytes of events.
+    count: u64,
     bytes: usize,
     /// The highest id that is held no more.
     trimmed: Option<EventId>,
+    /// Up to where a run's events were acknowledged by a store that forgot them.
+    forgotten: EventId,
     top: EventId,
+}
+
+/// What came of putting a batch into a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Put {
+    /// All of it is held, or was.
+    Held,
+    /// The log holds something in its place, or behind it.
+    Taken,
 }
 
 impl Log {
     /// A log that has lost everything up to `acknowledged`.
     pub(super) fn resumed_after(acknowledged: EventId) -> Self {
-        Self { trimmed: Some(acknowledged), top: acknowledged, ..Self::default() }
+        Self { trimmed: Some(acknowledged), forgotten: acknowledged, top: acknowledged, ..Self::default() }
     }
 
     /// Everything up to here was made, and is lost where it is not held.
     pub(super) fn lose_up_to(&mut self, id: EventId) {
+        self.forgotten = self.forgotten.max(id);
         self.top = self.top.max(id);
     }
 
@@ -44,29 +65,83 @@ impl Log {
         {
             previous = *before;
             self.records.pop_back();
+            self.count -= 1;
             since = self.runs.pop_back().map_or(since, |(since, _)| since);
         }
         self.runs.push_back((since, epoch));
         self.push(Record { id: EventId::new(epoch, 0), at, kind: RecordKind::Run { previous } });
     }
 
-    pub(super) fn push_event(&mut self, id: EventId, block: Bytes, at: u64) {
-        self.bytes += block.len();
-        self.push(Record { id, at, kind: RecordKind::Event(block) });
+    /// Takes a batch of events, the last of which has this id: whole, or not at all. O(1), and now and then O(bytes of the
+    /// newest entries), which is constant for each byte over time.
+    pub(super) fn put(&mut self, id: EventId, events: Frame, at: u64, retention: &Retention) -> Put {
+        let batch = Record { id, at, kind: RecordKind::Events(events) };
+        if batch.first() <= self.top {
+            let is_repeat = id <= self.top && self.covers(batch.first(), id);
+            return if is_repeat { Put::Held } else { Put::Taken };
+        }
+        if let RecordKind::Events(events) = &batch.kind {
+            self.bytes += events.bytes.len();
+        }
+        self.push(batch);
+        let most = (retention.max_events / ENTRY_SHARE) as u64;
+        let most_bytes = (retention.max_bytes / ENTRY_SHARE).min(TOGETHER_BYTES);
+        while self.put_together(most, most_bytes) {}
+        Put::Held
+    }
+
+    /// Whether all events from one to another of the same run are held, or were.
+    fn covers(&self, first: EventId, last: EventId) -> bool {
+        let gone = self.forgotten.max(self.trimmed.unwrap_or_default());
+        let mut next =
+            if gone.epoch == first.epoch { first.max(EventId::new(gone.epoch, gone.seq + 1)) } else { first };
+        for record in self.after(EventId::new(next.epoch, next.seq.saturating_sub(1))) {
+            if next > last || record.first() > next {
+                break;
+            }
+            next = EventId::new(record.id.epoch, record.id.seq + 1);
+        }
+        next > last
+    }
+
+    /// Puts the two newest entries together, where they are small and of about the same size: so a byte is copied only a few
+    /// times until its entry is large. Returns whether it did.
+    fn put_together(&mut self, max_events: u64, max_bytes: usize) -> bool {
+        let mut newest = self.records.iter().rev();
+        let (Some(last), Some(before)) = (newest.next(), newest.next()) else { return false };
+        let (RecordKind::Events(b), RecordKind::Events(a)) = (&last.kind, &before.kind) else { return false };
+        let follows = last.first() == EventId::new(before.id.epoch, before.id.seq + 1);
+        let bytes = a.bytes.len() + b.bytes.len();
+        let fits = bytes <= max_bytes && a.count + b.count <= max_events;
+        if !follows || !fits || a.bytes.len() > 2 * b.bytes.len() || last.at.saturating_sub(before.at) > TOGETHER_MS {
+            return false;
+        }
+        let mut all = BytesMut::with_capacity(bytes);
+        all.extend_from_slice(&a.bytes);
+        all.extend_from_slice(&b.bytes);
+        let frame = Frame { count: a.count + b.count, bytes: Bytes::from(Vec::from(all)) };
+        let both = Record { id: last.id, at: before.at, kind: RecordKind::Events(frame) };
+        self.records.pop_back();
+        self.records.pop_back();
+        self.records.push_back(both);
+        true
     }
 
     fn push(&mut self, record: Record) {
         self.top = self.top.max(record.id);
+        self.count += count(&record);
         self.records.push_back(record);
     }
 
-    /// Drops the oldest entries until at most so many entries and bytes are held. A marker is an entry like an event.
-    pub(super) fn trim(&mut self, max_entries: usize, max_bytes: usize) {
-        while self.records.len() > max_entries || self.bytes > max_bytes {
+    /// Drops the oldest entries until at most so many events and bytes are held. A marker counts as an event. The newest
+    /// entry stays, however large.
+    pub(super) fn trim(&mut self, max_events: usize, max_bytes: usize) {
+        while (self.count > max_events as u64 || self.bytes > max_bytes) && self.records.len() > 1 {
             let Some(record) = self.records.pop_front() else { return };
             self.trimmed = Some(record.id);
+            self.count -= count(&record);
             match record.kind {
-                RecordKind::Event(block) => self.bytes -= block.len(),
+                RecordKind::Events(events) => self.bytes -= events.bytes.len(),
                 RecordKind::Run { .. } => {
                     self.runs.pop_front();
                 }
@@ -82,11 +157,16 @@ impl Log {
             || self.trimmed.is_some_and(|trimmed| epoch <= trimmed.epoch)
     }
 
-    /// The entries after `id`, oldest first.
+    /// The entries after `id`, oldest first; the first one may have events up to it too.
     pub(super) fn after(&self, id: EventId) -> impl Iterator<Item = &Record> {
         let start = self.records.partition_point(|record| record.id <= id);
         self.records.range(start..)
     }
+}
+
+/// How many events or markers an entry stands for.
+fn count(record: &Record) -> u64 {
+    if let RecordKind::Events(events) = &record.kind { events.count } else { 1 }
 }
 
 #[cfg(test)]
@@ -94,15 +174,36 @@ mod tests {
     use super::*;
 
     fn ids(log: &Log, after: EventId) -> Vec<String> {
-        log.after(after).map(|record| format!("{}-{}", record.id.epoch, record.id.seq)).collect()
+        let name = |record: &Record| match record.first() {
+            first if first == record.id => format!("{}-{}", record.id.epoch, record.id.seq),
+            first => format!("{}-{}..{}", record.id.epoch, first.seq, record.id.seq),
+        };
+        log.after(after).map(name).collect()
+    }
+
+    fn keeps(max_events: usize) -> Retention {
+        let long = std::time::Duration::from_secs(600);
+        Retention { stale: long, lifetime: long, recovery_window: long, max_events, max_bytes: 1 << 30 }
+    }
+
+    /// Events of 8 bytes each.
+    fn put(log: &mut Log, first: u64, last: u64, at: u64) -> Put {
+        let count = last + 1 - first;
+        let frame = Frame { count, bytes: Bytes::from(vec![b'x'; 8 * count as usize]) };
+        log.put(EventId::new(5, last), frame, at, &keeps(1 << 20))
+    }
+
+    fn log() -> Log {
+        let mut log = Log::default();
+        log.push_run(5, 5, None, 0);
+        log
     }
 
     #[test]
     fn trimming_drops_the_oldest_and_remembers_it() {
-        let mut log = Log::default();
-        log.push_run(5, 5, None, 0);
+        let mut log = log();
         for seq in 1..=4 {
-            log.push_event(EventId::new(5, seq), Bytes::from_static(b"data: x\n"), 0);
+            assert_eq!(put(&mut log, seq, seq, seq * 1000), Put::Held);
         }
         assert_eq!(ids(&log, EventId::new(5, 2)), ["5-3", "5-4"]);
         assert!(log.knows(5) && !log.knows(4) && !log.knows(6));
@@ -113,13 +214,72 @@ mod tests {
         assert!(log.knows(5) && log.knows(4));
         log.trim(usize::MAX, 16);
         assert_eq!(ids(&log, EventId::default()), ["5-3", "5-4"]);
-        assert_eq!(log.top(), EventId::new(5, 4));
+        assert_eq!((log.top(), log.count, log.bytes), (EventId::new(5, 4), 2, 16));
+        log.trim(0, 0);
+        assert_eq!(ids(&log, EventId::default()), ["5-4"], "the newest stays");
     }
+
+    #[test]
+    fn a_batch_is_taken_whole_or_not_at_all() {
+        let mut log = log();
+        put(&mut log, 1, 3, 0);
+        put(&mut log, 6, 9, 0);
+        assert_eq!(ids(&log, EventId::new(5, 0)), ["5-1..3", "5-6..9"]);
+        for (first, last) in [(1, 3), (2, 2), (6, 9), (7, 8)] {
+            assert_eq!(put(&mut log, first, last, 0), Put::Held, "{first}..{last} is held");
+        }
+        for (first, last) in [(3, 4), (4, 5), (5, 6), (9, 10), (1, 20)] {
+            assert_eq!(put(&mut log, first, last, 0), Put::Taken, "{first}..{last} is not");
+        }
+        assert_eq!(ids(&log, EventId::new(5, 0)), ["5-1..3", "5-6..9"]);
+        log.trim(5, usize::MAX);
+        assert_eq!(
+            (put(&mut log, 1, 3, 0), put(&mut log, 2, 7, 0)),
+            (Put::Held, Put::Taken),
+            "what is trimmed was held"
+        );
+    }
+
+    #[test]
+    fn small_entries_are_put_together() {
+        let mut log = log();
+        for seq in 1..=10_000 {
+            put(&mut log, seq, seq, 0);
+        }
+        let (held, bytes) = (log.records.len(), log.bytes);
+        assert!(bytes == 80_000 && held < 25, "{held} entries for {bytes} bytes");
+        let mut next = 1;
+        for record in log.after(EventId::new(5, 0)) {
+            let RecordKind::Events(events) = &record.kind else { panic!("no event: {record:?}") };
+            assert_eq!((record.first().seq, events.bytes.len() as u64), (next, 8 * events.count));
+            next = record.id.seq + 1;
+        }
+        assert_eq!(next, 10_001);
+    }
+
+    #[test]
+    fn entries_that_do_not_belong_together_stay_apart() {
+        let mut log = log();
+        put(&mut log, 1, 1, 0);
+        put(&mut log, 3, 3, 0);
+        assert_eq!(ids(&log, EventId::new(5, 0)), ["5-1", "5-3"], "a hole");
+        put(&mut log, 4, 4, 101);
+        assert_eq!(ids(&log, EventId::new(5, 1)), ["5-3", "5-4"], "another time");
+        put(&mut log, 5, 5, 102);
+        assert_eq!(ids(&log, EventId::new(5, 3)), ["5-4..5"]);
+        let one = Frame { count: 1, bytes: Bytes::from_static(b"x") };
+        log.put(EventId::new(5, 6), one.clone(), 102, &keeps(31));
+        assert_eq!(ids(&log, EventId::new(5, 5)), ["5-6"], "more than a sixteenth of the log");
+        log.push_run(9, 9, Some(EventId::new(5, 6)), 102);
+        log.put(EventId::new(9, 1), one, 102, &keeps(1 << 20));
+        assert_eq!(ids(&log, EventId::new(5, 6)), ["9-0", "9-1"], "another run");
+    }
+
     #[test]
     fn runs_that_make_nothing_leave_one_marker() {
         let mut log = Log::default();
         log.push_run(5, 5, None, 0);
-        log.push_event(EventId::new(5, 1), Bytes::from_static(b"data: x\n"), 0);
+        put(&mut log, 1, 1, 0);
         let mut previous = EventId::new(5, 3);
         for epoch in (10..10_000).step_by(2) {
             log.push_run(epoch, epoch, Some(previous), 0);

@@ -15,7 +15,7 @@ use futures_util::FutureExt as _;
 
 use super::MemoryStore;
 use crate::{
-    Ending, NodeId, Origin, Owner, StreamId, StreamKey, StreamState, reason,
+    Ending, Frame, NodeId, Origin, Owner, StreamId, StreamKey, StreamState, reason,
     store::{Append, Beat, Close, Interrupt, Notices, Open, Opened, Publish, Reopen, Retention, Store as _, Tail},
 };
 
@@ -99,7 +99,7 @@ fn epoch_of(opened: &Result<Opened, std::convert::Infallible>) -> u64 {
 }
 
 fn append(epoch: u64) -> Append {
-    let events = vec![Bytes::from_static(b"data: x\n")];
+    let events = Frame { count: 1, bytes: Bytes::from(format!("data: x\nid: e{epoch}-1\n\n")) };
     Append {
         key: key("a"),
         epoch,
@@ -137,6 +137,7 @@ fn every_transition() {
     let _ = follower.wakes("a deletion", || store.delete(key("a")));
     std::thread::sleep(Duration::from_millis(2));
     let publish = Publish {
+        after_id: Bytes::new(),
         key: key("a"),
         kind: "job".into(),
         block: Bytes::from_static(b"data: x\n"),

@@ -153,7 +153,7 @@ impl Shared {
             .arg(ending.state.as_str())
             .arg(ending.reason.as_deref().unwrap_or_default())
             .arg(u8::from(ending.event.is_some()))
-            .arg(Stored(ending.event.as_deref().unwrap_or_default()))
+            .arg(Stored::block(ending.event.as_deref().unwrap_or_default()))
             .arg(optional(*last))
             .arg(optional(*if_deadline))
             .arg(optional(hook.map(millis)))
@@ -270,7 +270,7 @@ impl Shared {
         let call = self
             .call(&keys, &publish.key, &script::SEND, Indexes::SENT)
             .arg(&*publish.kind)
-            .arg(Stored(&publish.block))
+            .arg(if publish.ends.is_some() { Stored::block(&publish.block) } else { Stored::frame(&publish.block) })
             .arg(publish.ends.map(StreamState::as_str).unwrap_or_default())
             .arg(u8::from(publish.idempotency_key.is_some()))
             .arg(publish.idempotency_key.as_deref().unwrap_or_default())
@@ -283,7 +283,8 @@ impl Shared {
             .arg(publish.key.owner.name().unwrap_or_default())
             .arg(self.keys.tail_channel(&keys.name))
             .arg(kind)
-            .arg(data.to_string());
+            .arg(data.to_string())
+            .arg(&*publish.after_id);
         let reservation = self.reserve(&publish.key, Watching::published(retention), false);
         let mut told = Told::read(self.fleet.ask(call).await?, "send")?;
         let published = match &*told.word {

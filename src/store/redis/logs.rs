@@ -2,8 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use bytes::Bytes;
 use tokio::time::Instant;
+
+use crate::stream::Frame;
 
 /// Into how many parts the marks divide what a log holds: there are at most about four times as many.
 const PARTS: u64 = 32;
@@ -22,9 +23,8 @@ impl Amount {
         Self { events, bytes }
     }
 
-    pub(super) fn plus(self, events: &[Bytes]) -> Self {
-        let bytes = events.iter().map(|event| event.len() as u64).sum::<u64>();
-        Self { events: self.events + events.len() as u64, bytes: self.bytes + bytes }
+    pub(super) fn plus(self, events: &Frame) -> Self {
+        Self { events: self.events + events.count, bytes: self.bytes + events.bytes.len() as u64 }
     }
 
     fn minus(self, other: Self) -> Self {
@@ -138,14 +138,6 @@ impl Position {
         self.at
     }
 
-    /// Whether these events are one entry: of so few events and bytes that the log can be cut where it must be. As
-    /// append.lua, which parts others.
-    pub(super) fn is_one_entry(&self, events: &[Bytes]) -> bool {
-        let count = (self.max.events / 16).clamp(1, crate::config::BATCH_EVENTS as u64);
-        let bytes = Amount::default().plus(events).bytes;
-        events.len() == 1 || (events.len() as u64 <= count && bytes <= self.max.bytes / 16)
-    }
-
     /// An entry was written that begins here, and after which the log has taken in so much.
     pub(super) fn wrote(&mut self, mark: Mark, last: u64, taken: Amount) {
         let part = Amount::new(self.max.events / PARTS, self.max.bytes / PARTS);
@@ -230,18 +222,6 @@ mod tests {
             position.dropped(mark.before);
         }
         cut
-    }
-
-    #[test]
-    fn entries_are_small_enough_to_cut_between() {
-        let one = |max_events, max_bytes, lengths: &[usize]| {
-            let events: Vec<_> = lengths.iter().map(|length| Bytes::from(vec![b'x'; *length])).collect();
-            new(max_events, max_bytes).is_one_entry(&events)
-        };
-        assert!(one(10_000, 1 << 20, &[8; 64]) && !one(10_000, 1 << 20, &[8; 65]));
-        assert!(one(32, 1 << 20, &[8; 2]) && !one(32, 1 << 20, &[8; 3]));
-        assert!(one(1, 1, &[8]) && !one(1, 1 << 20, &[8; 2]));
-        assert!(one(10_000, 160, &[4, 6]) && !one(10_000, 160, &[4, 7]) && one(10_000, 160, &[400]));
     }
 
     /// Of every mixture of entries a log holds at most what it may, and at least that less an eighth, the newest aside.

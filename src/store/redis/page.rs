@@ -43,9 +43,10 @@ struct Density {
 impl Density {
     fn of(entries: &[Entry]) -> Self {
         entries.iter().fold(Self::default(), |sum, entry| {
-            let Holds::Events(events) = &entry.holds else { return sum };
-            let bytes = events.iter().map(Vec::len).sum::<usize>();
-            Self { entries: sum.entries + 1, events: sum.events + events.len(), bytes: sum.bytes + bytes }
+            let Holds::Events(frame) = &entry.holds else { return sum };
+            let events = usize::try_from(frame.count).unwrap_or(usize::MAX);
+            let (events, bytes) = (sum.events.saturating_add(events), sum.bytes + frame.bytes.len());
+            Self { entries: sum.entries + 1, events, bytes }
         })
     }
 
@@ -166,6 +167,8 @@ struct Pager<'a> {
     asked: usize,
     rounds: usize,
     records: Vec<Record>,
+    /// How many events and markers these are, and how many bytes of events.
+    events: usize,
     bytes: usize,
     top: EventId,
     at_end: bool,
@@ -184,6 +187,7 @@ impl<'a> Pager<'a> {
             asked: 0,
             rounds: 0,
             records: Vec::new(),
+            events: 0,
             bytes: 0,
             top: EventId::default(),
             at_end: false,
@@ -197,7 +201,7 @@ impl<'a> Pager<'a> {
         if self.at_end || self.is_full {
             return None;
         }
-        let events = self.read.max_events.saturating_sub(self.records.len());
+        let events = self.read.max_events.saturating_sub(self.events);
         let bytes = self.read.max_bytes.saturating_sub(self.bytes);
         // The log's first entry is a marker.
         let first = if self.at == EventId::default() && self.after == self.at { 2 } else { 1 };
@@ -222,16 +226,17 @@ impl<'a> Pager<'a> {
         }
         for entry in entries {
             let (id, is_seal) = (entry.id, matches!(entry.holds, Holds::Seal));
-            let records: Vec<Record> = stored::records(entry, self.after).collect();
-            let bytes = self.bytes + records.iter().map(length).sum::<usize>();
-            let is_too_much = bytes > self.read.max_bytes.saturating_mul(2)
-                || self.records.len() + records.len() > self.read.max_events.saturating_mul(2);
+            let record = entry.into_record();
+            let (more_events, more_bytes) = record.as_ref().map_or((0, 0), size);
+            let (events, bytes) = (self.events.saturating_add(more_events), self.bytes + more_bytes);
+            let most = |asked: usize| asked.saturating_mul(2);
+            let is_too_much = bytes > most(self.read.max_bytes) || events > most(self.read.max_events);
             if is_too_much && self.bytes > 0 {
                 (self.at_end, self.is_full) = (false, true);
                 return Ok(());
             }
-            (self.bytes, self.at) = (bytes, id);
-            self.records.extend(records);
+            (self.events, self.bytes, self.at) = (events, bytes, id);
+            self.records.extend(record);
             if is_seal {
                 // Behind the newest run's seal is nothing.
                 self.at_end |= id >= EventId::new(epoch, u64::MAX);
@@ -241,7 +246,7 @@ impl<'a> Pager<'a> {
         }
         // Nothing comes after the highest id that there is.
         self.at_end |= self.at.max(self.after) == EventId::new(u64::MAX, u64::MAX);
-        self.is_full = self.records.len() >= self.read.max_events || self.bytes >= self.read.max_bytes;
+        self.is_full = self.events >= self.read.max_events || self.bytes >= self.read.max_bytes;
         Ok(())
     }
 
@@ -279,8 +284,12 @@ fn record(ended: Ended) -> Record {
     Record { id: ended.id, at: ended.at, kind: RecordKind::End(Box::new(ended)) }
 }
 
-fn length(record: &Record) -> usize {
-    if let RecordKind::Event(block) = &record.kind { block.len() } else { 0 }
+/// How many events or markers an entry stands for, and how many bytes of events.
+fn size(record: &Record) -> (usize, usize) {
+    match &record.kind {
+        RecordKind::Events(frame) => (usize::try_from(frame.count).unwrap_or(usize::MAX), frame.bytes.len()),
+        RecordKind::Run { .. } | RecordKind::End(_) => (1, 0),
+    }
 }
 
 /// Whether a stream had a run of another epoch than its newest, where its state says so.
@@ -304,7 +313,7 @@ fn knows(cursor: EventId, first: Value, run: Value) -> Result<bool, RedisStoreEr
     // The next marker may be its own, or stand for it too.
     let own = |entry: &Entry| match entry.holds {
         Holds::Run { since, .. } => since.unwrap_or(entry.id) <= marker,
-        Holds::Events(_) | Holds::Seal => false,
+        Holds::Events(_) | Holds::Seal | Holds::Unreadable => false,
     };
     if run.iter().any(own) {
         return Ok(true);
@@ -312,7 +321,7 @@ fn knows(cursor: EventId, first: Value, run: Value) -> Result<bool, RedisStoreEr
     // What was before the first entry that is held was held once.
     Ok(first.first().is_some_and(|first| match &first.holds {
         Holds::Run { previous, .. } => previous.is_some_and(|previous| cursor.epoch <= previous.epoch),
-        Holds::Events(_) | Holds::Seal => cursor.epoch <= first.id.epoch,
+        Holds::Events(_) | Holds::Seal | Holds::Unreadable => cursor.epoch <= first.id.epoch,
     }))
 }
 

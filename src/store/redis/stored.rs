@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     id::{EventId, NodeId, StreamKey},
-    stream::{Ended, Ending, Metadata, Origin, Record, RecordKind, StreamInfo, StreamState},
+    stream::{Ended, Ending, Frame, Metadata, Origin, Record, RecordKind, StreamInfo, StreamState},
 };
 
 /// A stream's hash.
@@ -176,7 +176,7 @@ pub(super) fn ended(mut fields: Fields) -> Option<Ended> {
     })
 }
 
-/// An entry of a log, as it is stored: an entry holds up to a batch of events, under the id of its last one.
+/// An entry of a log, as it is stored: under the id of its last event.
 pub(super) struct Entry {
     pub(super) id: EventId,
     at: u64,
@@ -184,35 +184,37 @@ pub(super) struct Entry {
 }
 
 pub(super) enum Holds {
-    Events(Vec<Vec<u8>>),
+    Events(Frame),
     /// `since`: the first of the runs that the marker stands for, all but the last of which made nothing.
     Run {
         previous: Option<EventId>,
         since: Option<EventId>,
     },
     Seal,
+    /// Nothing that this version can read: a gap, as the ids show.
+    Unreadable,
 }
 
 impl Entry {
-    /// Reads one. One whose fields cannot be read holds nothing: a gap, as the ids show.
     fn read(entry: Value) -> Option<Self> {
         let mut parts = value::array(entry, "XRANGE").ok()?.into_iter();
         let id = EventId::from_pair(&value::text(parts.next()?)?)?;
         let read = parts.next().and_then(|fields| Self::read_fields(id, fields));
-        Some(read.unwrap_or(Self { id, at: 0, holds: Holds::Events(Vec::new()) }))
+        Some(read.unwrap_or(Self { id, at: 0, holds: Holds::Unreadable }))
     }
 
-    /// Fields repeat, so they are no map.
     fn read_fields(id: EventId, fields: Value) -> Option<Self> {
         let mut fields = value::array(fields, "XRANGE").ok()?.into_iter();
-        let mut entry = Self { id, at: 0, holds: Holds::Events(Vec::new()) };
+        let mut entry = Self { id, at: 0, holds: Holds::Unreadable };
+        let mut count = 1;
         while let (Some(name), Some(field)) = (fields.next(), fields.next()) {
             match (value::bytes(name)?.as_slice(), &mut entry.holds) {
                 (b"t", _) => {
                     let since: i64 = value::text(field)?.parse().ok()?;
                     entry.at = id.epoch.checked_add_signed(since)?;
                 }
-                (b"e", Holds::Events(events)) => events.push(value::bytes(field)?),
+                (b"k", _) => count = value::number(&field).filter(|count| (1..=id.seq).contains(count))?,
+                (b"e", holds) => *holds = Holds::Events(Frame { count, bytes: value::frame(value::bytes(field)?)? }),
                 (b"r", holds) => {
                     *holds = Holds::Run { previous: EventId::from_pair(&value::text(field)?), since: None };
                 }
@@ -229,31 +231,18 @@ impl Entry {
         self.at
     }
 
-    /// The records that it holds, oldest first. A block of another version is left out: a gap, as its ids show.
-    fn records(self) -> Vec<Record> {
-        let (id, at) = (self.id, self.at);
-        match self.holds {
-            Holds::Seal => Vec::new(),
-            Holds::Run { previous, .. } => vec![Record { id, at, kind: RecordKind::Run { previous } }],
-            Holds::Events(events) => {
-                // Of the last event the id is known, of those before it how many follow.
-                let count = events.len() as u64;
-                let record = |(block, behind): (Vec<u8>, u64)| {
-                    let seq = id.seq.checked_sub(behind)?;
-                    Some(Record { id: EventId::new(id.epoch, seq), at, kind: RecordKind::Event(value::block(block)?) })
-                };
-                events.into_iter().zip((0..count).rev()).filter_map(record).collect()
-            }
-        }
+    /// What a reader is given of it.
+    pub(super) fn into_record(self) -> Option<Record> {
+        let kind = match self.holds {
+            Holds::Events(frame) => RecordKind::Events(frame),
+            Holds::Run { previous, .. } => RecordKind::Run { previous },
+            Holds::Seal | Holds::Unreadable => return None,
+        };
+        Some(Record { id: self.id, at: self.at, kind })
     }
 }
 
 /// A reply to `XRANGE` or `XREVRANGE`.
 pub(super) fn entries(reply: Value) -> Result<Vec<Entry>, RedisStoreError> {
     Ok(value::array(reply, "XRANGE")?.into_iter().filter_map(Entry::read).collect())
-}
-
-/// The records of an entry that come after `after`.
-pub(super) fn records(entry: Entry, after: EventId) -> impl Iterator<Item = Record> {
-    entry.records().into_iter().filter(move |record| record.id > after)
 }

@@ -123,23 +123,49 @@ impl Told {
     }
 }
 
-/// How a stored block begins.
-const VERSION: u8 = 1;
+/// How stored events begin: as a block, or as a frame.
+const BLOCK: u8 = 1;
+const FRAME: u8 = 2;
 
 /// Takes the version byte off a stored block; `None` if another version, or nothing at all, wrote it.
 pub(super) fn block(stored: Vec<u8>) -> Option<Bytes> {
-    let stored = Bytes::from(stored);
-    (stored.first() == Some(&VERSION)).then(|| stored.slice(1..))
+    unversioned(stored, BLOCK)
 }
 
-/// A block as it is stored, as an argument.
-pub(super) struct Stored<'a>(pub(super) &'a [u8]);
+/// Takes the version byte off a stored frame.
+pub(super) fn frame(stored: Vec<u8>) -> Option<Bytes> {
+    unversioned(stored, FRAME)
+}
+
+fn unversioned(stored: Vec<u8>, version: u8) -> Option<Bytes> {
+    let stored = Bytes::from(stored);
+    (stored.first() == Some(&version)).then(|| stored.slice(1..))
+}
+
+/// Events as they are stored, as an argument.
+#[derive(Clone, Copy)]
+pub(super) struct Stored<'a> {
+    version: u8,
+    bytes: &'a [u8],
+}
+
+impl<'a> Stored<'a> {
+    /// A terminal event.
+    pub(super) fn block(bytes: &'a [u8]) -> Self {
+        Self { version: BLOCK, bytes }
+    }
+
+    /// Events of a log.
+    pub(super) fn frame(bytes: &'a [u8]) -> Self {
+        Self { version: FRAME, bytes }
+    }
+}
 
 impl redis::ToRedisArgs for Stored<'_> {
     fn write_redis_args<W: ?Sized + redis::RedisWrite>(&self, out: &mut W) {
         use std::io::Write as _;
         let mut argument = out.writer_for_next_arg();
         // Into memory: it does not fail.
-        let _ = argument.write_all(&[VERSION]).and_then(|()| argument.write_all(self.0));
+        let _ = argument.write_all(&[self.version]).and_then(|()| argument.write_all(self.bytes));
     }
 }

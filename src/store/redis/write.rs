@@ -69,7 +69,7 @@ impl Shared {
             }
         }
         let stored = (0..appends.len()).filter(|index| outcomes[*index] == Some(Appended::Stored));
-        self.cut(stored.map(|index| (&*names[index], appends[index].events.len() as u64)).collect()).await;
+        self.cut(stored.map(|index| (&*names[index], appends[index].events.count)).collect()).await;
         self.tails.wake_each(names.iter().zip(&outcomes).filter(|(_, out)| out.is_some()).map(|(name, _)| &**name));
         match refused {
             // Of a server that takes nothing, or of one that cannot be reached, the other streams' parts say as much.
@@ -95,7 +95,7 @@ impl Shared {
                     Some(Cut::At(mark)) => Some(mark),
                     Some(Cut::Search(_)) | None => None,
                 };
-                let plain = Plain { begins, last: last(append), taken, cut };
+                let plain = Plain { begins, last: append.last(), taken, cut };
                 requests.push(Request::new(self.keys.slot(name), add(&self.keys.log(name), append, &plain, at)));
                 plain
             });
@@ -104,7 +104,7 @@ impl Shared {
             }
             if !append.events.is_empty() && self.tails.is_followed(name) {
                 let mut publish = cmd("PUBLISH");
-                publish.arg(self.keys.tail_channel(name)).arg(event_id(append.epoch, last(append)));
+                publish.arg(self.keys.tail_channel(name)).arg(event_id(append.epoch, append.last()));
                 requests.push(Request::new(self.keys.slot(name), publish));
             }
             sent.push(Sent { reply, plain });
@@ -198,7 +198,10 @@ impl Shared {
         for (key, kept) in &append.metadata {
             request = request.arg(key).arg(kept);
         }
-        append.events.iter().fold(request, |request, event| request.arg(Stored(event)))
+        if append.events.is_empty() {
+            return request;
+        }
+        request.arg(append.events.count).arg(Stored::frame(&append.events.bytes))
     }
 
     /// What that script said.
@@ -208,8 +211,8 @@ impl Shared {
             "stored" => {
                 let taken = Amount::new(told.number()?, told.number()?);
                 let max = Amount::new(told.number()?, told.number()?);
-                let marks = marks(told.next()?);
-                self.wrote(append, name, taken, max, &marks);
+                let before = amount(told.next()?);
+                self.wrote(append, name, taken, max, before);
                 return Ok(Appended::Stored);
             }
             "refused" => return Ok(Appended::Refused),
@@ -222,17 +225,14 @@ impl Shared {
         Ok(outcome)
     }
 
-    /// Keeps what a script wrote: entries that begin at `marks`.
-    fn wrote(&self, append: &Append, name: &str, taken: Amount, max: Amount, marks: &[Mark]) {
-        let before = marks.first().map_or(taken, |mark| mark.before);
-        let known = marks.first().map_or_else(|| last(append), |mark| mark.seq.saturating_sub(1));
-        self.know(name, EventId::new(append.epoch, known), before, max);
+    /// Keeps what a script wrote; `before`: what the log had taken in before the batch, if it was written now.
+    fn wrote(&self, append: &Append, name: &str, taken: Amount, max: Amount, before: Option<Amount>) {
+        let known = before.map_or(append.last(), |_| append.first.saturating_sub(1));
+        self.know(name, EventId::new(append.epoch, known), before.unwrap_or(taken), max);
+        let Some(before) = before else { return };
         let mut positions = lock(&self.positions);
-        let Some(position) = positions.get_mut(name).filter(|position| position.epoch == append.epoch) else { return };
-        for (index, mark) in marks.iter().enumerate() {
-            let next = marks.get(index + 1);
-            let end = next.map_or_else(|| last(append), |next| next.seq.saturating_sub(1));
-            position.wrote(*mark, end, next.map_or(taken, |next| next.before));
+        if let Some(position) = positions.get_mut(name).filter(|position| position.epoch == append.epoch) {
+            position.wrote(Mark { seq: append.first, before }, append.last(), taken);
         }
     }
 
@@ -266,12 +266,10 @@ enum Landed {
     Failed(RedisStoreError),
 }
 
-/// Whether a plain `XADD` can say it all. A batch of several entries must land whole or not at all: were its first entry
-/// refused and a later one stored, the first could not be written any more.
+/// Whether a plain `XADD` can say it all.
 fn is_plain(append: &Append, position: &Position) -> bool {
     let has_news = append.inner_id.is_some() || append.inner_retry.is_some() || !append.metadata.is_empty();
-    let is_next = position.epoch == append.epoch && append.first > position.last;
-    is_next && !append.events.is_empty() && !has_news && position.is_one_entry(&append.events)
+    position.epoch == append.epoch && append.first > position.last && !append.events.is_empty() && !has_news
 }
 
 /// Where the entry of a batch begins, and what the log has taken in with it.
@@ -279,14 +277,8 @@ fn written(append: &Append, position: &Position) -> (Mark, Amount) {
     (Mark { seq: append.first, before: position.taken }, position.taken.plus(&append.events))
 }
 
-/// The seq of a batch's last event.
-fn last(append: &Append) -> u64 {
-    (append.first + append.events.len() as u64).saturating_sub(1)
-}
-
 fn add(log: &str, append: &Append, plain: &Plain, at: u64) -> redis::Cmd {
-    let size = append.events.iter().map(|event| event.len() + 2).sum::<usize>() + log.len() + 160;
-    let mut add = redis::Cmd::with_capacity(12 + 2 * append.events.len(), size);
+    let mut add = redis::Cmd::with_capacity(15, append.events.bytes.len() + log.len() + 170);
     add.arg("XADD").arg(log).arg("NOMKSTREAM");
     if let Some(mark) = plain.cut {
         add.arg("MINID").arg(event_id(append.epoch, mark.seq));
@@ -294,9 +286,10 @@ fn add(log: &str, append: &Append, plain: &Plain, at: u64) -> redis::Cmd {
     let since = (at as i64).wrapping_sub(append.epoch as i64);
     add.arg(event_id(append.epoch, plain.last)).arg("t").arg(since);
     add.arg("n").arg(plain.taken.events).arg("b").arg(plain.taken.bytes);
-    for event in &append.events {
-        add.arg("e").arg(Stored(event));
+    if append.events.count > 1 {
+        add.arg("k").arg(append.events.count);
     }
+    add.arg("e").arg(Stored::frame(&append.events.bytes));
     add
 }
 
@@ -305,15 +298,8 @@ fn event_id(epoch: u64, seq: u64) -> String {
 }
 
 fn amount(reply: Value) -> Option<Amount> {
-    let mut numbers = value::array(reply, "trim").ok()?.into_iter();
+    let mut numbers = value::array(reply, "amount").ok()?.into_iter();
     Some(Amount::new(value::number(&numbers.next()?)?, value::number(&numbers.next()?)?))
-}
-
-/// Where the entries begin that a script wrote.
-fn marks(reply: Value) -> Vec<Mark> {
-    let mut numbers = value::array(reply, "append").unwrap_or_default().into_iter();
-    let mut number = || value::number(&numbers.next()?);
-    std::iter::from_fn(|| Some(Mark { seq: number()?, before: Amount::new(number()?, number()?) })).collect()
 }
 
 /// Whether an error says something of the stream, which the script can make out.

@@ -7,7 +7,7 @@ use std::{borrow::Cow, collections::VecDeque, sync::Arc, time::Duration};
 
 use publish::registration;
 
-use super::log::Log;
+use super::log::{Log, Put};
 use crate::{
     id::{EventId, NodeId, StreamKey},
     kept::keep,
@@ -354,14 +354,15 @@ impl Entry {
         if let Some(fence) = self.fence(append.epoch) {
             return Appended::Fenced(fence);
         }
-        self.started |= append.starts || !append.events.is_empty();
-        for (block, seq) in append.events.into_iter().zip(append.first..) {
-            let id = EventId::new(append.epoch, seq);
-            if id > self.log.top() {
-                self.log.push_event(id, block, now);
+        if !append.events.is_empty() {
+            let last = EventId::new(append.epoch, append.last());
+            if self.log.put(last, append.events, now, &self.retention) == Put::Taken {
+                return Appended::Refused;
             }
+            self.started = true;
+            self.trim();
         }
-        self.trim();
+        self.started |= append.starts;
         if append.inner_id.is_some() {
             self.inner_id = append.inner_id;
         }

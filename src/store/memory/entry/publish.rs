@@ -1,10 +1,12 @@
 //! Stateless publishing: events without a standing producer.
 
+use bytes::Bytes;
+
 use super::Entry;
 use crate::{
     id::{EventId, NodeId},
     store::{Open, Publish, Published},
-    stream::{Ending, Metadata, Origin, StreamState},
+    stream::{Ending, Frame, Metadata, Origin, StreamState},
 };
 
 /// How many of the newest idempotency keys a published stream remembers.
@@ -51,7 +53,8 @@ impl Entry {
             return Published::Ended(self.end(ending, None, publish.hook, now));
         }
         let id = EventId::new(self.epoch, self.log.top().seq + 1);
-        self.log.push_event(id, publish.block.clone(), now);
+        let event = [&*publish.block, id.to_string().as_bytes(), &*publish.after_id].concat();
+        self.log.put(id, Frame { count: 1, bytes: Bytes::from(event) }, now, &self.retention);
         self.trim();
         Published::Stored(id)
     }

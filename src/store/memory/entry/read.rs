@@ -31,16 +31,18 @@ impl Entry {
     }
 
     fn fill(&self, page: &mut Page, after: EventId, read: &Read) {
-        let mut bytes = 0;
+        let (mut events, mut bytes) = (0, 0);
         for record in self.log.after(after) {
-            if let RecordKind::Event(block) = &record.kind {
-                bytes += block.len();
-            }
-            let full = page.records.len() >= read.max_events || bytes > read.max_bytes;
-            if full && !page.records.is_empty() {
+            let (count, length) = match &record.kind {
+                RecordKind::Events(events) => (events.count, events.bytes.len()),
+                RecordKind::Run { .. } | RecordKind::End(_) => (1, 0),
+            };
+            let is_full = events >= read.max_events as u64 || bytes + length > read.max_bytes;
+            if is_full && !page.records.is_empty() {
                 page.more = true;
                 return;
             }
+            (events, bytes) = (events + count, bytes + length);
             page.records.push(record.clone());
         }
         if let Some(ended) = self.ended.as_ref().filter(|ended| ended.id > after) {

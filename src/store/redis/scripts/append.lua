@@ -1,10 +1,11 @@
--- append: what a plain XADD cannot say. A batch of several entries or with news apart from its events, one of which the log
--- may hold a part already, or one whose stream's log was not found: compared with what is stored, never believed; written
--- whole or not at all. The log is cut afterwards, by whoever wrote.
+-- append: what a plain XADD cannot say. A batch with news apart from its events, one that the log may hold already, or one
+-- whose stream's log was not found: compared with what is stored, never believed; written whole or not at all. The log is cut
+-- afterwards, by whoever wrote.
 -- KEYS stream, log, completion
--- ARGV epoch, first seq, time, starts, has inner id, inner id, inner retry, number of metadata pairs, the pairs, the events
--- Returns stored {events, bytes, max events, max bytes, of each entry written its first seq and what the log had taken in
--- before it} | newer | ended {completion} | gone | refused. O(events of the batch and of the log's newest entry).
+-- ARGV epoch, first seq, time, starts, has inner id, inner id, inner retry, number of metadata pairs, the pairs
+--      [, number of events, the events]
+-- Returns stored {events, bytes, max events, max bytes, {what the log had taken in before the batch, if that was written now}}
+-- | newer | ended {completion} | gone | refused. O(bytes of the batch and of the log's newest entry).
 local stream, log, completion = KEYS[1], KEYS[2], KEYS[3]
 local held = look(stream, 'state', 'epoch', 'maxEvents', 'maxBytes')
 if not held[1] or held[1] == 'gone' or is_before(held[2], ARGV[1]) then
@@ -23,50 +24,32 @@ end
 local pairs_end = 8 + 2 * tonumber(ARGV[8])
 local epoch, first = tonumber(ARGV[1]), tonumber(ARGV[2])
 local top_epoch, top_seq = parts(log_top)
-local skip = 0
-if top_epoch == epoch and top_seq >= first then
-  skip = top_seq - first + 1
-end
-if skip > 0 and #ARGV > pairs_end then
-  -- A part of it is held. If that is not its beginning, and what was before the batch is held too, then the beginning was
-  -- never stored, as nothing is dropped between two entries. To say that it is would lose it without a word.
-  local entry, made = redis.call('XRANGE', log, id(epoch, first), '+', 'COUNT', 1)[1], 0
-  for i = 1, #entry[2], 2 do
-    made = made + (entry[2][i] == 'e' and 1 or 0)
-  end
-  local _, seq = parts(entry[1])
-  if seq - made >= first and redis.call('XREVRANGE', log, '(' .. entry[1], '-', 'COUNT', 1)[1] then
+local made, before = tonumber(ARGV[pairs_end + 1] or 0), {}
+local last = id(epoch, first + made - 1)
+if made > 0 and top_epoch == epoch and top_seq >= first then
+  -- Held already, as this very entry or before the first one that is held. Anything else stands in its place, or behind it: to
+  -- say that it is stored would lose it without a word.
+  local entry = redis.call('XRANGE', log, last, last, 'COUNT', 1)[1]
+  if entry then
+    if count(field(entry, 'k'), 1) ~= made then
+      return { 'refused' }
+    end
+  elseif not above(redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1][1], last) then
     return { 'refused' }
   end
+elseif made > 0 then
+  local event = ARGV[pairs_end + 2]
+  before = { int(events), int(bytes) }
+  events, bytes = events + made, bytes + #event - 1
+  redis.call('XADD', log, last, 't', int(tonumber(ARGV[3]) - epoch), 'n', int(events), 'b', int(bytes), 'k', int(made), 'e',
+    event)
 end
-local max_events, max_bytes = count(held[3], 10000), count(held[4], 8388608)
--- In entries as small as those of a plain append, so that the log can be cut where it must be.
-local per_entry = math.max(math.min(math.floor(max_events / 16), 64), 1)
-local count_of, at, marks = #ARGV - pairs_end, skip, {}
-while at < count_of do
-  local entry, size = { 'XADD', log, '', 't', int(tonumber(ARGV[3]) - epoch), 'n', '', 'b', '' }, 0
-  local last = at
-  while last < count_of and last - at < per_entry do
-    local event = ARGV[pairs_end + last + 1]
-    if last > at and size + #event - 1 > max_bytes / 16 then
-      break
-    end
-    size, last = size + #event - 1, last + 1
-    entry[#entry + 1] = 'e'
-    entry[#entry + 1] = event
-  end
-  marks[#marks + 1], marks[#marks + 2], marks[#marks + 3] = int(first + at), int(events), int(bytes)
-  events, bytes = events + last - at, bytes + size
-  entry[3], entry[7], entry[9] = id(epoch, first + last - 1), int(events), int(bytes)
-  redis.call(unpack(entry))
-  at = last
-end
-if count_of == 0 and first - 1 > (top_epoch == epoch and top_seq or 0) then
+if made == 0 and first - 1 > (top_epoch == epoch and top_seq or 0) then
   -- What the producer made and the log does not hold, a failover took: whoever ends the stream has to know.
   redis.call('HSET', stream, 'lost', id(epoch, first - 1))
 end
 -- Only who says so, or has events, has begun to answer: metadata alone does not keep an `open` from being withdrawn.
-if ARGV[4] == '1' or count_of > 0 then
+if ARGV[4] == '1' or made > 0 then
   redis.call('HSET', stream, 'started', 1)
 end
 if ARGV[5] == '1' then
@@ -76,4 +59,4 @@ if ARGV[7] ~= '' then
   redis.call('HSET', stream, 'retry', ARGV[7])
 end
 keep(stream, ARGV, 9, pairs_end)
-return { 'stored', int(events), int(bytes), int(max_events), int(max_bytes), marks }
+return { 'stored', int(events), int(bytes), int(count(held[3], 10000)), int(count(held[4], 8388608)), before }

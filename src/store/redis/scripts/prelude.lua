@@ -1,6 +1,6 @@
 -- Shared by all scripts. A log's entries carry, besides what they hold, when they were written (`t`, ms after their
 -- epoch) and how many events (`n`) and bytes (`b`) the log has taken in up to them: so whoever looks at two entries
--- knows how much lies between. A run's marker counts as an event: what runs again for ever stays bounded.
+-- knows how much lies between. Events (`e`) are one value, as they go over the wire; `k` says how many, where that is not one. A run's marker counts as an event: what runs again for ever stays bounded.
 local MAX_SEQ = '18446744073709551615'
 
 local function now()

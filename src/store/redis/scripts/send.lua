@@ -3,7 +3,7 @@
 -- run and the one before.
 -- KEYS stream, log, completion, keys [, active, owner's, due]
 -- ARGV S, id, kind, event, ending state or '', has key, key, hook lease or '', stale, life, window, max events, max bytes,
---      owner, channel, terminal type, terminal data
+--      owner, channel, terminal type, terminal data, what follows the event's id
 -- Returns stored {id} | ended {completion} | conflict | before {completion}, each with the time. O(log streams + entries
 -- dropped, none of which is loaded).
 local stream, log, completion, keys, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
@@ -123,7 +123,8 @@ end
 local max_events, max_bytes = tonumber(ARGV[12]), tonumber(ARGV[13])
 -- Of a log that was written otherwise it is not known where its entries begin: they go all at once.
 taken = taken or { seq, events, bytes, 0, 0, 0, 0 }
-local now_events, now_bytes = events + 1, bytes + #ARGV[4] - 1
+local event = ARGV[4] .. 'e' .. epoch .. '-' .. int(seq + 1) .. ARGV[18]
+local now_events, now_bytes = events + 1, bytes + #event - 1
 local sent, cut, marks = id(epoch, seq + 1), nil, nil
 local is_mark = now_events - taken[4] > max_events / 32 or now_bytes - taken[5] > max_bytes / 32
 local many, much = now_events - taken[6] > max_events, now_bytes - taken[7] > max_bytes
@@ -150,7 +151,7 @@ local add = { 'XADD', log }
 if cut then
   add[3], add[4] = 'MINID', cut
 end
-for _, word in ipairs({ sent, 't', int(time - tonumber(epoch)), 'n', int(now_events), 'b', int(now_bytes), 'e', ARGV[4] }) do
+for _, word in ipairs({ sent, 't', int(time - tonumber(epoch)), 'n', int(now_events), 'b', int(now_bytes), 'e', event }) do
   add[#add + 1] = word
 end
 local added = redis.pcall(unpack(add))

@@ -16,7 +16,7 @@ for _ = 1, 128 do
     if entry[2][i] == 'r' then
       own_events = own_events + 1
     elseif entry[2][i] == 'e' then
-      own_events, own_bytes = own_events + 1, own_bytes + #entry[2][i + 1] - 1
+      own_events, own_bytes = own_events + count(field(entry, 'k'), 1), #entry[2][i + 1] - 1
     end
   end
   local up_to_events, up_to_bytes = count(field(entry, 'n'), 0), count(field(entry, 'b'), 0)

@@ -1,0 +1,138 @@
+//! Frames: events of one run as they go over the wire, one after the other.
+//!
+//! A batch of events is written once. The same bytes are what the client gets, what the store keeps, and what followers on
+//! any node write to their sockets. Whoever wants single events takes a frame apart.
+
+use bytes::{Bytes, BytesMut};
+
+use super::Framing;
+use crate::{
+    id::{CursorWriter, EventId, StreamId},
+    stream::{Frame, Record, RecordKind},
+};
+
+/// Writes the events of one run.
+#[derive(Debug)]
+pub(crate) struct FrameWriter {
+    id: CursorWriter,
+    /// Events of a stream that could not be registered have none: a cursor that nobody can serve is worse than none.
+    has_ids: bool,
+}
+
+impl FrameWriter {
+    /// `prefix` stands before every id where the library made up the stream's.
+    pub(crate) fn new(prefix: Option<StreamId>) -> Self {
+        Self { id: CursorWriter::new(prefix), has_ids: true }
+    }
+
+    pub(crate) fn without_ids() -> Self {
+        Self { has_ids: false, ..Self::new(None) }
+    }
+
+    /// Writes a block as the event of this id.
+    pub(crate) fn write(&mut self, framing: &dyn Framing, block: &[u8], has_id: bool, id: EventId, out: &mut BytesMut) {
+        let id = if self.has_ids { Some(self.id.write(id)) } else { None };
+        framing.deliver(block, has_id, id, None, out);
+    }
+
+    /// A frame of one event.
+    pub(crate) fn one(&mut self, framing: &dyn Framing, block: &[u8], has_id: bool, id: EventId) -> Frame {
+        let mut out = BytesMut::with_capacity(block.len() + self.id.max_len() + ADDED);
+        self.write(framing, block, has_id, id, &mut out);
+        Frame { count: 1, bytes: exact(&out) }
+    }
+}
+
+/// What delivering adds to an event and its id, at most.
+const ADDED: usize = 16;
+
+/// Bytes in an allocation of their own, and exactly as large as they are: they are kept.
+pub(crate) fn exact(bytes: &[u8]) -> Bytes {
+    Bytes::from(Box::<[u8]>::from(bytes))
+}
+
+/// The events of a frame, oldest first.
+pub(crate) fn events<'a>(framing: &'a dyn Framing, frame: &'a Frame) -> impl Iterator<Item = &'a [u8]> {
+    let mut rest = &frame.bytes[..];
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let (event, others) = rest.split_at(framing.first(rest));
+        rest = others;
+        Some(event)
+    })
+}
+
+/// What is left of a frame without its first events. O(bytes of those).
+pub(crate) fn without_first(framing: &dyn Framing, frame: &Frame, events: u64) -> Bytes {
+    let mut at = 0;
+    for _ in 0..events.min(frame.count) {
+        at += framing.first(&frame.bytes[at..]);
+    }
+    frame.bytes.slice(at..)
+}
+
+/// A log's entry as entries of one event each; what is no event is an entry as it is.
+///
+/// Events that are recorded together are one entry. O(bytes of the entry); nothing is copied.
+#[must_use]
+pub fn single_events(framing: &dyn Framing, record: Record) -> Vec<Record> {
+    let RecordKind::Events(frame) = &record.kind else { return vec![record] };
+    let first = record.first();
+    let mut at = 0;
+    let ids = (first.seq..).take(frame.count as usize).map(|seq| EventId::new(first.epoch, seq));
+    let one = |id| {
+        let end = at + framing.first(&frame.bytes[at..]);
+        let bytes = frame.bytes.slice(at..end);
+        at = end;
+        Record { id, at: record.at, kind: RecordKind::Events(Frame { count: 1, bytes }) }
+    };
+    ids.map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Sse;
+
+    fn frame(blocks: &[&str]) -> Frame {
+        let mut writer = FrameWriter::new(None);
+        let mut out = BytesMut::new();
+        for (block, seq) in blocks.iter().zip(1..) {
+            writer.write(&Sse, block.as_bytes(), true, EventId::new(5, seq), &mut out);
+        }
+        Frame { count: blocks.len() as u64, bytes: exact(&out) }
+    }
+
+    #[test]
+    fn a_frame_is_taken_apart_into_what_was_written() {
+        let frame = frame(&["data: a\nid: 7\n", "data: b\r", "event: x\ndata: c"]);
+        let written = ["data: a\nid: e5-1\n\n", "data: b\rid: e5-2\n\n", "event: x\ndata: c\nid: e5-3\n\n"];
+        assert!(events(&Sse, &frame).eq(written.map(str::as_bytes)));
+        for skipped in 0..=4 {
+            assert_eq!(without_first(&Sse, &frame, skipped as u64), written[skipped.min(3)..].concat());
+        }
+        let record = Record { id: EventId::new(5, 3), at: 9, kind: RecordKind::Events(frame) };
+        for (one, (seq, event)) in single_events(&Sse, record).into_iter().zip((1..).zip(written)) {
+            assert_eq!((one.id, one.at), (EventId::new(5, seq), 9));
+            assert_eq!(one.kind, RecordKind::Events(Frame { count: 1, bytes: Bytes::from(event) }));
+        }
+    }
+
+    #[test]
+    fn events_that_nobody_can_come_back_to_have_no_ids() {
+        let mut writer = FrameWriter::without_ids();
+        let frame = writer.one(&Sse, b"data: a\nid: 7\n", true, EventId::new(5, 1));
+        assert_eq!(frame, Frame { count: 1, bytes: Bytes::from("data: a\n\n") });
+    }
+
+    #[test]
+    fn a_torn_frame_is_read_to_its_end_and_no_further() {
+        let torn = Frame { count: 3, bytes: Bytes::from("data: a\nid: e5-1\n\ndata: b") };
+        assert_eq!(events(&Sse, &torn).count(), 2);
+        assert_eq!(without_first(&Sse, &torn, 3), "");
+        let record = Record { id: EventId::new(5, 3), at: 0, kind: RecordKind::Events(torn) };
+        assert_eq!(single_events(&Sse, record).len(), 3);
+    }
+}
