@@ -1,7 +1,7 @@
 //! What earlier versions stored, as files: later ones must read it.
 //!
-//! `tests/fixtures/redis/v1.json` holds the raw keys of streams in every state, and what was read of them when they were
-//! written. To write the file of a new version of the format: `WRITE_REDIS_FIXTURE=v2 cargo test --all-features --test
+//! `tests/fixtures/redis/v2.json` holds the raw keys of streams in every state, and what was read of them when they were
+//! written. To write the file of a new version of the format: `WRITE_REDIS_FIXTURE=v3 cargo test --all-features --test
 //! redis_store write_a_fixture`. Files of earlier versions stay as they are.
 
 use std::{collections::HashMap, path::PathBuf, time::Duration};
@@ -218,8 +218,8 @@ async fn restored(version: &str) -> (RedisServer, RedisStore, Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn version_1_is_read() {
-    let (_server, store, fixture) = restored("v1").await;
+async fn version_2_is_read() {
+    let (_server, store, fixture) = restored("v2").await;
     for id in STREAMS {
         assert_eq!(reading(&store, id).await, fixture["streams"][id], "{id}");
     }
@@ -239,8 +239,8 @@ async fn held_of(store: &RedisStore, id: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn version_1_goes_on() {
-    let (_server, store, fixture) = restored("v1").await;
+async fn version_2_goes_on() {
+    let (_server, store, fixture) = restored("v2").await;
     let epoch = |id: &str| fixture["streams"][id]["epoch"].as_u64().unwrap();
     // Its producer is still there.
     write(&store, &key("active"), epoch("active"), 9, &["9"]).await;
