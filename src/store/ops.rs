@@ -353,7 +353,8 @@ pub struct Page {
 pub struct Beat {
     /// Which node.
     pub node: NodeId,
-    /// Its streams, and their runs.
+    /// Its streams, and their runs. A stream that is named no more while its node goes on beating may be taken for alive for
+    /// up to four times the stale threshold: a store need not write down each stream each time.
     pub streams: Vec<(StreamKey, u64)>,
     /// How long after this they are overdue.
     pub stale: Duration,

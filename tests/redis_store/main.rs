@@ -19,6 +19,7 @@ mod fixtures;
 mod growth;
 mod indexes;
 mod layers;
+mod leases;
 mod limits;
 mod names;
 mod order;

@@ -210,14 +210,11 @@ impl Shared {
     pub(super) async fn has_moved(&self, keys: &StreamKeys, leased: Option<u64>) -> Result<bool, RedisStoreError> {
         let Some(leased) = leased.filter(|_| self.cluster) else { return Ok(false) };
         let part = self.keys.part(keys.slot);
-        let score = |index: String| {
-            let mut score = cmd("ZSCORE");
-            score.arg(index).arg(&keys.name);
-            Request::new(self.keys.part_slot(part), score)
-        };
-        let held = self.fleet.send(vec![score(self.keys.active(part)), score(self.keys.due(part))]).await?;
-        let held: Vec<_> =
-            held.into_iter().map(|reply| reply.map(|score| value::number(&score))).collect::<Result<_, _>>()?;
+        let mut due = cmd("ZSCORE");
+        due.arg(self.keys.due(part)).arg(&keys.name);
+        let held = vec![self.keys.deadline(keys), Request::new(self.keys.part_slot(part), due)];
+        let held = self.fleet.send(held).await?.into_iter();
+        let held: Vec<_> = held.map(|reply| reply.map(|score| value::number(&score))).collect::<Result<_, _>>()?;
         Ok(!held.contains(&Some(leased)))
     }
 }

@@ -196,6 +196,7 @@ impl RedisStoreBuilder {
             positions: Mutex::default(),
             densities: super::page::Densities::default(),
             pulses: tokio::sync::Mutex::default(),
+            leases: super::leases::Leases::default(),
             tasks: Mutex::default(),
             background: super::cluster::Background::default(),
         });

@@ -11,6 +11,7 @@ use super::{
     error::RedisStoreError,
     fleet::Request,
     keys::{self, StreamKeys},
+    leases,
     look::Known,
     script,
     stored::Standing,
@@ -49,9 +50,10 @@ impl Shared {
             // All at the same time. One that has more is asked again.
             let each = room / asked.len();
             let claims = asked.iter().map(|part| {
-                let names = [&*self.keys.active(*part), &*self.keys.due(*part)];
+                let names = [&*self.keys.active(*part), &*self.keys.due(*part), &*self.keys.leases(*part)];
                 let claim = if vouches[usize::from(*part)] { &*claim } else { "" };
-                Request::script(self.keys.part_slot(*part), &script::CLAIM, &names).arg(claim).arg(each).arg(lease)
+                let claims = Request::script(self.keys.part_slot(*part), &script::CLAIM, &names);
+                claims.arg(claim).arg(each).arg(lease).arg(leases::anywhere())
             });
             let replies = self.fleet.send(claims.collect()).await?;
             let mut failed = None;
@@ -174,7 +176,7 @@ impl Shared {
             mends.push(self.keys.unwatching(&active, keys, leased.deadline, Some(deadline)));
             return None;
         };
-        let mark = Request::script(keys.slot, &script::LEASED, &[&keys.stream]);
+        let mark = Request::script(keys.slot, &script::LEASED, &[&keys.stream, &keys.log]);
         mends.push(mark.arg(known.held.epoch()).arg(heard).arg(leased.deadline));
         let known = Known { active: Some(leased.deadline), ..known };
         let info = known.info(key).map(|info| crate::StreamInfo { last_heartbeat: heard, ..info });

@@ -93,6 +93,13 @@ impl Keys {
         Request::new(self.part_slot(self.part(keys.slot)), remove)
     }
 
+    /// Asks for an active stream's deadline, be it the stream's own or that of a lease.
+    pub(super) fn deadline(&self, keys: &StreamKeys) -> Request {
+        let part = self.part(keys.slot);
+        let names = [&*self.active(part), &*self.leases(part)];
+        Request::script(self.part_slot(part), &script::DEADLINE, &names).arg(&keys.name)
+    }
+
     fn owned(&self, key: &StreamKey) -> Request {
         let (slot, owner) = self.owner(&key.owner);
         Request::script(slot, &script::OWN, &[&owner]).arg(key.id.as_str())

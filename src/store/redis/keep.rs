@@ -1,7 +1,7 @@
 //! Signs of life: a node's own, and those of its streams.
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::DefaultHasher},
+    collections::{HashMap, HashSet, hash_map::DefaultHasher},
     hash::{Hash as _, Hasher as _},
     time::Duration,
 };
@@ -14,22 +14,17 @@ use super::{
     clock::millis,
     error::RedisStoreError,
     fleet::Request,
-    indexes::{Watching, of_a_beat},
-    keys::StreamKeys,
-    script, value,
+    leases::{Listed, Renewal},
+    push::{Member, Spoken},
+    value,
 };
 use crate::{
     id::NodeId,
     store::{Beat, Beaten},
 };
 
-/// Members of one command: as many cost the server hardly more than one, and it is not held up for long.
-const BEAT_MEMBERS: usize = 100;
 /// A node's own key outlives its beats by this factor of the stale threshold.
 const NODE_KEPT: u32 = 3;
-/// A stream itself is looked at once in so many rounds of beats, or more often.
-const LOOK_EVERY: u64 = 64;
-
 /// Not the name of a stream: no name has a space.
 const NO_STREAM: &str = "no stream";
 
@@ -43,6 +38,8 @@ pub(super) struct Pulse {
     parts: Vec<PartPulse>,
     /// How often the store turned out to have lost what it had acknowledged.
     losses: u64,
+    /// Which run of the servers the last beat was sent to.
+    run: String,
     /// When a beat was last sent.
     last: Option<Instant>,
     stale: Duration,
@@ -67,6 +64,7 @@ impl Pulse {
             sent: 0,
             parts: vec![PartPulse::default(); parts],
             losses: 0,
+            run: String::new(),
             last: None,
             stale: Duration::ZERO,
             suspicious: Instant::now(),
@@ -75,16 +73,18 @@ impl Pulse {
 }
 
 /// What became of a node's sign of life.
-struct Said {
+pub(super) struct Said {
     /// What the server of each part of the indexes said.
-    parts: Vec<Heard>,
+    pub(super) parts: Vec<Heard>,
+    /// The parts whose server has renewed the leases of the listed streams.
+    pub(super) renewed: HashSet<u16>,
     /// Why one did not take it.
     error: Option<RedisStoreError>,
 }
 
 /// What the server of a part of the indexes said to a node's sign of life.
 #[derive(Clone, Copy)]
-enum Heard {
+pub(super) enum Heard {
     /// It took it; its clock.
     Taken(u64),
     /// It answered, and did not take it.
@@ -94,23 +94,15 @@ enum Heard {
 }
 
 impl Heard {
-    fn taken(self) -> Option<u64> {
+    pub(super) fn taken(self) -> Option<u64> {
         if let Self::Taken(now) = self { Some(now) } else { None }
     }
 }
 
-/// How a beat's streams fared.
-#[derive(Default)]
-struct Pushed {
-    lost: Vec<usize>,
-    missed: Vec<usize>,
-    /// The parts of the indexes that did not take all of it, and why one did not.
-    refused: Vec<u16>,
-    error: Option<RedisStoreError>,
-}
-
 impl Shared {
     pub(super) async fn beat(&self, beat: Beat) -> Result<Beaten, RedisStoreError> {
+        let members: Vec<Member> = beat.streams.iter().map(|(key, epoch)| self.member(key, *epoch)).collect();
+        let listed: Vec<Listed> = members.iter().map(|member| member.listed).collect();
         // One at a time: the node's own keys are compared with what the last beat wrote.
         let mut pulses = self.pulses.lock().await;
         let fresh = pulses.get(&beat.node).and_then(|pulse| pulse.last);
@@ -118,7 +110,13 @@ impl Shared {
         let pulse = pulses.entry(beat.node.clone()).or_insert_with(|| Pulse::new(self.keys.parts().len()));
         // So that the run of each server is known. One that is not reached does not take the beat either.
         let _ = self.fleet.reach().await;
-        let said = self.say_that_it_lives(&beat, pulse).await;
+        let run = self.fleet.run();
+        if pulse.run != run {
+            self.leases.forget_all(&beat.node);
+            pulse.run = run;
+        }
+        let renewal = self.leases.renew(&beat.node, beat.stale, &listed);
+        let said = self.say_that_it_lives(&beat, pulse, &renewal).await;
         if fresh.is_none_or(|last| last.elapsed() >= beat.stale / 2) {
             pulse.suspicious = Instant::now() + beat.stale.min(DAY) / 2;
         }
@@ -127,7 +125,8 @@ impl Shared {
         (self.fleet.run(), pulse.losses).hash(&mut hasher);
         drop(pulses);
         // Also where a server did not take the node's key: the streams must not pay for that.
-        let pushed = self.push_deadlines(&beat, &said.parts, everything).await;
+        let spoken = Spoken { beat: &beat, members: &members, said: &said, lease: renewal.newest, everything };
+        let pushed = self.push(spoken).await;
         let mut refused = pushed.refused;
         refused.extend(self.keys.parts().filter(|part| said.parts[usize::from(*part)].taken().is_none()));
         refused.sort_unstable();
@@ -185,7 +184,9 @@ impl Shared {
     /// Writes the node's own key, one in each part of the indexes, and says of a stream that is none that it lives: so a beat
     /// is acknowledged only by a server that takes what other nodes' beats need it to take. What the key said before tells
     /// whether the store kept it. The key is this process's own: another one that was given the same name has another.
-    async fn say_that_it_lives(&self, beat: &Beat, pulse: &mut Pulse) -> Said {
+    ///
+    /// In the same step it renews the leases of the listed streams, and finds out which of them have lost their place.
+    async fn say_that_it_lives(&self, beat: &Beat, pulse: &mut Pulse, renewal: &Renewal) -> Said {
         pulse.sent += 1;
         pulse.stale = beat.stale;
         pulse.last = Some(Instant::now());
@@ -199,8 +200,10 @@ impl Shared {
             let mut push = cmd("ZADD");
             push.arg(self.keys.active(part)).arg("XX").arg("CH").arg(0).arg(NO_STREAM);
             requests.extend([cmd("TIME"), set, push].map(|command| Request::new(slot, command)));
+            requests.extend(renewal.parts.get(&part).map(|leases| self.renewing(beat, part, leases)));
         }
-        let mut said = Said { parts: vec![Heard::Nothing; self.keys.parts().len()], error: None };
+        let parts = vec![Heard::Nothing; self.keys.parts().len()];
+        let mut said = Said { parts, renewed: HashSet::new(), error: None };
         let mut replies = match self.fleet.send(requests).await {
             Ok(replies) => replies.into_iter(),
             Err(error) => {
@@ -209,9 +212,14 @@ impl Shared {
             }
         };
         let mut lost = false;
-        for (heard, part) in said.parts.iter_mut().zip(&mut pulse.parts) {
+        let mut stand = Vec::new();
+        for (number, (heard, part)) in (0_u16..).zip(said.parts.iter_mut().zip(&mut pulse.parts)) {
             let mut next = || replies.next().unwrap_or_else(|| Err(value::unexpected("a beat")));
             let (clock, before, pushed) = (next().and_then(time_of), next(), next());
+            if let Some(leases) = renewal.parts.get(&number) {
+                // Where this fails each stream's own deadline is written.
+                stand.extend(next().ok().map(|counts| (number, leases, counts)));
+            }
             let (clock, before) = match (clock, before, pushed) {
                 (Ok(clock), Ok(before), Ok(_)) => (clock, before),
                 (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
@@ -233,134 +241,13 @@ impl Shared {
         if let Some(now) = said.parts.iter().find_map(|heard| heard.taken()) {
             self.clock.heard(now);
         }
+        for (part, leases, counts) in stand {
+            // What cannot be counted, or looked through, is not known to stand there.
+            if self.compare(&beat.node, part, leases, counts).await.is_ok() {
+                said.renewed.insert(part);
+            }
+        }
         said
-    }
-
-    /// Pushes the streams' deadlines, by the clock of the server that holds each. One that has just not answered is not
-    /// asked again: the others' streams must not wait for it.
-    async fn push_deadlines(&self, beat: &Beat, heard: &[Heard], everything: bool) -> Pushed {
-        let mut pushed = Pushed::default();
-        if beat.streams.is_empty() {
-            return pushed;
-        }
-        let of: Vec<StreamKeys> = beat.streams.iter().map(|(key, _)| self.keys.of(key)).collect();
-        let ttl = millis(beat.lifetime) + millis(beat.stale);
-        let now = |part: u16| heard[usize::from(part)].taken().unwrap_or_else(|| self.clock.now());
-        let mut parts: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
-        for (index, keys) in of.iter().enumerate() {
-            let part = self.keys.part(keys.slot);
-            match heard[usize::from(part)] {
-                Heard::Nothing => pushed.missed.push(index),
-                Heard::Taken(_) | Heard::Refused => parts.entry(part).or_default().push(index),
-            }
-        }
-        let mut requests = Vec::new();
-        let mut pages: Vec<(u16, &[usize])> = Vec::new();
-        // In the index's own order: neighbours cost half of what members all over it do.
-        for members in parts.values_mut() {
-            members.sort_unstable_by(|a, b| of[*a].name.cmp(&of[*b].name));
-        }
-        for (part, members) in &parts {
-            let (slot, active) = (self.keys.part_slot(*part), self.keys.active(*part));
-            let deadline = now(*part) + millis(beat.stale);
-            let deadline = if self.cluster { of_a_beat(deadline) } else { deadline };
-            for page in members.chunks(BEAT_MEMBERS) {
-                let mut push = cmd("ZADD");
-                push.arg(&active).arg("XX").arg("CH");
-                for index in page {
-                    push.arg(deadline).arg(&of[*index].name);
-                }
-                requests.push(Request::new(slot, push));
-                pages.push((*part, page));
-            }
-            let mut renew = cmd("PEXPIRE");
-            renew.arg(&active).arg(ttl).arg("GT");
-            requests.push(Request::new(slot, renew));
-            pages.push((*part, &[]));
-        }
-        // A share of the streams each time, so that each one's keys are renewed well within its lifetime.
-        // By the time, not by a count of beats: the pages of one round must not drift apart.
-        let round = self.clock.now() / (millis(beat.stale) / 3).max(1);
-        let share = (millis(beat.lifetime) / millis(beat.stale).max(1) / 2).clamp(1, LOOK_EVERY);
-        let replies = match self.fleet.send(requests).await {
-            Ok(replies) => replies,
-            Err(error) => {
-                pushed.missed = (0..of.len()).collect();
-                pushed.refused.extend(parts.keys());
-                pushed.error = Some(error);
-                return pushed;
-            }
-        };
-        let silent = self.keys.parts().filter(|part| matches!(heard[usize::from(*part)], Heard::Nothing));
-        let silent: Vec<u64> = silent.map(|part| self.fleet.part(self.keys.part_slot(part))).collect();
-        let mut looked_at = Vec::new();
-        for (reply, (part, page)) in replies.into_iter().zip(pages) {
-            let count = match reply {
-                Ok(count) => value::number(&count).unwrap_or(0),
-                Err(error) => {
-                    pushed.missed.extend(page);
-                    pushed.refused.push(part);
-                    pushed.error = Some(error);
-                    continue;
-                }
-            };
-            // Some are missing, or are where they were: on a shortfall each is looked at.
-            let short = !page.is_empty() && count < page.len() as u64;
-            let turn = |index: &&usize| beat.streams[**index].1 % share == round % share;
-            let answers = |index: &&usize| !silent.contains(&self.fleet.part(of[**index].slot));
-            let page = page.iter().filter(|index| short || everything || turn(index)).filter(answers);
-            looked_at.extend(page.map(|index| (*index, now(part))));
-        }
-        self.look_at_own(beat, &of, &looked_at, &mut pushed).await;
-        pushed
-    }
-
-    /// Looks whether streams are still the node's, and renews what is kept of those that are. Each comes with the time by
-    /// which its deadline was set.
-    async fn look_at_own(&self, beat: &Beat, of: &[StreamKeys], looked_at: &[(usize, u64)], pushed: &mut Pushed) {
-        let ttl = millis(beat.lifetime) + millis(beat.stale);
-        let renewal = |(index, now): &(usize, u64)| {
-            let (keys, (key, epoch)) = (&of[*index], &beat.streams[*index]);
-            let (active, (_, owner)) = (self.keys.active(0), self.keys.owner(&key.owner));
-            let mut names = vec![&*keys.stream, &*keys.log];
-            if !self.cluster {
-                names.extend([&*active, &*owner]);
-            }
-            let renewal = Request::script(keys.slot, &script::RENEW, &names).arg(&keys.name).arg(key.id.as_str());
-            renewal.arg(*epoch).arg(now + millis(beat.stale)).arg(ttl).arg(*now)
-        };
-        let replies = match self.fleet.send(looked_at.iter().map(renewal).collect()).await {
-            Ok(replies) => replies,
-            Err(error) => {
-                pushed.missed.extend(looked_at.iter().map(|(index, _)| *index));
-                pushed.error = Some(error);
-                return;
-            }
-        };
-        let mut indexes = Vec::new();
-        for ((index, _), reply) in looked_at.iter().zip(replies) {
-            let ttl = match reply {
-                // What stands in the place of its owner's index is no reason to take it for another's.
-                Err(error) if error.is_of_one_key() => continue,
-                Err(error) => {
-                    // Its deadline is pushed; that it is renewed has to be said again.
-                    pushed.missed.push(*index);
-                    pushed.error = Some(error);
-                    continue;
-                }
-                Ok(ttl) => value::number(&ttl).unwrap_or(0),
-            };
-            if ttl == 0 {
-                pushed.lost.push(*index);
-            } else if self.cluster {
-                let (keys, watching) = (&of[*index], Watching { overdue: millis(beat.stale), ttl });
-                indexes.push(self.keys.registering(keys, watching, true));
-                indexes.push(self.keys.owning(&beat.streams[*index].0, ttl, true));
-            }
-        }
-        // What of this fails, a later beat does again.
-        let _ = self.fleet.send(indexes).await;
-        pushed.lost.sort_unstable();
     }
 
     /// The store's clock.

@@ -78,6 +78,11 @@ impl Keys {
         self.parted("active", part)
     }
 
+    /// The leases of a part of the index of active streams.
+    pub(super) fn leases(&self, part: u16) -> String {
+        self.parted("leases", part)
+    }
+
     /// Hooks and ended lifetimes that somebody must look after.
     pub(super) fn due(&self, part: u16) -> String {
         self.parted("due", part)

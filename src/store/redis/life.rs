@@ -30,13 +30,12 @@ impl Shared {
         if with.sent {
             names.push(&sent);
         }
-        let (active, due) = (self.keys.active(0), self.keys.due(0));
+        let (active, due, leases) = (self.keys.active(0), self.keys.due(0), self.keys.leases(0));
         let (_, owner) = self.keys.owner(&key.owner);
         if !self.cluster {
             names.extend([&*active, &*owner]);
-            if with.due {
-                names.push(&due);
-            }
+            names.extend(with.due.then_some(&*due));
+            names.extend(with.leases.then_some(&*leases));
         }
         Request::script(keys.slot, script, &names).arg(&keys.name).arg(key.id.as_str())
     }
@@ -58,7 +57,10 @@ impl Shared {
         let mut told = Told::read(reply, "open")?;
         let opened = self.opened(&mut told, &keys.name, &open)?;
         let came = match &opened {
-            Opened::New { .. } => Came::Registered,
+            Opened::New { .. } => {
+                self.leases.forget(&keys.name);
+                Came::Registered
+            }
             Opened::Active { .. } => Came::Active,
             _ => Came::Nothing,
         };
@@ -129,6 +131,7 @@ impl Shared {
 
     pub(super) async fn withdraw(&self, key: StreamKey, token: u128) -> Result<(), RedisStoreError> {
         let keys = self.keys.of(&key);
+        self.leases.forget(&keys.name);
         let channel = self.keys.tail_channel(&keys.name);
         let call = self.call(&keys, &key, &script::WITHDRAW, Indexes::DUE).arg(hex(token)).arg(channel);
         let withdrawn = value::number(&self.fleet.ask(call).await?) == Some(1);
@@ -147,8 +150,9 @@ impl Shared {
         }
         let Close { key, epoch, ending, last, if_deadline, hook } = &close;
         let (kind, data) = terminal(&Sse, ending);
+        self.leases.forget(&keys.name);
         let call = self
-            .call(&keys, key, &script::CLOSE, Indexes::BOTH)
+            .call(&keys, key, &script::CLOSE, Indexes::BOTH.compared())
             .arg(optional(*epoch))
             .arg(ending.state.as_str())
             .arg(ending.reason.as_deref().unwrap_or_default())
@@ -191,8 +195,9 @@ impl Shared {
         if self.has_moved(&keys, if_deadline).await? {
             return Ok(Interrupted::Moved);
         }
+        self.leases.forget(&keys.name);
         let call = self
-            .call(&keys, &key, &script::INTERRUPT, Indexes::DUE)
+            .call(&keys, &key, &script::INTERRUPT, Indexes::DUE.compared())
             .arg(epoch)
             .arg(optional(last))
             .arg(optional(if_deadline))
@@ -222,6 +227,7 @@ impl Shared {
         let keys = self.keys.of(&open.key);
         let retention = &open.retention;
         let reservation = self.reserve(&open.key, Watching::produced(retention), false);
+        self.leases.forget(&keys.name);
         let call = self
             .call(&keys, &open.key, &script::REOPEN, Indexes::default())
             .arg(hex(open.token))
@@ -268,7 +274,7 @@ impl Shared {
         let ending = publish.ends.map(|state| Ending::with_event(state, publish.block.clone()));
         let (kind, data) = ending.map(|ending| terminal(&Sse, &ending)).unwrap_or_default();
         let call = self
-            .call(&keys, &publish.key, &script::SEND, Indexes::SENT)
+            .call(&keys, &publish.key, &script::SEND, Indexes::BOTH)
             .arg(&*publish.kind)
             .arg(if publish.ends.is_some() { Stored::block(&publish.block) } else { Stored::frame(&publish.block) })
             .arg(publish.ends.map(StreamState::as_str).unwrap_or_default())
@@ -314,6 +320,7 @@ impl Shared {
 
     pub(super) async fn delete(&self, key: StreamKey) -> Result<(), RedisStoreError> {
         let keys = self.keys.of(&key);
+        self.leases.forget(&keys.name);
         let call = self
             .call(&keys, &key, &script::DELETE, Indexes::BOTH)
             .arg(self.keys.tail_channel(&keys.name))
@@ -346,12 +353,17 @@ impl Shared {
 struct Indexes {
     sent: bool,
     due: bool,
+    /// What a deadline that is compared may stand for.
+    leases: bool,
 }
 
 impl Indexes {
-    const DUE: Self = Self { sent: false, due: true };
-    const SENT: Self = Self { sent: true, due: true };
-    const BOTH: Self = Self::SENT;
+    const DUE: Self = Self { sent: false, due: true, leases: false };
+    const BOTH: Self = Self { sent: true, ..Self::DUE };
+
+    fn compared(self) -> Self {
+        Self { leases: true, ..self }
+    }
 }
 
 fn hex(token: u128) -> String {

@@ -9,6 +9,7 @@ use super::{
     error::RedisStoreError,
     fleet::{Reply, Request},
     keys::{self, StreamKeys},
+    leases,
     page::peek,
     stored::{self, Entry, Held, Holds, Standing},
     value,
@@ -21,6 +22,11 @@ use crate::{
 
 /// Streams in one request of a list.
 const LIST_PAGE: usize = 100;
+
+/// Ranges of an index in one request for stale streams.
+const RANGES: usize = 16;
+/// Leases that are looked through for stale streams, in each part of the indexes.
+const LEASES_READ: usize = 1000;
 
 /// All that is stored of a stream but its log, and the log's newest entry.
 pub(super) struct Known {
@@ -61,17 +67,14 @@ impl Shared {
         };
         let mut top = command("XREVRANGE", &keys.log);
         top.arg("+").arg("-").arg("COUNT").arg(1);
-        let index = |index: &str| {
-            let mut score = command("ZSCORE", index);
-            score.arg(&keys.name);
-            Request::new(self.keys.part_slot(part), score)
-        };
+        let mut due = command("ZSCORE", &self.keys.due(part));
+        due.arg(&keys.name);
         [
             Request::new(keys.slot, command("HGETALL", &keys.stream)),
             Request::new(keys.slot, command("HGETALL", &keys.completion)),
             Request::new(keys.slot, top),
-            index(&self.keys.active(part)),
-            index(&self.keys.due(part)),
+            self.keys.deadline(keys),
+            Request::new(self.keys.part_slot(part), due),
         ]
     }
 
@@ -171,21 +174,19 @@ impl Shared {
     ) -> Result<Vec<StreamInfo>, RedisStoreError> {
         let before = self.time().await?.saturating_sub(super::clock::millis(threshold));
         let mut stale = Vec::new();
-        // In the order of their deadlines, which is nearly that of their silence. All parts at the same time; those that have
-        // more are asked again.
-        let mut parts: Vec<u16> = self.keys.parts().collect();
-        let mut at = 0;
-        while !parts.is_empty() && stale.len() < limit {
-            let members = |part: &u16| {
-                let mut members = cmd("ZRANGE");
-                members.arg(self.keys.active(*part)).arg(at).arg(at + LIST_PAGE - 1);
-                Request::new(self.keys.part_slot(*part), members)
+        let mut ranges = self.ranges(before).await?;
+        while !ranges.is_empty() && stale.len() < limit {
+            let asked: Vec<Range> = ranges.drain(..ranges.len().min(RANGES)).collect();
+            let members = |range: &Range| {
+                let mut members = cmd("ZRANGEBYSCORE");
+                members.arg(self.keys.active(range.part)).arg(&range.from).arg(&range.to);
+                members.arg("LIMIT").arg(range.at).arg(LIST_PAGE);
+                Request::new(self.keys.part_slot(range.part), members)
             };
-            let replies = self.fleet.look(parts.iter().map(members).collect()).await?;
-            at += LIST_PAGE;
-            let mut pages = Vec::with_capacity(parts.len());
+            let replies = self.fleet.look(asked.iter().map(members).collect()).await?;
+            let mut pages = Vec::with_capacity(asked.len());
             for members in replies {
-                let members = value::array(members?, "ZRANGE")?;
+                let members = value::array(members?, "ZRANGEBYSCORE")?;
                 let is_full = members.len() == LIST_PAGE;
                 let keys = members.into_iter().filter_map(|name| keys::key_of(&value::text(name)?));
                 pages.push((is_full, keys.collect::<Vec<StreamKey>>()));
@@ -193,7 +194,7 @@ impl Shared {
             let of: Vec<StreamKeys> = pages.iter().flat_map(|(_, page)| page).map(|key| self.keys.of(key)).collect();
             let mut known = self.know_all(&of).await?.into_iter();
             let mut more = Vec::new();
-            for (part, (is_full, page)) in parts.into_iter().zip(pages) {
+            for (range, (is_full, page)) in asked.into_iter().zip(pages) {
                 let found = stale.len();
                 for (key, known) in page.iter().zip(&mut known) {
                     let info = known?.info(key).filter(|info| info.state == StreamState::Active);
@@ -201,14 +202,52 @@ impl Shared {
                 }
                 // Behind a page of streams that were all heard of, none is that was not.
                 if is_full && stale.len() > found {
-                    more.push(part);
+                    more.push(Range { at: range.at + LIST_PAGE, ..range });
                 }
             }
-            parts = more;
+            more.append(&mut ranges);
+            ranges = more;
         }
         stale.truncate(limit);
         Ok(stale)
     }
+
+    /// Where in the indexes streams may stand that were not heard of since then: by deadlines of their own, then under the
+    /// leases that may not have been renewed since, those first that were renewed first.
+    async fn ranges(&self, before: u64) -> Result<Vec<Range>, RedisStoreError> {
+        let leases = |part| {
+            let mut leases = cmd("ZRANGE");
+            leases.arg(self.keys.leases(part)).arg(0).arg(LEASES_READ - 1).arg("WITHSCORES");
+            Request::new(self.keys.part_slot(part), leases)
+        };
+        let replies = self.fleet.look(self.keys.parts().map(leases).collect()).await?;
+        let own = |part| Range { part, from: "-inf".to_owned(), to: format!("({}", leases::LOWEST), at: 0 };
+        let mut ranges: Vec<Range> = self.keys.parts().map(own).collect();
+        let mut overdue = Vec::new();
+        for (part, reply) in self.keys.parts().zip(replies) {
+            for (lease, deadline) in value::scored(value::own(reply)?, "ZRANGE")? {
+                let lease = value::number(&lease).filter(|lease| leases::is_one(*lease));
+                let lease = lease.filter(|lease| deadline.saturating_sub(leases::renewed_for(*lease)) <= before);
+                overdue.extend(lease.map(|lease| (deadline, part, lease)));
+            }
+        }
+        overdue.sort_unstable();
+        ranges.extend(overdue.into_iter().map(|(_, part, lease)| {
+            let [from, to] = leases::scores(lease).map(|score| score.to_string());
+            Range { part, from, to, at: 0 }
+        }));
+        Ok(ranges)
+    }
+}
+
+/// Members of a part of the index of active streams.
+struct Range {
+    part: u16,
+    /// Scores.
+    from: String,
+    to: String,
+    /// How many of them have been looked at.
+    at: usize,
 }
 
 /// Five replies, in the order in which they were asked for.

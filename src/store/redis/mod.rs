@@ -11,6 +11,7 @@ mod followed;
 mod indexes;
 mod keep;
 mod keys;
+mod leases;
 mod life;
 mod link;
 mod logs;
@@ -18,6 +19,7 @@ mod look;
 #[cfg(feature = "redis-cluster")]
 mod masters;
 mod page;
+mod push;
 mod script;
 mod sentinels;
 mod source;
@@ -98,6 +100,7 @@ pub(crate) struct Shared {
     positions: Mutex<logs::Positions>,
     densities: page::Densities,
     pulses: tokio::sync::Mutex<keep::Pulses>,
+    leases: leases::Leases,
     tasks: Mutex<Vec<AbortHandle>>,
     background: Background,
 }

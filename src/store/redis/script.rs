@@ -47,6 +47,8 @@ scripts! {
     SEND: GROWS "send.lua",
     DELETE: SETTLES "delete.lua",
     CLAIM: SETTLES "claim.lua",
+    VOUCH: SETTLES "vouch.lua",
+    DEADLINE: LOOKS "deadline.lua",
     LEASED: SETTLES "leased.lua",
     RENEW: SETTLES "renew.lua",
     HOOKED: SETTLES "hooked.lua",

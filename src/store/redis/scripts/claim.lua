@@ -1,28 +1,77 @@
--- claim: leases what somebody must look at. Pushes the deadlines, fences nothing.
--- KEYS active, due    ARGV latest deadline of an active stream or '', limit, lease in ms
+-- claim: leases what somebody must look at to a guardian. Pushes the deadlines, fences nothing.
+-- KEYS active, due, leases
+-- ARGV latest deadline of an active stream or '', limit, ms of the guardian's lease, the lease of a node to begin at
 -- Returns the time, then two lists of S, old and new deadline of each: of hooks and ended lifetimes, and of active
 -- streams. O(log streams) with nothing due; O(limit * log streams) at most.
 local time = now()
 local limit = tonumber(ARGV[2])
 
-local function lease(index, latest)
-  local leased = {}
-  local streams = redis.call('ZRANGEBYSCORE', index, '-inf', int(latest), 'WITHSCORES', 'LIMIT', 0, limit)
+-- `was`: the deadline of streams that have none of their own.
+local function lease(leased, index, from, to, was)
+  local streams = redis.call('ZRANGEBYSCORE', index, from, to, 'WITHSCORES', 'LIMIT', 0, limit)
   for i = 1, #streams, 2 do
     -- Even, unlike what a producer registers meanwhile: see watch.lua.
     local deadline = time + tonumber(ARGV[3])
     deadline = int(deadline - deadline % 2)
     redis.call('ZADD', index, 'XX', deadline, streams[i])
     leased[#leased + 1] = streams[i]
-    leased[#leased + 1] = streams[i + 1]
+    leased[#leased + 1] = was or streams[i + 1]
     leased[#leased + 1] = deadline
     limit = limit - 1
   end
-  return leased
 end
 
-local hooked, overdue = lease(KEYS[2], time), {}
+-- Streams of nodes that say no more that they live. A lease goes once nothing stands under it.
+local function lease_of_nodes(leased, latest)
+  local overdue = redis.pcall('ZRANGEBYSCORE', KEYS[3], '-inf', int(latest), 'WITHSCORES', 'LIMIT', 0, 500)
+  for i = 1, #overdue, 2 do
+    if limit == 0 then
+      return
+    end
+    local number = tonumber(lease_of(tonumber(overdue[i])))
+    if number then
+      lease(leased, KEYS[1], int(number - 1), int(number), overdue[i + 1])
+    end
+    if limit > 0 then
+      redis.call('ZREM', KEYS[3], overdue[i])
+    end
+  end
+end
+
+-- Streams whose node's lease the index has lost: the lease is overdue unless that node renews it. Each call looks at a few
+-- leases only, from somewhere else: see leases.rs.
+local function miss_leases()
+  local from, wrapped = ARGV[4], false
+  for _ = 1, 32 do
+    local found = redis.call('ZRANGEBYSCORE', KEYS[1], from, '(' .. int(2 * LEASES), 'WITHSCORES', 'LIMIT', 0, 1)
+    local held = lease_of(tonumber(found[2]))
+    if held then
+      if wrapped and tonumber(held) > tonumber(ARGV[4]) then
+        return
+      end
+      local known = redis.pcall('ZSCORE', KEYS[3], held)
+      if type(known) == 'table' then
+        return
+      end
+      if not known then
+        local grace = 2 ^ math.min(math.floor((tonumber(held) - LEASES) / 2 ^ 46), 46)
+        watch(KEYS[3], held, time + grace, grace + 3600000)
+      end
+      from = '(' .. held
+    elseif wrapped then
+      return
+    else
+      from, wrapped = int(LEASES), true
+    end
+  end
+end
+
+local hooked, overdue = {}, {}
+lease(hooked, KEYS[2], '-inf', int(time))
 if ARGV[1] ~= '' and limit > 0 then
-  overdue = lease(KEYS[1], math.min(time, tonumber(ARGV[1])))
+  local latest = math.min(time, tonumber(ARGV[1]))
+  lease(overdue, KEYS[1], '-inf', int(latest))
+  lease_of_nodes(overdue, latest)
+  miss_leases()
 end
 return { int(time), hooked, overdue }

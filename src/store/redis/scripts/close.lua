@@ -1,6 +1,6 @@
 -- close: ends a stream; the first to do so wins, and everyone learns that end. In one step: the log is sealed, the
 -- terminal event stored, the state changed.
--- KEYS stream, log, completion, keys [, active, owner's, due]
+-- KEYS stream, log, completion, keys [, active, owner's, due, leases]
 -- ARGV S, id, epoch or '', state, reason or '', has event, event, last seq or '', deadline or '', hook lease or '',
 --      terminal type, terminal data, channel, node channels' prefix
 -- Returns now {node, completion, ms that it is kept} | before {completion} | newer | moved | missing. O(log streams).
@@ -20,8 +20,7 @@ if ARGV[3] ~= '' and ARGV[3] ~= held[2] then
   return { 'newer' }
 end
 if active and ARGV[9] ~= '' then
-  local deadline = redis.call('ZSCORE', state == 'active' and active or due, ARGV[1])
-  if not deadline or tonumber(deadline) ~= tonumber(ARGV[9]) then
+  if deadline_of(state == 'active' and active or due, KEYS[8], ARGV[1]) ~= tonumber(ARGV[9]) then
     return { 'moved' }
   end
 end

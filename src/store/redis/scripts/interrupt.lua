@@ -1,5 +1,5 @@
 -- interrupt: says that a stream has no producer now, but may have one again. The log is sealed for the run.
--- KEYS stream, log, completion [, active, owner's, due]
+-- KEYS stream, log, completion [, active, owner's, due, leases]
 -- ARGV S, id, epoch, last seq or '', deadline or '', channel, node channels' prefix
 -- Returns done | newer | ended {completion} | moved | missing. O(log streams).
 local stream, log, completion, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
@@ -17,8 +17,7 @@ if fenced then
   return fenced
 end
 if active and ARGV[5] ~= '' then
-  local deadline = redis.call('ZSCORE', active, ARGV[1])
-  if not deadline or tonumber(deadline) ~= tonumber(ARGV[5]) then
+  if deadline_of(active, KEYS[7], ARGV[1]) ~= tonumber(ARGV[5]) then
     return { 'moved' }
   end
 end

@@ -219,6 +219,26 @@ local function watch(index, stream, deadline, ttl)
   redis.call('PEXPIRE', index, int(ttl), 'GT')
 end
 
+-- Scores from here on, up to twice this, are no deadlines but leases; even ones are of marked streams.
+local LEASES = 2 ^ 52
+
+local function lease_of(score)
+  if score and score >= LEASES and score < 2 * LEASES then
+    return int(score + 1 - score % 2)
+  end
+end
+
+-- A stream's deadline in an index: its own, or that of the lease which it stands under; nil if there is none. O(log streams).
+local function deadline_of(index, leases, stream)
+  local score = tonumber(redis.call('ZSCORE', index, stream) or '')
+  local lease = lease_of(score)
+  if not lease then
+    return score
+  end
+  local deadline = redis.pcall('ZSCORE', leases, lease)
+  return type(deadline) == 'string' and tonumber(deadline) or nil
+end
+
 local function expire(ttl, ...)
   for _, key in ipairs({ ... }) do
     redis.call('PEXPIRE', key, int(math.min(ttl, 2 ^ 46)))

@@ -1,0 +1,14 @@
+-- vouch: a node's sign of life: renews the leases that its streams stand under.
+-- KEYS active, leases    ARGV ms for which the leases are renewed, ttl in ms, then the leases
+-- Returns of each lease how many streams stand under it. O(leases * log streams).
+local deadline, renewed, counts = int(now() + tonumber(ARGV[1])), { 'ZADD', KEYS[2] }, {}
+for i = 3, #ARGV do
+  renewed[#renewed + 1], renewed[#renewed + 2] = deadline, ARGV[i]
+end
+redis.call(unpack(renewed))
+redis.call('PEXPIRE', KEYS[2], ARGV[2], 'NX')
+redis.call('PEXPIRE', KEYS[2], ARGV[2], 'GT')
+for i = 3, #ARGV do
+  counts[#counts + 1] = redis.call('ZCOUNT', KEYS[1], ARGV[i], ARGV[i])
+end
+return counts
