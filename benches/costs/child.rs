@@ -1,0 +1,204 @@
+//! Servers under test, as processes of their own: this program again, with the word `child`.
+
+use std::{
+    collections::HashMap,
+    env,
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    net::SocketAddr,
+    process::{self, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, Query},
+    http::header,
+    response::{
+        IntoResponse as _, Response,
+        sse::{KeepAlive, Sse},
+    },
+    routing::get,
+    serve::ListenerExt as _,
+};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use resilient_sse::{Builder, Durability, MemoryStore, RedisStore, ResilientSse, StreamId};
+use tokio::{net::TcpListener, sync::watch};
+
+use crate::{
+    Result, proc, rows,
+    source::{Pace, Source},
+};
+
+/// What runs behind a server's routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Variant {
+    /// axum's `Sse` and `KeepAlive`, no layer.
+    Plain,
+    Memory,
+    Buffered,
+    BeforeSend,
+}
+
+impl Variant {
+    pub(crate) const ALL: [Self; 4] = [Self::Plain, Self::Memory, Self::Buffered, Self::BeforeSend];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Memory => "memory",
+            Self::Buffered => "Redis, Buffered",
+            Self::BeforeSend => "Redis, BeforeSend",
+        }
+    }
+}
+
+/// A server's process; it ends with this.
+pub(crate) struct Child {
+    process: process::Child,
+    pub(crate) address: SocketAddr,
+    pub(crate) variant: Variant,
+}
+
+impl Child {
+    /// Starts a server. `settings` are those of [`builder`].
+    pub(crate) fn start(variant: Variant, redis: &str, settings: &[(&str, String)]) -> Result<Self> {
+        let mut command = Command::new(env::current_exe()?);
+        command.args(["child", "serve", variant.name(), redis]);
+        command.args(settings.iter().map(|(name, value)| format!("{name}={value}")));
+        // The child ends when its input does, whatever becomes of this process.
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().ok_or("no output")?).read_line(&mut line)?;
+        let address = line.trim().parse().map_err(|_| format!("the server of {} did not start", variant.name()))?;
+        Ok(Self { process, address, variant })
+    }
+
+    pub(crate) fn cpu(&self) -> Result<f64> {
+        proc::cpu(self.process.id())
+    }
+
+    pub(crate) fn resident(&self) -> Result<f64> {
+        proc::resident(self.process.id())
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What this program does as a child.
+pub(crate) fn run(args: Vec<String>) -> Result<()> {
+    let mut args = args.into_iter();
+    match args.next().as_deref() {
+        Some("serve") => {
+            let name = args.next().ok_or("which variant?")?;
+            let variant = Variant::ALL.into_iter().find(|variant| variant.name() == name).ok_or("no such variant")?;
+            let redis = args.next().ok_or("which Redis?")?;
+            let settings =
+                args.filter_map(|arg| arg.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())));
+            tokio::runtime::Runtime::new()?.block_on(serve(variant, &redis, &settings.collect()))
+        }
+        Some("idle") => rows::idle::child(&args.collect::<Vec<_>>()),
+        _ => Err("an unknown child".into()),
+    }
+}
+
+/// Sets what a row asks for: `window`, `sweep` (seconds), `max_events`, `max_bytes`.
+fn set(mut builder: Builder, settings: &HashMap<String, String>) -> Result<Builder> {
+    for (name, value) in settings {
+        let seconds = || value.parse().map(Duration::from_secs_f64);
+        builder = match &**name {
+            "window" => builder.recovery_window(seconds()?),
+            "sweep" => builder.sweep(seconds()?),
+            "max_events" => builder.max_events(value.parse()?),
+            "max_bytes" => builder.max_bytes(value.parse()?),
+            _ => return Err(format!("there is no setting `{name}`").into()),
+        };
+    }
+    Ok(builder)
+}
+
+async fn serve(variant: Variant, redis: &str, settings: &HashMap<String, String>) -> Result<()> {
+    let (open, gate) = watch::channel(0_u64);
+    let open = Arc::new(open);
+    let streams = Router::new()
+        .route("/s/{id}", get(move |id: Path<String>, query: Query<HashMap<String, String>>| answer(id, query, gate)));
+    let durability = if variant == Variant::BeforeSend { Durability::BeforeSend } else { Durability::Buffered };
+    let builder = match variant {
+        Variant::Plain | Variant::Memory => ResilientSse::builder(MemoryStore::new()),
+        Variant::Buffered | Variant::BeforeSend => {
+            // Streams of the same names in the same Redis are not the other variant's.
+            let store = RedisStore::builder(redis)?.key_prefix(format!("{variant:?}:"));
+            ResilientSse::builder(store.connect().await?)
+        }
+    };
+    let (sse, guardian) = set(builder.anonymous().durability(durability), settings)?.build()?;
+    let streams = match variant {
+        Variant::Plain => streams,
+        _ => {
+            tokio::spawn(guardian);
+            streams.layer(sse.generation().id(StreamId::path("/s/{id}")))
+        }
+    };
+    let go = move |Path(run): Path<u64>| {
+        let open = Arc::clone(&open);
+        async move { _ = open.send(run) }
+    };
+    let app =
+        streams.route("/go/{run}", get(go)).route("/health", get(move || async move { sse.health().lost.to_string() }));
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    writeln!(io::stdout(), "{}", listener.local_addr()?)?;
+    std::thread::spawn(|| {
+        let _ = io::stdin().read_to_end(&mut Vec::new());
+        process::exit(0);
+    });
+    axum::serve(listener.tap_io(|socket| _ = socket.set_nodelay(true)), app).await?;
+    Ok(())
+}
+
+/// `?n=&size=&rate=&alone=&go=`: so many events of so many bytes, so many a second (0: ready together, or with `alone`
+/// each in a poll of its own), not before this run goes. With `padded` see there.
+async fn answer(
+    Path(id): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+    mut gate: watch::Receiver<u64>,
+) -> Response {
+    let number = |name: &str| query.get(name).and_then(|value| value.parse::<f64>().ok()).unwrap_or(0.0);
+    let pace = match number("rate") {
+        rate if rate > 0.0 => {
+            // By the stream's number, so that ticks are spread over the period.
+            let stream = id.rsplit('-').next().and_then(|number| number.parse::<f64>().ok()).unwrap_or(0.0);
+            Pace::ticks(rate, (stream * 0.618) % 1.0)
+        }
+        _ if number("alone") > 0.0 => Pace::Alone { gave: false },
+        _ => Pace::Ready,
+    };
+    if number("padded") > 0.0 {
+        return padded(number("n") as usize);
+    }
+    let run = number("go") as u64;
+    let source = Source::new(number("n") as u64, number("size") as usize, pace);
+    let source = source.after(async move { _ = gate.wait_for(|open| *open >= run).await });
+    Sse::new(source).keep_alive(KeepAlive::default()).into_response()
+}
+
+/// So many chunks of 64 KiB, each a comment and one small event, as from an upstream that pads.
+fn padded(chunks: usize) -> Response {
+    let chunk = |number: usize| {
+        let event = format!("data: {{\"s\":{number:010},\"p\":\"\"}}\n\n");
+        let mut chunk = String::with_capacity(64 << 10);
+        chunk.push(':');
+        chunk.extend(std::iter::repeat_n(' ', (64 << 10) - 2 - event.len()));
+        chunk.push('\n');
+        chunk.push_str(&event);
+        Ok::<_, io::Error>(Bytes::from(chunk))
+    };
+    let body = Body::from_stream(stream::iter(0..chunks).map(chunk));
+    ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
+}

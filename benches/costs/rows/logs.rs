@@ -1,0 +1,126 @@
+//! Memory that logs hold, and whether it comes back: resident memory of server processes, under the system's allocator.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Options, Result,
+    child::{Child, Variant},
+    client::{self, Load},
+    figure::{Goal, Line},
+};
+
+pub(crate) const WHAT: &str = "memory held per byte of log";
+pub(crate) const RETURNS: &str = "memory after a burst";
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// A server on memory whose logs may be so long.
+fn server(settings: &[(&str, String)]) -> Result<Child> {
+    let mut settings = settings.to_vec();
+    settings.push(("max_events", 1_000_000.to_string()));
+    Child::start(Variant::Memory, "", &settings)
+}
+
+pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    let streams = if options.full { 1000 } else { 200 };
+    for (name, size, alone) in [
+        ("64 B, ready together", 64, false),
+        ("256 B, ready together", 256, false),
+        ("1,024 B, ready together", 1024, false),
+        ("256 B, one at a time", 256, true),
+        ("64 B, one at a time", 64, true),
+    ] {
+        let held = times(options.rounds.min(3), || held(streams, size, alone))?;
+        let goal = if alone { Goal::None } else { Goal::AtMost(1.15) };
+        lines.push(Line::new(WHAT, format!("{streams} logs of about 1 MiB, {name}"), "×", goal, held));
+    }
+    let bounded = times(options.rounds.min(3), || bounded(streams))?;
+    lines.push(Line::new(
+        WHAT,
+        format!("{streams} streams of 3 MiB, `max_bytes` 1 MiB"),
+        "×",
+        Goal::AtMost(1.15),
+        bounded,
+    ));
+    let pinned = times(options.rounds.min(3), pinned)?;
+    lines.push(Line::new(WHAT, "an event of 31 B in each chunk of 64 KiB", "KiB", Goal::AtMost(1.0), pinned));
+    Ok(lines)
+}
+
+fn times(rounds: usize, measure: impl FnMut() -> Result<f64>) -> Result<Vec<f64>> {
+    std::iter::repeat_with(measure).take(rounds).collect()
+}
+
+/// Resident memory against the bytes that clients were given, and that the logs hold.
+fn held(streams: usize, size: usize, alone: bool) -> Result<f64> {
+    let child = server(&[("max_bytes", (64 << 20).to_string())])?;
+    // With its id, which has about 20 bytes.
+    let events = (1 << 20) / (size as u64 + 20);
+    let load = Load { streams, events, size, rate: 0.0, alone };
+    client::run(&child, Load { events: 10, ..load }, 1)?;
+    let before = child.resident()?;
+    let took = client::run(&child, load, 2)?;
+    Ok((child.resident()? - before) / took.bytes as f64)
+}
+
+/// Resident memory against what `max_bytes` allows, when three times as much was made.
+fn bounded(streams: usize) -> Result<f64> {
+    let child = server(&[("max_bytes", (1 << 20).to_string())])?;
+    let load = Load { streams, events: 3 << 12, size: 236, rate: 0.0, alone: false };
+    client::run(&child, Load { events: 10, ..load }, 1)?;
+    let before = child.resident()?;
+    client::run(&child, load, 2)?;
+    Ok((child.resident()? - before) / (streams as f64 * MIB))
+}
+
+/// KiB of resident memory for each chunk that held one small event.
+fn pinned() -> Result<f64> {
+    const STREAMS: usize = 20;
+    const CHUNKS: u64 = 500;
+    let child = server(&[])?;
+    client::read_all(&child, STREAMS, 10, |stream| format!("/s/a{stream}?n=10&padded=1"))?;
+    let before = child.resident()?;
+    client::read_all(&child, STREAMS, CHUNKS, |stream| format!("/s/b{stream}?n={CHUNKS}&padded=1"))?;
+    Ok((child.resident()? - before) / 1024.0 / (STREAMS as f64 * CHUNKS as f64))
+}
+
+/// Whether a burst of 5,000 streams leaves more than one of 500 did, once their recovery windows are over.
+pub(crate) fn returns(options: &Options) -> Result<Vec<Line>> {
+    let mut ratios = Vec::new();
+    let (mut small, mut peak, mut large) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..options.rounds.min(3) {
+        let child = Child::start(Variant::Memory, "", &[("window", "2".to_owned()), ("sweep", "1".to_owned())])?;
+        let load = Load { streams: 500, events: 400, size: 256, rate: 200.0, alone: false };
+        client::run(&child, load, 1)?;
+        small.push(settled(&child)? / MIB);
+        client::run(&child, Load { streams: 5000, ..load }, 2)?;
+        peak.push(child.resident()? / MIB);
+        large.push(settled(&child)? / MIB);
+        ratios.push(large.last().unwrap_or(&f64::NAN) / small.last().unwrap_or(&f64::NAN));
+    }
+    Ok(vec![
+        Line::new(RETURNS, "500 streams, 2 s each, and their windows", "MiB", Goal::None, small),
+        Line::new(RETURNS, "5,000 streams at a time, at their end", "MiB", Goal::None, peak),
+        Line::new(RETURNS, "5,000 streams and their windows", "MiB", Goal::None, large),
+        Line::new(RETURNS, "5,000 against 500", "×", Goal::AtMost(1.5), ratios),
+    ])
+}
+
+/// Resident memory once it does not shrink any more.
+fn settled(child: &Child) -> Result<f64> {
+    let begun = Instant::now();
+    let (mut least, mut since) = (f64::MAX, begun);
+    // Windows of 2 s and sweeps of 1 s are over by then, whatever else is.
+    while begun.elapsed() < Duration::from_secs(5) || since.elapsed() < Duration::from_secs(2) {
+        thread::sleep(Duration::from_millis(100));
+        let now = child.resident()?;
+        if now < least * 0.99 {
+            (least, since) = (now, Instant::now());
+        }
+    }
+    child.resident()
+}
