@@ -34,6 +34,10 @@ use crate::{
     sync::Entered,
 };
 
+/// Batches that a body gives before others get their turn: about as many events as hyper writes of a body whose frames are
+/// single events.
+const SPREE: u8 = 4;
+
 /// What a body gives next.
 pub(crate) enum Next<B>
 where
@@ -63,6 +67,8 @@ where
     pulse: Pulse,
     /// Made, and not delivered yet: perhaps because the store has not acknowledged it.
     made: VecDeque<Made>,
+    /// How many batches were made since the body last waited.
+    spree: u8,
     delivered: EventId,
     /// How the inner body ended, once it has.
     end: Option<EndRequest>,
@@ -122,6 +128,7 @@ where
             manner,
             pulse,
             made: VecDeque::new(),
+            spree: 0,
             end: None,
             wait: None,
             held_up: false,
@@ -342,6 +349,12 @@ where
 
     /// Has the inner body make events.
     fn produce(&mut self, cx: &mut Context<'_>) -> Produced {
+        if self.spree == SPREE {
+            // Others get their turn, and what is written goes out: a body that is always ready would keep both waiting.
+            self.spree = 0;
+            cx.waker().wake_by_ref();
+            return Produced::GoOn(false);
+        }
         // In this order: whoever ended the stream after taking the work over is then known to have taken it
         // over, and what was made in between is in the log, and comes first.
         let halted = self.lane().is_halted();
@@ -372,6 +385,7 @@ where
                 Produced::GoOn(true)
             }
             Some(Progress::Made) => {
+                self.spree += 1;
                 self.heard();
                 Produced::GoOn(true)
             }
@@ -380,6 +394,7 @@ where
                 Produced::GoOn(true)
             }
             Some(Progress::Waiting) => {
+                self.spree = 0;
                 self.held_up = false;
                 if self.silent_since.is_none() && self.opened.is_none() {
                     self.silent_since = Some(Instant::now());

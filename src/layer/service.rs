@@ -33,17 +33,13 @@ use crate::{
 /// Wraps a service that answers with event streams: see [`ResilientSseLayer`](super::ResilientSseLayer).
 pub struct ResilientSseService<S> {
     inner: S,
-    /// Made while the inner service is asked whether it is ready. A request whose admission has to be
-    /// asked for takes the ready service with it, since only an admitted request may reach it; this
-    /// one then takes its place.
-    spare: Option<S>,
     core: Arc<Core>,
     route: Arc<Route>,
 }
 
 impl<S> ResilientSseService<S> {
     pub(super) fn new(inner: S, core: Arc<Core>, route: Arc<Route>) -> Self {
-        Self { inner, spare: None, core, route }
+        Self { inner, core, route }
     }
 }
 
@@ -72,9 +68,6 @@ where
     type Future = ResilientSseFuture<S, ReqBody, ResBody>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        if self.spare.is_none() {
-            self.spare = Some(self.inner.clone());
-        }
         self.inner.poll_ready(cx)
     }
 
@@ -255,9 +248,9 @@ impl<S> ResilientSseService<S> {
         ResBody: Body + Send + 'static,
         ResBody::Error: Into<BoxError>,
     {
-        // `poll_ready` has made the spare; a caller that left that out gets an unready service.
-        let spare = self.spare.take().unwrap_or_else(|| self.inner.clone());
-        let ready = std::mem::replace(&mut self.inner, spare);
+        // The request takes the ready service along, since only an admitted one may reach it.
+        let next = self.inner.clone();
+        let ready = std::mem::replace(&mut self.inner, next);
         let admission = Admission::ask(Arc::clone(&self.core), Arc::clone(&self.route), asked.clone());
         ResilientSseFuture::admitting(
             Arc::clone(&self.core),
