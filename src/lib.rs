@@ -91,6 +91,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod config;
+mod conversation;
 pub mod docs;
 mod error;
 mod event;
@@ -113,6 +114,7 @@ mod recent;
 mod recorder;
 mod recover;
 mod request;
+mod resume;
 pub mod store;
 mod stream;
 mod sync;
@@ -120,6 +122,8 @@ pub mod telemetry;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod test_util;
+mod turn;
+mod voice;
 pub mod wire;
 
 pub use config::{Durability, OnUnavailable};
@@ -130,13 +134,15 @@ pub use guardian::{DrainReport, Guardian};
 pub use hooks::{Acknowledge, EndedStream, JobStatus, ProbeAnswer};
 pub use hub::{Access, Builder, CompletionStore, Rejection, ResilientSse, StreamRegistry, Streams};
 pub use id::{EventId, InvalidEventId, MAX_OWNER, MAX_STREAM_ID, NodeId, Owner, StreamId, StreamKey};
+pub use kept::KeptHeaders;
 pub use layer::{
     Classify, Ends, Extension, Generate, Header, Identify, Identity, MetadataTooLarge, Outcome, PathTemplate,
-    QueryParameter, ResilientSseBody, ResilientSseFuture, ResilientSseLayer, ResilientSseService, StreamContext, Voice,
+    QueryParameter, ResilientSseBody, ResilientSseFuture, ResilientSseLayer, ResilientSseService, StreamContext,
     WaitStopped,
 };
 pub use publish::{Publication, PublishError, Publisher, Relay, Stopped, StreamSpec};
 pub use recover::Recover;
+pub use resume::{Resume, Stop};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use store::redis::{RedisStore, RedisStoreBuilder, RedisStoreError};
@@ -145,6 +151,8 @@ pub use stream::{
     Disconnect, Ended, Ending, Frame, Metadata, Origin, Reason, Record, RecordKind, StreamInfo, StreamState, reason,
 };
 pub use telemetry::{Health, HistogramSnapshot};
+pub use turn::{Overlap, Turn};
+pub use voice::Voice;
 
 /// The README's examples, as tests.
 #[cfg(all(doctest, feature = "test-util"))]

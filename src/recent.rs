@@ -219,6 +219,9 @@ mod tests {
             fingerprint: None,
             limit: None,
             metadata: Vec::new(),
+            voice: crate::Voice::default(),
+            turn: None,
+            headers: crate::KeptHeaders::None,
             retention,
         };
         let ending = Ending::with_event(StreamState::Completed, vec![b'x'; bytes].into());

@@ -5,7 +5,12 @@ use std::{borrow::Cow, fmt, time::Duration};
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::id::{EventId, NodeId, StreamId, StreamKey};
+use crate::{
+    id::{EventId, NodeId, StreamId, StreamKey},
+    kept::KeptHeaders,
+    turn::Turn,
+    voice::Voice,
+};
 
 /// Where a stream stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -74,6 +79,8 @@ pub mod reason {
     pub const DISCONNECTED: Reason = Reason::Borrowed("disconnected");
     /// The stream was stopped on request.
     pub const STOPPED: Reason = Reason::Borrowed("stopped");
+    /// The next turn of the stream's conversation has started.
+    pub const REPLACED: Reason = Reason::Borrowed("replaced");
     /// It ran longer without any reader than its route allows.
     pub const DETACH_TIMEOUT: Reason = Reason::Borrowed("detach_timeout");
     /// Too many streams of the process were read by nobody, and this one's owner had the most of them.
@@ -191,6 +198,12 @@ pub struct StreamInfo {
     pub origin: Origin,
     /// The fingerprint of the request that opened the stream, where the route has a rule for it.
     pub fingerprint: Option<String>,
+    /// The voice of the route that produces the stream: its clients are spoken to so.
+    pub voice: Voice,
+    /// The conversation that the stream is a turn of.
+    pub turn: Option<Turn>,
+    /// The headers of the newest run's response that its route keeps.
+    pub headers: KeptHeaders,
     /// Where it stands.
     pub state: StreamState,
     /// The newest run.

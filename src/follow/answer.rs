@@ -13,13 +13,19 @@ use http::{HeaderValue, Response, header};
 use http_body::{Body, Frame, SizeHint};
 
 use super::{FollowBody, FollowRequest, ending::Closing};
-use crate::{error::BodyError, headers::event_stream, hub::Core, store::handle::BoxFuture};
+use crate::{
+    error::BodyError,
+    headers::{event_stream, give_again},
+    hub::Core,
+    kept::KeptHeaders,
+    store::handle::BoxFuture,
+};
 
-/// The answer of [`Recover`](crate::Recover) and [`Relay`](crate::Relay).
+/// The answer of [`Recover`](crate::Recover), [`Relay`](crate::Relay), [`Resume`](crate::Resume) and [`Stop`](crate::Stop).
 ///
 /// # Cancel safety
 ///
-/// Both only read: dropped at any point, nothing has changed.
+/// All but a stop only read: dropped at any point, nothing has changed. A stop that is dropped has stopped the stream or not.
 #[must_use = "futures do nothing unless polled"]
 pub struct AnswerFuture(pub(crate) BoxFuture<Response<AnswerBody>>);
 
@@ -37,7 +43,8 @@ impl fmt::Debug for AnswerFuture {
     }
 }
 
-/// The body of [`Recover`](crate::Recover)'s and [`Relay`](crate::Relay)'s answers.
+/// The body of the answers of [`Recover`](crate::Recover), [`Relay`](crate::Relay), [`Resume`](crate::Resume) and
+/// [`Stop`](crate::Stop).
 ///
 /// It ends cleanly only after the stream's terminal event; otherwise it breaks with a [`BodyError`].
 #[derive(Debug)]
@@ -53,12 +60,13 @@ enum State {
 
 impl AnswerBody {
     /// Follows a stream.
-    pub(crate) async fn follow(core: &Arc<Core>, request: FollowRequest) -> Response<Self> {
+    pub(crate) async fn follow(core: &Arc<Core>, request: FollowRequest, kept: &KeptHeaders) -> Response<Self> {
         let (id, heartbeat) = (request.key.id.clone(), request.manner.heartbeat);
         let body = FollowBody::announced(core, request).await;
         let mut response = Response::new(Self(State::Follow(Box::new(body))));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(core.framing.content_type()));
+        give_again(headers, kept);
         event_stream(headers, Some(&id), heartbeat);
         response
     }

@@ -23,7 +23,7 @@ use crate::{
     error::{BodyError, StoreError},
     hub::Core,
     id::{EventId, StreamId, StreamKey},
-    layer::voice::{Notice, Speaker, Voice},
+    layer::voice::{Notice, Speaker},
     protocol::{
         admission::Position,
         backoff::Backoff,
@@ -35,6 +35,7 @@ use crate::{
     stream::{Ended, RecordKind, StreamInfo, StreamState},
     sync::WakerCell,
     telemetry::{Counted, add},
+    voice::Voice,
     wire::frame::without_first,
 };
 
@@ -67,10 +68,20 @@ pub(crate) struct FollowRequest {
     pub(crate) retry: Option<u64>,
     /// For how long to wait for a stream that is not opened yet.
     pub(crate) wait: Option<Duration>,
-    /// Whether the store has not said yet what stream it is: `prefix` and `retry` are asked for once it gives a page.
-    pub(crate) is_unknown: bool,
+    /// What is asked for once the store gives a page.
+    pub(crate) unknown: Unknown,
     /// The run that the reader goes over to: it reads up to that run's start, and no further.
     pub(crate) until: Option<EventId>,
+}
+
+/// What is not known of a stream before the store has said what stream it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    Nothing,
+    /// The prefix of its ids and the inner service's reconnect delay.
+    Stream,
+    /// Its voice, too: until that is known the follower is greeted in the default one.
+    StreamAndVoice,
 }
 
 /// The body of a consumer that follows a stream.
@@ -94,8 +105,7 @@ pub(crate) struct FollowBody {
     backoff: Backoff,
     /// How long to wait for a stream that is not opened yet, and the timer of that wait.
     unopened: Option<(Duration, Pin<Box<Sleep>>)>,
-    /// The store has not said yet what stream it is.
-    is_unknown: bool,
+    unknown: Unknown,
     last_look: LastLook,
 }
 
@@ -148,11 +158,11 @@ impl Following {
 
 impl FollowBody {
     pub(crate) fn new(core: &Arc<Core>, request: FollowRequest) -> Self {
-        let FollowRequest { key, position, owed, manner, prefix, retry, wait, is_unknown, until } = request;
+        let FollowRequest { key, position, owed, manner, prefix, retry, wait, unknown, until } = request;
         let retry = retry.unwrap_or_else(|| core.retry());
         let speaker = Speaker::new(Arc::clone(&core.framing), manner.voice, prefix, Some(retry));
         let body = Self::speaking(core, Replayer::new(key, position, owed), manner, speaker, wait, until);
-        Self { is_unknown, ..body }
+        Self { unknown, ..body }
     }
 
     /// Follows once the producing node knows of the reader, so that it does not take the stream for one that nobody reads.
@@ -200,7 +210,7 @@ impl FollowBody {
             pulse: core.pulses.enter(Arc::new(WakerCell::default()), manner.heartbeat, None),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(2)),
             unopened: wait.map(|wait| (wait, Box::pin(tokio::time::sleep(wait)))),
-            is_unknown: false,
+            unknown: Unknown::Nothing,
             last_look: LastLook::Due,
             core: Arc::clone(core),
             key,
@@ -363,7 +373,7 @@ impl FollowBody {
             Ok(None) => self.break_off(BodyError::Gone),
             // The request was admitted without a word of the store, or the store forgot the end and is about to be told it again.
             Ok(Some(page)) if self.replayer.place.has_end_of(page.epoch) => self.finish_cleanly(),
-            Ok(Some(page)) if self.is_unknown => {
+            Ok(Some(page)) if self.unknown != Unknown::Nothing => {
                 let (store, key) = (self.core.store.clone(), self.key.clone());
                 self.state = Phase::Introducing(Box::pin(async move { store.info(key).await }), page);
                 true
@@ -377,9 +387,11 @@ impl FollowBody {
         match (info, std::mem::replace(&mut self.state, Phase::Waiting)) {
             (Err(error), _) => self.take_error(&error),
             (Ok(Some(info)), Phase::Introducing(_, page)) => {
-                self.is_unknown = false;
+                if std::mem::replace(&mut self.unknown, Unknown::Nothing) == Unknown::StreamAndVoice {
+                    self.manner.voice = info.voice;
+                }
                 let retry = info.inner_retry;
-                self.speaker.learn(info.into_prefix(), retry);
+                self.speaker.learn(info.into_prefix(), retry, self.manner.voice);
                 self.take_known(&page)
             }
             (Ok(_), _) => self.break_off(BodyError::Gone),

@@ -68,6 +68,8 @@ pub struct Guardian {
     tick: Option<Pin<Box<Sleep>>>,
     beats: BoxFuture<()>,
     sweeps: BoxFuture<()>,
+    /// Keeps the pointers of conversations.
+    turns: BoxFuture<()>,
     shutdown: Option<BoxFuture<()>>,
     drain: Option<BoxFuture<DrainReport>>,
     /// Whether the drain is over.
@@ -85,6 +87,7 @@ impl Guardian {
             tick: None,
             beats: Box::pin(beat::run(Arc::clone(&core), Arc::clone(&trust))),
             sweeps: Box::pin(sweep::run(Arc::clone(&core), trust)),
+            turns: Box::pin(crate::conversation::keep(Arc::clone(&core))),
             shutdown: Some(Box::pin(pending())),
             drain: None,
             is_done: false,
@@ -167,9 +170,10 @@ impl Future for Guardian {
         this.core.set_guarded(true);
         this.poll_tick(cx);
         this.poll_notices(cx);
-        // Both run for ever.
+        // These run for ever.
         let _ = this.beats.as_mut().poll(cx);
         let _ = this.sweeps.as_mut().poll(cx);
+        let _ = this.turns.as_mut().poll(cx);
         this.poll_shutdown(cx);
         let report = this.drain.as_mut().map(|drain| drain.as_mut().poll(cx));
         // Last, so that the requests that the steps above made go out in this poll.

@@ -19,6 +19,7 @@ use crate::{
     stream::{Ending, StreamInfo, StreamState, reason},
     sync::lock,
     telemetry::log_warn,
+    turn::Turn,
 };
 
 /// How many sweeps in a row a probe may fail before its answer counts as "nobody knows".
@@ -136,9 +137,10 @@ impl Sweeper {
     async fn give_up(&self, info: StreamInfo) {
         if info.reruns {
             let interrupt =
-                Interrupt { key: info.key, epoch: info.epoch, last: None, if_deadline: Some(info.deadline) };
+                Interrupt { key: info.key.clone(), epoch: info.epoch, last: None, if_deadline: Some(info.deadline) };
             // Should this fail, the stream is due again when its lease is over.
             let _ = self.store.interrupt(interrupt).await;
+            self.finish(&info.key, info.turn.as_ref()).await;
         } else {
             log_warn!(id = %info.key.id, "a stream's node was lost: the stream is closed as orphaned");
             self.close(info, Ending::supplied(StreamState::Orphaned, reason::NODE_LOST)).await;
@@ -157,7 +159,18 @@ impl Sweeper {
         };
         if let Ok(Closed::Now { ended, .. }) = self.store.close(close).await {
             self.core.telemetry.closed(ended.ending.state);
-            self.core.hooks.ended(info.key);
+            self.core.hooks.ended(info.key.clone());
+        }
+        self.finish(&info.key, info.turn.as_ref()).await;
+    }
+
+    /// Sets right what the node of a turn has left undone: those before it give way if it had started, and are the newest of
+    /// their conversation again if it had not.
+    async fn finish(&self, key: &StreamKey, turn: Option<&Turn>) {
+        if let Some(turn) = turn {
+            let conversation = StreamKey::new(key.owner.clone(), turn.conversation.clone());
+            // Should this fail, whoever looks at the pointer next does it.
+            let _ = self.core.current(&conversation).await;
         }
     }
 

@@ -382,6 +382,7 @@ impl Builder {
             unnamed: Seldom::default(),
             shared_ids: Seldom::default(),
             late_events: Seldom::default(),
+            unkept: Seldom::default(),
             old_http: Seldom::default(),
         }
     }

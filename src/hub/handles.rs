@@ -8,7 +8,7 @@ use crate::{
     id::{EventId, Owner, StreamId, StreamKey},
     recorder::{EndRequest, Lane, Status},
     store::{Close, Closed, From, List, Listed, Page, Read},
-    stream::{Ended, Ending, RecordKind, StreamInfo, StreamState, reason},
+    stream::{Ended, Ending, Reason, RecordKind, StreamInfo, StreamState, reason},
     wire::{Framing, single_events},
 };
 
@@ -75,35 +75,77 @@ impl Streams {
     ///
     /// Dropped while it waits, the stream is stopped or not.
     pub async fn stop(&self, owner: &Owner, id: &StreamId) -> Result<Option<Ended>, StoreError> {
-        let key = StreamKey::new(owner.clone(), id.clone());
-        if let Some(lane) = self.0.recorder.lane(&key)
-            && let Some(ended) = self.stop_here(&lane).await
+        let stopped = self.0.stop(&StreamKey::new(owner.clone(), id.clone()), reason::STOPPED).await?;
+        Ok(match stopped {
+            Stopped::Now(ended) | Stopped::Before(ended) => Some(ended),
+            Stopped::Missing => None,
+        })
+    }
+
+    /// The newest stream of an owner's conversation, whether it runs or has ended; `None` if there is none. See
+    /// [`ResilientSseLayer::conversation`](crate::ResilientSseLayer::conversation).
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the store does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Reading changes nothing but what a process that died has left undone.
+    pub async fn current(&self, owner: &Owner, conversation: &StreamId) -> Result<Option<StreamInfo>, StoreError> {
+        let conversation = StreamKey::new(owner.clone(), conversation.clone());
+        Ok(self.0.current(&conversation).await?.map(|current| current.info))
+    }
+}
+
+/// The outcome of stopping a stream.
+pub(crate) enum Stopped {
+    /// It runs no more because of this.
+    Now(Ended),
+    /// It had ended before.
+    Before(Ended),
+    /// There is no such stream.
+    Missing,
+}
+
+impl Core {
+    /// Stops a stream, wherever it runs: see [`Streams::stop`].
+    pub(crate) async fn stop(&self, key: &StreamKey, reason: Reason) -> Result<Stopped, StoreError> {
+        if let Some(lane) = self.recorder.lane(key)
+            && let Some(stopped) = self.stop_here(&lane, reason.clone()).await
         {
-            return Ok(Some(ended));
+            return Ok(stopped);
         }
         let close = Close {
             key: key.clone(),
             epoch: None,
-            ending: Ending::supplied(StreamState::Cancelled, reason::STOPPED),
+            ending: Ending::supplied(StreamState::Cancelled, reason),
             last: None,
             if_deadline: None,
-            hook: self.0.hooks.lease(),
+            hook: self.hooks.lease(),
         };
-        Ok(match self.0.store.close(close).await? {
-            Closed::Now { ended, .. } => {
-                self.0.telemetry.closed(StreamState::Cancelled);
-                self.0.hooks.ended(key);
-                Some(ended)
-            }
-            Closed::Before(ended) => Some(ended),
-            Closed::Missing | Closed::Newer | Closed::Moved => None,
+        Ok(match self.close(close).await? {
+            Closed::Now { ended, .. } => Stopped::Now(ended),
+            Closed::Before(ended) => Stopped::Before(ended),
+            Closed::Missing | Closed::Newer | Closed::Moved => Stopped::Missing,
         })
     }
 
+    /// Ends a stream in the store, for whoever does not produce it.
+    pub(crate) async fn close(&self, close: Close) -> Result<Closed, StoreError> {
+        let key = close.key.clone();
+        let closed = self.store.close(close).await?;
+        if let Closed::Now { ended, .. } = &closed {
+            self.telemetry.closed(ended.ending.state);
+            self.hooks.ended(key);
+        }
+        Ok(closed)
+    }
+
     /// Stops a stream whose producer runs here. Returns `None` if another producer has it by now, or it is interrupted.
-    async fn stop_here(&self, lane: &Arc<Lane>) -> Option<Ended> {
-        let Core { recorder, executor, settings, store, .. } = &*self.0;
-        let stopped = lane.end(recorder, EndRequest::supplied(StreamState::Cancelled, reason::STOPPED));
+    async fn stop_here(&self, lane: &Arc<Lane>, reason: Reason) -> Option<Stopped> {
+        let Self { recorder, executor, settings, store, .. } = self;
+        let stopped = lane.end(recorder, EndRequest::supplied(StreamState::Cancelled, reason));
         if let Some(producer) = lane.producer().filter(|_| stopped) {
             let lane = Arc::clone(lane);
             executor.spawn(async move {
@@ -115,11 +157,12 @@ impl Streams {
         if !store.is_broken(&lane.key) {
             let _ = tokio::time::timeout(settings.terminal_limit, recorder.until_settled(lane)).await;
         }
-        match lane.status() {
-            Status::Ended(ended) => Some(ended),
-            Status::Superseded => None,
-            Status::Running => lane.own_end(),
-        }
+        let ended = match lane.status() {
+            Status::Ended(ended) => ended,
+            Status::Superseded => return None,
+            Status::Running => lane.own_end()?,
+        };
+        Some(if stopped { Stopped::Now(ended) } else { Stopped::Before(ended) })
     }
 }
 

@@ -12,15 +12,17 @@ use std::sync::{
     atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
-use http::Version;
+use http::{HeaderMap, HeaderName, Version};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture, WaitForCancellationFutureOwned};
 
 pub use builder::Builder;
+pub(crate) use handles::Stopped;
 pub use handles::{CompletionStore, StreamRegistry, Streams};
 pub use owner::Access;
 pub(crate) use owner::Head;
 use owner::{Authorize, OwnerRule};
+pub(crate) use readers::Introduced;
 use reject::Rejecter;
 pub use reject::Rejection;
 
@@ -30,12 +32,14 @@ use crate::{
     executor::Executor,
     hooks::{Hooks, Probe},
     id::{NodeId, StreamKey},
+    kept::KeptHeaders,
     layer::{ResilientSseLayer, route::Route, unattended::Unattended},
     publish::{Publisher, Relay},
     pulse::Pulses,
     random::Seeded,
     recorder::{Recorder, Status},
     recover::Recover,
+    resume::{Resume, Stop},
     store::{Beat, Store, StoreHandle},
     stream::StreamState,
     sync::Underway,
@@ -127,6 +131,7 @@ pub(crate) struct Core {
     unnamed: Seldom,
     shared_ids: Seldom,
     late_events: Seldom,
+    unkept: Seldom,
     old_http: Seldom,
     /// Which run of the store answered last.
     run: Mutex<Option<u128>>,
@@ -164,6 +169,19 @@ impl ResilientSse {
     #[must_use]
     pub fn recover(&self) -> Recover {
         Recover::new(Arc::clone(&self.0))
+    }
+
+    /// The resume service of conversations: a page that is loaded again asks it for the stream that runs, and follows that
+    /// from its first event or after its cursor. It never runs an inner service. See [`ResilientSseLayer::conversation`].
+    #[must_use]
+    pub fn resume(&self) -> Resume {
+        Resume::new(Arc::clone(&self.0))
+    }
+
+    /// A service that stops the stream of a conversation that runs. See [`ResilientSseLayer::conversation`].
+    #[must_use]
+    pub fn stop(&self) -> Stop {
+        Stop::new(Arc::clone(&self.0))
     }
 
     /// A service that follows streams which others [publish](Self::publisher), and waits for those that are not opened yet. Streams that an
@@ -320,6 +338,23 @@ impl Core {
                 "an inner body made events after its terminal one: nobody gets them"
             );
         }
+    }
+
+    /// Reads which of a response's headers are kept with its stream. Warns, once a minute at most, of those that do not fit or
+    /// are no text.
+    pub(crate) fn kept_headers(&self, key: &StreamKey, headers: &HeaderMap, names: &[HeaderName]) -> KeptHeaders {
+        let (kept, left_out) = crate::headers::kept(headers, names);
+        if left_out > 0
+            && let Some(streams) = self.unkept.due()
+        {
+            log_warn!(
+                id = %key.id,
+                headers = left_out,
+                streams = streams,
+                "headers of a response are not kept with its stream: they are longer than 4096 bytes in all, or no text"
+            );
+        }
+        kept
     }
 
     /// Says so, once a minute at most, where a stream is given over HTTP/1.0: such a response is over when its connection closes

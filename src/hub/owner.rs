@@ -6,7 +6,7 @@ use http::request::Parts;
 
 use super::{Core, Rejection};
 use crate::{
-    id::{Owner, StreamKey},
+    id::{Owner, StreamId, StreamKey},
     store::handle::BoxFuture,
     telemetry::log_error,
 };
@@ -34,10 +34,11 @@ impl Head {
     }
 
     /// The question to the `authorize` hook: who wants to read which stream.
-    pub(super) fn access(&self, key: &StreamKey) -> Option<Access> {
+    pub(super) fn access(&self, key: &StreamKey, conversation: Option<&StreamId>) -> Option<Access> {
         let parts = self.parts()?;
         Some(Access {
             key: key.clone(),
+            conversation: conversation.cloned(),
             method: parts.method.clone(),
             headers: parts.headers.clone(),
             uri: parts.uri.clone(),
@@ -46,11 +47,13 @@ impl Head {
     }
 }
 
-/// A consumer who wants to read a stream: what the `authorize` hook is asked about.
+/// Somebody who wants to read a stream, begin a turn or stop one: what the `authorize` hook is asked about.
 #[derive(Clone, Debug)]
 pub struct Access {
     /// The stream; its owner is the caller.
     pub key: StreamKey,
+    /// The conversation that the request names: of a new turn, a resume and a stop. A new turn's stream does not exist yet.
+    pub conversation: Option<StreamId>,
     /// The request's method.
     pub method: http::Method,
     /// The request's headers.
@@ -103,8 +106,18 @@ impl Core {
 
     /// Asks the host whether this consumer may read the stream. A denied stream is answered like a missing one.
     pub(crate) async fn authorize(&self, key: &StreamKey, head: &Head) -> Result<(), Rejection> {
+        self.authorize_in(key, None, head).await
+    }
+
+    /// The same for a request that names a conversation.
+    pub(crate) async fn authorize_in(
+        &self,
+        key: &StreamKey,
+        conversation: Option<&StreamId>,
+        head: &Head,
+    ) -> Result<(), Rejection> {
         let Some(authorize) = &self.authorize else { return Ok(()) };
-        let Some(access) = head.access(key) else { return Err(Rejection::NotFound) };
+        let Some(access) = head.access(key, conversation) else { return Err(Rejection::NotFound) };
         if authorize(access).await { Ok(()) } else { Err(Rejection::NotFound) }
     }
 }

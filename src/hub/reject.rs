@@ -9,7 +9,7 @@ use super::{Core, Head};
 use crate::{
     MetadataTooLarge,
     error::InvalidStreamId,
-    headers::no_store,
+    headers::{no_store, stream_id},
     id::StreamId,
     telemetry::{log_alert, log_error},
 };
@@ -20,6 +20,8 @@ use crate::{
 pub enum Rejection {
     /// 400: the stream's name breaks the rule for names.
     MalformedId(InvalidStreamId),
+    /// 400: the conversation's name breaks the rule for names, which is that for streams.
+    MalformedConversation(InvalidStreamId),
     /// 400: the host's identifier keeps more metadata with the stream than there is room for.
     MetadataTooLarge(MetadataTooLarge),
     /// 400: a query parameter breaks its rule, which this says.
@@ -28,8 +30,16 @@ pub enum Rejection {
     Unauthorized,
     /// 404: there is no such stream, or it is another owner's, or access was denied. All three look the same.
     NotFound,
-    /// 405: recovery and relays answer GET, HEAD and OPTIONS only.
+    /// 405: recovery, relays and resumes answer GET, HEAD and OPTIONS only, stops DELETE, POST and OPTIONS.
     MethodNotAllowed,
+    /// 409: a stream of the conversation runs, and new turns are refused meanwhile ([`Overlap::Refuse`](crate::Overlap::Refuse)); or 64 turns of it
+    /// wait for their handlers to answer. `X-Stream-Id` names the stream.
+    Running {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// 409: the stream is a turn of another conversation already.
+    OtherConversation,
     /// 409: a route of another kind produces this stream: two routes share ids by mistake.
     OtherKind {
         /// The kind of the stream.
@@ -56,11 +66,13 @@ impl Rejection {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::MalformedId(_) | Self::MetadataTooLarge(_) | Self::BadQuery(_) => StatusCode::BAD_REQUEST,
+            Self::MalformedId(_) | Self::MalformedConversation(_) | Self::MetadataTooLarge(_) | Self::BadQuery(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::OtherKind { .. } => StatusCode::CONFLICT,
+            Self::OtherKind { .. } | Self::Running { .. } | Self::OtherConversation => StatusCode::CONFLICT,
             Self::OtherRequest => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooManyStreams { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable | Self::ComeAgain => StatusCode::SERVICE_UNAVAILABLE,
@@ -68,7 +80,7 @@ impl Rejection {
     }
 
     /// The answer, as the library makes it.
-    pub(super) fn response(&self) -> Response<Bytes> {
+    pub(crate) fn response(&self) -> Response<Bytes> {
         let mut response = Response::new(Bytes::from(format!("{self}\n")));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
@@ -82,6 +94,7 @@ impl Rejection {
             Self::MethodNotAllowed => {
                 headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
             }
+            Self::Running { stream } => stream_id(headers, stream),
             _ => {}
         }
         response
@@ -92,11 +105,14 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::MalformedId(error) => error.fmt(f),
+            Self::MalformedConversation(error) => write!(f, "a conversation is named like a stream, and {error}"),
             Self::MetadataTooLarge(error) => error.fmt(f),
             Self::BadQuery(rule) => f.write_str(rule),
             Self::Unauthorized => f.write_str("nobody is signed in"),
             Self::NotFound => f.write_str("there is no such stream"),
-            Self::MethodNotAllowed => f.write_str("only GET, HEAD and OPTIONS are answered here"),
+            Self::MethodNotAllowed => f.write_str("this method is not answered here"),
+            Self::Running { stream } => write!(f, "the stream {stream} of this conversation runs"),
+            Self::OtherConversation => f.write_str("the stream is a turn of another conversation"),
             Self::OtherKind { kind } => write!(f, "a route of another kind, `{kind}`, produces this stream"),
             Self::OtherRequest => f.write_str("this stream was opened by another request"),
             Self::TooManyStreams { limit } => write!(f, "{limit} streams are running, and no more are allowed"),
@@ -105,6 +121,8 @@ impl fmt::Display for Rejection {
         }
     }
 }
+
+impl std::error::Error for Rejection {}
 
 pub(crate) type OnReject = dyn Fn(&Rejection, &Parts, Response<Bytes>) -> Response<Bytes> + Send + Sync;
 

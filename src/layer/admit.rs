@@ -5,19 +5,23 @@ use std::{borrow::Cow, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::D
 use http::Version;
 use tokio::time::Instant;
 
-use super::{context::StreamContext, route::Route, voice::Voice};
+use super::{context::StreamContext, route::Route};
 use crate::{
     config::OnUnavailable,
+    conversation::Beginning,
     error::BodyError,
-    follow::{FollowBody, FollowRequest, Manner},
-    hub::{Core, Head, Rejection},
+    follow::{FollowBody, FollowRequest, Manner, Unknown},
+    hub::{Core, Head, Introduced, Rejection},
     id::{EventId, StreamId, StreamKey},
+    kept::KeptHeaders,
     protocol::{admission::Position, replay::Owed},
     recorder::{Lane, Opening},
     store::{Open, Opened},
     stream::{Ended, Metadata, Origin, StreamState},
     sync::Entered,
     telemetry::add,
+    turn::Turn,
+    voice::Voice,
 };
 
 /// How long an `EventSource` waits for another request's producer to begin to answer, before it follows that: from then
@@ -38,6 +42,12 @@ pub(super) struct Asked {
     pub(super) kind: Cow<'static, str>,
     pub(super) metadata: Metadata,
     pub(super) fingerprint: Option<String>,
+    /// The conversation that the stream is a turn of, if the request begins it.
+    pub(super) turn: Option<Turn>,
+    /// The request begins a stream under a name that the library has just made up.
+    pub(super) begins: bool,
+    /// The headers of the handler's response that the route keeps.
+    pub(super) headers: KeptHeaders,
     /// Whether the request asks for an event stream by name, and so reconnects by itself when its body breaks.
     pub(super) comes_again: bool,
     /// The request's version of HTTP.
@@ -52,8 +62,17 @@ pub(super) struct Asked {
 
 impl Asked {
     /// The context that the inner service gets.
-    pub(super) fn context(&self, last_inner_id: Option<String>) -> StreamContext {
-        StreamContext::new(self.key.clone(), self.cursor(), last_inner_id, &self.metadata)
+    pub(super) fn context(&self, core: &Arc<Core>, route: &Arc<Route>, last_inner_id: Option<String>) -> StreamContext {
+        StreamContext::new(core, route, self, last_inner_id)
+    }
+
+    /// Begins a stream under a name that the library makes up, in place of one that is gone. The client is told of a gap.
+    pub(super) fn begin_anew(&mut self, core: &Core) {
+        let id = StreamId::from_random(core.random.u128());
+        self.key.id = id.clone();
+        self.prefix = Some(id);
+        self.position = Position::Unreadable;
+        self.begins = self.turn.is_some();
     }
 
     /// Counts the request until what this returns is dropped, and has a drain wait for it, unless its client may go at once, as a
@@ -76,7 +95,7 @@ impl Asked {
         if self.prefix.is_some() { Origin::Generated } else { Origin::Named }
     }
 
-    fn cursor(&self) -> Option<EventId> {
+    pub(super) fn cursor(&self) -> Option<EventId> {
         match self.position {
             Position::After(id) => Some(id),
             Position::Newest | Position::Live | Position::Unreadable => None,
@@ -97,7 +116,7 @@ pub(super) enum Admission {
     /// It is the stream's producer.
     Produce(Registered),
     /// It reads a stream that another request produces, or produced.
-    Follow(Box<FollowBody>),
+    Follow(Box<FollowBody>, KeptHeaders),
     /// It has everything.
     NoContent,
     /// It is to come again.
@@ -145,7 +164,8 @@ impl Drop for Registered {
 impl Admission {
     /// Admits a request that names a stream.
     pub(super) async fn ask(core: Arc<Core>, route: Arc<Route>, asked: Asked) -> Self {
-        if let Err(rejection) = core.authorize(&asked.key, &asked.head).await {
+        let conversation = asked.turn.as_ref().map(|turn| &turn.conversation);
+        if let Err(rejection) = core.authorize_in(&asked.key, conversation, &asked.head).await {
             return Self::Reject(rejection);
         }
         core.check_guarded();
@@ -192,12 +212,17 @@ impl Admission {
 
     /// Registers a producer whose inner service has answered already.
     pub(super) async fn register(core: Arc<Core>, route: Arc<Route>, asked: Asked) -> Self {
+        Self::register_for(&core, &route, asked).await
+    }
+
+    /// Registers a stream whose name the library made up.
+    pub(super) async fn register_for(core: &Arc<Core>, route: &Route, asked: Asked) -> Self {
         core.check_guarded();
-        if !asked.may_begin(&core) {
+        if !asked.may_begin(core) {
             return Self::Retry;
         }
-        let (opening, opened) = core.recorder.open(registration(&core, &route, &asked, core.random.u128(), true)).await;
-        Self::decide(&core, &route, asked, opening, opened).await
+        let (opening, opened) = core.recorder.open(registration(core, route, &asked, core.random.u128(), true)).await;
+        Self::decide(core, route, asked, opening, opened).await
     }
 
     async fn decide(
@@ -218,6 +243,12 @@ impl Admission {
                 let lane = Lane::new(registration, epoch, core.hooks.lease_within(route.retention.recovery_window));
                 core.recorder.enter(&lane);
                 let registered = Registered { core: Arc::clone(core), lane, previous, inner_id, opening };
+                if let Some(turn) = asked.turn.clone()
+                    && let Err(refused) = Self::begin_turn(core, route, &asked, &registered, turn).await
+                {
+                    // What was registered is withdrawn.
+                    return refused;
+                }
                 // Entered before this look: a drain that is not seen here sees the lane.
                 if asked.may_begin(core) { Self::Produce(registered) } else { Self::Retry }
             }
@@ -234,6 +265,29 @@ impl Admission {
             Ok(Opened::OverLimit) => Self::Reject(Rejection::TooManyStreams { limit: route.limit.unwrap_or(0) }),
             Ok(Opened::OtherKind { kind }) => Self::Reject(core.other_kind(&asked.key.id, &asked.kind, kind)),
             Ok(Opened::OtherFingerprint) => Self::Reject(Rejection::OtherRequest),
+        }
+    }
+
+    /// Makes a new stream a turn of its conversation. The error is what the request is told instead.
+    async fn begin_turn(
+        core: &Arc<Core>,
+        route: &Route,
+        asked: &Asked,
+        registered: &Registered,
+        turn: Turn,
+    ) -> Result<(), Self> {
+        if registered.previous.is_some() {
+            core.rejoin_turn(&registered.lane, turn);
+            return Ok(());
+        }
+        match core.begin_turn(&registered.lane, turn).await {
+            Ok(Beginning::Pointed) => Ok(()),
+            Ok(Beginning::Refused(stream)) => Err(Self::Reject(Rejection::Running { stream })),
+            Err(_) => match Self::without_store(route, asked.position) {
+                // The stream is registered, so it is recorded; the pointer is moved once the store takes it.
+                Self::Unrecorded => Ok(()),
+                refused => Err(refused),
+            },
         }
     }
 
@@ -261,10 +315,10 @@ impl Admission {
         let manner = asked.manner(route);
         let Asked { key, position, prefix, .. } = asked;
         let owed = if route.endless { Owed::Nothing } else { Owed::Run };
-        let retry = core.announce_and_ask_delay(&key).await;
-        let is_unknown = false;
-        let request = FollowRequest { key, position, owed, manner, prefix, retry, wait: None, is_unknown, until: None };
-        Self::Follow(Box::new(FollowBody::new(core, request)))
+        let Introduced { retry, headers } = core.announce_and_ask(&key, !route.keep_headers.is_empty()).await;
+        let unknown = Unknown::Nothing;
+        let request = FollowRequest { key, position, owed, manner, prefix, retry, wait: None, unknown, until: None };
+        Self::Follow(Box::new(FollowBody::new(core, request)), headers)
     }
 
     /// A request with a cursor is to come again: the events that it needs are only in the store.
@@ -347,7 +401,7 @@ async fn open_held_first(
 /// `answered`: the inner service has answered with an event stream already.
 pub(super) fn registration(core: &Core, route: &Route, asked: &Asked, token: u128, answered: bool) -> Open {
     // A name that the library made up names no new stream, whoever brings it back.
-    let anew = asked.prefix.is_none() || answered;
+    let anew = asked.prefix.is_none() || answered || asked.begins;
     Open {
         key: asked.key.clone(),
         kind: asked.kind.clone(),
@@ -361,6 +415,9 @@ pub(super) fn registration(core: &Core, route: &Route, asked: &Asked, token: u12
         fingerprint: asked.fingerprint.clone(),
         limit: route.limit,
         metadata: asked.metadata.clone(),
+        voice: route.voice,
+        turn: asked.turn.clone(),
+        headers: asked.headers.clone(),
         retention: route.retention,
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
 
 use super::{
@@ -19,13 +19,14 @@ use super::{
 use crate::{
     error::{BodyError, BoxError},
     follow::{
-        FollowBody, FollowRequest,
+        FollowBody, FollowRequest, Unknown,
         ending::{End, come_again, finish, no_content},
         tell_step,
     },
-    headers::{STREAM_RECORDED, event_stream},
+    headers::{STREAM_RECORDED, event_stream, give_again},
     hub::{Core, Head, Rejection},
     id::EventId,
+    kept::KeptHeaders,
     protocol::{
         admission::Position,
         replay::{Owed, Replay},
@@ -122,6 +123,7 @@ pub(super) fn start<ResBody>(
     route: &Arc<Route>,
     asked: &Asked,
     registered: Registered,
+    headers: &HeaderMap,
     body: ResBody,
     context: &StreamContext,
 ) -> Started<ResBody>
@@ -133,8 +135,20 @@ where
     let lane = registered.start();
     context.registered(&lane, &core.recorder);
     let producer = engage(core, route, asked, &lane, body, context);
+    keep_headers(core, route, &lane, headers);
     lane.start(&core.recorder);
+    core.turn_started(&lane);
     Started { producer, previous }
+}
+
+/// Stores the headers that the route keeps, where the stream was registered before its handler answered.
+fn keep_headers(core: &Arc<Core>, route: &Route, lane: &Arc<Lane>, headers: &HeaderMap) {
+    if lane.headers() == &KeptHeaders::Awaited
+        && lane.keep_headers(core.kept_headers(&lane.key, headers, &route.keep_headers))
+    {
+        let (core, lane) = (Arc::clone(core), Arc::clone(lane));
+        core.executor.clone().begin(async move { core.recorder.say_again(&lane).await });
+    }
 }
 
 fn engage<ResBody>(
@@ -168,8 +182,8 @@ where
 {
     check_version(core, route, asked);
     let (mut parts, body) = response.into_parts();
+    let Started { producer, previous } = start(core, route, asked, registered, &parts.headers, body, context);
     event_stream(&mut parts.headers, Some(&asked.key.id), route.heartbeat);
-    let Started { producer, previous } = start(core, route, asked, registered, body, context);
     let run = EventId::new(producer.lane.epoch, 0);
     let speaker = Speaker::new(Arc::clone(&core.framing), route.voice, asked.prefix.clone(), Some(core.retry()));
     let mut live = Live::new(core, route, producer, speaker, asked.manner(route), asked.opened);
@@ -186,7 +200,7 @@ where
             prefix: asked.prefix.clone(),
             retry: None,
             wait: None,
-            is_unknown: false,
+            unknown: Unknown::Nothing,
             until: Some(run),
         };
         ResilientSseBody::rerun(Arc::clone(core), FollowBody::new(core, missed), live, run)
@@ -251,7 +265,11 @@ where
     ResBody::Error: Into<BoxError>,
 {
     match admission {
-        Admission::Follow(follow) => events(core, route, asked, ResilientSseBody::follow(follow)),
+        Admission::Follow(follow, headers) => {
+            let mut response = events(core, route, asked, ResilientSseBody::follow(follow));
+            give_again(response.headers_mut(), &headers);
+            response
+        }
         Admission::Retry => {
             come_again(core, Some(&asked.key.id), asked.comes_again, &asked.head).map(ResilientSseBody::answer)
         }

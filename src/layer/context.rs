@@ -2,18 +2,30 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
 };
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
+use super::{
+    admit::{Admission, Asked, Registered},
+    handler::Waiting,
+    route::Route,
+};
 use crate::{
     config::METADATA_BYTES,
+    conversation::Beginning,
+    hub::{Core, Rejection},
     id::{EventId, Owner, StreamId, StreamKey},
     kept::keep,
     recorder::{Lane, Recorder},
     stream::Metadata,
     sync::lock,
+    turn::Turn,
 };
 
 /// The stream that a request is part of: an extension of the inner request.
@@ -37,23 +49,40 @@ struct Inner {
     /// The metadata to keep with the stream, until it is registered.
     metadata: Mutex<Metadata>,
     lane: OnceLock<(Arc<Lane>, Arc<Recorder>)>,
+    core: Arc<Core>,
+    route: Arc<Route>,
+    asked: Asked,
+    /// Whether the stream had a run before this one.
+    runs_again: AtomicBool,
+    early: Mutex<Early>,
+}
+
+/// A registration that the handler asked for before it answered, on a route that makes up ids.
+enum Early {
+    /// The handler has not answered, and has asked for none.
+    Open,
+    /// It is under way: one at a time.
+    UnderWay,
+    Registered(Box<Waiting>),
+    /// The handler has answered, or its future is gone.
+    Over,
 }
 
 impl StreamContext {
-    pub(crate) fn new(
-        key: StreamKey,
-        cursor: Option<EventId>,
-        last_inner_id: Option<String>,
-        metadata: &Metadata,
-    ) -> Self {
+    pub(super) fn new(core: &Arc<Core>, route: &Arc<Route>, asked: &Asked, last_inner_id: Option<String>) -> Self {
         Self(Arc::new(Inner {
-            key,
+            key: asked.key.clone(),
             recorded: OnceLock::new(),
-            cursor,
+            cursor: asked.cursor(),
             last_inner_id,
             stop: CancellationToken::new(),
-            metadata: Mutex::new(metadata.clone()),
+            metadata: Mutex::new(asked.metadata.clone()),
             lane: OnceLock::new(),
+            core: Arc::clone(core),
+            route: Arc::clone(route),
+            asked: asked.clone(),
+            runs_again: AtomicBool::new(false),
+            early: Mutex::new(Early::Open),
         }))
     }
 
@@ -133,6 +162,128 @@ impl StreamContext {
         kept.map_err(|bytes| MetadataTooLarge { bytes })
     }
 
+    /// Makes the stream a turn of its owner's conversation of this name, for a handler that finds the name in the request's body; see
+    /// [`ResilientSseLayer::conversation`](crate::ResilientSseLayer::conversation) for one that stands in the head. A stream that is not registered yet is registered
+    /// at once.
+    ///
+    /// ```
+    /// # use resilient_sse::StreamContext;
+    /// # use http::StatusCode;
+    /// # struct Question { chat: String }
+    /// async fn ask(stream: &StreamContext, question: &Question) -> Result<(), (StatusCode, String)> {
+    ///     let named = stream.conversation(&question.chat).await;
+    ///     named.map_err(|refused| (refused.status(), refused.to_string()))
+    /// }
+    /// ```
+    ///
+    /// While the store is away this is `Ok` on a route that serves streams unrecorded then: see [`is_recorded`](Self::is_recorded). If the
+    /// handler answers with something else than an event stream, fails or is dropped, the turn is withdrawn.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection`], which has the status that the handler should answer with: `Running` with [`Overlap::Refuse`](crate::Overlap::Refuse) while
+    /// another stream of the conversation runs, `MalformedConversation`, `OtherConversation` if the stream is a turn of another one, `NotFound`
+    /// if [`Builder::authorize`](crate::Builder::authorize) denies it, and whatever keeps a stream from being registered.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, the stream is registered or not; what was registered is withdrawn.
+    pub async fn conversation(&self, name: impl AsRef<str>) -> Result<(), Rejection> {
+        let conversation = StreamId::new(name).map_err(Rejection::MalformedConversation)?;
+        let Inner { core, route, asked, lane, .. } = &*self.0;
+        core.authorize_in(&self.0.key, Some(&conversation), &asked.head).await?;
+        let turn = Turn { conversation, overlap: route.overlap };
+        match lane.get() {
+            Some((lane, _)) => self.name_registered(lane, turn).await,
+            None if self.is_recorded() == Some(false) => Ok(()),
+            None => self.register(turn).await,
+        }
+    }
+
+    /// Makes a stream that is registered a turn.
+    async fn name_registered(&self, lane: &Arc<Lane>, turn: Turn) -> Result<(), Rejection> {
+        let core = &self.0.core;
+        if let Some(named) = lane.turn() {
+            let is_same = named.turn().conversation == turn.conversation;
+            return if is_same { Ok(()) } else { Err(Rejection::OtherConversation) };
+        }
+        // A run after the first is no new turn.
+        if self.0.runs_again.load(Ordering::Relaxed) {
+            core.rejoin_turn(lane, turn);
+            return Ok(());
+        }
+        let begun = core.begin_turn(lane, turn).await;
+        // The pointer is right in any case: it is taken back with the stream.
+        core.recorder.say_again(lane).await;
+        match begun {
+            Ok(Beginning::Pointed) | Err(_) => Ok(()),
+            Ok(Beginning::Refused(stream)) => Err(Rejection::Running { stream }),
+        }
+    }
+
+    /// Registers the stream as a turn, before its handler has answered.
+    async fn register(&self, turn: Turn) -> Result<(), Rejection> {
+        let Inner { core, route, asked, .. } = &*self.0;
+        if !matches!(std::mem::replace(&mut *lock(&self.0.early), Early::UnderWay), Early::Open) {
+            return Err(Rejection::OtherConversation);
+        }
+        let _ends = EndsUnderWay(self);
+        let asked = Asked { turn: Some(turn), metadata: self.kept(), ..asked.clone() };
+        match Admission::register_for(core, route, asked).await {
+            Admission::Produce(registered) => {
+                self.registered(&registered.lane, &core.recorder);
+                let waiting = Box::new(Waiting::new(registered, self.clone(), route.endless));
+                self.hold(waiting).map_err(|late| {
+                    // Withdrawn with this.
+                    drop(late);
+                    Rejection::ComeAgain
+                })
+            }
+            Admission::Unrecorded => {
+                self.unrecorded();
+                Ok(())
+            }
+            Admission::Reject(rejection) => Err(rejection),
+            _ => Err(Rejection::ComeAgain),
+        }
+    }
+
+    /// Holds a registration until the handler answers, unless that has happened, or the handler's future is gone.
+    fn hold(&self, waiting: Box<Waiting>) -> Result<(), Box<Waiting>> {
+        let mut early = lock(&self.0.early);
+        if !matches!(*early, Early::UnderWay) {
+            return Err(waiting);
+        }
+        *early = Early::Registered(waiting);
+        Ok(())
+    }
+
+    /// The stream has run before: it is no new turn.
+    pub(super) fn set_runs_again(&self) {
+        self.0.runs_again.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is known what becomes of the stream: its handler asked, and has answered since.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_recorded().is_some()
+    }
+
+    /// The registration that the handler asked for, once it has answered.
+    pub(super) fn take_registered(&self) -> Option<Registered> {
+        match std::mem::replace(&mut *lock(&self.0.early), Early::Over) {
+            Early::Registered(waiting) => Some(waiting.into_registered()),
+            Early::Open | Early::UnderWay | Early::Over => None,
+        }
+    }
+
+    /// Ready once the stream that the handler has registered was stopped, or went to another producer.
+    pub(super) fn poll_halted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &*lock(&self.0.early) {
+            Early::Registered(waiting) => waiting.poll_halted(cx),
+            Early::Open | Early::UnderWay | Early::Over => Poll::Pending,
+        }
+    }
+
     /// The metadata from before the stream is registered.
     pub(crate) fn kept(&self) -> Metadata {
         lock(&self.0.metadata).clone()
@@ -159,6 +310,25 @@ impl StreamContext {
 
     pub(crate) fn stop(&self) {
         self.0.stop.cancel();
+    }
+
+    /// The handler's future is gone, and its work with it: what it registered is withdrawn.
+    pub(super) fn abandon(&self) {
+        self.stop();
+        let early = std::mem::replace(&mut *lock(&self.0.early), Early::Over);
+        drop(early);
+    }
+}
+
+/// Notes that a registration is under way no more, should it have come to nothing.
+struct EndsUnderWay<'a>(&'a StreamContext);
+
+impl Drop for EndsUnderWay<'_> {
+    fn drop(&mut self) {
+        let mut early = lock(&self.0.0.early);
+        if matches!(*early, Early::UnderWay) {
+            *early = Early::Open;
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
     error::BoxError,
     follow::AnswerBody,
     hub::{Core, Head, Rejection},
-    protocol::admission::Position,
+    kept::KeptHeaders,
     store::handle::BoxFuture,
     stream::Disconnect,
     sync::Entered,
@@ -209,14 +209,23 @@ where
                     None => return Poll::Pending,
                 },
                 StateProjection::Generating { future, context, unanswered } => {
-                    let response = ready!(future.poll(cx))?;
-                    let unanswered = unanswered.take();
-                    match is_protected(this.core, &response) {
-                        Err(reason) => {
-                            answered_by_itself(unanswered);
-                            return Poll::Ready(Ok(unprotected(this.core, response, reason)));
+                    match future.poll(cx)? {
+                        // The handler may have named a conversation, and the stream is registered then.
+                        Poll::Pending if context.as_ref().is_some_and(|context| context.poll_halted(cx).is_ready()) => {
+                            halted(this.core, this.route, this.asked)
                         }
-                        Ok(()) => registering(this.core, this.route, this.asked, response, context, unanswered),
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(response) => {
+                            let unanswered = unanswered.take();
+                            let registered = context.as_ref().and_then(StreamContext::take_registered);
+                            match context.as_ref().filter(|context| context.is_settled()) {
+                                Some(context) => {
+                                    answered_by_itself(unanswered);
+                                    answered(this.core, this.route, this.asked, registered, response, context)
+                                }
+                                None => generated(this.core, this.route, this.asked, response, context, unanswered),
+                            }
+                        }
                     }
                 }
                 StateProjection::Registering { admission, response, context, unanswered } => {
@@ -232,6 +241,7 @@ where
                     let admission = ready!(admission.as_mut().poll(cx));
                     if let (Admission::Unrecorded | Admission::Anew, Some(route), Some(asked)) =
                         (&admission, this.route.as_ref(), this.asked.as_mut())
+                        && (asked.turn.is_none() || matches!(admission, Admission::Unrecorded))
                     {
                         *this.counted = Some(asked.wait_for(this.core, route));
                     }
@@ -297,6 +307,28 @@ where
     Some(State::Answered { response: Some(response) })
 }
 
+/// The inner service has answered, and no stream is registered yet.
+fn generated<F, ResBody, E>(
+    core: &Arc<Core>,
+    route: &Option<Arc<Route>>,
+    asked: &mut Option<Asked>,
+    response: Response<ResBody>,
+    context: &Option<StreamContext>,
+    unanswered: Option<Unanswered>,
+) -> Next<F, ResBody, E>
+where
+    ResBody: Body + Send + 'static,
+    ResBody::Error: Into<BoxError>,
+{
+    match is_protected(core, &response) {
+        Err(reason) => {
+            answered_by_itself(unanswered);
+            done(unprotected(core, response, reason))
+        }
+        Ok(()) => registering(core, route, asked, response, context, unanswered),
+    }
+}
+
 /// The inner service has answered with an event stream: registers it.
 fn registering<F, ResBody, E>(
     core: &Arc<Core>,
@@ -313,6 +345,9 @@ where
     let (route, asked) = (Arc::clone(route.as_ref()?), asked.as_mut()?);
     let Some(context) = context else { return done(reject(core, &core.nobody("-"), &asked.head)) };
     asked.metadata = context.kept();
+    if asked.headers == KeptHeaders::Awaited {
+        asked.headers = core.kept_headers(&asked.key, response.headers(), &route.keep_headers);
+    }
     let admission = Box::pin(Admission::register(Arc::clone(core), route, asked.clone()));
     Some(State::Registering { admission, response: Some(response), context: context.clone(), unanswered })
 }
@@ -333,11 +368,14 @@ where
 {
     let (route, asked) = (route.as_ref()?, asked.as_mut()?);
     let (mut service, request) = waiting.take()?;
-    let context = |inner_id| asked.context(inner_id);
+    let context = |asked: &Asked, inner_id| asked.context(core, route, inner_id);
     match admission {
         Admission::Produce(registered) => {
-            let context = context(registered.inner_id.clone());
+            let context = context(asked, registered.inner_id.clone());
             context.registered(&registered.lane, &core.recorder);
+            if registered.previous.is_some() {
+                context.set_runs_again();
+            }
             let waiting = Waiting::new(registered, context.clone(), route.endless);
             let future = service.call(inner_request(request, Some(&context)));
             Some(match route.disconnect {
@@ -351,18 +389,21 @@ where
             })
         }
         Admission::Unrecorded => {
-            let context = context(None);
+            let context = context(asked, None);
             context.unrecorded();
             let future = service.call(inner_request(request, Some(&context)));
             let unanswered = Some(Unanswered::new(context.clone()));
             Some(State::Producing { future, waiting: None, context, unanswered })
         }
         Admission::Anew => {
-            let id = crate::StreamId::from_random(core.random.u128());
-            asked.key.id = id.clone();
-            asked.prefix = Some(id);
-            asked.position = Position::Unreadable;
-            let context = asked.context(None);
+            asked.begin_anew(core);
+            if asked.begins {
+                // A turn is registered before its handler runs.
+                let admission = Admission::ask(Arc::clone(core), Arc::clone(route), asked.clone());
+                *waiting = Some((service, request));
+                return Some(State::Admitting { admission: Box::pin(admission) });
+            }
+            let context = context(asked, None);
             let future = service.call(inner_request(request, Some(&context)));
             let unanswered = Some(Unanswered::new(context.clone()));
             Some(State::Generating { future, context: Some(context), unanswered })

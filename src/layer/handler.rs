@@ -58,7 +58,7 @@ impl Unanswered {
 impl Drop for Unanswered {
     fn drop(&mut self) {
         if let Some(context) = &self.0 {
-            context.stop();
+            context.abandon();
         }
     }
 }
@@ -244,8 +244,8 @@ where
         let registered = waiting.into_registered();
         // Anything but an event stream withdraws the registration.
         if is_protected(&core, &response).is_ok() {
-            let (_, body) = response.into_parts();
-            let started = start(&core, &route, &asked, registered, body, &context);
+            let (head, body) = response.into_parts();
+            let started = start(&core, &route, &asked, registered, &head.headers, body, &context);
             started.producer.go_on(attendance);
         }
     }

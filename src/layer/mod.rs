@@ -34,20 +34,22 @@ pub use body::ResilientSseBody;
 pub use classify::{Classify, Ends, Outcome};
 pub use context::{MetadataTooLarge, StreamContext, WaitStopped};
 pub use future::ResilientSseFuture;
-use http::request::Parts;
+use http::{HeaderName, request::Parts};
 pub use identify::{Extension, Generate, Header, Identify, Identity, PathTemplate, QueryParameter};
 use route::Route;
 pub use service::ResilientSseService;
 use tower_layer::Layer;
-pub use voice::Voice;
 
 use crate::{
     config::{Durability, OnUnavailable, bounded},
     error::ConfigError,
     guardian::Guardian,
+    headers::is_set_here,
     hub::{Core, ResilientSse},
     store::Store,
     stream::Disconnect,
+    turn::Overlap,
+    voice::Voice,
 };
 
 /// Makes event streams resilient: see [`ResilientSse`]. Cheap to clone.
@@ -86,6 +88,58 @@ impl ResilientSseLayer {
     /// Which stream a request means. Default: a new one each time ([`Generate`]).
     pub fn id(self, identify: impl Identify) -> Self {
         self.with(|route| route.identify = Arc::new(identify))
+    }
+
+    /// Which conversation a request is a turn of: an owner's name for a chat or a document, under the rules of a stream's name.
+    ///
+    /// Each request is then a new stream, registered before its handler runs. Its id is made up, or the one that
+    /// [`id`](Self::id) finds, such as an `Idempotency-Key`; a key or a cursor that names a stream which is held joins that
+    /// stream, and begins no turn. [`ResilientSse::resume`] and [`ResilientSse::stop`](crate::ResilientSse::stop) find the newest turn by
+    /// the same name. A malformed name is answered with 400. A request for which the identifier names none
+    /// ([`Identity::bypass`]) is a turn of no conversation.
+    ///
+    /// A handler that finds the name in its request's body uses [`StreamContext::conversation`] instead.
+    ///
+    /// ```
+    /// use axum::{Router, routing::{get_service, post}};
+    /// use resilient_sse::{ResilientSse, StreamId};
+    ///
+    /// fn chats(sse: &ResilientSse) -> Router {
+    ///     let turns = sse.generation().conversation(StreamId::path("/chat/{id}"));
+    ///     let resume = sse.resume().conversation(StreamId::path("/chat/{id}/stream"));
+    ///     let stop = sse.stop().conversation(StreamId::path("/chat/{id}/stream"));
+    ///     Router::new()
+    ///         .route("/chat/{id}", post(|| async { "…" }).layer(turns))
+    ///         .route("/chat/{id}/stream", get_service(resume).delete_service(stop))
+    /// }
+    /// ```
+    pub fn conversation(self, identify: impl Identify) -> Self {
+        self.with(|route| route.conversation = Some(Arc::new(identify)))
+    }
+
+    /// What happens to the last stream of a conversation, if it still runs when a new turn begins. Default:
+    /// [`Overlap::Replace`].
+    pub fn overlap(self, overlap: Overlap) -> Self {
+        self.with(|route| route.overlap = overlap)
+    }
+
+    /// Keeps these headers of a handler's response with its stream, and gives them again to every client that follows,
+    /// resumes or is replayed the stream: a `Location`, a version, a deprecation. A client that comes before the handler
+    /// has answered waits for them for up to 2 s.
+    ///
+    /// Up to 4 KiB of names and values are kept of a response, and only what is text. The rest is left out, and logged once a minute.
+    /// Default: none.
+    ///
+    /// # Panics
+    ///
+    /// If the library or the transport sets a header of that name, such as `Content-Type` or `X-Stream-Id`.
+    #[track_caller]
+    pub fn keep_headers(self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        let names: Arc<[HeaderName]> = names.into_iter().collect();
+        if let Some(name) = names.iter().find(|name| is_set_here(name)) {
+            panic!("`keep_headers` cannot keep `{name}`: it is set for each response anew");
+        }
+        self.with(|route| route.keep_headers = names)
     }
 
     /// What the route's streams are for: `generation`, `export`, any name.

@@ -2,17 +2,19 @@
 
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
-use http::request::Parts;
+use http::{HeaderName, request::Parts};
 
 use super::{
     classify::{Classify, Ends},
     identify::{Generate, Identify},
-    voice::Voice,
 };
 use crate::{
     config::{Durability, GENERATION_BYTES, GENERATION_EVENTS, GRACE, OnUnavailable, Settings},
+    kept::KeptHeaders,
     store::Retention,
     stream::Disconnect,
+    turn::Overlap,
+    voice::Voice,
 };
 
 pub(crate) type Fingerprint = dyn Fn(&Parts) -> Option<String> + Send + Sync;
@@ -35,6 +37,11 @@ pub(crate) struct Route {
     pub(crate) heartbeat: Duration,
     /// How long and how much is kept of a stream.
     pub(crate) retention: Retention,
+    /// Which conversation a request is a turn of.
+    pub(crate) conversation: Option<Arc<dyn Identify>>,
+    pub(crate) overlap: Overlap,
+    /// The headers of a response that are stored with its stream.
+    pub(crate) keep_headers: Arc<[HeaderName]>,
     pub(crate) limit: Option<usize>,
     pub(crate) fingerprint: Option<Arc<Fingerprint>>,
     /// Under which suffix of a stream's path the layer itself serves recovery.
@@ -55,6 +62,9 @@ impl Route {
             grace: Duration::ZERO,
             heartbeat: settings.heartbeat,
             retention: settings.retention(),
+            conversation: None,
+            overlap: Overlap::default(),
+            keep_headers: Arc::default(),
             limit: None,
             fingerprint: None,
             recover_suffix: None,
@@ -84,6 +94,13 @@ impl Route {
             classify: Arc::new(Ends::none()),
             ..Self::new(settings)
         }
+    }
+}
+
+impl Route {
+    /// What is kept of a response's headers before there is one.
+    pub(crate) fn headers(&self) -> KeptHeaders {
+        if self.keep_headers.is_empty() { KeptHeaders::None } else { KeptHeaders::Awaited }
     }
 }
 

@@ -28,6 +28,7 @@ use crate::{
     recover::recover,
     request::{asks_by_name, inner_target, last_seen},
     telemetry::Bypassed,
+    turn::Turn,
 };
 
 /// Wraps a service that answers with event streams: see [`ResilientSseLayer`](super::ResilientSseLayer).
@@ -74,7 +75,7 @@ where
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let (parts, body) = request.into_parts();
         if let Some(name) = self.recovery_of(&parts) {
-            let answer = recover(Arc::clone(&self.core), parts, name, self.route.voice);
+            let answer = recover(Arc::clone(&self.core), parts, name, Some(self.route.voice));
             return ResilientSseFuture::recovering(Arc::clone(&self.core), Box::pin(answer));
         }
         if let Some(reason) = passes(&parts.method) {
@@ -144,6 +145,8 @@ impl<S> ResilientSseService<S> {
         let owner = self.core.find_owner(parts);
         let fingerprint = self.route.fingerprint.as_ref().and_then(|fingerprint| fingerprint(parts));
         check_kept(&mut identity, fingerprint.as_deref(), parts)?;
+        let turn = self.turn(parts)?;
+        let begins_turn = turn.is_some();
         let kind = identity.kind.unwrap_or_else(|| self.route.kind.clone());
         let named = || owner.clone().ok_or_else(|| self.core.nobody(parts.uri.path()));
         let asked = |owner: Owner, id: StreamId, prefix: Option<StreamId>, position| Asked {
@@ -153,6 +156,9 @@ impl<S> ResilientSseService<S> {
             kind,
             metadata: identity.metadata,
             fingerprint,
+            turn,
+            begins: false,
+            headers: self.route.headers(),
             comes_again: asks_by_name(parts),
             version: parts.version,
             waited_for: false,
@@ -177,11 +183,25 @@ impl<S> ResilientSseService<S> {
                         LastSeen::Event(_) | LastSeen::Unreadable => Position::Unreadable,
                     };
                     let id = StreamId::from_random(self.core.random.u128());
+                    if begins_turn {
+                        let asked = asked(named()?, id.clone(), Some(id), position);
+                        return Ok(Wanted::Named(Asked { begins: true, ..asked }));
+                    }
                     let nobody = owner.is_none();
                     let owner = owner.clone().unwrap_or(Owner::ANONYMOUS);
                     Ok(Wanted::New(asked(owner, id.clone(), Some(id), position), nobody))
                 }
             },
+        }
+    }
+
+    /// Finds the conversation that a request is a turn of.
+    fn turn(&self, parts: &Parts) -> Result<Option<Turn>, Rejection> {
+        let Some(identify) = &self.route.conversation else { return Ok(None) };
+        match identify.identify(parts).name {
+            Name::Id(conversation) => Ok(Some(Turn { conversation, overlap: self.route.overlap })),
+            Name::Malformed(error) => Err(Rejection::MalformedConversation(error)),
+            Name::Bypass | Name::Generate => Ok(None),
         }
     }
 
@@ -232,7 +252,7 @@ impl<S> ResilientSseService<S> {
         ResBody::Error: Into<BoxError>,
     {
         // Without an owner there will be no stream, so the handler gets no context.
-        let context = (!nobody).then(|| asked.context(None));
+        let context = (!nobody).then(|| asked.context(&self.core, &self.route, None));
         let future = self.inner.call(inner_request(request, context.as_ref()));
         ResilientSseFuture::generating(Arc::clone(&self.core), Arc::clone(&self.route), future, asked, context)
     }

@@ -149,6 +149,9 @@ mod tests {
             fingerprint: None,
             limit: None,
             metadata: Vec::new(),
+            voice: crate::Voice::default(),
+            turn: None,
+            headers: crate::KeptHeaders::None,
             retention,
         };
         Lane::new(open, 1, None)

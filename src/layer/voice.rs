@@ -10,45 +10,14 @@ use crate::{
     event::Event,
     id::{CursorWriter, EventId, StreamId},
     protocol::replay::Gap,
-    stream::{Ended, Ending, StreamState},
+    stream::{Ended, StreamState},
+    voice::Voice,
     wire::Framing,
 };
-
-/// How the library tells a route's clients what is not an event of the inner service.
-///
-/// Strict clients fail on events that they do not know, so the voice must be one that the route's
-/// clients understand.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Voice {
-    /// Named events with JSON data: `connected`, `gap`, `restart`, and endings by their state.
-    #[default]
-    Named,
-    /// Unnamed events: `data: {"type":"gap",…}`.
-    Json,
-    /// No `connected`, and nothing at the end of a stream that is `completed`. Anything else is told as
-    /// `data: {"error":{"message","type","code"}}`, the only form that OpenAI's clients understand; unless the stream has
-    /// ended, the body breaks after it.
-    OpenAi,
-    /// Ids only. A restart shows in the epoch of the ids. Lost events within a run, and an ending that the library supplies
-    /// (but for `completed`), have no word here: the body breaks.
-    Silent,
-}
 
 /// Frames of so few bytes are put together, up to so many bytes: two small writes cost more than one.
 const SMALL: usize = 16 << 10;
 const TOGETHER: usize = 64 << 10;
-
-impl Voice {
-    /// Whether a client is told of an ending by an event, whose id it then has.
-    pub(crate) fn tells(self, ending: &Ending) -> bool {
-        let supplied = match self {
-            Self::Named | Self::Json => true,
-            Self::OpenAi => ending.state != StreamState::Completed,
-            Self::Silent => false,
-        };
-        supplied || ending.event.is_some()
-    }
-}
 
 /// What the library has to say.
 #[derive(Debug)]
@@ -110,9 +79,10 @@ impl Speaker {
         Self { ids: false, ..Self::new(framing, voice, None, retry) }
     }
 
-    /// The store has said what stream it is: its name, where the library made that up, and the inner service's own delay. That is
-    /// said even after another one was: the last one counts.
-    pub(crate) fn learn(&mut self, prefix: Option<StreamId>, retry: Option<u64>) {
+    /// The store has said what stream it is: its name, where the library made that up, its voice, and the inner service's own
+    /// delay. That is said even after another one was: the last one counts.
+    pub(crate) fn learn(&mut self, prefix: Option<StreamId>, retry: Option<u64>, voice: Voice) {
+        self.voice = voice;
         self.id = CursorWriter::new(prefix);
         self.retry = retry.or(self.retry);
     }

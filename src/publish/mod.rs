@@ -13,11 +13,12 @@ use crate::{
     event::Event,
     hub::Core,
     id::{EventId, Owner, StreamId, StreamKey},
-    kept::keep,
+    kept::{KeptHeaders, keep},
     layer::classify::{Classify, Ends, Outcome},
     recorder::Lane,
     store::{Open, Opened, Publish, Published},
     stream::{Metadata, Origin, StreamState},
+    voice::Voice,
 };
 
 /// What delivering writes around an event, at most.
@@ -29,13 +30,27 @@ pub struct StreamSpec {
     key: StreamKey,
     kind: Cow<'static, str>,
     metadata: Metadata,
+    voice: Voice,
 }
 
 impl StreamSpec {
     /// This owner's stream of this name; kind `job`.
     #[must_use]
     pub fn new(owner: Owner, id: StreamId) -> Self {
-        Self { key: StreamKey::new(owner, id), kind: Cow::Borrowed("job"), metadata: Metadata::new() }
+        Self {
+            key: StreamKey::new(owner, id),
+            kind: Cow::Borrowed("job"),
+            metadata: Metadata::new(),
+            voice: Voice::default(),
+        }
+    }
+
+    /// How the library itself speaks to those who read the stream, unless a relay is told otherwise. Default:
+    /// [`Voice::Named`], also for streams that [`Publisher::send`] opens.
+    #[must_use]
+    pub fn voice(mut self, voice: Voice) -> Self {
+        self.voice = voice;
+        self
     }
 
     /// What the stream is for.
@@ -111,6 +126,9 @@ impl Publisher {
             fingerprint: None,
             limit: None,
             metadata,
+            voice: spec.voice,
+            turn: None,
+            headers: KeptHeaders::None,
             retention: core.settings.retention(),
         };
         let (mut opening, opened) = core.recorder.open(open.clone()).await;

@@ -15,19 +15,17 @@ use tower_service::Service;
 use crate::{
     config::bounded,
     follow::{
-        AnswerBody, AnswerFuture, FollowRequest, Manner,
+        AnswerBody, AnswerFuture, FollowRequest, Manner, Unknown,
         ending::{come_again, no_content, options},
     },
     hub::{Core, Head, Rejection},
     id::{StreamId, StreamKey},
-    layer::{
-        identify::{Identify, Name},
-        voice::Voice,
-    },
+    layer::identify::{Identify, Name},
     protocol::{admission::Position, replay::Owed},
     request::{asks_by_name, last_seen},
     stream::StreamInfo,
     telemetry::add,
+    voice::Voice,
 };
 
 /// A service that follows streams which others publish: see [`ResilientSse::relay`](crate::ResilientSse::relay).
@@ -50,14 +48,14 @@ pub struct Relay {
     core: Arc<Core>,
     /// `None`: the path must be nothing but the stream's name.
     identify: Option<Arc<dyn Identify>>,
-    voice: Voice,
+    voice: Option<Voice>,
     wait: Duration,
 }
 
 impl Relay {
     pub(crate) fn new(core: Arc<Core>) -> Self {
         let wait = core.settings.relay_wait;
-        Self { core, identify: None, voice: Voice::default(), wait }
+        Self { core, identify: None, voice: None, wait }
     }
 
     /// Sets the rule that finds the stream of a request.
@@ -79,10 +77,11 @@ impl Relay {
         self
     }
 
-    /// How the library itself speaks. Default: [`Voice::Named`].
+    /// How the library itself speaks. Default: as the stream says ([`StreamSpec::voice`](crate::StreamSpec::voice)). A client
+    /// that waits for a stream which is not opened yet is greeted as with [`Voice::Named`]: a strict one needs to be told here.
     #[must_use]
     pub fn voice(mut self, voice: Voice) -> Self {
-        self.voice = voice;
+        self.voice = Some(voice);
         self
     }
 }
@@ -145,7 +144,7 @@ impl Relay {
     }
 
     async fn follow(&self, parts: &Parts, head: &Head) -> Result<Response<AnswerBody>, Rejection> {
-        let (core, voice) = (&self.core, self.voice);
+        let core = &self.core;
         let owner = core.owner_of(parts)?;
         let key = StreamKey::new(owner, self.name(parts)?);
         core.authorize(&key, head).await?;
@@ -158,6 +157,8 @@ impl Relay {
         let info = core.store.info(key.clone()).await;
         let missing = matches!(info, Ok(None));
         let info = info.ok().flatten();
+        let told = self.voice.or(info.as_ref().map(|info| info.voice));
+        let voice = told.unwrap_or_default();
         let has_all = info.as_ref().is_some_and(|info| position.has_all_of(info, |ending| voice.tells(ending)));
         if has_all || (missing && position.is_end()) {
             return Ok(no_content(core));
@@ -172,13 +173,18 @@ impl Relay {
         }
         let manner = Manner { voice, heartbeat: core.settings.heartbeat, endless: false, comes_again };
         // What is opened already is not waited for.
-        let is_unknown = info.is_none();
-        let wait = is_unknown.then_some(self.wait);
+        let wait = info.is_none().then_some(self.wait);
+        let unknown = match info {
+            Some(_) => Unknown::Nothing,
+            None if told.is_some() => Unknown::Stream,
+            None => Unknown::StreamAndVoice,
+        };
+        let headers = info.as_ref().map(|info| info.headers.clone()).unwrap_or_default();
         let retry = info.as_ref().and_then(|info| info.inner_retry);
         let prefix = info.and_then(StreamInfo::into_prefix);
         let owed = Owed::Run;
-        let request = FollowRequest { key, position, owed, manner, prefix, retry, wait, is_unknown, until: None };
+        let request = FollowRequest { key, position, owed, manner, prefix, retry, wait, unknown, until: None };
         core.check_version(parts.version);
-        Ok(AnswerBody::follow(core, request).await)
+        Ok(AnswerBody::follow(core, request, &headers).await)
     }
 }

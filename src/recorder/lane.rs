@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, Weak,
+        Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -18,8 +18,10 @@ use super::{
 };
 use crate::{
     config::{AHEAD_BYTES, AHEAD_EVENTS, AHEAD_TIME, Durability, ENTRY_BYTES, ENTRY_SHARE},
+    conversation::Begun,
     id::{EventId, StreamKey},
-    store::Open,
+    kept::KeptHeaders,
+    store::{Open, Retention},
     stream::{Ended, Ending, Origin, Reason, StreamState},
     sync::{WakerCell, lock},
     wire::frame::FrameWriter,
@@ -111,6 +113,10 @@ pub(crate) struct Lane {
     /// The stream's readers on this node.
     pub(crate) readers: Readers,
     elsewhere: Mutex<Elsewhere>,
+    /// The turn of a conversation that the stream is, once it is named so.
+    turn: OnceLock<Arc<Begun>>,
+    /// The headers of the response that its route keeps, once the inner service has answered.
+    headers: OnceLock<KeptHeaders>,
     pub(super) state: Mutex<State>,
     pub(super) producer: Mutex<Option<Weak<dyn Producing>>>,
 }
@@ -134,6 +140,8 @@ impl Lane {
             held: AtomicUsize::new(0),
             readers: Readers::new(),
             elsewhere: Mutex::default(),
+            turn: OnceLock::new(),
+            headers: OnceLock::new(),
             state: Mutex::new(state),
         })
     }
@@ -166,6 +174,32 @@ impl Lane {
         lock(&self.state).last_inner.retry
     }
 
+    /// The turn of a conversation that the stream is.
+    pub(crate) fn turn(&self) -> Option<&Arc<Begun>> {
+        self.turn.get()
+    }
+
+    /// Names the stream's turn; `false` if it is one already.
+    pub(crate) fn set_turn(&self, turn: Arc<Begun>) -> bool {
+        self.turn.set(turn).is_ok()
+    }
+
+    /// The headers of the response that the stream's route keeps.
+    pub(crate) fn headers(&self) -> &KeptHeaders {
+        self.headers.get().unwrap_or(&self.registration.headers)
+    }
+
+    /// The inner service has answered. Returns whether its headers are still to be stored.
+    pub(crate) fn keep_headers(&self, headers: KeptHeaders) -> bool {
+        self.registration.headers == KeptHeaders::Awaited && self.headers.set(headers).is_ok()
+    }
+
+    /// The stream's registration, with what has been said of it since.
+    pub(crate) fn registered(&self) -> Open {
+        let turn = self.turn().map(|turn| turn.turn()).or_else(|| self.registration.turn.clone());
+        Open { turn, headers: self.headers().clone(), ..self.registration.clone() }
+    }
+
     /// Whether nothing of the stream is recorded.
     pub(crate) fn is_unrecorded(&self) -> bool {
         self.unrecorded
@@ -175,6 +209,11 @@ impl Lane {
     /// one whose name the library made up, of the request's own kind (guarantee G9).
     pub(crate) fn is_meant_by(&self, origin: Origin, kind: &str) -> bool {
         origin != Origin::Generated || (self.registration.origin == origin && self.registration.kind == kind)
+    }
+
+    /// How long and how much is kept of the stream.
+    pub(crate) fn retention(&self) -> &Retention {
+        &self.registration.retention
     }
 
     pub(crate) fn reruns(&self) -> bool {

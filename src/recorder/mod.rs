@@ -480,6 +480,9 @@ mod tests {
             fingerprint: None,
             limit: None,
             metadata: Vec::new(),
+            voice: crate::Voice::default(),
+            turn: None,
+            headers: crate::KeptHeaders::None,
             retention: Retention {
                 stale: second,
                 lifetime: second,

@@ -1,11 +1,12 @@
 //! Registering a producer, so that no registration is left behind which nobody uses.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use super::Recorder;
+use super::{Lane, Recorder, Status};
 use crate::{
     StoreError,
     id::StreamKey,
+    protocol::backoff::Backoff,
     store::{Open, Opened},
 };
 
@@ -39,7 +40,27 @@ impl Drop for Opening {
     }
 }
 
+/// How often what is to be said of a registered stream is said at most.
+const TRIES: u32 = 5;
+
 impl Recorder {
+    /// Says again what a stream was registered with, as far as more is known of it by now: the conversation that it is a
+    /// turn of, the headers that are kept of its response.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, that was stored or not.
+    pub(crate) async fn say_again(&self, lane: &Lane) {
+        let request = Open { create: false, limit: None, ..lane.registered() };
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+        for _ in 0..TRIES {
+            if lane.status() != Status::Running || self.store.open(request.clone()).await.is_ok() {
+                return;
+            }
+            tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
+        }
+    }
+
     /// Asks the store to register a producer, once more where the reply may have been lost.
     ///
     /// # Cancel safety

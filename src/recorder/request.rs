@@ -76,7 +76,7 @@ impl Lane {
     }
 
     fn reopen(&self, state: &State) -> Reopen {
-        let open = Open { started: state.started, metadata: state.metadata.clone(), ..self.registration.clone() };
+        let open = Open { started: state.started, metadata: state.metadata.clone(), ..self.registered() };
         let Inner { id: inner_id, retry: inner_retry } = state.last_inner.clone();
         Reopen { open, epoch: self.epoch, acknowledged: state.acknowledged, inner_id, inner_retry }
     }

@@ -7,4 +7,4 @@ mod page;
 mod service;
 
 pub use service::Recover;
-pub(crate) use service::recover;
+pub(crate) use service::{follow_known, recover};

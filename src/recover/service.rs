@@ -14,19 +14,19 @@ use tower_service::Service;
 use super::answer::{Answer, RecoverQuery};
 use crate::{
     follow::{
-        AnswerBody, AnswerFuture, FollowRequest, Manner,
+        AnswerBody, AnswerFuture, FollowRequest, Manner, Unknown,
         ending::{come_again, no_content, options},
     },
     headers::no_store,
     hub::{Core, Head, Rejection},
     id::StreamKey,
-    layer::{
-        identify::{Identify, Name},
-        voice::Voice,
-    },
+    kept::KeptHeaders,
+    layer::identify::{Identify, Name},
     protocol::{admission::Position, replay::Owed},
     request::{asks_by_name, last_seen, prefers_events},
+    stream::StreamInfo,
     telemetry::add,
+    voice::Voice,
 };
 
 /// The recovery service of a hub: see [`ResilientSse::recover`](crate::ResilientSse::recover).
@@ -48,13 +48,13 @@ use crate::{
 pub struct Recover {
     core: Arc<Core>,
     identify: Arc<dyn Identify>,
-    voice: Voice,
+    voice: Option<Voice>,
 }
 
 impl Recover {
     pub(crate) fn new(core: Arc<Core>) -> Self {
         let identify = crate::StreamId::path("/{id}/recover");
-        Self { core, identify: Arc::new(identify), voice: Voice::default() }
+        Self { core, identify: Arc::new(identify), voice: None }
     }
 
     /// Which stream a request means. Default: the path's last segment but one, before `recover`.
@@ -64,10 +64,10 @@ impl Recover {
         self
     }
 
-    /// How the library speaks to a client that follows. Default: [`Voice::Named`].
+    /// How the library speaks to a client that follows. Default: as on the route that produces the stream.
     #[must_use]
     pub fn voice(mut self, voice: Voice) -> Self {
-        self.voice = voice;
+        self.voice = Some(voice);
         self
     }
 }
@@ -95,7 +95,7 @@ impl<B> Service<Request<B>> for Recover {
 }
 
 /// Answers a recovery request for the stream of this name.
-pub(crate) async fn recover(core: Arc<Core>, parts: Parts, name: Name, voice: Voice) -> Response<AnswerBody> {
+pub(crate) async fn recover(core: Arc<Core>, parts: Parts, name: Name, voice: Option<Voice>) -> Response<AnswerBody> {
     let head = core.head(&parts);
     match answer(&core, &parts, &head, name, voice).await {
         Ok(response) => response,
@@ -113,7 +113,7 @@ async fn answer(
     parts: &Parts,
     head: &Head,
     name: Name,
-    voice: Voice,
+    voice: Option<Voice>,
 ) -> Result<Response<AnswerBody>, Rejection> {
     match parts.method {
         Method::GET | Method::HEAD => {}
@@ -147,7 +147,7 @@ async fn follow(
     key: StreamKey,
     parts: &Parts,
     head: &Head,
-    voice: Voice,
+    voice: Option<Voice>,
 ) -> Result<Response<AnswerBody>, Rejection> {
     let position = Position::of(&last_seen(parts, Some(&key.id)));
     let comes_again = asks_by_name(parts);
@@ -162,20 +162,38 @@ async fn follow(
         Ok(None) => return Err(Rejection::NotFound),
         Ok(Some(info)) => info,
     };
+    follow_known(core, info, position, parts, head, voice).await
+}
+
+/// Follows a stream that is held, or answers that the client has everything.
+pub(crate) async fn follow_known(
+    core: &Arc<Core>,
+    info: StreamInfo,
+    position: Position,
+    parts: &Parts,
+    head: &Head,
+    voice: Option<Voice>,
+) -> Result<Response<AnswerBody>, Rejection> {
+    let voice = voice.unwrap_or(info.voice);
+    let (key, comes_again) = (info.key.clone(), asks_by_name(parts));
     if position.has_all_of(&info, |ending| voice.tells(ending)) {
         return Ok(no_content(core));
     }
     if core.is_draining() && comes_again {
-        return again(core);
+        return Ok(come_again(core, Some(&key.id), comes_again, head));
     }
+    let headers = match &info.headers {
+        KeptHeaders::Awaited => core.await_headers(&key).await,
+        headers => headers.clone(),
+    };
     add(&core.telemetry.resumed, 1);
     let manner = Manner { voice, heartbeat: core.settings.heartbeat, endless: false, comes_again };
     let retry = info.inner_retry;
     let prefix = info.into_prefix();
-    let (owed, is_unknown) = (Owed::Run, false);
-    let request = FollowRequest { key, position, owed, manner, prefix, retry, wait: None, is_unknown, until: None };
+    let (owed, unknown) = (Owed::Run, Unknown::Nothing);
+    let request = FollowRequest { key, position, owed, manner, prefix, retry, wait: None, unknown, until: None };
     core.check_version(parts.version);
-    Ok(AnswerBody::follow(core, request).await)
+    Ok(AnswerBody::follow(core, request, &headers).await)
 }
 
 /// A stream that the store does not know may be about to register again: 404 would be final for a client.

@@ -16,13 +16,13 @@ use tokio::{
 
 use super::{
     Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Listed, Notices, Open, Opened,
-    Page, Publish, Published, Read, Reopen, Reopened, Store, Tail,
+    Page, Point, Pointed, Pointer, Publish, Published, Read, Renew, Reopen, Reopened, Store, Tail,
     gate::{Class, Gate, Gates},
 };
 use crate::{
     config::Settings,
     error::StoreError,
-    id::{NodeId, StreamKey},
+    id::{NodeId, StreamId, StreamKey},
     panics::{Guarded, drop_guarded, guarded},
     stream::StreamInfo,
     telemetry::Telemetry,
@@ -98,6 +98,11 @@ erased! {
     beat(beat: Beat) -> Beaten, Background, None;
     due(limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due>, Background, None;
     hook_done(key: StreamKey) -> (), Background, Some(&key);
+    pointer(conversation: StreamKey) -> Option<Pointer>, Look, Some(&conversation);
+    point(point: Point) -> Pointed, Look, Some(&point.conversation);
+    unpoint(conversation: StreamKey, stream: StreamId) -> Option<Pointer>, Background, Some(&conversation);
+    give_way(conversation: StreamKey, streams: Vec<StreamId>) -> (), Background, Some(&conversation);
+    renew(renewals: Vec<Renew>) -> Vec<Option<Pointer>>, Background, None;
 }
 
 /// The store as the rest of the crate sees it. Cheap to clone.
@@ -137,7 +142,9 @@ impl Limits {
             _ if in_background => self.background,
             "open" | "read" | "info" => self.open,
             "beat" => self.beat,
-            "list" | "active_count" | "stale" | "delete" | "due" | "hook_done" => self.background,
+            "list" | "active_count" | "stale" | "delete" | "due" | "hook_done" | "unpoint" | "give_way" | "renew" => {
+                self.background
+            }
             _ => self.write,
         }
     }

@@ -13,6 +13,7 @@ pub(crate) mod handle;
 mod memory;
 mod notify;
 mod ops;
+pub(crate) mod pointer;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 mod slots;
@@ -26,9 +27,10 @@ pub use ops::{
     Append, Appended, Beat, Beaten, Close, Closed, Due, DueReason, Fence, From, Hook, Interrupt, Interrupted, List,
     Listed, Open, Opened, Page, Publish, Published, Read, Reopen, Reopened, Retention,
 };
+pub use pointer::{Expected, Point, Pointed, Pointer, Renew};
 
 use crate::{
-    id::{NodeId, StreamKey},
+    id::{NodeId, StreamId, StreamKey},
     stream::StreamInfo,
 };
 
@@ -165,6 +167,43 @@ pub trait Store: Send + Sync + 'static {
         threshold: std::time::Duration,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<StreamInfo>, Self::Error>> + Send;
+
+    /// Where a conversation points; `None`: nowhere. A conversation is named by a [`StreamKey`] of its own: its owner, and
+    /// the owner's name for it.
+    ///
+    /// A pointer and the streams that it names need not lie in one place: each method changes the one or the other, and
+    /// what a stream's change means for its pointer may follow a moment later. So:
+    ///
+    /// - [`withdraw`](Self::withdraw) and [`delete`](Self::delete), where nothing of the stream is left, do what
+    ///   [`unpoint`](Self::unpoint) does.
+    /// - [`close`](Self::close) and [`interrupt`](Self::interrupt) have the pointer expire when the stream does, if that is
+    ///   what it names.
+    /// - [`reopen`](Self::reopen) puts back a pointer that is lost.
+    ///
+    /// A store that dies in between leaves a pointer that [`unpoint`](Self::unpoint) or its time sets right.
+    fn pointer(&self, conversation: StreamKey) -> impl Future<Output = Result<Option<Pointer>, Self::Error>> + Send;
+
+    /// Moves a conversation's pointer, if it stands where that is expected.
+    fn point(&self, point: Point) -> impl Future<Output = Result<Pointed, Self::Error>> + Send;
+
+    /// Takes a stream out of a conversation's pointer. If the pointer names it, it names again what it named before, or
+    /// nothing; if it stands behind the one that is named, it does so no more. Otherwise nothing changes. Answers where the pointer
+    /// stands then.
+    fn unpoint(
+        &self,
+        conversation: StreamKey,
+        stream: StreamId,
+    ) -> impl Future<Output = Result<Option<Pointer>, Self::Error>> + Send;
+
+    /// Streams that have given way to a newer turn do not stand behind it any more. The one that is named stays.
+    fn give_way(
+        &self,
+        conversation: StreamKey,
+        streams: Vec<StreamId>,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Renews pointers, each if it names the stream that it is renewed for. Answers where each stands then, in order.
+    fn renew(&self, renewals: Vec<Renew>) -> impl Future<Output = Result<Vec<Option<Pointer>>, Self::Error>> + Send;
 
     /// The end of a stream was taken note of: its `on_end` hook is not to run again.
     fn hook_done(&self, key: StreamKey) -> impl Future<Output = Result<(), Self::Error>> + Send;

@@ -6,7 +6,10 @@ use bytes::Bytes;
 
 use crate::{
     id::{EventId, NodeId, Owner, StreamId, StreamKey},
+    kept::KeptHeaders,
     stream::{Ended, Ending, Frame, Metadata, Origin, Record, StreamInfo, StreamState},
+    turn::Turn,
+    voice::Voice,
 };
 
 /// How long and how much a store keeps of a stream.
@@ -22,6 +25,14 @@ pub struct Retention {
     pub max_events: usize,
     /// How many bytes of events its log holds.
     pub max_bytes: usize,
+}
+
+impl Retention {
+    /// How long a stream's keys live after its producer was last heard of, unless somebody ends it: long enough that a
+    /// guardian finds it when its lifetime is over. A pointer that names it lives as long.
+    pub(crate) fn kept(&self) -> Duration {
+        self.lifetime.saturating_add(self.recovery_window).saturating_add(self.stale)
+    }
 }
 
 /// A request to register a producer.
@@ -43,7 +54,8 @@ pub struct Open {
     pub origin: Origin,
     /// The producer's node.
     pub node: NodeId,
-    /// Makes the request repeatable: random, the same in each repeat.
+    /// Makes the request repeatable: random, the same in each repeat. A repeat may say more than the first request did,
+    /// and that is kept then: a `turn`, `headers`, that the producer has `started`.
     pub token: u128,
     /// Whether a stream that is not held may be created.
     pub create: bool,
@@ -62,6 +74,13 @@ pub struct Open {
     /// one, and a stream that runs again for ever keeps only one run's (guarantee G6). A withdrawal restores the metadata
     /// from before.
     pub metadata: Metadata,
+    /// The voice of the producer's route.
+    pub voice: Voice,
+    /// The conversation that the stream is a turn of. A request without one leaves what the stream has. Where a
+    /// conversation points is said apart, by [`Store::point`](crate::Store::point).
+    pub turn: Option<Turn>,
+    /// The headers of the producer's response, or that they are to come. Those of a new run replace what the run before had.
+    pub headers: KeptHeaders,
     /// How long and how much to keep.
     pub retention: Retention,
 }

@@ -10,10 +10,10 @@ use std::{
 };
 
 use crate::{
-    id::{NodeId, StreamKey},
+    id::{NodeId, StreamId, StreamKey},
     store::{
         Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Listed, MemoryStore, Notices,
-        Open, Opened, Page, Publish, Published, Read, Reopen, Reopened, Store, Tail,
+        Open, Opened, Page, Point, Pointed, Pointer, Publish, Published, Read, Renew, Reopen, Reopened, Store, Tail,
     },
     stream::StreamInfo,
     sync::lock,
@@ -245,6 +245,11 @@ impl<S: Store> Store for FaultStore<S> {
         due(limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due>;
         stale(threshold: Duration, limit: usize) -> Vec<StreamInfo>;
         hook_done(key: StreamKey) -> ();
+        pointer(conversation: StreamKey) -> Option<Pointer>;
+        point(point: Point) -> Pointed;
+        unpoint(conversation: StreamKey, stream: StreamId) -> Option<Pointer>;
+        give_way(conversation: StreamKey, streams: Vec<StreamId>) -> ();
+        renew(renewals: Vec<Renew>) -> Vec<Option<Pointer>>;
         announce(key: StreamKey) -> ();
     }
 

@@ -446,6 +446,9 @@ async fn g1_whoever_has_the_end_is_done_also_while_that_is_said_again() {
         fingerprint: None,
         limit: None,
         metadata: Vec::new(),
+        voice: resilient_sse::Voice::default(),
+        turn: None,
+        headers: resilient_sse::KeptHeaders::None,
         retention: Retention {
             stale: SECOND * 30,
             lifetime: SECOND * 3600,

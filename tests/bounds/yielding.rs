@@ -10,10 +10,10 @@ use std::{
 };
 
 use resilient_sse::{
-    MemoryStore, NodeId, Store, StreamInfo, StreamKey,
+    MemoryStore, NodeId, Store, StreamId, StreamInfo, StreamKey,
     store::{
         Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Listed, Notices, Open,
-        Opened, Page, Publish, Published, Read, Reopen, Reopened, Tail,
+        Opened, Page, Point, Pointed, Pointer, Publish, Published, Read, Renew, Reopen, Reopened, Tail,
     },
 };
 
@@ -90,6 +90,11 @@ impl Store for Yielding {
         due(limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due>;
         stale(threshold: Duration, limit: usize) -> Vec<StreamInfo>;
         hook_done(key: StreamKey) -> ();
+        pointer(conversation: StreamKey) -> Option<Pointer>;
+        point(point: Point) -> Pointed;
+        unpoint(conversation: StreamKey, stream: StreamId) -> Option<Pointer>;
+        give_way(conversation: StreamKey, streams: Vec<StreamId>) -> ();
+        renew(renewals: Vec<Renew>) -> Vec<Option<Pointer>>;
     }
 
     fn tail(&self, key: &StreamKey) -> Tail {

@@ -60,6 +60,9 @@ pub fn open(id: &str) -> Open {
         fingerprint: None,
         limit: None,
         metadata: Vec::new(),
+        voice: resilient_sse::Voice::default(),
+        turn: None,
+        headers: resilient_sse::KeptHeaders::None,
         retention: retention(),
     }
 }

@@ -4,8 +4,8 @@ use std::{borrow::Cow, fmt::Debug, time::Duration};
 
 use bytes::Bytes;
 use resilient_sse::{
-    Ending, Frame, MemoryStore, NodeId, Origin, Owner, RecordKind, Store as _, StreamId, StreamKey, StreamState,
-    reason,
+    Ending, Frame, KeptHeaders, MemoryStore, NodeId, Origin, Owner, RecordKind, Store as _, StreamId, StreamKey,
+    StreamState, Voice, reason,
     store::{
         Append, Appended, Beat, Close, Closed, Due, DueReason, Fence, From, Interrupt, Interrupted, Open, Opened, Read,
         Reopen, Reopened, Retention,
@@ -121,6 +121,9 @@ impl World {
             fingerprint: self.random.pick(&[None, None, None, Some("one"), Some("two")]).map(str::to_owned),
             limit: None,
             metadata: Vec::new(),
+            voice: Voice::default(),
+            turn: None,
+            headers: KeptHeaders::None,
             retention: RETENTION,
         });
         let answer = self.store.open(open.clone()).await.unwrap();

@@ -193,6 +193,9 @@ impl<S: Store> Bench<S> {
             fingerprint: None,
             limit: None,
             metadata: Metadata::new(),
+            voice: crate::Voice::default(),
+            turn: None,
+            headers: crate::KeptHeaders::None,
             retention: retention(),
         }
     }

@@ -27,6 +27,7 @@ pub mod close;
 pub mod due;
 pub mod open;
 pub mod owners;
+pub mod pointer;
 pub mod publish;
 pub mod read;
 pub mod reopen;
@@ -135,6 +136,19 @@ macro_rules! __store_checks {
             owners::a_foreign_stream_is_a_missing_one,
             owners::a_deleted_stream_is_gone,
             owners::active_streams_are_counted,
+            pointer::a_pointer_names_the_newest,
+            pointer::a_pointer_is_moved_from_where_it_is_expected,
+            pointer::a_pointer_goes_back,
+            pointer::a_pointer_is_bounded,
+            pointer::racing_moves_lose_nobody,
+            pointer::of_racing_moves_from_one_place_one_wins,
+            pointer::a_pointer_expires,
+            pointer::a_withdrawal_takes_its_stream_out,
+            pointer::a_pointer_expires_with_its_stream,
+            pointer::a_deleted_stream_is_taken_out,
+            pointer::a_lost_pointer_comes_back_with_its_stream,
+            pointer::a_foreign_conversation_is_a_missing_one,
+            pointer::what_a_route_says_is_told,
             tail::an_append_wakes,
             tail::an_end_wakes,
             tail::an_interruption_wakes,

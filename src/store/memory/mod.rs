@@ -2,6 +2,7 @@
 
 mod entry;
 mod log;
+mod pointers;
 mod shard;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use std::{
 
 use entry::{Entry, millis};
 use log::Log;
+use pointers::Pointers;
 use shard::{Look, Shard};
 use tokio::time::Instant;
 
@@ -27,7 +29,8 @@ use crate::{
     id::{NodeId, Owner, StreamId, StreamKey},
     store::{
         Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Listed, Notices,
-        NoticesSender, Open, Opened, Page, Publish, Published, Read, Reopen, Reopened, Store, Tail, notify::Woken,
+        NoticesSender, Open, Opened, Page, Point, Pointed, Pointer, Publish, Published, Read, Renew, Reopen, Reopened,
+        Store, Tail, notify::Woken,
     },
     stream::{StreamInfo, StreamState},
     sync::lock,
@@ -54,6 +57,8 @@ struct Inner {
     shards: [Mutex<Shard>; SHARDS],
     /// Taken before any shard, never after.
     owners: Mutex<HashMap<Owner, HashSet<StreamId>>>,
+    /// Taken after any shard, never before.
+    pointers: Mutex<Pointers>,
     nodes: Mutex<HashMap<NodeId, NoticesSender>>,
 }
 
@@ -92,6 +97,7 @@ impl MemoryStore {
             hasher: RandomState::new(),
             shards: std::array::from_fn(|_| Mutex::default()),
             owners: Mutex::default(),
+            pointers: Mutex::default(),
             nodes: Mutex::default(),
         }))
     }
@@ -102,7 +108,7 @@ impl MemoryStore {
         self.0.shards.iter().map(|shard| lock(shard).entries.len()).sum()
     }
 
-    /// Whether nothing is held: no stream, no index, nobody who waits for one.
+    /// Whether nothing is held: no stream, no index, no pointer, nobody who waits for a stream.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let bare = |shard: &Mutex<Shard>| {
@@ -110,7 +116,7 @@ impl MemoryStore {
             let indexed = shard.timers.len() + shard.waiting.len() + shard.removed.len();
             shard.entries.is_empty() && indexed == 0
         };
-        self.0.shards.iter().all(bare) && lock(&self.0.owners).is_empty()
+        self.0.shards.iter().all(bare) && lock(&self.0.owners).is_empty() && lock(&self.0.pointers).is_empty()
     }
 
     /// Loses everything, as a server does that restarts without persistence.
@@ -119,6 +125,7 @@ impl MemoryStore {
         let mut woken = Woken::default();
         let now = self.now();
         lock(&self.0.owners).clear();
+        *lock(&self.0.pointers) = Pointers::default();
         *lock(&self.0.run) = crate::random::u128();
         for shard in &self.0.shards {
             let mut shard = lock(shard);
@@ -181,8 +188,10 @@ impl MemoryStore {
             woken.add(&entry.tail);
         } else {
             let now = self.now();
+            let conversation = entry.conversation(key);
             shard.remove(key, now, &mut woken);
             forget_owned(&mut owners, key);
+            self.unpoint_now(conversation, &key.id, now);
         }
     }
 
@@ -203,6 +212,9 @@ impl MemoryStore {
         let mut shard = self.shard(&key);
         let Some(entry) = shard.entry(&key, now) else { return Closed::Missing };
         let closed = entry.close(close, now);
+        if matches!(closed, Closed::Now { .. }) {
+            self.lives_on(entry, &key, now);
+        }
         woken.add(&entry.tail);
         shard.reschedule(&key);
         drop(shard);
@@ -216,9 +228,13 @@ impl MemoryStore {
 
     fn interrupt_now(&self, interrupt: &Interrupt) -> Interrupted {
         let mut woken = Woken::default();
+        let now = self.now();
         let mut shard = self.shard(&interrupt.key);
-        let Some(entry) = shard.entry(&interrupt.key, self.now()) else { return Interrupted::Missing };
+        let Some(entry) = shard.entry(&interrupt.key, now) else { return Interrupted::Missing };
         let interrupted = entry.interrupt(interrupt);
+        if interrupted == Interrupted::Done {
+            self.lives_on(entry, &interrupt.key, now);
+        }
         woken.add(&entry.tail);
         interrupted
     }
@@ -235,6 +251,7 @@ impl MemoryStore {
             }
             if entry.ended().is_none() {
                 entry.overtake(reopen, now);
+                self.put_back(entry, key, now);
                 woken.add(&entry.tail);
                 shard.reschedule(key);
                 return Reopened::Registered;
@@ -242,6 +259,9 @@ impl MemoryStore {
         }
         let log = Log::resumed_after(crate::EventId::new(reopen.epoch, reopen.acknowledged));
         shard.insert(key, now, &mut woken, |tail| Entry::reopened(reopen, log, tail, now));
+        if let Some(entry) = shard.entries.get(key) {
+            self.put_back(entry, key, now);
+        }
         owners.entry(key.owner.clone()).or_default().insert(key.id.clone());
         Reopened::Registered
     }
@@ -291,6 +311,7 @@ impl MemoryStore {
         let now = self.now();
         let mut shard = self.shard(key);
         let Some(entry) = shard.held(key, now) else { return };
+        self.unpoint_now(entry.conversation(key), &key.id, now);
         entry.delete(now);
         woken.add(&entry.tail);
         let (node, epoch) = (entry.node().cloned(), entry.epoch());
@@ -330,6 +351,7 @@ impl MemoryStore {
         for shard in &self.0.shards {
             lock(shard).look(&mut look);
         }
+        lock(&self.0.pointers).expire(now);
         self.forget_indexed(&look.gone);
         look.due
     }
@@ -360,6 +382,29 @@ impl MemoryStore {
         }
         stale.truncate(limit);
         stale
+    }
+
+    fn unpoint_now(&self, conversation: Option<StreamKey>, stream: &StreamId, now: u64) {
+        if let Some(conversation) = conversation {
+            let _ = lock(&self.0.pointers).unpoint(&conversation, stream, now);
+        }
+    }
+
+    /// The pointer that names a stream lives as long as that.
+    fn lives_on(&self, entry: &Entry, key: &StreamKey, now: u64) {
+        self.renew_for(entry, key, entry.expires_in(now), false, now);
+    }
+
+    /// Puts back the pointer that named a stream and was lost.
+    fn put_back(&self, entry: &Entry, key: &StreamKey, now: u64) {
+        self.renew_for(entry, key, entry.kept(), true, now);
+    }
+
+    fn renew_for(&self, entry: &Entry, key: &StreamKey, ttl: Duration, put_back: bool, now: u64) {
+        if let Some(conversation) = entry.conversation(key) {
+            let renew = Renew { conversation, stream: key.id.clone(), ttl, put_back };
+            let _ = lock(&self.0.pointers).renew(&renew, now);
+        }
     }
 
     /// A sender of its own, since it wakes.
@@ -463,6 +508,36 @@ impl Store for MemoryStore {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<StreamInfo>, Infallible>> + Send {
         ready(Ok(self.stale_now(threshold, limit)))
+    }
+
+    fn pointer(&self, conversation: StreamKey) -> impl Future<Output = Result<Option<Pointer>, Infallible>> + Send {
+        ready(Ok(lock(&self.0.pointers).get(&conversation, self.now()).cloned()))
+    }
+
+    fn point(&self, point: Point) -> impl Future<Output = Result<Pointed, Infallible>> + Send {
+        ready(Ok(lock(&self.0.pointers).point(&point, self.now())))
+    }
+
+    fn unpoint(
+        &self,
+        conversation: StreamKey,
+        stream: StreamId,
+    ) -> impl Future<Output = Result<Option<Pointer>, Infallible>> + Send {
+        ready(Ok(lock(&self.0.pointers).unpoint(&conversation, &stream, self.now())))
+    }
+
+    fn give_way(
+        &self,
+        conversation: StreamKey,
+        streams: Vec<StreamId>,
+    ) -> impl Future<Output = Result<(), Infallible>> + Send {
+        lock(&self.0.pointers).give_way(&conversation, &streams, self.now());
+        ready(Ok(()))
+    }
+
+    fn renew(&self, renewals: Vec<Renew>) -> impl Future<Output = Result<Vec<Option<Pointer>>, Infallible>> + Send {
+        let (now, mut pointers) = (self.now(), lock(&self.0.pointers));
+        ready(Ok(renewals.iter().map(|renew| pointers.renew(renew, now)).collect()))
     }
 
     fn hook_done(&self, key: StreamKey) -> impl Future<Output = Result<(), Infallible>> + Send {

@@ -95,6 +95,8 @@ impl Shard {
     pub(super) fn open(&mut self, open: &Open, over_limit: bool, now: u64, woken: &mut Woken) -> Opened {
         if let Some(entry) = self.held(&open.key, now) {
             if entry.is_repeat(open) {
+                entry.say_more(open);
+                woken.add(&entry.tail);
                 return opened(entry);
             }
             if let Some(refused) = entry.refuses(open) {

@@ -37,6 +37,9 @@ fn open(id: &str, token: u128) -> Open {
         fingerprint: None,
         limit: Some(100),
         metadata: Vec::new(),
+        voice: crate::Voice::default(),
+        turn: None,
+        headers: crate::KeptHeaders::None,
         retention: Retention {
             stale: Duration::ZERO,
             lifetime: minute,

@@ -76,6 +76,13 @@ impl Background {
     }
 }
 
+impl Background {
+    /// Does work that nobody waits for at all. Where there is no room for another task, or no runtime, it is left undone.
+    pub(super) fn go(&self, work: impl Future<Output = ()> + Send + 'static) {
+        drop(self.begin(work));
+    }
+}
+
 impl Settling {
     /// Waits until it is done, but not for long.
     async fn wait(self) {

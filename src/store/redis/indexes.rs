@@ -27,19 +27,13 @@ pub(super) struct Watching {
 impl Watching {
     /// That of a producer, which beats.
     pub(super) fn produced(retention: &Retention) -> Self {
-        Self { overdue: millis(retention.stale).min(millis(retention.lifetime)), ttl: kept(retention) }
+        Self { overdue: millis(retention.stale).min(millis(retention.lifetime)), ttl: millis(retention.kept()) }
     }
 
     /// That of a stream that only lives as long as something is published.
     pub(super) fn published(retention: &Retention) -> Self {
-        Self { overdue: millis(retention.lifetime), ttl: kept(retention) }
+        Self { overdue: millis(retention.lifetime), ttl: millis(retention.kept()) }
     }
-}
-
-/// How long a stream's keys live after its producer was last heard of, unless somebody ends it: long enough that a
-/// guardian finds it when its lifetime is over.
-pub(super) fn kept(retention: &Retention) -> u64 {
-    millis(retention.lifetime) + millis(retention.recovery_window) + millis(retention.stale)
 }
 
 /// A deadline that a producer's beat, or somebody in its stead, writes: odd, unlike a reservation's or a lease's.

@@ -64,6 +64,11 @@ impl Keys {
         format!("{}sent:{{{}}}", self.prefix, keys.name)
     }
 
+    /// A conversation's pointer.
+    pub(super) fn conversation(&self, name: &str) -> String {
+        format!("{}conversation:{{{name}}}", self.prefix)
+    }
+
     /// In which part of the indexes a stream is.
     pub(super) fn part(&self, slot: u16) -> u16 {
         slot % PARTS

@@ -10,6 +10,7 @@ use super::{
     indexes::{Indexed, Watching},
     keys::StreamKeys,
     logs::Amount,
+    pointers::Follows,
     script::{self, Script},
     stored,
     value::{self, Stored, Told},
@@ -19,6 +20,7 @@ use crate::{
     id::{EventId, StreamKey},
     store::{Close, Closed, Fence, Interrupt, Interrupted, Open, Opened, Publish, Published, Reopen, Reopened},
     stream::{Ended, Ending, Metadata, StreamState},
+    turn::Turn,
     wire::{Sse, fields::terminal},
 };
 
@@ -102,7 +104,10 @@ impl Shared {
             .arg(retention.max_bytes)
             .arg(open.key.owner.name().unwrap_or_default())
             .arg(self.keys.tail_channel(&keys.name))
-            .arg(open.origin.as_str());
+            .arg(open.origin.as_str())
+            .arg(open.voice.as_str())
+            .arg(open.turn.as_ref().map_or_else(String::new, Turn::to_text))
+            .arg(open.headers.to_text());
         pairs(request, &open.metadata)
     }
 
@@ -134,8 +139,9 @@ impl Shared {
         self.leases.forget(&keys.name);
         let channel = self.keys.tail_channel(&keys.name);
         let call = self.call(&keys, &key, &script::WITHDRAW, Indexes::DUE).arg(hex(token)).arg(channel);
-        let withdrawn = value::number(&self.fleet.ask(call).await?) == Some(1);
-        if withdrawn {
+        let mut told = Told::read(self.fleet.ask(call).await?, "withdraw")?;
+        if told.word == "taken" {
+            self.has_followed(&key, Turn::parse(&told.text()?).as_ref(), &Follows::Unpoint);
             self.forget(&keys.name);
             self.settle(&key, None).await;
         }
@@ -173,7 +179,9 @@ impl Shared {
                 if let Some(node) = &node {
                     self.tails.post(node, &keys.name);
                 }
-                self.settle(key, Some(Indexed::ended(told.number()?, *hook))).await;
+                let ttl = told.number()?;
+                self.has_followed(key, Turn::parse(&told.text()?).as_ref(), &Follows::Expire(ttl));
+                self.settle(key, Some(Indexed::ended(ttl, *hook))).await;
                 Closed::Now { ended, node: node.map(crate::NodeId::new) }
             }
             "before" => end(&mut told)?.map_or(Closed::Newer, Closed::Before),
@@ -206,6 +214,8 @@ impl Shared {
         let mut told = Told::read(self.fleet.ask(call).await?, "interrupt")?;
         let interrupted = match &*told.word {
             "done" => {
+                let ttl = told.number()?;
+                self.has_followed(&key, Turn::parse(&told.text()?).as_ref(), &Follows::Expire(ttl));
                 self.settle(&key, None).await;
                 Interrupted::Done
             }
@@ -248,7 +258,10 @@ impl Shared {
             .arg(inner_id.unwrap_or_default())
             .arg(u8::from(open.started || acknowledged > 0))
             .arg(open.origin.as_str())
-            .arg(inner_retry.map_or_else(String::new, |delay| delay.to_string()));
+            .arg(inner_retry.map_or_else(String::new, |delay| delay.to_string()))
+            .arg(open.voice.as_str())
+            .arg(open.turn.as_ref().map_or_else(String::new, Turn::to_text))
+            .arg(open.headers.to_text());
         let mut told = Told::read(self.fleet.ask(pairs(call, &open.metadata)).await?, "reopen")?;
         let reopened = match &*told.word {
             "registered" => {
@@ -257,6 +270,7 @@ impl Shared {
                 let max = Amount::new(retention.max_events as u64, retention.max_bytes as u64);
                 self.forget(&keys.name);
                 self.know(&keys.name, EventId::new(epoch, acknowledged), taken, max);
+                self.has_followed(&open.key, open.turn.as_ref(), &Follows::PutBack(millis(retention.kept())));
                 Reopened::Registered
             }
             "newer" => Reopened::Fenced(Fence::Newer),
@@ -325,8 +339,9 @@ impl Shared {
             .call(&keys, &key, &script::DELETE, Indexes::BOTH)
             .arg(self.keys.tail_channel(&keys.name))
             .arg(self.keys.node_channel(""));
-        let deleted = value::number(&self.fleet.ask(call).await?) == Some(1);
-        if deleted {
+        let mut told = Told::read(self.fleet.ask(call).await?, "delete")?;
+        if told.word == "deleted" {
+            self.has_followed(&key, Turn::parse(&told.text()?).as_ref(), &Follows::Unpoint);
             self.forget(&keys.name);
             self.settle(&key, None).await;
         }

@@ -19,6 +19,7 @@ mod look;
 #[cfg(feature = "redis-cluster")]
 mod masters;
 mod page;
+mod pointers;
 mod push;
 mod script;
 mod sentinels;
@@ -46,10 +47,10 @@ use tokio::task::AbortHandle;
 
 use super::{
     Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Listed, Notices, Open, Opened,
-    Page, Publish, Published, Read, Reopen, Reopened, Store, Tail,
+    Page, Point, Pointed, Pointer, Publish, Published, Read, Renew, Reopen, Reopened, Store, Tail,
 };
 use crate::{
-    id::{NodeId, StreamKey},
+    id::{NodeId, StreamId, StreamKey},
     stream::StreamInfo,
 };
 
@@ -141,7 +142,7 @@ macro_rules! acl_commands {
 
 acl_commands! {
     "hello" "select" "ping" "info" "time" "eval" "evalsha" "set" "del" "type" "pexpire" "pexpireat" "pttl"
-    "hget" "hmget" "hgetall" "hstrlen" "hset" "hdel" "xadd" "xdel" "xrange" "xrevrange" "xtrim" "zadd" "zrem" "zcard" "zscore" "zrange"
+    "get" "hget" "hmget" "hgetall" "hstrlen" "hset" "hdel" "xadd" "xdel" "xrange" "xrevrange" "xtrim" "zadd" "zrem" "zcard" "zscore" "zrange"
     "zrangebyscore" "zrevrank" "zcount" "zremrangebyrank" "publish" "subscribe" "unsubscribe" "role"
     "cluster|slots" "asking"
 }
@@ -189,6 +190,11 @@ impl Store for RedisStore {
         due(limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due>;
         stale(threshold: Duration, limit: usize) -> Vec<StreamInfo>;
         hook_done(key: StreamKey) -> ();
+        pointer(conversation: StreamKey) -> Option<Pointer>;
+        point(point: Point) -> Pointed;
+        unpoint(conversation: StreamKey, stream: StreamId) -> Option<Pointer>;
+        give_way(conversation: StreamKey, streams: Vec<StreamId>) -> ();
+        renew(renewals: Vec<Renew>) -> Vec<Option<Pointer>>;
         announce(key: StreamKey) -> ();
     }
 

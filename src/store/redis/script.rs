@@ -58,6 +58,7 @@ scripts! {
     STANDING: SETTLES "standing.lua",
     OWN: SETTLES "own.lua",
     ANNOUNCE: SETTLES "announce.lua",
+    POINTER: SETTLES "pointer.lua",
     NEWEST: LOOKS "newest.lua",
 }
 

@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     id::{EventId, NodeId, StreamKey},
+    kept::KeptHeaders,
     stream::{Ended, Ending, Frame, Metadata, Origin, Record, RecordKind, StreamInfo, StreamState},
+    turn::Turn,
+    voice::Voice,
 };
 
 /// A stream's hash.
@@ -123,6 +126,9 @@ impl Held {
             key: key.clone(),
             kind: Cow::Owned(self.text("kind").unwrap_or_default().to_owned()),
             origin: self.origin(),
+            voice: Voice::named(self.text("voice")),
+            turn: self.text("turn").and_then(Turn::parse),
+            headers: self.text("headers").map(KeptHeaders::parse).unwrap_or_default(),
             fingerprint: self.text("fp").and_then(|print| print.strip_prefix('=')).map(str::to_owned),
             state,
             epoch: self.epoch(),

@@ -10,12 +10,14 @@ use publish::registration;
 use super::log::{Log, Put};
 use crate::{
     id::{EventId, NodeId, StreamKey},
-    kept::keep,
+    kept::{KeptHeaders, keep},
     store::{
         Append, Appended, Close, Closed, Fence, Hook, Interrupt, Interrupted, Open, Opened, Publish, Reopen, Retention,
         TailCell,
     },
     stream::{Ended, Ending, Metadata, Origin, StreamInfo, StreamState, reason},
+    turn::Turn,
+    voice::Voice,
 };
 
 #[derive(Debug)]
@@ -29,6 +31,9 @@ pub(super) struct Entry {
     started: bool,
     reruns: bool,
     fingerprint: Option<String>,
+    voice: Voice,
+    turn: Option<Turn>,
+    headers: KeptHeaders,
     metadata: Metadata,
     /// The metadata of the run before, until this run has started.
     metadata_before: Metadata,
@@ -72,6 +77,9 @@ impl Entry {
             started: open.started,
             reruns: open.reruns,
             fingerprint: open.fingerprint.clone(),
+            voice: open.voice,
+            turn: open.turn.clone(),
+            headers: open.headers.clone(),
             metadata: Metadata::new(),
             metadata_before: Metadata::new(),
             inner_id: None,
@@ -126,6 +134,9 @@ impl Entry {
             kind: self.kind.clone(),
             origin: self.origin,
             fingerprint: self.fingerprint.clone(),
+            voice: self.voice,
+            turn: self.turn.clone(),
+            headers: self.headers.clone(),
             state: self.state,
             epoch: self.epoch,
             previous: self.previous,
@@ -158,6 +169,31 @@ impl Entry {
     /// Whether `open` is a repeat of the request that registered the running producer.
     pub(super) fn is_repeat(&self, open: &Open) -> bool {
         self.state == StreamState::Active && self.token == open.token
+    }
+
+    /// Takes what a repeat of the request that registered the producer says besides.
+    pub(super) fn say_more(&mut self, open: &Open) {
+        self.started |= open.started;
+        self.turn = self.turn.take().or(open.turn.clone());
+        if matches!(open.headers, KeptHeaders::Kept(_)) {
+            self.headers.clone_from(&open.headers);
+        }
+    }
+
+    /// The conversation that the stream is a turn of.
+    pub(super) fn conversation(&self, key: &StreamKey) -> Option<StreamKey> {
+        let turn = self.turn.as_ref()?;
+        Some(StreamKey::new(key.owner.clone(), turn.conversation.clone()))
+    }
+
+    /// How long the stream is kept after its producer was last heard of.
+    pub(super) fn kept(&self) -> Duration {
+        self.retention.kept()
+    }
+
+    /// How long after `now` the stream expires, as it stands.
+    pub(super) fn expires_in(&self, now: u64) -> Duration {
+        Duration::from_millis(self.expires_at.saturating_sub(now))
     }
 
     pub(super) fn node(&self) -> Option<&NodeId> {
@@ -199,6 +235,8 @@ impl Entry {
         self.log = Log::default();
         self.metadata.clear();
         self.metadata_before.clear();
+        self.turn = None;
+        self.headers = KeptHeaders::None;
         self.published.clear();
         self.expires_at = now.saturating_add(millis(self.retention.stale));
     }
@@ -295,6 +333,10 @@ impl Entry {
         if open.fingerprint.is_some() {
             self.fingerprint.clone_from(&open.fingerprint);
         }
+        self.voice = open.voice;
+        // A stream stays a turn of its first conversation, whatever request runs it again.
+        self.turn = self.turn.take().or(open.turn.clone());
+        self.headers.clone_from(&open.headers);
         self.state = StreamState::Active;
         self.hook = Hook::None;
         self.leased_until = 0;

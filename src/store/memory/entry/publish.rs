@@ -5,8 +5,10 @@ use bytes::Bytes;
 use super::Entry;
 use crate::{
     id::{EventId, NodeId},
+    kept::KeptHeaders,
     store::{Open, Publish, Published},
     stream::{Ending, Frame, Metadata, Origin, StreamState},
+    voice::Voice,
 };
 
 /// How many of the newest idempotency keys a published stream remembers.
@@ -74,6 +76,9 @@ pub(super) fn registration(publish: &Publish) -> Open {
         fingerprint: None,
         limit: None,
         metadata: Metadata::new(),
+        voice: Voice::default(),
+        turn: None,
+        headers: KeptHeaders::None,
         retention: publish.retention,
     }
 }

@@ -3,9 +3,9 @@
 -- KEYS stream, log, completion, keys [, active, owner's, due, leases]
 -- ARGV S, id, epoch or '', state, reason or '', has event, event, last seq or '', deadline or '', hook lease or '',
 --      terminal type, terminal data, channel, node channels' prefix
--- Returns now {node, completion, ms that it is kept} | before {completion} | newer | moved | missing. O(log streams).
+-- Returns now {node, completion, ms that it is kept, turn or ''} | before {completion} | newer | moved | missing. O(log streams).
 local stream, log, completion, keys, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-local held = look(stream, 'state', 'epoch', 'runEnd', 'window', 'node', 'lost')
+local held = look(stream, 'state', 'epoch', 'runEnd', 'window', 'node', 'lost', 'turn')
 local state = held[1]
 if not state or state == 'gone' or (state == 'deleted' and ARGV[3] == '') then
   return { 'missing' }
@@ -62,4 +62,4 @@ redis.call('PUBLISH', ARGV[13], id(epoch + 1, 0))
 if held[5] and held[5] ~= '' then
   redis.call('PUBLISH', ARGV[14] .. held[5], 'look ' .. ARGV[1])
 end
-return { 'now', held[5] or '', redis.call('HGETALL', completion), int(window) }
+return { 'now', held[5] or '', redis.call('HGETALL', completion), int(window), held[7] or '' }

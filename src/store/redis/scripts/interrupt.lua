@@ -1,16 +1,16 @@
 -- interrupt: says that a stream has no producer now, but may have one again. The log is sealed for the run.
 -- KEYS stream, log, completion [, active, owner's, due, leases]
 -- ARGV S, id, epoch, last seq or '', deadline or '', channel, node channels' prefix
--- Returns done | newer | ended {completion} | moved | missing. O(log streams).
+-- Returns done {ms that it is kept, turn or ''} | newer | ended {completion} | moved | missing. O(log streams).
 local stream, log, completion, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local held = look(stream, 'state', 'epoch', 'life', 'window', 'stale', 'reruns', 'node', 'lost')
+local held = look(stream, 'state', 'epoch', 'life', 'window', 'stale', 'reruns', 'node', 'lost', 'turn')
 local state = held[1]
 if not state or state == 'gone' or is_before(held[2], ARGV[3]) then
   return { 'missing' }
 end
 local time, life = now(), count(held[3], 0)
 if state == 'interrupted' and held[2] == ARGV[3] then
-  return { 'done' }
+  return { 'done', int(life), '' }
 end
 local fenced = fence(state, held[2], ARGV[3], completion)
 if fenced then
@@ -45,4 +45,4 @@ redis.call('PUBLISH', ARGV[6], held[2] .. '-' .. MAX_SEQ)
 if held[7] and held[7] ~= '' then
   redis.call('PUBLISH', ARGV[7] .. held[7], 'look ' .. ARGV[1])
 end
-return { 'done' }
+return { 'done', int(ttl), held[9] or '' }

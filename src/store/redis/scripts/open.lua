@@ -1,14 +1,14 @@
 -- open: registers a producer, or says why there is none to register. Repeatable by its token.
 -- KEYS stream, log, completion [, active, owner's]
 -- ARGV S, id, token, node, kind, create, reruns, started, fingerprint, limit, stale, life, window, max events,
---      max bytes, owner, channel, origin, then metadata as pairs
+--      max bytes, owner, channel, origin, voice, turn, headers, then metadata as pairs
 -- Returns new {epoch, previous, inner id, time, events, bytes} | active {started} | ended {completion} | missing | over | other
 --      | kind {that}
 -- O(log streams + entries dropped).
 local stream, log, completion, active, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local name, short, token = ARGV[1], ARGV[2], ARGV[3]
 local stale, life, window = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
-local held = look(stream, 'state', 'epoch', 'token', 'fp', 'runEnd', 'inner', 'started', 'origin', 'kind')
+local held = look(stream, 'state', 'epoch', 'token', 'fp', 'runEnd', 'inner', 'started', 'origin', 'kind', 'turn')
 local state, epoch = held[1], held[2]
 local exists = state and state ~= 'gone' and state ~= 'deleted'
 
@@ -17,6 +17,17 @@ local origin, kind = held[8] or 'named', held[9] or ''
 if exists then
   local log_top, events, bytes = top(log)
   if state == 'active' and held[3] == token then
+    -- A repeat may say more.
+    if ARGV[20] ~= '' and not held[10] then
+      redis.call('HSET', stream, 'turn', ARGV[20])
+    end
+    if string.sub(ARGV[21], 1, 1) == '=' then
+      redis.call('HSET', stream, 'headers', ARGV[21])
+      redis.call('PUBLISH', ARGV[17], epoch .. '-0')
+    end
+    if ARGV[8] == '1' and held[7] ~= '1' then
+      redis.call('HSET', stream, 'started', 1)
+    end
     return { 'new', epoch, held[5] or '', held[6] or false, int(now()), int(events), int(bytes) }
   end
   -- As `Open::refused_by`.
@@ -73,14 +84,16 @@ local ttl = life + window + stale
 redis.call('HSET', stream, 'v', 1, 'state', 'active', 'epoch', int(run), 'token', token, 'node', ARGV[4], 'kind', ARGV[5],
   'origin', origin, 'owner', ARGV[16], 'reruns', ARGV[7], 'started', ARGV[8], 'startedAt', int(time), 'stale', int(stale),
   'life', int(life), 'window', int(window), 'maxEvents', ARGV[14], 'maxBytes', ARGV[15])
-redis.call('HDEL', stream, 'leased', 'heard')
+redis.call('HDEL', stream, 'leased', 'heard', 'headers')
+-- A stream stays a turn of its first conversation, whatever request runs it again.
+tell_route(stream, ARGV[19], exists and held[10] or ARGV[20], ARGV[21])
 if previous ~= '' then
   redis.call('HSET', stream, 'runEnd', previous, 'previous', previous)
 end
 if ARGV[9] ~= '' then
   redis.call('HSET', stream, 'fp', ARGV[9])
 end
-keep(stream, ARGV, 19, #ARGV)
+keep(stream, ARGV, 22, #ARGV)
 expire(ttl, stream, log)
 if active then
   watch(active, name, time + math.min(stale, life), ttl)

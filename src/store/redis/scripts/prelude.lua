@@ -140,6 +140,17 @@ local function keep(stream, list, from, to)
   end
 end
 
+-- What a producer's route says of a stream: its voice, the conversation that it is a turn of, the headers that it keeps.
+local function tell_route(stream, voice, turn, headers)
+  redis.call('HSET', stream, 'voice', voice)
+  if turn ~= '' then
+    redis.call('HSET', stream, 'turn', turn)
+  end
+  if headers ~= '' then
+    redis.call('HSET', stream, 'headers', headers)
+  end
+end
+
 -- Moves a stream's metadata to other names, in the place of what was kept under those: `m:` is the newest run's, `w:` that
 -- of the run before, should the newest be withdrawn. O(fields of the stream).
 local function move_metadata(stream, from, to)

@@ -2,7 +2,8 @@
 -- is lost stays a gap.
 -- KEYS stream, log, completion [, active, owner's]
 -- ARGV S, id, token, node, kind, epoch, reruns, acknowledged seq, fingerprint, has inner id, stale, life, window,
---      max events, max bytes, owner, channel, inner id, started, origin, inner retry, then metadata as pairs
+--      max events, max bytes, owner, channel, inner id, started, origin, inner retry, voice, turn, headers, then metadata as
+--      pairs
 -- Returns registered {time, events, bytes} | newer | ended {completion}. O(log streams + entries dropped).
 local stream, log, completion, active, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local held = look(stream, 'state', 'epoch', 'token', 'runEnd', 'origin')
@@ -35,7 +36,7 @@ else
     if held[5] == 'generated' and origin == 'named' then
       origin = held[5]
     end
-    redis.call('HDEL', stream, 'leased', 'heard')
+    redis.call('HDEL', stream, 'leased', 'heard', 'headers')
     move_metadata(stream, 'm:', 'w:')
   end
   local log_top
@@ -67,7 +68,8 @@ end
 if ARGV[21] ~= '' then
   redis.call('HSET', stream, 'retry', ARGV[21])
 end
-keep(stream, ARGV, 22, #ARGV)
+tell_route(stream, ARGV[22], ARGV[23], ARGV[24])
+keep(stream, ARGV, 25, #ARGV)
 expire(ttl, stream, log)
 if active then
   watch(active, ARGV[1], time + math.min(stale, life), ttl)

@@ -1,17 +1,18 @@
 -- withdraw: takes back an `open` whose producer never started.
 -- KEYS stream, log, completion [, active, owner's, due]    ARGV S, id, token, channel
--- Returns 1 if it was taken back. A first run leaves nothing but its epoch, for as long as the clock has not passed
+-- Returns taken {turn, '' unless nothing is left of the stream} | kept. A first run leaves nothing but its epoch, for as long as the clock has not passed
 -- that; of a second one the stream is left interrupted. O(log streams).
 local stream, log, completion, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local held = look(stream, 'state', 'token', 'epoch', 'started', 'runEnd', 'life', 'reruns', 'window', 'stale')
+local held = look(stream, 'state', 'token', 'epoch', 'started', 'runEnd', 'life', 'reruns', 'window', 'stale',
+  'turn')
 if held[1] ~= 'active' or held[2] ~= ARGV[3] then
-  return 0
+  return { 'kept' }
 end
 local log_top, events, bytes = top(log)
 if has_started(held[4], log_top) then
-  return 0
+  return { 'kept' }
 end
-local epoch, time, life = count(held[3], 0), now(), count(held[6], 0)
+local epoch, time, life, turn = count(held[3], 0), now(), count(held[6], 0), ''
 if held[5] then
   mark(log, held[3] .. '-' .. MAX_SEQ, time, events, bytes, 's', '')
   redis.call('HSET', stream, 'state', 'interrupted', 'runEnd', id(epoch, 0))
@@ -29,6 +30,7 @@ if held[5] then
     own(owners, ARGV[2], time + ttl, false, time)
   end
 else
+  turn = held[10] or ''
   redis.call('DEL', stream, log, completion)
   redis.call('HSET', stream, 'v', 1, 'state', 'gone', 'epoch', held[3])
   expire(math.max(epoch - time, 0) + 1000, stream)
@@ -41,4 +43,4 @@ if active then
   redis.call('ZREM', active, ARGV[1])
 end
 redis.call('PUBLISH', ARGV[4], 'withdrawn')
-return 1
+return { 'taken', turn }

@@ -1,0 +1,199 @@
+//! A turn of this process: from its registration until those before it have given way.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::time::Instant;
+
+use super::Current;
+use crate::{
+    error::StoreError,
+    hub::Core,
+    id::{StreamId, StreamKey},
+    recorder::Lane,
+    store::{Close, Closed, Expected, Point, Pointed, Pointer},
+    stream::{Ending, StreamState, reason},
+    sync::lock,
+    turn::{Overlap, Turn},
+};
+
+/// How often a pointer that others move at the same time is tried.
+const TRIES: usize = 32;
+
+/// A stream of this process that is a turn of a conversation.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    pub(crate) conversation: StreamKey,
+    turn: Turn,
+    /// Whether a pointer that the store has lost is put back for the stream. Not for one that runs again: it may not have been the
+    /// newest.
+    puts_back: bool,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Debug)]
+struct Progress {
+    /// Whether the pointer has been moved to the stream.
+    pointed: bool,
+    /// Whether the pointer knows the stream no more: a newer turn has taken its place.
+    passed: bool,
+    started: bool,
+    /// Those that are to give way once the stream has started.
+    behind: Vec<StreamId>,
+    /// When the pointer was renewed last.
+    renewed: Instant,
+}
+
+/// What came of moving the pointer to a turn.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Beginning {
+    Pointed,
+    /// This stream runs.
+    Refused(StreamId),
+}
+
+impl Begun {
+    fn new(lane: &Lane, turn: Turn, runs_again: bool) -> Arc<Self> {
+        let conversation = StreamKey::new(lane.key.owner.clone(), turn.conversation.clone());
+        let progress = Progress {
+            pointed: runs_again,
+            passed: false,
+            started: false,
+            behind: Vec::new(),
+            renewed: Instant::now(),
+        };
+        Arc::new(Self { conversation, turn, puts_back: !runs_again, progress: Mutex::new(progress) })
+    }
+
+    pub(super) fn puts_back(&self) -> bool {
+        self.puts_back
+    }
+
+    pub(crate) fn turn(&self) -> Turn {
+        self.turn.clone()
+    }
+
+    /// Whether the pointer is still to be moved to the stream: the store did not answer.
+    pub(super) fn is_to_point(&self) -> bool {
+        let progress = lock(&self.progress);
+        !progress.pointed && !progress.passed
+    }
+
+    /// Whether others are still to give way to the stream.
+    pub(super) fn is_to_finish(&self) -> bool {
+        let progress = lock(&self.progress);
+        progress.started && !progress.behind.is_empty()
+    }
+
+    /// When the pointer was renewed last; `None`: it is not this stream's to renew.
+    pub(super) fn renewed(&self) -> Option<Instant> {
+        let progress = lock(&self.progress);
+        (progress.pointed && !progress.passed).then_some(progress.renewed)
+    }
+
+    /// Where the pointer stands after it was renewed for the stream. Returns whether the stream stands behind another one.
+    pub(super) fn heard(&self, stream: &StreamId, pointer: Option<&Pointer>) -> bool {
+        let mut progress = lock(&self.progress);
+        progress.renewed = Instant::now();
+        progress.passed = pointer.is_some_and(|pointer| !pointer.knows(stream));
+        pointer.is_some_and(|pointer| pointer.stream != *stream && pointer.knows(stream))
+    }
+}
+
+impl Core {
+    /// Makes a stream that is registered, and whose handler has not run, a turn of a conversation.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the pointer could not be moved: the keeper goes on trying as long as the stream runs.
+    pub(crate) async fn begin_turn(self: &Arc<Self>, lane: &Arc<Lane>, turn: Turn) -> Result<Beginning, StoreError> {
+        let begun = Begun::new(lane, turn, false);
+        let _ = lane.set_turn(Arc::clone(&begun));
+        self.point(lane, &begun).await
+    }
+
+    /// A stream that was a turn already runs again: its pointer is renewed, should it name the stream, and not moved.
+    pub(crate) fn rejoin_turn(&self, lane: &Arc<Lane>, turn: Turn) {
+        let begun = Begun::new(lane, turn, true);
+        let _ = lane.set_turn(begun);
+    }
+
+    pub(super) async fn point(self: &Arc<Self>, lane: &Lane, begun: &Begun) -> Result<Beginning, StoreError> {
+        let refuses = begun.turn.overlap == Overlap::Refuse;
+        let mut expected = if refuses { Expected::Nothing } else { Expected::Any };
+        let mut in_the_way = lane.key.id.clone();
+        for _ in 0..TRIES {
+            let point = Point {
+                conversation: begun.conversation.clone(),
+                stream: lane.key.id.clone(),
+                expected,
+                ttl: lane.retention().kept(),
+            };
+            let pointed = match self.store.point(point.clone()).await {
+                // A repeat is the same request.
+                Err(error) if !error.is_timeout() && !error.is_breaker_open() => self.store.point(point).await?,
+                pointed => pointed?,
+            };
+            expected = match pointed {
+                Pointed::Moved(pointer) => {
+                    let mut progress = lock(&begun.progress);
+                    progress.behind = pointer.behind(&lane.key.id);
+                    progress.pointed = true;
+                    return Ok(Beginning::Pointed);
+                }
+                Pointed::Kept(None) => Expected::Nothing,
+                Pointed::Kept(Some(pointer)) if !refuses => return Ok(Beginning::Refused(pointer.stream)),
+                Pointed::Kept(Some(pointer)) => match self.current(&begun.conversation).await? {
+                    // Of one that the store has forgotten nobody knows whether it runs.
+                    None if self.may_be_forgotten() => return Ok(Beginning::Refused(pointer.stream)),
+                    None => Expected::Nothing,
+                    Some(Current { info, .. }) => {
+                        in_the_way = info.key.id.clone();
+                        let is_over = match info.state {
+                            StreamState::Active => false,
+                            // Nothing runs, but might again.
+                            StreamState::Interrupted => self.close_interrupted(&info.key, info.epoch).await?,
+                            _ => true,
+                        };
+                        if !is_over {
+                            return Ok(Beginning::Refused(in_the_way));
+                        }
+                        Expected::Stream(in_the_way.clone())
+                    }
+                },
+            };
+        }
+        Ok(Beginning::Refused(in_the_way))
+    }
+
+    /// Ends a stream that is interrupted. Returns whether it has ended: not if it runs again.
+    async fn close_interrupted(&self, key: &StreamKey, epoch: u64) -> Result<bool, StoreError> {
+        let close = Close {
+            key: key.clone(),
+            epoch: Some(epoch),
+            ending: Ending::supplied(StreamState::Cancelled, reason::REPLACED),
+            last: None,
+            if_deadline: None,
+            hook: self.hooks.lease(),
+        };
+        Ok(!matches!(self.close(close).await?, Closed::Newer | Closed::Moved))
+    }
+
+    /// The handler of a turn has answered: those before it give way.
+    pub(crate) fn turn_started(self: &Arc<Self>, lane: &Arc<Lane>) {
+        let Some(begun) = lane.turn() else { return };
+        lock(&begun.progress).started = true;
+        if begun.is_to_finish() {
+            let (core, lane) = (Arc::clone(self), Arc::clone(lane));
+            self.executor.spawn(async move { core.finish(&lane).await });
+        }
+    }
+
+    /// Has those give way that stand behind a turn that has started. Should that fail, the keeper tries again.
+    pub(super) async fn finish(self: &Arc<Self>, lane: &Lane) {
+        let Some(begun) = lane.turn() else { return };
+        let behind = lock(&begun.progress).behind.clone();
+        if self.give_way(&begun.conversation, begun.turn.overlap, behind.clone()).await.is_ok() {
+            lock(&begun.progress).behind.retain(|stream| !behind.contains(stream));
+        }
+    }
+}

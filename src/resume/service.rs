@@ -1,0 +1,181 @@
+//! Following the stream of a conversation that runs.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, request::Parts};
+use tokio::time::Instant;
+use tower_service::Service;
+
+use super::conversation;
+use crate::{
+    error::StoreError,
+    follow::{
+        AnswerBody, AnswerFuture,
+        ending::{come_again, no_content, options},
+    },
+    hub::{Core, Head, Rejection},
+    id::{Cursor, EventId, StreamKey},
+    layer::identify::Identify,
+    protocol::{admission::Position, cursor::LastSeen},
+    recover::follow_known,
+    request::{asks_by_name, last_seen},
+    stream::{StreamInfo, StreamState},
+    voice::Voice,
+};
+
+/// How long a turn is waited for whose handler has not answered: it may be withdrawn, and the one before it is then the
+/// newest again.
+const START_WAIT: Duration = Duration::from_secs(2);
+
+/// The resume service of a hub: see [`ResilientSse::resume`](crate::ResilientSse::resume).
+///
+/// `GET` answers with the stream of the conversation that runs, from its first event or after the client's cursor, whatever `Accept`
+/// says; with 204 where none runs. A stream that has ended is given to a client whose cursor stands before its end, and
+/// is 204 otherwise. A client whose cursor is that of an earlier turn is told of a `gap`, unless it has seen that turn's end. Another
+/// owner's conversation, and one that [`Builder::authorize`](crate::Builder::authorize) denies, has no stream.
+///
+/// HEAD is answered with the head alone, OPTIONS with the methods that there are, and anything else with 405.
+///
+/// ```
+/// use axum::Router;
+/// use resilient_sse::{ResilientSse, StreamId};
+///
+/// fn resuming(sse: &ResilientSse) -> Router {
+///     let resume = sse.resume().conversation(StreamId::path("/chat/{id}/stream"));
+///     Router::new().route_service("/chat/{id}/stream", resume)
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Resume {
+    core: Arc<Core>,
+    conversation: Arc<dyn Identify>,
+    voice: Option<Voice>,
+}
+
+impl Resume {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { core, conversation: Arc::new(crate::StreamId::path("/{id}/stream")), voice: None }
+    }
+
+    /// Which conversation a request means. Default: the path's last segment but one, before `stream`.
+    #[must_use]
+    pub fn conversation(mut self, identify: impl Identify) -> Self {
+        self.conversation = Arc::new(identify);
+        self
+    }
+
+    /// How the library itself speaks. Default: as on the route that produces the stream.
+    #[must_use]
+    pub fn voice(mut self, voice: Voice) -> Self {
+        self.voice = Some(voice);
+        self
+    }
+}
+
+impl fmt::Debug for Resume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resume").field("voice", &self.voice).finish_non_exhaustive()
+    }
+}
+
+impl<B> Service<Request<B>> for Resume {
+    type Response = Response<AnswerBody>;
+    type Error = Infallible;
+    type Future = AnswerFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> AnswerFuture {
+        let (parts, _) = request.into_parts();
+        let resume = self.clone();
+        AnswerFuture(Box::pin(async move {
+            let head = resume.core.head(&parts);
+            match resume.answer(&parts, &head).await {
+                Ok(response) => response,
+                Err(rejection) => resume.core.reject(&rejection, &head).map(AnswerBody::full),
+            }
+        }))
+    }
+}
+
+impl Resume {
+    async fn answer(&self, parts: &Parts, head: &Head) -> Result<Response<AnswerBody>, Rejection> {
+        match parts.method {
+            Method::GET => self.follow(parts, head).await,
+            Method::HEAD => Ok(self.follow(parts, head).await?.map(|_| AnswerBody::full(Bytes::new()))),
+            Method::OPTIONS => Ok(options(&self.core)),
+            _ => Err(Rejection::MethodNotAllowed),
+        }
+    }
+
+    async fn follow(&self, parts: &Parts, head: &Head) -> Result<Response<AnswerBody>, Rejection> {
+        let core = &self.core;
+        let conversation = conversation(core, &self.conversation, parts)?;
+        core.check_guarded();
+        let has_cursor = last_seen(parts, None) != LastSeen::Nothing;
+        let again = || Ok(come_again(core, None, asks_by_name(parts), head));
+        let info = match self.newest(&conversation).await {
+            // An `EventSource` would give up for good.
+            Err(_) if has_cursor => return again(),
+            Err(_) => return Err(Rejection::Unavailable),
+            Ok(None) => {
+                // It may be about to register again.
+                let forgotten =
+                    core.may_be_forgotten() || (has_cursor && !matches!(core.ask_whether_forgotten().await, Ok(false)));
+                return if forgotten { again() } else { Ok(no_content(core)) };
+            }
+            Ok(Some(info)) => info,
+        };
+        // Denied is missing, and where a conversation has no stream the answer is this.
+        if core.authorize_in(&info.key, Some(&conversation.id), head).await.is_err() {
+            return Ok(no_content(core));
+        }
+        let position = position(parts, &info);
+        let runs = info.state == StreamState::Active;
+        if !runs && matches!(position, Position::Newest | Position::Live) {
+            return Ok(no_content(core));
+        }
+        follow_known(core, info, position, parts, head, self.voice).await
+    }
+
+    /// The newest turn; one whose handler has not answered is waited for.
+    async fn newest(&self, conversation: &StreamKey) -> Result<Option<StreamInfo>, StoreError> {
+        let deadline = Instant::now() + START_WAIT;
+        loop {
+            let Some(current) = self.core.current(conversation).await? else { return Ok(None) };
+            let mut tail = self.core.store.tail(&current.info.key);
+            // Looked at once the tail is there: what changes from now on wakes it.
+            let info = match self.core.store.info(current.info.key.clone()).await? {
+                Some(info) => info,
+                None => continue,
+            };
+            let waits = info.state == StreamState::Active && !info.started;
+            let changed = poll_fn(|cx| tail.poll_changed(cx));
+            if !waits || tokio::time::timeout_at(deadline, changed).await.is_err() {
+                return Ok(Some(info));
+            }
+        }
+    }
+}
+
+/// Where a client goes on in the stream. The end of an earlier turn says that it has all of that one.
+fn position(parts: &Parts, info: &StreamInfo) -> Position {
+    let seen = last_seen(parts, Some(&info.key.id));
+    match &seen {
+        LastSeen::Event(Cursor { stream: Some(_), at }) if at.seq == 0 => Position::Newest,
+        LastSeen::Event(Cursor { stream: None, at }) if at.seq == 0 && *at < EventId::terminal(info.epoch) => {
+            Position::Newest
+        }
+        seen => Position::of(seen),
+    }
+}

@@ -1,0 +1,163 @@
+//! Stopping the stream of a conversation that runs.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use tower_service::Service;
+
+use super::conversation;
+use crate::{
+    conversation::{Current, stream_of},
+    error::StoreError,
+    follow::{AnswerBody, AnswerFuture, ending::no_content},
+    headers::{no_store, stream_id},
+    hub::{Core, Head, Rejection, Stopped},
+    id::{StreamId, StreamKey},
+    layer::identify::Identify,
+    recorder::{Lane, Status},
+    request::parameter,
+    stream::reason,
+};
+
+const METHODS: HeaderValue = HeaderValue::from_static("DELETE, POST, OPTIONS");
+
+/// The stop service of a hub: see [`ResilientSse::stop`](crate::ResilientSse::stop).
+///
+/// `DELETE` and `POST` stop the stream of the conversation that runs, wherever it runs (`cancelled`, reason `stopped`), and are answered
+/// with 202, whose `X-Stream-Id` names the stream; with 404 where none runs. `?stream=<id>` stops only that stream, and only if it
+/// is still the conversation's: a stop that comes late changes nothing. A turn whose handler has not answered does not replace the
+/// one before it yet, so both are stopped.
+///
+/// Another owner's conversation, and one that [`Builder::authorize`](crate::Builder::authorize) denies, has no stream. OPTIONS is answered
+/// with the methods that there are, and anything else with 405.
+///
+/// ```
+/// use axum::{Router, routing::delete_service};
+/// use resilient_sse::{ResilientSse, StreamId};
+///
+/// fn stopping(sse: &ResilientSse) -> Router {
+///     let stop = sse.stop().conversation(StreamId::path("/chat/{id}/stream"));
+///     Router::new().route("/chat/{id}/stream", delete_service(stop))
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Stop {
+    core: Arc<Core>,
+    conversation: Arc<dyn Identify>,
+}
+
+impl Stop {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self { core, conversation: Arc::new(StreamId::path("/{id}/stream")) }
+    }
+
+    /// Which conversation a request means. Default: the path's last segment but one, before `stream`.
+    #[must_use]
+    pub fn conversation(mut self, identify: impl Identify) -> Self {
+        self.conversation = Arc::new(identify);
+        self
+    }
+}
+
+impl fmt::Debug for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stop")
+    }
+}
+
+impl<B> Service<Request<B>> for Stop {
+    type Response = Response<AnswerBody>;
+    type Error = Infallible;
+    type Future = AnswerFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> AnswerFuture {
+        let (parts, _) = request.into_parts();
+        let stop = self.clone();
+        AnswerFuture(Box::pin(async move {
+            let head = stop.core.head(&parts);
+            match stop.answer(&parts, &head).await {
+                Ok(response) => response,
+                Err(rejection) => stop.rejected(&rejection, &head).map(AnswerBody::full),
+            }
+        }))
+    }
+}
+
+impl Stop {
+    fn rejected(&self, rejection: &Rejection, head: &Head) -> Response<Bytes> {
+        let mut response = rejection.response();
+        if *rejection == Rejection::MethodNotAllowed {
+            response.headers_mut().insert(header::ALLOW, METHODS);
+        }
+        self.core.reject_with(rejection, head, response)
+    }
+
+    async fn answer(&self, parts: &Parts, head: &Head) -> Result<Response<AnswerBody>, Rejection> {
+        match parts.method {
+            Method::DELETE | Method::POST => {}
+            Method::OPTIONS => {
+                let mut response = no_content(&self.core);
+                response.headers_mut().insert(header::ALLOW, METHODS);
+                return Ok(response);
+            }
+            _ => return Err(Rejection::MethodNotAllowed),
+        }
+        let conversation = conversation(&self.core, &self.conversation, parts)?;
+        let only = parameter(parts, "stream");
+        let mut stopped = None;
+        for stream in self.running(&conversation).await.map_err(|_| Rejection::Unavailable)? {
+            if only.as_ref().is_some_and(|only| only != stream.as_str()) {
+                continue;
+            }
+            let key = stream_of(&conversation, &stream);
+            self.core.authorize_in(&key, Some(&conversation.id), head).await?;
+            match self.core.stop(&key, reason::STOPPED).await {
+                Ok(Stopped::Now(_)) => stopped = stopped.or(Some(stream)),
+                Ok(Stopped::Before(_) | Stopped::Missing) => {}
+                Err(_) => return Err(Rejection::Unavailable),
+            }
+        }
+        stopped.map(|stream| accepted(&stream)).ok_or(Rejection::NotFound)
+    }
+
+    /// The streams that may run: the newest turn, and while that has not begun those that it is to replace. While the store is
+    /// away, those of this node.
+    async fn running(&self, conversation: &StreamKey) -> Result<Vec<StreamId>, StoreError> {
+        match self.core.current(conversation).await {
+            Ok(None) => Ok(Vec::new()),
+            Ok(Some(Current { pointer, info })) => {
+                let behind = if info.started { Vec::new() } else { pointer.behind };
+                Ok(std::iter::once(pointer.stream).chain(behind).collect())
+            }
+            Err(error) => {
+                let is_meant = |lane: &Arc<Lane>| {
+                    lane.turn().is_some_and(|turn| turn.conversation == *conversation)
+                        && lane.status() == Status::Running
+                };
+                let here: Vec<_> = self.core.recorder.lanes().into_iter().filter(is_meant).collect();
+                if here.is_empty() {
+                    return Err(error);
+                }
+                Ok(here.iter().map(|lane| lane.key.id.clone()).collect())
+            }
+        }
+    }
+}
+
+fn accepted(stream: &StreamId) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::full(Bytes::new()));
+    *response.status_mut() = StatusCode::ACCEPTED;
+    no_store(response.headers_mut());
+    stream_id(response.headers_mut(), stream);
+    response
+}

@@ -1,0 +1,118 @@
+//! Where conversations point: one key each, in a slot of its own. In a cluster that is mostly another server's than the
+//! streams', so no step needs both: what a change of a stream means for its pointer is asked for once that is done.
+
+use redis::{Value, cmd};
+
+use super::{Shared, clock::millis, error::RedisStoreError, fleet::Request, keys::name_of, script, value};
+use crate::{
+    id::{StreamId, StreamKey},
+    store::{Expected, Point, Pointed, Pointer, Renew, pointer::BEHIND},
+    turn::Turn,
+};
+
+/// What a stream's change means for the pointer that names it.
+pub(super) enum Follows {
+    /// Nothing is left of the stream.
+    Unpoint,
+    /// The stream expires in so many milliseconds.
+    Expire(u64),
+    /// The stream was forgotten, and is registered again; it is kept for so many milliseconds.
+    PutBack(u64),
+}
+
+impl Shared {
+    fn change(&self, conversation: &StreamKey, verb: &str) -> Request {
+        let name = name_of(conversation);
+        Request::script(self.keys.slot(&name), &script::POINTER, &[&self.keys.conversation(&name)]).arg(verb)
+    }
+
+    pub(super) async fn pointer(&self, conversation: StreamKey) -> Result<Option<Pointer>, RedisStoreError> {
+        let name = name_of(&conversation);
+        let mut get = cmd("GET");
+        get.arg(self.keys.conversation(&name));
+        match self.fleet.ask(Request::new(self.keys.slot(&name), get)).await {
+            // A key of another type names nothing.
+            Err(error) if error.code() == Some("WRONGTYPE") => Ok(None),
+            reply => Ok(value::text(reply?).and_then(|text| of_names(text.split(' ')))),
+        }
+    }
+
+    pub(super) async fn point(&self, point: Point) -> Result<Pointed, RedisStoreError> {
+        let (expected, stream) = match &point.expected {
+            Expected::Any => ("any", ""),
+            Expected::Nothing => ("nothing", ""),
+            Expected::Stream(stream) => ("stream", stream.as_str()),
+        };
+        let change = self
+            .change(&point.conversation, "point")
+            .arg(point.stream.as_str())
+            .arg(millis(point.ttl))
+            .arg(BEHIND)
+            .arg(expected)
+            .arg(stream);
+        let (moved, pointer) = told(self.fleet.ask(change).await?)?;
+        match pointer {
+            Some(pointer) if moved => Ok(Pointed::Moved(pointer)),
+            pointer => Ok(Pointed::Kept(pointer)),
+        }
+    }
+
+    pub(super) async fn unpoint(
+        &self,
+        conversation: StreamKey,
+        stream: StreamId,
+    ) -> Result<Option<Pointer>, RedisStoreError> {
+        Ok(told(self.fleet.ask(self.unpointing(&conversation, &stream)).await?)?.1)
+    }
+
+    fn unpointing(&self, conversation: &StreamKey, stream: &StreamId) -> Request {
+        self.change(conversation, "unpoint").arg(stream.as_str())
+    }
+
+    pub(super) async fn give_way(
+        &self,
+        conversation: StreamKey,
+        streams: Vec<StreamId>,
+    ) -> Result<(), RedisStoreError> {
+        let change = streams.iter().fold(self.change(&conversation, "yield"), |change, id| change.arg(id.as_str()));
+        self.fleet.ask(change).await.map(drop)
+    }
+
+    pub(super) async fn renew(&self, renewals: Vec<Renew>) -> Result<Vec<Option<Pointer>>, RedisStoreError> {
+        let changes = renewals
+            .iter()
+            .map(|renew| self.renewing(&renew.conversation, &renew.stream, millis(renew.ttl), renew.put_back));
+        let replies = self.fleet.send(changes.collect()).await?;
+        replies.into_iter().map(|reply| Ok(told(reply?)?.1)).collect()
+    }
+
+    fn renewing(&self, conversation: &StreamKey, stream: &StreamId, ttl: u64, put_back: bool) -> Request {
+        self.change(conversation, "renew").arg(stream.as_str()).arg(ttl).arg(u8::from(put_back))
+    }
+
+    /// Has the pointer that names a stream follow its change, beside whatever the caller waits for. Should that fail, whoever
+    /// reads the pointer next sets it right, or its time.
+    pub(super) fn has_followed(&self, key: &StreamKey, turn: Option<&Turn>, follows: &Follows) {
+        let Some(turn) = turn else { return };
+        let conversation = StreamKey::new(key.owner.clone(), turn.conversation.clone());
+        let change = match follows {
+            Follows::Unpoint => self.unpointing(&conversation, &key.id),
+            Follows::Expire(ttl) => self.renewing(&conversation, &key.id, *ttl, false),
+            Follows::PutBack(ttl) => self.renewing(&conversation, &key.id, *ttl, true),
+        };
+        let fleet = std::sync::Arc::clone(&self.fleet);
+        self.background.go(async move { drop(fleet.ask(change).await) });
+    }
+}
+
+fn of_names<'a>(names: impl Iterator<Item = &'a str>) -> Option<Pointer> {
+    let mut streams = names.filter_map(|name| StreamId::new(name).ok());
+    Some(Pointer { stream: streams.next()?, behind: streams.collect() })
+}
+
+fn told(reply: Value) -> Result<(bool, Option<Pointer>), RedisStoreError> {
+    let mut parts = value::array(reply, "pointer")?.into_iter();
+    let moved = parts.next().as_ref().and_then(value::number) == Some(1);
+    let names: Vec<String> = parts.filter_map(value::text).collect();
+    Ok((moved, of_names(names.iter().map(String::as_str))))
+}
