@@ -143,6 +143,19 @@ pub(crate) async fn streams(
     Ok(json(StatusCode::OK, &page))
 }
 
+/// The body of `POST /api/chat/{conversation}`; an empty one asks for the whole text.
+pub(crate) fn turn(body: &Bytes) -> Result<Plan, Refused> {
+    let asked = if body.is_empty() { Turn::default() } else { body_of(body, r#"{"n":100,"rate":20}"#)? };
+    Plan::new().paced(asked.n, asked.rate).map_err(|rule| refuse(StatusCode::BAD_REQUEST, &rule))
+}
+
+/// A turn as it is posted.
+#[derive(Default, Deserialize)]
+struct Turn {
+    n: Option<u64>,
+    rate: Option<f64>,
+}
+
 /// A job as it is posted.
 #[derive(Deserialize)]
 struct Wanted {

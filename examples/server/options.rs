@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use resilient_sse::{Builder, Disconnect, Durability, OnUnavailable, Voice};
+use resilient_sse::{Builder, Disconnect, Durability, OnUnavailable, Overlap, Voice};
 
 /// What `--help` prints.
 pub(crate) const HELP: &str = "\
@@ -23,6 +23,7 @@ Usage: server [options]
   --on-disconnect D         interrupt, cancel or detach [detach]
   --on-unavailable D        serve, retry or status, while the store does not answer [serve]
   --voice V                 named, json, openai or silent [named]
+  --overlap O               replace, refuse or allow: what a new turn of a conversation does to the running one [replace]
   --max-streams-per-user N  how many active streams a user may have [any number]
   --max-events N            how many events a log holds, on every route [the library's, by kind of route]
   --grace S                 how long nobody may read a stream before --on-disconnect applies [2]
@@ -49,6 +50,7 @@ pub(crate) struct Options {
     on_disconnect: OnDisconnect,
     on_unavailable: OnUnavailable,
     pub(crate) voice: Voice,
+    pub(crate) overlap: Overlap,
     pub(crate) max_streams_per_user: Option<usize>,
     max_events: Option<usize>,
     pub(crate) grace: Duration,
@@ -82,6 +84,7 @@ impl Default for Options {
             on_disconnect: OnDisconnect::Detach,
             on_unavailable: OnUnavailable::Serve,
             voice: Voice::Named,
+            overlap: Overlap::Replace,
             max_streams_per_user: None,
             max_events: None,
             grace: Duration::from_secs(2),
@@ -145,6 +148,10 @@ impl Options {
                 use Voice::{Json, Named, OpenAi, Silent};
                 let words = [("named", Named), ("json", Json), ("openai", OpenAi), ("silent", Silent)];
                 self.voice = one_of(name, &value, &words)?;
+            }
+            "--overlap" => {
+                use Overlap::{Allow, Refuse, Replace};
+                self.overlap = one_of(name, &value, &[("replace", Replace), ("refuse", Refuse), ("allow", Allow)])?;
             }
             "--max-streams-per-user" => self.max_streams_per_user = Some(count(name, &value)?),
             "--max-events" => self.max_events = Some(count(name, &value)?),

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use axum::{
     Router,
+    body::Bytes,
     extract::{Query, Request, State},
-    http::{Method, StatusCode, header},
+    http::{HeaderName, Method, StatusCode, header},
     response::{Html, IntoResponse, Response, Sse, sse::KeepAlive},
-    routing::{get, post},
+    routing::{get, get_service, post},
 };
 use resilient_sse::{Disconnect, Ends, ResilientSse, ResilientSseLayer, StreamId};
 use tower::ServiceExt as _;
@@ -55,6 +56,13 @@ fn routes(app: App, layer: ResilientSseLayer) -> Router {
     if let Some(limit) = options.max_streams_per_user {
         layer = layer.max_streams(limit);
     }
+    let turns = layer
+        .clone()
+        .id(StreamId::header(HeaderName::from_static("idempotency-key")).or_generate())
+        .conversation(StreamId::path("/api/chat/{id}"))
+        .overlap(options.overlap);
+    let resume = sse.resume().conversation(StreamId::path("/api/chat/{id}/stream"));
+    let stop = sse.stop().conversation(StreamId::path("/api/chat/{id}/stream"));
     let named = get(tell).layer(layer.clone().id(StreamId::path("/api/stream/{id}")));
     let recover = sse.recover().id(StreamId::path("/api/stream/{id}/recover")).voice(options.voice);
     let relay = sse.relay().id(StreamId::path("/api/relay/{id}")).voice(options.voice);
@@ -64,6 +72,8 @@ fn routes(app: App, layer: ResilientSseLayer) -> Router {
         .route("/api/stream/{id}/events", post(control::publish))
         .route_service("/api/stream/{id}/recover", recover)
         .route_service("/api/relay/{id}", relay)
+        .route("/api/chat/{conversation}", post(chat).layer(turns))
+        .route("/api/chat/{conversation}/stream", get_service(resume).delete_service(stop))
         .route("/api/streams", get(control::streams))
         .route("/api/jobs", post(control::start_job))
         .route("/plain/{id}", get(tell_plainly))
@@ -82,6 +92,11 @@ async fn tell(method: Method, Query(query): Query<Vec<(String, String)>>) -> Res
         return Ok([(header::CONTENT_TYPE, "text/event-stream")].into_response());
     }
     Ok(Sse::new(Telling::new(plan)).into_response())
+}
+
+/// A turn of a conversation, which the layer around it names: an answer to each question, in a stream of its own.
+async fn chat(body: Bytes) -> Result<Response, Refused> {
+    Ok(Sse::new(Telling::new(control::turn(&body)?)).into_response())
 }
 
 /// The same without the layer, and with axum's own heartbeats: for side-by-side measurement.

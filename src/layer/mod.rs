@@ -136,9 +136,8 @@ impl ResilientSseLayer {
     #[track_caller]
     pub fn keep_headers(self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         let names: Arc<[HeaderName]> = names.into_iter().collect();
-        if let Some(name) = names.iter().find(|name| is_set_here(name)) {
-            panic!("`keep_headers` cannot keep `{name}`: it is set for each response anew");
-        }
+        let unkept = names.iter().find(|name| is_set_here(name));
+        assert!(unkept.is_none(), "`keep_headers` cannot keep {unkept:?}: it is set for each response anew");
         self.with(|route| route.keep_headers = names)
     }
 

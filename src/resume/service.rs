@@ -155,10 +155,7 @@ impl Resume {
             let Some(current) = self.core.current(conversation).await? else { return Ok(None) };
             let mut tail = self.core.store.tail(&current.info.key);
             // Looked at once the tail is there: what changes from now on wakes it.
-            let info = match self.core.store.info(current.info.key.clone()).await? {
-                Some(info) => info,
-                None => continue,
-            };
+            let Some(info) = self.core.store.info(current.info.key.clone()).await? else { continue };
             let waits = info.state == StreamState::Active && !info.started;
             let changed = poll_fn(|cx| tail.poll_changed(cx));
             if !waits || tokio::time::timeout_at(deadline, changed).await.is_err() {

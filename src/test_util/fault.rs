@@ -50,6 +50,23 @@ struct State {
     calls: HashMap<&'static str, u64>,
     nodes: u64,
     ahead: i64,
+    /// How many requests of streams are still answered, where that is bounded.
+    left: Option<u64>,
+}
+
+impl State {
+    /// Counts a request of a node that is about to die.
+    fn dies(&mut self, operation: &str) -> Option<Fault> {
+        match &mut self.left {
+            None => None,
+            Some(0) => Some(Fault::Hang),
+            Some(_) if matches!(operation, "beat" | "due") => None,
+            Some(left) => {
+                *left -= 1;
+                None
+            }
+        }
+    }
 }
 
 impl<S: Clone> Clone for FaultStore<S> {
@@ -94,6 +111,12 @@ impl<S: Store> FaultStore<S> {
         lock(&self.state).refused.insert(key);
     }
 
+    /// After so many more requests, beats and sweeps not counted, everything hangs: as if this node died between two steps.
+    /// Whatever it asks then is not done.
+    pub fn die_after(&self, requests: u64) {
+        lock(&self.state).left = Some(requests);
+    }
+
     /// From now on beats are answered with a clock that is so many milliseconds ahead of the store's, or behind it.
     pub fn answer_ahead(&self, by: i64) {
         lock(&self.state).ahead = by;
@@ -105,6 +128,7 @@ impl<S: Store> FaultStore<S> {
         state.all = None;
         state.by_operation.clear();
         state.refused.clear();
+        state.left = None;
         state.ahead = 0;
     }
 
@@ -151,7 +175,7 @@ impl<S: Store> FaultStore<S> {
         let fault = {
             let mut state = lock(&self.state);
             *state.calls.entry(operation).or_insert(0) += 1;
-            let fault = state.by_operation.get(operation).copied().or(state.all);
+            let fault = state.by_operation.get(operation).copied().or(state.all).or(state.dies(operation));
             if refused { Some(Fault::Refuse) } else { fault }
         };
         match fault {

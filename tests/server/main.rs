@@ -2,6 +2,7 @@
 #![cfg(feature = "test-util")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
+mod chats;
 mod cursors;
 mod drains;
 mod heads;

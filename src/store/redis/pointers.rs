@@ -81,12 +81,12 @@ impl Shared {
     pub(super) async fn renew(&self, renewals: Vec<Renew>) -> Result<Vec<Option<Pointer>>, RedisStoreError> {
         let changes = renewals
             .iter()
-            .map(|renew| self.renewing(&renew.conversation, &renew.stream, millis(renew.ttl), renew.put_back));
+            .map(|renew| self.renewing_pointer(&renew.conversation, &renew.stream, millis(renew.ttl), renew.put_back));
         let replies = self.fleet.send(changes.collect()).await?;
         replies.into_iter().map(|reply| Ok(told(reply?)?.1)).collect()
     }
 
-    fn renewing(&self, conversation: &StreamKey, stream: &StreamId, ttl: u64, put_back: bool) -> Request {
+    fn renewing_pointer(&self, conversation: &StreamKey, stream: &StreamId, ttl: u64, put_back: bool) -> Request {
         self.change(conversation, "renew").arg(stream.as_str()).arg(ttl).arg(u8::from(put_back))
     }
 
@@ -97,8 +97,8 @@ impl Shared {
         let conversation = StreamKey::new(key.owner.clone(), turn.conversation.clone());
         let change = match follows {
             Follows::Unpoint => self.unpointing(&conversation, &key.id),
-            Follows::Expire(ttl) => self.renewing(&conversation, &key.id, *ttl, false),
-            Follows::PutBack(ttl) => self.renewing(&conversation, &key.id, *ttl, true),
+            Follows::Expire(ttl) => self.renewing_pointer(&conversation, &key.id, *ttl, false),
+            Follows::PutBack(ttl) => self.renewing_pointer(&conversation, &key.id, *ttl, true),
         };
         let fleet = std::sync::Arc::clone(&self.fleet);
         self.background.go(async move { drop(fleet.ask(change).await) });

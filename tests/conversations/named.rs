@@ -1,0 +1,166 @@
+//! A handler that finds its conversation's name in the request's body names it from within.
+
+use std::{convert::Infallible, sync::Arc};
+
+use http::{Request, Response, StatusCode};
+use resilient_sse::{Overlap, Rejection, ResilientSseLayer, StreamContext, StreamId, StreamState, test_util::Fault};
+use tower::{ServiceBuilder, service_fn, util::BoxCloneService};
+
+use crate::{
+    common::{Alive, App, Body, Finish, Script, plain, sse},
+    stage::{SECOND, Stage, endless, post, send, turn},
+};
+
+/// A handler that names the conversation `c` after a moment, then answers as its path says.
+fn names(layer: ResilientSseLayer) -> App {
+    let inner = service_fn(|request: Request<()>| async move {
+        let context = request.extensions().get::<StreamContext>().unwrap().clone();
+        tokio::time::sleep(SECOND).await;
+        let name = if request.uri().path().ends_with("/bad") { "a b" } else { "c" };
+        Ok::<_, Infallible>(match context.conversation(name).await {
+            Ok(()) => answer(&context, request.uri().path()).await,
+            Err(rejection) => refused(&rejection),
+        })
+    });
+    BoxCloneService::new(ServiceBuilder::new().layer(layer).service(inner))
+}
+
+fn refused(rejection: &Rejection) -> Response<Body> {
+    let sentence: &'static str = Box::leak(rejection.to_string().into_boxed_str());
+    plain(rejection.status().as_u16(), "text/plain", sentence)
+}
+
+async fn answer(context: &StreamContext, path: &str) -> Response<Body> {
+    if path.ends_with("/slow") {
+        context.stopped().await;
+        std::future::pending::<()>().await;
+    }
+    if path.ends_with("/plain") {
+        return plain(200, "text/plain", "no stream");
+    }
+    assert_eq!(context.conversation("c").await, Ok(()), "the same name again");
+    if context.epoch().is_some() {
+        assert_eq!(context.conversation("other").await, Err(Rejection::OtherConversation));
+    }
+    let events = if path.ends_with("/two") { 2 } else { u64::MAX };
+    let script = Script::events(events).then(Finish::Event("completed"));
+    sse(script.body(context.id().to_string(), 1, Alive::new(&Arc::default())))
+}
+
+async fn begin(app: &App, path: &str) -> tokio::task::JoinHandle<crate::stage::Asked> {
+    let (app, request) = (app.clone(), post(path));
+    let asked = tokio::spawn(async move { send(&app, request).await });
+    tokio::task::yield_now().await;
+    asked
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_registered_where_its_conversation_is_named() {
+    let mut stage = Stage::nodes(2);
+    let app = names(stage.sse(0).generation());
+    let mut old = turn(&stage.chat(1, &endless())).await;
+    old.read(1).await;
+    let asked = begin(&app, "/two").await;
+    stage.advance(SECOND / 2).await;
+    assert_eq!(stage.pointer().await, [old.id()], "not yet");
+    stage.advance(2 * SECOND).await;
+    let asked = asked.await.unwrap();
+    assert_eq!(stage.pointer().await, [asked.id()]);
+    assert_eq!(stage.stands(&old.id()).await, (StreamState::Cancelled, "replaced".to_owned()));
+    let turn = stage.info(&asked.id()).await.unwrap().turn.unwrap();
+    assert_eq!((turn.conversation.as_str(), turn.overlap), ("c", Overlap::Replace));
+    let named = asked.id();
+    let seen = asked.whole().await;
+    assert_eq!(seen.names(), ["message", "message", "completed"]);
+    assert!(seen.events[1].id.starts_with(&format!("{named}.e")), "its cursor names it");
+    drop(old);
+    stage.verdict().await;
+}
+
+/// A stop, or the next turn, reaches it before it has answered.
+#[tokio::test(start_paused = true)]
+async fn g11_a_handler_that_has_named_its_conversation_can_be_stopped() {
+    let mut stage = Stage::nodes(2);
+    let app = names(stage.sse(0).generation());
+    let asked = begin(&app, "/slow").await;
+    stage.advance(2 * SECOND).await;
+    assert_eq!(stage.pointer().await.len(), 1);
+    assert_eq!(stage.stop(1, "").await, StatusCode::ACCEPTED);
+    stage.advance(SECOND).await;
+    let asked = asked.await.unwrap();
+    assert_eq!(asked.whole().await.names(), ["cancelled"]);
+    stage.verdict().await;
+}
+
+/// What the handler registered is withdrawn if it fails, answers otherwise or is dropped.
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_fails_to_begin_costs_nothing() {
+    for (path, left) in [("/plain", false), ("/slow", true)] {
+        let mut stage = Stage::nodes(1);
+        let mut old = turn(&stage.chat(0, &endless())).await;
+        old.read(1).await;
+        let asked = begin(&names(stage.sse(0).generation()), path).await;
+        stage.advance(2 * SECOND).await;
+        if left {
+            assert_eq!(stage.pointer().await.len(), 2);
+            asked.abort();
+        } else {
+            assert_eq!(crate::stage::text(asked.await.unwrap().body).await, "no stream");
+        }
+        stage.advance(SECOND).await;
+        assert_eq!((stage.pointer().await, stage.running().await), (vec![old.id()], vec![old.id()]), "{path}");
+        drop(old);
+        stage.verdict().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_has_the_status_to_answer_with() {
+    let mut stage = Stage::nodes(1);
+    let app = names(stage.sse(0).generation().overlap(Overlap::Refuse));
+    let bad = begin(&app, "/bad").await;
+    stage.advance(2 * SECOND).await;
+    assert_eq!(bad.await.unwrap().status, StatusCode::BAD_REQUEST);
+    let mut old = turn(&stage.chat(0, &endless())).await;
+    old.read(1).await;
+    let asked = begin(&app, "/two").await;
+    stage.advance(2 * SECOND).await;
+    let asked = asked.await.unwrap();
+    assert_eq!(asked.status, StatusCode::CONFLICT);
+    assert!(crate::stage::text(asked.body).await.contains(&old.id()));
+    assert_eq!(stage.running().await, [old.id()]);
+    drop(old);
+    stage.verdict().await;
+}
+
+/// On a route whose requests name their streams the stream is registered already.
+#[tokio::test(start_paused = true)]
+async fn a_named_stream_is_made_a_turn() {
+    let mut stage = Stage::nodes(2);
+    let mut old = turn(&stage.chat(1, &endless())).await;
+    old.read(1).await;
+    let app = names(stage.sse(0).generation().id(StreamId::path("/streams/{id}")));
+    let asked = begin(&app, "/streams/two").await;
+    stage.advance(3 * SECOND).await;
+    let asked = asked.await.unwrap();
+    assert_eq!(stage.pointer().await, ["two"]);
+    assert_eq!(stage.stands(&old.id()).await.1, "replaced");
+    assert_eq!(stage.info("two").await.unwrap().turn.unwrap().conversation.as_str(), "c");
+    assert_eq!(asked.whole().await.names().last(), Some(&"completed"));
+    drop(old);
+    stage.verdict().await;
+}
+
+/// While the store is away the handler goes on, and nothing is kept.
+#[tokio::test(start_paused = true)]
+async fn g7_naming_a_conversation_while_the_store_is_away() {
+    let mut stage = Stage::nodes(1);
+    stage.hubs[0].store.fail(Fault::Refuse);
+    let asked = begin(&names(stage.sse(0).generation()), "/two").await;
+    stage.advance(3 * SECOND).await;
+    let asked = asked.await.unwrap();
+    assert_eq!((asked.status, &asked.headers["x-stream-recorded"]), (StatusCode::OK, &"false".parse().unwrap()));
+    assert_eq!(asked.whole().await.names().len(), 3);
+    stage.hubs[0].store.heal();
+    stage.verdict().await;
+}

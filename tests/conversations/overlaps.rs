@@ -1,0 +1,174 @@
+//! What a new turn does to the running one.
+
+use http::StatusCode;
+use resilient_sse::{Disconnect, Overlap, StreamId, StreamState, test_util::Fault};
+
+use crate::{
+    common::{Call, Handler, Script, Waiting},
+    stage::{Asked, SECOND, Stage, ada, endless, text, turn},
+};
+
+#[tokio::test(start_paused = true)]
+async fn replace_stops_the_old_one_once_the_new_one_has_started() {
+    for there in [0, 1] {
+        let mut stage = Stage::nodes(2);
+        let mut old = turn(&stage.chat(0, &endless())).await;
+        old.read(2).await;
+        // The handler of the new one takes its time.
+        let waits = Waiting::default();
+        let slow = waits.behind(stage.sse(there).generation().conversation(StreamId::path("/chat/{id}")));
+        let slow = tokio::spawn(async move { drop(turn(&slow).await) });
+        stage.advance(5 * SECOND).await;
+        old.read(2).await;
+        assert_eq!(stage.stands(&old.id()).await.0, StreamState::Active, "the new one has not started");
+        let handler = endless();
+        let mut new = turn(&stage.chat(there, &handler)).await;
+        new.read(1).await;
+        stage.advance(SECOND).await;
+        assert_eq!(stage.stands(&old.id()).await, (StreamState::Cancelled, "replaced".to_owned()));
+        assert_eq!((stage.running().await, stage.pointer().await), (vec![new.id()], vec![new.id()]));
+        let last = old.whole().await;
+        assert_eq!(last.names().last(), Some(&"cancelled"));
+        assert!(last.ended && last.events.last().unwrap().data.contains("replaced"), "{last:?}");
+        assert!(waits.is_told(), "one that had not begun gives way, too");
+        slow.abort();
+        new.read(2).await;
+        drop(new);
+        stage.verdict().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refuse_lets_the_running_one_run() {
+    for there in [0, 1] {
+        let mut stage = Stage::nodes(2);
+        let refusing =
+            |node: usize, handler: &Handler| stage.chat_with(node, handler, |layer| layer.overlap(Overlap::Refuse));
+        let handler = endless();
+        let (first, second) = (refusing(0, &handler), refusing(there, &handler));
+        let mut old = turn(&first).await;
+        let refused = turn(&second).await;
+        assert_eq!((refused.status, refused.id()), (StatusCode::CONFLICT, old.id()));
+        assert!(text(refused.body).await.contains(&old.id()));
+        assert_eq!(handler.calls(), 1, "no handler runs for it");
+        assert_eq!(stage.running().await, [old.id()]);
+        old.read(2).await;
+        // It ends; and whoever has begun meanwhile is not in the way of the next one.
+        assert_eq!(stage.stop(there, "").await, StatusCode::ACCEPTED);
+        let mut new = turn(&second).await;
+        assert_eq!(new.status, StatusCode::OK);
+        new.read(2).await;
+        stage.advance(SECOND).await;
+        assert_eq!(stage.pointer().await, [new.id()]);
+        assert_eq!(stage.stands(&old.id()).await.1, "stopped");
+        drop((old, new));
+        stage.verdict().await;
+    }
+}
+
+/// One that is interrupted might run again, so it is ended first.
+#[tokio::test(start_paused = true)]
+async fn refuse_ends_an_interrupted_one() {
+    let mut stage = Stage::nodes(1);
+    let handler = endless();
+    let chat = stage.chat_with(0, &handler, |layer| {
+        layer.overlap(Overlap::Refuse).on_disconnect(Disconnect::Interrupt).grace(SECOND)
+    });
+    let mut old = turn(&chat).await;
+    old.read(1).await;
+    let named = old.id();
+    drop(old);
+    stage.advance(3 * SECOND).await;
+    assert_eq!(stage.stands(&named).await.0, StreamState::Interrupted);
+    let new = turn(&chat).await;
+    assert_eq!(new.status, StatusCode::OK);
+    assert_eq!(stage.stands(&named).await, (StreamState::Cancelled, "replaced".to_owned()));
+    drop(new);
+    stage.verdict().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn allow_lets_both_run_and_points_to_the_newest() {
+    let mut stage = Stage::nodes(2);
+    let handler = endless();
+    let allowing = |node| stage.chat_with(node, &handler, |layer| layer.overlap(Overlap::Allow));
+    let (mut old, mut new): (Asked, Asked) = (turn(&allowing(0)).await, turn(&allowing(1)).await);
+    stage.advance(SECOND).await;
+    old.read(2).await;
+    new.read(2).await;
+    let mut running = stage.running().await;
+    running.sort();
+    let mut both = vec![old.id(), new.id()];
+    both.sort();
+    assert_eq!((running, stage.pointer().await), (both, vec![new.id()]));
+    let current = stage.sse(0).streams().current(&ada(), &StreamId::new("c").unwrap()).await.unwrap().unwrap();
+    assert_eq!(current.key.id.as_str(), new.id());
+    drop((old, new));
+    stage.verdict().await;
+}
+
+/// The store does not take the move: the turn is served and recorded, and the pointer is moved once it does.
+#[tokio::test(start_paused = true)]
+async fn a_pointer_that_is_away_is_moved_later() {
+    let mut stage = Stage::nodes(1);
+    let handler = endless();
+    let mut old = turn(&stage.chat(0, &handler)).await;
+    old.read(1).await;
+    stage.hubs[0].store.fail_on("point", Fault::Refuse);
+    let mut new = turn(&stage.chat(0, &handler)).await;
+    assert_eq!(new.status, StatusCode::OK);
+    assert!(!new.headers.contains_key("x-stream-recorded"));
+    new.read(3).await;
+    assert_eq!(stage.pointer().await, [old.id()]);
+    stage.hubs[0].store.heal();
+    stage.advance(20 * SECOND).await;
+    assert_eq!((stage.pointer().await, stage.running().await), (vec![new.id()], vec![new.id()]));
+    drop((old, new));
+    stage.verdict().await;
+}
+
+/// The store is away altogether: a turn is served unrecorded, as any request is.
+#[tokio::test(start_paused = true)]
+async fn g7_a_turn_is_served_while_the_store_is_away() {
+    let stage = Stage::nodes(1);
+    stage.hubs[0].store.fail(Fault::Refuse);
+    let asked = turn(&stage.chat(0, &Handler::events(2))).await;
+    assert_eq!(asked.headers["x-stream-recorded"], "false");
+    assert_eq!(asked.whole().await.data().len(), 3);
+    stage.hubs[0].store.heal();
+    stage.verdict().await;
+}
+
+/// A drain begins no turn, and the one that runs elsewhere is left alone.
+#[tokio::test(start_paused = true)]
+async fn g5_a_drain_begins_no_turn() {
+    let mut stage = Stage::nodes(2);
+    let handler = endless();
+    let mut old = turn(&stage.chat(0, &handler)).await;
+    old.read(1).await;
+    let chat = stage.chat(1, &handler);
+    stage.hubs[1].shut_down_on(std::future::ready(()));
+    stage.step().await;
+    assert_eq!(turn(&chat).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!((stage.pointer().await, stage.running().await), (vec![old.id()], vec![old.id()]));
+    stage.alive[1] = false;
+    drop(old);
+    stage.verdict().await;
+}
+
+/// A handler that is told to stop because its turn was replaced before it answered.
+#[tokio::test(start_paused = true)]
+async fn g11_a_handler_that_has_not_answered_gives_way() {
+    let mut stage = Stage::nodes(1);
+    let waits = Waiting::default();
+    let slow = waits.behind(stage.sse(0).generation().conversation(StreamId::path("/chat/{id}")));
+    let slow = tokio::spawn(async move { turn(&slow).await.whole().await });
+    stage.advance(SECOND).await;
+    let quick = Handler::new(|call: &Call| call.stream(&Script::events(1)));
+    turn(&stage.chat(0, &quick)).await.whole().await;
+    stage.advance(SECOND).await;
+    assert!(waits.is_told() && waits.is_dropped());
+    let seen = slow.await.unwrap();
+    assert_eq!(seen.names(), ["cancelled"]);
+    stage.verdict().await;
+}

@@ -1,0 +1,218 @@
+//! Nodes on one store, each with faults of its own, and short words for what clients ask.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use resilient_sse::{
+    AnswerBody, Builder, MemoryStore, Owner, ResilientSse, ResilientSseBody, ResilientSseLayer, Store as _, StreamId,
+    StreamInfo, StreamKey, StreamState,
+    test_util::{FaultStore, TestHub, Transcript},
+};
+use tower::ServiceExt as _;
+
+use crate::common::{App, Body, Handler, Script, app};
+
+pub const SECOND: Duration = Duration::from_secs(1);
+const LIFETIME: Duration = Duration::from_secs(600);
+
+/// Nodes that share a store, which fails for each by itself.
+pub struct Stage {
+    pub store: MemoryStore,
+    pub hubs: Vec<TestHub>,
+    /// The nodes whose guardians are polled.
+    pub alive: Vec<bool>,
+}
+
+/// Whose a request is: the test's own header says.
+pub fn user(request: &http::request::Parts) -> Option<Owner> {
+    match request.headers.get("x-user") {
+        Some(user) => Owner::new(user.to_str().ok()?).ok(),
+        None => Some(ada()),
+    }
+}
+
+pub fn ada() -> Owner {
+    Owner::new("ada").unwrap()
+}
+
+pub fn key(id: &str) -> StreamKey {
+    StreamKey::new(ada(), StreamId::new(id).unwrap())
+}
+
+impl Stage {
+    pub fn nodes(nodes: usize) -> Self {
+        Self::with(nodes, |hub| hub)
+    }
+
+    pub fn with(nodes: usize, setup: impl Fn(Builder) -> Builder) -> Self {
+        static SEED: AtomicU64 = AtomicU64::new(1);
+        let store = MemoryStore::starting_at(1_700_000_000_000);
+        let hub = |_| {
+            let seed = SEED.fetch_add(1, Ordering::Relaxed);
+            let setup = |hub: Builder| setup(hub.owner(user).lifetime(LIFETIME)).seed(seed);
+            TestHub::on(FaultStore::new(store.clone()), setup).unwrap()
+        };
+        Self { hubs: (0..nodes).map(hub).collect(), store, alive: vec![true; nodes] }
+    }
+
+    pub fn sse(&self, node: usize) -> &ResilientSse {
+        &self.hubs[node].sse
+    }
+
+    /// Turns of the conversation that the path names, on a node.
+    pub fn chat(&self, node: usize, handler: &Handler) -> App {
+        self.chat_with(node, handler, |layer| layer)
+    }
+
+    pub fn chat_with(
+        &self,
+        node: usize,
+        handler: &Handler,
+        with: impl FnOnce(ResilientSseLayer) -> ResilientSseLayer,
+    ) -> App {
+        app(with(self.sse(node).generation().conversation(StreamId::path("/chat/{id}"))), handler)
+    }
+
+    pub async fn resume(&self, node: usize, cursor: Option<&str>) -> Response<AnswerBody> {
+        let mut request = Request::get("/chat/c/stream").body(()).unwrap();
+        if let Some(cursor) = cursor {
+            request.headers_mut().insert("last-event-id", cursor.parse().unwrap());
+        }
+        self.resume_by(node, request).await
+    }
+
+    pub async fn resume_by(&self, node: usize, request: Request<()>) -> Response<AnswerBody> {
+        let resume = self.sse(node).resume().conversation(StreamId::path("/chat/{id}/stream"));
+        resume.oneshot(request).await.unwrap()
+    }
+
+    /// Stops the conversation `c`. `query` is `?stream=<id>`, or empty.
+    pub async fn stop(&self, node: usize, query: &str) -> StatusCode {
+        let request = Request::delete(format!("/chat/c/stream{query}")).body(()).unwrap();
+        let stop = self.sse(node).stop().conversation(StreamId::path("/chat/{id}/stream"));
+        stop.oneshot(request).await.unwrap().status()
+    }
+
+    /// The stream that the conversation `c` points to, as the store itself says, and those behind it.
+    pub async fn pointer(&self) -> Vec<String> {
+        let pointer = self.store.pointer(key("c")).await.unwrap();
+        let streams = pointer.into_iter().flat_map(|pointer| std::iter::once(pointer.stream).chain(pointer.behind));
+        streams.map(|id| id.to_string()).collect()
+    }
+
+    pub async fn info(&self, id: &str) -> Option<StreamInfo> {
+        self.store.info(key(id)).await.unwrap()
+    }
+
+    /// Where a stream stands, and why.
+    pub async fn stands(&self, id: &str) -> (StreamState, String) {
+        let info = self.info(id).await.unwrap();
+        let reason = info.ended.and_then(|ended| ended.ending.reason);
+        (info.state, reason.unwrap_or_default().into_owned())
+    }
+
+    /// Ada's streams.
+    pub async fn infos(&self) -> Vec<StreamInfo> {
+        let list = resilient_sse::store::List { owner: ada(), after: None, limit: 1000 };
+        self.store.list(list).await.unwrap().streams
+    }
+
+    /// Ada's streams that run.
+    pub async fn running(&self) -> Vec<String> {
+        let all = self.infos().await.into_iter();
+        all.filter(|info| info.state == StreamState::Active).map(|info| info.key.id.to_string()).collect()
+    }
+
+    pub async fn step(&mut self) {
+        for (hub, alive) in self.hubs.iter_mut().zip(&self.alive) {
+            if *alive {
+                hub.step().await;
+            } else {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Lets time pass on every node that lives.
+    pub async fn advance(&mut self, time: Duration) {
+        let mut left = time;
+        self.step().await;
+        while !left.is_zero() {
+            let step = left.min(Duration::from_millis(250));
+            tokio::time::advance(step).await;
+            self.step().await;
+            left -= step;
+        }
+    }
+
+    /// Everything expires, and nothing is left.
+    pub async fn verdict(mut self) {
+        for hub in &self.hubs {
+            hub.store.heal();
+        }
+        for id in self.running().await {
+            self.sse(0).streams().stop(&ada(), &StreamId::new(id).unwrap()).await.unwrap();
+        }
+        self.advance(Duration::from_secs(400)).await;
+        if !self.store.is_empty() {
+            self.advance(LIFETIME).await;
+        }
+        assert!(self.store.is_empty(), "left in the store: {:?}", self.store);
+    }
+}
+
+/// A turn that was asked for.
+pub struct Asked {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: ResilientSseBody<Body>,
+}
+
+impl Asked {
+    pub fn id(&self) -> String {
+        self.headers["x-stream-id"].to_str().unwrap().to_owned()
+    }
+
+    /// Reads until so many events have come.
+    pub async fn read(&mut self, events: usize) -> Transcript {
+        resilient_sse::test_util::cut_after(events, &mut self.body).await
+    }
+
+    pub async fn whole(self) -> Transcript {
+        resilient_sse::test_util::collect(self.body).await
+    }
+}
+
+pub fn post(path: &str) -> Request<()> {
+    Request::builder().method(Method::POST).uri(path).body(()).unwrap()
+}
+
+/// Asks for a turn of the conversation `c`.
+pub fn turn(app: &App) -> impl Future<Output = Asked> + Send + use<> {
+    send(app, post("/chat/c"))
+}
+
+pub fn send(app: &App, request: Request<()>) -> impl Future<Output = Asked> + Send + use<> {
+    let answer = app.clone().oneshot(request);
+    async move {
+        let (parts, body) = answer.await.unwrap().into_parts();
+        Asked { status: parts.status, headers: parts.headers, body }
+    }
+}
+
+/// A handler whose streams go on for ever.
+pub fn endless() -> Handler {
+    Handler::plays(Script::events(u64::MAX))
+}
+
+/// The bytes of a body that has ended.
+pub async fn text<B: http_body::Body + Unpin>(body: B) -> String
+where
+    B::Error: std::fmt::Debug,
+{
+    String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}
