@@ -188,7 +188,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Takes a stream out of a conversation's pointer. If the pointer names it, it names again what it named before, or
     /// nothing; if it stands behind the one that is named, it does so no more. Otherwise nothing changes. Answers where the pointer
-    /// stands then.
+    /// stands then. A pointer that goes back expires when the stream does that it names again; one that is not held is taken out, too.
     fn unpoint(
         &self,
         conversation: StreamKey,

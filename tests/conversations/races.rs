@@ -159,7 +159,8 @@ async fn on_memory(overlap: Overlap) {
     let store = MemoryStore::new();
     let race = Race::new(vec![store.clone(); NODES], overlap);
     let began = race.run(0..RACES, overlap).await;
-    assert!(began > RACES, "{began} turns began in {RACES} races");
+    // Under `Refuse` about one in each.
+    assert!(began > RACES / 2, "{began} turns began in {RACES} races");
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !store.is_empty() {
         assert!(tokio::time::Instant::now() < deadline, "left in the store: {store:?}");

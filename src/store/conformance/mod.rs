@@ -144,6 +144,7 @@ macro_rules! __store_checks {
             pointer::of_racing_moves_from_one_place_one_wins,
             pointer::a_pointer_expires,
             pointer::a_withdrawal_takes_its_stream_out,
+            pointer::a_pointer_that_goes_back_expires_with_its_stream,
             pointer::a_pointer_expires_with_its_stream,
             pointer::a_deleted_stream_is_taken_out,
             pointer::a_lost_pointer_comes_back_with_its_stream,

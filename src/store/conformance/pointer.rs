@@ -106,7 +106,7 @@ pub async fn a_pointer_is_moved_from_where_it_is_expected(store: impl Store) {
 pub async fn a_pointer_goes_back(store: impl Store) {
     let bench = Bench::new(store);
     for id in ["a", "b", "c", "d"] {
-        bench.moved("chat", id).await;
+        bench.begin_turn(id, "chat").await;
     }
     assert_eq!(bench.take_out("chat", "x").await, "d c b a", "a stale one changes nothing");
     assert_eq!(bench.take_out("chat", "c").await, "d b a");
@@ -174,6 +174,7 @@ pub async fn a_pointer_expires(store: impl Store) {
     assert_eq!(bench.renew_one("kept", "b", SOON, true).await, "a", "another one's");
     assert_eq!(bench.renew_one("chat", "a", LONG, false).await, "-", "not put back unasked");
     assert_eq!(bench.renew_one("chat", "a", LONG, true).await, "a", "the store lost it");
+    bench.begin("a").await;
     bench.moved("kept", "b").await;
     assert_eq!(bench.renew_one("kept", "a", SOON, true).await, "b a", "one that is not named any more");
     bench.until_clock(bench.now().await + 3 * SOON.as_millis() as u64).await;
@@ -202,6 +203,24 @@ pub async fn a_withdrawal_takes_its_stream_out(store: impl Store) {
     bench.withdraw(key.clone(), token).await.expect("the store answers");
     assert_eq!(bench.look(&key).await.state, StreamState::Interrupted);
     assert_eq!(bench.pointer_of("chat").await, "c a", "there is still such a stream");
+}
+
+/// A pointer that goes back names a stream that is held, and expires when that does.
+pub async fn a_pointer_that_goes_back_expires_with_its_stream(store: impl Store) {
+    let bench = Bench::new(store);
+    let retention = Retention { recovery_window: SOON, ..retention() };
+    let epoch = epoch_of(&bench.ask(Open { retention, ..bench.turn("over", "chat") }).await);
+    bench.moved("chat", "over").await;
+    bench.moved("chat", "never").await;
+    let (key, _, token) = bench.begin_turn("new", "chat").await;
+    bench.finish(&bench.key("over"), epoch).await;
+    assert_eq!(bench.pointer_of("chat").await, "new never over");
+    bench.withdraw(key, token).await.expect("the store answers");
+    bench.until("it expires", async || bench.pointer_of("chat").await == "-").await;
+    let (old, _, _) = bench.begin_turn("old", "other").await;
+    bench.begin_turn("next", "other").await;
+    assert_eq!(bench.take_out("other", "next").await, "old");
+    assert_eq!(bench.look(&old).await.state, StreamState::Active);
 }
 
 /// The pointer expires with the stream that it names, however that ends.

@@ -191,7 +191,10 @@ impl MemoryStore {
             let conversation = entry.conversation(key);
             shard.remove(key, now, &mut woken);
             forget_owned(&mut owners, key);
-            self.unpoint_now(conversation, &key.id, now);
+            drop((shard, owners));
+            if let Some(conversation) = conversation {
+                let _ = self.unpoint_now(&conversation, &key.id);
+            }
         }
     }
 
@@ -311,13 +314,16 @@ impl MemoryStore {
         let now = self.now();
         let mut shard = self.shard(key);
         let Some(entry) = shard.held(key, now) else { return };
-        self.unpoint_now(entry.conversation(key), &key.id, now);
+        let conversation = entry.conversation(key);
         entry.delete(now);
         woken.add(&entry.tail);
         let (node, epoch) = (entry.node().cloned(), entry.epoch());
         shard.reschedule(key);
         forget_owned(&mut owners, key);
         drop((shard, owners));
+        if let Some(conversation) = conversation {
+            let _ = self.unpoint_now(&conversation, &key.id);
+        }
         if let Some(sender) = node.and_then(|node| self.sender(&node)) {
             sender.deleted(key.clone(), epoch);
         }
@@ -384,10 +390,22 @@ impl MemoryStore {
         stale
     }
 
-    fn unpoint_now(&self, conversation: Option<StreamKey>, stream: &StreamId, now: u64) {
-        if let Some(conversation) = conversation {
-            let _ = lock(&self.0.pointers).unpoint(&conversation, stream, now);
+    /// No shard is locked: another stream is looked at.
+    fn unpoint_now(&self, conversation: &StreamKey, stream: &StreamId) -> Option<Pointer> {
+        let now = self.now();
+        let (mut pointer, mut goes_back) = lock(&self.0.pointers).unpoint(conversation, stream, now);
+        while goes_back {
+            let named = pointer.as_ref()?.stream.clone();
+            let key = StreamKey::new(conversation.owner.clone(), named.clone());
+            let expires_in = self.shard(&key).held(&key, now).map(|entry| entry.expires_in(now));
+            let mut pointers = lock(&self.0.pointers);
+            if let Some(ttl) = expires_in {
+                let renew = Renew { conversation: conversation.clone(), stream: named, ttl, put_back: false };
+                return pointers.renew(&renew, now);
+            }
+            (pointer, goes_back) = pointers.unpoint(conversation, &named, now);
         }
+        pointer
     }
 
     /// The pointer that names a stream lives as long as that.
@@ -523,7 +541,7 @@ impl Store for MemoryStore {
         conversation: StreamKey,
         stream: StreamId,
     ) -> impl Future<Output = Result<Option<Pointer>, Infallible>> + Send {
-        ready(Ok(lock(&self.0.pointers).unpoint(&conversation, &stream, self.now())))
+        ready(Ok(self.unpoint_now(&conversation, &stream)))
     }
 
     fn give_way(

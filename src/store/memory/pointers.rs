@@ -52,18 +52,16 @@ impl Pointers {
         pointed
     }
 
-    pub(super) fn unpoint(&mut self, conversation: &StreamKey, stream: &StreamId, now: u64) -> Option<Pointer> {
-        let held = self.get(conversation, now).cloned()?;
-        match held.without(stream) {
-            Some(pointer) => {
-                self.change(conversation, pointer.clone());
-                Some(pointer)
-            }
-            None => {
-                self.remove(conversation);
-                None
-            }
+    /// Returns also whether the pointer names another stream than before.
+    pub(super) fn unpoint(&mut self, conversation: &StreamKey, stream: &StreamId, now: u64) -> (Option<Pointer>, bool) {
+        let Some(held) = self.get(conversation, now).cloned() else { return (None, false) };
+        let goes_back = held.stream == *stream;
+        let pointer = held.without(stream);
+        match &pointer {
+            Some(pointer) => self.change(conversation, pointer.clone()),
+            None => self.remove(conversation),
         }
+        (pointer, goes_back)
     }
 
     pub(super) fn give_way(&mut self, conversation: &StreamKey, streams: &[StreamId], now: u64) {

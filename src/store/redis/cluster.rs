@@ -342,7 +342,7 @@ impl Indexes {
 const ACTIVE: u64 = 1 << 50;
 
 /// Reads what the script says of a stream.
-fn standing(reply: Value) -> Result<Indexed, RedisStoreError> {
+pub(super) fn standing(reply: Value) -> Result<Indexed, RedisStoreError> {
     const WHAT: &str = "standing";
     let mut parts = value::array(reply, WHAT)?.into_iter();
     let mut number = || parts.next().as_ref().map(value::number).ok_or_else(|| value::unexpected(WHAT));

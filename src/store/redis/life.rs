@@ -141,7 +141,7 @@ impl Shared {
         let call = self.call(&keys, &key, &script::WITHDRAW, Indexes::DUE).arg(hex(token)).arg(channel);
         let mut told = Told::read(self.fleet.ask(call).await?, "withdraw")?;
         if told.word == "taken" {
-            self.has_followed(&key, Turn::parse(&told.text()?).as_ref(), &Follows::Unpoint);
+            self.has_followed(&key, Turn::parse(&told.text()?).as_ref(), Follows::Unpoint);
             self.forget(&keys.name);
             self.settle(&key, None).await;
         }
@@ -180,7 +180,7 @@ impl Shared {
                     self.tails.post(node, &keys.name);
                 }
                 let ttl = told.number()?;
-                self.has_followed(key, Turn::parse(&told.text()?).as_ref(), &Follows::Expire(ttl));
+                self.has_followed(key, Turn::parse(&told.text()?).as_ref(), Follows::Expire(ttl));
                 self.settle(key, Some(Indexed::ended(ttl, *hook))).await;
                 Closed::Now { ended, node: node.map(crate::NodeId::new) }
             }
@@ -215,7 +215,7 @@ impl Shared {
         let interrupted = match &*told.word {
             "done" => {
                 let ttl = told.number()?;
-                self.has_followed(&key, Turn::parse(&told.text()?).as_ref(), &Follows::Expire(ttl));
+                self.has_followed(&key, Turn::parse(&told.text()?).as_ref(), Follows::Expire(ttl));
                 self.settle(&key, None).await;
                 Interrupted::Done
             }
@@ -270,7 +270,7 @@ impl Shared {
                 let max = Amount::new(retention.max_events as u64, retention.max_bytes as u64);
                 self.forget(&keys.name);
                 self.know(&keys.name, EventId::new(epoch, acknowledged), taken, max);
-                self.has_followed(&open.key, open.turn.as_ref(), &Follows::PutBack(millis(retention.kept())));
+                self.has_followed(&open.key, open.turn.as_ref(), Follows::PutBack(millis(retention.kept())));
                 Reopened::Registered
             }
             "newer" => Reopened::Fenced(Fence::Newer),
@@ -341,7 +341,7 @@ impl Shared {
             .arg(self.keys.node_channel(""));
         let mut told = Told::read(self.fleet.ask(call).await?, "delete")?;
         if told.word == "deleted" {
-            self.has_followed(&key, Turn::parse(&told.text()?).as_ref(), &Follows::Unpoint);
+            self.has_followed(&key, Turn::parse(&told.text()?).as_ref(), Follows::Unpoint);
             self.forget(&keys.name);
             self.settle(&key, None).await;
         }

@@ -1,9 +1,19 @@
 //! Where conversations point: one key each, in a slot of its own. In a cluster that is mostly another server's than the
 //! streams', so no step needs both: what a change of a stream means for its pointer is asked for once that is done.
 
+use std::sync::Arc;
+
 use redis::{Value, cmd};
 
-use super::{Shared, clock::millis, error::RedisStoreError, fleet::Request, keys::name_of, script, value};
+use super::{
+    Shared,
+    clock::millis,
+    cluster::standing,
+    error::RedisStoreError,
+    fleet::{Fleet, Request},
+    keys::{Keys, name_of},
+    script, value,
+};
 use crate::{
     id::{StreamId, StreamKey},
     store::{Expected, Point, Pointed, Pointer, Renew, pointer::BEHIND},
@@ -21,11 +31,6 @@ pub(super) enum Follows {
 }
 
 impl Shared {
-    fn change(&self, conversation: &StreamKey, verb: &str) -> Request {
-        let name = name_of(conversation);
-        Request::script(self.keys.slot(&name), &script::POINTER, &[&self.keys.conversation(&name)]).arg(verb)
-    }
-
     pub(super) async fn pointer(&self, conversation: StreamKey) -> Result<Option<Pointer>, RedisStoreError> {
         let name = name_of(&conversation);
         let mut get = cmd("GET");
@@ -44,7 +49,8 @@ impl Shared {
             Expected::Stream(stream) => ("stream", stream.as_str()),
         };
         let change = self
-            .change(&point.conversation, "point")
+            .keys
+            .changing(&point.conversation, "point")
             .arg(point.stream.as_str())
             .arg(millis(point.ttl))
             .arg(BEHIND)
@@ -62,11 +68,7 @@ impl Shared {
         conversation: StreamKey,
         stream: StreamId,
     ) -> Result<Option<Pointer>, RedisStoreError> {
-        Ok(told(self.fleet.ask(self.unpointing(&conversation, &stream)).await?)?.1)
-    }
-
-    fn unpointing(&self, conversation: &StreamKey, stream: &StreamId) -> Request {
-        self.change(conversation, "unpoint").arg(stream.as_str())
+        Pointers { keys: self.keys.clone(), fleet: Arc::clone(&self.fleet) }.unpoint(&conversation, &stream).await
     }
 
     pub(super) async fn give_way(
@@ -74,34 +76,78 @@ impl Shared {
         conversation: StreamKey,
         streams: Vec<StreamId>,
     ) -> Result<(), RedisStoreError> {
-        let change = streams.iter().fold(self.change(&conversation, "yield"), |change, id| change.arg(id.as_str()));
+        let change =
+            streams.iter().fold(self.keys.changing(&conversation, "yield"), |change, id| change.arg(id.as_str()));
         self.fleet.ask(change).await.map(drop)
     }
 
     pub(super) async fn renew(&self, renewals: Vec<Renew>) -> Result<Vec<Option<Pointer>>, RedisStoreError> {
         let changes = renewals
             .iter()
-            .map(|renew| self.renewing_pointer(&renew.conversation, &renew.stream, millis(renew.ttl), renew.put_back));
+            .map(|renew| self.keys.renewing(&renew.conversation, &renew.stream, millis(renew.ttl), renew.put_back));
         let replies = self.fleet.send(changes.collect()).await?;
         replies.into_iter().map(|reply| Ok(told(reply?)?.1)).collect()
     }
 
-    fn renewing_pointer(&self, conversation: &StreamKey, stream: &StreamId, ttl: u64, put_back: bool) -> Request {
-        self.change(conversation, "renew").arg(stream.as_str()).arg(ttl).arg(u8::from(put_back))
-    }
-
     /// Has the pointer that names a stream follow its change, beside whatever the caller waits for. Should that fail, whoever
     /// reads the pointer next sets it right, or its time.
-    pub(super) fn has_followed(&self, key: &StreamKey, turn: Option<&Turn>, follows: &Follows) {
+    pub(super) fn has_followed(&self, key: &StreamKey, turn: Option<&Turn>, follows: Follows) {
         let Some(turn) = turn else { return };
         let conversation = StreamKey::new(key.owner.clone(), turn.conversation.clone());
-        let change = match follows {
-            Follows::Unpoint => self.unpointing(&conversation, &key.id),
-            Follows::Expire(ttl) => self.renewing_pointer(&conversation, &key.id, *ttl, false),
-            Follows::PutBack(ttl) => self.renewing_pointer(&conversation, &key.id, *ttl, true),
-        };
-        let fleet = std::sync::Arc::clone(&self.fleet);
-        self.background.go(async move { drop(fleet.ask(change).await) });
+        let stream = key.id.clone();
+        let pointers = Pointers { keys: self.keys.clone(), fleet: Arc::clone(&self.fleet) };
+        self.background.go(async move {
+            let _ = match follows {
+                Follows::Unpoint => pointers.unpoint(&conversation, &stream).await.map(drop),
+                Follows::Expire(ttl) => pointers.renew(&conversation, &stream, ttl, false).await,
+                Follows::PutBack(ttl) => pointers.renew(&conversation, &stream, ttl, true).await,
+            };
+        });
+    }
+}
+
+/// The pointers, as a task has them that may outlive its caller but not the store.
+struct Pointers {
+    keys: Keys,
+    fleet: Arc<Fleet>,
+}
+
+impl Pointers {
+    async fn unpoint(&self, conversation: &StreamKey, stream: &StreamId) -> Result<Option<Pointer>, RedisStoreError> {
+        let mut stream = stream.clone();
+        loop {
+            let change = self.keys.changing(conversation, "unpoint").arg(stream.as_str());
+            let (goes_back, pointer) = told(self.fleet.ask(change).await?)?;
+            let Some(named) = pointer.as_ref().filter(|_| goes_back) else { return Ok(pointer) };
+            let keys = self.keys.of(&StreamKey::new(conversation.owner.clone(), named.stream.clone()));
+            let stands = standing(self.fleet.ask(self.keys.standing(&keys)).await?)?;
+            if stands.ttl > 0 {
+                self.renew(conversation, &named.stream, stands.ttl, false).await?;
+                return Ok(pointer);
+            }
+            stream = named.stream.clone();
+        }
+    }
+
+    async fn renew(
+        &self,
+        conversation: &StreamKey,
+        stream: &StreamId,
+        ttl: u64,
+        put_back: bool,
+    ) -> Result<(), RedisStoreError> {
+        self.fleet.ask(self.keys.renewing(conversation, stream, ttl, put_back)).await.map(drop)
+    }
+}
+
+impl Keys {
+    fn changing(&self, conversation: &StreamKey, verb: &str) -> Request {
+        let name = name_of(conversation);
+        Request::script(self.slot(&name), &script::POINTER, &[&self.conversation(&name)]).arg(verb)
+    }
+
+    fn renewing(&self, conversation: &StreamKey, stream: &StreamId, ttl: u64, put_back: bool) -> Request {
+        self.changing(conversation, "renew").arg(stream.as_str()).arg(ttl).arg(u8::from(put_back))
     }
 }
 

@@ -3,7 +3,7 @@
 -- KEYS pointer
 -- ARGV `point`, stream, ttl, most that may stand behind, `any`, `nothing` or `stream`, that stream
 --      | `unpoint`, stream | `yield`, streams | `renew`, stream, ttl, whether to put it back
--- Returns whether it was moved, then the streams. O(streams).
+-- Returns whether it names another stream now (`point`: whether it was moved), then the streams. O(streams).
 local key, verb, stream = KEYS[1], ARGV[1], ARGV[2]
 local held, streams = redis.pcall('GET', key), {}
 if type(held) == 'string' then
@@ -61,9 +61,11 @@ if verb == 'point' then
   return answer(1)
 end
 if verb == 'unpoint' then
+  local goes_back = streams[1] == stream
   if without({ stream }, 1) then
     write()
   end
+  return answer(goes_back and 1 or 0)
 elseif verb == 'yield' then
   if without({ unpack(ARGV, 2) }, 2) then
     write()
