@@ -60,7 +60,7 @@ async fn one_server_is_asked_what_the_user_may() {
     connect(&format!("{}/1", server.url()), "sse:".to_owned()).await;
     stop_listening(&server.url(), || run_by(&server)).await;
     assert_eq!(server.denied(), [""; 0]);
-    assert_allowed(&run_by(&server), &["role", "pttl", "cluster|slots", "asking"]);
+    assert_allowed(&run_by(&server), &["role", "cluster|slots", "asking"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

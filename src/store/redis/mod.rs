@@ -127,7 +127,7 @@ macro_rules! acl_commands {
     ($($command:literal)*) => {
         impl RedisStore {
             /// The commands that an ACL user for the library must be allowed, and no others: `role` only behind Sentinels,
-            /// the last two and `pttl` only in a cluster. With the default prefix, as a line of `redis.conf` or in `ACL SETUSER`:
+            /// the last two only in a cluster. With the default prefix, as a line of `redis.conf` or in `ACL SETUSER`:
             ///
             /// ```text
             #[doc = concat!("user sse on >password ~sse:* &sse:* -@all", $(" +", $command),*)]
