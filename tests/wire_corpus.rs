@@ -239,13 +239,31 @@ fn oracle(case: &Case) -> Vec<Item> {
     items.0
 }
 
-fn scan(chunks: &[&[u8]]) -> Vec<Scanned> {
+/// What a scanner found, kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Found {
+    Event(Vec<u8>, bool),
+    Aside(Vec<u8>),
+    Id(Vec<u8>),
+}
+
+impl From<Scanned<'_>> for Found {
+    fn from(found: Scanned<'_>) -> Self {
+        match found {
+            Scanned::Event(block) => Self::Event(block.bytes.to_vec(), block.has_id),
+            Scanned::Aside(lines) => Self::Aside(lines.to_vec()),
+            Scanned::Id(id) => Self::Id(id.to_vec()),
+        }
+    }
+}
+
+fn scan(chunks: &[&[u8]]) -> Vec<Found> {
     let mut scanner = Sse.scanner(LIMIT);
     let mut found = Vec::new();
     for chunk in chunks {
         scanner.push(Bytes::copy_from_slice(chunk));
         while let Some(item) = scanner.next().expect("within the limit") {
-            found.push(item);
+            found.push(item.into());
         }
     }
     found
@@ -259,13 +277,13 @@ fn the_scanner_finds_the_oracles_blocks_under_every_split() {
             let mut items = Items::default();
             for found in scan(chunks) {
                 match found {
-                    Scanned::Event(block) => {
-                        let has_id = lines_of(&block.bytes).any(|line| field(line).0 == b"id");
-                        assert_eq!(block.has_id, has_id, "{}", case.name);
-                        items.0.push(Item::Event(block.bytes.to_vec()));
+                    Found::Event(block, may_have_id) => {
+                        let has_id = lines_of(&block).any(|line| field(line).0 == b"id");
+                        assert_eq!(may_have_id, has_id, "{}", case.name);
+                        items.0.push(Item::Event(block));
                     }
-                    Scanned::Aside(lines) => items.aside(&lines),
-                    Scanned::Id(id) => items.0.push(Item::Id(id.to_vec())),
+                    Found::Aside(lines) => items.aside(&lines),
+                    Found::Id(id) => items.0.push(Item::Id(id)),
                 }
             }
             assert_eq!(items.0, expected, "{}", case.name);
@@ -280,9 +298,9 @@ fn what_is_delivered_reads_as_what_came() {
             let mut out = BytesMut::new();
             for found in scan(chunks) {
                 match found {
-                    Scanned::Event(block) => Sse.deliver(&block.bytes, false, None, None, &mut out),
-                    Scanned::Aside(lines) => out.extend_from_slice(&lines),
-                    Scanned::Id(id) => out.extend_from_slice(&[b"id: ", &id[..], b"\n\n"].concat()),
+                    Found::Event(block, _) => Sse.deliver(&block, false, None, None, &mut out),
+                    Found::Aside(lines) => out.extend_from_slice(&lines),
+                    Found::Id(id) => out.extend_from_slice(&[b"id: ", &id[..], b"\n\n"].concat()),
                 }
                 out.extend_from_slice(Sse.heartbeat());
             }
@@ -300,16 +318,16 @@ fn what_is_delivered_with_new_ids_differs_in_nothing_else() {
             let (mut out, mut inner, mut expected) = (BytesMut::new(), String::new(), Vec::new());
             for found in scan(chunks) {
                 match found {
-                    Scanned::Event(block) => {
+                    Found::Event(block, has_id) => {
                         let id = format!("7-{}", expected.len());
-                        if let Some(id) = Sse.view(&block.bytes).id {
+                        if let Some(id) = Sse.view(&block).id {
                             inner = id.into_owned();
                         }
-                        Sse.deliver(&block.bytes, block.has_id, Some(id.as_bytes()), Some(1500), &mut out);
+                        Sse.deliver(&block, has_id, Some(id.as_bytes()), Some(1500), &mut out);
                         expected.push((id, inner.clone()));
                     }
-                    Scanned::Aside(lines) => out.extend_from_slice(&lines),
-                    Scanned::Id(id) => inner = String::from_utf8_lossy(&id).into_owned(),
+                    Found::Aside(lines) => out.extend_from_slice(&lines),
+                    Found::Id(id) => inner = String::from_utf8_lossy(&id).into_owned(),
                 }
             }
             let messages = read([&out[..]]).messages;
@@ -329,11 +347,11 @@ fn a_view_says_what_the_event_says() {
     for case in corpus() {
         let chunks: Vec<_> = case.chunks.iter().map(Vec::as_slice).collect();
         let blocks = scan(&chunks).into_iter().filter_map(|found| match found {
-            Scanned::Event(block) => Some(block),
+            Found::Event(block, _) => Some(block),
             _ => None,
         });
         for (block, event) in blocks.zip(&case.events) {
-            let view = Sse.view(&block.bytes);
+            let view = Sse.view(&block);
             assert_eq!(view.name.as_deref().unwrap_or("message"), event.name, "{}", case.name);
             assert_eq!((&*view.data, view.retry), (&*event.data, event.retry), "{}", case.name);
         }

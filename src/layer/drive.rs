@@ -121,8 +121,7 @@ where
         let mut made = VecDeque::new();
         let progress = self.engine.make(cx, &mut made, room);
         if self.attendance.is_unread() {
-            let count = |made: &Made| if let Made::Events(frame, _) = made { frame.count } else { 0 };
-            add(&self.producer.core.telemetry.unheard, made.iter().map(count).sum());
+            add(&self.producer.core.telemetry.unheard, made.iter().map(Made::events).sum());
         }
         progress
     }

@@ -60,6 +60,14 @@ impl Made {
         }
     }
 
+    /// How many events it is.
+    pub(crate) fn events(&self) -> u64 {
+        match self {
+            Self::Events(frame, _) => frame.count,
+            Self::Aside(_) => 0,
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Events(frame, _) => frame.bytes.len(),
@@ -173,24 +181,38 @@ where
         made: &mut VecDeque<Made>,
         most: usize,
     ) -> Option<EndRequest> {
+        // Apart from the rest, as what is found in it is borrowed from it.
+        let Some(mut source) = self.source.take() else { return Some(self.eof()) };
+        let end = self.fill_from(&mut source, cx, batch, made, most);
+        self.source = Some(source);
+        end
+    }
+
+    fn fill_from(
+        &mut self,
+        source: &mut Source<B>,
+        cx: &mut Context<'_>,
+        batch: &mut Batch,
+        made: &mut VecDeque<Made>,
+        most: usize,
+    ) -> Option<EndRequest> {
         let (mut found, mut bytes, mut idle) = (0, 0, 0);
         while found < most && bytes < BATCH_BYTES {
-            let Some(source) = &mut self.source else { return Some(self.eof()) };
             match source.next() {
                 Ok(Some(Scanned::Event(block))) => {
                     (found, bytes) = (found + 1, bytes + block.bytes.len());
-                    if let Some(end) = self.take_event(&block, batch, made) {
+                    if let Some(end) = self.take_event(block, batch, made) {
                         return Some(end);
                     }
                 }
                 Ok(Some(Scanned::Aside(lines))) => {
                     (found, bytes) = (found + 1, bytes + lines.len());
-                    self.inner.retry = self.core.framing.retry_in(&lines).or(self.inner.retry);
                     // In its place between the events.
                     self.hand_over(batch, made);
-                    made.push_back(Made::Aside(lines));
+                    self.inner.retry = self.core.framing.retry_in(lines).or(self.inner.retry);
+                    made.push_back(Made::Aside(Bytes::copy_from_slice(lines)));
                 }
-                Ok(Some(Scanned::Id(id))) => self.inner.id = Some(String::from_utf8_lossy(&id).into_owned()),
+                Ok(Some(Scanned::Id(id))) => self.inner.id = Some(String::from_utf8_lossy(id).into_owned()),
                 Ok(None) if idle == IDLE_FRAMES => {
                     cx.waker().wake_by_ref();
                     return None;
@@ -210,20 +232,20 @@ where
     }
 
     /// Looks at an event: the terminal one is the end, and is not part of the log's run.
-    fn take_event(&mut self, block: &Block, batch: &mut Batch, made: &mut VecDeque<Made>) -> Option<EndRequest> {
+    fn take_event(&mut self, block: Block<'_>, batch: &mut Batch, made: &mut VecDeque<Made>) -> Option<EndRequest> {
         let (framing, classify) = (&self.core.framing, &self.route.classify);
         let complete = &mut self.complete;
         let outcome = guarded(|| {
             if classify.needs_terminal() {
-                *complete = classify.completes(&block.bytes).unwrap_or(*complete);
+                *complete = classify.completes(block.bytes).unwrap_or(*complete);
             }
-            let may_end = classify.may_end(&block.bytes);
-            if may_end { classify.classify(&framing.view(&block.bytes)) } else { None }
+            let may_end = classify.may_end(block.bytes);
+            if may_end { classify.classify(&framing.view(block.bytes)) } else { None }
         });
         match outcome {
             Ok(Some(outcome)) => {
                 // Kept for the recovery window, and so in memory of its own.
-                return Some(EndRequest::Close(Ending::with_event(outcome.state(), exact(&block.bytes))));
+                return Some(EndRequest::Close(Ending::with_event(outcome.state(), exact(block.bytes))));
             }
             Ok(None) => {}
             Err(_) => self.core.telemetry.panicked("classify"),
@@ -233,13 +255,12 @@ where
         }
         let framing = &self.core.framing;
         if block.has_id
-            && let Some(id) = framing.view(&block.bytes).id
+            && let Some(id) = framing.view(block.bytes).id
         {
             self.inner.id = Some(id.into_owned());
         }
-        self.inner.retry = framing.retry_in(&block.bytes).or(self.inner.retry);
         let id = EventId::new(self.lane.epoch, batch.next);
-        self.writer.write(&**framing, &block.bytes, block.has_id, id, &mut batch.out);
+        self.writer.write(&**framing, block.bytes, block.has_id, id, &mut batch.out);
         (batch.events, batch.next) = (batch.events + 1, batch.next + 1);
         None
     }
@@ -276,6 +297,8 @@ where
         if batch.events == 0 {
             return;
         }
+        // Of all events at once: a delay is rare, and they are looked through faster so.
+        self.inner.retry = self.core.framing.retry_in(&batch.out).or(self.inner.retry);
         let frame = Frame { count: std::mem::take(&mut batch.events), bytes: exact(&batch.out) };
         batch.out.clear();
         made.push_back(Made::Events(frame.clone(), batch.next - 1));

@@ -34,9 +34,9 @@ use crate::{
     sync::Entered,
 };
 
-/// Batches that a body gives before others get their turn: about as many events as hyper writes of a body whose frames are
-/// single events.
-const SPREE: u8 = 4;
+/// Events that a body which is always ready makes before others get their turn. Where they are large its client's socket is
+/// full sooner.
+const TURN: u64 = 2048;
 
 /// What a body gives next.
 pub(crate) enum Next<B>
@@ -67,8 +67,8 @@ where
     pulse: Pulse,
     /// Made, and not delivered yet: perhaps because the store has not acknowledged it.
     made: VecDeque<Made>,
-    /// How many batches were made since the body last waited.
-    spree: u8,
+    /// How many events were made since the body last waited.
+    turn: u64,
     delivered: EventId,
     /// How the inner body ended, once it has.
     end: Option<EndRequest>,
@@ -128,7 +128,7 @@ where
             manner,
             pulse,
             made: VecDeque::new(),
-            spree: 0,
+            turn: 0,
             end: None,
             wait: None,
             held_up: false,
@@ -349,9 +349,9 @@ where
 
     /// Has the inner body make events.
     fn produce(&mut self, cx: &mut Context<'_>) -> Produced {
-        if self.spree == SPREE {
-            // Others get their turn, and what is written goes out: a body that is always ready would keep both waiting.
-            self.spree = 0;
+        if self.turn >= TURN {
+            // What is written goes out meanwhile, too.
+            self.turn = 0;
             cx.waker().wake_by_ref();
             return Produced::GoOn(false);
         }
@@ -385,7 +385,7 @@ where
                 Produced::GoOn(true)
             }
             Some(Progress::Made) => {
-                self.spree += 1;
+                self.turn += self.made.iter().map(Made::events).sum::<u64>().max(1);
                 self.heard();
                 Produced::GoOn(true)
             }
@@ -394,7 +394,7 @@ where
                 Produced::GoOn(true)
             }
             Some(Progress::Waiting) => {
-                self.spree = 0;
+                self.turn = 0;
                 self.held_up = false;
                 if self.silent_since.is_none() && self.opened.is_none() {
                     self.silent_since = Some(Instant::now());

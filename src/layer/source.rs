@@ -39,7 +39,7 @@ impl<B> Source<B> {
     }
 
     /// Takes out the next thing found; `None` if the body is to be polled for more.
-    pub(super) fn next(&mut self) -> Result<Option<Scanned>, TooLarge> {
+    pub(super) fn next(&mut self) -> Result<Option<Scanned<'_>>, TooLarge> {
         self.scanner.next()
     }
 

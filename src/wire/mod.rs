@@ -93,7 +93,7 @@ pub trait Scan: Send {
     /// # Errors
     ///
     /// [`TooLarge`] for a block beyond the limit, and then for ever.
-    fn next(&mut self) -> Result<Option<Scanned>, TooLarge>;
+    fn next(&mut self) -> Result<Option<Scanned<'_>>, TooLarge>;
 
     /// The stream is over: a last block that nothing ends is whole all the same, and is to be taken out.
     ///
@@ -104,23 +104,23 @@ pub trait Scan: Send {
     fn pending(&self) -> usize;
 }
 
-/// What a scanner finds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scanned {
+/// What a scanner finds, borrowed from what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scanned<'a> {
     /// An event.
-    Event(Block),
+    Event(Block<'a>),
     /// Whole lines between events that no client takes for one, but that may matter to a client that
     /// is there: comments, reconnect delays.
-    Aside(Bytes),
+    Aside(&'a [u8]),
     /// An id that is set without an event.
-    Id(Bytes),
+    Id(&'a [u8]),
 }
 
 /// An event as it came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Block {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block<'a> {
     /// Its content lines, byte for byte, each with its line end.
-    pub bytes: Bytes,
+    pub bytes: &'a [u8],
     /// Whether it may have an id of its own.
     pub has_id: bool,
 }

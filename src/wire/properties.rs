@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use proptest::{collection::vec, option, prelude::*};
 
-use super::{Block, EncodeError, Framing, Message, Parsed, Parser, Scan, Scanned, Sse, TooLarge};
+use super::{EncodeError, Framing, Message, Parsed, Parser, Scan, Scanned, Sse, TooLarge, scan::tests::Found};
 use crate::event::Event;
 
 /// Bytes that are mostly pieces of event streams.
@@ -42,18 +42,18 @@ fn split<'a>(bytes: &'a [u8], lens: &[usize]) -> Vec<&'a [u8]> {
 
 /// What was found until the stream or the limit was at its end. Neighbouring asides are joined and
 /// their line ends made one, since both depend on the split.
-fn scan(chunks: &[&[u8]], limit: usize) -> (Vec<Scanned>, bool) {
+fn scan(chunks: &[&[u8]], limit: usize) -> (Vec<Found>, bool) {
     let mut scanner = Sse.scanner(limit);
-    let mut found: Vec<Scanned> = Vec::new();
+    let mut found: Vec<Found> = Vec::new();
     for chunk in chunks {
         scanner.push(Bytes::copy_from_slice(chunk));
         loop {
-            match scanner.next() {
-                Ok(Some(Scanned::Aside(lines))) => {
+            match scanner.next().map(|item| item.map(Found::from)) {
+                Ok(Some(Found::Aside(lines))) => {
                     let lines = lines.replace_line_ends();
                     match found.last_mut() {
-                        Some(Scanned::Aside(aside)) => *aside = [&aside[..], &lines].concat().into(),
-                        _ => found.push(Scanned::Aside(lines.into())),
+                        Some(Found::Aside(aside)) => aside.extend(lines),
+                        _ => found.push(Found::Aside(lines)),
                     }
                 }
                 Ok(Some(item)) => found.push(item),
@@ -73,7 +73,7 @@ trait ReplaceLineEnds {
     fn replace_line_ends(&self) -> Vec<u8>;
 }
 
-impl ReplaceLineEnds for Bytes {
+impl ReplaceLineEnds for Vec<u8> {
     fn replace_line_ends(&self) -> Vec<u8> {
         super::lines::Lines::of(self).flat_map(|line| [line.text, b"\n"].concat()).collect()
     }
@@ -98,8 +98,8 @@ fn messages(bytes: &[u8]) -> (Vec<Message>, String, Option<u64>) {
 }
 
 /// Each line of a block has its end.
-fn assert_whole(block: &Block) {
-    assert!(matches!(block.bytes.last(), Some(b'\n' | b'\r')), "{block:?}");
+fn assert_whole(block: &[u8]) {
+    assert!(matches!(block.last(), Some(b'\n' | b'\r')), "{block:?}");
 }
 
 /// The rules that an event must keep, and no others.
@@ -137,13 +137,13 @@ proptest! {
         let mut found = Vec::new();
         for chunk in split(&bytes, &lens) {
             scanner.push(Bytes::copy_from_slice(chunk));
-            found.extend(scanner.next()?);
+            found.extend(scanner.next()?.map(Found::from));
         }
         while let Some(item) = scanner.next()? {
-            found.push(item);
+            found.push(item.into());
         }
-        let events = |items: Vec<Scanned>| -> Vec<_> {
-            items.into_iter().filter(|item| !matches!(item, Scanned::Aside(_))).collect()
+        let events = |items: Vec<Found>| -> Vec<_> {
+            items.into_iter().filter(|item| !matches!(item, Found::Aside(_))).collect()
         };
         prop_assert_eq!(events(found), events(scan(&[&bytes], usize::MAX).0));
     }
@@ -153,9 +153,9 @@ proptest! {
         let mut out = BytesMut::new();
         for found in scan(&split(&bytes, &lens), usize::MAX).0 {
             match found {
-                Scanned::Event(block) => Sse.deliver(&block.bytes, false, None, None, &mut out),
-                Scanned::Aside(lines) => out.extend_from_slice(&lines),
-                Scanned::Id(id) => out.extend_from_slice(&[b"id: ", &id[..], b"\n\n"].concat()),
+                Found::Event(block, _) => Sse.deliver(&block, false, None, None, &mut out),
+                Found::Aside(lines) => out.extend_from_slice(&lines),
+                Found::Id(id) => out.extend_from_slice(&[b"id: ", &id[..], b"\n\n"].concat()),
             }
         }
         // The delay of an unfinished block is lost with it.
@@ -170,8 +170,8 @@ proptest! {
         let mut take = |scanner: &mut Box<dyn Scan>| -> Result<(), TooLarge> {
             while let Some(found) = scanner.next()? {
                 if let Scanned::Event(block) = found {
-                    assert_whole(&block);
-                    Sse.deliver(&block.bytes, false, None, None, &mut out);
+                    assert_whole(block.bytes);
+                    Sse.deliver(block.bytes, false, None, None, &mut out);
                 }
             }
             Ok(())
@@ -206,8 +206,7 @@ proptest! {
         let mut out = BytesMut::new();
         Sse.deliver(&block, false, None, None, &mut out);
         let found = scan(&[&out], usize::MAX).0;
-        let expected = Block { bytes: block, has_id: id.is_some() };
-        prop_assert_eq!(found, [Scanned::Event(expected)]);
+        prop_assert_eq!(found, [Found::Event(block.to_vec(), id.is_some())]);
         let name = name.unwrap_or_else(|| "message".into());
         let id = id.unwrap_or_default();
         let message = Message { name, data, last_event_id: id.clone(), retry: None };

@@ -1,11 +1,11 @@
 //! Finds blocks in a stream of server-sent events, however it is split.
 //!
-//! A block that lies in one chunk is a slice of it, found by looking for line ends alone. The
+//! A block that lies in one chunk is read there, and found by looking for line ends alone. The
 //! beginning of one that does not is held, and its lines are appended as they come.
 
-use std::mem;
+use std::{mem, ops::Range};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use memchr::memchr;
 
 use super::{
@@ -33,13 +33,29 @@ pub(super) struct SseScan {
     /// How much of the byte order mark was seen; all of it once the stream is past that.
     bom: usize,
     held: Vec<u8>,
+    /// Whether what is held was given, and is to be dropped.
+    given: bool,
     /// Where in `held` the unfinished line begins.
     line: usize,
     /// What the held block's whole lines are.
     seen: Seen,
-    /// What goes after the id of a block without data.
-    queued: Option<Bytes>,
+    /// The lines of a block without data that work outside of one; and whether they are still to be given, after its id.
+    lines: Vec<u8>,
+    queued: bool,
     failed: bool,
+}
+
+/// What was found, and where it lies.
+enum Item {
+    Event(Place, bool),
+    Aside(Place),
+    Id(Place),
+}
+
+enum Place {
+    Chunk(Range<usize>),
+    Held(Range<usize>),
+    Lines,
 }
 
 /// What comes next in a chunk.
@@ -79,29 +95,31 @@ impl SseScan {
             after_cr: false,
             bom: 0,
             held: Vec::new(),
+            given: false,
             line: 0,
             seen: Seen::default(),
-            queued: None,
+            lines: Vec::new(),
+            queued: false,
             failed: false,
         }
     }
 
     /// Looks for an item that begins in this chunk.
-    fn scan(&mut self) -> Result<Option<Scanned>, TooLarge> {
+    fn scan(&mut self) -> Result<Option<Item>, TooLarge> {
         loop {
             let (begin, end, seen) = match self.find() {
                 Found::Block(begin, end, seen) => (begin, end, seen),
-                Found::Comments(begin) => return Ok(Some(Scanned::Aside(self.chunk.slice(begin..self.start)))),
+                Found::Comments(begin) => return Ok(Some(Item::Aside(Place::Chunk(begin..self.start)))),
                 Found::Rest => return self.hold_rest(),
             };
             if end - begin > self.limit {
                 return self.fail();
             }
             if seen.data {
-                return Ok(Some(Scanned::Event(Block { bytes: self.cut(begin, end), has_id: seen.id })));
+                return Ok(Some(Item::Event(Place::Chunk(begin..end), seen.id)));
             }
-            let lines = self.chunk.slice(begin..end);
-            if let Some(found) = self.dataless(&lines) {
+            let id = dataless(&self.chunk[begin..end], &mut self.lines);
+            if let Some(found) = self.left(id.map(|id| Place::Chunk(begin + id.start..begin + id.end))) {
                 return Ok(Some(found));
             }
         }
@@ -135,13 +153,6 @@ impl SseScan {
         Found::Rest
     }
 
-    /// A piece of the chunk, written where the caller's caller wants it: inlined, it would be copied
-    /// on the way, and reading back what was only just written costs more than all the rest.
-    #[inline(never)]
-    fn cut(&self, begin: usize, end: usize) -> Bytes {
-        self.chunk.slice(begin..end)
-    }
-
     /// Takes the whole comment lines from here on.
     fn comments(&mut self) -> Found {
         let begin = self.start;
@@ -159,18 +170,22 @@ impl SseScan {
     }
 
     /// Goes on with the held block.
-    fn resume(&mut self) -> Result<Option<Scanned>, TooLarge> {
+    fn resume(&mut self) -> Result<Option<Item>, TooLarge> {
         while let Some((text, whole)) = line_end(&self.chunk[self.start..], self.has_cr) {
             let from = self.start;
             self.start += whole;
             if text == 0 && self.line == self.held.len() {
                 let seen = mem::take(&mut self.seen);
-                let bytes = self.take_held();
+                let held = self.give_held();
                 if seen.data {
-                    return Ok(Some(Scanned::Event(Block { bytes, has_id: seen.id })));
+                    return Ok(Some(Item::Event(Place::Held(held), seen.id)));
                 }
-                let found = self.dataless(&bytes);
-                return if found.is_some() { Ok(found) } else { self.scan() };
+                let id = dataless(&self.held, &mut self.lines);
+                if let Some(found) = self.left(id.map(Place::Held)) {
+                    return Ok(Some(found));
+                }
+                self.drop_given();
+                return self.scan();
             }
             // A comment is no part of the block that comes after it, so its end does not count.
             let comment = !self.seen.any && self.held.first() == Some(&b':');
@@ -179,7 +194,7 @@ impl SseScan {
             }
             self.held.extend_from_slice(&self.chunk[from..self.start]);
             if comment {
-                return Ok(Some(Scanned::Aside(self.take_held())));
+                return Ok(Some(Item::Aside(Place::Held(self.give_held()))));
             }
             self.seen.line(&self.held[self.line..self.held.len() - (whole - text)]);
             self.line = self.held.len();
@@ -188,7 +203,7 @@ impl SseScan {
     }
 
     /// Holds the rest of the chunk, none of which ends the block.
-    fn hold_rest(&mut self) -> Result<Option<Scanned>, TooLarge> {
+    fn hold_rest(&mut self) -> Result<Option<Item>, TooLarge> {
         if self.chunk.is_empty() {
             return Ok(None);
         }
@@ -201,39 +216,54 @@ impl SseScan {
         Ok(None)
     }
 
-    fn take_held(&mut self) -> Bytes {
+    /// What is held is given, and dropped when the scanner is asked again.
+    fn give_held(&mut self) -> Range<usize> {
         self.line = 0;
-        if self.held.capacity() > KEPT {
-            // Exact, since a log may keep it for long.
-            return Bytes::from(mem::take(&mut self.held).into_boxed_slice());
-        }
-        let bytes = Bytes::copy_from_slice(&self.held);
-        self.held.clear();
-        bytes
+        self.given = true;
+        0..self.held.len()
     }
 
-    /// What remains of a block that is no event: its id, and lines that work outside of one.
-    fn dataless(&mut self, block: &Bytes) -> Option<Scanned> {
-        let (mut id, mut aside) = (None, BytesMut::new());
-        for line in Lines::of(block) {
-            match Field::of(line.text) {
-                Field::Id(value) if valid_id(value) => id = Some(block.slice_ref(value)),
-                Field::Retry(_) | Field::Comment(_) => aside.extend_from_slice(line.whole),
-                _ => {}
-            }
+    fn drop_given(&mut self) {
+        if mem::take(&mut self.given) {
+            self.held.clear();
+            self.held.shrink_to(KEPT);
         }
-        let aside = (!aside.is_empty()).then(|| aside.freeze());
+    }
+
+    /// What is left of a block without data: its id first.
+    fn left(&mut self, id: Option<Place>) -> Option<Item> {
+        let lines = !self.lines.is_empty();
         match id {
             Some(id) => {
-                self.queued = aside;
-                Some(Scanned::Id(id))
+                self.queued = lines;
+                Some(Item::Id(id))
             }
-            None => aside.map(Scanned::Aside),
+            None => lines.then_some(Item::Aside(Place::Lines)),
+        }
+    }
+
+    fn step(&mut self) -> Result<Option<Item>, TooLarge> {
+        if self.failed {
+            return Err(TooLarge { limit: self.limit });
+        }
+        self.drop_given();
+        if mem::take(&mut self.queued) {
+            return Ok(Some(Item::Aside(Place::Lines)));
+        }
+        if self.held.is_empty() { self.scan() } else { self.resume() }
+    }
+
+    #[inline]
+    fn at(&self, place: Place) -> &[u8] {
+        match place {
+            Place::Chunk(range) => &self.chunk[range],
+            Place::Held(range) => &self.held[range],
+            Place::Lines => &self.lines,
         }
     }
 
     #[cold]
-    fn fail(&mut self) -> Result<Option<Scanned>, TooLarge> {
+    fn fail(&mut self) -> Result<Option<Item>, TooLarge> {
         self.failed = true;
         self.chunk = Bytes::new();
         self.held = Vec::new();
@@ -270,6 +300,7 @@ impl SseScan {
 
 impl Scan for SseScan {
     fn push(&mut self, mut chunk: Bytes) {
+        self.drop_given();
         if chunk.is_empty() || self.failed {
             return;
         }
@@ -288,14 +319,13 @@ impl Scan for SseScan {
         self.start = 0;
     }
 
-    fn next(&mut self) -> Result<Option<Scanned>, TooLarge> {
-        if self.failed {
-            return Err(TooLarge { limit: self.limit });
-        }
-        if let Some(aside) = self.queued.take() {
-            return Ok(Some(Scanned::Aside(aside)));
-        }
-        if self.held.is_empty() { self.scan() } else { self.resume() }
+    #[inline]
+    fn next(&mut self) -> Result<Option<Scanned<'_>>, TooLarge> {
+        Ok(self.step()?.map(|item| match item {
+            Item::Event(place, has_id) => Scanned::Event(Block { bytes: self.at(place), has_id }),
+            Item::Aside(place) => Scanned::Aside(self.at(place)),
+            Item::Id(place) => Scanned::Id(self.at(place)),
+        }))
     }
 
     fn finish(&mut self) {
@@ -305,9 +335,28 @@ impl Scan for SseScan {
     }
 
     fn pending(&self) -> usize {
-        self.held.len()
+        if self.given { 0 } else { self.held.len() }
     }
 }
 
+/// Reads a block that is no event: where its id lies, and into `lines` what works outside of one.
+fn dataless(block: &[u8], lines: &mut Vec<u8>) -> Option<Range<usize>> {
+    lines.clear();
+    let (mut id, mut at) = (None, 0);
+    for line in Lines::of(block) {
+        match Field::of(line.text) {
+            Field::Id(value) if valid_id(value) => {
+                // A value lies at its line's end.
+                let end = at + line.text.len();
+                id = Some(end - value.len()..end);
+            }
+            Field::Retry(_) | Field::Comment(_) => lines.extend_from_slice(line.whole),
+            _ => {}
+        }
+        at += line.whole.len();
+    }
+    id
+}
+
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -20,8 +20,8 @@ use crate::event::Event;
 /// let mut out = BytesMut::new();
 /// while let Some(found) = scanner.next()? {
 ///     match found {
-///         Scanned::Event(block) => Sse.deliver(&block.bytes, block.has_id, Some(b"e1-1"), None, &mut out),
-///         Scanned::Aside(lines) => out.extend_from_slice(&lines),
+///         Scanned::Event(block) => Sse.deliver(block.bytes, block.has_id, Some(b"e1-1"), None, &mut out),
+///         Scanned::Aside(lines) => out.extend_from_slice(lines),
 ///         Scanned::Id(_) => {}
 ///     }
 /// }

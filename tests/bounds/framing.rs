@@ -20,6 +20,7 @@ struct Ndjson;
 
 struct Lines {
     held: BytesMut,
+    given: BytesMut,
     limit: usize,
     failed: bool,
 }
@@ -29,17 +30,17 @@ impl Scan for Lines {
         self.held.extend_from_slice(&chunk);
     }
 
-    fn next(&mut self) -> Result<Option<Scanned>, TooLarge> {
+    fn next(&mut self) -> Result<Option<Scanned<'_>>, TooLarge> {
         let end = self.held.iter().position(|byte| *byte == b'\n');
         self.failed |= end.unwrap_or(self.held.len()) > self.limit;
         if self.failed {
             return Err(TooLarge { limit: self.limit });
         }
         let Some(end) = end else { return Ok(None) };
-        let bytes = self.held.split_to(end + 1).freeze();
+        self.given = self.held.split_to(end + 1);
+        let bytes = &self.given[..];
         let is_event = bytes.starts_with(b"{");
-        let block = Block { bytes: bytes.clone(), has_id: true };
-        Ok(Some(if is_event { Scanned::Event(block) } else { Scanned::Aside(bytes) }))
+        Ok(Some(if is_event { Scanned::Event(Block { bytes, has_id: true }) } else { Scanned::Aside(bytes) }))
     }
 
     fn pending(&self) -> usize {
@@ -61,7 +62,7 @@ impl Framing for Ndjson {
     }
 
     fn scanner(&self, limit: usize) -> Box<dyn Scan> {
-        Box::new(Lines { held: BytesMut::new(), limit, failed: false })
+        Box::new(Lines { held: BytesMut::new(), given: BytesMut::new(), limit, failed: false })
     }
 
     fn view<'a>(&self, block: &'a [u8]) -> EventView<'a> {

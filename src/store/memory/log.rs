@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 
 use crate::{
     config::ENTRY_SHARE,
     id::EventId,
     store::Retention,
     stream::{Frame, Record, RecordKind},
+    wire::{Framing as _, Sse},
 };
 
 /// Entries are put together until they have so many bytes: each costs about 130 bytes besides its own.
@@ -133,20 +134,39 @@ impl Log {
         self.records.push_back(record);
     }
 
-    /// Drops the oldest entries until at most so many events and bytes are held. A marker counts as an event. The newest
-    /// entry stays, however large.
+    /// Drops the oldest events until at most so many of them and of their bytes are held. A marker counts as an event. The
+    /// newest event stays, however large. Of an entry of which only a part goes the rest pins the whole, at most a
+    /// sixteenth of what the log may hold.
     pub(super) fn trim(&mut self, max_events: usize, max_bytes: usize) {
-        while (self.count > max_events as u64 || self.bytes > max_bytes) && self.records.len() > 1 {
-            let Some(record) = self.records.pop_front() else { return };
-            self.trimmed = Some(record.id);
-            self.count -= count(&record);
-            match record.kind {
-                RecordKind::Events(events) => self.bytes -= events.bytes.len(),
-                RecordKind::Run { .. } => {
-                    self.runs.pop_front();
+        while (self.count > max_events as u64 || self.bytes > max_bytes) && self.count > 1 {
+            let Some(record) = self.records.front_mut() else { return };
+            let first = record.first();
+            if let RecordKind::Events(events) = &mut record.kind {
+                let length = if events.count > 1 { Sse.first(&events.bytes) } else { events.bytes.len() };
+                if length < events.bytes.len() {
+                    events.bytes.advance(length);
+                    events.count -= 1;
+                    (self.count, self.bytes, self.trimmed) = (self.count - 1, self.bytes - length, Some(first));
+                    continue;
                 }
-                RecordKind::End(_) => {}
             }
+            if self.records.len() == 1 {
+                return;
+            }
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some(record) = self.records.pop_front() else { return };
+        self.trimmed = Some(record.id);
+        self.count -= count(&record);
+        match record.kind {
+            RecordKind::Events(events) => self.bytes -= events.bytes.len(),
+            RecordKind::Run { .. } => {
+                self.runs.pop_front();
+            }
+            RecordKind::End(_) => {}
         }
     }
 
@@ -189,7 +209,7 @@ mod tests {
     /// Events of 8 bytes each.
     fn put(log: &mut Log, first: u64, last: u64, at: u64) -> Put {
         let count = last + 1 - first;
-        let frame = Frame { count, bytes: Bytes::from(vec![b'x'; 8 * count as usize]) };
+        let frame = Frame { count, bytes: Bytes::from("data:x\n\n".repeat(count as usize)) };
         log.put(EventId::new(5, last), frame, at, &keeps(1 << 20))
     }
 
