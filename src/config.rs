@@ -7,7 +7,7 @@ use crate::{error::ConfigError, store::Retention};
 /// When an event may be delivered (guarantee G2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// At once, at most 64 events or 100 ms ahead of the store's acknowledgement.
+    /// At once, at most 1,024 events, 256 KiB or 100 ms ahead of the store's acknowledgement.
     #[default]
     Buffered,
     /// Once the store has acknowledged it. In an outage an event waits for at most
