@@ -238,8 +238,8 @@ impl Admission {
             Err(_) => Self::without_store(route, asked.position),
             // Nothing is begun any more: what was registered is withdrawn.
             Ok(Opened::New { .. }) if !asked.may_begin(core) => Self::Retry,
-            Ok(Opened::New { epoch, previous, inner_id }) => {
-                let registration = registration(core, route, &asked, opening.token, true);
+            Ok(Opened::New { epoch, previous, inner_id, origin }) => {
+                let registration = Open { origin, ..registration(core, route, &asked, opening.token, true) };
                 let lane = Lane::new(registration, epoch, core.hooks.lease_within(route.retention.recovery_window));
                 core.recorder.enter(&lane);
                 let registered = Registered { core: Arc::clone(core), lane, previous, inner_id, opening };

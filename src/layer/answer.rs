@@ -185,7 +185,8 @@ where
     let Started { producer, previous } = start(core, route, asked, registered, &parts.headers, body, context);
     event_stream(&mut parts.headers, Some(&asked.key.id), route.heartbeat);
     let run = EventId::new(producer.lane.epoch, 0);
-    let speaker = Speaker::new(Arc::clone(&core.framing), route.voice, asked.prefix.clone(), Some(core.retry()));
+    let prefix = producer.lane.prefix();
+    let speaker = Speaker::new(Arc::clone(&core.framing), route.voice, prefix.clone(), Some(core.retry()));
     let mut live = Live::new(core, route, producer, speaker, asked.manner(route), asked.opened);
     if asked.position.is_reconnect() {
         add(&core.telemetry.resumed, 1);
@@ -197,7 +198,7 @@ where
             position: asked.position,
             owed: Owed::Nothing,
             manner: asked.manner(route),
-            prefix: asked.prefix.clone(),
+            prefix,
             retry: None,
             wait: None,
             unknown: Unknown::Nothing,

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     config::{AHEAD_BYTES, AHEAD_EVENTS, AHEAD_TIME, Durability, ENTRY_BYTES, ENTRY_SHARE},
     conversation::Begun,
-    id::{EventId, StreamKey},
+    id::{EventId, StreamId, StreamKey},
     kept::KeptHeaders,
     store::{Open, Retention},
     stream::{Ended, Ending, Origin, Reason, StreamState},
@@ -165,8 +165,12 @@ impl Lane {
         if self.unrecorded {
             return FrameWriter::without_ids();
         }
-        let is_made_up = self.registration.origin == Origin::Generated;
-        FrameWriter::new(is_made_up.then(|| self.key.id.clone()))
+        FrameWriter::new(self.prefix())
+    }
+
+    /// What stands before every id of the stream's events: its own, where the library made that up.
+    pub(crate) fn prefix(&self) -> Option<StreamId> {
+        (self.registration.origin == Origin::Generated).then(|| self.key.id.clone())
     }
 
     /// The last reconnect delay that the inner service set, in milliseconds.

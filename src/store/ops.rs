@@ -120,6 +120,8 @@ pub enum Opened {
         previous: Option<EventId>,
         /// The last id that the inner service gave an event of its own.
         inner_id: Option<String>,
+        /// The stream's origin, which may be another one than the request's: see [`Open::origin`].
+        origin: Origin,
     },
     /// Another producer runs.
     Active {

@@ -118,20 +118,20 @@ impl Model {
     }
 
     pub(crate) fn open(&mut self, open: &Open) -> Opened {
-        let new = |epoch, previous| Opened::New { epoch, previous, inner_id: None };
+        let new = |epoch, previous, origin| Opened::New { epoch, previous, inner_id: None, origin };
         let Some(stream) = self.held(&open.key) else {
             if !open.create {
                 return Opened::Missing;
             }
             let epoch = self.next_epoch(&open.key);
             self.begin(open, epoch, None, BTreeMap::new());
-            return new(epoch, None);
+            return new(epoch, None, open.origin);
         };
         let repeated = stream.state == StreamState::Active && stream.token == open.token;
         let same_kind = stream.kind == open.kind;
         let made_up = stream.origin == Origin::Generated;
         match (open.origin, stream.origin) {
-            _ if repeated => return new(stream.epoch, stream.previous),
+            _ if repeated => return new(stream.epoch, stream.previous, stream.origin),
             (Origin::Named, Origin::Named | Origin::Generated) if !same_kind => {
                 return Opened::OtherKind { kind: stream.kind.clone().into() };
             }
@@ -149,7 +149,7 @@ impl Model {
                 let origin = if made_up && open.origin == Origin::Named { Origin::Generated } else { open.origin };
                 let epoch = self.next_epoch(&open.key);
                 self.begin(&Open { fingerprint, origin, ..open.clone() }, epoch, previous, log);
-                new(epoch, previous)
+                new(epoch, previous, origin)
             }
             _ => Opened::Ended(stream.ended.clone().unwrap()),
         }

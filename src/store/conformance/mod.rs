@@ -57,6 +57,7 @@ macro_rules! __store_checks {
             open::another_kind_is_refused,
             open::the_same_kind_is_not_refused,
             open::a_made_up_id_opens_only_its_own,
+            open::a_made_up_id_stays_made_up,
             open::a_published_stream_has_no_kind_to_compare,
             open::origin_kind_and_fingerprint_are_told,
             open::epochs_are_times_and_rise,

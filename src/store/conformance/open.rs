@@ -17,7 +17,7 @@ pub async fn a_new_stream_is_the_callers(store: impl Store) {
     let metadata = vec![("job".to_owned(), "7".to_owned())];
     let opened = bench.ask(Open { metadata: metadata.clone(), ..bench.request("new") }).await;
     let epoch = epoch_of(&opened);
-    assert_eq!(opened, Opened::New { epoch, previous: None, inner_id: None });
+    assert_eq!(opened, Opened::New { epoch, previous: None, inner_id: None, origin: Origin::Named });
     let info = bench.look(&bench.key("new")).await;
     assert_eq!((info.state, info.epoch, info.started, info.reruns), (StreamState::Active, epoch, false, true));
     assert_eq!((info.node, info.metadata, info.kind.as_ref()), (Some(bench.node.clone()), metadata, "check"));
@@ -65,7 +65,11 @@ pub async fn an_interrupted_stream_is_run_again_in_a_higher_epoch(store: impl St
     let second = epoch_of(&opened);
     assert!(second > first);
     let previous = Some(EventId::new(first, 3));
-    assert_eq!(opened, Opened::New { epoch: second, previous, inner_id: None }, "the third was made, not recorded");
+    assert_eq!(
+        opened,
+        Opened::New { epoch: second, previous, inner_id: None, origin: Origin::Named },
+        "the third was made, not recorded"
+    );
     let info = bench.look(&key).await;
     assert_eq!(
         (info.state, info.epoch, info.started, info.node),
@@ -202,6 +206,24 @@ pub async fn the_same_kind_is_not_refused(store: impl Store) {
     assert_eq!(bench.ask(again).await, opened);
     bench.delete(bench.key("ended")).await.expect("the store answers");
     epoch_of(&bench.ask(of_kind("chat", Origin::Named, bench.request("ended"))).await);
+}
+
+/// A stream whose id the library made up stays one while inner bodies produce it, whoever names it, and the producer is told:
+/// its clients' cursors begin with that id.
+pub async fn a_made_up_id_stays_made_up(store: impl Store) {
+    let bench = Bench::new(store);
+    let (key, mut origins) = (bench.key("made-up"), Vec::new());
+    for origin in [Origin::Generated, Origin::Named, Origin::Named, Origin::Published, Origin::Named] {
+        let request = of_kind("chat", origin, bench.request("made-up"));
+        let opened = bench.ask(request.clone()).await;
+        assert_eq!(bench.ask(request).await, opened, "a repeat is told the same");
+        let Opened::New { epoch, origin, .. } = opened else { panic!("not opened: {opened:?}") };
+        assert_eq!(bench.look(&key).await.origin, origin);
+        origins.push(origin);
+        bench.stand_still(&key, epoch).await;
+    }
+    let made_up = Origin::Generated;
+    assert_eq!(origins, [made_up, made_up, made_up, Origin::Published, Origin::Named]);
 }
 
 /// A cursor with a made-up id opens only a stream whose id was made up, of its kind; any other is a missing one, and

@@ -4,7 +4,7 @@ use super::bench::{Bench, append, epoch_of};
 use crate::{
     id::{EventId, StreamKey},
     store::{Append, Appended, Fence, Opened, Store},
-    stream::StreamState,
+    stream::{Origin, StreamState},
 };
 
 /// A new stream is gone again, its owner's list included, and may be opened by the next.
@@ -20,7 +20,7 @@ pub async fn a_withdrawn_new_stream_is_gone(store: impl Store) {
     assert_eq!(bench.active_count().await.expect("the store answers"), 0);
     assert_eq!(bench.put(append(&key, epoch, 1, &["late"])).await, Appended::Gone);
     let opened = bench.ask(bench.request("gone")).await;
-    assert_eq!(opened, Opened::New { epoch: epoch_of(&opened), previous: None, inner_id: None });
+    assert_eq!(opened, Opened::New { epoch: epoch_of(&opened), previous: None, inner_id: None, origin: Origin::Named });
 }
 
 /// Of a stream that had a run before, that run is left: interrupted, with its log.
@@ -93,7 +93,7 @@ pub async fn a_run_that_only_kept_something_is_withdrawn(store: impl Store) {
     assert_eq!(bench.put(kept(&key, epoch)).await, Appended::Gone, "one that was queued");
     assert_eq!(bench.known(&key).await, None);
     let opened = bench.ask(bench.request("first")).await;
-    assert_eq!(opened, Opened::New { epoch: epoch_of(&opened), previous: None, inner_id: None });
+    assert_eq!(opened, Opened::New { epoch: epoch_of(&opened), previous: None, inner_id: None, origin: Origin::Named });
 
     let (key, first) = bench.begin("second").await;
     bench.write(&key, first, 1, &["a"]).await;

@@ -125,7 +125,7 @@ impl Shard {
         }
         let epoch = self.next_epoch(&open.key, now);
         self.insert(&open.key, now, woken, |tail| Entry::new(open, epoch, Log::default(), tail, now));
-        Opened::New { epoch, previous: None, inner_id: None }
+        Opened::New { epoch, previous: None, inner_id: None, origin: open.origin }
     }
 
     /// The tail of those who wait for a stream that is not held.
@@ -205,5 +205,5 @@ fn why_due(entry: &Entry, look: &Look) -> Option<DueReason> {
 }
 
 fn opened(entry: &Entry) -> Opened {
-    Opened::New { epoch: entry.epoch(), previous: entry.previous(), inner_id: entry.inner_id() }
+    Opened::New { epoch: entry.epoch(), previous: entry.previous(), inner_id: entry.inner_id(), origin: entry.origin() }
 }

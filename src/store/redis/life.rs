@@ -121,7 +121,8 @@ impl Shared {
                 let taken = Amount::new(told.number()?, told.number()?);
                 let max = Amount::new(open.retention.max_events as u64, open.retention.max_bytes as u64);
                 self.know(name, EventId::new(epoch, 0), taken, max);
-                Opened::New { epoch, previous, inner_id }
+                let origin = stored::origin(told.text().ok().as_deref());
+                Opened::New { epoch, previous, inner_id, origin }
             }
             "active" => Opened::Active { started: told.number()? == 1 },
             // An end that cannot be read, another version's perhaps, is that of a stream that cannot be served.

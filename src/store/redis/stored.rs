@@ -96,10 +96,8 @@ impl Held {
         deadline.saturating_sub(self.patience()).max(self.number("startedAt"))
     }
 
-    /// A stream without the field was stored by an older version, in which a request named every stream that is held.
     fn origin(&self) -> Origin {
-        let origins = [Origin::Named, Origin::Generated, Origin::Published];
-        origins.into_iter().find(|origin| self.text("origin") == Some(origin.as_str())).unwrap_or(Origin::Named)
+        origin(self.text("origin"))
     }
 
     fn metadata(&self) -> Metadata {
@@ -146,6 +144,12 @@ impl Held {
             ended,
         }
     }
+}
+
+/// Of a stream that says nothing of it a request named it.
+pub(super) fn origin(text: Option<&str>) -> Origin {
+    let origins = [Origin::Named, Origin::Generated, Origin::Published];
+    origins.into_iter().find(|origin| text == Some(origin.as_str())).unwrap_or(Origin::Named)
 }
 
 fn state_of(text: &str) -> Option<StreamState> {

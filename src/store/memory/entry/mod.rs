@@ -154,6 +154,10 @@ impl Entry {
         }
     }
 
+    pub(super) fn origin(&self) -> Origin {
+        self.origin
+    }
+
     pub(super) fn state(&self) -> StreamState {
         self.state
     }

@@ -2,7 +2,7 @@
 -- KEYS stream, log, completion [, active, owner's]
 -- ARGV S, id, token, node, kind, create, reruns, started, fingerprint, limit, stale, life, window, max events,
 --      max bytes, owner, channel, origin, voice, turn, headers, then metadata as pairs
--- Returns new {epoch, previous, inner id, time, events, bytes} | active {started} | ended {completion} | missing | over | other
+-- Returns new {epoch, previous, inner id, time, events, bytes, origin} | active {started} | ended {completion} | missing | over | other
 --      | kind {that}
 -- O(log streams + entries dropped).
 local stream, log, completion, active, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -28,7 +28,7 @@ if exists then
     if ARGV[8] == '1' and held[7] ~= '1' then
       redis.call('HSET', stream, 'started', 1)
     end
-    return { 'new', epoch, held[5] or '', held[6] or false, int(now()), int(events), int(bytes) }
+    return { 'new', epoch, held[5] or '', held[6] or false, int(now()), int(events), int(bytes), origin }
   end
   -- As `Open::refused_by`.
   if ARGV[18] == 'named' and origin ~= 'published' and kind ~= ARGV[5] then
@@ -100,4 +100,4 @@ if active then
   own(owners, short, time + ttl, true, time)
 end
 redis.call('PUBLISH', ARGV[17], id(run, 0))
-return { 'new', int(run), previous, held[6] or false, int(time), int(events), int(bytes) }
+return { 'new', int(run), previous, held[6] or false, int(time), int(events), int(bytes), origin }
