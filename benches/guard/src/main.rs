@@ -141,7 +141,7 @@ fn compare() -> Result<bool> {
     if !holds {
         eprintln!(
             "A hot path takes more than 3 % more than in benches/guard/base.txt. `callgrind_annotate target/guard/release/callgrind.NAME.out` says where.\n\
-             If that is meant, or the compiler is another one ({of_base} then, {} now), renew the base with `.ci/guard --renew` and commit it with the reason.",
+             If that is meant, or the compiler is another one (`{of_base}` then, `{}` now), renew the base with `.ci/guard --renew` and commit it with the reason.",
             compiler()?
         );
     }
