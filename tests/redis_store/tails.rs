@@ -279,3 +279,29 @@ async fn followers_announce_themselves_in_any_topology() {
         }
     }
 }
+
+/// The master of a quiet stream hangs for longer than a follower may be silent: it is told of by way of the others.
+#[cfg(feature = "redis-cluster")]
+#[tokio::test(flavor = "multi_thread")]
+async fn g8_a_follower_is_known_while_the_master_of_its_stream_hangs() {
+    let cluster = RedisCluster::start();
+    let (one, two) = (connect(&cluster.url()).await, connect(&cluster.url()).await);
+    let _notices = one.notices(&NodeId::new("node-1"));
+    // One that neither listens at: what hangs is the stream's part alone.
+    let clients = |shard: usize| cluster.master(shard).ask::<String>(&["CLIENT", "LIST", "TYPE", "pubsub"]);
+    let shard = (0..3).find(|shard| clients(*shard).trim().is_empty()).expect("two listen at two of three");
+    let mut ids = (0..).map(|number| format!("s{number}"));
+    let id = ids.find(|id| cluster.shard_of(cluster.slot_of(&format!("sse:stream:{{YWRh/{id}}}"))) == shard).unwrap();
+    let (key, _) = begin(&one, &id).await;
+    let _tail = two.tail(&key);
+    two.announce(key.clone()).await.unwrap();
+    until("the producing node knows", async || one.is_followed(&key)).await;
+    cluster.master(shard).stop();
+    let hung = Instant::now();
+    while hung.elapsed() < Duration::from_secs(14) {
+        assert!(one.is_followed(&key), "forgotten after {:?}", hung.elapsed());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    cluster.master(shard).cont();
+    cluster.wait_ok();
+}

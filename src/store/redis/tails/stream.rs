@@ -96,6 +96,11 @@ impl Stream {
         lock(&self.seen).told = node.map(|node| (node, Instant::now()));
     }
 
+    /// The node that was told last.
+    pub(super) fn node(&self) -> Option<String> {
+        lock(&self.seen).told.as_ref().map(|(node, _)| node.clone())
+    }
+
     /// Takes out which node was told.
     pub(super) fn take_told(&self) -> Option<String> {
         lock(&self.seen).told.take().map(|(node, _)| node)

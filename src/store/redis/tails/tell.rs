@@ -1,7 +1,7 @@
 //! What this process tells others of the streams that are followed here, and of those that others follow.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex, Weak},
 };
 
@@ -65,12 +65,33 @@ impl Shared {
         for page in names.chunks(PAGE) {
             let told = page.iter().map(|name| self.tails.announcing(name)).collect();
             let Ok(Ok(replies)) = tokio::time::timeout(ANSWER, self.fleet.send(told)).await else { continue };
+            let mut untold = Vec::new();
             for (name, reply) in page.iter().zip(replies) {
-                if let Ok(reply) = reply {
-                    self.tails.announced(name, value::text(reply).unwrap_or_default());
+                match reply {
+                    Ok(reply) => self.tails.announced(name, value::text(reply).unwrap_or_default()),
+                    Err(_) => untold.push(name),
                 }
             }
+            self.announce_around(&untold).await;
         }
+    }
+
+    /// The same where a stream's own server does not answer: the node that was told before is told again by way of the other
+    /// servers, which pass a message on to all. Without that it would take the silence for a farewell.
+    async fn announce_around(&self, names: &[&String]) {
+        let slots = self.keys.parts().map(|part| self.keys.part_slot(part));
+        let others: BTreeMap<u64, u16> = slots.map(|slot| (self.fleet.part(slot), slot)).collect();
+        let mut messages = Vec::new();
+        for name in names {
+            let Some(node) = lock(&self.tails.streams).get(*name).and_then(|stream| stream.node()) else { continue };
+            let own = self.fleet.part(self.keys.slot(name));
+            for (_, slot) in others.iter().filter(|(server, _)| **server != own) {
+                let mut publish = cmd("PUBLISH");
+                publish.arg(self.keys.node_channel(&node)).arg(self.tails.word("tail", name));
+                messages.push(Request::new(*slot, publish));
+            }
+        }
+        self.tell(messages).await;
     }
 
     /// A message to all who follow a stream.
