@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use resilient_sse::{
     EventId, Frame, RedisStore, StreamKey,
-    store::{Append, Appended, From, Open, Publish, Retention},
+    store::{Append, Appended, From, Open, Publish, Retention, Store as _},
 };
 
 use crate::{
     redis_servers::RedisServer,
     support::{
-        append, connect, delivered, event, events, open, open_as, page, put, retention, send, stand_still, write,
+        append, close, connect, delivered, event, events, finish, open, open_as, page, put, retention, send,
+        stand_still, write,
     },
 };
 
@@ -217,4 +218,52 @@ async fn g2_a_batch_is_all_or_nothing() {
     write(&store, &key, epoch, made + 1, &["last"]).await;
     let seqs: Vec<u64> = events(&store, &key).await.into_iter().map(|(id, _)| id.seq).collect();
     assert_eq!(seqs, (made + 2 - seqs.len() as u64..=made + 1).collect::<Vec<_>>(), "without holes");
+}
+
+/// What begins and ends runs of a stream loads the newest event of its log once, however large, and frees the log in the
+/// background.
+#[tokio::test(flavor = "multi_thread")]
+async fn g7_no_transition_takes_long_because_events_are_large() {
+    const STREAMS: usize = 7;
+    let server = RedisServer::start();
+    let store = connect(&server.url()).await;
+    let mut all = Vec::new();
+    for number in 0..STREAMS {
+        let request = Open { retention: limits(), ..open(&format!("s{number}")) };
+        let key = request.key.clone();
+        let epoch = open_as(&store, request).await;
+        for seq in 1..=4 {
+            assert_eq!(put(&store, batch(&key, epoch, seq, 1_000_000, 1)).await, Appended::Stored);
+        }
+        all.push((key, epoch));
+    }
+    let is_quick = |what: &str, looks: u64| {
+        scripts(&server, what);
+        let looked = calls(&server, "xrevrange");
+        assert!(looked <= looks * STREAMS as u64, "{what}: {looked} looks at the ends of {STREAMS} logs");
+        watch(&server);
+    };
+    watch(&server);
+    for (key, epoch) in &all {
+        stand_still(&store, key, *epoch).await;
+    }
+    is_quick("interruptions", 1);
+    for (number, (_, epoch)) in all.iter_mut().enumerate() {
+        *epoch = open_as(&store, Open { retention: limits(), ..open(&format!("s{number}")) }).await;
+    }
+    // The seal, and the event before it.
+    is_quick("second runs", 2);
+    for (key, epoch) in &all {
+        assert_eq!(put(&store, batch(key, *epoch, 1, 1_000_000, 1)).await, Appended::Stored);
+    }
+    watch(&server);
+    for (key, epoch) in &all[..4] {
+        finish(&store, close(key, *epoch)).await;
+    }
+    is_quick("ends", 1);
+    for (key, _) in &all {
+        store.delete(key.clone()).await.unwrap();
+    }
+    is_quick("deletions", 1);
+    assert_eq!(calls(&server, "del"), 0);
 }

@@ -105,7 +105,7 @@ impl Shared {
             return Ok(());
         }
         let mut mends = Vec::new();
-        for ((leased, now, keys, key), known) in named.iter().zip(self.know_all(&of).await?) {
+        for ((leased, now, keys, key), known) in named.iter().zip(self.know_leased(&of).await?) {
             // One that cannot be looked at stays leased, and is looked at again.
             if let Ok(known) = known {
                 let at = if leased.active { vouched.min(*now) } else { *now };

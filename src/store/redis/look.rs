@@ -58,7 +58,7 @@ impl Known {
 }
 
 impl Shared {
-    fn known_requests(&self, keys: &StreamKeys) -> [Request; 5] {
+    fn known_requests(&self, keys: &StreamKeys, deadline: bool) -> impl Iterator<Item = Request> {
         let part = self.keys.part(keys.slot);
         let command = |name: &str, key: &str| {
             let mut command = cmd(name);
@@ -69,13 +69,13 @@ impl Shared {
         top.arg("+").arg("-").arg("COUNT").arg(1);
         let mut due = command("ZSCORE", &self.keys.due(part));
         due.arg(&keys.name);
-        [
+        let all = [
             Request::new(keys.slot, command("HGETALL", &keys.stream)),
             Request::new(keys.slot, command("HGETALL", &keys.completion)),
             Request::new(keys.slot, top),
-            self.keys.deadline(keys),
             Request::new(self.keys.part_slot(part), due),
-        ]
+        ];
+        all.into_iter().chain(deadline.then(|| self.keys.deadline(keys)))
     }
 
     /// What is known of streams; `None` where nothing is, and where the server would not say.
@@ -83,12 +83,28 @@ impl Shared {
         &self,
         of: &[impl Borrow<StreamKeys>],
     ) -> Result<Vec<Result<Known, RedisStoreError>>, RedisStoreError> {
+        self.look_at(of, true).await
+    }
+
+    /// The same of streams that were leased, whose deadlines are known.
+    pub(super) async fn know_leased(
+        &self,
+        of: &[impl Borrow<StreamKeys>],
+    ) -> Result<Vec<Result<Known, RedisStoreError>>, RedisStoreError> {
+        self.look_at(of, false).await
+    }
+
+    async fn look_at(
+        &self,
+        of: &[impl Borrow<StreamKeys>],
+        deadline: bool,
+    ) -> Result<Vec<Result<Known, RedisStoreError>>, RedisStoreError> {
         let mut requests = Vec::with_capacity(5 * of.len());
         for keys in of {
-            requests.extend(self.known_requests(keys.borrow()));
+            requests.extend(self.known_requests(keys.borrow(), deadline));
         }
         let mut replies = self.fleet.look(requests).await?.into_iter();
-        let mut all: Vec<_> = of.iter().map(|_| known(&mut replies)).collect();
+        let mut all: Vec<_> = of.iter().map(|_| known(&mut replies, deadline)).collect();
         self.look_behind_seals(of, &mut all).await?;
         Ok(all)
     }
@@ -250,9 +266,9 @@ struct Range {
     at: usize,
 }
 
-/// Five replies, in the order in which they were asked for.
-fn known(replies: &mut impl Iterator<Item = Reply>) -> Result<Known, RedisStoreError> {
-    let all: Vec<Reply> = replies.take(5).collect();
+/// Reads the replies about one stream, in the order in which they were asked for.
+fn known(replies: &mut impl Iterator<Item = Reply>, deadline: bool) -> Result<Known, RedisStoreError> {
+    let all: Vec<Reply> = replies.take(if deadline { 5 } else { 4 }).collect();
     let mut all = all.into_iter();
     let mut next = || -> Result<Value, RedisStoreError> {
         value::own(all.next().unwrap_or_else(|| Err(value::unexpected("what is known of a stream"))))
@@ -262,7 +278,8 @@ fn known(replies: &mut impl Iterator<Item = Reply>) -> Result<Known, RedisStoreE
     let tops = stored::entries(next()?)?;
     // In a cluster these lie elsewhere: what the stream's own keys say is known without them.
     let mut score = || value::number(&next().unwrap_or_default());
-    let (active, due) = (score(), score());
+    let due = score();
+    let active = deadline.then(score).flatten();
     let top = tops.first();
     let is_sealed = top.is_some_and(|entry| matches!(entry.holds, Holds::Seal));
     Ok(Known {

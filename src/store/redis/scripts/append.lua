@@ -18,7 +18,7 @@ end
 local log_top, events, bytes = top(log)
 if not log_top then
   -- The state without its log: evicted, or removed by hand. To register again brings both back.
-  redis.call('DEL', stream)
+  redis.call('UNLINK', stream)
   return { 'gone' }
 end
 local pairs_end = 8 + 2 * tonumber(ARGV[8])

@@ -37,7 +37,7 @@ if ARGV[8] ~= '' then
 end
 mark(log, id(epoch + 1, 0), time, events, bytes, 's', '')
 redis.call('HSET', stream, 'state', ARGV[4])
-redis.call('DEL', completion)
+redis.call('UNLINK', completion)
 redis.call('HSET', completion, 'v', 1, 'state', ARGV[4], 'id', id(epoch + 1, 0), 'last', last, 'completedAt', int(time),
   'terminalEventType', ARGV[11], 'terminalEventData', ARGV[12])
 if ARGV[5] ~= '' then

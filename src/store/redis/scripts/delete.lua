@@ -16,11 +16,11 @@ else
   if state == 'interrupted' then
     last = highest(last, held[5])
   end
-  redis.call('DEL', completion)
+  redis.call('UNLINK', completion)
   redis.call('HSET', completion, 'v', 1, 'state', 'cancelled', 'reason', 'stopped', 'id', id(epoch + 1, 0), 'last', last,
     'completedAt', int(time))
 end
-redis.call('DEL', stream, log, keys)
+redis.call('UNLINK', stream, log, keys)
 redis.call('HSET', stream, 'v', 1, 'state', 'deleted', 'epoch', int(epoch))
 expire(math.max(count(held[3], 0), epoch + 1 - time + 1000), stream, completion)
 if active then

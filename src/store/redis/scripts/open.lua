@@ -13,9 +13,10 @@ local state, epoch = held[1], held[2]
 local exists = state and state ~= 'gone' and state ~= 'deleted'
 
 local origin, kind = held[8] or 'named', held[9] or ''
+local log_top, events, bytes = nil, 1, 0
 
 if exists then
-  local log_top, events, bytes = top(log)
+  log_top, events, bytes = top(log)
   if state == 'active' and held[3] == token then
     -- A repeat may say more.
     if ARGV[20] ~= '' and not held[10] then
@@ -67,13 +68,14 @@ if state then
   end
 end
 local run = math.max(newest + 1, time)
-local previous, events, bytes = '', 1, 0
+local previous = ''
 if exists then
-  previous = held[5] or top(log) or ''
-  events, bytes = begin_run(log, run, epoch, previous, id(run, 0), tonumber(ARGV[14]), time)
+  previous = held[5] or log_top or ''
+  events, bytes =
+    begin_run(log, run, epoch, previous, id(run, 0), tonumber(ARGV[14]), time, log_top, events, bytes)
   move_metadata(stream, 'm:', 'w:')
 else
-  redis.call('DEL', stream, log, completion)
+  redis.call('UNLINK', stream, log, completion)
   mark(log, id(run, 0), time, 0, 0, 'r', '')
 end
 

@@ -98,9 +98,9 @@ end
 -- Writes the marker of a new run of a stream that had runs before: `epoch` the newest, which ended at `previous`. `since`:
 -- the lowest epoch that the marker makes known besides its own. A run before that made nothing leaves no marker, this one
 -- stands for both (`c`: since which one), so that a stream which is only ever opened does not grow, and keeps its events.
+-- `log_top`, `events`, `bytes`: of the log before that, as `top` gives them.
 -- Returns how many events and bytes the log has taken in. O(entries dropped).
-local function begin_run(log, run, epoch, previous, since, max_events, time)
-  local log_top, events, bytes = top(log)
+local function begin_run(log, run, epoch, previous, since, max_events, time, log_top, events, bytes)
   local before = previous
   -- The marker fences what the seal did.
   redis.pcall('XDEL', log, epoch .. '-' .. MAX_SEQ, id(tonumber(epoch) + 1, 0))
@@ -202,14 +202,17 @@ local function renew(index)
 end
 
 -- An owner's index: stream -> expiry, with ACTIVE added while the stream is active. What an active stream has is left as it
--- is for half of its time, so that they stand in the order in which they began. O(log streams).
+-- is for half of its time, so that they stand in the order in which they began, and beats cost little. O(log streams).
 local function own(index, stream, expires, active, time)
+  if active then
+    local held = tonumber(redis.call('ZSCORE', index, stream) or 0)
+    if held >= ACTIVE + (time + expires) / 2 then
+      return
+    end
+  end
   drop_expired(index, 0, time)
   drop_expired(index, ACTIVE, time)
-  local held = active and tonumber(redis.call('ZSCORE', index, stream) or 0) or 0
-  if held < ACTIVE + (time + expires) / 2 then
-    redis.call('ZADD', index, int(expires + (active and ACTIVE or 0)), stream)
-  end
+  redis.call('ZADD', index, int(expires + (active and ACTIVE or 0)), stream)
   renew(index)
 end
 

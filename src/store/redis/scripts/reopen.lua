@@ -21,15 +21,15 @@ local stale, life, window = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARG
 local ttl = life + window + stale
 local start, previous, origin, events, bytes = ARGV[6] .. '-0', '', ARGV[20], 1, 0
 if not exists then
-  redis.call('DEL', stream, log, completion)
+  redis.call('UNLINK', stream, log, completion)
   mark(log, start, time, 0, 0, 'r', '')
 else
   if is_terminal(state) then
     -- That end was deleted or over when this run began: what a failover brought back of it goes again.
-    redis.call('DEL', stream, completion)
+    redis.call('UNLINK', stream, completion)
     local cut = redis.pcall('XTRIM', log, 'MINID', start)
     if type(cut) == 'table' and cut.err then
-      redis.call('DEL', log)
+      redis.call('UNLINK', log)
     end
   else
     previous = held[4] or (held[2] .. '-0')
@@ -49,7 +49,8 @@ else
       previous = highest(previous, log_top)
     end
     -- Nobody knows how far the run before came: the failover may have taken events of it, too.
-    events, bytes = begin_run(log, tonumber(ARGV[6]), held[2], '', start, tonumber(ARGV[14]), time)
+    events, bytes =
+      begin_run(log, tonumber(ARGV[6]), held[2], '', start, tonumber(ARGV[14]), time, log_top, events, bytes)
   end
 end
 redis.call('HSET', stream, 'v', 1, 'state', 'active', 'epoch', ARGV[6], 'token', ARGV[3], 'node', ARGV[4], 'kind', ARGV[5],

@@ -40,7 +40,7 @@ if gone then
     newest = count(epoch, 0) + (state == 'deleted' and 1 or 0)
   end
   epoch = int(math.max(newest + 1, time))
-  redis.call('DEL', stream, log, completion, keys)
+  redis.call('UNLINK', stream, log, completion, keys)
   mark(log, epoch .. '-0', time, 0, 0, 'r', '')
   redis.call('HSET', stream, 'v', 1, 'state', 'active', 'epoch', epoch, 'node', '', 'kind', ARGV[3], 'origin', 'published',
     'owner', ARGV[14], 'reruns', 0, 'started', 1, 'startedAt', int(time), 'stale', int(stale), 'life', int(life),
@@ -68,14 +68,15 @@ if state == 'expired' and held[3] == '' then
   -- Nobody was there to end it, and nobody is told that it has.
   local previous = redis.call('HGET', completion, 'last') or log_top or (epoch .. '-0')
   local sent = redis.call('ZRANGE', keys, 0, -1, 'WITHSCORES')
-  redis.call('DEL', keys, completion)
+  redis.call('UNLINK', keys, completion)
   for i = 1, #sent, 2 do
     if string.sub(sent[i], 1, 2) == 'n:' then
       redis.call('ZADD', keys, int(tonumber(sent[i + 1]) - EARLIER), 'o:' .. string.sub(sent[i], 3))
     end
   end
   local run = math.max(tonumber(epoch) + 2, time)
-  events, bytes = begin_run(log, run, epoch, previous, id(tonumber(epoch) + 1, 0), tonumber(ARGV[12]), time)
+  events, bytes = begin_run(log, run, epoch, previous, id(tonumber(epoch) + 1, 0), tonumber(ARGV[12]), time, log_top,
+    events, bytes)
   redis.call('HSET', stream, 'state', 'active', 'sentBefore', epoch, 'epoch', int(run), 'previous', previous,
     'runEnd', previous, 'startedAt', int(time))
   redis.call('HDEL', stream, 'leased', 'lost')
@@ -101,7 +102,7 @@ end
 if ARGV[5] ~= '' then
   local terminal = id(tonumber(epoch) + 1, 0)
   mark(log, terminal, time, events, bytes, 's', '')
-  redis.call('DEL', completion)
+  redis.call('UNLINK', completion)
   redis.call('HSET', stream, 'state', ARGV[5])
   remember(END)
   redis.call('HSET', completion, 'v', 1, 'state', ARGV[5], 'id', terminal, 'last', log_top or (epoch .. '-0'),

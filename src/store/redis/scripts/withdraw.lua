@@ -31,7 +31,7 @@ if held[5] then
   end
 else
   turn = held[10] or ''
-  redis.call('DEL', stream, log, completion)
+  redis.call('UNLINK', stream, log, completion)
   redis.call('HSET', stream, 'v', 1, 'state', 'gone', 'epoch', held[3])
   expire(math.max(epoch - time, 0) + 1000, stream)
   if active then
