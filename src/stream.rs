@@ -290,7 +290,7 @@ impl Record {
     pub fn first(&self) -> EventId {
         match &self.kind {
             RecordKind::Events(frame) => {
-                EventId::new(self.id.epoch, (self.id.seq + 1).saturating_sub(frame.count.max(1)))
+                EventId::new(self.id.epoch, self.id.seq.saturating_sub(frame.count.saturating_sub(1)))
             }
             RecordKind::Run { .. } | RecordKind::End(_) => self.id,
         }

@@ -268,6 +268,7 @@ impl FollowBody {
 
     /// Nothing to give now, but perhaps a heartbeat.
     fn idle(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        self.speaker.rest();
         if !self.pulse.silent(cx.waker()) {
             return Poll::Pending;
         }

@@ -24,9 +24,6 @@ use crate::{
     telemetry::add,
 };
 
-/// Events that a body which runs without a client may be ahead of the store.
-const DRIVEN_AHEAD: u64 = 1024;
-
 /// A body that runs without its client.
 pub(super) struct Drive<B>
 where
@@ -159,7 +156,7 @@ where
     /// Whether to wait for a store that is too far behind: for no longer than its time limit.
     fn waits_for_store(&mut self, cx: &mut Context<'_>) -> bool {
         let core = &self.producer.core;
-        if self.producer.lane.unacknowledged() < DRIVEN_AHEAD || core.store.is_broken(&self.producer.lane.key) {
+        if !self.producer.lane.is_far_ahead() || core.store.is_broken(&self.producer.lane.key) {
             self.store_wait = None;
             return false;
         }

@@ -100,6 +100,14 @@ impl Batch {
     }
 }
 
+impl Batch {
+    /// What is written is not to be handed over.
+    fn forget(&mut self) {
+        self.events = 0;
+        self.out.clear();
+    }
+}
+
 impl Drop for Batch {
     fn drop(&mut self) {
         if self.out.capacity() <= KEPT_ROOM {
@@ -183,9 +191,14 @@ where
     ) -> Option<EndRequest> {
         // Apart from the rest, as what is found in it is borrowed from it.
         let Some(mut source) = self.source.take() else { return Some(self.eof()) };
-        let end = self.fill_from(&mut source, cx, batch, made, most);
+        // Guarded: a wire format is foreign code, too.
+        let end = guarded(|| self.fill_from(&mut source, cx, batch, made, most));
         self.source = Some(source);
-        end
+        end.unwrap_or_else(|_| {
+            self.core.telemetry.panicked("framing");
+            batch.forget();
+            Some(EndRequest::supplied(StreamState::Failed, reason::PANIC))
+        })
     }
 
     fn fill_from(

@@ -370,6 +370,10 @@ where
             self.finish(End::Unfinished(BodyError::Draining));
             return Produced::GoOn(true);
         }
+        if halted && self.is_cut_off() {
+            self.producer.discard();
+            return Produced::Follow;
+        }
         if halted && !self.go_on_halted() {
             return Produced::GoOn(true);
         }
@@ -404,6 +408,19 @@ where
                 let halted = self.lane().is_halted() && !self.core.serves_on(&self.lane().status());
                 Produced::GoOn(halted || self.producer.is_taken_over() || self.is_let_go())
             }
+        }
+    }
+
+    /// Whether somebody else ended the stream behind events that the client was not given: the log has them, or knows that they
+    /// are missing.
+    fn is_cut_off(&self) -> bool {
+        let lane = self.lane();
+        match lane.status() {
+            Status::Ended(ended) => {
+                let behind = ended.last.epoch == lane.epoch && ended.last > self.delivered;
+                behind && !lane.is_unrecorded() && !self.core.serves_on(&Status::Ended(ended))
+            }
+            Status::Running | Status::Superseded => false,
         }
     }
 

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::{
-    config::AHEAD_EVENTS,
     error::StoreError,
     event::Event,
     hub::Core,
@@ -128,9 +127,7 @@ impl Job {
 
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.lane.waker.register(cx.waker());
-        let room = self.lane.unacknowledged() < AHEAD_EVENTS
-            || self.lane.is_halted()
-            || self.core.store.is_broken(&self.lane.key);
+        let room = !self.lane.is_far_ahead() || self.lane.is_halted() || self.core.store.is_broken(&self.lane.key);
         if room { Poll::Ready(()) } else { Poll::Pending }
     }
 
@@ -184,7 +181,7 @@ impl Publication {
     }
 
     /// Publishes an event, and answers with its id. Waits only while the store is more than 1,024
-    /// events behind, for at most its time limit (500 ms).
+    /// events or 256 KiB behind, for at most its time limit (500 ms).
     ///
     /// # Errors
     ///

@@ -349,10 +349,13 @@ impl Lane {
         state.passed_by |= state.waiting() > 0;
     }
 
-    /// How many events wait for a store that can be waited for.
-    pub(crate) fn unacknowledged(&self) -> u64 {
+    /// Whether so much waits, for a store that can be waited for, that no more is to be made: as much as a client may be ahead of
+    /// the store, but for a single larger event.
+    pub(crate) fn is_far_ahead(&self) -> bool {
         let state = lock(&self.state);
-        if state.refused.is_some() || state.passed_by { 0 } else { state.waiting() }
+        let waits = state.waiting();
+        let is_far = waits >= AHEAD_EVENTS || (waits > 1 && state.held() > AHEAD_BYTES);
+        is_far && state.refused.is_none() && !state.passed_by
     }
 }
 

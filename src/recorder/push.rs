@@ -46,9 +46,7 @@ impl Lane {
             return;
         }
         self.note(&mut state, &events, inner);
-        if !events.is_empty() {
-            state.hold(events);
-        }
+        state.hold(events);
         self.holds(&mut state, recorder);
     }
 

@@ -14,6 +14,9 @@ use crate::{
     stream::{Frame, Metadata},
 };
 
+/// Frames that a lane keeps the room for.
+const FEW: usize = 4;
+
 /// How much an entry of a log may hold, but for a single larger event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EntryLimits {
@@ -44,7 +47,8 @@ pub(super) struct State {
     pub(super) acknowledged: u64,
     /// How much was made, recorded or not.
     pub(super) pushed: Pushed,
-    pub(super) pending: VecDeque<Frame>,
+    /// Events that wait, and the seqs of their first ones: between two there may be a hole, of events without room.
+    pub(super) pending: VecDeque<(u64, Frame)>,
     /// How many events these are, and how many bytes.
     pub(super) pending_events: u64,
     pub(super) pending_bytes: usize,
@@ -155,18 +159,24 @@ impl State {
         self.inner.update(inner);
     }
 
-    /// Holds events, for which there is room, until they are stored.
+    /// Holds the newest events, for which there is room, until they are stored.
     pub(super) fn hold(&mut self, events: Frame) {
+        if events.is_empty() {
+            return;
+        }
         self.pending_events += events.count;
         self.pending_bytes += events.bytes.len();
-        self.pending.push_back(events);
+        self.pending.push_back((self.last + 1 - events.count, events));
     }
 
     /// Takes back the oldest events that are held and not on their way.
     fn let_go(&mut self) -> Option<Frame> {
-        let oldest = self.pending.pop_front()?;
+        let (_, oldest) = self.pending.pop_front()?;
         self.pending_events -= oldest.count;
         self.pending_bytes -= oldest.bytes.len();
+        if self.pending.is_empty() && self.pending.capacity() > FEW {
+            self.pending = VecDeque::new();
+        }
         Some(oldest)
     }
 
@@ -213,8 +223,8 @@ impl State {
             if self.pending.is_empty() && !self.looks && !self.starts && !self.metadata_waits && !id_waits {
                 return None;
             }
-            // What waits is the newest: whatever is missing in between is lost.
-            let first = self.last + 1 - self.pending_events;
+            // Whatever is missing before it is lost.
+            let first = self.pending.front().map_or(self.last + 1, |(first, _)| *first);
             let events = self.take_batch(limits);
             self.looks = false;
             self.flight_since = if events.is_empty() { None } else { self.pending_since };
@@ -233,9 +243,10 @@ impl State {
     /// Takes as many events as are one entry: what waited together is written together.
     pub(super) fn take_batch(&mut self, limits: EntryLimits) -> Frame {
         let (mut events, mut bytes, mut frames) = (0, 0, 0);
-        for frame in &self.pending {
+        let begins = self.pending.front().map_or(0, |(first, _)| *first);
+        for (first, frame) in &self.pending {
             let more = (events + frame.count, bytes + frame.bytes.len());
-            if frames > 0 && !limits.take(more.0, more.1) {
+            if frames > 0 && (*first != begins + events || !limits.take(more.0, more.1)) {
                 break;
             }
             ((events, bytes), frames) = (more, frames + 1);
@@ -245,7 +256,7 @@ impl State {
             return self.let_go().unwrap_or_default();
         }
         let mut all = BytesMut::with_capacity(bytes);
-        for frame in self.pending.drain(..frames) {
+        for (_, frame) in self.pending.drain(..frames) {
             all.extend_from_slice(&frame.bytes);
         }
         self.pending_events -= events;
@@ -254,5 +265,52 @@ impl State {
             self.pending = VecDeque::new();
         }
         Frame { count: events, bytes: Bytes::from(Vec::from(all)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Owner, StreamId};
+
+    fn push(state: &mut State, count: u64, fits: bool) {
+        state.last += count;
+        if fits {
+            state.hold(Frame { count, bytes: Bytes::from(vec![b'x'; count as usize]) });
+        }
+    }
+
+    /// Events without room leave a hole where they were, also in front of and behind others that wait.
+    #[test]
+    fn g1_what_waits_keeps_its_ids_whatever_is_lost_beside_it() {
+        let key = StreamKey::new(Owner::ANONYMOUS, StreamId::new("a").expect("valid"));
+        let limits = EntryLimits { events: 100, bytes: 1000 };
+        let mut state = State::new(true, Metadata::new());
+        for (count, fits) in [(2, false), (3, true), (4, true), (5, false), (6, true), (1, false)] {
+            push(&mut state, count, fits);
+        }
+        let mut sent = Vec::new();
+        while let Some(flight) = state.next_flight(&key, 9, limits) {
+            assert_eq!(flight.events.bytes.len() as u64, flight.events.count);
+            sent.push((flight.first, flight.events.count));
+            state.flight = None;
+        }
+        assert_eq!(sent, [(3, 7), (15, 6)]);
+        push(&mut state, 1, true);
+        assert_eq!(state.next_flight(&key, 9, limits).map(|flight| flight.first), Some(22));
+        state.flight = None;
+        assert_eq!((state.pending_events, state.pending_bytes), (0, 0));
+    }
+
+    #[test]
+    fn what_waited_together_is_one_entry_as_far_as_that_may_be() {
+        let limits = EntryLimits { events: 10, bytes: 8 };
+        let mut state = State::new(true, Metadata::new());
+        for count in [3, 3, 2, 1, 9, 1] {
+            push(&mut state, count, true);
+        }
+        let sent: Vec<_> =
+            std::iter::from_fn(|| Some(state.take_batch(limits).count).filter(|count| *count > 0)).collect();
+        assert_eq!(sent, [8, 1, 9, 1], "a frame is never cut");
     }
 }

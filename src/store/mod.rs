@@ -87,8 +87,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Appends to logs; one outcome for each element, in order.
     ///
-    /// A batch is stored whole or not at all. A repeat of one that is held, or was, is `Stored`, and so is one that comes
-    /// behind what followed it. One that is held in part, cut otherwise than it is sent, is [`Appended::Refused`]. An error says that none of the streams
+    /// A batch is stored whole or not at all. A repeat of one that is held, or was, is `Stored`. One in whose place something
+    /// else stands, or behind which the log has gone on without it, is [`Appended::Refused`]. An error says that none of the streams
     /// can be written now; where only some cannot, those are [`Appended::Refused`].
     fn append(&self, appends: Vec<Append>) -> impl Future<Output = Result<Vec<Appended>, Self::Error>> + Send;
 

@@ -51,6 +51,11 @@ pub(crate) fn exact(bytes: &[u8]) -> Bytes {
     Bytes::from(Box::<[u8]>::from(bytes))
 }
 
+/// How long the first of some events is: at least one byte, so that whoever goes through them comes to their end.
+fn first(framing: &dyn Framing, events: &[u8]) -> usize {
+    framing.first(events).clamp(1.min(events.len()), events.len())
+}
+
 /// The events of a frame, oldest first.
 pub(crate) fn events<'a>(framing: &'a dyn Framing, frame: &'a Frame) -> impl Iterator<Item = &'a [u8]> {
     let mut rest = &frame.bytes[..];
@@ -58,7 +63,7 @@ pub(crate) fn events<'a>(framing: &'a dyn Framing, frame: &'a Frame) -> impl Ite
         if rest.is_empty() {
             return None;
         }
-        let (event, others) = rest.split_at(framing.first(rest));
+        let (event, others) = rest.split_at(first(framing, rest));
         rest = others;
         Some(event)
     })
@@ -67,8 +72,11 @@ pub(crate) fn events<'a>(framing: &'a dyn Framing, frame: &'a Frame) -> impl Ite
 /// What is left of a frame without its first events. O(bytes of those).
 pub(crate) fn without_first(framing: &dyn Framing, frame: &Frame, events: u64) -> Bytes {
     let mut at = 0;
-    for _ in 0..events.min(frame.count) {
-        at += framing.first(&frame.bytes[at..]);
+    for _ in 0..events {
+        if at == frame.bytes.len() {
+            break;
+        }
+        at += first(framing, &frame.bytes[at..]);
     }
     frame.bytes.slice(at..)
 }
@@ -79,16 +87,12 @@ pub(crate) fn without_first(framing: &dyn Framing, frame: &Frame, events: u64) -
 #[must_use]
 pub fn single_events(framing: &dyn Framing, record: Record) -> Vec<Record> {
     let RecordKind::Events(frame) = &record.kind else { return vec![record] };
-    let first = record.first();
-    let mut at = 0;
-    let ids = (first.seq..).take(frame.count as usize).map(|seq| EventId::new(first.epoch, seq));
-    let one = |id| {
-        let end = at + framing.first(&frame.bytes[at..]);
-        let bytes = frame.bytes.slice(at..end);
-        at = end;
-        Record { id, at: record.at, kind: RecordKind::Events(Frame { count: 1, bytes }) }
+    let begins = record.first();
+    let one = |(event, seq)| {
+        let frame = Frame { count: 1, bytes: frame.bytes.slice_ref(event) };
+        Record { id: EventId::new(begins.epoch, seq), at: record.at, kind: RecordKind::Events(frame) }
     };
-    ids.map(one).collect()
+    events(framing, frame).zip(begins.seq..=record.id.seq).map(one).collect()
 }
 
 #[cfg(test)]
@@ -132,7 +136,14 @@ mod tests {
         let torn = Frame { count: 3, bytes: Bytes::from("data: a\nid: e5-1\n\ndata: b") };
         assert_eq!(events(&Sse, &torn).count(), 2);
         assert_eq!(without_first(&Sse, &torn, 3), "");
+        assert_eq!(without_first(&Sse, &torn, u64::MAX), "");
+        let all = Record {
+            id: EventId::new(5, u64::MAX),
+            at: 0,
+            kind: RecordKind::Events(Frame { count: u64::MAX, ..torn.clone() }),
+        };
+        assert_eq!((all.first(), single_events(&Sse, all).len()), (EventId::new(5, 1), 2));
         let record = Record { id: EventId::new(5, 3), at: 0, kind: RecordKind::Events(torn) };
-        assert_eq!(single_events(&Sse, record).len(), 3);
+        assert_eq!(single_events(&Sse, record).len(), 2, "what is not there is a gap");
     }
 }

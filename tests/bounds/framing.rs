@@ -7,7 +7,7 @@ use http::Request;
 use resilient_sse::{
     Event, ResilientSseBody, StreamId,
     test_util::TestHub,
-    wire::{Block, EncodeError, EventView, Framing, Scan, Scanned, TooLarge},
+    wire::{Block, EncodeError, EventView, Framing, Scan, Scanned, Sse, TooLarge},
 };
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -226,4 +226,71 @@ async fn g10_another_format_has_gaps_bounds_and_published_events_too() {
         crate::support::app(hub.sse.generation().id(StreamId::path("/s/{id}")), &watch, crate::support::numbers(1));
     let response = send(&plain, request("/s/c")).await;
     assert!(response.headers().get("x-stream-id").is_none());
+}
+
+/// Server-sent events, except that one of them cannot be written.
+#[derive(Debug)]
+struct Panicky;
+
+impl Framing for Panicky {
+    fn content_type(&self) -> &'static str {
+        Sse.content_type()
+    }
+
+    fn claims(&self, content_type: &str) -> bool {
+        Sse.claims(content_type)
+    }
+
+    fn scanner(&self, limit: usize) -> Box<dyn Scan> {
+        Sse.scanner(limit)
+    }
+
+    fn view<'a>(&self, block: &'a [u8]) -> EventView<'a> {
+        Sse.view(block)
+    }
+
+    fn deliver(&self, block: &[u8], has_id: bool, id: Option<&[u8]>, retry: Option<u64>, out: &mut BytesMut) {
+        assert!(!block.starts_with(b"data: boom"), "told to panic");
+        Sse.deliver(block, has_id, id, retry, out);
+    }
+
+    fn deliver_around(&self, block: &[u8], has_id: bool, out: &mut BytesMut) -> &'static [u8] {
+        Sse.deliver_around(block, has_id, out)
+    }
+
+    fn first(&self, events: &[u8]) -> usize {
+        Sse.first(events)
+    }
+
+    fn encode(&self, event: &Event) -> Result<Bytes, EncodeError> {
+        Sse.encode(event)
+    }
+
+    fn heartbeat(&self) -> &'static [u8] {
+        Sse.heartbeat()
+    }
+
+    fn retry(&self, ms: u64, out: &mut BytesMut) {
+        Sse.retry(ms, out);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g11_a_wire_format_that_panics_fails_its_stream_and_no_other() {
+    let mut hub = TestHub::with(|builder| builder.anonymous().framing(Panicky)).unwrap();
+    let watch = Watch::default();
+    let path = || StreamId::path("/s/{id}");
+    let steps = vec![chunk("data: 0\n\n"), Step::Yield, chunk("data: 1\n\ndata: boom\n\ndata: 2\n\n"), Step::Hang];
+    let bad = crate::support::app(hub.sse.generation().id(path()), &watch, steps);
+    let good = crate::support::app(hub.sse.generation().id(path()), &watch, crate::support::numbers(3));
+    let mut client = crate::support::Client::new(send(&bad, request("/s/bad")).await.into_body());
+    client.finish(&mut hub).await;
+    assert_eq!((client.names().last(), client.data()[0]), (Some(&"failed"), "0"));
+    assert_eq!(watch.alive(), 0, "the work is stopped");
+    let key = resilient_sse::StreamKey::new(resilient_sse::Owner::ANONYMOUS, StreamId::new("bad").unwrap());
+    let ended = hub.sse.completions().completion(&key).await.unwrap().unwrap();
+    assert_eq!((ended.ending.reason.as_deref(), hub.sse.health().active), (Some("panic"), 0));
+    let mut other = crate::support::Client::new(send(&good, request("/s/good")).await.into_body());
+    other.finish(&mut hub).await;
+    assert_eq!(other.data()[..3], ["0", "1", "2"]);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use resilient_sse::{Durability, Store as _, test_util::Fault};
+use resilient_sse::{Durability, Ending, Store as _, StreamState, reason, store::Close, test_util::Fault};
 
 use super::support::{Rig, Script, assert_unharmed, delays, key, millis, numbered, watch, watch_with};
 
@@ -109,5 +109,27 @@ async fn g7_a_healthy_store_is_not_felt() {
             assert!(delays(&seen, script).iter().all(|(_, delay)| *delay <= millis(1)));
             assert_eq!(rig.sse.health().recorded, script.events);
         }
+    }
+}
+
+/// Events that were stored, but whose acknowledgement was lost, are given before the end that somebody else wrote behind them.
+#[tokio::test(start_paused = true)]
+async fn g1_who_waits_for_a_lost_reply_gets_what_was_stored_before_another_s_end() {
+    for batched in [false, true] {
+        let script = Script { events: 1000, every: millis(20), ..Script::default() };
+        let rig = Rig::with(batched, script, |hub| hub.durability(Durability::BeforeSend), |layer| layer);
+        let client = rig.client().await;
+        tokio::time::sleep(millis(210)).await;
+        rig.store.fail_on("append", Fault::LoseReply);
+        tokio::time::sleep(millis(25)).await;
+        let ending = Ending::supplied(StreamState::Cancelled, reason::STOPPED);
+        let close = Close { key: key("a"), epoch: None, ending, last: None, if_deadline: None, hook: None };
+        rig.store.inner().close(close).await.unwrap();
+        rig.store.heal();
+        let seen = client.await.unwrap();
+        let stored = *rig.recorded().await.last().unwrap();
+        assert!(stored >= 10);
+        assert_eq!(numbered(&seen).map(|seen| seen.number()).collect::<Vec<_>>(), (1..=stored).collect::<Vec<_>>());
+        assert_eq!(seen.last().unwrap().name, "cancelled", "batched {batched}");
     }
 }

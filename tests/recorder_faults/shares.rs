@@ -217,3 +217,27 @@ async fn g3_an_end_lands_as_long_as_its_recovery_window_lasts() {
     let ended = hub.sse.completions().completion(&key("a", "a")).await.unwrap().expect("it landed");
     assert_eq!((ended.ending.state, hub.sse.health().ends_given_up), (StreamState::Completed, 0));
 }
+
+/// A producer that is faster than the store waits for it before it fills the room: nothing is lost without an outage.
+#[tokio::test(start_paused = true)]
+async fn g8_a_fast_publication_of_large_events_waits_for_a_slow_store() {
+    let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000)).batched();
+    let mut hub = TestHub::on(store, |builder| builder.anonymous().recorder_bytes(4 << 20)).unwrap();
+    hub.store.fail_on("append", Fault::Delay(millis(20)));
+    let spec = StreamSpec::new(Owner::ANONYMOUS, StreamId::new("a").unwrap());
+    let mut job = hub.sse.publisher().open(spec).await.unwrap();
+    let mut sent = 0;
+    for _ in 0..100_000 {
+        if sent == 200 {
+            break;
+        }
+        match job.send(Event::new("x".repeat(64 << 10))).now_or_never() {
+            Some(result) => drop(result.unwrap()),
+            // It is given to the recorder at once, and then waits.
+            None => hub.advance(millis(30)).await,
+        }
+        sent += 1;
+    }
+    hub.advance(millis(5000)).await;
+    assert_eq!((sent, hub.sse.health().lost, hub.sse.health().recorded), (200, 0, 200));
+}

@@ -323,6 +323,17 @@ async fn anything_in_the_entries_of_a_log() {
             damaged.case(&format!("an entry {id}"), damage).await;
         }
     }
+    // A number of events that no such entry can hold.
+    for count in ["9000000000000000000", "100000000000", "3", "0", "-1", "x"] {
+        let damage = |admin: &mut Connection, name: &str, _: u64| {
+            let log = format!("sse:events:{{{name}}}");
+            run(admin, &[b"DEL", log.as_bytes()]);
+            let id = b"5-9000000000000000000";
+            run(admin, &[b"XADD", log.as_bytes(), id, b"k", count.as_bytes(), b"e", b"\x02a"]);
+            run(admin, &[b"PEXPIRE", log.as_bytes(), b"600000"]);
+        };
+        damaged.case(&format!("an entry of {count} events"), damage).await;
+    }
     for seq in [u64::MAX - 1, u64::MAX] {
         let damage = |admin: &mut Connection, name: &str, epoch: u64| {
             let (log, id) = (format!("sse:events:{{{name}}}"), format!("{epoch}-{seq}"));

@@ -224,7 +224,14 @@ impl Entry {
                     entry.at = id.epoch.checked_add_signed(since)?;
                 }
                 (b"k", _) => count = value::number(&field).filter(|count| (1..=id.seq).contains(count))?,
-                (b"e", holds) => *holds = Holds::Events(Frame { count, bytes: value::frame(value::bytes(field)?)? }),
+                // The number stands before them. No event is empty, and none has the seq of a seal.
+                (b"e", holds) => {
+                    let bytes = value::frame(value::bytes(field)?).filter(|_| id.seq < u64::MAX)?;
+                    *holds = Holds::Events(Frame {
+                        count: Some(count).filter(|count| *count <= bytes.len() as u64)?,
+                        bytes,
+                    });
+                }
                 (b"r", holds) => {
                     *holds = Holds::Run { previous: EventId::from_pair(&value::text(field)?), since: None };
                 }
