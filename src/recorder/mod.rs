@@ -170,21 +170,12 @@ impl Recorder {
     /// Works a lane off in place, as far as the store answers at once.
     fn work_in_place(self: &Arc<Self>, lane: &Arc<Lane>) {
         while let Some(op) = lane.next_op() {
-            let op = match op {
-                Op::Append(append) => match self.store.append_now(append) {
-                    Ok(outcome) => {
-                        let outcome = self.appended(lane, outcome);
-                        if self.go_on(lane, outcome) {
-                            continue;
-                        }
-                        return;
-                    }
-                    Err(Some(append)) => Op::Append(append),
-                    Err(None) => return self.queue(Arc::clone(lane)),
-                },
-                op => op,
-            };
-            return self.poll_once(lane, op);
+            let now = if let Op::Append(append) = &op { self.store.append_now(append) } else { None };
+            let Some(outcome) = now else { return self.poll_once(lane, op) };
+            let outcome = self.appended(lane, outcome);
+            if !self.go_on(lane, outcome) {
+                return;
+            }
         }
     }
 

@@ -37,7 +37,7 @@ macro_rules! erased {
     ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty, $class:ident, $key:expr;)*) => {
         trait ErasedStore: Send + Sync {
             $(fn $name(self: Arc<Self>, $($arg: $type),*) -> Answer<$out>;)*
-            fn append_now(&self, append: Append) -> Result<Appended, Append>;
+            fn append_now(&self, append: &Append) -> Option<Appended>;
             fn part(&self, key: &StreamKey) -> u64;
             fn parts(&self) -> usize;
             fn tail(&self, key: &StreamKey) -> Tail;
@@ -51,7 +51,7 @@ macro_rules! erased {
                     Store::$name(&*self, $($arg),*).await.map_err(|source| StoreError::failed(stringify!($name), source))
                 })
             })*
-            fn append_now(&self, append: Append) -> Result<Appended, Append> {
+            fn append_now(&self, append: &Append) -> Option<Appended> {
                 Store::append_now(self, append)
             }
             fn part(&self, key: &StreamKey) -> u64 {
@@ -173,13 +173,9 @@ impl StoreHandle {
         self.immediate
     }
 
-    /// Appends a batch at once: the outcome, if the store has one at once. The error is the batch, unless the store's code
-    /// panicked: then the lane has it still.
-    pub(crate) fn append_now(&self, append: Append) -> Result<Appended, Option<Append>> {
-        if self.is_broken(&append.key) {
-            return Err(Some(append));
-        }
-        guarded(|| self.store.append_now(append)).map_err(|_| None)?.map_err(Some)
+    /// Appends a batch at once: the outcome, if the store has one at once. A store whose code panics has none.
+    pub(crate) fn append_now(&self, append: &Append) -> Option<Appended> {
+        if self.is_broken(&append.key) { None } else { guarded(|| self.store.append_now(append)).unwrap_or(None) }
     }
 
     pub(crate) fn tail(&self, key: &StreamKey) -> Tail {

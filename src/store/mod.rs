@@ -95,13 +95,10 @@ pub trait Store: Send + Sync + 'static {
     /// Appends one batch at once, if the store can: the outcome is the one that [`append`](Self::append) would have.
     ///
     /// Asked on the hot path of a store that [is immediate](Self::is_immediate), so that nothing is allocated for a question
-    /// that needs no waiting. The error is the batch, unchanged: [`append`](Self::append) is to be asked. Default: that.
-    ///
-    /// # Errors
-    ///
-    /// The batch, where the store cannot answer at once.
-    fn append_now(&self, append: Append) -> Result<Appended, Append> {
-        Err(append)
+    /// that needs no waiting. `None`: [`append`](Self::append) is to be asked. Default: that.
+    fn append_now(&self, append: &Append) -> Option<Appended> {
+        let _ = append;
+        None
     }
 
     /// Ends a stream; the first to do so wins, and everyone learns that end.

@@ -129,7 +129,10 @@ async fn g1_who_waits_for_a_lost_reply_gets_what_was_stored_before_another_s_end
         let seen = client.await.unwrap();
         let stored = *rig.recorded().await.last().unwrap();
         assert!(stored >= 10);
-        assert_eq!(numbered(&seen).map(|seen| seen.number()).collect::<Vec<_>>(), (1..=stored).collect::<Vec<_>>());
+        assert_eq!(
+            numbered(&seen).map(super::support::Seen::number).collect::<Vec<_>>(),
+            (1..=stored).collect::<Vec<_>>()
+        );
         assert_eq!(seen.last().unwrap().name, "cancelled", "batched {batched}");
     }
 }

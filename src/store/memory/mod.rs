@@ -198,7 +198,7 @@ impl MemoryStore {
         }
     }
 
-    fn take(&self, append: Append) -> Appended {
+    fn take(&self, append: &Append) -> Appended {
         let mut woken = Woken::default();
         let now = self.now();
         let mut shard = self.shard(&append.key);
@@ -458,11 +458,11 @@ impl Store for MemoryStore {
     }
 
     fn append(&self, appends: Vec<Append>) -> impl Future<Output = Result<Vec<Appended>, Infallible>> + Send {
-        ready(Ok(appends.into_iter().map(|append| self.take(append)).collect()))
+        ready(Ok(appends.iter().map(|append| self.take(append)).collect()))
     }
 
-    fn append_now(&self, append: Append) -> Result<Appended, Append> {
-        Ok(self.take(append))
+    fn append_now(&self, append: &Append) -> Option<Appended> {
+        Some(self.take(append))
     }
 
     fn close(&self, close: Close) -> impl Future<Output = Result<Closed, Infallible>> + Send {

@@ -393,7 +393,7 @@ impl Entry {
         }
     }
 
-    pub(super) fn append(&mut self, append: Append, now: u64) -> Appended {
+    pub(super) fn append(&mut self, append: &Append, now: u64) -> Appended {
         if append.epoch > self.epoch {
             return Appended::Gone;
         }
@@ -402,7 +402,7 @@ impl Entry {
         }
         if !append.events.is_empty() {
             let last = EventId::new(append.epoch, append.last());
-            if self.log.put(last, append.events, now, &self.retention) == Put::Taken {
+            if self.log.put(last, append.events.clone(), now, &self.retention) == Put::Taken {
                 return Appended::Refused;
             }
             self.started = true;
@@ -410,7 +410,7 @@ impl Entry {
         }
         self.started |= append.starts;
         if append.inner_id.is_some() {
-            self.inner_id = append.inner_id;
+            self.inner_id.clone_from(&append.inner_id);
         }
         self.inner_retry = append.inner_retry.or(self.inner_retry);
         self.keep(&append.metadata);
