@@ -1,10 +1,10 @@
 //! One stream to many readers on one node.
 //!
 //! The bodies are polled in place, by hand: what hyper and the sockets take is the same with and without the layer. The
-//! base is one `write` of the event to a loopback socket.
+//! base is one `write` of an event to a loopback socket.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::Write as _,
     net::{TcpListener, TcpStream},
     pin::Pin,
     sync::Arc,
@@ -16,6 +16,7 @@ use std::{
 use http::Request;
 use http_body::Body as _;
 use resilient_sse::{AnswerBody, Event, MemoryStore, Owner, ResilientSse, StreamId};
+use tokio::{io::AsyncReadExt as _, task::JoinSet};
 use tower::ServiceExt as _;
 
 use crate::{
@@ -27,7 +28,9 @@ use crate::{
 pub(crate) const WHAT: &str = "one stream to many readers on one node, per delivery";
 
 const EVENTS: u32 = 20;
-const WRITES: u32 = 5000;
+/// Writes to each of so many sockets.
+const WRITES: u32 = 20;
+const SOCKETS: usize = 500;
 
 /// A task's waker: shared by nobody.
 struct Task;
@@ -54,22 +57,43 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
     ])
 }
 
-/// What a write takes, in ns.
+/// What a write takes, in ns, to sockets that take turns and whose reader waits for them, as many readers do.
 fn write() -> Result<f64> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let mut socket = TcpStream::connect(listener.local_addr()?)?;
-    socket.set_nodelay(true)?;
-    let (mut reader, _) = listener.accept()?;
-    let drain = thread::spawn(move || while reader.read(&mut [0; 64 << 10]).is_ok_and(|read| read > 0) {});
+    let (mut sockets, mut readers) = (Vec::new(), Vec::new());
+    for _ in 0..SOCKETS {
+        let socket = TcpStream::connect(listener.local_addr()?)?;
+        socket.set_nodelay(true)?;
+        sockets.push(socket);
+        readers.push(listener.accept()?.0);
+    }
+    let drain = thread::spawn(move || drain(readers).map_err(|error| error.to_string()));
     let event = [b'x'; 80];
     let begun = Instant::now();
     for _ in 0..WRITES {
-        socket.write_all(&event)?;
+        for socket in &mut sockets {
+            socket.write_all(&event)?;
+        }
     }
     let took = begun.elapsed();
-    drop(socket);
-    drain.join().map_err(|_| "the reader panicked")?;
-    Ok(took.as_secs_f64() * 1e9 / f64::from(WRITES))
+    drop(sockets);
+    drain.join().map_err(|_| "the reader panicked")??;
+    Ok(took.as_secs_f64() * 1e9 / f64::from(WRITES) / SOCKETS as f64)
+}
+
+/// Reads all sockets to their ends, on one thread.
+fn drain(readers: Vec<TcpStream>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut reads = JoinSet::new();
+        for reader in readers {
+            reader.set_nonblocking(true)?;
+            let mut reader = tokio::net::TcpStream::from_std(reader)?;
+            reads.spawn(async move { while reader.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {} });
+        }
+        while reads.join_next().await.is_some() {}
+        Ok(())
+    })
 }
 
 /// What a delivery takes, in ns: from the event's publication until every reader has its frame.

@@ -9,7 +9,7 @@ use crate::{
     Options, Result,
     child::{Child, Variant},
     client::{self, Load},
-    figure::{Goal, Line},
+    figure::{Goal, Line, over},
 };
 
 pub(crate) const WHAT: &str = "memory held per byte of log";
@@ -47,7 +47,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
         bounded,
     ));
     let pinned = times(options.rounds.min(3), pinned)?;
-    lines.push(Line::new(WHAT, "an event of 31 B in each chunk of 64 KiB", "KiB", Goal::AtMost(1.0), pinned));
+    lines.push(Line::new(WHAT, "an event of 31 B in each chunk of 64 KiB", "KiB", Goal::AtMost(4.0), pinned));
     Ok(lines)
 }
 
@@ -89,25 +89,39 @@ fn pinned() -> Result<f64> {
 }
 
 /// Whether a burst of 5,000 streams leaves more than one of 500 did, once their recovery windows are over.
+///
+/// Under glibc that says more of the allocator than of what is held, so plain axum stands beside it.
 pub(crate) fn returns(options: &Options) -> Result<Vec<Line>> {
-    let mut ratios = Vec::new();
-    let (mut small, mut peak, mut large) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..options.rounds.min(3) {
-        let child = Child::start(Variant::Memory, "", &[("window", "2".to_owned()), ("sweep", "1".to_owned())])?;
-        let load = Load { streams: 500, events: 400, size: 256, rate: 200.0, alone: false };
-        client::run(&child, load, 1)?;
-        small.push(settled(&child)? / MIB);
-        client::run(&child, Load { streams: 5000, ..load }, 2)?;
-        peak.push(child.resident()? / MIB);
-        large.push(settled(&child)? / MIB);
-        ratios.push(large.last().unwrap_or(&f64::NAN) / small.last().unwrap_or(&f64::NAN));
+    let mut lines = Vec::new();
+    for (variant, goal) in [(Variant::Plain, Goal::None), (Variant::Memory, Goal::AtMost(1.5))] {
+        let (mut small, mut turns, mut peak, mut large) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..if options.full { options.rounds } else { 1 } {
+            let child = Child::start(variant, "", &[("window", "2".to_owned()), ("sweep", "1".to_owned())])?;
+            let load = Load { streams: 500, events: 400, size: 256, rate: 200.0, alone: false };
+            client::run(&child, load, 1)?;
+            small.push(settled(&child)? / MIB);
+            for batch in 2..=10 {
+                client::run(&child, load, batch)?;
+                // Until their windows are over, and a sweep has seen that.
+                thread::sleep(Duration::from_millis(3500));
+            }
+            turns.push(settled(&child)? / MIB);
+            client::run(&child, Load { streams: 5000, ..load }, 11)?;
+            peak.push(child.resident()? / MIB);
+            large.push(settled(&child)? / MIB);
+        }
+        let (ratios, of_turns) = (over(&large, &small), over(&turns, &small));
+        let name = variant.name();
+        let line = |what: &str, values| Line::new(RETURNS, format!("{name}: {what}"), "MiB", Goal::None, values);
+        lines.push(line("500 streams, 2 s each, and their windows", small));
+        lines.push(line("5,000 streams at a time, at their end", peak));
+        lines.push(line("5,000 streams and their windows", large));
+        let ratio =
+            |what: &str, goal, values| Line::new(RETURNS, format!("{name}: {what}, against 500"), "×", goal, values);
+        lines.push(ratio("5,000, 500 at a time and their windows", goal, of_turns));
+        lines.push(ratio("5,000 at a time and their windows", goal, ratios));
     }
-    Ok(vec![
-        Line::new(RETURNS, "500 streams, 2 s each, and their windows", "MiB", Goal::None, small),
-        Line::new(RETURNS, "5,000 streams at a time, at their end", "MiB", Goal::None, peak),
-        Line::new(RETURNS, "5,000 streams and their windows", "MiB", Goal::None, large),
-        Line::new(RETURNS, "5,000 against 500", "×", Goal::AtMost(1.5), ratios),
-    ])
+    Ok(lines)
 }
 
 /// Resident memory once it does not shrink any more.
