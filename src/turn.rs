@@ -9,7 +9,10 @@ pub enum Overlap {
     /// handler has answered with an event stream. A turn that fails to begin leaves it alone.
     #[default]
     Replace,
-    /// The new turn is refused with 409, and its handler does not run. `X-Stream-Id` names the stream that runs.
+    /// The new turn is refused with 409, and its handler does not run. `X-Stream-Id` names the stream that runs. Where the store registers
+    /// the turn but does not say whether one runs, the client is to come again. A store that answers nothing at all refuses
+    /// nobody: [`OnUnavailable`](crate::OnUnavailable) says what is done then. If the store loses everything, a turn that begins before a running
+    /// one has registered again replaces that.
     Refuse,
     /// It runs on. The conversation is the new turn's: a resume finds that one.
     Allow,

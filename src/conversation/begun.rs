@@ -34,8 +34,10 @@ pub(crate) struct Begun {
 struct Progress {
     /// Whether the pointer has been moved to the stream.
     pointed: bool,
-    /// Whether the pointer knows the stream no more: a newer turn has taken its place.
+    /// Whether the stream is to be named no more: a newer turn has taken its place.
     passed: bool,
+    /// Whether a task is moving the pointer.
+    moving: bool,
     started: bool,
     /// Those that are to give way once the stream has started.
     behind: Vec<StreamId>,
@@ -49,6 +51,8 @@ pub(crate) enum Beginning {
     Pointed,
     /// This stream runs.
     Refused(StreamId),
+    /// One may run that the store has forgotten, and that is about to register again.
+    Unknown,
 }
 
 impl Begun {
@@ -57,6 +61,7 @@ impl Begun {
         let progress = Progress {
             pointed: runs_again,
             passed: false,
+            moving: false,
             started: false,
             behind: Vec::new(),
             renewed: Instant::now(),
@@ -72,7 +77,7 @@ impl Begun {
         self.turn.clone()
     }
 
-    /// Whether the pointer is still to be moved to the stream: the store did not answer.
+    /// Whether the pointer is still to be moved to the stream: the store did not answer, or has lost the move.
     pub(super) fn is_to_point(&self) -> bool {
         let progress = lock(&self.progress);
         !progress.pointed && !progress.passed
@@ -90,12 +95,48 @@ impl Begun {
         (progress.pointed && !progress.passed).then_some(progress.renewed)
     }
 
+    /// Whether what the pointer says of the stream is still this process's to set right: the stream has not started, or others are still to
+    /// give way to it.
+    pub(super) fn is_under_way(&self) -> bool {
+        !lock(&self.progress).started || self.is_to_finish()
+    }
+
     /// Where the pointer stands after it was renewed for the stream. Returns whether the stream stands behind another one.
     pub(super) fn heard(&self, stream: &StreamId, pointer: Option<&Pointer>) -> bool {
+        let Some(pointer) = pointer else {
+            lock(&self.progress).renewed = Instant::now();
+            return false;
+        };
         let mut progress = lock(&self.progress);
         progress.renewed = Instant::now();
-        progress.passed = pointer.is_some_and(|pointer| !pointer.knows(stream));
-        pointer.is_some_and(|pointer| pointer.stream != *stream && pointer.knows(stream))
+        if !pointer.knows(stream) {
+            // A newer turn has taken its place, or the store has lost the move: a look at the newer one says which.
+            progress.pointed = false;
+            progress.passed = !self.puts_back;
+            return false;
+        }
+        pointer.stream != *stream
+    }
+
+    /// The pointer has been moved to the stream.
+    pub(super) fn pointed(&self, behind: Vec<StreamId>) {
+        let mut progress = lock(&self.progress);
+        progress.pointed = true;
+        progress.behind = behind;
+    }
+
+    /// The pointer is the business of a newer turn.
+    pub(super) fn pass(&self) {
+        lock(&self.progress).passed = true;
+    }
+
+    /// Whether the caller is to move the pointer: only one task does at a time.
+    pub(super) fn begins_moving(&self) -> bool {
+        self.is_to_point() && !std::mem::replace(&mut lock(&self.progress).moving, true)
+    }
+
+    pub(super) fn ends_moving(&self) {
+        lock(&self.progress).moving = false;
     }
 }
 
@@ -106,18 +147,26 @@ impl Core {
     ///
     /// [`StoreError`] if the pointer could not be moved: the keeper goes on trying as long as the stream runs.
     pub(crate) async fn begin_turn(self: &Arc<Self>, lane: &Arc<Lane>, turn: Turn) -> Result<Beginning, StoreError> {
+        if turn.overlap == Overlap::Refuse && self.may_be_forgotten() {
+            return Ok(Beginning::Unknown);
+        }
         let begun = Begun::new(lane, turn, false);
         let _ = lane.set_turn(Arc::clone(&begun));
         self.point(lane, &begun).await
     }
 
-    /// A stream that was a turn already runs again: its pointer is renewed, should it name the stream, and not moved.
-    pub(crate) fn rejoin_turn(&self, lane: &Arc<Lane>, turn: Turn) {
+    /// A stream that was a turn already runs again: its pointer is renewed, should it name the stream, and not moved. Those that still stand
+    /// behind it give way as soon as it has started.
+    pub(crate) async fn rejoin_turn(&self, lane: &Arc<Lane>, turn: Turn) {
         let begun = Begun::new(lane, turn, true);
+        // Should this fail, whoever looks at the pointer next has them give way.
+        if let Ok(Some(pointer)) = self.store.pointer(begun.conversation.clone()).await {
+            begun.pointed(pointer.behind(&lane.key.id));
+        }
         let _ = lane.set_turn(begun);
     }
 
-    pub(super) async fn point(self: &Arc<Self>, lane: &Lane, begun: &Begun) -> Result<Beginning, StoreError> {
+    async fn point(self: &Arc<Self>, lane: &Lane, begun: &Begun) -> Result<Beginning, StoreError> {
         let refuses = begun.turn.overlap == Overlap::Refuse;
         let mut expected = if refuses { Expected::Nothing } else { Expected::Any };
         let mut in_the_way = lane.key.id.clone();
@@ -135,9 +184,7 @@ impl Core {
             };
             expected = match pointed {
                 Pointed::Moved(pointer) => {
-                    let mut progress = lock(&begun.progress);
-                    progress.behind = pointer.behind(&lane.key.id);
-                    progress.pointed = true;
+                    begun.pointed(pointer.behind(&lane.key.id));
                     return Ok(Beginning::Pointed);
                 }
                 Pointed::Kept(None) => Expected::Nothing,
@@ -192,8 +239,8 @@ impl Core {
     pub(super) async fn finish(self: &Arc<Self>, lane: &Lane) {
         let Some(begun) = lane.turn() else { return };
         let behind = lock(&begun.progress).behind.clone();
-        if self.give_way(&begun.conversation, begun.turn.overlap, behind.clone()).await.is_ok() {
-            lock(&begun.progress).behind.retain(|stream| !behind.contains(stream));
+        if let Ok(gone) = self.give_way(&begun.conversation, begun.turn.overlap, behind).await {
+            lock(&begun.progress).behind.retain(|stream| !gone.contains(stream));
         }
     }
 }

@@ -37,9 +37,7 @@ async fn go_on(core: &Arc<Core>, lane: &Arc<Lane>) {
     if core.store.is_broken(&begun.conversation) {
         return;
     }
-    if begun.is_to_point() && core.point(lane, begun).await.is_err() {
-        return;
-    }
+    core.point_later(lane);
     if begun.is_to_finish() {
         core.finish(lane).await;
     }
@@ -61,7 +59,9 @@ async fn renew(core: &Arc<Core>, lanes: &[Arc<Lane>]) {
         let asked = page.iter().map(|(_, renew)| renew.clone()).collect();
         let Ok(pointers) = core.store.renew(asked).await else { return };
         let behind = page.iter().zip(&pointers).filter(|((lane, _), pointer)| {
-            lane.turn().is_some_and(|begun| begun.heard(&lane.key.id, pointer.as_ref()))
+            let is_behind = lane.turn().is_some_and(|begun| begun.heard(&lane.key.id, pointer.as_ref()));
+            core.point_later(lane);
+            is_behind
         });
         // The turn that was to stop the stream may have died before it did.
         let looks: Vec<_> = behind.map(|((_, renew), _)| core.current(&renew.conversation)).collect();

@@ -7,6 +7,7 @@
 
 mod begun;
 mod keep;
+mod late;
 
 pub(crate) use begun::{Beginning, Begun};
 pub(crate) use keep::run as keep;
@@ -15,8 +16,9 @@ use std::sync::Arc;
 
 use crate::{
     error::StoreError,
-    hub::Core,
+    hub::{Core, Stopped},
     id::{StreamId, StreamKey},
+    recorder::Lane,
     store::Pointer,
     stream::{StreamInfo, StreamState, reason},
     turn::Overlap,
@@ -58,29 +60,34 @@ impl Core {
 
     /// Does what a turn of another process was to do once it had started, should that process have died.
     fn finish_for(self: &Arc<Self>, conversation: &StreamKey, named: &Pointer, info: &StreamInfo) {
-        let is_here = self.recorder.lane(&info.key).is_some();
-        let Some(turn) = info.turn.as_ref().filter(|_| info.started && !named.behind.is_empty() && !is_here) else {
-            return;
-        };
+        let is_under_way = |lane: Arc<Lane>| lane.turn().is_none_or(|begun| begun.is_under_way());
+        let is_here = self.recorder.lane(&info.key).is_some_and(is_under_way);
+        let is_to_finish = has_begun(info) && !named.behind.is_empty() && !is_here;
+        let Some(turn) = info.turn.as_ref().filter(|_| is_to_finish) else { return };
         let (core, conversation) = (Arc::clone(self), conversation.clone());
         let (overlap, behind) = (turn.overlap, named.behind.clone());
         self.executor.spawn(async move { drop(core.give_way(&conversation, overlap, behind).await) });
     }
 
     /// Streams give way to a turn that has started: they are stopped, unless the turn lets them run, and stand behind it no
-    /// more.
+    /// more. Returns which have; one that the store may only have forgotten has not, since it is about to register again.
     async fn give_way(
         self: &Arc<Self>,
         conversation: &StreamKey,
         overlap: Overlap,
         behind: Vec<StreamId>,
-    ) -> Result<(), StoreError> {
-        if overlap.stops() {
-            for stream in &behind {
-                self.stop(&stream_of(conversation, stream), reason::REPLACED).await?;
+    ) -> Result<Vec<StreamId>, StoreError> {
+        let mut gone = Vec::new();
+        for stream in behind {
+            let may_run = overlap.stops()
+                && matches!(self.stop(&stream_of(conversation, &stream), reason::REPLACED).await?, Stopped::Missing)
+                && self.ask_whether_forgotten().await?;
+            if !may_run {
+                gone.push(stream);
             }
         }
-        self.store.give_way(conversation.clone(), behind).await
+        self.store.give_way(conversation.clone(), gone.clone()).await?;
+        Ok(gone)
     }
 }
 
@@ -89,7 +96,14 @@ pub(crate) fn stream_of(conversation: &StreamKey, stream: &StreamId) -> StreamKe
     StreamKey::new(conversation.owner.clone(), stream.clone())
 }
 
-/// Whether a turn has ended without ever having begun: its node died, or it was stopped, before its handler answered.
+/// Whether a turn has begun: its handler has answered, or its job was found to be done.
+fn has_begun(info: &StreamInfo) -> bool {
+    info.started || info.state == StreamState::Completed
+}
+
+/// Whether a turn runs no more and has never begun: its node died or was drained, or it was stopped, before its handler answered. One that is
+/// interrupted may still be run again, and is pointed to again then.
 fn has_failed_to_begin(info: &StreamInfo) -> bool {
-    !info.started && info.state.is_terminal() && info.state != StreamState::Completed
+    let is_over = info.state.is_terminal() || (info.state == StreamState::Interrupted && info.previous.is_none());
+    is_over && !has_begun(info)
 }

@@ -20,7 +20,7 @@ use crate::{
     stream::{Ended, Metadata, Origin, StreamState},
     sync::Entered,
     telemetry::add,
-    turn::Turn,
+    turn::{Overlap, Turn},
     voice::Voice,
 };
 
@@ -143,6 +143,11 @@ pub(super) struct Registered {
 impl Registered {
     pub(super) fn core(&self) -> Arc<Core> {
         Arc::clone(&self.core)
+    }
+
+    /// Whether an earlier run has made events: one that was interrupted before that may not have begun.
+    pub(super) fn has_begun_before(&self) -> bool {
+        self.previous.is_some_and(|previous| previous.seq > 0)
     }
 
     /// The producer has begun to answer: from here on its body decides.
@@ -276,16 +281,23 @@ impl Admission {
         registered: &Registered,
         turn: Turn,
     ) -> Result<(), Self> {
-        if registered.previous.is_some() {
-            core.rejoin_turn(&registered.lane, turn);
+        if registered.has_begun_before() {
+            core.rejoin_turn(&registered.lane, turn).await;
             return Ok(());
         }
+        let refuses = turn.overlap == Overlap::Refuse;
         match core.begin_turn(&registered.lane, turn).await {
             Ok(Beginning::Pointed) => Ok(()),
             Ok(Beginning::Refused(stream)) => Err(Self::Reject(Rejection::Running { stream })),
+            Ok(Beginning::Unknown) => Err(Self::Retry),
             Err(_) => match Self::without_store(route, asked.position) {
+                // Whether one runs is not known, so none begins.
+                Self::Unrecorded if refuses => Err(Self::Retry),
                 // The stream is registered, so it is recorded; the pointer is moved once the store takes it.
-                Self::Unrecorded => Ok(()),
+                Self::Unrecorded => {
+                    core.point_later(&registered.lane);
+                    Ok(())
+                }
                 refused => Err(refused),
             },
         }

@@ -209,15 +209,20 @@ impl StreamContext {
         }
         // A run after the first is no new turn.
         if self.0.runs_again.load(Ordering::Relaxed) {
-            core.rejoin_turn(lane, turn);
+            core.rejoin_turn(lane, turn).await;
             return Ok(());
         }
         let begun = core.begin_turn(lane, turn).await;
         // The pointer is right in any case: it is taken back with the stream.
         core.recorder.say_again(lane).await;
         match begun {
-            Ok(Beginning::Pointed) | Err(_) => Ok(()),
+            Ok(Beginning::Pointed) => Ok(()),
             Ok(Beginning::Refused(stream)) => Err(Rejection::Running { stream }),
+            Ok(Beginning::Unknown) => Err(Rejection::ComeAgain),
+            Err(_) => {
+                core.point_later(lane);
+                Ok(())
+            }
         }
     }
 

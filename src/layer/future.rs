@@ -373,7 +373,7 @@ where
         Admission::Produce(registered) => {
             let context = context(asked, registered.inner_id.clone());
             context.registered(&registered.lane, &core.recorder);
-            if registered.previous.is_some() {
+            if registered.has_begun_before() {
                 context.set_runs_again();
             }
             let waiting = Waiting::new(registered, context.clone(), route.endless);

@@ -10,6 +10,7 @@ mod redis_servers;
 
 mod crashes;
 mod kept;
+mod late;
 mod named;
 mod overlaps;
 mod races;
