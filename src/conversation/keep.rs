@@ -3,14 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::Instant;
-
-use crate::{
-    hub::Core,
-    recorder::{Lane, Status},
-    store::Renew,
-    sync::all,
-};
+use super::late::runs;
+use crate::{hub::Core, recorder::Lane, store::Renew, sync::all};
 
 /// How many pointers are renewed with one request.
 const PAGE: usize = 1000;
@@ -22,11 +16,9 @@ const EVERY: Duration = Duration::from_secs(60);
 pub(crate) async fn run(core: Arc<Core>) {
     loop {
         tokio::time::sleep(core.settings.beat_every()).await;
-        let turns = |lane: &Arc<Lane>| lane.turn().is_some() && lane.status() == Status::Running;
+        let turns = |lane: &Arc<Lane>| lane.turn().is_some() && runs(lane);
         let lanes: Vec<_> = core.recorder.lanes().into_iter().filter(turns).collect();
-        for lane in &lanes {
-            go_on(&core, lane).await;
-        }
+        let _ = all(lanes.iter().map(|lane| go_on(&core, lane))).await;
         renew(&core, &lanes).await;
     }
 }
@@ -44,27 +36,37 @@ async fn go_on(core: &Arc<Core>, lane: &Arc<Lane>) {
 }
 
 async fn renew(core: &Arc<Core>, lanes: &[Arc<Lane>]) {
-    let now = Instant::now();
-    let due = lanes.iter().filter_map(|lane| {
-        let begun = lane.turn()?;
-        let ttl = lane.retention().kept();
-        let every = (ttl / 4).min(core.settings.sweep.max(EVERY));
-        let is_due = now.saturating_duration_since(begun.renewed()?) + core.settings.beat_every() >= every;
-        let stream = lane.key.id.clone();
-        let renew = Renew { conversation: begun.conversation.clone(), stream, ttl, put_back: begun.puts_back() };
-        is_due.then_some((lane, renew))
-    });
-    let due: Vec<_> = due.collect();
+    let due: Vec<_> = lanes.iter().filter(|lane| is_due(core, lane)).collect();
     for page in due.chunks(PAGE) {
-        let asked = page.iter().map(|(_, renew)| renew.clone()).collect();
-        let Ok(pointers) = core.store.renew(asked).await else { return };
-        let behind = page.iter().zip(&pointers).filter(|((lane, _), pointer)| {
-            let is_behind = lane.turn().is_some_and(|begun| begun.heard(&lane.key.id, pointer.as_ref()));
-            core.point_later(lane);
-            is_behind
-        });
-        // The turn that was to stop the stream may have died before it did.
-        let looks: Vec<_> = behind.map(|((_, renew), _)| core.current(&renew.conversation)).collect();
-        let _ = all(looks.into_iter()).await;
+        renew_page(core, page).await;
     }
+}
+
+fn is_due(core: &Core, lane: &Lane) -> bool {
+    let every = (lane.retention().kept() / 4).min(core.settings.sweep.max(EVERY));
+    let renewed = lane.turn().and_then(|begun| begun.renewed());
+    renewed.is_some_and(|renewed| renewed.elapsed() + core.settings.beat_every() >= every)
+}
+
+async fn renew_page(core: &Arc<Core>, page: &[&Arc<Lane>]) {
+    // Looked at again right before: a pointer that is renewed for a stream that has ended would outlive it.
+    let page = page.iter().filter_map(|lane| Some((*lane, lane.turn().filter(|_| runs(lane))?)));
+    let page: Vec<_> = page.collect();
+    let renewals = page.iter().map(|(lane, begun)| Renew {
+        conversation: begun.conversation.clone(),
+        stream: lane.key.id.clone(),
+        ttl: lane.retention().kept(),
+        put_back: begun.puts_back(),
+    });
+    // The next beat tries again.
+    let Ok(pointers) = core.store.renew(renewals.collect()).await else { return };
+    let settled = page.into_iter().zip(pointers).map(|((lane, begun), pointer)| async move {
+        if begun.heard(&lane.key.id, pointer.as_ref()) {
+            // The turn that was to stop the stream may have died before it did.
+            let _ = core.current(&begun.conversation).await;
+        }
+        core.point_later(lane);
+        core.tidy(lane, begun).await
+    });
+    let _ = all(settled).await;
 }

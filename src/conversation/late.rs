@@ -8,7 +8,7 @@ use crate::{
     hub::Core,
     protocol::backoff::Backoff,
     recorder::{Lane, Status},
-    store::{Expected, Point, Pointed},
+    store::{Expected, Point, Pointed, Renew},
     stream::{StreamInfo, StreamState, reason},
 };
 
@@ -42,9 +42,9 @@ impl Core {
         let (core, lane, begun) = (Arc::clone(self), Arc::clone(lane), Arc::clone(begun));
         self.executor.spawn(async move {
             let mut backoff = Backoff::new(SOON, core.settings.beat_every());
-            while begun.is_to_point() && lane.status() == Status::Running && !lane.is_ending() {
+            while begun.is_to_point() && runs(&lane) {
                 tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
-                if !core.store.is_broken(&begun.conversation) {
+                if runs(&lane) && !core.store.is_broken(&begun.conversation) {
                     // Should this fail, it is tried again.
                     let _ = core.catch_up(&lane, &begun).await;
                 }
@@ -82,7 +82,28 @@ impl Core {
             if begun.is_to_finish() {
                 self.finish(lane).await;
             }
+            self.tidy(lane, begun).await?;
         }
         Ok(())
     }
+
+    /// Sets right a pointer that was moved or put back for a stream that ran no more by then: it goes with the stream.
+    pub(super) async fn tidy(self: &Arc<Self>, lane: &Lane, begun: &Begun) -> Result<(), StoreError> {
+        if runs(lane) {
+            return Ok(());
+        }
+        let (conversation, stream) = (begun.conversation.clone(), lane.key.id.clone());
+        match self.store.info(lane.key.clone()).await? {
+            None => self.store.unpoint(conversation, stream).await.map(drop),
+            Some(info) if info.state.is_terminal() => {
+                let ttl = lane.retention().recovery_window;
+                self.store.renew(vec![Renew { conversation, stream, ttl, put_back: false }]).await.map(drop)
+            }
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+pub(super) fn runs(lane: &Lane) -> bool {
+    lane.status() == Status::Running && !lane.is_ending()
 }

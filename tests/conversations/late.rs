@@ -107,8 +107,8 @@ async fn a_late_move_does_not_pass_a_newer_turn() {
         pending.abort();
         stage.advance(20 * SECOND).await;
         let left = new.as_ref().map_or(old.id(), Asked::id);
-        assert_eq!(stage.running().await, [left.clone()], "{begins}");
-        assert_eq!(stage.pointer().await, [left], "{begins}");
+        assert_eq!(stage.running().await, std::slice::from_ref(&left), "{begins}");
+        assert_eq!(stage.pointer().await, std::slice::from_ref(&left), "{begins}");
         if begins {
             assert_eq!(stage.stands(&old.id()).await, (StreamState::Cancelled, "replaced".to_owned()));
         }

@@ -397,7 +397,9 @@ impl MemoryStore {
         while goes_back {
             let named = pointer.as_ref()?.stream.clone();
             let key = StreamKey::new(conversation.owner.clone(), named.clone());
-            let expires_in = self.shard(&key).held(&key, now).map(|entry| entry.expires_in(now));
+            // Held until the pointer is renewed: an end in between would shorten the pointer's life too early.
+            let mut shard = self.shard(&key);
+            let expires_in = shard.held(&key, now).map(|entry| entry.expires_in(now));
             let mut pointers = lock(&self.0.pointers);
             if let Some(ttl) = expires_in {
                 let renew = Renew { conversation: conversation.clone(), stream: named, ttl, put_back: false };

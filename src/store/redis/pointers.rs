@@ -123,6 +123,11 @@ impl Pointers {
             let stands = standing(self.fleet.ask(self.keys.standing(&keys)).await?)?;
             if stands.ttl > 0 {
                 self.renew(conversation, &named.stream, stands.ttl, false).await?;
+                // It may have ended in between, and its end shortened the pointer's life before this.
+                let now = standing(self.fleet.ask(self.keys.standing(&keys)).await?)?;
+                if stands.active && !now.active {
+                    self.renew(conversation, &named.stream, now.ttl.max(1), false).await?;
+                }
                 return Ok(pointer);
             }
             stream = named.stream.clone();
