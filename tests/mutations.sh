@@ -104,7 +104,7 @@ mutate G6 bounds src/store/memory/shard.rs "what has expired is not removed" \
 mutate G6 redis_store src/store/redis/scripts/prelude.lua "in Redis, a run that made nothing leaves its marker" \
   's/if field\(marker, .r.\) then/if false then/'
 mutate G8 allocations src/layer/engine.rs "a log holds on to the chunks of its events" \
-  's/if kept >= fed/if true || kept >= fed/'
+  's/bytes: exact\(&batch\.out\)/bytes: { let mut large = BytesMut::with_capacity(64 << 10); large.extend_from_slice(&batch.out); large.freeze() }/'
 mutate G7 recorder_faults src/layer/live.rs "a stream waits for the store for as long as that takes" \
   's/self\.core\.settings\.store_limit, cx/self.core.settings.store_limit * 1000, cx/'
 mutate G7 recorder_faults src/recorder/lane.rs "a stream that the store refuses is waited for" \
@@ -171,6 +171,10 @@ mutate G7 bounds src/layer/answer.rs "what is not recorded carries ids" \
   g7_an_unrecorded_stream
 mutate G7 recorder_faults src/layer/service.rs "work is begun whose answer is certain to be refused" \
   's/let broken = self\.core\.store\.is_away\(\);/let broken = false;/' g7_no_work_is_begun
+mutate G1 recorder_faults src/layer/live.rs "who waits for a lost reply is told an end behind events that it was not given" \
+  's/if halted && self\.is_cut_off\(\) \{/if false {/' g1_who_waits
+mutate G1 conformance src/store/memory/log.rs "a batch that overlaps with what is held is taken" \
+  's/if batch\.first\(\) <= self\.top \{/if false {/' overlap
 mutate G8 bounds src/layer/producer.rs "a reload is a departure" \
   's/Disconnect::Interrupt \| Disconnect::Cancel => self\.route\.grace/Disconnect::Interrupt | Disconnect::Cancel => Duration::ZERO/' \
   g8_a_reload
@@ -179,7 +183,7 @@ mutate G8 recorder_faults src/recorder/room.rs "one loud stream takes the room o
 mutate G10 bounds src/layer/answer.rs "any Content-Encoding is an encoding" \
   's/\.iter\(\)\.any\(is_encoding\)/.iter().next().is_some()/' g10_a_stream_whose_encoding_is_identity
 mutate G11 bounds src/store/memory/entry/mod.rs "a stream that only kept metadata has started" \
-  's/append\.starts \|\| !append\.events\.is_empty\(\)/true/' g11_a_handler_that_keeps
+  's/self\.started \|= append\.starts;/self.started = true;/' g11_a_handler_that_keeps
 mutate G11 guarantees src/layer/handler.rs "a stop does not reach a handler that has not answered" \
   's/self\.lane\.is_halted\(\) && !self\.core/false \&\& !self.core/' g11_a_stop_reaches
 mutate G12 clients src/follow/ending.rs "an SDK that cannot be served is answered 200" \
