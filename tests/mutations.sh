@@ -103,8 +103,8 @@ mutate G6 bounds src/store/memory/shard.rs "what has expired is not removed" \
   's/if entry\.is_over\(look\.now\) \{/if false {/'
 mutate G6 redis_store src/store/redis/scripts/prelude.lua "in Redis, a run that made nothing leaves its marker" \
   's/if field\(marker, .r.\) then/if false then/'
-mutate G8 allocations src/layer/engine.rs "a log holds on to the chunks of its events" \
-  's/bytes: exact\(&batch\.out\)/bytes: { let mut large = BytesMut::with_capacity(64 << 10); large.extend_from_slice(&batch.out); large.freeze() }/'
+mutate G8 allocations src/store/memory/log.rs "a log holds on to more memory than its events have" \
+  's/BytesMut::with_capacity\(bytes\)/BytesMut::with_capacity(bytes + (64 << 10))/'
 mutate G7 recorder_faults src/layer/live.rs "a stream waits for the store for as long as that takes" \
   's/self\.core\.settings\.store_limit, cx/self.core.settings.store_limit * 1000, cx/'
 mutate G7 recorder_faults src/recorder/lane.rs "a stream that the store refuses is waited for" \
