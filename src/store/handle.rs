@@ -140,7 +140,7 @@ impl Limits {
     fn of(self, operation: &str, in_background: bool) -> Duration {
         match operation {
             _ if in_background => self.background,
-            "open" | "read" | "info" => self.open,
+            "open" | "read" | "info" | "pointer" => self.open,
             "beat" => self.beat,
             "list" | "active_count" | "stale" | "delete" | "due" | "hook_done" | "unpoint" | "give_way" | "renew" => {
                 self.background

@@ -5,7 +5,7 @@ use resilient_sse::{Disconnect, StreamId, StreamState};
 
 use crate::{
     common::{Call, Finish, Handler, Script, Waiting, plain},
-    stage::{SECOND, Stage, endless, post, send, turn},
+    stage::{Asked, SECOND, Stage, endless, post, send, turn},
 };
 
 #[tokio::test(start_paused = true)]
@@ -111,9 +111,10 @@ async fn turns_that_begin_at_once_fail_in_any_order() {
                 assert!(starts || pending.await.unwrap_err().is_cancelled());
             }
             stage.advance(SECOND).await;
-            let left = newest.as_ref().map_or(old.id(), super::stage::Asked::id);
-            assert_eq!(stage.pointer().await, std::slice::from_ref(&left), "{order:?}, {starts}");
-            assert_eq!(stage.running().await, [left], "{order:?}, {starts}");
+            let left = newest.as_ref().map_or(old.id(), Asked::id);
+            let (pointer, running) = (stage.pointer().await, stage.running().await);
+            assert_eq!(pointer, running, "{order:?}, {starts}");
+            assert_eq!(running, [left], "{order:?}, {starts}");
             drop((old, newest));
             stage.verdict().await;
         }

@@ -4,6 +4,7 @@
 
 mod model;
 mod nodes;
+mod pointers;
 
 use std::time::Duration;
 

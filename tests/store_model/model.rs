@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use resilient_sse::{
-    Ended, EventId, NodeId, Origin, Record, RecordKind, StreamKey, StreamState,
+    Ended, EventId, NodeId, Origin, Record, RecordKind, StreamKey, StreamState, Turn,
     store::{
         Append, Appended, Beat, Close, Closed, DueReason, Fence, Interrupt, Interrupted, Open, Opened, Reopen, Reopened,
     },
     wire::{Sse, single_events},
 };
+
+use super::pointers::Pointing;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
@@ -22,7 +24,8 @@ pub(crate) struct Stream {
     pub(crate) started: bool,
     reruns: bool,
     pub(crate) deadline: u64,
-    expires: u64,
+    pub(crate) expires: u64,
+    pub(crate) turn: Option<Turn>,
     leased: u64,
     hook: Option<u64>,
     /// The last event that the newest run but one, or the one that stands still, has made.
@@ -55,9 +58,10 @@ impl Stream {
 
 pub(crate) struct Model {
     pub(crate) now: u64,
-    streams: BTreeMap<StreamKey, Stream>,
+    pub(crate) streams: BTreeMap<StreamKey, Stream>,
     /// The highest epoch of any id of a name, for ever.
     highest: BTreeMap<StreamKey, u64>,
+    pub(crate) pointers: BTreeMap<StreamKey, Pointing>,
 }
 
 fn millis(duration: std::time::Duration) -> u64 {
@@ -66,7 +70,7 @@ fn millis(duration: std::time::Duration) -> u64 {
 
 impl Model {
     pub(crate) fn at(now: u64) -> Self {
-        Self { now, streams: BTreeMap::new(), highest: BTreeMap::new() }
+        Self { now, streams: BTreeMap::new(), highest: BTreeMap::new(), pointers: BTreeMap::new() }
     }
 
     /// A stream, unless it has expired.
@@ -107,6 +111,7 @@ impl Model {
             reruns: open.reruns,
             deadline: self.now + millis(open.retention.stale),
             expires: self.now + millis(open.retention.lifetime),
+            turn: open.turn.clone(),
             leased: 0,
             hook: None,
             previous,
@@ -131,7 +136,11 @@ impl Model {
         let same_kind = stream.kind == open.kind;
         let made_up = stream.origin == Origin::Generated;
         match (open.origin, stream.origin) {
-            _ if repeated => return new(stream.epoch, stream.previous, stream.origin),
+            _ if repeated => {
+                stream.turn = stream.turn.take().or(open.turn.clone());
+                stream.started |= open.started;
+                return new(stream.epoch, stream.previous, stream.origin);
+            }
             (Origin::Named, Origin::Named | Origin::Generated) if !same_kind => {
                 return Opened::OtherKind { kind: stream.kind.clone().into() };
             }
@@ -147,8 +156,9 @@ impl Model {
                 let (previous, log) = (stream.previous, stream.log.clone());
                 let fingerprint = open.fingerprint.clone().or_else(|| stream.fingerprint.clone());
                 let origin = if made_up && open.origin == Origin::Named { Origin::Generated } else { open.origin };
+                let turn = stream.turn.clone().or(open.turn.clone());
                 let epoch = self.next_epoch(&open.key);
-                self.begin(&Open { fingerprint, origin, ..open.clone() }, epoch, previous, log);
+                self.begin(&Open { fingerprint, origin, turn, ..open.clone() }, epoch, previous, log);
                 new(epoch, previous, origin)
             }
             _ => Opened::Ended(stream.ended.clone().unwrap()),
@@ -164,7 +174,11 @@ impl Model {
             stream.state = StreamState::Interrupted;
             stream.previous = Some(EventId::new(stream.epoch, 0));
         } else {
+            let conversation = self.conversation_of(key);
             self.streams.remove(key);
+            if let Some(conversation) = conversation {
+                self.unpoint(&conversation, &key.id);
+            }
         }
     }
 
@@ -224,6 +238,7 @@ impl Model {
         let node = Some(stream.node.clone());
         let highest = self.highest.get_mut(&close.key).unwrap();
         *highest = (*highest).max(id.epoch);
+        self.expires_with(&close.key);
         Closed::Now { ended, node }
     }
 
@@ -232,6 +247,7 @@ impl Model {
             return Interrupted::Missing;
         };
         if stream.state == StreamState::Interrupted && stream.epoch == interrupt.epoch {
+            self.expires_with(&interrupt.key);
             return Interrupted::Done;
         }
         if let Some(fence) = stream.fence(interrupt.epoch) {
@@ -243,6 +259,7 @@ impl Model {
         let said = interrupt.last.map(|seq| EventId::new(stream.epoch, seq)).unwrap_or_default();
         stream.previous = Some(stream.recorded().max(said));
         stream.state = StreamState::Interrupted;
+        self.expires_with(&interrupt.key);
         Interrupted::Done
     }
 
@@ -265,6 +282,7 @@ impl Model {
                 if stream.origin == Origin::Generated && open.origin == Origin::Named {
                     open.origin = Origin::Generated;
                 }
+                open.turn = stream.turn.clone().or(open.turn);
             }
         }
         let highest = self.highest.entry(key.clone()).or_default();
@@ -274,6 +292,10 @@ impl Model {
             stream.previous = previous;
             stream.started |= reopen.acknowledged > 0;
             stream.lost = EventId::new(reopen.epoch, reopen.acknowledged);
+        }
+        if let Some(conversation) = self.conversation_of(key) {
+            let kept = millis(open.retention.lifetime + open.retention.recovery_window + open.retention.stale);
+            self.renew(&conversation, &key.id, kept, true);
         }
         Reopened::Registered
     }

@@ -68,9 +68,9 @@ pub(crate) struct World {
 }
 
 /// The outcome's name, and how it differs from the model's, if it does.
-type Step = (&'static str, Option<String>);
+pub(crate) type Step = (&'static str, Option<String>);
 
-fn compare<T: PartialEq + Debug>(asked: &impl Debug, answer: &T, expected: &T) -> Option<String> {
+pub(crate) fn compare<T: PartialEq + Debug>(asked: &impl Debug, answer: &T, expected: &T) -> Option<String> {
     (answer != expected).then(|| format!("{asked:?}\n  answers {answer:?}\n  not     {expected:?}"))
 }
 
@@ -88,7 +88,8 @@ impl World {
 
     /// One random request of one random node.
     pub(crate) async fn step(&mut self) -> Step {
-        match self.random.below(16) {
+        match self.random.below(22) {
+            16..=21 => self.point().await,
             0..=3 => self.open().await,
             4..=7 => self.append().await,
             8 => self.close().await,
@@ -102,6 +103,9 @@ impl World {
 
     async fn open(&mut self) -> Step {
         let repeated = self.runs.last().filter(|_| self.random.one_in(6)).map(|run| run.open.clone());
+        let turn = self.turn();
+        // A repeat may say more.
+        let repeated = repeated.map(|open| Open { turn: open.turn.or(turn.clone()), ..open });
         let open = repeated.unwrap_or_else(|| Open {
             key: self.random.pick(&self.keys),
             kind: Cow::Borrowed(self.random.pick(&["chat", "chat", "chat", "chat", "export"])),
@@ -122,7 +126,7 @@ impl World {
             limit: None,
             metadata: Vec::new(),
             voice: Voice::default(),
-            turn: None,
+            turn,
             headers: KeptHeaders::None,
             retention: RETENTION,
         });
@@ -140,6 +144,10 @@ impl World {
             Opened::Missing | Opened::OverLimit => "open missing",
         };
         (name, differs)
+    }
+
+    pub(crate) fn a_stream(&mut self) -> StreamKey {
+        self.random.pick(&self.keys)
     }
 
     /// A run of some node: mostly a late one, sometimes any that ever was.
@@ -310,7 +318,7 @@ impl World {
             });
             compare(key, &records, &log).map_or(Ok(()), Err)?;
         }
-        Ok(())
+        self.compare_pointers().await
     }
 
     /// Ends whatever is left, waits until it has expired, and looks once.
@@ -321,6 +329,8 @@ impl World {
             self.store.close(close).await.unwrap();
         }
         tokio::time::advance(RETENTION.recovery_window).await;
+        // What was moved by hand lives as long as it was said to.
+        tokio::time::advance(RETENTION.lifetime + RETENTION.stale).await;
         assert_eq!(self.store.due(100, LEASE, Some(self.model.now)).await.unwrap(), []);
     }
 }

@@ -403,7 +403,8 @@ impl MemoryStore {
             let mut pointers = lock(&self.0.pointers);
             if let Some(ttl) = expires_in {
                 let renew = Renew { conversation: conversation.clone(), stream: named, ttl, put_back: false };
-                return pointers.renew(&renew, now);
+                let _ = pointers.renew(&renew, now);
+                return pointers.get(conversation, now).cloned();
             }
             (pointer, goes_back) = pointers.unpoint(conversation, &named, now);
         }
