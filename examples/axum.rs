@@ -1,13 +1,14 @@
-//! Resilient streams in an axum service: `cargo run --example axum`, then
+//! A chat in an axum service: `cargo run --example axum`, then
 //!
 //! ```text
-//! curl -N -H 'authorization: Bearer ada' localhost:3000/answers/42
-//! curl -N -H 'authorization: Bearer ada' -H 'last-event-id: <an id from above>' localhost:3000/answers/42
-//! curl -H 'authorization: Bearer ada' localhost:3000/answers/42/recover
+//! curl -N -H 'authorization: Bearer ada' localhost:3000/chat/42 -d 'Are you there?'
+//! curl -N -H 'authorization: Bearer ada' localhost:3000/chat/42/stream              # from another tab, or after a reload
+//! curl -N -H 'authorization: Bearer ada' localhost:3000/chat/42/stream -H 'last-event-id: <an id from above>'
+//! curl -X DELETE -H 'authorization: Bearer ada' localhost:3000/chat/42/stream       # stop
 //! ```
 //!
-//! An id names one answer. Whoever asks for `/answers/42` again within five minutes of its end is given that answer again,
-//! whatever the question: the next question needs an id of its own.
+//! Each POST is a turn of the conversation: a stream of its own, which stops the one before if that still runs. Its work is done
+//! whether its client stays, reloads or comes back later.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -20,7 +21,7 @@ use axum::{
         Response, Sse,
         sse::{Event, KeepAlive},
     },
-    routing::get,
+    routing::{get, get_service, post},
     serve::ListenerExt as _,
 };
 use futures_util::{Stream, stream::unfold};
@@ -32,11 +33,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The owner of a stream is the `Owner` in the request's extensions, unless `.owner(…)` says otherwise.
     let (sse, guardian) = ResilientSse::builder(MemoryStore::new()).build()?;
 
-    let answer = get(answer).layer(sse.generation().id(StreamId::path("/answers/{id}")));
+    let turn = post(answer).layer(sse.generation().conversation(StreamId::path("/chat/{id}")));
+    let resume = sse.resume().conversation(StreamId::path("/chat/{id}/stream"));
+    let stop = sse.stop().conversation(StreamId::path("/chat/{id}/stream"));
     let health = sse.clone();
     let app = Router::new()
-        .route("/answers/{id}", answer)
-        .route_service("/answers/{id}/recover", sse.recover().id(StreamId::path("/answers/{id}/recover")))
+        .route("/chat/{id}", turn)
+        .route("/chat/{id}/stream", get_service(resume).delete_service(stop))
+        // For a client that was away for long: how an answer ended. A response names its stream in `X-Stream-Id`.
+        .route_service("/streams/{id}/recover", sse.recover().id(StreamId::path("/streams/{id}/recover")))
         .route("/feed", get(feed).layer(sse.feed()))
         // Outside of the layers above: a client that resumes a stream is let in here, since the handler does not run again.
         .layer(from_fn(authenticate))
@@ -60,10 +65,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// An ordinary handler. Its work is done once, whether its client stays, reloads or comes back later.
-async fn answer() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let words = "Whoever comes back gets what came in between, and then the rest.".split_inclusive(' ');
-    let words = unfold(words, async |mut words| {
+/// An ordinary handler. It knows nothing of the layer around it.
+async fn answer(question: String) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let answer = format!("You asked: {question} Whoever comes back gets what came in between, and then the rest.");
+    let words: Vec<_> = answer.split_whitespace().map(str::to_owned).collect();
+    let words = unfold(words.into_iter(), async |mut words| {
         let word = words.next()?;
         tokio::time::sleep(Duration::from_millis(300)).await;
         Some((Ok(Event::default().data(word)), words))

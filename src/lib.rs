@@ -4,7 +4,7 @@
 //! # Quickstart
 //!
 //! ```
-//! use axum::{Router, routing::get};
+//! use axum::{Router, routing::{get_service, post}};
 //! use resilient_sse::{MemoryStore, ResilientSse, StreamId};
 //!
 //! # async fn answer() -> &'static str { "" }
@@ -14,16 +14,20 @@
 //! // The owner of a stream is the `Owner` that your authentication puts into the request's extensions.
 //! let (sse, guardian) = ResilientSse::builder(MemoryStore::new()).build()?;
 //! let guardian = tokio::spawn(guardian.with_graceful_shutdown(shutdown)); // await it after the server
+//! let resume = sse.resume().conversation(StreamId::path("/chat/{id}/stream"));
+//! let stop = sse.stop().conversation(StreamId::path("/chat/{id}/stream"));
 //! let app: Router = Router::new()
-//!     .route("/answers/{id}", get(answer).layer(sse.generation().id(StreamId::path("/answers/{id}"))))
-//!     .route_service("/answers/{id}/recover", sse.recover().id(StreamId::path("/answers/{id}/recover")));
+//!     .route("/chat/{id}", post(answer).layer(sse.generation().conversation(StreamId::path("/chat/{id}"))))
+//!     .route("/chat/{id}/stream", get_service(resume).delete_service(stop));
 //! # let _ = (app, guardian);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! An id names **one answer**, one export, one feed, never a conversation. A request with the same id gets the same answer
-//! until five minutes after its end (the recovery window), even if it asks another question.
+//! A stream is **one answer**, one export, one feed. A conversation is the owner's name for a chat, which points at its newest stream: each
+//! request to it is a new turn ([`ResilientSseLayer::conversation`]). On a route whose requests name their streams themselves
+//! ([`ResilientSseLayer::id`]), a request with the same id gets the same answer until five minutes after its end (the recovery window), even if it
+//! asks another question.
 //!
 //! [`docs`] is for authors of clients: what a client sends and what it receives.
 //!
@@ -32,7 +36,7 @@
 //! A *stream* is one logical run of events, named by its owner and a [`StreamId`]; it outlives any
 //! connection. Its *producer* is the wrapped inner body, or a [`Publication`]; each run of a producer is
 //! an *epoch*, and an event's id is `e<epoch>-<seq>`. To *follow* is to replay from the stream's *log* and
-//! then tail it. A *completion* is the terminal event, kept for the recovery window. All of that lives in
+//! then tail it. A *conversation* is an owner's name for a sequence of streams, its *turns*. A *completion* is the terminal event, kept for the recovery window. All of that lives in
 //! a [`Store`]; the [`Guardian`] is the future that looks after it.
 //!
 //! # Guarantees
