@@ -10,7 +10,7 @@ use crate::{
     hub::Core,
     id::{StreamId, StreamKey},
     recorder::Lane,
-    store::{Close, Closed, Expected, Point, Pointed, Pointer},
+    store::{Close, Closed, Expected, Point, Pointed, Pointer, Renew},
     stream::{Ending, StreamState, reason},
     sync::lock,
     turn::{Overlap, Turn},
@@ -99,6 +99,12 @@ impl Begun {
     /// give way to it.
     pub(super) fn is_under_way(&self) -> bool {
         !lock(&self.progress).started || self.is_to_finish()
+    }
+
+    /// The request by which a pointer that names the stream expires with it, now that it has ended.
+    pub(super) fn expiring(&self, lane: &Lane) -> Renew {
+        let ttl = lane.retention().recovery_window;
+        Renew { conversation: self.conversation.clone(), stream: lane.key.id.clone(), ttl, put_back: false }
     }
 
     /// Where the pointer stands after it was renewed for the stream. Returns whether the stream stands behind another one.
@@ -233,6 +239,14 @@ impl Core {
             let (core, lane) = (Arc::clone(self), Arc::clone(lane));
             self.executor.spawn(async move { core.finish(&lane).await });
         }
+    }
+
+    /// A turn has ended before its handler answered, perhaps even before the pointer was moved to it: the pointer is to expire with
+    /// the stream all the same.
+    pub(crate) fn turn_is_over(&self, lane: &Lane) {
+        let Some(begun) = lane.turn() else { return };
+        let (store, renew) = (self.store.in_background(), begun.expiring(lane));
+        self.executor.begin(async move { drop(store.renew(vec![renew]).await) });
     }
 
     /// Has those give way that stand behind a turn that has started. Should that fail, the keeper tries again.

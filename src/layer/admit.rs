@@ -162,6 +162,7 @@ impl Drop for Registered {
         // Settled first: an append that is queued or in flight must not register the stream again.
         if self.opening.is_armed() && !self.core.recorder.withdraw(&self.lane) {
             self.opening.keep();
+            self.core.turn_is_over(&self.lane);
         }
     }
 }

@@ -17,4 +17,5 @@ mod races;
 mod resumes;
 mod stage;
 mod stops;
+mod storms;
 mod turns;

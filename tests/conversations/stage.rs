@@ -43,20 +43,29 @@ pub fn key(id: &str) -> StreamKey {
     StreamKey::new(ada(), StreamId::new(id).unwrap())
 }
 
+/// A node with faults and ids of its own.
+fn hub_on(store: &MemoryStore, setup: impl Fn(Builder) -> Builder) -> TestHub {
+    static SEED: AtomicU64 = AtomicU64::new(1);
+    let seed = SEED.fetch_add(1, Ordering::Relaxed);
+    let setup = |hub: Builder| setup(hub.owner(user).lifetime(LIFETIME)).seed(seed);
+    TestHub::on(FaultStore::new(store.clone()), setup).unwrap()
+}
+
 impl Stage {
     pub fn nodes(nodes: usize) -> Self {
         Self::with(nodes, |hub| hub)
     }
 
     pub fn with(nodes: usize, setup: impl Fn(Builder) -> Builder) -> Self {
-        static SEED: AtomicU64 = AtomicU64::new(1);
         let store = MemoryStore::starting_at(1_700_000_000_000);
-        let hub = |_| {
-            let seed = SEED.fetch_add(1, Ordering::Relaxed);
-            let setup = |hub: Builder| setup(hub.owner(user).lifetime(LIFETIME)).seed(seed);
-            TestHub::on(FaultStore::new(store.clone()), setup).unwrap()
-        };
-        Self { hubs: (0..nodes).map(hub).collect(), store, alive: vec![true; nodes] }
+        let hubs = (0..nodes).map(|_| hub_on(&store, &setup)).collect();
+        Self { hubs, store, alive: vec![true; nodes] }
+    }
+
+    /// One more node.
+    pub fn add(&mut self) {
+        self.hubs.push(hub_on(&self.store, |hub| hub));
+        self.alive.push(true);
     }
 
     pub fn sse(&self, node: usize) -> &ResilientSse {
@@ -142,7 +151,8 @@ impl Stage {
         let mut left = time;
         self.step().await;
         while !left.is_zero() {
-            let step = left.min(Duration::from_millis(250));
+            // Coarser where much has to pass.
+            let step = left.min(if left > 30 * SECOND { SECOND } else { Duration::from_millis(250) });
             tokio::time::advance(step).await;
             self.step().await;
             left -= step;
@@ -151,11 +161,14 @@ impl Stage {
 
     /// Everything expires, and nothing is left.
     pub async fn verdict(mut self) {
-        for hub in &self.hubs {
-            hub.store.heal();
+        for (hub, alive) in self.hubs.iter().zip(&self.alive) {
+            if *alive {
+                hub.store.heal();
+            }
         }
+        let node = self.alive.iter().position(|alive| *alive).unwrap();
         for id in self.running().await {
-            self.sse(0).streams().stop(&ada(), &StreamId::new(id).unwrap()).await.unwrap();
+            self.sse(node).streams().stop(&ada(), &StreamId::new(id).unwrap()).await.unwrap();
         }
         self.advance(Duration::from_secs(400)).await;
         if !self.store.is_empty() {

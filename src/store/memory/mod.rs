@@ -397,11 +397,10 @@ impl MemoryStore {
         while goes_back {
             let named = pointer.as_ref()?.stream.clone();
             let key = StreamKey::new(conversation.owner.clone(), named.clone());
-            // Held until the pointer is renewed: an end in between would shorten the pointer's life too early.
+            // Locked until the pointer is renewed: an end that comes meanwhile is told to the pointer after that.
             let mut shard = self.shard(&key);
-            let expires_in = shard.held(&key, now).map(|entry| entry.expires_in(now));
             let mut pointers = lock(&self.0.pointers);
-            if let Some(ttl) = expires_in {
+            if let Some(ttl) = shard.held(&key, now).map(|entry| entry.expires_in(now)) {
                 let renew = Renew { conversation: conversation.clone(), stream: named, ttl, put_back: false };
                 let _ = pointers.renew(&renew, now);
                 return pointers.get(conversation, now).cloned();

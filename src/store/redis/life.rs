@@ -271,7 +271,7 @@ impl Shared {
                 let max = Amount::new(retention.max_events as u64, retention.max_bytes as u64);
                 self.forget(&keys.name);
                 self.know(&keys.name, EventId::new(epoch, acknowledged), taken, max);
-                self.has_followed(&open.key, open.turn.as_ref(), Follows::PutBack(millis(retention.kept())));
+                self.put_back(&open.key, open.turn.as_ref(), millis(retention.kept())).await;
                 Reopened::Registered
             }
             "newer" => Reopened::Fenced(Fence::Newer),

@@ -1,7 +1,7 @@
 //! Where conversations point: one key each, in a slot of its own. In a cluster that is mostly another server's than the
 //! streams', so no step needs both: what a change of a stream means for its pointer is asked for once that is done.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use redis::{Value, cmd};
 
@@ -11,7 +11,8 @@ use super::{
     cluster::standing,
     error::RedisStoreError,
     fleet::{Fleet, Request},
-    keys::{Keys, name_of},
+    indexes::Indexed,
+    keys::{Keys, StreamKeys, name_of},
     script, value,
 };
 use crate::{
@@ -20,14 +21,15 @@ use crate::{
     turn::Turn,
 };
 
+/// For how long a producer that registers again waits for its pointer: the keeper puts it back later, too.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// What a stream's change means for the pointer that names it.
 pub(super) enum Follows {
     /// Nothing is left of the stream.
     Unpoint,
     /// The stream expires in so many milliseconds.
     Expire(u64),
-    /// The stream was forgotten, and is registered again; it is kept for so many milliseconds.
-    PutBack(u64),
 }
 
 impl Shared {
@@ -89,6 +91,15 @@ impl Shared {
         replies.into_iter().map(|reply| Ok(told(reply?)?.1)).collect()
     }
 
+    /// Puts back the pointer that named a stream and was lost with it. Waited for: the stream may be closed next, and the pointer
+    /// must not be put back after that.
+    pub(super) async fn put_back(&self, key: &StreamKey, turn: Option<&Turn>, ttl: u64) {
+        let Some(turn) = turn else { return };
+        let conversation = StreamKey::new(key.owner.clone(), turn.conversation.clone());
+        let pointers = Pointers { keys: self.keys.clone(), fleet: Arc::clone(&self.fleet) };
+        let _ = tokio::time::timeout(PATIENCE, pointers.renew(&conversation, &key.id, ttl, true)).await;
+    }
+
     /// Has the pointer that names a stream follow its change, beside whatever the caller waits for. Should that fail, whoever
     /// reads the pointer next sets it right, or its time.
     pub(super) fn has_followed(&self, key: &StreamKey, turn: Option<&Turn>, follows: Follows) {
@@ -100,7 +111,6 @@ impl Shared {
             let _ = match follows {
                 Follows::Unpoint => pointers.unpoint(&conversation, &stream).await.map(drop),
                 Follows::Expire(ttl) => pointers.renew(&conversation, &stream, ttl, false).await,
-                Follows::PutBack(ttl) => pointers.renew(&conversation, &stream, ttl, true).await,
             };
         });
     }
@@ -120,18 +130,21 @@ impl Pointers {
             let (goes_back, pointer) = told(self.fleet.ask(change).await?)?;
             let Some(named) = pointer.as_ref().filter(|_| goes_back) else { return Ok(pointer) };
             let keys = self.keys.of(&StreamKey::new(conversation.owner.clone(), named.stream.clone()));
-            let stands = standing(self.fleet.ask(self.keys.standing(&keys)).await?)?;
-            if stands.ttl > 0 {
+            let mut stands = self.stands(&keys).await?;
+            while stands.ttl > 0 {
                 self.renew(conversation, &named.stream, stands.ttl, false).await?;
-                // It may have ended in between, and its end shortened the pointer's life before this.
-                let now = standing(self.fleet.ask(self.keys.standing(&keys)).await?)?;
-                if stands.active && !now.active {
-                    self.renew(conversation, &named.stream, now.ttl.max(1), false).await?;
+                // An end that came meanwhile had the pointer expire with the stream before that was renewed.
+                let was_active = std::mem::replace(&mut stands, self.stands(&keys).await?).active;
+                if !was_active || stands.active {
+                    return Ok(pointer);
                 }
-                return Ok(pointer);
             }
             stream = named.stream.clone();
         }
+    }
+
+    async fn stands(&self, keys: &StreamKeys) -> Result<Indexed, RedisStoreError> {
+        standing(self.fleet.ask(self.keys.standing(keys)).await?)
     }
 
     async fn renew(
