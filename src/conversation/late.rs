@@ -8,7 +8,7 @@ use crate::{
     hub::Core,
     protocol::backoff::Backoff,
     recorder::{Lane, Status},
-    store::{Expected, Point, Pointed, Renew},
+    store::{Expected, Point, Pointed},
     stream::{StreamInfo, StreamState, reason},
 };
 
@@ -95,10 +95,7 @@ impl Core {
         let (conversation, stream) = (begun.conversation.clone(), lane.key.id.clone());
         match self.store.info(lane.key.clone()).await? {
             None => self.store.unpoint(conversation, stream).await.map(drop),
-            Some(info) if info.state.is_terminal() => {
-                let ttl = lane.retention().recovery_window;
-                self.store.renew(vec![Renew { conversation, stream, ttl, put_back: false }]).await.map(drop)
-            }
+            Some(info) if info.state.is_terminal() => self.store.renew(vec![begun.expiring(lane)]).await.map(drop),
             Some(_) => Ok(()),
         }
     }
