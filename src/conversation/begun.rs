@@ -36,6 +36,8 @@ struct Progress {
     pointed: bool,
     /// Whether the stream is to be named no more: a newer turn has taken its place.
     passed: bool,
+    /// Whether the turn may not begin yet: the pointer has not been moved to it, and it is not served without that.
+    waits: bool,
     /// Whether a task is moving the pointer.
     moving: bool,
     started: bool,
@@ -61,6 +63,7 @@ impl Begun {
         let progress = Progress {
             pointed: runs_again,
             passed: false,
+            waits: false,
             moving: false,
             started: false,
             behind: Vec::new(),
@@ -80,7 +83,17 @@ impl Begun {
     /// Whether the pointer is still to be moved to the stream: the store did not answer, or has lost the move.
     pub(super) fn is_to_point(&self) -> bool {
         let progress = lock(&self.progress);
-        !progress.pointed && !progress.passed
+        !progress.pointed && !progress.passed && !progress.waits
+    }
+
+    /// Whether the turn may not begin yet: it was refused, or nobody has asked.
+    pub(crate) fn waits(&self) -> bool {
+        lock(&self.progress).waits
+    }
+
+    /// The turn is served although the store has not moved the pointer.
+    pub(super) fn begins_anyway(&self) {
+        lock(&self.progress).waits = false;
     }
 
     /// Whether others are still to give way to the stream.
@@ -128,6 +141,7 @@ impl Begun {
     pub(super) fn pointed(&self, behind: Vec<StreamId>) {
         let mut progress = lock(&self.progress);
         progress.pointed = true;
+        progress.waits = false;
         progress.behind = behind;
     }
 
@@ -153,12 +167,20 @@ impl Core {
     ///
     /// [`StoreError`] if the pointer could not be moved: the keeper goes on trying as long as the stream runs.
     pub(crate) async fn begin_turn(self: &Arc<Self>, lane: &Arc<Lane>, turn: Turn) -> Result<Beginning, StoreError> {
-        if turn.overlap == Overlap::Refuse && self.may_be_forgotten() {
-            return Ok(Beginning::Unknown);
+        let refuses = turn.overlap == Overlap::Refuse;
+        let begun = self.name_turn(lane, turn);
+        if refuses && self.may_be_forgotten() { Ok(Beginning::Unknown) } else { self.point(lane, &begun).await }
+    }
+
+    /// Names the turn that a stream is, before the pointer is moved to it.
+    pub(crate) fn name_turn(&self, lane: &Lane, turn: Turn) -> Arc<Begun> {
+        if let Some(named) = lane.turn() {
+            return Arc::clone(named);
         }
         let begun = Begun::new(lane, turn, false);
+        lock(&begun.progress).waits = true;
         let _ = lane.set_turn(Arc::clone(&begun));
-        self.point(lane, &begun).await
+        begun
     }
 
     /// A stream that was a turn already runs again: its pointer is renewed, should it name the stream, and not moved. Those that still stand

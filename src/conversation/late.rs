@@ -36,8 +36,16 @@ impl Front {
 }
 
 impl Core {
+    /// A turn is served although the store has not moved the pointer to it: that is done later.
+    pub(crate) fn begin_anyway(self: &Arc<Self>, lane: &Arc<Lane>) {
+        if let Some(begun) = lane.turn() {
+            begun.begins_anyway();
+        }
+        self.point_later(lane);
+    }
+
     /// Goes on moving the pointer to a turn that is served already, beside the caller, until it is moved or the turn runs no more.
-    pub(crate) fn point_later(self: &Arc<Self>, lane: &Arc<Lane>) {
+    pub(super) fn point_later(self: &Arc<Self>, lane: &Arc<Lane>) {
         let Some(begun) = lane.turn().filter(|begun| begun.begins_moving()) else { return };
         let (core, lane, begun) = (Arc::clone(self), Arc::clone(lane), Arc::clone(begun));
         self.executor.spawn(async move {

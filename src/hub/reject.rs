@@ -38,7 +38,8 @@ pub enum Rejection {
         /// The stream.
         stream: StreamId,
     },
-    /// 409: the stream is a turn of another conversation already.
+    /// 409: the stream is a turn of another conversation, as a handler that names two finds, or a request that names a
+    /// stream of one conversation in another.
     OtherConversation,
     /// 409: a route of another kind produces this stream: two routes share ids by mistake.
     OtherKind {

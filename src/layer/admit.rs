@@ -238,6 +238,12 @@ impl Admission {
         opening: Opening,
         opened: Result<Opened, crate::StoreError>,
     ) -> Self {
+        if let Ok(held) = &opened
+            && let Some(refused) = Self::in_other_conversation(core, &asked, held).await
+        {
+            // What was registered is withdrawn.
+            return refused;
+        }
         match opened {
             // Nothing is begun any more, recorded or not.
             Err(_) | Ok(Opened::Missing) if !asked.may_begin(core) && !asked.position.is_end() => Self::Retry,
@@ -249,8 +255,10 @@ impl Admission {
                 let lane = Lane::new(registration, epoch, core.hooks.lease_within(route.retention.recovery_window));
                 core.recorder.enter(&lane);
                 let registered = Registered { core: Arc::clone(core), lane, previous, inner_id, opening };
+                let runs_again = registered.has_begun_before();
                 if let Some(turn) = asked.turn.clone()
-                    && let Err(refused) = Self::begin_turn(core, route, &asked, &registered, turn).await
+                    && let Err(refused) =
+                        Self::begin_turn(core, route, &asked, &registered.lane, runs_again, turn).await
                 {
                     // What was registered is withdrawn.
                     return refused;
@@ -274,20 +282,39 @@ impl Admission {
         }
     }
 
-    /// Makes a new stream a turn of its conversation. The error is what the request is told instead.
-    async fn begin_turn(
+    /// Refuses a request that names a stream of another conversation than its own: the `authorize` hook was asked about the request's.
+    async fn in_other_conversation(core: &Core, asked: &Asked, held: &Opened) -> Option<Self> {
+        let asks_for = &asked.turn.as_ref().filter(|_| !asked.begins)?.conversation;
+        if !matches!(held, Opened::Active { .. } | Opened::Ended(_) | Opened::New { previous: Some(_), .. }) {
+            return None;
+        }
+        let turn = match core.recorder.lane(&asked.key).and_then(|lane| Some(lane.turn()?.turn())) {
+            Some(turn) => Some(turn),
+            None => match core.store.info(asked.key.clone()).await {
+                Ok(info) => info.and_then(|info| info.turn),
+                Err(_) => return Some(Self::Retry),
+            },
+        };
+        let is_other = turn.is_some_and(|turn| turn.conversation != *asks_for);
+        is_other.then_some(Self::Reject(Rejection::OtherConversation))
+    }
+
+    /// Makes a stream that is registered a turn of its conversation. `runs_again`: an earlier run has begun it. The error is what the request is
+    /// told instead.
+    pub(super) async fn begin_turn(
         core: &Arc<Core>,
         route: &Route,
         asked: &Asked,
-        registered: &Registered,
+        lane: &Arc<Lane>,
+        runs_again: bool,
         turn: Turn,
     ) -> Result<(), Self> {
-        if registered.has_begun_before() {
-            core.rejoin_turn(&registered.lane, turn).await;
+        if runs_again {
+            core.rejoin_turn(lane, turn).await;
             return Ok(());
         }
         let refuses = turn.overlap == Overlap::Refuse;
-        match core.begin_turn(&registered.lane, turn).await {
+        match core.begin_turn(lane, turn).await {
             Ok(Beginning::Pointed) => Ok(()),
             Ok(Beginning::Refused(stream)) => Err(Self::Reject(Rejection::Running { stream })),
             Ok(Beginning::Unknown) => Err(Self::Retry),
@@ -296,7 +323,7 @@ impl Admission {
                 Self::Unrecorded if refuses => Err(Self::Retry),
                 // The stream is registered, so it is recorded; the pointer is moved once the store takes it.
                 Self::Unrecorded => {
-                    core.point_later(&registered.lane);
+                    core.begin_anyway(lane);
                     Ok(())
                 }
                 refused => Err(refused),
@@ -355,6 +382,12 @@ impl Admission {
             Some(Opened::OtherFingerprint) => return Self::Reject(Rejection::OtherRequest),
             Some(_) => return Self::Retry,
             None => {}
+        }
+        let asks_for = asked.turn.as_ref().filter(|_| !asked.begins);
+        if let (Some(asks_for), Some(turn)) = (asks_for, &info.turn)
+            && asks_for.conversation != turn.conversation
+        {
+            return Self::Reject(Rejection::OtherConversation);
         }
         match &info.ended {
             Some(ended) => Self::ended(core, route, asked, ended).await,

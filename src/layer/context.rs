@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::METADATA_BYTES,
-    conversation::Beginning,
+    headers::stream_id,
     hub::{Core, Rejection},
     id::{EventId, Owner, StreamId, StreamKey},
     kept::keep,
@@ -54,6 +54,8 @@ struct Inner {
     asked: Asked,
     /// Whether the stream had a run before this one.
     runs_again: AtomicBool,
+    /// The stream that was in the way when the handler named its conversation.
+    in_the_way: OnceLock<StreamId>,
     early: Mutex<Early>,
 }
 
@@ -82,6 +84,7 @@ impl StreamContext {
             route: Arc::clone(route),
             asked: asked.clone(),
             runs_again: AtomicBool::new(false),
+            in_the_way: OnceLock::new(),
             early: Mutex::new(Early::Open),
         }))
     }
@@ -182,7 +185,7 @@ impl StreamContext {
     /// # Errors
     ///
     /// [`Rejection`], which has the status that the handler should answer with: `Running` with [`Overlap::Refuse`](crate::Overlap::Refuse) while
-    /// another stream of the conversation runs, `MalformedConversation`, `OtherConversation` if the stream is a turn of another one, `NotFound`
+    /// another stream of the conversation runs (a 409 then gets its `X-Stream-Id`), `MalformedConversation`, `OtherConversation` if the stream is a turn of another one, `NotFound`
     /// if [`Builder::authorize`](crate::Builder::authorize) denies it, and whatever keeps a stream from being registered.
     ///
     /// # Cancel safety
@@ -203,26 +206,36 @@ impl StreamContext {
     /// Makes a stream that is registered a turn.
     async fn name_registered(&self, lane: &Arc<Lane>, turn: Turn) -> Result<(), Rejection> {
         let core = &self.0.core;
-        if let Some(named) = lane.turn() {
-            let is_same = named.turn().conversation == turn.conversation;
-            return if is_same { Ok(()) } else { Err(Rejection::OtherConversation) };
+        match lane.turn() {
+            Some(named) if named.turn().conversation != turn.conversation => return Err(Rejection::OtherConversation),
+            // One that was refused may ask again.
+            Some(named) if !named.waits() => return Ok(()),
+            _ => {}
         }
         // A run after the first is no new turn.
-        if self.0.runs_again.load(Ordering::Relaxed) {
-            core.rejoin_turn(lane, turn).await;
-            return Ok(());
+        let runs_again = self.0.runs_again.load(Ordering::Relaxed);
+        if !runs_again {
+            core.name_turn(lane, turn.clone());
+            // Before the pointer is moved: should the client leave in between, the withdrawal takes the pointer back.
+            core.recorder.say_again(lane).await;
         }
-        let begun = core.begin_turn(lane, turn).await;
-        // The pointer is right in any case: it is taken back with the stream.
-        core.recorder.say_again(lane).await;
-        match begun {
-            Ok(Beginning::Pointed) => Ok(()),
-            Ok(Beginning::Refused(stream)) => Err(Rejection::Running { stream }),
-            Ok(Beginning::Unknown) => Err(Rejection::ComeAgain),
-            Err(_) => {
-                core.point_later(lane);
-                Ok(())
-            }
+        let begun = Admission::begin_turn(core, &self.0.route, &self.0.asked, lane, runs_again, turn).await;
+        begun.map_err(|refused| self.refused(refused))
+    }
+
+    /// Why the stream is no turn, for the handler; noted for the head of its answer.
+    fn refused(&self, admission: Admission) -> Rejection {
+        let Admission::Reject(rejection) = admission else { return Rejection::ComeAgain };
+        if let Rejection::Running { stream } = &rejection {
+            let _ = self.0.in_the_way.set(stream.clone());
+        }
+        rejection
+    }
+
+    /// Names the stream that was in the way of the turn, where the handler says so by its answer.
+    pub(super) fn name_refused<B>(&self, response: &mut http::Response<B>) {
+        if let Some(stream) = self.0.in_the_way.get().filter(|_| response.status() == http::StatusCode::CONFLICT) {
+            stream_id(response.headers_mut(), stream);
         }
     }
 
@@ -248,8 +261,7 @@ impl StreamContext {
                 self.unrecorded();
                 Ok(())
             }
-            Admission::Reject(rejection) => Err(rejection),
-            _ => Err(Rejection::ComeAgain),
+            refused => Err(self.refused(refused)),
         }
     }
 

@@ -323,10 +323,27 @@ where
     match is_protected(core, &response) {
         Err(reason) => {
             answered_by_itself(unanswered);
-            done(unprotected(core, response, reason))
+            done(refused_or_plain(core, response, reason, context.as_ref()))
         }
         Ok(()) => registering(core, route, asked, response, context, unanswered),
     }
+}
+
+/// The inner service has answered something else than an event stream.
+fn refused_or_plain<ResBody>(
+    core: &Arc<Core>,
+    mut response: Response<ResBody>,
+    reason: Option<Bypassed>,
+    context: Option<&StreamContext>,
+) -> Response<ResilientSseBody<ResBody>>
+where
+    ResBody: Body + Send + 'static,
+    ResBody::Error: Into<BoxError>,
+{
+    if let Some(context) = context {
+        context.name_refused(&mut response);
+    }
+    unprotected(core, response, reason)
 }
 
 /// The inner service has answered with an event stream: registers it.
@@ -427,7 +444,7 @@ where
 {
     match is_protected(core, &response) {
         // Dropping the registration withdraws it.
-        Err(reason) => done(unprotected(core, response, reason)),
+        Err(reason) => done(refused_or_plain(core, response, reason, Some(context))),
         Ok(()) => {
             let admission = registered.map_or(Admission::Unrecorded, Admission::Produce);
             serving(core, route, asked, admission, response, context)

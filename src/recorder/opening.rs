@@ -54,8 +54,15 @@ impl Recorder {
         let request = Open { create: false, limit: None, ..lane.registered() };
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         for _ in 0..TRIES {
-            if lane.status() != Status::Running || self.store.open(request.clone()).await.is_ok() {
+            // A stream that is ending might be interrupted by now, and this would run it again.
+            if lane.status() != Status::Running || lane.is_ending() {
                 return;
+            }
+            match self.store.open(request.clone()).await {
+                // It was interrupted by another node.
+                Ok(Opened::New { .. }) => return drop(self.store.withdraw(request.key, request.token).await),
+                Ok(_) => return,
+                Err(_) => {}
             }
             tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
         }

@@ -30,7 +30,7 @@ const METHODS: HeaderValue = HeaderValue::from_static("DELETE, POST, OPTIONS");
 /// The stop service of a hub: see [`ResilientSse::stop`](crate::ResilientSse::stop).
 ///
 /// `DELETE` and `POST` stop the stream of the conversation that runs, wherever it runs (`cancelled`, reason `stopped`), and are answered
-/// with 202, whose `X-Stream-Id` names the stream; with 404 where none runs. `?stream=<id>` stops only that stream, and only if it
+/// with 202, whose `X-Stream-Id` names the stream; with 404 where none runs, and 503 where the store may only have forgotten it. `?stream=<id>` stops only that stream, and only if it
 /// is still the conversation's: a stop that comes late changes nothing. A turn whose handler has not answered does not replace the
 /// one before it yet, so both are stopped.
 ///
@@ -114,42 +114,52 @@ impl Stop {
         }
         let conversation = conversation(&self.core, &self.conversation, parts)?;
         let only = parameter(parts, "stream");
-        let mut stopped = None;
+        let (mut stopped, mut failed) = (None, None);
         for stream in self.running(&conversation).await.map_err(|_| Rejection::Unavailable)? {
             if only.as_ref().is_some_and(|only| only != stream.as_str()) {
                 continue;
             }
-            let key = stream_of(&conversation, &stream);
-            self.core.authorize_in(&key, Some(&conversation.id), head).await?;
-            match self.core.stop(&key, reason::STOPPED).await {
-                Ok(Stopped::Now(_)) => stopped = stopped.or(Some(stream)),
-                Ok(Stopped::Before(_) | Stopped::Missing) => {}
-                Err(_) => return Err(Rejection::Unavailable),
+            match self.stop(&conversation, &stream, head).await {
+                Ok(is_stopped) => stopped = stopped.or(is_stopped.then_some(stream)),
+                Err(rejection) => failed = failed.or(Some(rejection)),
             }
         }
-        stopped.map(|stream| accepted(&stream)).ok_or(Rejection::NotFound)
+        match (stopped, failed) {
+            (Some(stream), _) => Ok(accepted(&stream)),
+            (None, Some(rejection)) => Err(rejection),
+            // It may be about to register again.
+            (None, None) if !matches!(self.core.ask_whether_forgotten().await, Ok(false)) => {
+                Err(Rejection::Unavailable)
+            }
+            (None, None) => Err(Rejection::NotFound),
+        }
+    }
+
+    /// Stops a stream of the conversation. Returns whether it ran.
+    async fn stop(&self, conversation: &StreamKey, stream: &StreamId, head: &Head) -> Result<bool, Rejection> {
+        let key = stream_of(conversation, stream);
+        self.core.authorize_in(&key, Some(&conversation.id), head).await?;
+        match self.core.stop(&key, reason::STOPPED).await {
+            Ok(stopped) => Ok(matches!(stopped, Stopped::Now(_))),
+            Err(_) => Err(Rejection::Unavailable),
+        }
     }
 
     /// The streams that may run: the newest turn, and while that has not begun those that it is to replace. While the store is
-    /// away, those of this node.
+    /// away, or knows of none, those of this node.
     async fn running(&self, conversation: &StreamKey) -> Result<Vec<StreamId>, StoreError> {
-        match self.core.current(conversation).await {
-            Ok(None) => Ok(Vec::new()),
-            Ok(Some(Current { pointer, info })) => {
-                let behind = if info.started { Vec::new() } else { pointer.behind };
-                Ok(std::iter::once(pointer.stream).chain(behind).collect())
-            }
-            Err(error) => {
-                let is_meant = |lane: &Arc<Lane>| {
-                    lane.turn().is_some_and(|turn| turn.conversation == *conversation)
-                        && lane.status() == Status::Running
-                };
-                let here: Vec<_> = self.core.recorder.lanes().into_iter().filter(is_meant).collect();
-                if here.is_empty() {
-                    return Err(error);
-                }
-                Ok(here.iter().map(|lane| lane.key.id.clone()).collect())
-            }
+        let current = self.core.current(conversation).await;
+        if let Ok(Some(Current { pointer, info })) = current {
+            let behind = if info.started { Vec::new() } else { pointer.behind };
+            return Ok(std::iter::once(pointer.stream).chain(behind).collect());
+        }
+        let is_meant = |lane: &Arc<Lane>| {
+            lane.turn().is_some_and(|turn| turn.conversation == *conversation) && lane.status() == Status::Running
+        };
+        let here: Vec<_> = self.core.recorder.lanes().into_iter().filter(is_meant).collect();
+        match current {
+            Err(error) if here.is_empty() => Err(error),
+            _ => Ok(here.iter().map(|lane| lane.key.id.clone()).collect()),
         }
     }
 }

@@ -164,3 +164,67 @@ async fn g7_naming_a_conversation_while_the_store_is_away() {
     stage.hubs[0].store.heal();
     stage.verdict().await;
 }
+
+/// A refused handler that asks again is refused again; its 409 names the stream that runs, as the library's own does.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_holds_until_the_running_one_has_ended() {
+    for by_path in [false, true] {
+        let mut stage = Stage::nodes(2);
+        let mut old = turn(&stage.chat(0, &endless())).await;
+        old.read(1).await;
+        let inner = service_fn(|request: Request<()>| async move {
+            let context = request.extensions().get::<StreamContext>().unwrap().clone();
+            let first = context.conversation("c").await.unwrap_err();
+            assert_eq!(context.conversation("c").await, Err(first.clone()));
+            Ok::<_, Infallible>(refused(&first))
+        });
+        let layer = stage.sse(1).generation().overlap(Overlap::Refuse);
+        let layer = if by_path { layer.id(StreamId::path("/streams/{id}")) } else { layer };
+        let app = BoxCloneService::new(ServiceBuilder::new().layer(layer).service(inner));
+        let asked = send(&app, post("/streams/s")).await;
+        assert_eq!((asked.status, asked.id()), (StatusCode::CONFLICT, old.id()), "{by_path}");
+        stage.advance(SECOND).await;
+        assert_eq!((stage.running().await, stage.pointer().await), (vec![old.id()], vec![old.id()]));
+        drop(old);
+        stage.verdict().await;
+    }
+}
+
+/// The store knows the stream and does not move the pointer: the route says what becomes of the turn.
+#[tokio::test(start_paused = true)]
+async fn g7_a_route_says_what_is_done_where_the_pointer_is_away() {
+    use resilient_sse::OnUnavailable;
+    for (unavailable, overlap, expected) in [
+        (OnUnavailable::Serve, Overlap::Replace, StatusCode::OK),
+        (OnUnavailable::Serve, Overlap::Refuse, StatusCode::SERVICE_UNAVAILABLE),
+        (OnUnavailable::Retry, Overlap::Replace, StatusCode::SERVICE_UNAVAILABLE),
+        (OnUnavailable::Status, Overlap::Replace, StatusCode::SERVICE_UNAVAILABLE),
+    ] {
+        let mut stage = Stage::nodes(1);
+        stage.hubs[0].store.fail_on("point", Fault::Refuse);
+        let layer = stage.sse(0).generation().id(StreamId::path("/streams/{id}"));
+        let asked = begin(&names(layer.on_unavailable(unavailable).overlap(overlap)), "/streams/two").await;
+        stage.advance(3 * SECOND).await;
+        let asked = asked.await.unwrap();
+        assert_eq!(asked.status, expected, "{unavailable:?}, {overlap:?}");
+        drop(asked);
+        stage.verdict().await;
+    }
+}
+
+/// A client that leaves while the turn is named leaves no pointer to a stream that is gone.
+#[tokio::test(start_paused = true)]
+async fn g6_a_client_that_leaves_while_the_turn_is_named_leaves_nothing() {
+    let mut stage = Stage::nodes(2);
+    let mut old = turn(&stage.chat(1, &endless())).await;
+    old.read(1).await;
+    let asked = begin(&names(stage.sse(0).layer().id(StreamId::path("/streams/{id}"))), "/streams/slow").await;
+    stage.advance(SECOND / 2).await;
+    stage.hubs[0].store.fail_on("open", Fault::Hang);
+    stage.advance(SECOND).await;
+    asked.abort();
+    stage.advance(SECOND).await;
+    assert_eq!((stage.running().await, stage.pointer().await), (vec![old.id()], vec![old.id()]));
+    drop(old);
+    stage.verdict().await;
+}

@@ -2,7 +2,7 @@
 
 use http::{Method, Request, StatusCode};
 use resilient_sse::{
-    Disconnect, StreamId, Voice,
+    Disconnect, StreamId, StreamState, Voice,
     test_util::{Fault, collect, cut_after},
 };
 
@@ -286,5 +286,50 @@ async fn an_answer_that_is_no_stream_leaves_nothing() {
     assert_eq!((asked.status, asked.headers.get("x-stream-id")), (StatusCode::OK, None));
     assert_eq!(stage.pointer().await.len(), 0);
     assert_eq!(stage.resume(0, None).await.status(), StatusCode::NO_CONTENT);
+    stage.verdict().await;
+}
+
+/// The hook was asked about the conversation of the request, so a stream of another one is not given, whether it runs, has ended or
+/// would run again.
+#[tokio::test(start_paused = true)]
+async fn g9_a_stream_is_not_given_in_another_conversation() {
+    let mut stage = Stage::with(2, |hub| {
+        hub.authorize(|access| async move { access.conversation.is_some_and(|name| name.as_str() != "secret") })
+    });
+    let handler = endless();
+    let key = || StreamId::header(http::HeaderName::from_static("idempotency-key")).or_generate();
+    let layer =
+        |layer: resilient_sse::ResilientSseLayer| layer.id(key()).on_disconnect(Disconnect::Interrupt).grace(SECOND);
+    let chat = stage.chat_with(0, &handler, layer);
+    let there = stage.chat_with(1, &handler, layer);
+    let ask = |path: &str, name: &str, value: &str| {
+        let mut request = crate::stage::post(path);
+        request.headers_mut().insert(http::HeaderName::try_from(name).unwrap(), value.parse().unwrap());
+        request
+    };
+    let mut keyed = crate::stage::send(&chat, ask("/chat/c", "idempotency-key", "k")).await;
+    keyed.read(2).await;
+    let mut made_up = crate::stage::send(&chat, crate::stage::post("/chat/d")).await;
+    let cursor = made_up.read(2).await.last_id().to_owned();
+    let refused = async |stage: &mut Stage| {
+        for app in [&chat, &there] {
+            for (name, value) in [("idempotency-key", "k"), ("last-event-id", &cursor)] {
+                let asked = crate::stage::send(app, ask("/chat/other", name, value)).await;
+                assert_eq!(asked.status, StatusCode::CONFLICT, "{name}");
+                assert!(!asked.headers.contains_key("x-stream-id"));
+            }
+        }
+        stage.advance(SECOND).await;
+    };
+    refused(&mut stage).await;
+    assert_eq!(crate::stage::send(&there, ask("/chat/c", "idempotency-key", "k")).await.status, StatusCode::OK);
+    drop((keyed, made_up));
+    stage.advance(5 * SECOND).await;
+    assert_eq!(stage.stands("k").await.0, StreamState::Interrupted);
+    refused(&mut stage).await;
+    assert_eq!(stage.stands("k").await.0, StreamState::Interrupted, "it is not run again");
+    assert_eq!(stage.stop(0, "").await, StatusCode::ACCEPTED);
+    refused(&mut stage).await;
+    assert_eq!(handler.calls(), 2);
     stage.verdict().await;
 }

@@ -96,3 +96,44 @@ async fn a_stop_answers_delete_and_post() {
     }
     stage.verdict().await;
 }
+
+/// The store has lost everything: what runs on this node is stopped, and on another one nobody says that nothing runs.
+#[tokio::test(start_paused = true)]
+async fn a_stop_after_the_store_was_emptied() {
+    let mut stage = Stage::nodes(2);
+    let mut asked = turn(&stage.chat(0, &endless())).await;
+    asked.read(2).await;
+    stage.advance(12 * SECOND).await;
+    stage.hubs[0].store.forget();
+    assert_eq!(stage.stop(1, "").await, StatusCode::SERVICE_UNAVAILABLE, "it may be about to register again");
+    assert_eq!(stage.stop(0, "").await, StatusCode::ACCEPTED);
+    stage.advance(10 * SECOND).await;
+    assert_eq!(stage.running().await.len(), 0);
+    assert_eq!(asked.whole().await.names().last(), Some(&"cancelled"));
+    stage.verdict().await;
+}
+
+/// Of two streams one may not be stopped: the answer names the one that was.
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_is_denied_for_one_stream_stops_the_other() {
+    let mut stage = Stage::with(1, |hub| {
+        hub.authorize(|access| async move { access.method != Method::DELETE || access.key.id.as_str() != "new" })
+    });
+    let mut old = turn(&stage.chat(0, &endless())).await;
+    old.read(1).await;
+    let key = StreamId::header(http::HeaderName::from_static("idempotency-key")).or_generate();
+    let layer = stage.sse(0).layer().id(key).conversation(StreamId::path("/chat/{id}"));
+    let waits = Waiting::default();
+    let pending = waits.behind(layer);
+    let mut request = crate::stage::post("/chat/c");
+    request.headers_mut().insert("idempotency-key", "new".parse().unwrap());
+    let pending = tokio::spawn(async move { crate::stage::send(&pending, request).await });
+    stage.advance(SECOND).await;
+    assert_eq!(stage.stop(0, "").await, StatusCode::ACCEPTED);
+    stage.advance(SECOND).await;
+    assert_eq!(stage.stands(&old.id()).await.1, "stopped");
+    assert!(!waits.is_told());
+    pending.abort();
+    drop(old);
+    stage.verdict().await;
+}
