@@ -6,10 +6,12 @@ use crate::id::StreamId;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overlap {
     /// It is stopped (`cancelled`, reason [`replaced`](crate::reason::REPLACED)) once the new turn has started: once its
-    /// handler has answered with an event stream. A turn that fails to begin leaves it alone.
+    /// handler has answered with an event stream. A turn that fails to begin leaves it alone. At the owner's limit of streams
+    /// (`max_streams`) the new turn may be one over it until then.
     #[default]
     Replace,
-    /// The new turn is refused with 409, and its handler does not run. `X-Stream-Id` names the stream that runs. Where the store registers
+    /// The new turn is refused with 409, and its handler does not run. `X-Stream-Id` names the stream that runs. One that is interrupted does
+    /// not run: it is closed, also if the new turn then fails to begin. Where the store registers
     /// the turn but does not say whether one runs, the client is to come again. A store that answers nothing at all refuses
     /// nobody: [`OnUnavailable`](crate::OnUnavailable) says what is done then. If the store loses everything, a turn that begins before a running
     /// one has registered again replaces that.

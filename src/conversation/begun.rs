@@ -264,11 +264,19 @@ impl Core {
     }
 
     /// A turn has ended before its handler answered, perhaps even before the pointer was moved to it: the pointer is to expire with
-    /// the stream all the same.
-    pub(crate) fn turn_is_over(&self, lane: &Lane) {
+    /// the stream all the same. Once the store knows of the end, it goes back to the turn before, which may run on.
+    pub(crate) fn turn_is_over(self: &Arc<Self>, lane: &Arc<Lane>) {
         let Some(begun) = lane.turn() else { return };
         let (store, renew) = (self.store.in_background(), begun.expiring(lane));
-        self.executor.begin(async move { drop(store.renew(vec![renew]).await) });
+        let (core, lane, conversation) = (Arc::clone(self), Arc::clone(lane), begun.conversation.clone());
+        self.executor.begin(async move {
+            drop(store.renew(vec![renew]).await);
+            let settled = core.recorder.until_settled(&lane);
+            if tokio::time::timeout(core.settings.terminal_limit, settled).await.is_ok() {
+                // Should this fail, whoever looks at the pointer next does it.
+                drop(core.current(&conversation).await);
+            }
+        });
     }
 
     /// Has those give way that stand behind a turn that has started. Should that fail, the keeper tries again.

@@ -48,9 +48,10 @@ fn is_due(core: &Core, lane: &Lane) -> bool {
     renewed.is_some_and(|renewed| renewed.elapsed() + core.settings.beat_every() >= every)
 }
 
-async fn renew_page(core: &Arc<Core>, page: &[&Arc<Lane>]) {
+async fn renew_page(core: &Arc<Core>, lanes: &[&Arc<Lane>]) {
     // Looked at again right before: a pointer that is renewed for a stream that has ended would outlive it.
-    let page = page.iter().filter_map(|lane| Some((*lane, lane.turn().filter(|_| runs(lane))?)));
+    let page = lanes.iter().filter_map(|lane| Some((*lane, lane.turn().filter(|_| runs(lane))?)));
+    let page = page.filter(|(_, begun)| !core.store.is_broken(&begun.conversation));
     let page: Vec<_> = page.collect();
     let renewals = page.iter().map(|(lane, begun)| Renew {
         conversation: begun.conversation.clone(),
@@ -58,8 +59,16 @@ async fn renew_page(core: &Arc<Core>, page: &[&Arc<Lane>]) {
         ttl: lane.retention().kept(),
         put_back: begun.puts_back(),
     });
-    // The next beat tries again.
-    let Ok(pointers) = core.store.renew(renewals.collect()).await else { return };
+    let pointers = match core.store.renew(renewals.collect()).await {
+        Ok(pointers) => pointers,
+        // One that cannot be reached must not keep the others from being renewed: what fails is narrowed down. The next beat tries again.
+        Err(_) if page.len() > 1 && !core.store.is_away() => {
+            let (first, second) = lanes.split_at(lanes.len() / 2);
+            all([first, second].into_iter().map(|half| Box::pin(renew_page(core, half)))).await;
+            return;
+        }
+        Err(_) => return,
+    };
     let settled = page.into_iter().zip(pointers).map(|((lane, begun), pointer)| async move {
         if begun.heard(&lane.key.id, pointer.as_ref()) {
             // The turn that was to stop the stream may have died before it did.

@@ -274,11 +274,39 @@ impl Admission {
             // Not created only because the store seemed to have been emptied a moment ago.
             Ok(Opened::Missing) if asked.prefix.is_none() && asked.position.may_create(route.disconnect) => Self::Retry,
             Ok(Opened::Missing) => Self::Reject(Rejection::NotFound),
-            // An `EventSource` would give up for good at a 429.
-            Ok(Opened::OverLimit) if asked.position.is_reconnect() => Self::Retry,
-            Ok(Opened::OverLimit) => Self::Reject(Rejection::TooManyStreams { limit: route.limit.unwrap_or(0) }),
+            Ok(Opened::OverLimit) => Self::over_limit(core, route, asked).await,
             Ok(Opened::OtherKind { kind }) => Self::Reject(core.other_kind(&asked.key.id, &asked.kind, kind)),
             Ok(Opened::OtherFingerprint) => Self::Reject(Rejection::OtherRequest),
+        }
+    }
+
+    /// The owner has as many streams as are allowed. A turn is refused for the stream that it was to be refused for, and one over the
+    /// limit is admitted where that stream makes room as soon as the turn has started.
+    async fn over_limit(core: &Arc<Core>, route: &Route, asked: Asked) -> Self {
+        let limit = route.limit.unwrap_or(0);
+        let refused = |asked: &Asked| match asked.position.is_reconnect() {
+            // An `EventSource` would give up for good at a 429.
+            true => Self::Retry,
+            false => Self::Reject(Rejection::TooManyStreams { limit }),
+        };
+        let Some(turn) = asked.turn.clone() else { return refused(&asked) };
+        let conversation = StreamKey::new(asked.key.owner.clone(), turn.conversation);
+        let running = match core.current(&conversation).await {
+            Ok(Some(current)) if current.info.state == StreamState::Active => current.info.key.id,
+            _ => return refused(&asked),
+        };
+        match turn.overlap {
+            Overlap::Allow => refused(&asked),
+            Overlap::Refuse => Self::Reject(Rejection::Running { stream: running }),
+            Overlap::Replace => {
+                let request = registration(core, route, &asked, core.random.u128(), true);
+                let request = Open { limit: Some(limit.saturating_add(1)), ..request };
+                let (opening, opened) = core.recorder.open(request).await;
+                match opened {
+                    Ok(Opened::OverLimit) => refused(&asked),
+                    opened => Box::pin(Self::decide(core, route, asked, opening, opened)).await,
+                }
+            }
         }
     }
 

@@ -199,3 +199,25 @@ async fn a_refusing_turn_comes_again_while_the_pointer_is_away() {
     drop(old);
     stage.verdict().await;
 }
+
+/// A turn is stopped before its handler answers: the pointer goes back to the one before at once, and lives as long as that.
+#[tokio::test(start_paused = true)]
+async fn a_pointer_goes_back_when_a_turn_is_stopped_before_it_began() {
+    for node in [0, 1] {
+        let mut stage = Stage::with(2, |hub| hub.recovery_window(10 * SECOND));
+        let mut old = turn(&stage.chat(0, &endless())).await;
+        old.read(1).await;
+        let layer = stage.sse(1).generation().id(keyed()).conversation(StreamId::path("/chat/{id}"));
+        let pending = Waiting::default().behind(layer);
+        let pending = tokio::spawn(async move { send(&pending, with_key("k")).await.status });
+        stage.advance(SECOND).await;
+        assert_eq!(stage.stop(node, "?stream=k").await, StatusCode::ACCEPTED);
+        stage.advance(SECOND).await;
+        assert_eq!(stage.pointer().await, [old.id()], "{node}");
+        pending.abort();
+        stage.advance(15 * SECOND).await;
+        assert_eq!(stage.pointer().await, [old.id()], "{node}");
+        drop(old);
+        stage.verdict().await;
+    }
+}

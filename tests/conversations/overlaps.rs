@@ -172,3 +172,34 @@ async fn g11_a_handler_that_has_not_answered_gives_way() {
     assert_eq!(seen.names(), ["cancelled"]);
     stage.verdict().await;
 }
+
+/// The owner's last place is taken by the stream that the turn replaces, or is refused for.
+#[tokio::test(start_paused = true)]
+async fn a_turn_at_the_owners_limit() {
+    for overlap in [Overlap::Replace, Overlap::Refuse, Overlap::Allow] {
+        let mut stage = Stage::nodes(2);
+        let handler = endless();
+        let limited = |node| stage.chat_with(node, &handler, |layer| layer.overlap(overlap).max_streams(1));
+        let (first, second) = (limited(0), limited(1));
+        let mut old = turn(&first).await;
+        old.read(1).await;
+        let mut next = turn(&second).await;
+        match overlap {
+            Overlap::Replace => {
+                assert_eq!(next.status, StatusCode::OK);
+                next.read(1).await;
+                stage.advance(SECOND).await;
+                assert_eq!(
+                    (stage.running().await, stage.stands(&old.id()).await.1),
+                    (vec![next.id()], "replaced".into())
+                );
+            }
+            Overlap::Refuse => assert_eq!((next.status, next.id()), (StatusCode::CONFLICT, old.id())),
+            Overlap::Allow => assert_eq!(next.status, StatusCode::TOO_MANY_REQUESTS),
+        }
+        let other = crate::stage::send(&second, crate::stage::post("/chat/other")).await;
+        assert_eq!(other.status, StatusCode::TOO_MANY_REQUESTS, "{overlap:?}: it makes no room");
+        drop((old, next));
+        stage.verdict().await;
+    }
+}
