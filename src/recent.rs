@@ -10,11 +10,12 @@ use tokio::time::Instant;
 
 use crate::{
     id::StreamKey,
+    kept::KeptHeaders,
     store::{Close, Reopen},
     sync::lock,
 };
 
-/// How many ends are kept, and how many bytes of terminal events and metadata.
+/// How many ends are kept, and how many bytes of terminal events, metadata, headers and conversations' names.
 const MAX_ENDS: usize = 10_000;
 const MAX_BYTES: usize = 8 << 20;
 
@@ -27,8 +28,11 @@ pub(crate) struct RecentClose {
 
 impl RecentClose {
     fn bytes(&self) -> usize {
-        let kept = self.reopen.open.metadata.iter().map(|(key, value)| key.len() + value.len());
-        self.close.ending.event.as_ref().map_or(0, bytes::Bytes::len) + kept.sum::<usize>()
+        let open = &self.reopen.open;
+        let headers: &[_] = if let KeptHeaders::Kept(headers) = &open.headers { headers } else { &[] };
+        let kept = open.metadata.iter().chain(headers).map(|(key, value)| key.len() + value.len());
+        let turn = open.turn.as_ref().map_or(0, |turn| turn.conversation.as_str().len());
+        self.close.ending.event.as_ref().map_or(0, bytes::Bytes::len) + kept.sum::<usize>() + turn
     }
 }
 
@@ -227,6 +231,19 @@ mod tests {
         let ending = Ending::with_event(StreamState::Completed, vec![b'x'; bytes].into());
         let close = Close { key, epoch: Some(1), ending, last: Some(1), if_deadline: None, hook: Some(second) };
         RecentClose { close, reopen: Reopen { open, epoch: 1, acknowledged: 1, inner_id: None, inner_retry: None } }
+    }
+
+    #[test]
+    fn g8_all_that_an_end_holds_on_to_counts() {
+        let plain = recent(1, 10);
+        let bytes = plain.bytes();
+        let pair = || vec![("four".to_owned(), "12345".to_owned())];
+        let mut full = plain;
+        full.reopen.open.metadata = pair();
+        full.reopen.open.headers = KeptHeaders::Kept(pair());
+        let conversation = StreamId::new("chat").expect("valid");
+        full.reopen.open.turn = Some(crate::turn::Turn { conversation, overlap: crate::Overlap::Replace });
+        assert_eq!(full.bytes(), bytes + 9 + 9 + 4);
     }
 
     #[tokio::test(start_paused = true)]
