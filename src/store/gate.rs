@@ -143,8 +143,10 @@ impl Gates {
             if !gate.is_open() {
                 continue;
             }
-            // What nobody asks for is no part of an outage that anybody notices.
-            let due = if by.contains(&part) { Some(now) } else { now.checked_sub(UNASKED) };
+            // What nobody asks for is no part of an outage that anybody notices. One that did not take this sign of life either is
+            // there, and away.
+            let unasked = if self.has_refused(part) { UNASKED } else { GONE };
+            let due = if by.contains(&part) { Some(now) } else { now.checked_sub(unasked) };
             back |= self.settle(&gate, |breaker| {
                 due.is_some_and(|due| breaker.wait_until(due).is_none()) && breaker.succeeded(true)
             });
@@ -187,8 +189,10 @@ impl Gates {
     }
 }
 
-/// For how long nobody has probed a part that counts as gone.
+/// For how long nobody has probed a part that counts as gone: where nobody says that it is away, as of a master whose place
+/// another one has taken, several probes' time.
 const UNASKED: Duration = Duration::from_secs(30);
+const GONE: Duration = Duration::from_secs(5);
 /// Parts that are remembered before those are dropped that are gone.
 const KEPT: usize = 64;
 
