@@ -229,3 +229,36 @@ impl Default for Gate {
         }
     }
 }
+
+#[cfg(all(test, feature = "test-util"))]
+mod tests {
+    use super::*;
+
+    /// Whether a part that failed counts as away so many seconds later, though nobody asks for it: what the signs of life since
+    /// then say of it.
+    async fn is_away_after(seconds: u64, refused: Vec<u64>) -> bool {
+        let gates = Gates::new(Arc::default());
+        let gate = gates.of(7);
+        gates.failed(&gate, Class::Grow, &StoreError::timed_out("append"));
+        for _ in 0..seconds {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            gates.note_refused(Some(refused.clone()));
+            gates.beaten(&[1, 2]);
+        }
+        gates.any_open()
+    }
+
+    /// A master whose place another one has taken is asked for nothing any more, and never answers.
+    #[tokio::test(start_paused = true)]
+    async fn g7_a_part_that_is_gone_is_no_outage_for_long() {
+        assert!(is_away_after(5, Vec::new()).await);
+        assert!(!is_away_after(7, Vec::new()).await);
+    }
+
+    /// One that refuses signs of life is there: whoever writes to it next must not wait for it.
+    #[tokio::test(start_paused = true)]
+    async fn g7_a_part_that_refuses_signs_of_life_stays_away() {
+        assert!(is_away_after(30, vec![7]).await);
+        assert!(!is_away_after(32, vec![7]).await, "nobody has asked for it in all that time");
+    }
+}

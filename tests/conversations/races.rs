@@ -11,26 +11,16 @@ use resilient_sse::{
 use tokio::task::JoinSet;
 use tower::{ServiceBuilder, ServiceExt as _, service_fn, util::BoxCloneSyncService};
 
-use crate::common::{Alive, Body, Finish, Script, plain, sse};
+use crate::{
+    common::{Alive, Body, Finish, Script, plain, sse},
+    stage::Random,
+};
 
 const NODES: usize = 3;
 const CONTENDERS: u64 = 4;
 const AT_A_TIME: u64 = 40;
 /// Longer than a sweep takes to find a registration whose withdrawal was lost with a connection.
 const PATIENCE: Duration = Duration::from_secs(150);
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-}
 
 /// A handler that does as its query says: waits so many yields, then begins, or fails.
 async fn handle(request: Request<()>) -> Result<Response<Body>, Infallible> {

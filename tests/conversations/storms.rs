@@ -9,24 +9,11 @@ use tower::{ServiceBuilder, service_fn, util::BoxCloneService};
 
 use crate::{
     common::{Alive, App, Body, Finish, Script, plain, sse},
-    stage::{SECOND, Stage, post, send},
+    stage::{Random, SECOND, Stage, post, send},
 };
 
 const SEEDS: u64 = 60;
 const STEPS: usize = 40;
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-}
 
 /// A handler that does as its query says: waits for so many milliseconds, then begins, or fails.
 async fn handle(request: Request<()>) -> Result<Response<Body>, Infallible> {
