@@ -98,9 +98,7 @@ impl Batch {
     fn begin(next: u64) -> Self {
         Self { out: ROOM.take(), events: 0, next }
     }
-}
 
-impl Batch {
     /// What is written is not to be handed over.
     fn forget(&mut self) {
         self.events = 0;

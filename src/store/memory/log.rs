@@ -94,8 +94,11 @@ impl Log {
     /// Whether all events from one to another of the same run are held, or were.
     fn covers(&self, first: EventId, last: EventId) -> bool {
         let gone = self.forgotten.max(self.trimmed.unwrap_or_default());
-        let mut next =
-            if gone.epoch == first.epoch { first.max(EventId::new(gone.epoch, gone.seq + 1)) } else { first };
+        let mut next = if gone.epoch == first.epoch {
+            first.max(EventId::new(gone.epoch, gone.seq.saturating_add(1)))
+        } else {
+            first
+        };
         for record in self.after(EventId::new(next.epoch, next.seq.saturating_sub(1))) {
             if next > last || record.first() > next {
                 break;
