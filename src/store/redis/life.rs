@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     id::{EventId, StreamKey},
+    kept::keep,
     store::{Close, Closed, Fence, Interrupt, Interrupted, Open, Opened, Publish, Published, Reopen, Reopened},
     stream::{Ended, Ending, Metadata, StreamState},
     turn::Turn,
@@ -87,28 +88,48 @@ impl Shared {
 
     fn opening(&self, keys: &StreamKeys, open: &Open) -> Request {
         let retention = &open.retention;
-        let request = self
+        let (turn, headers) = (open.turn.as_ref().map_or_else(String::new, Turn::to_text), open.headers.to_text());
+        let fingerprint = flagged(open.fingerprint.as_deref());
+        let mut request = self
             .call(keys, &open.key, &script::OPEN, Indexes::default())
             .arg(hex(open.token))
-            .arg(open.node.as_str())
-            .arg(&*open.kind)
             .arg(u8::from(open.create))
-            .arg(u8::from(open.reruns))
-            .arg(u8::from(open.started))
-            .arg(flagged(open.fingerprint.as_deref()))
+            .arg(&fingerprint)
             .arg(open.limit.filter(|_| !self.cluster).map_or(String::new(), |limit| limit.to_string()))
-            .arg(millis(retention.stale))
-            .arg(millis(retention.lifetime))
-            .arg(millis(retention.recovery_window))
-            .arg(retention.max_events)
-            .arg(retention.max_bytes)
-            .arg(open.key.owner.name().unwrap_or_default())
+            .arg(Watching::produced(retention).overdue)
+            .arg(millis(retention.kept()))
             .arg(self.keys.tail_channel(&keys.name))
             .arg(open.origin.as_str())
-            .arg(open.voice.as_str())
-            .arg(open.turn.as_ref().map_or_else(String::new, Turn::to_text))
-            .arg(open.headers.to_text());
-        pairs(request, &open.metadata)
+            .arg(&*open.kind)
+            .arg(u8::from(open.started))
+            .arg(&turn)
+            .arg(&headers)
+            .arg(retention.max_events);
+        request = written(request, ("v", 1));
+        request = written(request, ("state", StreamState::Active.as_str()));
+        request = written(request, ("token", hex(open.token)));
+        request = written(request, ("node", open.node.as_str()));
+        request = written(request, ("kind", &*open.kind));
+        request = written(request, ("owner", open.key.owner.name().unwrap_or_default()));
+        request = written(request, ("reruns", u8::from(open.reruns)));
+        request = written(request, ("started", u8::from(open.started)));
+        request = written(request, ("stale", millis(retention.stale)));
+        request = written(request, ("life", millis(retention.lifetime)));
+        request = written(request, ("window", millis(retention.recovery_window)));
+        request = written(request, ("maxEvents", retention.max_events));
+        request = written(request, ("maxBytes", retention.max_bytes));
+        request = written(request, ("voice", open.voice.as_str()));
+        for (name, text) in [("fp", fingerprint), ("turn", turn), ("headers", headers)] {
+            if !text.is_empty() {
+                request = written(request, (name, text));
+            }
+        }
+        let mut kept = Metadata::new();
+        for (name, value) in &open.metadata {
+            // The pairs that fit are kept.
+            let _ = keep(&mut kept, name.clone(), value.clone());
+        }
+        kept.into_iter().fold(request, |request, (name, value)| written(request, (&*format!("m:{name}"), value)))
     }
 
     fn opened(&self, told: &mut Told, name: &str, open: &Open) -> Result<Opened, RedisStoreError> {
@@ -162,21 +183,35 @@ impl Shared {
             .call(&keys, key, &script::CLOSE, Indexes::BOTH.compared())
             .arg(optional(*epoch))
             .arg(ending.state.as_str())
-            .arg(ending.reason.as_deref().unwrap_or_default())
-            .arg(u8::from(ending.event.is_some()))
-            .arg(Stored::block(ending.event.as_deref().unwrap_or_default()))
             .arg(optional(*last))
             .arg(optional(*if_deadline))
             .arg(optional(hook.map(millis)))
-            .arg(kind)
-            .arg(data.to_string())
             .arg(self.keys.tail_channel(&keys.name))
             .arg(self.keys.node_channel(""));
+        let mut call = match self.all_taken(&keys.name, *epoch, *last) {
+            Some(taken) => call.arg(taken.events).arg(taken.bytes),
+            None => call.arg("").arg(""),
+        };
+        call = written(call, ("v", 1));
+        call = written(call, ("state", ending.state.as_str()));
+        call = written(call, ("terminalEventType", kind));
+        call = written(call, ("terminalEventData", data.to_string()));
+        if let Some(reason) = &ending.reason {
+            call = written(call, ("reason", &**reason));
+        }
+        if let Some(event) = &ending.event {
+            call = written(call, ("event", Stored::block(event)));
+        }
+        if hook.is_some() {
+            call = written(call, ("onEnd", "due"));
+        }
         let mut told = Told::read(self.fleet.ask(call).await?, "close")?;
         let closed = match &*told.word {
             "now" => {
                 let node = Some(told.text()?).filter(|node| !node.is_empty());
-                let ended = end(&mut told)?.ok_or_else(|| told.unknown())?;
+                let id = EventId::terminal(told.number()?);
+                let last = EventId::from_pair(&told.text()?).ok_or_else(|| told.unknown())?;
+                let ended = Ended { ending: ending.clone(), id, last, at: told.number()? };
                 if let Some(node) = &node {
                     self.tails.post(node, &keys.name);
                 }
@@ -393,6 +428,11 @@ fn flagged(text: Option<&str>) -> String {
 
 fn optional(number: Option<u64>) -> String {
     number.map(|number| number.to_string()).unwrap_or_default()
+}
+
+/// A field of a hash that a script writes.
+fn written(request: Request, (name, value): (&str, impl redis::ToRedisArgs)) -> Request {
+    request.arg(name).arg(value)
 }
 
 fn pairs(request: Request, metadata: &Metadata) -> Request {

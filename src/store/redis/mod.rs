@@ -141,7 +141,7 @@ macro_rules! acl_commands {
 }
 
 acl_commands! {
-    "hello" "select" "ping" "info" "time" "eval" "evalsha" "set" "unlink" "type" "pexpire" "pexpireat" "pttl"
+    "hello" "select" "ping" "info" "time" "eval" "evalsha" "exists" "set" "unlink" "type" "pexpire" "pexpireat" "pttl"
     "get" "hget" "hmget" "hgetall" "hstrlen" "hset" "hdel" "xadd" "xdel" "xrange" "xrevrange" "xtrim" "zadd" "zrem" "zcard" "zscore" "zrange"
     "zrangebyscore" "zrevrank" "zcount" "zremrangebyrank" "publish" "subscribe" "unsubscribe" "role"
     "cluster|slots" "asking"

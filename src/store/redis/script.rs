@@ -18,14 +18,25 @@ const GROWS: &str = "#!lua";
 /// One that only looks, and has nothing in common with the others: a server takes longer to run the prelude than the script.
 const LOOKS: &str = "#!lua flags=no-writes";
 
+/// What the scripts have in common. A server runs it at each call.
+const BASICS: &str = include_str!("scripts/basics.lua");
 const PRELUDE: &str = include_str!("scripts/prelude.lua");
+/// Where a script has the prelude that does not need it at each call.
+const INCLUDE: &str = "-- include prelude.lua\n";
+
+fn assembled(flags: &str, own: &str) -> String {
+    match own.split_once(INCLUDE) {
+        _ if flags == LOOKS => format!("{flags}\n{own}"),
+        Some((before, after)) => format!("{flags}\n{BASICS}\n{before}{PRELUDE}\n{after}"),
+        None => format!("{flags}\n{BASICS}\n{PRELUDE}\n{own}"),
+    }
+}
 
 macro_rules! scripts {
     ($($name:ident: $flags:ident $file:literal,)*) => {
         $(pub(super) static $name: Script = {
             fn text() -> String {
-                let prelude = if $flags == LOOKS { "" } else { PRELUDE };
-                format!("{}\n{prelude}\n{}", $flags, include_str!(concat!("scripts/", $file)))
+                assembled($flags, include_str!(concat!("scripts/", $file)))
             }
             Script { source: LazyLock::new(|| redis::Script::new(&text())), text }
         };)*

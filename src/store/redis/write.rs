@@ -253,6 +253,13 @@ impl Shared {
         }
     }
 
+    /// What a log has taken in, if all that its producer made was written and acknowledged here.
+    pub(super) fn all_taken(&self, name: &str, epoch: Option<u64>, last: Option<u64>) -> Option<Amount> {
+        let positions = lock(&self.positions);
+        let position = positions.get(name)?;
+        (Some(position.epoch) == epoch && Some(position.last) == last).then_some(position.taken)
+    }
+
     /// Nothing more is written to a log from here.
     pub(super) fn forget(&self, name: &str) {
         lock(&self.positions).remove(name);

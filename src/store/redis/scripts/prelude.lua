@@ -1,16 +1,8 @@
--- Shared by all scripts. A log's entries carry, besides what they hold, when they were written (`t`, ms after their
--- epoch) and how many events (`n`) and bytes (`b`) the log has taken in up to them: so whoever looks at two entries
--- knows how much lies between. Events (`e`) are one value, as they go over the wire; `k` says how many, where that is not one. A run's marker counts as an event: what runs again for ever stays bounded.
+-- For scripts that look at logs, or at how streams stand. A log's entries carry, besides what they hold, when they were written
+-- (`t`, ms after their epoch) and how many events (`n`) and bytes (`b`) the log has taken in up to them: so whoever looks at two
+-- entries knows how much lies between. Events (`e`) are one value, as they go over the wire; `k` says how many, where that is
+-- not one. A run's marker counts as an event: what runs again for ever stays bounded.
 local MAX_SEQ = '18446744073709551615'
-
-local function now()
-  local time = redis.call('TIME')
-  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-end
-
-local function int(number)
-  return string.format('%d', number)
-end
 
 -- A whole number that is stored, or `otherwise` if what is stored is none: whoever damaged a key gets no script that
 -- stops halfway.
@@ -44,15 +36,6 @@ local function highest(a, b)
     return b
   end
   return a
-end
-
--- A stream's fields. A key of another type in its place is no stream: whoever registers one replaces it.
-local function look(stream, ...)
-  local held = redis.pcall('HMGET', stream, ...)
-  if held.err then
-    return {}
-  end
-  return held
 end
 
 local function field(entry, name)
@@ -170,67 +153,17 @@ local function move_metadata(stream, from, to)
   end
 end
 
--- What is added to the expiry of an active stream in its owner's index: so the active ones are counted without a look
--- at each. Larger than any expiry, and exact in a score.
-local ACTIVE = 2 ^ 50
-
--- Removes what has expired from an owner's index, from its streams that ended (`from` 0) or its active ones (`from` ACTIVE),
--- up to 100 at a time: a portion costs microseconds, and more is removed each time than is put in. O(log streams).
-local function drop_expired(index, from, time)
-  local lowest, first = '-inf', 0
-  if from > 0 then
-    lowest, first = int(from), redis.call('ZCOUNT', index, '-inf', '(' .. int(from))
-  end
-  local expired = redis.call('ZCOUNT', index, lowest, '(' .. int(from + time))
-  if expired > 0 then
-    redis.call('ZREMRANGEBYRANK', index, first, first + math.min(expired, 100) - 1)
-  end
-end
-
--- An owner's index lives as long as its furthest member. O(log streams).
-local function renew(index)
-  local last = 0
-  for _, range in ipairs({ { '(' .. int(ACTIVE), '-inf', 0 }, { '+inf', int(ACTIVE), ACTIVE } }) do
-    local furthest = redis.call('ZRANGE', index, range[1], range[2], 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
-    if furthest[2] then
-      last = math.max(last, math.ceil(tonumber(furthest[2])) - range[3])
-    end
-  end
-  if last > 0 then
-    redis.call('PEXPIREAT', index, int(math.min(last, 2 ^ 46)))
-  end
-end
-
--- An owner's index: stream -> expiry, with ACTIVE added while the stream is active. What an active stream has is left as it
--- is for half of its time, so that they stand in the order in which they began, and beats cost little. O(log streams).
+-- Writes a stream into its owner's index. What an active stream has there is left as it is for half of its time, so that they
+-- stand in the order in which they began, and beats cost little. O(log streams).
 local function own(index, stream, expires, active, time)
-  if active then
-    local held = tonumber(redis.call('ZSCORE', index, stream) or 0)
-    if held >= ACTIVE + (time + expires) / 2 then
-      return
-    end
+  if not active then
+    own_ended(index, stream, expires)
+    return
   end
-  drop_expired(index, 0, time)
-  drop_expired(index, ACTIVE, time)
-  redis.call('ZADD', index, int(expires + (active and ACTIVE or 0)), stream)
-  renew(index)
-end
-
--- How many active streams but this one an owner has. O(log streams).
-local function count_active(index, stream, time)
-  local active = redis.call('ZCOUNT', index, int(ACTIVE + time), '+inf')
-  local score = redis.call('ZSCORE', index, stream)
-  if score and tonumber(score) >= ACTIVE + time then
-    active = active - 1
+  local held = tonumber(redis.call('ZSCORE', index, stream) or 0)
+  if held < ACTIVE + (time + expires) / 2 then
+    own_active(index, stream, expires, time)
   end
-  return active
-end
-
--- Puts a stream into an index of deadlines, which outlives it. O(log streams).
-local function watch(index, stream, deadline, ttl)
-  redis.call('ZADD', index, int(deadline), stream)
-  redis.call('PEXPIRE', index, int(ttl), 'NX')
-  redis.call('PEXPIRE', index, int(ttl), 'GT')
 end
 
 -- Scores from here on, up to twice this, are no deadlines but leases; even ones are of marked streams.
@@ -251,12 +184,6 @@ local function deadline_of(index, leases, stream)
   end
   local deadline = redis.pcall('ZSCORE', leases, lease)
   return type(deadline) == 'string' and tonumber(deadline) or nil
-end
-
-local function expire(ttl, ...)
-  for _, key in ipairs({ ... }) do
-    redis.call('PEXPIRE', key, int(math.min(ttl, 2 ^ 46)))
-  end
 end
 
 local function is_terminal(state)
