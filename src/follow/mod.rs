@@ -7,6 +7,7 @@ mod replayer;
 
 use std::{
     fmt,
+    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -23,6 +24,7 @@ use crate::{
     error::{BodyError, StoreError},
     hub::Core,
     id::{EventId, StreamId, StreamKey},
+    kept::KeptHeaders,
     layer::voice::{Notice, Speaker},
     protocol::{
         admission::Position,
@@ -32,7 +34,7 @@ use crate::{
     pulse::Pulse,
     recorder::Reader,
     store::{Page, Tail, handle::BoxFuture},
-    stream::{Ended, RecordKind, StreamInfo, StreamState},
+    stream::{Ended, Origin, RecordKind, StreamState},
     sync::WakerCell,
     telemetry::{Counted, add},
     voice::Voice,
@@ -78,6 +80,8 @@ pub(crate) struct FollowRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unknown {
     Nothing,
+    /// What the producer's response said: headers that are kept, and the inner service's reconnect delay.
+    Response,
     /// The prefix of its ids and the inner service's reconnect delay.
     Stream,
     /// Its voice, too: until that is known the follower is greeted in the default one.
@@ -97,6 +101,10 @@ pub(crate) struct FollowBody {
     /// The store did not answer the last request.
     failing: bool,
     greeted: bool,
+    /// The first page was small, and the next one is asked for before the client has taken it.
+    reads_ahead: bool,
+    /// The headers of the producer's response, until this body's response has them.
+    kept: Option<KeptHeaders>,
     /// How far the log was read, until the client was given all of that.
     read_up_to: Option<EventId>,
     /// None for a body that reads the missed events and then goes over to a live run.
@@ -120,8 +128,6 @@ enum LastLook {
 enum Phase {
     /// A page is on its way.
     Fetching(BoxFuture<Result<Option<Page>, StoreError>>),
-    /// A page is there, and the store is asked what stream it is of.
-    Introducing(BoxFuture<Result<Option<StreamInfo>, StoreError>>, Page),
     /// All that is held was read.
     Waiting,
     /// The store failed.
@@ -167,8 +173,48 @@ impl FollowBody {
 
     /// Follows once the producing node knows of the reader, so that it does not take the stream for one that nobody reads.
     pub(crate) async fn announced(core: &Arc<Core>, request: FollowRequest) -> Self {
-        core.announce(&request.key).await;
-        Self::new(core, request)
+        let key = request.key.clone();
+        let mut body = Self::new(core, request);
+        body.begin().await;
+        core.announce(&key).await;
+        body
+    }
+
+    /// Asks for the first page: what else is asked of the store before the response's head is sent is asked at the same time.
+    pub(crate) async fn begin(&mut self) {
+        if !self.core.store.is_immediate() {
+            poll_fn(|cx| {
+                self.read_ahead(cx);
+                Poll::Ready(())
+            })
+            .await;
+        }
+    }
+
+    /// Waits for the first page, or until it is known that there is none. Returns the headers that are kept with the stream.
+    pub(crate) async fn begun(&mut self) -> KeptHeaders {
+        poll_fn(|cx| {
+            self.read_ahead(cx);
+            let waits = self.kept.is_none() && matches!(self.state, Phase::Fetching(_));
+            if waits { Poll::Pending } else { Poll::Ready(self.kept.take().unwrap_or_default()) }
+        })
+        .await
+    }
+
+    /// Sees to it that the page which is wanted next is on its way.
+    fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        if let Phase::Fetching(fetch) = &mut self.state
+            && let Poll::Ready(page) = fetch.as_mut().poll(cx)
+        {
+            self.greet();
+            self.take_page(page);
+        }
+    }
+
+    fn greet(&mut self) {
+        if !std::mem::replace(&mut self.greeted, true) {
+            self.speaker.notice(&Notice::Connected(&self.key.id));
+        }
     }
 
     /// Goes on for a body that has been speaking already.
@@ -205,6 +251,8 @@ impl FollowBody {
             handed_on: false,
             failing: false,
             greeted: false,
+            reads_ahead: false,
+            kept: None,
             read_up_to: None,
             following,
             pulse: core.pulses.enter(Arc::new(WakerCell::default()), manner.heartbeat, None),
@@ -224,10 +272,11 @@ impl FollowBody {
     /// The next follower reads events again that were not given yet.
     pub(crate) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         self.pulse.polled();
-        if !std::mem::replace(&mut self.greeted, true) {
-            self.speaker.notice(&Notice::Connected(&self.key.id));
-        }
+        self.greet();
         loop {
+            if std::mem::take(&mut self.reads_ahead) {
+                self.read_ahead(cx);
+            }
             if let Some(piece) = self.speaker.take_piece() {
                 self.pulse.spoke();
                 self.note_place(piece.up_to);
@@ -239,10 +288,6 @@ impl FollowBody {
                 Phase::Over(closing) => return closing.poll(cx).map(|error| error.map(Err)),
                 Phase::Fetching(fetch) => match fetch.as_mut().poll(cx) {
                     Poll::Ready(page) => self.take_page(page),
-                    Poll::Pending => false,
-                },
-                Phase::Introducing(info, _) => match info.as_mut().poll(cx) {
-                    Poll::Ready(info) => self.take_info(info),
                     Poll::Pending => false,
                 },
                 Phase::Waiting => self.wait(cx),
@@ -330,7 +375,7 @@ impl FollowBody {
 
     /// Whether a page is on its way from a store that answers.
     fn is_reading(&self) -> bool {
-        matches!(self.state, Phase::Fetching(_) | Phase::Introducing(..)) && !self.failing
+        matches!(self.state, Phase::Fetching(_)) && !self.failing
     }
 
     /// The body ends before the stream has.
@@ -374,38 +419,33 @@ impl FollowBody {
             Ok(None) => self.break_off(BodyError::Gone),
             // The request was admitted without a word of the store, or the store forgot the end and is about to be told it again.
             Ok(Some(page)) if self.replayer.place.has_end_of(page.epoch) => self.finish_cleanly(),
-            Ok(Some(page)) if self.unknown != Unknown::Nothing => {
-                let (store, key) = (self.core.store.clone(), self.key.clone());
-                self.state = Phase::Introducing(Box::pin(async move { store.info(key).await }), page);
-                true
-            }
             Ok(Some(page)) => self.take_known(&page),
-        }
-    }
-
-    /// The store says what stream it is whose page is there.
-    fn take_info(&mut self, info: Result<Option<StreamInfo>, StoreError>) -> bool {
-        match (info, std::mem::replace(&mut self.state, Phase::Waiting)) {
-            (Err(error), _) => self.take_error(&error),
-            (Ok(Some(info)), Phase::Introducing(_, page)) => {
-                if std::mem::replace(&mut self.unknown, Unknown::Nothing) == Unknown::StreamAndVoice {
-                    self.manner.voice = info.voice;
-                }
-                let retry = info.inner_retry;
-                self.speaker.learn(info.into_prefix(), retry, self.manner.voice);
-                self.take_known(&page)
-            }
-            (Ok(_), _) => self.break_off(BodyError::Gone),
         }
     }
 
     fn take_known(&mut self, page: &Page) -> bool {
         self.note_answer();
         self.unopened = None;
+        self.learn(page);
         if let Some(following) = &mut self.following {
             following.enter(&self.core, &self.key, self.replayer.place.at());
         }
         self.tell(page)
+    }
+
+    /// The first page says what was not known of the stream.
+    fn learn(&mut self, page: &Page) {
+        match std::mem::replace(&mut self.unknown, Unknown::Nothing) {
+            Unknown::Nothing => return,
+            Unknown::Response => {
+                self.kept = Some(page.headers.clone());
+                return self.speaker.learn_retry(page.inner_retry);
+            }
+            Unknown::Stream => {}
+            Unknown::StreamAndVoice => self.manner.voice = page.voice,
+        }
+        let prefix = (page.origin == Origin::Generated).then(|| self.key.id.clone());
+        self.speaker.learn(prefix, page.inner_retry, self.manner.voice);
     }
 
     /// The store has answered: that it failed before is over.
@@ -461,6 +501,7 @@ impl FollowBody {
     }
 
     fn go_on_after(&mut self, page: &Page) -> bool {
+        let is_first = self.replayer.has_read();
         let top = if page.more { None } else { Some(page.top) };
         self.read_up_to = self.replayer.place.at().max(top);
         if !page.more || !page.state.is_terminal() {
@@ -468,6 +509,7 @@ impl FollowBody {
             self.note_look();
         }
         if page.more {
+            self.reads_ahead = is_first;
             return self.fetch();
         }
         if self.until.is_some() {

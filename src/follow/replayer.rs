@@ -20,6 +20,8 @@ pub(super) struct Replayer {
     pub(super) place: Replay,
     /// Only what comes from now on: where that is, the first page says.
     live: bool,
+    /// Nothing was read yet. The first page is as small as can be, so that the client has something soon.
+    is_first: bool,
 }
 
 impl Replayer {
@@ -30,7 +32,7 @@ impl Replayer {
             Position::After(cursor) => (From::After(cursor), Replay::after(cursor)),
             Position::Unreadable => (From::Start, Replay::unknown(None, owed)),
         };
-        Self { key, from, place, live: position == Position::Live }
+        Self { key, from, place, live: position == Position::Live, is_first: true }
     }
 
     pub(super) fn fetch(&mut self, store: &StoreHandle) -> BoxFuture<Result<Option<Page>, StoreError>> {
@@ -39,7 +41,8 @@ impl Replayer {
             let key = self.key.clone();
             return Box::pin(async move { Ok(store.info(key).await?.map(|info| standing(&info))) });
         }
-        let read = Read { key: self.key.clone(), from: self.from, max_events: PAGE_EVENTS, max_bytes: PAGE_BYTES };
+        let (max_events, max_bytes) = if self.is_first { (1, 1) } else { (PAGE_EVENTS, PAGE_BYTES) };
+        let read = Read { key: self.key.clone(), from: self.from, max_events, max_bytes };
         Box::pin(async move { store.read(read).await })
     }
 
@@ -61,6 +64,11 @@ impl Replayer {
         false
     }
 
+    /// A page was read. Returns whether it was the first.
+    pub(super) fn has_read(&mut self) -> bool {
+        std::mem::take(&mut self.is_first)
+    }
+
     /// The next entry; `None` if it is not for this reader.
     pub(super) fn take(&mut self, record: &Record) -> Option<Step> {
         self.from = From::After(record.id);
@@ -70,5 +78,16 @@ impl Replayer {
 
 /// A page without entries, which says where a stream stands.
 fn standing(info: &StreamInfo) -> Page {
-    Page { state: info.state, epoch: info.epoch, top: info.top, known: true, records: Vec::new(), more: false }
+    Page {
+        state: info.state,
+        epoch: info.epoch,
+        top: info.top,
+        known: true,
+        records: Vec::new(),
+        more: false,
+        origin: info.origin,
+        voice: info.voice,
+        inner_retry: info.inner_retry,
+        headers: info.headers.clone(),
+    }
 }

@@ -22,7 +22,6 @@ pub use handles::{CompletionStore, StreamRegistry, Streams};
 pub use owner::Access;
 pub(crate) use owner::Head;
 use owner::{Authorize, OwnerRule};
-pub(crate) use readers::Introduced;
 use reject::Rejecter;
 pub use reject::Rejection;
 

@@ -11,7 +11,7 @@ use crate::{
     conversation::Beginning,
     error::BodyError,
     follow::{FollowBody, FollowRequest, Manner, Unknown},
-    hub::{Core, Head, Introduced, Rejection},
+    hub::{Core, Head, Rejection},
     id::{EventId, StreamId, StreamKey},
     kept::KeptHeaders,
     protocol::{admission::Position, replay::Owed},
@@ -366,27 +366,43 @@ impl Admission {
         {
             return Self::NoContent;
         }
-        Self::follow(core, route, asked).await
+        Self::follow(core, route, asked, true).await
     }
 
     async fn ended(core: &Arc<Core>, route: &Route, asked: Asked, ended: &Ended) -> Self {
         if asked.position.has_all(ended, route.voice.tells(&ended.ending)) {
             return Self::NoContent;
         }
-        Self::follow(core, route, asked).await
+        Self::follow(core, route, asked, false).await
     }
 
-    pub(super) async fn follow(core: &Arc<Core>, route: &Route, asked: Asked) -> Self {
+    /// `runs`: the stream has a producer, which is told of the reader before the response's head is sent.
+    pub(super) async fn follow(core: &Arc<Core>, route: &Route, asked: Asked, runs: bool) -> Self {
         if asked.position.is_reconnect() {
             add(&core.telemetry.resumed, 1);
         }
         let manner = asked.manner(route);
         let Asked { key, position, prefix, .. } = asked;
         let owed = if route.endless { Owed::Nothing } else { Owed::Run };
-        let Introduced { retry, headers } = core.announce_and_ask(&key, !route.keep_headers.is_empty()).await;
-        let unknown = Unknown::Nothing;
+        let lane = core.recorder.lane(&key);
+        let unknown = if lane.is_none() { Unknown::Response } else { Unknown::Nothing };
+        let retry = lane.as_ref().and_then(|lane| lane.inner_retry());
+        let stream = key.clone();
         let request = FollowRequest { key, position, owed, manner, prefix, retry, wait: None, unknown, until: None };
-        Self::Follow(Box::new(FollowBody::new(core, request)), headers)
+        let mut body = Box::new(FollowBody::new(core, request));
+        body.begin().await;
+        if runs {
+            core.announce(&stream).await;
+        }
+        let headers = match lane {
+            Some(lane) => lane.headers().clone(),
+            None => body.begun().await,
+        };
+        let headers = match headers {
+            KeptHeaders::Awaited if !route.keep_headers.is_empty() => core.await_headers(&stream).await,
+            headers => headers,
+        };
+        Self::Follow(body, headers)
     }
 
     /// A request with a cursor is to come again: the events that it needs are only in the store.

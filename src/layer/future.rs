@@ -475,7 +475,7 @@ where
     ResBody::Error: Into<BoxError>,
 {
     let (core, route, asked) = (Arc::clone(core), Arc::clone(route.as_ref()?), asked.clone()?);
-    let admission = Box::pin(async move { Admission::follow(&core, &route, asked).await });
+    let admission = Box::pin(async move { Admission::follow(&core, &route, asked, true).await });
     Some(State::Halted { admission })
 }
 

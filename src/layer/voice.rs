@@ -87,6 +87,11 @@ impl Speaker {
         self.retry = retry.or(self.retry);
     }
 
+    /// The store has said the inner service's own delay.
+    pub(crate) fn learn_retry(&mut self, retry: Option<u64>) {
+        self.retry = retry.or(self.retry);
+    }
+
     /// Hands its place in the conversation to another body.
     pub(crate) fn replacement(&mut self) -> Self {
         let framing = std::sync::Arc::clone(&self.framing);

@@ -367,6 +367,14 @@ pub struct Page {
     pub records: Vec<Record>,
     /// Whether there are more, or may be. There is at least one entry then.
     pub more: bool,
+    /// Who named the stream.
+    pub origin: Origin,
+    /// How the library speaks in the stream.
+    pub voice: Voice,
+    /// The reconnect delay that the inner service set last, in milliseconds.
+    pub inner_retry: Option<u64>,
+    /// The headers that are kept of the response of the stream's producer.
+    pub headers: KeptHeaders,
 }
 
 /// A node's sign of life.

@@ -228,6 +228,7 @@ pub async fn the_inner_retry_is_kept(store: impl Store) {
     assert_eq!(bench.look(&key).await.inner_retry, Some(60_000));
     bench.put(Append { inner_retry: Some(7), ..append(&key, epoch, 3, &["c"]) }).await;
     assert_eq!(bench.look(&key).await.inner_retry, Some(7));
+    assert_eq!(bench.all(&key, From::Newest).await.inner_retry, Some(7));
 }
 
 /// The inner service's own last id is kept, and given to the next run.

@@ -6,7 +6,7 @@ use super::bench::{Bench, LONG, SOON, epoch_of, owner, reopen, retention};
 use crate::{
     KeptHeaders, Overlap, Turn, Voice,
     id::{StreamId, StreamKey},
-    store::{Expected, Open, Opened, Point, Pointed, Pointer, Renew, Retention, Store},
+    store::{Expected, From, Open, Opened, Point, Pointed, Pointer, Renew, Retention, Store},
     stream::StreamState,
 };
 
@@ -296,6 +296,12 @@ pub async fn what_a_route_says_is_told(store: impl Store) {
     let key = bench.key("said");
     let told = async || {
         let info = bench.look(&key).await;
+        let page = bench.all(&key, From::Start).await;
+        assert_eq!(
+            (page.origin, page.voice, &page.headers),
+            (info.origin, info.voice, &info.headers),
+            "a page says so too"
+        );
         (info.voice, info.turn.map(|turn| (turn.conversation.to_string(), turn.overlap)), info.headers)
     };
     assert_eq!(told().await, (Voice::OpenAi, None, KeptHeaders::Awaited));

@@ -91,7 +91,8 @@ impl Shared {
         let mut log = Pager::new(&read, self.densities.get(&keys.name));
         if let Some(after) = after {
             log.after = after;
-            let is_blind = log.density.entries == 0;
+            // Where one entry is a page, whether it is the last one is not worth a look.
+            let is_blind = log.density.entries == 0 && read.max_events > 1;
             requests.extend(log.next(&keys));
             if is_blind && log.asked > 0 {
                 requests.push(peek(&keys, "XREVRANGE", "+"));
@@ -154,7 +155,7 @@ impl Shared {
 }
 
 /// What a page needs of a stream's hash.
-const FIELDS: [&str; 3] = ["state", "epoch", "lost"];
+const FIELDS: [&str; 7] = ["state", "epoch", "lost", "origin", "voice", "retry", "headers"];
 
 /// Takes entries until the page is full, or the log is at its end.
 struct Pager<'a> {
@@ -276,7 +277,18 @@ impl<'a> Pager<'a> {
                 None => more = true,
             }
         }
-        Page { state, epoch, top, known, records: self.records, more }
+        Page {
+            state,
+            epoch,
+            top,
+            known,
+            records: self.records,
+            more,
+            origin: held.origin(),
+            voice: held.voice(),
+            inner_retry: held.inner_retry(),
+            headers: held.headers(),
+        }
     }
 }
 

@@ -96,8 +96,21 @@ impl Held {
         deadline.saturating_sub(self.patience()).max(self.number("startedAt"))
     }
 
-    fn origin(&self) -> Origin {
+    pub(super) fn origin(&self) -> Origin {
         origin(self.text("origin"))
+    }
+
+    pub(super) fn voice(&self) -> Voice {
+        Voice::named(self.text("voice"))
+    }
+
+    pub(super) fn headers(&self) -> KeptHeaders {
+        self.text("headers").map(KeptHeaders::parse).unwrap_or_default()
+    }
+
+    /// The reconnect delay that the inner service set last, in milliseconds.
+    pub(super) fn inner_retry(&self) -> Option<u64> {
+        self.text("retry").and_then(|delay| delay.parse().ok())
     }
 
     fn metadata(&self) -> Metadata {
@@ -124,9 +137,9 @@ impl Held {
             key: key.clone(),
             kind: Cow::Owned(self.text("kind").unwrap_or_default().to_owned()),
             origin: self.origin(),
-            voice: Voice::named(self.text("voice")),
+            voice: self.voice(),
             turn: self.text("turn").and_then(Turn::parse),
-            headers: self.text("headers").map(KeptHeaders::parse).unwrap_or_default(),
+            headers: self.headers(),
             fingerprint: self.text("fp").and_then(|print| print.strip_prefix('=')).map(str::to_owned),
             state,
             epoch: self.epoch(),
@@ -140,7 +153,7 @@ impl Held {
             metadata: self.metadata(),
             top: ended.as_ref().map_or(top, |ended| ended.id),
             inner_id: self.text("inner").map(str::to_owned),
-            inner_retry: self.text("retry").and_then(|delay| delay.parse().ok()),
+            inner_retry: self.inner_retry(),
             ended,
         }
     }

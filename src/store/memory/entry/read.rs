@@ -25,6 +25,10 @@ impl Entry {
             known,
             records: Vec::new(),
             more: false,
+            origin: self.origin,
+            voice: self.voice,
+            inner_retry: self.inner_retry,
+            headers: self.headers.clone(),
         };
         self.fill(&mut page, after, read);
         page

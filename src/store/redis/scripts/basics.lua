@@ -25,13 +25,17 @@ local function expire(ttl, ...)
   end
 end
 
+-- Lets an index live for so long at least; a sixteenth longer where it would not, so that few calls have to write that. O(1).
+local function outlive(index, ttl)
+  if redis.call('PTTL', index) < ttl then
+    redis.call('PEXPIRE', index, int(math.min(ttl + ttl / 16, 2 ^ 46)))
+  end
+end
+
 -- Puts a stream into an index of deadlines, which outlives it. O(log streams).
 local function watch(index, stream, deadline, ttl)
   redis.call('ZADD', index, int(deadline), stream)
-  -- For `GT`, a key without a TTL lives for ever already.
-  if redis.call('PEXPIRE', index, int(ttl), 'GT') == 0 then
-    redis.call('PEXPIRE', index, int(ttl), 'NX')
-  end
+  outlive(index, ttl)
 end
 
 -- What is added to the expiry of an active stream in its owner's index: so the active ones are counted without a look
@@ -49,8 +53,8 @@ local function count_active(index, stream, time)
 end
 
 -- Removes what has expired from an owner's index, from its streams that ended (`from` 0) or its active ones (`from` ACTIVE):
--- 16 to 100 at a time, so that a portion costs microseconds, few calls have one to remove, and more is removed than is put in.
--- Returns whether any was removed. O(log streams).
+-- 16 to 100 at a time, so that a portion costs microseconds, and few calls have one to remove. Returns whether any was removed.
+-- O(log streams).
 local function drop_expired(index, from, time)
   local lowest = from > 0 and int(from) or '-inf'
   local expired = redis.call('ZCOUNT', index, lowest, '(' .. int(from + time))
@@ -77,28 +81,30 @@ local function renew(index)
 end
 
 -- Writes an active stream into its owner's index (stream -> expiry, with ACTIVE added while the stream is active), which
--- lives as long. O(log streams).
-local function own_active(index, stream, expires, time)
-  local ended, active = drop_expired(index, 0, time), drop_expired(index, ACTIVE, time)
-  redis.call('ZADD', index, int(ACTIVE + expires), stream)
-  if ended or active then
-    renew(index)
-    return
+-- lives as long. Looks for what has expired where it is `counted`, else in one of eight calls: more is removed than is put in.
+-- O(log streams).
+local function own_active(index, stream, expires, time, counted)
+  local dropped = false
+  if counted or time % 8 == 0 then
+    local ended, active = drop_expired(index, 0, time), drop_expired(index, ACTIVE, time)
+    dropped = ended or active
   end
-  local at = int(math.min(expires, 2 ^ 46))
-  if redis.call('PEXPIREAT', index, at, 'GT') == 0 then
-    redis.call('PEXPIREAT', index, at, 'NX')
+  redis.call('ZADD', index, int(ACTIVE + expires), stream)
+  if dropped then
+    renew(index)
+  else
+    outlive(index, expires - time)
   end
 end
 
--- Writes a stream that is not active into its owner's index. That has to live no longer than its furthest member, unless
--- active ones are left: theirs is the time that it has. O(log streams).
+-- Writes a stream that is not active into its owner's index. That has to live no longer than its furthest member; active ones
+-- stand above all others, and as long as they do it lives long enough for them. O(log streams).
 local function own_ended(index, stream, expires)
   redis.call('ZADD', index, int(expires), stream)
   local furthest = tonumber(redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')[2])
   if furthest < ACTIVE then
     redis.call('PEXPIREAT', index, int(math.min(furthest, 2 ^ 46)))
-  else
+  elseif furthest < ACTIVE + expires then
     redis.call('PEXPIREAT', index, int(math.min(expires, 2 ^ 46)), 'GT')
   end
 end

@@ -24,8 +24,8 @@ else
   local exists = state and state ~= 'gone' and state ~= 'deleted'
   local held_origin, kind, log_top = held[8] or 'named', held[9] or '', nil
   if exists then
-    log_top, events, bytes = top(log)
     if state == 'active' and held[3] == ARGV[3] then
+      log_top, events, bytes = top(log)
       -- A repeat may say more.
       if ARGV[13] ~= '' and not held[10] then
         redis.call('HSET', stream, 'turn', ARGV[13])
@@ -50,7 +50,8 @@ else
       return { 'other' }
     end
     if state == 'active' then
-      return { 'active', has_started(held[7], log_top) and 1 or 0 }
+      -- The log's newest entry, which may be large, is looked at only where the hash does not say it.
+      return { 'active', (held[7] == '1' or has_started(held[7], top(log))) and 1 or 0 }
     end
     if is_terminal(state) then
       return { 'ended', redis.call('HGETALL', completion) }
@@ -75,6 +76,7 @@ else
   end
   run = math.max(newest + 1, time)
   if exists then
+    log_top, events, bytes = top(log)
     is_first, previous, inner, turn = false, held[5] or log_top or '', held[6] or false, held[10]
     events, bytes =
       begin_run(log, run, epoch, previous, id(run, 0), tonumber(ARGV[15]), time, log_top, events, bytes)
@@ -104,7 +106,7 @@ end
 expire(ttl, stream, log)
 if active then
   watch(active, ARGV[1], time + tonumber(ARGV[7]), ttl)
-  own_active(owners, ARGV[2], time + ttl, time)
+  own_active(owners, ARGV[2], time + ttl, time, ARGV[6] ~= '')
 end
 redis.call('PUBLISH', ARGV[9], epoch .. '-0')
 return { 'new', epoch, previous, inner, time, events, bytes, origin }

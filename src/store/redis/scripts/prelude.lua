@@ -162,7 +162,7 @@ local function own(index, stream, expires, active, time)
   end
   local held = tonumber(redis.call('ZSCORE', index, stream) or 0)
   if held < ACTIVE + (time + expires) / 2 then
-    own_active(index, stream, expires, time)
+    own_active(index, stream, expires, time, true)
   end
 end
 
