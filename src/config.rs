@@ -12,7 +12,8 @@ pub enum Durability {
     Buffered,
     /// Once the store has acknowledged it. In an outage an event waits for at most
     /// [`Builder::store_limit`](crate::Builder::store_limit) (500 ms, guarantee G7); after that, events are delivered
-    /// unacknowledged until the store answers.
+    /// unacknowledged until the store answers. Meanwhile the inner body makes up to 1,024 events or 256 KiB, which the next
+    /// append carries.
     BeforeSend,
 }
 
@@ -95,7 +96,7 @@ impl Default for Settings {
     }
 }
 
-/// Events and bytes of them that a `Buffered` client may be ahead of the store.
+/// Events and bytes of them that may be made ahead of the store's acknowledgement; a `Buffered` client is given them at once.
 pub(crate) const AHEAD_EVENTS: u64 = 1024;
 pub(crate) const AHEAD_BYTES: usize = 256 << 10;
 /// How long a `Buffered` client may be ahead of the store.

@@ -156,7 +156,7 @@ where
     /// Whether to wait for a store that is too far behind: for no longer than its time limit.
     fn waits_for_store(&mut self, cx: &mut Context<'_>) -> bool {
         let core = &self.producer.core;
-        if !self.producer.lane.is_far_ahead() || core.store.is_broken(&self.producer.lane.key) {
+        if self.producer.lane.room_ahead() > 0 || core.store.is_broken(&self.producer.lane.key) {
             self.store_wait = None;
             return false;
         }

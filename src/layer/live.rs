@@ -232,6 +232,7 @@ where
 
     /// Nothing to give now, but perhaps a heartbeat.
     fn idle(&mut self, cx: &mut Context<'_>) -> Poll<Next<B>> {
+        self.turn = 0;
         if self.made.is_empty() && self.made.capacity() > FEW {
             self.made = VecDeque::new();
         }
@@ -266,7 +267,33 @@ where
             self.held_up = true;
             return true;
         }
-        false
+        self.run_ahead(cx)
+    }
+
+    /// While the store is waited for, the inner body makes what is to be stored next, so that each round trip carries as much
+    /// as the window holds.
+    fn run_ahead(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.end.is_some() || self.lane().room_ahead() == 0 {
+            return false;
+        }
+        match self.make(cx) {
+            Some(Progress::Made) => true,
+            Some(Progress::Over(end)) => {
+                self.end = Some(end);
+                true
+            }
+            Some(Progress::Waiting) | None => false,
+        }
+    }
+
+    /// Has the inner body make a batch; `None` if somebody else drives it now.
+    fn make(&mut self, cx: &mut Context<'_>) -> Option<Progress> {
+        let before = self.made.len();
+        let progress = self.producer.make(cx, &mut self.made);
+        if matches!(progress, Some(Progress::Made)) {
+            self.turn += self.made.iter().skip(before).map(Made::events).sum::<u64>().max(1);
+        }
+        progress
     }
 
     fn waits_no_more(&mut self) {
@@ -351,7 +378,6 @@ where
     fn produce(&mut self, cx: &mut Context<'_>) -> Produced {
         if self.turn >= TURN {
             // What is written goes out meanwhile, too.
-            self.turn = 0;
             cx.waker().wake_by_ref();
             return Produced::GoOn(false);
         }
@@ -377,7 +403,7 @@ where
         if halted && !self.go_on_halted() {
             return Produced::GoOn(true);
         }
-        match self.producer.make(cx, &mut self.made) {
+        match self.make(cx) {
             None if self.producer.is_driven() => Produced::GoOn(true),
             None => {
                 match self.lane().requested_end() {
@@ -389,7 +415,6 @@ where
                 Produced::GoOn(true)
             }
             Some(Progress::Made) => {
-                self.turn += self.made.iter().map(Made::events).sum::<u64>().max(1);
                 self.heard();
                 Produced::GoOn(true)
             }
@@ -398,7 +423,6 @@ where
                 Produced::GoOn(true)
             }
             Some(Progress::Waiting) => {
-                self.turn = 0;
                 self.held_up = false;
                 if self.silent_since.is_none() && self.opened.is_none() {
                     self.silent_since = Some(Instant::now());

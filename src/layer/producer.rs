@@ -19,7 +19,7 @@ use super::{
     route::Route,
 };
 use crate::{
-    config::BATCH_EVENTS,
+    config::{AHEAD_EVENTS, BATCH_EVENTS, Durability},
     error::BoxError,
     hub::Core,
     pulse::Stall,
@@ -67,7 +67,12 @@ where
 
     /// Makes events for the client; `None` if somebody else drives the body now.
     pub(crate) fn make(&self, cx: &mut Context<'_>, made: &mut VecDeque<Made>) -> Option<Progress> {
-        lock(&self.engine).as_mut().map(|engine| engine.make(cx, made, BATCH_EVENTS))
+        let most = match self.route.durability {
+            Durability::Buffered => BATCH_EVENTS,
+            // They wait for the store anyway: what is ready together goes to it together.
+            Durability::BeforeSend => self.lane.room_ahead().clamp(1, AHEAD_EVENTS) as usize,
+        };
+        lock(&self.engine).as_mut().map(|engine| engine.make(cx, made, most))
     }
 
     /// The error that ended the inner body, if one did and the client's body still drove it; once.

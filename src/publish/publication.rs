@@ -127,7 +127,7 @@ impl Job {
 
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.lane.waker.register(cx.waker());
-        let room = !self.lane.is_far_ahead() || self.lane.is_halted() || self.core.store.is_broken(&self.lane.key);
+        let room = self.lane.room_ahead() > 0 || self.lane.is_halted() || self.core.store.is_broken(&self.lane.key);
         if room { Poll::Ready(()) } else { Poll::Pending }
     }
 

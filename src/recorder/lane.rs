@@ -349,13 +349,15 @@ impl Lane {
         state.passed_by |= state.waiting() > 0;
     }
 
-    /// Whether so much waits, for a store that can be waited for, that no more is to be made: as much as a client may be ahead of
-    /// the store, but for a single larger event.
-    pub(crate) fn is_far_ahead(&self) -> bool {
+    /// How many events may be made before the store must have acknowledged some, but for a single larger one; no limit where it is
+    /// not waited for.
+    pub(crate) fn room_ahead(&self) -> u64 {
         let state = lock(&self.state);
         let waits = state.waiting();
-        let is_far = waits >= AHEAD_EVENTS || (waits > 1 && state.held() > AHEAD_BYTES);
-        is_far && state.refused.is_none() && !state.passed_by
+        if state.refused.is_some() || state.passed_by {
+            return u64::MAX;
+        }
+        if waits > 1 && state.held() > AHEAD_BYTES { 0 } else { AHEAD_EVENTS.saturating_sub(waits) }
     }
 }
 

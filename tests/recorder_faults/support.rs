@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -52,7 +52,8 @@ impl Script {
         self.every * u32::try_from(self.events).unwrap()
     }
 
-    fn answer(self) -> Response<BoxBody<Bytes, Infallible>> {
+    /// The answer; `made` counts its events.
+    fn answer(self, made: Arc<AtomicU64>) -> Response<BoxBody<Bytes, Infallible>> {
         let start = Instant::now();
         let piece = move |number: u64| async move {
             tokio::time::sleep_until(start + self.every * u32::try_from(number.min(self.events)).unwrap()).await;
@@ -64,8 +65,13 @@ impl Script {
             let padding = "x".repeat(self.padding);
             Some((Bytes::from(format!("data: {number} {padding}\n\n")), number + 1))
         };
-        let frames = futures_util::stream::unfold(1, move |number| async move {
-            piece(number).await.map(|(bytes, next)| (Ok::<_, Infallible>(Frame::data(bytes)), next))
+        let frames = futures_util::stream::unfold(1, move |number| {
+            let made = Arc::clone(&made);
+            async move {
+                let (bytes, next) = piece(number).await?;
+                made.fetch_max(number.min(self.events), Ordering::SeqCst);
+                Some((Ok::<_, Infallible>(Frame::data(bytes)), next))
+            }
         });
         Response::builder().header("content-type", "text/event-stream").body(StreamBody::new(frames).boxed()).unwrap()
     }
@@ -77,6 +83,7 @@ pub(crate) struct Rig {
     pub(crate) store: FaultStore<MemoryStore>,
     pub(crate) guardian: JoinHandle<DrainReport>,
     pub(crate) calls: Arc<AtomicUsize>,
+    made: Arc<AtomicU64>,
     app: BoxCloneService<Request<Empty<Bytes>>, Answer, Infallible>,
 }
 
@@ -104,21 +111,29 @@ impl Rig {
         let (sse, guardian) = hub(ResilientSse::builder(store.clone()).anonymous().seed(1)).build().unwrap();
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&calls);
+        let made = Arc::new(AtomicU64::new(0));
+        let counts = Arc::clone(&made);
         let inner = service_fn(move |request: Request<Empty<Bytes>>| {
             counted.fetch_add(1, Ordering::SeqCst);
             if script.metadata {
                 let context = request.extensions().get::<StreamContext>().unwrap();
                 context.metadata("job", "7").unwrap();
             }
-            async move { Ok::<_, Infallible>(script.answer()) }
+            let made = Arc::clone(&counts);
+            async move { Ok::<_, Infallible>(script.answer(made)) }
         });
         let layer = layer(sse.generation().id(StreamId::path("/chat/{id}")));
         let app = BoxCloneService::new(ServiceBuilder::new().layer(layer).service(inner));
-        Self { sse, store, guardian: tokio::spawn(guardian), calls, app }
+        Self { sse, store, guardian: tokio::spawn(guardian), calls, made, app }
     }
 
     pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
+    }
+
+    /// How many events the inner bodies have made.
+    pub(crate) fn made(&self) -> u64 {
+        self.made.load(Ordering::SeqCst)
     }
 
     pub(crate) async fn get(&self, id: &str, cursor: Option<&str>) -> Answer {
