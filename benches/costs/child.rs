@@ -28,7 +28,9 @@ use resilient_sse::{Builder, Durability, MemoryStore, RedisStore, ResilientSse, 
 use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
-    Result, proc, rows,
+    Result,
+    floor::Twice,
+    proc, rows,
     source::{Pace, Source},
 };
 
@@ -40,10 +42,17 @@ pub(crate) enum Variant {
     Memory,
     Buffered,
     BeforeSend,
+    /// The least that recording to Redis can cost, see [`floor`](crate::floor); no layer.
+    Floor,
 }
 
 impl Variant {
     pub(crate) const ALL: [Self; 4] = [Self::Plain, Self::Memory, Self::Buffered, Self::BeforeSend];
+
+    /// Whether the library is part of it.
+    pub(crate) fn has_layer(self) -> bool {
+        !matches!(self, Self::Plain | Self::Floor)
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -51,6 +60,7 @@ impl Variant {
             Self::Memory => "memory",
             Self::Buffered => "Redis, Buffered",
             Self::BeforeSend => "Redis, BeforeSend",
+            Self::Floor => "floor",
         }
     }
 }
@@ -98,7 +108,11 @@ pub(crate) fn run(args: Vec<String>) -> Result<()> {
     match args.next().as_deref() {
         Some("serve") => {
             let name = args.next().ok_or("which variant?")?;
-            let variant = Variant::ALL.into_iter().find(|variant| variant.name() == name).ok_or("no such variant")?;
+            let variant = Variant::ALL
+                .into_iter()
+                .chain([Variant::Floor])
+                .find(|variant| variant.name() == name)
+                .ok_or("no such variant")?;
             let redis = args.next().ok_or("which Redis?")?;
             let settings =
                 args.filter_map(|arg| arg.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())));
@@ -131,7 +145,7 @@ async fn serve(variant: Variant, redis: &str, settings: &HashMap<String, String>
         .route("/s/{id}", get(move |id: Path<String>, query: Query<HashMap<String, String>>| answer(id, query, gate)));
     let durability = if variant == Variant::BeforeSend { Durability::BeforeSend } else { Durability::Buffered };
     let builder = match variant {
-        Variant::Plain | Variant::Memory => ResilientSse::builder(MemoryStore::new()),
+        Variant::Plain | Variant::Floor | Variant::Memory => ResilientSse::builder(MemoryStore::new()),
         Variant::Buffered | Variant::BeforeSend => {
             // Streams of the same names in the same Redis are not the other variant's.
             let store = RedisStore::builder(redis)?.key_prefix(format!("{variant:?}:"));
@@ -141,6 +155,13 @@ async fn serve(variant: Variant, redis: &str, settings: &HashMap<String, String>
     let (sse, guardian) = set(builder.anonymous().durability(durability), settings)?.build()?;
     let streams = match variant {
         Variant::Plain => streams,
+        Variant::Floor => {
+            let twice = Arc::new(Twice::connect(redis).await?);
+            streams.layer(axum::middleware::map_response(move |response: Response| {
+                let twice = Arc::clone(&twice);
+                async move { response.map(|body| twice.body(body)) }
+            }))
+        }
         _ => {
             tokio::spawn(guardian);
             streams.layer(sse.generation().id(StreamId::path("/s/{id}")))

@@ -13,11 +13,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-use crate::{
-    Result,
-    child::{Child, Variant},
-    source::Check,
-};
+use crate::{Result, child::Child, source::Check};
 
 /// How long a run may take before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -76,7 +72,7 @@ fn on_runtime<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 async fn read(child: &Child, load: Load, run: u64, path: impl Fn(usize) -> String) -> Result<Took> {
     // Not more than fit into the listener's queue.
     let connecting = Arc::new(Semaphore::new(100));
-    let layered = child.variant != Variant::Plain;
+    let layered = child.variant.has_layer();
     let address = child.address;
     let mut heads = Vec::new();
     for stream in 0..load.streams {

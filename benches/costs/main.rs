@@ -20,6 +20,7 @@ mod redis_servers;
 mod child;
 mod client;
 mod figure;
+mod floor;
 mod hubs;
 mod page;
 mod plot;

@@ -50,7 +50,7 @@ fn goals(lines: &[Line]) -> String {
 fn cpu(lines: &[Line]) -> String {
     let mut bars = Vec::new();
     for row in rows::ALL.iter().filter(|row| matches!(row.name, "cpu" | "trickle")) {
-        for line in lines.iter().filter(|line| line.row == row.what && line.unit == "×") {
+        for line in lines.iter().filter(|line| line.row == row.what && line.distance().is_some()) {
             let class = match line.what.rsplit(", ").next() {
                 Some("memory") => "a",
                 Some("Buffered") => "b",
