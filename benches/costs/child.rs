@@ -132,6 +132,7 @@ fn set(mut builder: Builder, settings: &HashMap<String, String>) -> Result<Build
             "sweep" => builder.sweep(seconds()?),
             "max_events" => builder.max_events(value.parse()?),
             "max_bytes" => builder.max_bytes(value.parse()?),
+            "linger" => builder.linger(seconds()?),
             _ => return Err(format!("there is no setting `{name}`").into()),
         };
     }
