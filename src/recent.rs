@@ -133,7 +133,12 @@ impl RecentCloses {
         let until = ends.away_since.unwrap_or(now);
         ends.expire(until, self.keep);
         ends.expire(now, self.at_most);
-        ends.queue.values().map(|(_, recent)| recent.clone()).collect()
+        let aged = |(landed, recent): &(Instant, RecentClose)| {
+            let mut recent = recent.clone();
+            recent.reopen.since += now - *landed;
+            recent
+        };
+        ends.queue.values().map(aged).collect()
     }
 }
 
@@ -230,7 +235,17 @@ mod tests {
         };
         let ending = Ending::with_event(StreamState::Completed, vec![b'x'; bytes].into());
         let close = Close { key, epoch: Some(1), ending, last: Some(1), if_deadline: None, hook: Some(second) };
-        RecentClose { close, reopen: Reopen { open, epoch: 1, acknowledged: 1, inner_id: None, inner_retry: None } }
+        RecentClose {
+            close,
+            reopen: Reopen {
+                open,
+                epoch: 1,
+                acknowledged: 1,
+                inner_id: None,
+                inner_retry: None,
+                since: Duration::ZERO,
+            },
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub enum Overlap {
     #[default]
     Replace,
     /// The new turn is refused with 409, and its handler does not run. `X-Stream-Id` names the stream that runs. One that is interrupted does
-    /// not run: it is closed, also if the new turn then fails to begin. Where the store registers
+    /// not run: it ends once the new turn has started, and may be run again until then only if the new turn fails to begin. Where the store registers
     /// the turn but does not say whether one runs, the client is to come again. A store that answers nothing at all refuses
     /// nobody: [`OnUnavailable`](crate::OnUnavailable) says what is done then. If the store loses everything, a turn that begins before a running
     /// one has registered again replaces that.

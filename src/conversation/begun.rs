@@ -1,17 +1,20 @@
 //! A turn of this process: from its registration until those before it have given way.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
-use super::Current;
+use super::{Current, stream_of};
 use crate::{
     error::StoreError,
     hub::Core,
     id::{StreamId, StreamKey},
     recorder::Lane,
-    store::{Close, Closed, Expected, Point, Pointed, Pointer, Renew},
-    stream::{Ending, StreamState, reason},
+    store::{Expected, Place, Point, Pointed, Pointer, Renew},
+    stream::StreamState,
     sync::lock,
     turn::{Overlap, Turn},
 };
@@ -27,6 +30,9 @@ pub(crate) struct Begun {
     /// Whether a pointer that the store has lost is put back for the stream. Not for one that runs again: it may not have been the
     /// newest.
     puts_back: bool,
+    /// The run of the stream, and when that became a turn.
+    epoch: u64,
+    since: Instant,
     progress: Mutex<Progress>,
 }
 
@@ -43,6 +49,9 @@ struct Progress {
     started: bool,
     /// Those that are to give way once the stream has started.
     behind: Vec<StreamId>,
+    /// Whether the pointer named another stream when it was looked at last: whoever is in front may have died before it had this one
+    /// give way.
+    stands_behind: bool,
     /// When the pointer was renewed last.
     renewed: Instant,
 }
@@ -67,13 +76,26 @@ impl Begun {
             moving: false,
             started: false,
             behind: Vec::new(),
+            stands_behind: false,
             renewed: Instant::now(),
         };
-        Arc::new(Self { conversation, turn, puts_back: !runs_again, progress: Mutex::new(progress) })
+        let (epoch, since) = (lane.epoch, Instant::now());
+        Arc::new(Self { conversation, turn, puts_back: !runs_again, epoch, since, progress: Mutex::new(progress) })
     }
 
-    pub(super) fn puts_back(&self) -> bool {
-        self.puts_back
+    /// How long ago the turn began.
+    pub(crate) fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// The turn's place in its pointer, now that it has begun a while ago.
+    pub(super) fn place(&self) -> Place {
+        Place { epoch: self.epoch, since: self.age().max(Duration::from_millis(1)) }
+    }
+
+    /// For which turn a pointer is put back that the store has lost.
+    pub(super) fn put_back(&self) -> Option<Place> {
+        self.puts_back.then(|| self.place())
     }
 
     pub(crate) fn turn(&self) -> Turn {
@@ -102,10 +124,10 @@ impl Begun {
         progress.started && !progress.behind.is_empty()
     }
 
-    /// When the pointer was renewed last; `None`: it is not this stream's to renew.
-    pub(super) fn renewed(&self) -> Option<Instant> {
+    /// Whether the pointer is to be renewed, or looked at, which is done so often: sooner where the stream stands behind another one.
+    pub(super) fn is_due(&self, every: Duration) -> bool {
         let progress = lock(&self.progress);
-        (progress.pointed && !progress.passed).then_some(progress.renewed)
+        progress.pointed && !progress.passed && (progress.stands_behind || progress.renewed.elapsed() >= every)
     }
 
     /// Whether what the pointer says of the stream is still this process's to set right: the stream has not started, or others are still to
@@ -117,7 +139,7 @@ impl Begun {
     /// The request by which a pointer that names the stream expires with it, now that it has ended.
     pub(super) fn expiring(&self, lane: &Lane) -> Renew {
         let ttl = lane.retention().recovery_window;
-        Renew { conversation: self.conversation.clone(), stream: lane.key.id.clone(), ttl, put_back: false }
+        Renew { conversation: self.conversation.clone(), stream: lane.key.id.clone(), ttl, put_back: None }
     }
 
     /// Where the pointer stands after it was renewed for the stream. Returns whether the stream stands behind another one.
@@ -129,25 +151,22 @@ impl Begun {
         let mut progress = lock(&self.progress);
         progress.renewed = Instant::now();
         if !pointer.knows(stream) {
-            // A newer turn has taken its place, or the store has lost the move: a look at the newer one says which.
+            // A newer turn has taken its place, or the store has lost the move: it is made again, to where the turn belongs.
             progress.pointed = false;
             progress.passed = !self.puts_back;
             return false;
         }
-        pointer.stream != *stream
+        progress.stands_behind = pointer.stream != *stream;
+        progress.stands_behind
     }
 
     /// The pointer has been moved to the stream.
-    pub(super) fn pointed(&self, behind: Vec<StreamId>) {
+    pub(super) fn pointed(&self, stream: &StreamId, pointer: &Pointer) {
         let mut progress = lock(&self.progress);
         progress.pointed = true;
         progress.waits = false;
-        progress.behind = behind;
-    }
-
-    /// The pointer is the business of a newer turn.
-    pub(super) fn pass(&self) {
-        lock(&self.progress).passed = true;
+        progress.behind = pointer.behind(stream);
+        progress.stands_behind = pointer.stream != *stream;
     }
 
     /// Whether the caller is to move the pointer: only one task does at a time.
@@ -184,14 +203,20 @@ impl Core {
     }
 
     /// A stream that was a turn already runs again: its pointer is renewed, should it name the stream, and not moved. Those that still stand
-    /// behind it give way as soon as it has started.
-    pub(crate) async fn rejoin_turn(&self, lane: &Arc<Lane>, turn: Turn) {
+    /// behind it give way as soon as it has started. Under `Refuse` it does not run beside a newer turn: that is returned.
+    pub(crate) async fn rejoin_turn(&self, lane: &Arc<Lane>, turn: Turn) -> Option<StreamId> {
+        let refuses = turn.overlap == Overlap::Refuse;
         let begun = Begun::new(lane, turn, true);
         // Should this fail, whoever looks at the pointer next has them give way.
-        if let Ok(Some(pointer)) = self.store.pointer(begun.conversation.clone()).await {
-            begun.pointed(pointer.behind(&lane.key.id));
+        let pointer = self.store.pointer(begun.conversation.clone()).await.ok().flatten();
+        if let Some(pointer) = &pointer {
+            begun.pointed(&lane.key.id, pointer);
         }
-        let _ = lane.set_turn(begun);
+        let newer = pointer.map(|pointer| pointer.stream).filter(|newest| refuses && *newest != lane.key.id);
+        let _ = lane.set_turn(Arc::clone(&begun));
+        let newer = newer?;
+        let info = self.store.info(stream_of(&begun.conversation, &newer)).await.ok().flatten();
+        info.filter(|info| info.state == StreamState::Active).map(|info| info.key.id)
     }
 
     async fn point(self: &Arc<Self>, lane: &Lane, begun: &Begun) -> Result<Beginning, StoreError> {
@@ -199,40 +224,31 @@ impl Core {
         let mut expected = if refuses { Expected::Nothing } else { Expected::Any };
         let mut in_the_way = lane.key.id.clone();
         for _ in 0..TRIES {
-            let point = Point {
-                conversation: begun.conversation.clone(),
-                stream: lane.key.id.clone(),
-                expected,
-                ttl: lane.retention().kept(),
-            };
-            let pointed = match self.store.point(point.clone()).await {
-                // A repeat is the same request.
-                Err(error) if !error.is_timeout() && !error.is_breaker_open() => self.store.point(point).await?,
-                pointed => pointed?,
-            };
-            expected = match pointed {
-                Pointed::Moved(pointer) => {
-                    begun.pointed(pointer.behind(&lane.key.id));
+            let pointer = match self.move_to(lane, begun, expected).await? {
+                Pointed::Moved(pointer) if !refuses || pointer.stream == lane.key.id => {
+                    if refuses && let Some(running) = self.runs_again(begun, &pointer).await? {
+                        return Ok(Beginning::Refused(running));
+                    }
+                    begun.pointed(&lane.key.id, &pointer);
                     return Ok(Beginning::Pointed);
                 }
-                Pointed::Kept(None) => Expected::Nothing,
-                Pointed::Kept(Some(pointer)) if !refuses => return Ok(Beginning::Refused(pointer.stream)),
-                Pointed::Kept(Some(pointer)) => match self.current(&begun.conversation).await? {
+                // A newer turn has been moved to since.
+                Pointed::Moved(pointer) => Some(pointer),
+                Pointed::Kept(pointer) => pointer,
+            };
+            expected = match pointer {
+                None => Expected::Nothing,
+                Some(pointer) if !refuses => return Ok(Beginning::Refused(pointer.stream)),
+                Some(pointer) => match self.current(&begun.conversation).await? {
                     // Of one that the store has forgotten nobody knows whether it runs.
                     None if self.may_be_forgotten() => return Ok(Beginning::Refused(pointer.stream)),
                     None => Expected::Nothing,
+                    Some(Current { info, .. }) if info.state == StreamState::Active => {
+                        return Ok(Beginning::Refused(info.key.id));
+                    }
                     Some(Current { info, .. }) => {
                         in_the_way = info.key.id.clone();
-                        let is_over = match info.state {
-                            StreamState::Active => false,
-                            // Nothing runs, but might again.
-                            StreamState::Interrupted => self.close_interrupted(&info.key, info.epoch).await?,
-                            _ => true,
-                        };
-                        if !is_over {
-                            return Ok(Beginning::Refused(in_the_way));
-                        }
-                        Expected::Stream(in_the_way.clone())
+                        Expected::Stream(info.key.id)
                     }
                 },
             };
@@ -240,17 +256,33 @@ impl Core {
         Ok(Beginning::Refused(in_the_way))
     }
 
-    /// Ends a stream that is interrupted. Returns whether it has ended: not if it runs again.
-    async fn close_interrupted(&self, key: &StreamKey, epoch: u64) -> Result<bool, StoreError> {
-        let close = Close {
-            key: key.clone(),
-            epoch: Some(epoch),
-            ending: Ending::supplied(StreamState::Cancelled, reason::REPLACED),
-            last: None,
-            if_deadline: None,
-            hook: self.hooks.lease(),
+    async fn move_to(&self, lane: &Lane, begun: &Begun, expected: Expected) -> Result<Pointed, StoreError> {
+        let point = Point {
+            conversation: begun.conversation.clone(),
+            stream: lane.key.id.clone(),
+            // It begins now: whatever the pointer was moved to before is older.
+            place: Place { epoch: begun.epoch, since: Duration::ZERO },
+            expected,
+            ttl: lane.retention().kept(),
         };
-        Ok(!matches!(self.close(close).await?, Closed::Newer | Closed::Moved))
+        match self.store.point(point.clone()).await {
+            // A repeat is the same request.
+            Err(error) if !error.is_timeout() && !error.is_breaker_open() => self.store.point(point).await,
+            pointed => pointed,
+        }
+    }
+
+    /// Finds a stream behind a turn that refuses to begin beside a running one, and that runs again since it was looked at: it was
+    /// interrupted then. Whoever runs it again looks at the pointer after it is registered, and this turn looks at it after the pointer
+    /// was moved, so that one of them sees the other.
+    async fn runs_again(&self, begun: &Begun, pointer: &Pointer) -> Result<Option<StreamId>, StoreError> {
+        for stream in &pointer.behind {
+            let info = self.store.info(stream_of(&begun.conversation, stream)).await?;
+            if info.is_some_and(|info| info.state == StreamState::Active) {
+                return Ok(Some(stream.clone()));
+            }
+        }
+        Ok(None)
     }
 
     /// The handler of a turn has answered: those before it give way.

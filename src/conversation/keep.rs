@@ -4,7 +4,12 @@
 use std::{sync::Arc, time::Duration};
 
 use super::late::runs;
-use crate::{hub::Core, recorder::Lane, store::Renew, sync::all};
+use crate::{
+    hub::Core,
+    recorder::Lane,
+    store::{Renew, Renewed},
+    sync::all,
+};
 
 /// How many pointers are renewed with one request.
 const PAGE: usize = 1000;
@@ -44,8 +49,7 @@ async fn renew(core: &Arc<Core>, lanes: &[Arc<Lane>]) {
 
 fn is_due(core: &Core, lane: &Lane) -> bool {
     let every = (lane.retention().kept() / 4).min(core.settings.sweep.max(EVERY));
-    let renewed = lane.turn().and_then(|begun| begun.renewed());
-    renewed.is_some_and(|renewed| renewed.elapsed() + core.settings.beat_every() >= every)
+    lane.turn().is_some_and(|begun| begun.is_due(every.saturating_sub(core.settings.beat_every())))
 }
 
 async fn renew_page(core: &Arc<Core>, lanes: &[&Arc<Lane>]) {
@@ -57,19 +61,12 @@ async fn renew_page(core: &Arc<Core>, lanes: &[&Arc<Lane>]) {
         conversation: begun.conversation.clone(),
         stream: lane.key.id.clone(),
         ttl: lane.retention().kept(),
-        put_back: begun.puts_back(),
+        put_back: begun.put_back(),
     });
-    let pointers = match core.store.renew(renewals.collect()).await {
-        Ok(pointers) => pointers,
-        // One that cannot be reached must not keep the others from being renewed: what fails is narrowed down. The next beat tries again.
-        Err(_) if page.len() > 1 && !core.store.is_away() => {
-            let (first, second) = lanes.split_at(lanes.len() / 2);
-            all([first, second].into_iter().map(|half| Box::pin(renew_page(core, half)))).await;
-            return;
-        }
-        Err(_) => return,
-    };
-    let settled = page.into_iter().zip(pointers).map(|((lane, begun), pointer)| async move {
+    // What is not renewed now is due again at the next beat.
+    let Ok(renewed) = core.store.renew(renewals.collect()).await else { return };
+    let settled = page.into_iter().zip(renewed).map(|((lane, begun), renewed)| async move {
+        let Renewed::Stands(pointer) = renewed else { return Ok(()) };
         if begun.heard(&lane.key.id, pointer.as_ref()) {
             // The turn that was to stop the stream may have died before it did.
             let _ = core.current(&begun.conversation).await;

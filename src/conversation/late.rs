@@ -2,38 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Begun, Current, has_failed_to_begin};
+use super::Begun;
 use crate::{
     error::StoreError,
     hub::Core,
     protocol::backoff::Backoff,
     recorder::{Lane, Status},
     store::{Expected, Point, Pointed},
-    stream::{StreamInfo, StreamState, reason},
 };
 
 /// How soon a move is tried again.
 const SOON: Duration = Duration::from_millis(200);
-
-/// What the turn that a pointer names means for one that is not in the pointer.
-enum Front {
-    /// It is older, or has failed: it goes behind.
-    Older,
-    /// It is newer, and may still fail to begin.
-    Waits,
-    /// It is newer and has begun.
-    Newer,
-}
-
-impl Front {
-    fn of(info: &StreamInfo, lane: &Lane) -> Self {
-        match info.state {
-            _ if info.epoch <= lane.epoch || has_failed_to_begin(info) => Self::Older,
-            StreamState::Active if !info.started => Self::Waits,
-            _ => Self::Newer,
-        }
-    }
-}
 
 impl Core {
     /// A turn is served although the store has not moved the pointer to it: that is done later.
@@ -61,34 +40,23 @@ impl Core {
         });
     }
 
-    /// Moves the pointer to a turn, unless a newer one has begun: the turn gives way to that by itself, as it was not in the pointer to be
-    /// stopped.
+    /// Moves the pointer to a turn, or puts the turn behind those that have begun since: to one that has started it gives way at once, since it
+    /// was not in the pointer to be stopped.
     async fn catch_up(self: &Arc<Self>, lane: &Arc<Lane>, begun: &Begun) -> Result<(), StoreError> {
-        let expected = match self.current(&begun.conversation).await? {
-            None => Expected::Nothing,
-            Some(Current { pointer, .. }) if pointer.knows(&lane.key.id) => Expected::Any,
-            Some(Current { pointer, info }) => match Front::of(&info, lane) {
-                Front::Older => Expected::Stream(pointer.stream),
-                Front::Waits => return Ok(()),
-                Front::Newer => {
-                    if info.turn.is_none_or(|turn| turn.overlap.stops()) {
-                        self.stop(&lane.key, reason::REPLACED).await?;
-                    }
-                    begun.pass();
-                    return Ok(());
-                }
-            },
-        };
         let point = Point {
             conversation: begun.conversation.clone(),
             stream: lane.key.id.clone(),
-            expected,
+            place: begun.place(),
+            expected: Expected::Any,
             ttl: lane.retention().kept(),
         };
         if let Pointed::Moved(pointer) = self.store.point(point).await? {
-            begun.pointed(pointer.behind(&lane.key.id));
+            begun.pointed(&lane.key.id, &pointer);
             if begun.is_to_finish() {
                 self.finish(lane).await;
+            }
+            if pointer.stream != lane.key.id {
+                self.current(&begun.conversation).await?;
             }
             self.tidy(lane, begun).await?;
         }
@@ -102,7 +70,7 @@ impl Core {
         }
         let (conversation, stream) = (begun.conversation.clone(), lane.key.id.clone());
         match self.store.info(lane.key.clone()).await? {
-            None => self.store.unpoint(conversation, stream).await.map(drop),
+            None => self.store.unpoint(conversation, stream, Some(lane.epoch)).await.map(drop),
             Some(info) if info.state.is_terminal() => self.store.renew(vec![begun.expiring(lane)]).await.map(drop),
             Some(_) => Ok(()),
         }

@@ -48,7 +48,7 @@ impl Core {
                 Some(info) => has_failed_to_begin(info) && !named.behind.is_empty(),
             };
             if failed {
-                pointer = self.store.unpoint(conversation.clone(), named.stream).await?;
+                pointer = self.store.unpoint(conversation.clone(), named.stream, Some(named.epoch)).await?;
                 continue;
             }
             let Some(info) = info else { return Ok(None) };

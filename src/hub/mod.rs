@@ -22,6 +22,7 @@ pub use handles::{CompletionStore, StreamRegistry, Streams};
 pub use owner::Access;
 pub(crate) use owner::Head;
 use owner::{Authorize, OwnerRule};
+pub(crate) use readers::BEGIN_WAIT;
 use reject::Rejecter;
 pub use reject::Rejection;
 

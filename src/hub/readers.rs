@@ -2,11 +2,13 @@
 
 use std::{future::poll_fn, time::Duration};
 
+use tokio::time::Instant;
+
 use super::Core;
 use crate::{id::StreamKey, kept::KeptHeaders, recorder::Lane};
 
-/// How long a follower waits for the headers of a response that has not begun.
-const HEADERS_WAIT: Duration = Duration::from_secs(2);
+/// How long a follower waits for a producer to begin to answer, and for the headers that are kept of that answer: both together.
+pub(crate) const BEGIN_WAIT: Duration = Duration::from_secs(2);
 
 impl Core {
     /// Whether anybody reads the stream of this lane: on this node, its client included, or on another.
@@ -31,8 +33,12 @@ impl Core {
         let _ = self.store.announce(key.clone()).await;
     }
 
-    /// The headers that are kept of a stream's response, once its producer has answered; waits for that up to 2 s.
-    pub(crate) async fn await_headers(&self, key: &StreamKey) -> KeptHeaders {
+    /// The headers that are kept of a stream's response: as far as they are known, or once its producer has answered; that is waited for
+    /// until the deadline.
+    pub(crate) async fn await_headers(&self, key: &StreamKey, known: KeptHeaders, deadline: Instant) -> KeptHeaders {
+        if known != KeptHeaders::Awaited {
+            return known;
+        }
         let waits = async {
             let mut tail = self.store.tail(key);
             loop {
@@ -48,6 +54,6 @@ impl Core {
                 poll_fn(|cx| tail.poll_changed(cx)).await;
             }
         };
-        tokio::time::timeout(HEADERS_WAIT, waits).await.unwrap_or_default()
+        tokio::time::timeout_at(deadline, waits).await.unwrap_or_default()
     }
 }

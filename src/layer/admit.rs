@@ -11,7 +11,7 @@ use crate::{
     conversation::Beginning,
     error::BodyError,
     follow::{FollowBody, FollowRequest, Manner, Unknown},
-    hub::{Core, Head, Rejection},
+    hub::{BEGIN_WAIT, Core, Head, Rejection},
     id::{EventId, StreamId, StreamKey},
     kept::KeptHeaders,
     protocol::{admission::Position, replay::Owed},
@@ -24,9 +24,6 @@ use crate::{
     voice::Voice,
 };
 
-/// How long an `EventSource` waits for another request's producer to begin to answer, before it follows that: from then
-/// on it gets heartbeats. Other clients wait until the producer answers or withdraws, since its answer may be no event stream.
-const START_WAIT: Duration = Duration::from_secs(2);
 /// How long the stream of a producer of this node may take to be registered again with a store that forgot it.
 const REOPEN_WAIT: Duration = Duration::from_secs(2);
 /// How often that is looked for: where the stream was deleted, nobody tells.
@@ -46,6 +43,8 @@ pub(super) struct Asked {
     pub(super) turn: Option<Turn>,
     /// The request begins a stream under a name that the library has just made up.
     pub(super) begins: bool,
+    /// The request came with the cursor of a stream that is gone.
+    pub(super) is_stale: bool,
     /// The headers of the handler's response that the route keeps.
     pub(super) headers: KeptHeaders,
     /// Whether the request asks for an event stream by name, and so reconnects by itself when its body breaks.
@@ -73,6 +72,14 @@ impl Asked {
         self.prefix = Some(id);
         self.position = Position::Unreadable;
         self.begins = self.turn.is_some();
+        self.is_stale = true;
+    }
+
+    /// The turn that a first run of the stream is. A cursor of a stream that is gone asks for that one's work and is no new question: it
+    /// begins a turn only where no stream of the conversation runs.
+    pub(super) fn new_turn(&self, turn: Turn) -> Turn {
+        let overlap = if self.is_stale || self.cursor().is_some() { Overlap::Refuse } else { turn.overlap };
+        Turn { overlap, ..turn }
     }
 
     /// Counts the request until what this returns is dropped, and has a drain wait for it, unless its client may go at once, as a
@@ -181,7 +188,7 @@ impl Admission {
         if let Some(error) = unspeakable(&core, &route, &asked).await {
             return Self::Break(error);
         }
-        let begun = Instant::now();
+        let begun = asked.opened;
         loop {
             // Before the stream is looked at: what changes in between is then seen.
             let mut tail = core.store.tail(&asked.key);
@@ -191,7 +198,9 @@ impl Admission {
                 Err(admission) => return admission,
             };
             let (patience, at_most) = match &opened {
-                Ok(Opened::Active { started: false }) if asked.comes_again => (START_WAIT, START_WAIT),
+                // From then on it gets heartbeats. Other clients wait until the producer answers or withdraws, since its answer may be
+                // no event stream.
+                Ok(Opened::Active { started: false }) if asked.comes_again => (BEGIN_WAIT, BEGIN_WAIT),
                 Ok(Opened::Active { started: false }) => (core.settings.lifetime, core.settings.lifetime),
                 Ok(Opened::Missing) if !asked.position.is_end() && running.is_some() => (REOPEN_WAIT, REOPEN_LOOK),
                 _ => return Self::decide(&core, &route, asked, opening, opened).await,
@@ -338,9 +347,12 @@ impl Admission {
         turn: Turn,
     ) -> Result<(), Self> {
         if runs_again {
-            core.rejoin_turn(lane, turn).await;
-            return Ok(());
+            return match core.rejoin_turn(lane, turn).await {
+                Some(stream) => Err(Self::Reject(Rejection::Running { stream })),
+                None => Ok(()),
+            };
         }
+        let turn = asked.new_turn(turn);
         let refuses = turn.overlap == Overlap::Refuse;
         match core.begin_turn(lane, turn).await {
             Ok(Beginning::Pointed) => Ok(()),
@@ -382,7 +394,7 @@ impl Admission {
             add(&core.telemetry.resumed, 1);
         }
         let manner = asked.manner(route);
-        let Asked { key, position, prefix, .. } = asked;
+        let Asked { key, position, prefix, opened, .. } = asked;
         let owed = if route.endless { Owed::Nothing } else { Owed::Run };
         let lane = core.recorder.lane(&key);
         let unknown = if lane.is_none() { Unknown::Response } else { Unknown::Nothing };
@@ -398,9 +410,11 @@ impl Admission {
             Some(lane) => lane.headers().clone(),
             None => body.begun().await,
         };
+        // An `EventSource` has waited for the producer as part of the same time; others have waited until it answered.
+        let waits_since = if manner.comes_again { opened } else { Instant::now() };
         let headers = match headers {
-            KeptHeaders::Awaited if !route.keep_headers.is_empty() => core.await_headers(&stream).await,
-            headers => headers,
+            KeptHeaders::Awaited if route.keep_headers.is_empty() => KeptHeaders::None,
+            headers => core.await_headers(&stream, headers, waits_since + BEGIN_WAIT).await,
         };
         Self::Follow(body, headers)
     }

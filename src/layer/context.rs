@@ -215,7 +215,7 @@ impl StreamContext {
         // A run after the first is no new turn.
         let runs_again = self.0.runs_again.load(Ordering::Relaxed);
         if !runs_again {
-            core.name_turn(lane, turn.clone());
+            core.name_turn(lane, self.0.asked.new_turn(turn.clone()));
             // Before the pointer is moved: should the client leave in between, the withdrawal takes the pointer back.
             core.recorder.say_again(lane).await;
         }

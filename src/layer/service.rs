@@ -158,6 +158,7 @@ impl<S> ResilientSseService<S> {
             fingerprint,
             turn,
             begins: false,
+            is_stale: false,
             headers: self.route.headers(),
             comes_again: asks_by_name(parts),
             version: parts.version,

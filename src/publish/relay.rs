@@ -10,6 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Method, Request, Response, request::Parts};
+use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
         AnswerBody, AnswerFuture, FollowRequest, Manner, Unknown,
         ending::{come_again, no_content, options},
     },
-    hub::{Core, Head, Rejection},
+    hub::{BEGIN_WAIT, Core, Head, Rejection},
     id::{StreamId, StreamKey},
     layer::identify::{Identify, Name},
     protocol::{admission::Position, replay::Owed},
@@ -31,7 +32,8 @@ use crate::{
 /// A service that follows streams which others publish: see [`ResilientSse::relay`](crate::ResilientSse::relay).
 ///
 /// It answers GET, HEAD with the head alone, OPTIONS with the methods that there are, and anything else with 405. On a
-/// stream that is not opened yet it answers at once, heartbeats, and waits; then the body breaks off, and the client comes again.
+/// stream that is not opened yet it answers at once, heartbeats, and waits; then the body breaks off, and the client comes again. Where the
+/// route of a stream that is opened keeps headers of its answer, these are waited for up to 2 s.
 ///
 /// ```
 /// use axum::Router;
@@ -148,6 +150,7 @@ impl Relay {
         let owner = core.owner_of(parts)?;
         let key = StreamKey::new(owner, self.name(parts)?);
         core.authorize(&key, head).await?;
+        let began = Instant::now();
         let position = Position::of(&last_seen(parts, Some(&key.id)));
         let comes_again = asks_by_name(parts);
         if core.is_draining() && comes_again {
@@ -180,6 +183,7 @@ impl Relay {
             None => Unknown::StreamAndVoice,
         };
         let headers = info.as_ref().map(|info| info.headers.clone()).unwrap_or_default();
+        let headers = core.await_headers(&key, headers, began + BEGIN_WAIT).await;
         let retry = info.as_ref().and_then(|info| info.inner_retry);
         let prefix = info.and_then(StreamInfo::into_prefix);
         let owed = Owed::Run;

@@ -78,7 +78,8 @@ impl Lane {
     fn reopen(&self, state: &State) -> Reopen {
         let open = Open { started: state.started, metadata: state.metadata.clone(), ..self.registered() };
         let Inner { id: inner_id, retry: inner_retry } = state.last_inner.clone();
-        Reopen { open, epoch: self.epoch, acknowledged: state.acknowledged, inner_id, inner_retry }
+        let since = self.turn().map_or(Duration::ZERO, |begun| begun.age());
+        Reopen { open, epoch: self.epoch, acknowledged: state.acknowledged, inner_id, inner_retry, since }
     }
 
     fn close(&self, state: &State, ending: &Ending) -> Close {

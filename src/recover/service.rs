@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use tokio::time::Instant;
 use tower_service::Service;
 
 use super::answer::{Answer, RecoverQuery};
@@ -18,9 +19,8 @@ use crate::{
         ending::{come_again, no_content, options},
     },
     headers::no_store,
-    hub::{Core, Head, Rejection},
+    hub::{BEGIN_WAIT, Core, Head, Rejection},
     id::StreamKey,
-    kept::KeptHeaders,
     layer::identify::{Identify, Name},
     protocol::{admission::Position, replay::Owed},
     request::{asks_by_name, last_seen, prefers_events},
@@ -162,10 +162,11 @@ async fn follow(
         Ok(None) => return Err(Rejection::NotFound),
         Ok(Some(info)) => info,
     };
-    follow_known(core, info, position, parts, head, voice).await
+    follow_known(core, info, position, parts, head, voice, Instant::now() + BEGIN_WAIT).await
 }
 
-/// Follows a stream that is held, or answers that the client has everything.
+/// Follows a stream that is held, or answers that the client has everything. `headers_by`: until when the headers are waited for that
+/// are kept of its producer's answer.
 pub(crate) async fn follow_known(
     core: &Arc<Core>,
     info: StreamInfo,
@@ -173,6 +174,7 @@ pub(crate) async fn follow_known(
     parts: &Parts,
     head: &Head,
     voice: Option<Voice>,
+    headers_by: Instant,
 ) -> Result<Response<AnswerBody>, Rejection> {
     let voice = voice.unwrap_or(info.voice);
     let (key, comes_again) = (info.key.clone(), asks_by_name(parts));
@@ -182,10 +184,7 @@ pub(crate) async fn follow_known(
     if core.is_draining() && comes_again {
         return Ok(come_again(core, Some(&key.id), comes_again, head));
     }
-    let headers = match &info.headers {
-        KeptHeaders::Awaited => core.await_headers(&key).await,
-        headers => headers.clone(),
-    };
+    let headers = core.await_headers(&key, info.headers.clone(), headers_by).await;
     add(&core.telemetry.resumed, 1);
     let manner = Manner { voice, heartbeat: core.settings.heartbeat, endless: false, comes_again };
     let retry = info.inner_retry;

@@ -6,7 +6,6 @@ use std::{
     future::poll_fn,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,7 +20,7 @@ use crate::{
         AnswerBody, AnswerFuture,
         ending::{come_again, no_content, options},
     },
-    hub::{Core, Head, Rejection},
+    hub::{BEGIN_WAIT, Core, Head, Rejection},
     id::{Cursor, EventId, StreamKey},
     layer::identify::Identify,
     protocol::{admission::Position, cursor::LastSeen},
@@ -30,10 +29,6 @@ use crate::{
     stream::{StreamInfo, StreamState},
     voice::Voice,
 };
-
-/// How long a turn is waited for whose handler has not answered: it may be withdrawn, and the one before it is then the
-/// newest again.
-const START_WAIT: Duration = Duration::from_secs(2);
 
 /// The resume service of a hub: see [`ResilientSse::resume`](crate::ResilientSse::resume).
 ///
@@ -122,9 +117,10 @@ impl Resume {
         let core = &self.core;
         let conversation = conversation(core, &self.conversation, parts)?;
         core.check_guarded();
+        let deadline = Instant::now() + BEGIN_WAIT;
         let has_cursor = last_seen(parts, None) != LastSeen::Nothing;
         let again = || Ok(come_again(core, None, asks_by_name(parts), head));
-        let info = match self.newest(&conversation).await {
+        let info = match self.newest(&conversation, deadline).await {
             // An `EventSource` would give up for good.
             Err(_) if has_cursor => return again(),
             Err(_) => return Err(Rejection::Unavailable),
@@ -145,12 +141,12 @@ impl Resume {
         if !runs && matches!(position, Position::Newest | Position::Live) {
             return Ok(no_content(core));
         }
-        follow_known(core, info, position, parts, head, self.voice).await
+        follow_known(core, info, position, parts, head, self.voice, deadline).await
     }
 
-    /// The newest turn; one whose handler has not answered is waited for.
-    async fn newest(&self, conversation: &StreamKey) -> Result<Option<StreamInfo>, StoreError> {
-        let deadline = Instant::now() + START_WAIT;
+    /// The newest turn; one whose handler has not answered is waited for: it may be withdrawn, and the one before it is then the newest
+    /// again.
+    async fn newest(&self, conversation: &StreamKey, deadline: Instant) -> Result<Option<StreamInfo>, StoreError> {
         loop {
             let Some(current) = self.core.current(conversation).await? else { return Ok(None) };
             let mut tail = self.core.store.tail(&current.info.key);
@@ -165,12 +161,13 @@ impl Resume {
     }
 }
 
-/// Where a client goes on in the stream. The end of an earlier turn says that it has all of that one.
+/// Where a client goes on in the stream. The end of an earlier turn says that it has all of that one: any end but the stream's own, since
+/// the epochs of two streams say nothing of which is older.
 fn position(parts: &Parts, info: &StreamInfo) -> Position {
     let seen = last_seen(parts, Some(&info.key.id));
     match &seen {
         LastSeen::Event(Cursor { stream: Some(_), at }) if at.seq == 0 => Position::Newest,
-        LastSeen::Event(Cursor { stream: None, at }) if at.seq == 0 && *at < EventId::terminal(info.epoch) => {
+        LastSeen::Event(Cursor { stream: None, at }) if at.seq == 0 && *at != EventId::terminal(info.epoch) => {
             Position::Newest
         }
         seen => Position::of(seen),

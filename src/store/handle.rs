@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Listed, Notices, Open, Opened,
-    Page, Point, Pointed, Pointer, Publish, Published, Read, Renew, Reopen, Reopened, Store, Tail,
+    Page, Point, Pointed, Pointer, Publish, Published, Read, Renew, Renewed, Reopen, Reopened, Store, Tail,
     gate::{Class, Gate, Gates},
 };
 use crate::{
@@ -100,9 +100,9 @@ erased! {
     hook_done(key: StreamKey) -> (), Background, Some(&key);
     pointer(conversation: StreamKey) -> Option<Pointer>, Look, Some(&conversation);
     point(point: Point) -> Pointed, Look, Some(&point.conversation);
-    unpoint(conversation: StreamKey, stream: StreamId) -> Option<Pointer>, Background, Some(&conversation);
+    unpoint(conversation: StreamKey, stream: StreamId, epoch: Option<u64>) -> Option<Pointer>, Background, Some(&conversation);
     give_way(conversation: StreamKey, streams: Vec<StreamId>) -> (), Background, Some(&conversation);
-    renew(renewals: Vec<Renew>) -> Vec<Option<Pointer>>, Background, None;
+    renew(renewals: Vec<Renew>) -> Vec<Renewed>, Background, None;
 }
 
 /// The store as the rest of the crate sees it. Cheap to clone.

@@ -27,7 +27,7 @@ pub use ops::{
     Append, Appended, Beat, Beaten, Close, Closed, Due, DueReason, Fence, From, Hook, Interrupt, Interrupted, List,
     Listed, Open, Opened, Page, Publish, Published, Read, Reopen, Reopened, Retention,
 };
-pub use pointer::{Expected, Point, Pointed, Pointer, Renew};
+pub use pointer::{Expected, Place, Point, Pointed, Pointer, Renew, Renewed};
 
 use crate::{
     id::{NodeId, StreamId, StreamKey},
@@ -180,16 +180,18 @@ pub trait Store: Send + Sync + 'static {
     /// A store that dies in between leaves a pointer that [`unpoint`](Self::unpoint) or its time sets right.
     fn pointer(&self, conversation: StreamKey) -> impl Future<Output = Result<Option<Pointer>, Self::Error>> + Send;
 
-    /// Moves a conversation's pointer, if it stands where that is expected.
+    /// Moves a conversation's pointer, if it stands where that is expected. A turn that began a while ago ([`Place::since`]) goes
+    /// behind those that the pointer was moved to after that, by the pointer's own clock.
     fn point(&self, point: Point) -> impl Future<Output = Result<Pointed, Self::Error>> + Send;
 
-    /// Takes a stream out of a conversation's pointer. If the pointer names it, it names again what it named before, or
+    /// Takes a stream out of a conversation's pointer, unless it stands there for a newer run than `epoch`. If the pointer names it, it names again what it named before, or
     /// nothing; if it stands behind the one that is named, it does so no more. Otherwise nothing changes. Answers where the pointer
     /// stands then. A pointer that goes back expires when the stream does that it names again; one that is not held is taken out, too.
     fn unpoint(
         &self,
         conversation: StreamKey,
         stream: StreamId,
+        epoch: Option<u64>,
     ) -> impl Future<Output = Result<Option<Pointer>, Self::Error>> + Send;
 
     /// Streams that have given way to a newer turn do not stand behind it any more. The one that is named stays.
@@ -199,8 +201,9 @@ pub trait Store: Send + Sync + 'static {
         streams: Vec<StreamId>,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Renews pointers, each if it names the stream that it is renewed for. Answers where each stands then, in order.
-    fn renew(&self, renewals: Vec<Renew>) -> impl Future<Output = Result<Vec<Option<Pointer>>, Self::Error>> + Send;
+    /// Renews pointers, each if it names the stream that it is renewed for. Answers where each stands then, in order. An error says
+    /// that none can be renewed now; where only some cannot, those are [`Renewed::Refused`].
+    fn renew(&self, renewals: Vec<Renew>) -> impl Future<Output = Result<Vec<Renewed>, Self::Error>> + Send;
 
     /// The end of a stream was taken note of: its `on_end` hook is not to run again.
     fn hook_done(&self, key: StreamKey) -> impl Future<Output = Result<(), Self::Error>> + Send;

@@ -271,6 +271,8 @@ pub struct Reopen {
     pub inner_id: Option<String>,
     /// The last reconnect delay that the inner service set, in milliseconds.
     pub inner_retry: Option<u64>,
+    /// How long ago the run began: the place of a turn whose pointer is put back (see [`Place`](super::Place)).
+    pub since: Duration,
 }
 
 /// The outcome of [`Reopen`].

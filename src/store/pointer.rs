@@ -17,8 +17,20 @@ pub(crate) const BEHIND: usize = 64;
 pub struct Pointer {
     /// The stream that it names.
     pub stream: StreamId,
+    /// The run of that stream for which it was moved.
+    pub epoch: u64,
     /// Those that it named before, the newest first. Empty once the stream has started and they have given way.
     pub behind: Vec<StreamId>,
+}
+
+/// The place of a turn among those of its conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The run of its stream. A newer run takes the place of an older one, and what is asked for an older one later changes nothing.
+    pub epoch: u64,
+    /// How long ago the turn began; zero: now. The pointer's own clock says which of two turns is newer: clocks of the servers that
+    /// hold their streams need not agree.
+    pub since: Duration,
 }
 
 /// A request to move a conversation's pointer.
@@ -28,6 +40,8 @@ pub struct Point {
     pub conversation: StreamKey,
     /// The stream that it is to name.
     pub stream: StreamId,
+    /// Which turn that is. One that began a while ago goes behind those that the pointer was moved to since.
+    pub place: Place,
     /// What it must name now.
     pub expected: Expected,
     /// How long it lives unless it is renewed: as long as the stream.
@@ -48,9 +62,10 @@ pub enum Expected {
 /// The outcome of [`Point`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pointed {
-    /// It names the stream, by this request or a repeat of it; or a newer one by now, which this one stands behind.
+    /// It names the stream, by this request or a repeat of it; or a newer one, which this one stands behind.
     Moved(Pointer),
-    /// It names another stream than expected, or has 64 streams behind it; nothing has changed.
+    /// It names another stream than expected, or has 64 streams behind it. An older run of the stream stands in it no more;
+    /// nothing else has changed.
     Kept(Option<Pointer>),
 }
 
@@ -63,15 +78,20 @@ pub struct Renew {
     pub stream: StreamId,
     /// How long it lives from now on.
     pub ttl: Duration,
-    /// Whether a pointer that is not held is put back: the store lost it.
-    pub put_back: bool,
+    /// Whether a pointer that is not held is put back, and for which turn: the store lost it.
+    pub put_back: Option<Place>,
+}
+
+/// The outcome of [`Renew`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Renewed {
+    /// Where the pointer stands now.
+    Stands(Option<Pointer>),
+    /// This pointer cannot be renewed now. That says nothing of others.
+    Refused,
 }
 
 impl Pointer {
-    pub(crate) fn to(stream: StreamId) -> Self {
-        Self { stream, behind: Vec::new() }
-    }
-
     /// Those that stand behind a stream, which is the one that is named or one of those behind it.
     pub(crate) fn behind(&self, stream: &StreamId) -> Vec<StreamId> {
         let mut all = std::iter::once(&self.stream).chain(&self.behind);
@@ -86,52 +106,15 @@ impl Pointer {
     }
 }
 
-/// The transitions, for stores that hold pointers in this form.
-impl Pointer {
-    pub(crate) fn moved(held: Option<Self>, stream: &StreamId, expected: &Expected) -> Pointed {
-        let named = held.as_ref().map(|pointer| &pointer.stream);
-        let is_expected = match expected {
-            Expected::Any => true,
-            Expected::Nothing => named.is_none(),
-            Expected::Stream(stream) => named == Some(stream),
-        };
-        match held {
-            Some(held) if held.knows(stream) => Pointed::Moved(held),
-            held if !is_expected => Pointed::Kept(held),
-            None => Pointed::Moved(Self::to(stream.clone())),
-            Some(held) if held.behind.len() >= BEHIND => Pointed::Kept(Some(held)),
-            Some(Self { stream: named, mut behind }) => {
-                behind.insert(0, named);
-                Pointed::Moved(Self { stream: stream.clone(), behind })
-            }
-        }
-    }
-
-    pub(crate) fn without(mut self, stream: &StreamId) -> Option<Self> {
-        self.behind.retain(|behind| behind != stream);
-        if self.stream == *stream {
-            if self.behind.is_empty() {
-                return None;
-            }
-            self.stream = self.behind.remove(0);
-        }
-        Some(self)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn pointer(names: &str) -> Pointer {
-        let mut streams = names.split(' ').map(|name| StreamId::new(name).expect("valid"));
-        Pointer { stream: streams.next().expect("one"), behind: streams.collect() }
-    }
-
     #[test]
     fn what_stands_behind_a_stream_is_older() {
-        let behind = |stream: &str| pointer("c b a").behind(&StreamId::new(stream).expect("valid"));
-        let names = |stream| behind(stream).iter().map(|id| id.as_str().to_owned()).collect::<Vec<_>>();
+        let stream = |name: &str| StreamId::new(name).expect("valid");
+        let pointer = Pointer { stream: stream("c"), epoch: 1, behind: vec![stream("b"), stream("a")] };
+        let names = |name| pointer.behind(&stream(name)).iter().map(|id| id.as_str().to_owned()).collect::<Vec<_>>();
         assert_eq!((names("c"), names("b")), (vec!["b".to_owned(), "a".to_owned()], vec!["a".to_owned()]));
         assert_eq!((names("a"), names("other")), (vec![], vec![]));
     }

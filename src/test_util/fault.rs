@@ -13,7 +13,8 @@ use crate::{
     id::{NodeId, StreamId, StreamKey},
     store::{
         Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Listed, MemoryStore, Notices,
-        Open, Opened, Page, Point, Pointed, Pointer, Publish, Published, Read, Renew, Reopen, Reopened, Store, Tail,
+        Open, Opened, Page, Point, Pointed, Pointer, Publish, Published, Read, Renew, Renewed, Reopen, Reopened, Store,
+        Tail,
     },
     stream::StreamInfo,
     sync::lock,
@@ -106,7 +107,8 @@ impl<S: Store> FaultStore<S> {
     }
 
     /// From now on this one stream cannot be written: what is appended to it is
-    /// [`Refused`](Appended::Refused), and any other change of it is answered with an error, and not done.
+    /// [`Refused`](Appended::Refused), and any other change of it is answered with an error, and not done. A conversation of this name is not
+    /// renewed ([`Renewed::Refused`]).
     pub fn refuse_stream(&self, key: StreamKey) {
         lock(&self.state).refused.insert(key);
     }
@@ -161,6 +163,15 @@ impl<S: Store> FaultStore<S> {
         let others = appends.into_iter().zip(&refused).filter(|(_, refused)| !**refused);
         let mut written = self.inner.append(others.map(|(append, _)| append).collect()).await?.into_iter();
         let outcome = |refused| if refused { Some(Appended::Refused) } else { written.next() };
+        Ok(refused.into_iter().filter_map(outcome).collect())
+    }
+
+    /// Renews the pointers that are not refused.
+    async fn renew_others(&self, renewals: Vec<Renew>) -> Result<Vec<Renewed>, S::Error> {
+        let refused: Vec<_> = renewals.iter().map(|renew| self.is_refused(&renew.conversation)).collect();
+        let others = renewals.into_iter().zip(&refused).filter(|(_, refused)| !**refused);
+        let mut renewed = self.inner.renew(others.map(|(renew, _)| renew).collect()).await?.into_iter();
+        let outcome = |refused| if refused { Some(Renewed::Refused) } else { renewed.next() };
         Ok(refused.into_iter().filter_map(outcome).collect())
     }
 
@@ -271,14 +282,17 @@ impl<S: Store> Store for FaultStore<S> {
         hook_done(key: StreamKey) -> ();
         pointer(conversation: StreamKey) -> Option<Pointer>;
         point(point: Point) -> Pointed;
-        unpoint(conversation: StreamKey, stream: StreamId) -> Option<Pointer>;
+        unpoint(conversation: StreamKey, stream: StreamId, epoch: Option<u64>) -> Option<Pointer>;
         give_way(conversation: StreamKey, streams: Vec<StreamId>) -> ();
-        renew(renewals: Vec<Renew>) -> Vec<Option<Pointer>>;
         announce(key: StreamKey) -> ();
     }
 
     fn append(&self, appends: Vec<Append>) -> impl Future<Output = Result<Vec<Appended>, Self::Error>> + Send {
         self.through("append", false, self.append_others(appends))
+    }
+
+    fn renew(&self, renewals: Vec<Renew>) -> impl Future<Output = Result<Vec<Renewed>, Self::Error>> + Send {
+        self.through("renew", false, self.renew_others(renewals))
     }
 
     async fn beat(&self, beat: Beat) -> Result<Beaten, Self::Error> {

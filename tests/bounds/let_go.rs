@@ -457,7 +457,8 @@ async fn g1_whoever_has_the_end_is_done_also_while_that_is_said_again() {
             max_bytes: 1 << 20,
         },
     };
-    let reopen = Reopen { open, epoch: info.epoch, acknowledged: 2, inner_id: None, inner_retry: None };
+    let reopen =
+        Reopen { open, epoch: info.epoch, acknowledged: 2, inner_id: None, inner_retry: None, since: Duration::ZERO };
     assert_eq!(hub.store.reopen(reopen).await.unwrap(), Reopened::Registered);
     assert_eq!(send(&app, resuming("/s/a", &end)).await.status(), 204);
     let recover = hub.sse.recover().oneshot(resuming("/a/recover", &end)).await.unwrap();

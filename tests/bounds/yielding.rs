@@ -13,7 +13,7 @@ use resilient_sse::{
     MemoryStore, NodeId, Store, StreamId, StreamInfo, StreamKey,
     store::{
         Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Listed, Notices, Open,
-        Opened, Page, Point, Pointed, Pointer, Publish, Published, Read, Renew, Reopen, Reopened, Tail,
+        Opened, Page, Point, Pointed, Pointer, Publish, Published, Read, Renew, Renewed, Reopen, Reopened, Tail,
     },
 };
 
@@ -92,9 +92,9 @@ impl Store for Yielding {
         hook_done(key: StreamKey) -> ();
         pointer(conversation: StreamKey) -> Option<Pointer>;
         point(point: Point) -> Pointed;
-        unpoint(conversation: StreamKey, stream: StreamId) -> Option<Pointer>;
+        unpoint(conversation: StreamKey, stream: StreamId, epoch: Option<u64>) -> Option<Pointer>;
         give_way(conversation: StreamKey, streams: Vec<StreamId>) -> ();
-        renew(renewals: Vec<Renew>) -> Vec<Option<Pointer>>;
+        renew(renewals: Vec<Renew>) -> Vec<Renewed>;
     }
 
     fn tail(&self, key: &StreamKey) -> Tail {

@@ -137,6 +137,7 @@ async fn a_pointer_to_a_stream_that_is_gone_is_taken_out() {
     let point = |stream: &str| resilient_sse::store::Point {
         conversation: crate::stage::key("c"),
         stream: resilient_sse::StreamId::new(stream).unwrap(),
+        place: resilient_sse::store::Place { epoch: 1, since: Duration::ZERO },
         expected: resilient_sse::store::Expected::Any,
         ttl: 60 * SECOND,
     };

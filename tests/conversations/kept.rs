@@ -113,8 +113,17 @@ async fn a_follower_waits_for_the_headers() {
         stage.step().await;
         let resume = stage.sse(1).resume().conversation(StreamId::path("/chat/{id}/stream"));
         let resumed = tokio::spawn(resume.oneshot(Request::get("/chat/c/stream").body(()).unwrap()));
-        stage.advance(5 * SECOND).await;
-        assert!(resumed.is_finished(), "after {slow} s");
+        let relay = stage.sse(1).relay().id(StreamId::path("/{id}"));
+        let named = stage.pointer().await.remove(0);
+        let relayed = tokio::spawn(relay.oneshot(Request::get(format!("/{named}")).body(()).unwrap()));
+        stage.advance(SECOND / 2).await;
+        assert!(!resumed.is_finished() && !relayed.is_finished());
+        // Once for all that is waited for.
+        stage.advance(SECOND * 7 / 4).await;
+        assert!(resumed.is_finished() && relayed.is_finished(), "after {slow} s");
+        let relayed = relayed.await.unwrap().unwrap();
+        assert_eq!(relayed.headers().get(LOCATION).is_some(), given, "a relay, after {slow} s");
+        drop(relayed);
         let resumed = resumed.await.unwrap().unwrap();
         assert_eq!(resumed.headers().get(LOCATION).is_some(), given, "after {slow} s");
         stage.advance(50 * SECOND).await;
@@ -122,6 +131,41 @@ async fn a_follower_waits_for_the_headers() {
         drop(first.await.unwrap());
         stage.verdict().await;
     }
+}
+
+/// The producer begins in time, and its headers land late: they are waited for as part of the same two seconds.
+#[tokio::test(start_paused = true)]
+async fn a_follower_waits_once_for_the_start_and_the_headers() {
+    let mut stage = Stage::nodes(2);
+    let inner = tower::service_fn(move |request: Request<()>| async move {
+        tokio::time::sleep(SECOND * 3 / 2).await;
+        let id = request.extensions().get::<resilient_sse::StreamContext>().unwrap().id().to_string();
+        let alive = crate::common::Alive::new(&std::sync::Arc::default());
+        Ok::<_, std::convert::Infallible>(crate::common::sse(Script::events(1000).body(id, 1, alive)))
+    });
+    let layer = keeps(stage.sse(0).generation()).id(StreamId::path("/chat/{id}"));
+    let layer = layer.conversation(|_: &http::request::Parts| resilient_sse::Identity::parse("c"));
+    let there = {
+        let layer = keeps(stage.sse(1).generation()).id(StreamId::path("/chat/{id}"));
+        app(layer.conversation(|_: &http::request::Parts| resilient_sse::Identity::parse("c")), &answers(TOLD))
+    };
+    let chat: App = tower::util::BoxCloneService::new(tower::ServiceBuilder::new().layer(layer).service(inner));
+    let first = tokio::spawn(async move { send(&chat, post("/chat/a")).await.read(2).await });
+    stage.step().await;
+    stage.hubs[0].store.fail_on("open", resilient_sse::test_util::Fault::Refuse);
+    let began = tokio::time::Instant::now();
+    let resume = stage.sse(1).resume().conversation(StreamId::path("/chat/{id}/stream"));
+    let resumed = tokio::spawn(resume.oneshot(Request::get("/chat/c/stream").body(()).unwrap()));
+    let mut request = Request::get("/chat/a").body(()).unwrap();
+    request.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
+    let followed = tokio::spawn(send(&there, request));
+    stage.advance(SECOND * 7 / 4).await;
+    assert!(stage.info("a").await.unwrap().started);
+    assert!(!resumed.is_finished() && !followed.is_finished());
+    stage.advance(SECOND / 2).await;
+    assert!(resumed.is_finished() && followed.is_finished(), "after {:?}", began.elapsed());
+    drop((resumed, followed, first));
+    stage.verdict().await;
 }
 
 /// What does not fit is left out, and the stream goes on.

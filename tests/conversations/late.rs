@@ -3,13 +3,13 @@
 use http::StatusCode;
 use resilient_sse::{
     Disconnect, Overlap, Store as _, StreamId, StreamState,
-    store::{Expected, Point},
+    store::{Expected, Place, Point, Renew},
     test_util::Fault,
 };
 
 use crate::{
     common::Waiting,
-    stage::{Asked, SECOND, Stage, endless, key, post, send, turn},
+    stage::{Asked, LIFETIME, SECOND, Stage, endless, key, post, send, turn},
 };
 
 fn with_key(name: &str) -> http::Request<()> {
@@ -117,6 +117,101 @@ async fn a_late_move_does_not_pass_a_newer_turn() {
     }
 }
 
+/// A turn whose stream has a higher epoch than that of a newer turn, as where the clocks of their servers do not agree.
+#[tokio::test(start_paused = true)]
+async fn epochs_of_different_streams_do_not_say_which_turn_is_newer() {
+    let mut stage = Stage::nodes(2);
+    // By less than all this takes until everything expires.
+    let far_ahead = 1_700_000_000_000 + 100_000;
+    let open = resilient_sse::store::Open { create: true, ..stage.an_open("k") };
+    let reopen = resilient_sse::store::Reopen {
+        open,
+        epoch: far_ahead,
+        acknowledged: 0,
+        inner_id: None,
+        inner_retry: None,
+        since: SECOND,
+    };
+    stage.store.reopen(reopen).await.unwrap();
+    stage.store.delete(key("k")).await.unwrap();
+    stage.hubs[1].store.fail_on("point", Fault::Refuse);
+    let there = stage.chat_with(1, &endless(), |layer| layer.id(keyed()));
+    let mut old = send(&there, with_key("k")).await;
+    old.read(2).await;
+    assert!(stage.info("k").await.unwrap().epoch > far_ahead);
+    stage.advance(SECOND).await;
+    let mut new = turn(&stage.chat(0, &endless())).await;
+    let first = new.read(2).await.data()[0].to_owned();
+    stage.hubs[1].store.heal();
+    stage.advance(20 * SECOND).await;
+    assert_eq!((stage.running().await, stage.pointer().await), (vec![new.id()], vec![new.id()]));
+    assert_eq!(stage.stands("k").await, (StreamState::Cancelled, "replaced".to_owned()));
+    // Whoever has seen the end of the older turn has all of that, whatever its epoch.
+    let end = format!("e{}-0", stage.info("k").await.unwrap().epoch + 1);
+    let resumed = stage.resume(0, Some(&end)).await;
+    assert_eq!(resumed.headers()["x-stream-id"], *new.id());
+    assert_eq!(resilient_sse::test_util::cut_after(1, resumed.into_body()).await.data()[0], first);
+    drop((old, new));
+    stage.verdict().await;
+}
+
+/// A look finds a key's stream gone, and takes it out of the pointer while the key is sent again.
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_sent_again_is_not_taken_out_with_its_older_run() {
+    let mut stage = Stage::nodes(2);
+    let point = Point {
+        conversation: key("c"),
+        stream: StreamId::new("k").unwrap(),
+        place: Place { epoch: 1, since: SECOND },
+        expected: Expected::Any,
+        ttl: 60 * SECOND,
+    };
+    stage.store.point(point).await.unwrap();
+    stage.hubs[1].store.fail_on("unpoint", Fault::Delay(SECOND));
+    let resume = stage.sse(1).resume().conversation(StreamId::path("/chat/{id}/stream"));
+    let resumed =
+        tokio::spawn(tower::ServiceExt::oneshot(resume, http::Request::get("/chat/c/stream").body(()).unwrap()));
+    stage.advance(SECOND / 2).await;
+    assert_eq!(stage.hubs[1].store.calls("unpoint"), 1);
+    let mut asked = send(&stage.chat_with(0, &endless(), |layer| layer.id(keyed())), with_key("k")).await;
+    asked.read(1).await;
+    stage.advance(SECOND).await;
+    assert_eq!(stage.pointer().await, ["k"]);
+    assert_eq!(resumed.await.unwrap().unwrap().headers()["x-stream-id"], "k");
+    drop(asked);
+    stage.verdict().await;
+}
+
+/// A pointer that the store does not take says nothing of the others: these are renewed with the same request.
+#[tokio::test(start_paused = true)]
+async fn a_refused_pointer_keeps_no_other_from_being_renewed() {
+    let mut stage = Stage::nodes(1);
+    let chat = stage.chat(0, &endless());
+    let mut all = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        let mut asked = send(&chat, post(&format!("/chat/{name}"))).await;
+        asked.read(1).await;
+        all.push(asked);
+    }
+    stage.hubs[0].store.refuse_stream(key("b"));
+    let before = stage.hubs[0].store.calls("renew");
+    stage.advance(70 * SECOND).await;
+    let renewals = stage.hubs[0].store.calls("renew") - before;
+    // Each beat tries the refused one again.
+    assert!((1..=3).contains(&renewals), "{renewals} requests");
+    stage.advance(LIFETIME).await;
+    stage.advance(400 * SECOND).await;
+    for name in ["a", "c", "d"] {
+        assert!(stage.store.pointer(key(name)).await.unwrap().is_some(), "{name} runs");
+    }
+    assert!(stage.store.pointer(key("b")).await.unwrap().is_none(), "it was refused");
+    stage.hubs[0].store.heal();
+    stage.advance(20 * SECOND).await;
+    assert!(stage.store.pointer(key("b")).await.unwrap().is_some(), "it is put back");
+    drop(all);
+    stage.verdict().await;
+}
+
 /// A failover loses the move of a turn that runs: the pointer names the one before, or nothing.
 #[tokio::test(start_paused = true)]
 async fn a_move_that_was_lost_is_made_again() {
@@ -124,17 +219,21 @@ async fn a_move_that_was_lost_is_made_again() {
         let mut stage = Stage::nodes(1);
         let chat = stage.chat(0, &endless());
         let mut old = turn(&chat).await;
+        let old_began = tokio::time::Instant::now();
         old.read(1).await;
         stage.advance(SECOND).await;
         let mut new = turn(&chat).await;
         new.read(1).await;
         stage.advance(SECOND).await;
         let id = |asked: &Asked| StreamId::new(asked.id()).unwrap();
-        stage.store.unpoint(key("c"), id(&new)).await.unwrap();
+        stage.store.unpoint(key("c"), id(&new), None).await.unwrap();
         if named_before {
-            let point =
-                Point { conversation: key("c"), stream: id(&old), expected: Expected::Nothing, ttl: 300 * SECOND };
-            stage.store.point(point).await.unwrap();
+            // As a failover leaves it: with the time at which it was moved then.
+            let since = old_began.elapsed();
+            let epoch = stage.info(&old.id()).await.unwrap().epoch;
+            let put_back = Some(Place { epoch, since });
+            let renew = Renew { conversation: key("c"), stream: id(&old), ttl: 300 * SECOND, put_back };
+            stage.store.renew(vec![renew]).await.unwrap();
         }
         stage.advance(100 * SECOND).await;
         assert_eq!(stage.pointer().await, [new.id()], "{named_before}");

@@ -4,8 +4,8 @@ use http::StatusCode;
 use resilient_sse::{Disconnect, Overlap, StreamId, StreamState, test_util::Fault};
 
 use crate::{
-    common::{Call, Handler, Script, Waiting},
-    stage::{Asked, SECOND, Stage, ada, endless, text, turn},
+    common::{Call, Handler, Script, Waiting, plain},
+    stage::{Asked, SECOND, Stage, ada, endless, post, send, text, turn},
 };
 
 #[tokio::test(start_paused = true)]
@@ -66,24 +66,101 @@ async fn refuse_lets_the_running_one_run() {
     }
 }
 
-/// One that is interrupted might run again, so it is ended first.
-#[tokio::test(start_paused = true)]
-async fn refuse_ends_an_interrupted_one() {
-    let mut stage = Stage::nodes(1);
-    let handler = endless();
-    let chat = stage.chat_with(0, &handler, |layer| {
-        layer.overlap(Overlap::Refuse).on_disconnect(Disconnect::Interrupt).grace(SECOND)
-    });
+/// Under `Refuse`, a turn of a route that interrupts stands still; `handler` answers what comes next.
+async fn interrupted(stage: &mut Stage) -> (String, String) {
+    let chat = refusing(stage, 0, &endless());
     let mut old = turn(&chat).await;
-    old.read(1).await;
+    let seen = old.read(1).await.last_id().to_owned();
     let named = old.id();
     drop(old);
     stage.advance(3 * SECOND).await;
     assert_eq!(stage.stands(&named).await.0, StreamState::Interrupted);
-    let new = turn(&chat).await;
+    (named, seen)
+}
+
+fn refusing(stage: &Stage, node: usize, handler: &Handler) -> crate::common::App {
+    let with = |layer: resilient_sse::ResilientSseLayer| {
+        layer.overlap(Overlap::Refuse).on_disconnect(Disconnect::Interrupt).grace(SECOND)
+    };
+    stage.chat_with(node, handler, with)
+}
+
+fn again(cursor: &str) -> http::Request<()> {
+    let mut request = post("/chat/c");
+    request.headers_mut().insert("last-event-id", cursor.parse().unwrap());
+    request
+}
+
+/// One that is interrupted might run again, so it ends; but only once the new one has begun.
+#[tokio::test(start_paused = true)]
+async fn refuse_ends_an_interrupted_one_once_the_new_one_has_begun() {
+    let mut stage = Stage::nodes(2);
+    let (named, _) = interrupted(&mut stage).await;
+    let new = turn(&refusing(&stage, 1, &endless())).await;
     assert_eq!(new.status, StatusCode::OK);
+    stage.advance(SECOND).await;
     assert_eq!(stage.stands(&named).await, (StreamState::Cancelled, "replaced".to_owned()));
+    assert_eq!((stage.pointer().await, stage.running().await), (vec![new.id()], vec![new.id()]));
     drop(new);
+    stage.verdict().await;
+}
+
+/// A turn that fails to begin costs nothing: the interrupted one is run again by its client.
+#[tokio::test(start_paused = true)]
+async fn a_refusing_turn_that_fails_to_begin_leaves_the_interrupted_one() {
+    let mut stage = Stage::nodes(2);
+    let (named, seen) = interrupted(&mut stage).await;
+    let fails = Handler::new(|_: &Call| plain(500, "text/plain", "no"));
+    assert_eq!(turn(&refusing(&stage, 1, &fails)).await.status, StatusCode::INTERNAL_SERVER_ERROR);
+    stage.advance(SECOND).await;
+    assert_eq!((stage.stands(&named).await.0, stage.pointer().await), (StreamState::Interrupted, vec![named.clone()]));
+    let mut old = send(&refusing(&stage, 0, &endless()), again(&seen)).await;
+    assert_eq!((old.status, old.id()), (StatusCode::OK, named.clone()));
+    old.read(3).await;
+    assert_eq!((stage.pointer().await, stage.running().await), (vec![named.clone()], vec![named]));
+    drop(old);
+    stage.verdict().await;
+}
+
+/// The interrupted one is sent again while a new one has not begun: that was first.
+#[tokio::test(start_paused = true)]
+async fn an_interrupted_turn_does_not_run_again_beside_one_that_is_about_to_begin() {
+    let mut stage = Stage::nodes(2);
+    let (named, seen) = interrupted(&mut stage).await;
+    let layer = stage.sse(1).generation().overlap(Overlap::Refuse).conversation(StreamId::path("/chat/{id}"));
+    let pending = Waiting::default().behind(layer);
+    let pending = tokio::spawn(async move { turn(&pending).await.status });
+    stage.advance(SECOND).await;
+    let handler = endless();
+    let refused = send(&refusing(&stage, 0, &handler), again(&seen)).await;
+    assert_eq!((refused.status, handler.calls()), (StatusCode::CONFLICT, 0));
+    assert_eq!(stage.pointer().await, [refused.id(), named.clone()]);
+    assert_eq!(stage.stands(&named).await.0, StreamState::Interrupted);
+    assert_eq!(stage.stop(0, "").await, StatusCode::ACCEPTED);
+    stage.advance(SECOND).await;
+    pending.abort();
+    stage.verdict().await;
+}
+
+/// It is sent again between the look at it and the move of the pointer: one of the two sees the other.
+#[tokio::test(start_paused = true)]
+async fn an_interrupted_turn_that_runs_again_meanwhile_refuses_the_new_one() {
+    let mut stage = Stage::nodes(2);
+    let (named, seen) = interrupted(&mut stage).await;
+    stage.hubs[1].store.fail_on("point", Fault::Delay(SECOND / 4));
+    let handler = endless();
+    let new = tokio::spawn(turn(&refusing(&stage, 1, &handler)));
+    // The first move has found the interrupted one, and the second is on its way.
+    stage.advance(SECOND * 3 / 8).await;
+    assert_eq!(stage.hubs[1].store.calls("point"), 2);
+    let mut old = send(&refusing(&stage, 0, &endless()), again(&seen)).await;
+    assert_eq!(old.status, StatusCode::OK);
+    stage.advance(SECOND).await;
+    let refused = new.await.unwrap();
+    assert_eq!((refused.status, refused.id(), handler.calls()), (StatusCode::CONFLICT, named.clone(), 0));
+    old.read(2).await;
+    assert_eq!((stage.pointer().await, stage.running().await), (vec![named.clone()], vec![named]));
+    drop(old);
     stage.verdict().await;
 }
 

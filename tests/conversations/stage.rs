@@ -17,7 +17,7 @@ use tower::ServiceExt as _;
 use crate::common::{App, Body, Handler, Script, app};
 
 pub const SECOND: Duration = Duration::from_secs(1);
-const LIFETIME: Duration = Duration::from_secs(600);
+pub const LIFETIME: Duration = Duration::from_secs(600);
 
 /// SplitMix64.
 pub struct Random(pub u64);
@@ -147,6 +147,33 @@ impl Stage {
     pub async fn running(&self) -> Vec<String> {
         let all = self.infos().await.into_iter();
         all.filter(|info| info.state == StreamState::Active).map(|info| info.key.id.to_string()).collect()
+    }
+
+    /// A registration with the store itself.
+    pub fn an_open(&self, id: &str) -> resilient_sse::store::Open {
+        resilient_sse::store::Open {
+            key: key(id),
+            kind: "chat".into(),
+            origin: resilient_sse::Origin::Named,
+            node: resilient_sse::NodeId::random(),
+            token: 1,
+            create: true,
+            reruns: false,
+            started: false,
+            fingerprint: None,
+            limit: None,
+            metadata: Vec::new(),
+            voice: resilient_sse::Voice::default(),
+            turn: None,
+            headers: resilient_sse::KeptHeaders::None,
+            retention: resilient_sse::store::Retention {
+                stale: 30 * SECOND,
+                lifetime: LIFETIME,
+                recovery_window: 300 * SECOND,
+                max_events: 100,
+                max_bytes: 1 << 20,
+            },
+        }
     }
 
     pub async fn step(&mut self) {

@@ -1,7 +1,7 @@
 //! A turn is a new stream each time, and one that fails to begin costs nothing.
 
 use http::StatusCode;
-use resilient_sse::{Disconnect, StreamId, StreamState};
+use resilient_sse::{Disconnect, Overlap, StreamId, StreamState};
 
 use crate::{
     common::{Call, Finish, Handler, Script, Waiting, plain},
@@ -192,6 +192,55 @@ async fn a_stream_that_runs_again_is_no_new_turn() {
     assert_eq!(send(&chat, request).await.id(), *old);
     assert_eq!(stage.pointer().await, newest);
     stage.verdict().await;
+}
+
+/// The cursor of a stream that is gone asks for that stream's work, which may be done again on such a route. It is no new question: it
+/// does not stop the answer to the newest one.
+#[tokio::test(start_paused = true)]
+async fn a_cursor_of_a_stream_that_is_gone_replaces_nothing() {
+    for (overlap, keyed) in [(Overlap::Replace, false), (Overlap::Replace, true), (Overlap::Allow, false)] {
+        let mut stage = Stage::with(2, |hub| hub.recovery_window(5 * SECOND));
+        let handler = endless();
+        let chat = |node| {
+            stage.chat_with(node, &handler, |layer| {
+                let layer = layer.on_disconnect(Disconnect::Interrupt).grace(SECOND).overlap(overlap);
+                let key = StreamId::header(http::HeaderName::from_static("idempotency-key"));
+                if keyed { layer.id(key.or_generate()) } else { layer }
+            })
+        };
+        let ask = |cursor: Option<&str>| {
+            let mut request = post("/chat/c");
+            if keyed {
+                request.headers_mut().insert("idempotency-key", "k".parse().unwrap());
+            }
+            if let Some(cursor) = cursor {
+                request.headers_mut().insert("last-event-id", cursor.parse().unwrap());
+            }
+            request
+        };
+        let (here, there) = (chat(0), chat(1));
+        let mut old = send(&here, ask(None)).await;
+        let cursor = old.read(2).await.last_id().to_owned();
+        assert_eq!(stage.stop(0, "").await, StatusCode::ACCEPTED);
+        drop(old);
+        stage.advance(40 * SECOND).await;
+        assert_eq!(stage.infos().await.len(), 0, "it is gone");
+        let mut new = turn(&there).await;
+        new.read(2).await;
+        let refused = send(&here, ask(Some(&cursor))).await;
+        assert_eq!((refused.status, refused.id()), (StatusCode::CONFLICT, new.id()), "{overlap:?}, {keyed}");
+        stage.advance(SECOND).await;
+        assert_eq!((stage.running().await, stage.pointer().await), (vec![new.id()], vec![new.id()]));
+        drop(new);
+        stage.advance(3 * SECOND).await;
+        // Where none runs its work is done again, and the client is told of the gap.
+        let mut again = send(&here, ask(Some(&cursor))).await;
+        assert_eq!(again.status, StatusCode::OK, "{overlap:?}, {keyed}");
+        assert_eq!(again.read(2).await.names()[0], "gap");
+        assert_eq!(stage.pointer().await[0], again.id());
+        drop(again);
+        stage.verdict().await;
+    }
 }
 
 /// An end within the log, and a recovery window in which that can be had; then the pointer is gone with its stream.

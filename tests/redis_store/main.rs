@@ -24,6 +24,7 @@ mod limits;
 mod names;
 mod order;
 mod pages;
+mod pointers;
 mod sentinels;
 mod strangers;
 mod support;

@@ -132,7 +132,14 @@ pub async fn stand_still(store: &RedisStore, key: &StreamKey, epoch: u64) {
 }
 
 pub fn reopen(open: Open, epoch: u64, acknowledged: u64) -> Reopen {
-    Reopen { open: Open { started: true, ..open }, epoch, acknowledged, inner_id: None, inner_retry: None }
+    Reopen {
+        open: Open { started: true, ..open },
+        epoch,
+        acknowledged,
+        inner_id: None,
+        inner_retry: None,
+        since: Duration::ZERO,
+    }
 }
 
 pub fn event(id: &str, data: &str) -> Publish {

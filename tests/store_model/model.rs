@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use resilient_sse::{
     Ended, EventId, NodeId, Origin, Record, RecordKind, StreamKey, StreamState, Turn,
     store::{
-        Append, Appended, Beat, Close, Closed, DueReason, Fence, Interrupt, Interrupted, Open, Opened, Reopen, Reopened,
+        Append, Appended, Beat, Close, Closed, DueReason, Fence, Interrupt, Interrupted, Open, Opened, Place, Reopen,
+        Reopened,
     },
     wire::{Sse, single_events},
 };
@@ -174,10 +175,11 @@ impl Model {
             stream.state = StreamState::Interrupted;
             stream.previous = Some(EventId::new(stream.epoch, 0));
         } else {
+            let epoch = stream.epoch;
             let conversation = self.conversation_of(key);
             self.streams.remove(key);
             if let Some(conversation) = conversation {
-                self.unpoint(&conversation, &key.id);
+                self.unpoint(&conversation, &key.id, Some(epoch));
             }
         }
     }
@@ -217,8 +219,9 @@ impl Model {
         let now = self.now;
         let named = close.epoch.unwrap_or_default();
         let Some(stream) = self.held(&close.key).filter(|stream| stream.epoch >= named) else { return Closed::Missing };
-        if let Some(ended) = &stream.ended {
-            return Closed::Before(ended.clone());
+        if let Some(ended) = stream.ended.clone() {
+            self.expires_with(&close.key);
+            return Closed::Before(ended);
         }
         if close.epoch.is_some_and(|epoch| epoch != stream.epoch) {
             return Closed::Newer;
@@ -295,7 +298,8 @@ impl Model {
         }
         if let Some(conversation) = self.conversation_of(key) {
             let kept = millis(open.retention.lifetime + open.retention.recovery_window + open.retention.stale);
-            self.renew(&conversation, &key.id, kept, true);
+            let place = Place { epoch: reopen.epoch, since: reopen.since };
+            self.renew(&conversation, &key.id, kept, Some(place));
         }
         Reopened::Registered
     }

@@ -281,7 +281,14 @@ impl World {
         let Some(index) = self.run() else { return ("nothing", None) };
         let Run { open, epoch, acknowledged } = self.runs[index].clone();
         let open = Open { started: open.started || self.random.one_in(2), ..open };
-        let reopen = Reopen { open, epoch, acknowledged, inner_id: None, inner_retry: None };
+        let reopen = Reopen {
+            open,
+            epoch,
+            acknowledged,
+            inner_id: None,
+            inner_retry: None,
+            since: Duration::from_millis(self.random.pick(&[0, 300])),
+        };
         let answer = self.store.reopen(reopen.clone()).await.unwrap();
         let differs = compare(&reopen, &answer, &self.model.reopen(&reopen));
         let name = match answer {

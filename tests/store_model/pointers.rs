@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use resilient_sse::{
     Overlap, Owner, Store as _, StreamId, StreamKey, Turn,
-    store::{Expected, Point, Pointed, Pointer, Renew},
+    store::{Expected, Place, Point, Pointed, Pointer, Renew, Renewed},
 };
 
 use super::{
@@ -18,22 +18,32 @@ pub(crate) fn conversation(owner: &Owner, name: &str) -> StreamKey {
     StreamKey::new(owner.clone(), StreamId::new(name).unwrap())
 }
 
-/// A conversation's pointer: the stream that it names, then those that it named before.
+/// A turn in a pointer: its stream, its run, and when the pointer was moved to it.
+#[derive(Clone, Debug)]
+struct Turned {
+    stream: StreamId,
+    epoch: u64,
+    at: u64,
+}
+
+/// A conversation's pointer: the turn that it names, then those that it named before.
 #[derive(Clone, Debug)]
 pub(crate) struct Pointing {
-    streams: Vec<StreamId>,
+    turns: Vec<Turned>,
     expires: u64,
 }
 
 impl Pointing {
-    fn told(&self) -> Pointer {
-        Pointer { stream: self.streams[0].clone(), behind: self.streams[1..].to_vec() }
+    fn told(&self) -> Option<Pointer> {
+        let (named, behind) = self.turns.split_first()?;
+        let behind = behind.iter().map(|turn| turn.stream.clone()).collect();
+        Some(Pointer { stream: named.stream.clone(), epoch: named.epoch, behind })
     }
 }
 
 impl Model {
     pub(crate) fn pointer(&mut self, conversation: &StreamKey) -> Option<Pointer> {
-        self.pointing(conversation).map(|pointing| pointing.told())
+        self.pointing(conversation)?.told()
     }
 
     fn pointing(&mut self, conversation: &StreamKey) -> Option<&mut Pointing> {
@@ -41,36 +51,55 @@ impl Model {
         self.pointers.get_mut(conversation).filter(|pointing| pointing.expires > now)
     }
 
-    fn put(&mut self, conversation: &StreamKey, streams: Vec<StreamId>, ttl: u64) {
+    fn put(&mut self, conversation: &StreamKey, turns: Vec<Turned>, ttl: u64) {
         let expires = self.now + ttl;
-        self.pointers.insert(conversation.clone(), Pointing { streams, expires });
+        self.pointers.insert(conversation.clone(), Pointing { turns, expires });
+    }
+
+    /// Changes the turns of a pointer that is held, and not its time.
+    fn change(&mut self, conversation: &StreamKey, turns: Vec<Turned>) {
+        if turns.is_empty() {
+            self.pointers.remove(conversation);
+        } else if let Some(held) = self.pointing(conversation) {
+            held.turns = turns;
+        }
     }
 
     fn point(&mut self, point: &Point) -> Pointed {
         let ttl = u64::try_from(point.ttl.as_millis()).unwrap();
-        let mut streams = self.pointing(&point.conversation).map(|held| held.streams.clone()).unwrap_or_default();
-        if !streams.contains(&point.stream) {
+        let conversation = &point.conversation;
+        let mut turns = self.pointing(conversation).map(|held| held.turns.clone()).unwrap_or_default();
+        turns.retain(|turn| turn.stream != point.stream || turn.epoch >= point.place.epoch);
+        if turns.iter().all(|turn| turn.stream != point.stream) {
             let expected = match &point.expected {
                 Expected::Any => true,
-                Expected::Nothing => streams.is_empty(),
-                Expected::Stream(stream) => streams.first() == Some(stream),
+                Expected::Nothing => turns.is_empty(),
+                Expected::Stream(stream) => turns.first().map(|turn| &turn.stream) == Some(stream),
             };
             if !expected {
-                return Pointed::Kept(self.pointer(&point.conversation));
+                self.change(conversation, turns);
+                return Pointed::Kept(self.pointer(conversation));
             }
-            streams.insert(0, point.stream.clone());
+            let since = u64::try_from(point.place.since.as_millis()).unwrap();
+            let newest = turns.first().map_or(0, |turn| turn.at);
+            let at = if since == 0 { self.now.max(newest) } else { self.now - since };
+            let newer = if since == 0 { 0 } else { turns.iter().filter(|turn| turn.at >= at).count() };
+            turns.insert(newer, Turned { stream: point.stream.clone(), epoch: point.place.epoch, at });
         }
-        if streams[0] == point.stream {
-            self.put(&point.conversation, streams, ttl);
+        if turns[0].stream == point.stream {
+            self.put(conversation, turns, ttl);
+        } else {
+            self.change(conversation, turns);
         }
-        Pointed::Moved(self.pointer(&point.conversation).unwrap())
+        Pointed::Moved(self.pointer(conversation).unwrap())
     }
 
-    pub(crate) fn unpoint(&mut self, conversation: &StreamKey, stream: &StreamId) {
+    pub(crate) fn unpoint(&mut self, conversation: &StreamKey, stream: &StreamId, epoch: Option<u64>) {
         let Some(held) = self.pointing(conversation) else { return };
-        let goes_back = held.streams[0] == *stream;
-        held.streams.retain(|other| other != stream);
-        let Some(named) = held.streams.first().cloned() else {
+        let is_meant = |turn: &Turned| turn.stream == *stream && epoch.is_none_or(|epoch| turn.epoch <= epoch);
+        let goes_back = is_meant(&held.turns[0]);
+        held.turns.retain(|turn| !is_meant(turn));
+        let Some(named) = held.turns.first().cloned() else {
             self.pointers.remove(conversation);
             return;
         };
@@ -78,27 +107,30 @@ impl Model {
             return;
         }
         let now = self.now;
-        let key = StreamKey::new(conversation.owner.clone(), named.clone());
+        let key = StreamKey::new(conversation.owner.clone(), named.stream.clone());
         match self.held(&key).map(|stream| stream.expires.saturating_sub(now)) {
-            Some(ttl) => self.renew(conversation, &named, ttl, false),
-            None => self.unpoint(conversation, &named),
+            Some(ttl) => self.renew(conversation, &named.stream, ttl, None),
+            None => self.unpoint(conversation, &named.stream, Some(named.epoch)),
         }
     }
 
     fn give_way(&mut self, conversation: &StreamKey, streams: &[StreamId]) {
         if let Some(held) = self.pointing(conversation) {
-            let named = held.streams[0].clone();
-            held.streams.retain(|other| *other == named || !streams.contains(other));
+            let behind = held.turns.split_off(1);
+            held.turns.extend(behind.into_iter().filter(|turn| !streams.contains(&turn.stream)));
         }
     }
 
-    pub(crate) fn renew(&mut self, conversation: &StreamKey, stream: &StreamId, ttl: u64, put_back: bool) {
-        let streams = match self.pointing(conversation) {
-            Some(held) if held.streams[0] == *stream => held.streams.clone(),
-            None if put_back => vec![stream.clone()],
+    pub(crate) fn renew(&mut self, conversation: &StreamKey, stream: &StreamId, ttl: u64, put_back: Option<Place>) {
+        let turns = match (self.pointing(conversation), put_back) {
+            (Some(held), _) if held.turns[0].stream == *stream => held.turns.clone(),
+            (None, Some(Place { epoch, since })) => {
+                let at = self.now - u64::try_from(since.as_millis()).unwrap();
+                vec![Turned { stream: stream.clone(), epoch, at }]
+            }
             _ => return,
         };
-        self.put(conversation, streams, ttl);
+        self.put(conversation, turns, ttl);
     }
 
     /// The conversation that a stream is a turn of.
@@ -112,7 +144,7 @@ impl Model {
         let Some(stream) = self.streams.get(key) else { return };
         let (turn, ttl) = (stream.turn.clone(), stream.expires.saturating_sub(self.now));
         if let Some(turn) = turn {
-            self.renew(&StreamKey::new(key.owner.clone(), turn.conversation), &key.id, ttl, false);
+            self.renew(&StreamKey::new(key.owner.clone(), turn.conversation), &key.id, ttl, None);
         }
     }
 }
@@ -131,6 +163,12 @@ impl World {
         (conversation(&key.owner, name), key.id)
     }
 
+    /// The run of a turn, and how long ago that began.
+    fn place(&mut self) -> Place {
+        let since = Duration::from_millis(self.random.pick(&[0, 0, 1, 50, 500]));
+        Place { epoch: self.random.below(3), since }
+    }
+
     /// A node moves a pointer, takes a stream out, has streams give way, or renews; it may have died before any of these.
     pub(crate) async fn point(&mut self) -> Step {
         let (conversation, stream) = self.asked();
@@ -140,14 +178,16 @@ impl World {
                 let expected =
                     self.random.pick(&[Expected::Any, Expected::Any, Expected::Nothing, Expected::Stream(other)]);
                 let ttl = Duration::from_millis(self.random.pick(&TTLS));
-                let point = Point { conversation, stream, expected, ttl };
+                let place = self.place();
+                let point = Point { conversation, stream, place, expected, ttl };
                 let answer = self.store.point(point.clone()).await.unwrap();
                 let name = if matches!(answer, Pointed::Moved(_)) { "point" } else { "point kept" };
                 (name, compare(&point, &answer, &self.model.point(&point)))
             }
             2 => {
-                let answer = self.store.unpoint(conversation.clone(), stream.clone()).await.unwrap();
-                self.model.unpoint(&conversation, &stream);
+                let epoch = self.random.pick(&[None, Some(0), Some(1), Some(u64::MAX)]);
+                let answer = self.store.unpoint(conversation.clone(), stream.clone(), epoch).await.unwrap();
+                self.model.unpoint(&conversation, &stream, epoch);
                 ("unpoint", compare(&("unpoint", &stream), &answer, &self.model.pointer(&conversation)))
             }
             _ => self.keep_up(conversation, stream).await,
@@ -160,7 +200,8 @@ impl World {
             self.model.give_way(&conversation, &[stream]);
             return ("give way", None);
         }
-        let (ttl, put_back) = (self.random.pick(&TTLS), self.random.below(2) == 0);
+        let (ttl, place) = (self.random.pick(&TTLS), self.place());
+        let put_back = (self.random.below(2) == 0).then_some(place);
         let renew = Renew {
             conversation: conversation.clone(),
             stream: stream.clone(),
@@ -169,7 +210,8 @@ impl World {
         };
         let answer = self.store.renew(vec![renew]).await.unwrap().remove(0);
         self.model.renew(&conversation, &stream, ttl, put_back);
-        ("renew", compare(&("renew", &stream), &answer, &self.model.pointer(&conversation)))
+        let expected = Renewed::Stands(self.model.pointer(&conversation));
+        ("renew", compare(&("renew", &stream), &answer, &expected))
     }
 
     /// Looks at every pointer through the store, and at the model's.

@@ -95,7 +95,14 @@ pub(super) fn append(key: &StreamKey, epoch: u64, first: u64, data: &[&str]) -> 
 }
 
 pub(super) fn reopen(open: Open, epoch: u64, acknowledged: u64) -> Reopen {
-    Reopen { open: Open { started: true, ..open }, epoch, acknowledged, inner_id: None, inner_retry: None }
+    Reopen {
+        open: Open { started: true, ..open },
+        epoch,
+        acknowledged,
+        inner_id: None,
+        inner_retry: None,
+        since: Duration::ZERO,
+    }
 }
 
 pub(super) fn epoch_of(opened: &Opened) -> u64 {

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use super::bench::{Bench, LONG, SOON, epoch_of, owner, reopen, retention};
+use super::bench::{Bench, LONG, SOON, close, epoch_of, owner, reopen, retention};
 use crate::{
     KeptHeaders, Overlap, Turn, Voice,
     id::{StreamId, StreamKey},
-    store::{Expected, From, Open, Opened, Point, Pointed, Pointer, Renew, Retention, Store},
+    store::{Closed, Expected, From, Open, Opened, Place, Point, Pointed, Pointer, Renew, Renewed, Retention, Store},
     stream::StreamState,
 };
+
+/// A turn that begins now.
+const NEW: Place = Place { epoch: 1, since: Duration::ZERO };
 
 fn stream(id: &str) -> StreamId {
     StreamId::new(id).expect("a valid id")
@@ -16,7 +19,7 @@ fn stream(id: &str) -> StreamId {
 
 /// A pointer in short: the stream that it names, then those behind it.
 fn brief(pointer: Option<Pointer>) -> String {
-    let Some(Pointer { stream, behind }) = pointer else { return "-".to_owned() };
+    let Some(Pointer { stream, behind, .. }) = pointer else { return "-".to_owned() };
     std::iter::once(stream).chain(behind).map(|id| id.to_string()).collect::<Vec<_>>().join(" ")
 }
 
@@ -26,7 +29,11 @@ impl<S: Store> Bench<S> {
     }
 
     async fn move_to(&self, conversation: &str, to: &str, expected: Expected, ttl: Duration) -> Pointed {
-        let point = Point { conversation: self.key(conversation), stream: stream(to), expected, ttl };
+        self.move_run(conversation, to, NEW, expected, ttl).await
+    }
+
+    async fn move_run(&self, conversation: &str, to: &str, place: Place, expected: Expected, ttl: Duration) -> Pointed {
+        let point = Point { conversation: self.key(conversation), stream: stream(to), place, expected, ttl };
         self.point(point).await.expect("the store answers")
     }
 
@@ -39,14 +46,17 @@ impl<S: Store> Bench<S> {
     }
 
     async fn take_out(&self, conversation: &str, id: &str) -> String {
-        brief(self.unpoint(self.key(conversation), stream(id)).await.expect("the store answers"))
+        brief(self.unpoint(self.key(conversation), stream(id), None).await.expect("the store answers"))
     }
 
     async fn renew_one(&self, conversation: &str, id: &str, ttl: Duration, put_back: bool) -> String {
+        let put_back = put_back.then_some(NEW);
         let renew = Renew { conversation: self.key(conversation), stream: stream(id), ttl, put_back };
-        let mut renewed = self.renew(vec![renew]).await.expect("the store answers");
-        assert_eq!(renewed.len(), 1, "one answer for each");
-        brief(renewed.remove(0))
+        let renewed = self.renew(vec![renew]).await.expect("the store answers");
+        match <[_; 1]>::try_from(renewed) {
+            Ok([Renewed::Stands(pointer)]) => brief(pointer),
+            other => panic!("one answer for each: {other:?}"),
+        }
     }
 
     /// A request to open a turn.
@@ -60,7 +70,7 @@ impl<S: Store> Bench<S> {
         let open = self.turn(id, conversation);
         let (key, token) = (open.key.clone(), open.token);
         let epoch = epoch_of(&self.ask(open).await);
-        self.moved(conversation, id).await;
+        self.move_run(conversation, id, Place { epoch, since: Duration::ZERO }, Expected::Any, LONG).await;
         (key, epoch, token)
     }
 }
@@ -128,6 +138,88 @@ pub async fn a_pointer_is_bounded(store: impl Store) {
     assert!(matches!(&kept, Pointed::Kept(Some(pointer)) if pointer.stream == stream("s64")), "{kept:?}");
     bench.give_way(bench.key("chat"), vec![stream("s7")]).await.expect("the store answers");
     assert!(bench.moved("chat", "late").await.starts_with("late s64 "));
+}
+
+/// A key that is sent again at the moment at which its first run is withdrawn: what is asked for the older run changes nothing.
+pub async fn a_newer_run_stays_in_its_pointer(store: impl Store) {
+    let bench = Bench::new(store);
+    let run = |epoch| Place { epoch, since: Duration::ZERO };
+    let move_run = async |to, epoch, expected| match bench.move_run("chat", to, run(epoch), expected, LONG).await {
+        Pointed::Moved(pointer) => brief(Some(pointer)),
+        Pointed::Kept(pointer) => format!("kept {}", brief(pointer)),
+    };
+    let take_out = async |epoch| {
+        brief(bench.unpoint(bench.key("chat"), stream("k"), Some(epoch)).await.expect("the store answers"))
+    };
+    move_run("a", 1, Expected::Any).await;
+    assert_eq!(move_run("k", 5, Expected::Any).await, "k a");
+    assert_eq!(move_run("k", 7, Expected::Any).await, "k a");
+    assert_eq!(take_out(5).await, "k a", "the older run's withdrawal");
+    assert_eq!(move_run("b", 1, Expected::Any).await, "b k a");
+    assert_eq!(move_run("k", 5, Expected::Any).await, "b k a", "the older run's move");
+    assert_eq!(take_out(5).await, "b k a");
+    assert_eq!(move_run("k", 9, Expected::Any).await, "k b a", "a new run is a new turn");
+    assert_eq!(
+        bench.pointer(bench.key("chat")).await.expect("the store answers").map(|pointer| pointer.epoch),
+        Some(9)
+    );
+    assert_eq!(move_run("k", 11, Expected::Nothing).await, "kept b a", "the older run is over all the same");
+    assert_eq!(bench.pointer_of("chat").await, "b a");
+    assert_eq!(move_run("k", 11, Expected::Stream(stream("b"))).await, "k b a");
+    assert_eq!(take_out(11).await, "-", "no stream is held that it could go back to");
+}
+
+/// The same, where a withdrawal and the next registration race.
+pub async fn a_key_that_is_sent_again_at_once_stays_in_its_pointer(store: impl Store) {
+    let bench = Bench::new(store);
+    for round in 0..30 {
+        let id = format!("k{round}");
+        let (key, _, token) = bench.begin_turn(&id, &id).await;
+        let withdraws = bench.clone();
+        let withdrawal = tokio::spawn(async move { withdraws.withdraw(key, token).await.expect("the store answers") });
+        let again = loop {
+            if let Opened::New { epoch, .. } = bench.ask(bench.turn(&id, &id)).await {
+                break epoch;
+            }
+            tokio::task::yield_now().await;
+        };
+        let place = Place { epoch: again, since: Duration::ZERO };
+        assert!(matches!(bench.move_run(&id, &id, place, Expected::Any, LONG).await, Pointed::Moved(_)));
+        withdrawal.await.expect("it ends");
+    }
+    bench.until_clock(bench.now().await + SOON.as_millis() as u64).await;
+    for round in 0..30 {
+        let id = format!("k{round}");
+        assert_eq!(bench.pointer_of(&id).await, id);
+    }
+}
+
+/// Which of two turns is newer says the pointer's own clock, whatever epochs their streams have.
+pub async fn a_turn_that_began_earlier_goes_behind(store: impl Store) {
+    let bench = Bench::new(store);
+    let long_ago = |since| Place { epoch: u64::MAX >> 12, since };
+    let moved = async |conversation, to, since| match bench
+        .move_run(conversation, to, long_ago(since), Expected::Any, LONG)
+        .await
+    {
+        Pointed::Moved(pointer) => brief(Some(pointer)),
+        kept @ Pointed::Kept(_) => panic!("not moved: {kept:?}"),
+    };
+    bench.moved("chat", "a").await;
+    bench.until_clock(bench.now().await + 400).await;
+    bench.moved("chat", "b").await;
+    let hour = Duration::from_secs(3600);
+    assert_eq!(moved("chat", "oldest", hour).await, "b a oldest");
+    assert_eq!(moved("chat", "older", hour / 2).await, "b a older oldest");
+    bench.until_clock(bench.now().await + 400).await;
+    assert_eq!(moved("chat", "newest", Duration::from_millis(50)).await, "newest b a older oldest");
+    assert_eq!(moved("chat", "older", hour / 2).await, "newest b a older oldest", "a repeat");
+    assert_eq!(bench.moved("chat", "now").await, "now newest b a older oldest");
+    let put_back = Some(long_ago(hour));
+    let renew = Renew { conversation: bench.key("other"), stream: stream("back"), ttl: LONG, put_back };
+    bench.renew(vec![renew]).await.expect("the store answers");
+    assert_eq!(moved("other", "older", 2 * hour).await, "back older");
+    assert_eq!(moved("other", "newer", hour / 2).await, "newer back older");
 }
 
 /// Of many that move it at the same time each is in it once.
@@ -246,6 +338,29 @@ pub async fn a_pointer_expires_with_its_stream(store: impl Store) {
     assert_eq!(bench.pointer_of("chat").await, "new old");
 }
 
+/// Whoever ended a stream may have died before its pointer followed: a repeat has it follow.
+pub async fn a_repeated_end_reaches_the_pointer(store: impl Store) {
+    let bench = Bench::new(store);
+    for (name, ends) in [("closed", true), ("interrupted", false)] {
+        let retention = Retention { recovery_window: SOON, lifetime: if ends { LONG } else { SOON }, ..retention() };
+        let epoch = epoch_of(&bench.ask(Open { retention, ..bench.turn(name, name) }).await);
+        let key = bench.key(name);
+        if ends {
+            bench.finish(&key, epoch).await;
+        } else {
+            bench.stand_still(&key, epoch).await;
+        }
+        // As if that had not reached the pointer.
+        bench.move_to(name, name, Expected::Any, LONG).await;
+        if ends {
+            assert!(matches!(bench.end(close(&key, Some(epoch))).await, Closed::Before(_)));
+        } else {
+            bench.stand_still(&key, epoch).await;
+        }
+        bench.until("the pointer expires", async || bench.pointer_of(name).await == "-").await;
+    }
+}
+
 /// Of a deleted stream no pointer is left.
 pub async fn a_deleted_stream_is_taken_out(store: impl Store) {
     let bench = Bench::new(store);
@@ -278,7 +393,7 @@ pub async fn a_foreign_conversation_is_a_missing_one(store: impl Store) {
     for name in ["mallory", "a/b", "{chat}"] {
         let foreign = StreamKey::new(owner(name), stream("chat"));
         assert_eq!(bench.pointer(foreign.clone()).await.expect("the store answers"), None, "{name}");
-        let kept = bench.unpoint(foreign.clone(), stream("a")).await.expect("the store answers");
+        let kept = bench.unpoint(foreign.clone(), stream("a"), None).await.expect("the store answers");
         assert_eq!(kept, None, "{name}");
         bench.give_way(foreign, vec![stream("a")]).await.expect("the store answers");
     }

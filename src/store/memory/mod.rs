@@ -29,8 +29,8 @@ use crate::{
     id::{NodeId, Owner, StreamId, StreamKey},
     store::{
         Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Listed, Notices,
-        NoticesSender, Open, Opened, Page, Point, Pointed, Pointer, Publish, Published, Read, Renew, Reopen, Reopened,
-        Store, Tail, notify::Woken,
+        NoticesSender, Open, Opened, Page, Place, Point, Pointed, Pointer, Publish, Published, Read, Renew, Renewed,
+        Reopen, Reopened, Store, Tail, notify::Woken,
     },
     stream::{StreamInfo, StreamState},
     sync::lock,
@@ -188,12 +188,12 @@ impl MemoryStore {
             woken.add(&entry.tail);
         } else {
             let now = self.now();
-            let conversation = entry.conversation(key);
+            let (conversation, epoch) = (entry.conversation(key), entry.epoch());
             shard.remove(key, now, &mut woken);
             forget_owned(&mut owners, key);
             drop((shard, owners));
             if let Some(conversation) = conversation {
-                let _ = self.unpoint_now(&conversation, &key.id);
+                let _ = self.unpoint_now(&conversation, &key.id, Some(epoch));
             }
         }
     }
@@ -215,7 +215,8 @@ impl MemoryStore {
         let mut shard = self.shard(&key);
         let Some(entry) = shard.entry(&key, now) else { return Closed::Missing };
         let closed = entry.close(close, now);
-        if matches!(closed, Closed::Now { .. }) {
+        // A repeat, too: whoever sent the first may have died before the pointer followed.
+        if matches!(closed, Closed::Now { .. } | Closed::Before(_)) {
             self.lives_on(entry, &key, now);
         }
         woken.add(&entry.tail);
@@ -254,7 +255,7 @@ impl MemoryStore {
             }
             if entry.ended().is_none() {
                 entry.overtake(reopen, now);
-                self.put_back(entry, key, now);
+                self.put_back(entry, reopen, now);
                 woken.add(&entry.tail);
                 shard.reschedule(key);
                 return Reopened::Registered;
@@ -263,7 +264,7 @@ impl MemoryStore {
         let log = Log::resumed_after(crate::EventId::new(reopen.epoch, reopen.acknowledged));
         shard.insert(key, now, &mut woken, |tail| Entry::reopened(reopen, log, tail, now));
         if let Some(entry) = shard.entries.get(key) {
-            self.put_back(entry, key, now);
+            self.put_back(entry, reopen, now);
         }
         owners.entry(key.owner.clone()).or_default().insert(key.id.clone());
         Reopened::Registered
@@ -322,7 +323,7 @@ impl MemoryStore {
         forget_owned(&mut owners, key);
         drop((shard, owners));
         if let Some(conversation) = conversation {
-            let _ = self.unpoint_now(&conversation, &key.id);
+            let _ = self.unpoint_now(&conversation, &key.id, Some(epoch));
         }
         if let Some(sender) = node.and_then(|node| self.sender(&node)) {
             sender.deleted(key.clone(), epoch);
@@ -391,36 +392,37 @@ impl MemoryStore {
     }
 
     /// No shard is locked: another stream is looked at.
-    fn unpoint_now(&self, conversation: &StreamKey, stream: &StreamId) -> Option<Pointer> {
+    fn unpoint_now(&self, conversation: &StreamKey, stream: &StreamId, epoch: Option<u64>) -> Option<Pointer> {
         let now = self.now();
-        let (mut pointer, mut goes_back) = lock(&self.0.pointers).unpoint(conversation, stream, now);
+        let (mut pointer, mut goes_back) = lock(&self.0.pointers).unpoint(conversation, stream, epoch, now);
         while goes_back {
-            let named = pointer.as_ref()?.stream.clone();
+            let Pointer { stream: named, epoch, .. } = pointer?;
             let key = StreamKey::new(conversation.owner.clone(), named.clone());
             // Locked until the pointer is renewed: an end that comes meanwhile is told to the pointer after that.
             let mut shard = self.shard(&key);
             let mut pointers = lock(&self.0.pointers);
             if let Some(ttl) = shard.held(&key, now).map(|entry| entry.expires_in(now)) {
-                let renew = Renew { conversation: conversation.clone(), stream: named, ttl, put_back: false };
+                let renew = Renew { conversation: conversation.clone(), stream: named, ttl, put_back: None };
                 let _ = pointers.renew(&renew, now);
-                return pointers.get(conversation, now).cloned();
+                return pointers.get(conversation, now);
             }
-            (pointer, goes_back) = pointers.unpoint(conversation, &named, now);
+            (pointer, goes_back) = pointers.unpoint(conversation, &named, Some(epoch), now);
         }
         pointer
     }
 
     /// The pointer that names a stream lives as long as that.
     fn lives_on(&self, entry: &Entry, key: &StreamKey, now: u64) {
-        self.renew_for(entry, key, entry.expires_in(now), false, now);
+        self.renew_for(entry, key, entry.expires_in(now), None, now);
     }
 
     /// Puts back the pointer that named a stream and was lost.
-    fn put_back(&self, entry: &Entry, key: &StreamKey, now: u64) {
-        self.renew_for(entry, key, entry.kept(), true, now);
+    fn put_back(&self, entry: &Entry, reopen: &Reopen, now: u64) {
+        let place = Place { epoch: reopen.epoch, since: reopen.since };
+        self.renew_for(entry, &reopen.open.key, entry.kept(), Some(place), now);
     }
 
-    fn renew_for(&self, entry: &Entry, key: &StreamKey, ttl: Duration, put_back: bool, now: u64) {
+    fn renew_for(&self, entry: &Entry, key: &StreamKey, ttl: Duration, put_back: Option<Place>, now: u64) {
         if let Some(conversation) = entry.conversation(key) {
             let renew = Renew { conversation, stream: key.id.clone(), ttl, put_back };
             let _ = lock(&self.0.pointers).renew(&renew, now);
@@ -531,7 +533,7 @@ impl Store for MemoryStore {
     }
 
     fn pointer(&self, conversation: StreamKey) -> impl Future<Output = Result<Option<Pointer>, Infallible>> + Send {
-        ready(Ok(lock(&self.0.pointers).get(&conversation, self.now()).cloned()))
+        ready(Ok(lock(&self.0.pointers).get(&conversation, self.now())))
     }
 
     fn point(&self, point: Point) -> impl Future<Output = Result<Pointed, Infallible>> + Send {
@@ -542,8 +544,9 @@ impl Store for MemoryStore {
         &self,
         conversation: StreamKey,
         stream: StreamId,
+        epoch: Option<u64>,
     ) -> impl Future<Output = Result<Option<Pointer>, Infallible>> + Send {
-        ready(Ok(self.unpoint_now(&conversation, &stream)))
+        ready(Ok(self.unpoint_now(&conversation, &stream, epoch)))
     }
 
     fn give_way(
@@ -555,9 +558,9 @@ impl Store for MemoryStore {
         ready(Ok(()))
     }
 
-    fn renew(&self, renewals: Vec<Renew>) -> impl Future<Output = Result<Vec<Option<Pointer>>, Infallible>> + Send {
+    fn renew(&self, renewals: Vec<Renew>) -> impl Future<Output = Result<Vec<Renewed>, Infallible>> + Send {
         let (now, mut pointers) = (self.now(), lock(&self.0.pointers));
-        ready(Ok(renewals.iter().map(|renew| pointers.renew(renew, now)).collect()))
+        ready(Ok(renewals.iter().map(|renew| Renewed::Stands(pointers.renew(renew, now))).collect()))
     }
 
     fn hook_done(&self, key: StreamKey) -> impl Future<Output = Result<(), Infallible>> + Send {

@@ -8,7 +8,7 @@ use std::{
 use super::entry::millis;
 use crate::{
     id::{StreamId, StreamKey},
-    store::{Point, Pointed, Pointer, Renew},
+    store::{Expected, Place, Point, Pointed, Pointer, Renew, pointer::BEHIND},
 };
 
 #[derive(Default)]
@@ -19,8 +19,17 @@ pub(super) struct Pointers {
 }
 
 struct Held {
-    pointer: Pointer,
+    turns: Vec<Turn>,
     expires_at: u64,
+}
+
+/// A turn in a pointer; the newest is the first.
+#[derive(Clone)]
+struct Turn {
+    stream: StreamId,
+    epoch: u64,
+    /// When the pointer was moved to it, or would have been: none is later than the one before it.
+    at: u64,
 }
 
 impl Pointers {
@@ -37,60 +46,93 @@ impl Pointers {
         }
     }
 
-    pub(super) fn get(&self, conversation: &StreamKey, now: u64) -> Option<&Pointer> {
-        self.held.get(conversation).filter(|held| held.expires_at > now).map(|held| &held.pointer)
+    pub(super) fn get(&self, conversation: &StreamKey, now: u64) -> Option<Pointer> {
+        told(&self.turns(conversation, now))
+    }
+
+    fn turns(&self, conversation: &StreamKey, now: u64) -> Vec<Turn> {
+        let held = self.held.get(conversation).filter(|held| held.expires_at > now);
+        held.map(|held| held.turns.clone()).unwrap_or_default()
     }
 
     pub(super) fn point(&mut self, point: &Point, now: u64) -> Pointed {
-        let held = self.get(&point.conversation, now).cloned();
-        let pointed = Pointer::moved(held, &point.stream, &point.expected);
-        if let Pointed::Moved(pointer) = &pointed
-            && pointer.stream == point.stream
-        {
-            self.put(&point.conversation, pointer.clone(), at(now, point.ttl));
+        let mut turns = self.turns(&point.conversation, now);
+        let at_all = turns.len();
+        turns.retain(|turn| turn.stream != point.stream || turn.epoch >= point.place.epoch);
+        let is_known = turns.iter().any(|turn| turn.stream == point.stream);
+        let named = turns.first().map(|turn| &turn.stream);
+        let is_expected = match &point.expected {
+            Expected::Any => true,
+            Expected::Nothing => named.is_none(),
+            Expected::Stream(stream) => named == Some(stream),
+        };
+        if !is_known && (!is_expected || turns.len() > BEHIND) {
+            if turns.len() < at_all {
+                self.change(&point.conversation, turns.clone());
+            }
+            return Pointed::Kept(told(&turns));
         }
-        pointed
+        if !is_known {
+            put_in(&mut turns, point, now);
+        }
+        if turns.first().is_some_and(|turn| turn.stream == point.stream) {
+            self.put(&point.conversation, turns.clone(), at(now, point.ttl));
+        } else {
+            self.change(&point.conversation, turns.clone());
+        }
+        told(&turns).map_or(Pointed::Kept(None), Pointed::Moved)
     }
 
     /// Returns also whether the pointer names another stream than before.
-    pub(super) fn unpoint(&mut self, conversation: &StreamKey, stream: &StreamId, now: u64) -> (Option<Pointer>, bool) {
-        let Some(held) = self.get(conversation, now).cloned() else { return (None, false) };
-        let goes_back = held.stream == *stream;
-        let pointer = held.without(stream);
-        match &pointer {
-            Some(pointer) => self.change(conversation, pointer.clone()),
-            None => self.remove(conversation),
-        }
+    pub(super) fn unpoint(
+        &mut self,
+        conversation: &StreamKey,
+        stream: &StreamId,
+        epoch: Option<u64>,
+        now: u64,
+    ) -> (Option<Pointer>, bool) {
+        let mut turns = self.turns(conversation, now);
+        let is_meant = |turn: &Turn| turn.stream == *stream && epoch.is_none_or(|epoch| turn.epoch <= epoch);
+        let goes_back = turns.first().is_some_and(is_meant);
+        turns.retain(|turn| !is_meant(turn));
+        let pointer = told(&turns);
+        self.change(conversation, turns);
         (pointer, goes_back)
     }
 
     pub(super) fn give_way(&mut self, conversation: &StreamKey, streams: &[StreamId], now: u64) {
-        let Some(mut pointer) = self.get(conversation, now).cloned() else { return };
-        pointer.behind.retain(|behind| !streams.contains(behind));
-        self.change(conversation, pointer);
+        let mut turns = self.turns(conversation, now);
+        let mut is_named = true;
+        turns.retain(|turn| std::mem::take(&mut is_named) || !streams.contains(&turn.stream));
+        self.change(conversation, turns);
     }
 
     pub(super) fn renew(&mut self, renew: &Renew, now: u64) -> Option<Pointer> {
-        let held = self.get(&renew.conversation, now).cloned();
-        let pointer = match held {
-            Some(pointer) if pointer.stream == renew.stream => pointer,
-            None if renew.put_back => Pointer::to(renew.stream.clone()),
-            held => return held,
-        };
-        self.put(&renew.conversation, pointer.clone(), at(now, renew.ttl));
-        Some(pointer)
+        let mut turns = self.turns(&renew.conversation, now);
+        match (turns.first(), renew.put_back) {
+            (Some(named), _) if named.stream == renew.stream => {}
+            (None, Some(Place { epoch, since })) => {
+                turns.push(Turn { stream: renew.stream.clone(), epoch, at: now.saturating_sub(millis(since)) });
+            }
+            _ => return told(&turns),
+        }
+        let pointer = told(&turns);
+        self.put(&renew.conversation, turns, at(now, renew.ttl));
+        pointer
     }
 
-    fn put(&mut self, conversation: &StreamKey, pointer: Pointer, expires_at: u64) {
+    fn put(&mut self, conversation: &StreamKey, turns: Vec<Turn>, expires_at: u64) {
         self.remove(conversation);
         self.timers.insert((expires_at, conversation.clone()));
-        self.held.insert(conversation.clone(), Held { pointer, expires_at });
+        self.held.insert(conversation.clone(), Held { turns, expires_at });
     }
 
     /// The time stays.
-    fn change(&mut self, conversation: &StreamKey, pointer: Pointer) {
-        if let Some(held) = self.held.get_mut(conversation) {
-            held.pointer = pointer;
+    fn change(&mut self, conversation: &StreamKey, turns: Vec<Turn>) {
+        if turns.is_empty() {
+            self.remove(conversation);
+        } else if let Some(held) = self.held.get_mut(conversation) {
+            held.turns = turns;
         }
     }
 
@@ -99,6 +141,25 @@ impl Pointers {
             self.timers.remove(&(held.expires_at, conversation.clone()));
         }
     }
+}
+
+/// Puts a turn where it belongs: in front if it begins now, else behind those that the pointer was moved to since it began.
+fn put_in(turns: &mut Vec<Turn>, point: &Point, now: u64) {
+    let Place { epoch, since } = point.place;
+    let newest = turns.first().map_or(0, |turn| turn.at);
+    let (place, at) = if since.is_zero() {
+        (0, now.max(newest))
+    } else {
+        let at = now.saturating_sub(millis(since));
+        (turns.iter().position(|turn| turn.at < at).unwrap_or(turns.len()), at)
+    };
+    turns.insert(place, Turn { stream: point.stream.clone(), epoch, at });
+}
+
+fn told(turns: &[Turn]) -> Option<Pointer> {
+    let (named, behind) = turns.split_first()?;
+    let behind = behind.iter().map(|turn| turn.stream.clone()).collect();
+    Some(Pointer { stream: named.stream.clone(), epoch: named.epoch, behind })
 }
 
 fn at(now: u64, ttl: Duration) -> u64 {

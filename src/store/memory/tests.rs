@@ -135,7 +135,14 @@ fn every_transition() {
     epoch_of(&follower.wakes("another run", || store.open(open("a", 4))));
     let _ = follower.wakes("an end, and its post", || store.close(close("a")));
     let _ = follower.wakes("a sweep of what has expired", || store.due(10, Duration::ZERO, Some(0)));
-    let reopen = Reopen { open: open("a", 5), epoch: u64::MAX / 2, acknowledged: 3, inner_id: None, inner_retry: None };
+    let reopen = Reopen {
+        open: open("a", 5),
+        epoch: u64::MAX / 2,
+        acknowledged: 3,
+        inner_id: None,
+        inner_retry: None,
+        since: Duration::ZERO,
+    };
     let _ = follower.wakes("registering again", || store.reopen(reopen));
     let _ = follower.wakes("a deletion", || store.delete(key("a")));
     std::thread::sleep(Duration::from_millis(2));

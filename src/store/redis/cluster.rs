@@ -48,20 +48,21 @@ const RESERVED: u64 = 10_000;
 /// How many of an owner's active streams are looked at in search of one that has ended without a word.
 const RECOUNTED: usize = 100;
 
-/// Work on the indexes that nobody waits for any more. It ends with the store.
+/// Work on indexes and pointers that nobody waits for any more. It ends with the store.
 #[derive(Default)]
 pub(super) struct Background(Mutex<JoinSet<()>>);
 
-/// Work on the indexes, as far as its caller waits for it.
+/// Work on what a stream's change means for other keys, as far as its caller waits for it.
 #[must_use]
-enum Settling {
+pub(super) enum Settling {
+    Nothing,
     Apart(oneshot::Receiver<()>),
     /// There is no room for another task, or no runtime.
     Here(Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
 impl Background {
-    fn begin(&self, work: impl Future<Output = ()> + Send + 'static) -> Settling {
+    pub(super) fn begin(&self, work: impl Future<Output = ()> + Send + 'static) -> Settling {
         let mut tasks = lock(&self.0);
         while tasks.try_join_next().is_some() {}
         if tasks.len() >= AT_ONCE || Handle::try_current().is_err() {
@@ -76,17 +77,11 @@ impl Background {
     }
 }
 
-impl Background {
-    /// Does work that nobody waits for at all. Where there is no room for another task, or no runtime, it is left undone.
-    pub(super) fn go(&self, work: impl Future<Output = ()> + Send + 'static) {
-        drop(self.begin(work));
-    }
-}
-
 impl Settling {
     /// Waits until it is done, but not for long.
-    async fn wait(self) {
+    pub(super) async fn wait(self) {
         let _ = match self {
+            Self::Nothing => return,
             Self::Apart(done) => timeout(PATIENCE, done).await.map(drop),
             Self::Here(work) => timeout(PATIENCE, work).await,
         };

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     id::{EventId, StreamKey},
     kept::keep,
-    store::{Close, Closed, Fence, Interrupt, Interrupted, Open, Opened, Publish, Published, Reopen, Reopened},
+    store::{Close, Closed, Fence, Interrupt, Interrupted, Open, Opened, Place, Publish, Published, Reopen, Reopened},
     stream::{Ended, Ending, Metadata, StreamState},
     turn::Turn,
     wire::{Sse, fields::terminal},
@@ -163,9 +163,11 @@ impl Shared {
         let call = self.call(&keys, &key, &script::WITHDRAW, Indexes::DUE).arg(hex(token)).arg(channel);
         let mut told = Told::read(self.fleet.ask(call).await?, "withdraw")?;
         if told.word == "taken" {
-            self.has_followed(&key, Turn::parse(&told.text()?).as_ref(), Follows::Unpoint);
+            let turn = Turn::parse(&told.text()?);
+            let followed = self.has_followed(&key, turn.as_ref(), Follows::Unpoint(told.number().ok()));
             self.forget(&keys.name);
             self.settle(&key, None).await;
+            followed.wait().await;
         }
         self.tails.wake(&keys.name);
         Ok(())
@@ -216,11 +218,18 @@ impl Shared {
                     self.tails.post(node, &keys.name);
                 }
                 let ttl = told.number()?;
-                self.has_followed(key, Turn::parse(&told.text()?).as_ref(), Follows::Expire(ttl));
+                let followed = self.has_followed(key, Turn::parse(&told.text()?).as_ref(), Follows::Expire(ttl));
                 self.settle(key, Some(Indexed::ended(ttl, *hook))).await;
+                followed.wait().await;
                 Closed::Now { ended, node: node.map(crate::NodeId::new) }
             }
-            "before" => end(&mut told)?.map_or(Closed::Newer, Closed::Before),
+            "before" => {
+                let ended = end(&mut told)?;
+                let ttl = told.number()?;
+                // A repeat, too: whoever sent the first may have died before the pointer followed.
+                self.has_followed(key, Turn::parse(&told.text()?).as_ref(), Follows::Expire(ttl)).wait().await;
+                ended.map_or(Closed::Newer, Closed::Before)
+            }
             "newer" => Closed::Newer,
             "moved" => Closed::Moved,
             "missing" => Closed::Missing,
@@ -251,8 +260,9 @@ impl Shared {
         let interrupted = match &*told.word {
             "done" => {
                 let ttl = told.number()?;
-                self.has_followed(&key, Turn::parse(&told.text()?).as_ref(), Follows::Expire(ttl));
+                let followed = self.has_followed(&key, Turn::parse(&told.text()?).as_ref(), Follows::Expire(ttl));
                 self.settle(&key, None).await;
+                followed.wait().await;
                 Interrupted::Done
             }
             "newer" => Interrupted::Fenced(Fence::Newer),
@@ -269,7 +279,7 @@ impl Shared {
     }
 
     pub(super) async fn reopen(&self, reopen: Reopen) -> Result<Reopened, RedisStoreError> {
-        let Reopen { open, epoch, acknowledged, inner_id, inner_retry } = reopen;
+        let Reopen { open, epoch, acknowledged, inner_id, inner_retry, since } = reopen;
         let keys = self.keys.of(&open.key);
         let retention = &open.retention;
         let reservation = self.reserve(&open.key, Watching::produced(retention), false);
@@ -306,7 +316,7 @@ impl Shared {
                 let max = Amount::new(retention.max_events as u64, retention.max_bytes as u64);
                 self.forget(&keys.name);
                 self.know(&keys.name, EventId::new(epoch, acknowledged), taken, max);
-                self.put_back(&open.key, open.turn.as_ref(), millis(retention.kept())).await;
+                self.put_back(&open.key, open.turn.as_ref(), Place { epoch, since }, retention.kept()).await;
                 Reopened::Registered
             }
             "newer" => Reopened::Fenced(Fence::Newer),
@@ -377,9 +387,11 @@ impl Shared {
             .arg(self.keys.node_channel(""));
         let mut told = Told::read(self.fleet.ask(call).await?, "delete")?;
         if told.word == "deleted" {
-            self.has_followed(&key, Turn::parse(&told.text()?).as_ref(), Follows::Unpoint);
+            let turn = Turn::parse(&told.text()?);
+            let followed = self.has_followed(&key, turn.as_ref(), Follows::Unpoint(told.number().ok()));
             self.forget(&keys.name);
             self.settle(&key, None).await;
+            followed.wait().await;
         }
         self.tails.wake(&keys.name);
         Ok(())

@@ -47,7 +47,7 @@ use tokio::task::AbortHandle;
 
 use super::{
     Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Listed, Notices, Open, Opened,
-    Page, Point, Pointed, Pointer, Publish, Published, Read, Renew, Reopen, Reopened, Store, Tail,
+    Page, Point, Pointed, Pointer, Publish, Published, Read, Renew, Renewed, Reopen, Reopened, Store, Tail,
 };
 use crate::{
     id::{NodeId, StreamId, StreamKey},
@@ -192,9 +192,9 @@ impl Store for RedisStore {
         hook_done(key: StreamKey) -> ();
         pointer(conversation: StreamKey) -> Option<Pointer>;
         point(point: Point) -> Pointed;
-        unpoint(conversation: StreamKey, stream: StreamId) -> Option<Pointer>;
+        unpoint(conversation: StreamKey, stream: StreamId, epoch: Option<u64>) -> Option<Pointer>;
         give_way(conversation: StreamKey, streams: Vec<StreamId>) -> ();
-        renew(renewals: Vec<Renew>) -> Vec<Option<Pointer>>;
+        renew(renewals: Vec<Renew>) -> Vec<Renewed>;
         announce(key: StreamKey) -> ();
     }
 

@@ -8,7 +8,7 @@ use redis::{Value, cmd};
 use super::{
     Shared,
     clock::millis,
-    cluster::standing,
+    cluster::{Settling, standing},
     error::RedisStoreError,
     fleet::{Fleet, Request},
     indexes::Indexed,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     id::{StreamId, StreamKey},
-    store::{Expected, Point, Pointed, Pointer, Renew, pointer::BEHIND},
+    store::{Expected, Place, Point, Pointed, Pointer, Renew, Renewed, pointer::BEHIND},
     turn::Turn,
 };
 
@@ -26,8 +26,8 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What a stream's change means for the pointer that names it.
 pub(super) enum Follows {
-    /// Nothing is left of the stream.
-    Unpoint,
+    /// Nothing is left of the stream, up to this run.
+    Unpoint(Option<u64>),
     /// The stream expires in so many milliseconds.
     Expire(u64),
 }
@@ -40,7 +40,7 @@ impl Shared {
         match self.fleet.ask(Request::new(self.keys.slot(&name), get)).await {
             // A key of another type names nothing.
             Err(error) if error.code() == Some("WRONGTYPE") => Ok(None),
-            reply => Ok(value::text(reply?).and_then(|text| of_names(text.split(' ')))),
+            reply => Ok(value::text(reply?).and_then(|text| of_turns(text.split(' ')))),
         }
     }
 
@@ -54,6 +54,8 @@ impl Shared {
             .keys
             .changing(&point.conversation, "point")
             .arg(point.stream.as_str())
+            .arg(point.place.epoch)
+            .arg(millis(point.place.since))
             .arg(millis(point.ttl))
             .arg(BEHIND)
             .arg(expected)
@@ -69,8 +71,11 @@ impl Shared {
         &self,
         conversation: StreamKey,
         stream: StreamId,
+        epoch: Option<u64>,
     ) -> Result<Option<Pointer>, RedisStoreError> {
-        Pointers { keys: self.keys.clone(), fleet: Arc::clone(&self.fleet) }.unpoint(&conversation, &stream).await
+        Pointers { keys: self.keys.clone(), fleet: Arc::clone(&self.fleet) }
+            .unpoint(&conversation, &stream, epoch)
+            .await
     }
 
     pub(super) async fn give_way(
@@ -83,36 +88,53 @@ impl Shared {
         self.fleet.ask(change).await.map(drop)
     }
 
-    pub(super) async fn renew(&self, renewals: Vec<Renew>) -> Result<Vec<Option<Pointer>>, RedisStoreError> {
-        let changes = renewals
-            .iter()
-            .map(|renew| self.keys.renewing(&renew.conversation, &renew.stream, millis(renew.ttl), renew.put_back));
+    pub(super) async fn renew(&self, renewals: Vec<Renew>) -> Result<Vec<Renewed>, RedisStoreError> {
+        let changes = renewals.iter().map(|renew| self.keys.renewing(renew));
         let replies = self.fleet.send(changes.collect()).await?;
-        replies.into_iter().map(|reply| Ok(told(reply?)?.1)).collect()
+        let (mut renewed, mut failed) = (Vec::with_capacity(replies.len()), None);
+        for reply in replies {
+            match reply.and_then(told) {
+                Ok((_, pointer)) => renewed.push(Renewed::Stands(pointer)),
+                Err(error) => {
+                    failed = Some(error);
+                    renewed.push(Renewed::Refused);
+                }
+            }
+        }
+        match failed {
+            Some(error) if renewed.iter().all(|renewed| *renewed == Renewed::Refused) => Err(error),
+            _ => Ok(renewed),
+        }
     }
 
     /// Puts back the pointer that named a stream and was lost with it. Waited for: the stream may be closed next, and the pointer
     /// must not be put back after that.
-    pub(super) async fn put_back(&self, key: &StreamKey, turn: Option<&Turn>, ttl: u64) {
+    pub(super) async fn put_back(&self, key: &StreamKey, turn: Option<&Turn>, place: Place, ttl: Duration) {
         let Some(turn) = turn else { return };
         let conversation = StreamKey::new(key.owner.clone(), turn.conversation.clone());
+        let renew = Renew { conversation, stream: key.id.clone(), ttl, put_back: Some(place) };
         let pointers = Pointers { keys: self.keys.clone(), fleet: Arc::clone(&self.fleet) };
-        let _ = tokio::time::timeout(PATIENCE, pointers.renew(&conversation, &key.id, ttl, true)).await;
+        let _ = tokio::time::timeout(PATIENCE, pointers.renew(&renew)).await;
     }
 
-    /// Has the pointer that names a stream follow its change, beside whatever the caller waits for. Should that fail, whoever
-    /// reads the pointer next sets it right, or its time.
-    pub(super) fn has_followed(&self, key: &StreamKey, turn: Option<&Turn>, follows: Follows) {
-        let Some(turn) = turn else { return };
+    /// Has the pointer that names a stream follow its change. The caller waits for that, but not for long: so whoever has been
+    /// told of the change finds the pointer changed, too, and a process that ends after its last stream has ended leaves no pointer
+    /// that lives on. Should it fail, whoever reads the pointer next sets it right, or its time.
+    pub(super) fn has_followed(&self, key: &StreamKey, turn: Option<&Turn>, follows: Follows) -> Settling {
+        let Some(turn) = turn else { return Settling::Nothing };
         let conversation = StreamKey::new(key.owner.clone(), turn.conversation.clone());
         let stream = key.id.clone();
         let pointers = Pointers { keys: self.keys.clone(), fleet: Arc::clone(&self.fleet) };
-        self.background.go(async move {
+        let work = async move {
             let _ = match follows {
-                Follows::Unpoint => pointers.unpoint(&conversation, &stream).await.map(drop),
-                Follows::Expire(ttl) => pointers.renew(&conversation, &stream, ttl, false).await,
+                Follows::Unpoint(epoch) => pointers.unpoint(&conversation, &stream, epoch).await.map(drop),
+                Follows::Expire(ttl) => {
+                    let ttl = Duration::from_millis(ttl);
+                    pointers.renew(&Renew { conversation, stream, ttl, put_back: None }).await
+                }
             };
-        });
+        };
+        self.background.begin(work)
     }
 }
 
@@ -123,23 +145,35 @@ struct Pointers {
 }
 
 impl Pointers {
-    async fn unpoint(&self, conversation: &StreamKey, stream: &StreamId) -> Result<Option<Pointer>, RedisStoreError> {
-        let mut stream = stream.clone();
+    async fn unpoint(
+        &self,
+        conversation: &StreamKey,
+        stream: &StreamId,
+        epoch: Option<u64>,
+    ) -> Result<Option<Pointer>, RedisStoreError> {
+        let (mut stream, mut epoch) = (stream.clone(), epoch);
         loop {
             let change = self.keys.changing(conversation, "unpoint").arg(stream.as_str());
+            let change = change.arg(epoch.map_or_else(String::new, |epoch| epoch.to_string()));
             let (goes_back, pointer) = told(self.fleet.ask(change).await?)?;
             let Some(named) = pointer.as_ref().filter(|_| goes_back) else { return Ok(pointer) };
             let keys = self.keys.of(&StreamKey::new(conversation.owner.clone(), named.stream.clone()));
             let mut stands = self.stands(&keys).await?;
             while stands.ttl > 0 {
-                self.renew(conversation, &named.stream, stands.ttl, false).await?;
+                self.renew(&Renew {
+                    conversation: conversation.clone(),
+                    stream: named.stream.clone(),
+                    ttl: Duration::from_millis(stands.ttl),
+                    put_back: None,
+                })
+                .await?;
                 // An end that came meanwhile had the pointer expire with the stream before that was renewed.
                 let was_active = std::mem::replace(&mut stands, self.stands(&keys).await?).active;
                 if !was_active || stands.active {
                     return Ok(pointer);
                 }
             }
-            stream = named.stream.clone();
+            (stream, epoch) = (named.stream.clone(), Some(named.epoch));
         }
     }
 
@@ -147,14 +181,8 @@ impl Pointers {
         standing(self.fleet.ask(self.keys.standing(keys)).await?)
     }
 
-    async fn renew(
-        &self,
-        conversation: &StreamKey,
-        stream: &StreamId,
-        ttl: u64,
-        put_back: bool,
-    ) -> Result<(), RedisStoreError> {
-        self.fleet.ask(self.keys.renewing(conversation, stream, ttl, put_back)).await.map(drop)
+    async fn renew(&self, renew: &Renew) -> Result<(), RedisStoreError> {
+        self.fleet.ask(self.keys.renewing(renew)).await.map(drop)
     }
 }
 
@@ -164,19 +192,28 @@ impl Keys {
         Request::script(self.slot(&name), &script::POINTER, &[&self.conversation(&name)]).arg(verb)
     }
 
-    fn renewing(&self, conversation: &StreamKey, stream: &StreamId, ttl: u64, put_back: bool) -> Request {
-        self.changing(conversation, "renew").arg(stream.as_str()).arg(ttl).arg(u8::from(put_back))
+    fn renewing(&self, renew: &Renew) -> Request {
+        let change = self.changing(&renew.conversation, "renew").arg(renew.stream.as_str()).arg(millis(renew.ttl));
+        match renew.put_back {
+            Some(Place { epoch, since }) => change.arg(epoch).arg(millis(since)),
+            None => change.arg("").arg(0),
+        }
     }
 }
 
-fn of_names<'a>(names: impl Iterator<Item = &'a str>) -> Option<Pointer> {
-    let mut streams = names.filter_map(|name| StreamId::new(name).ok());
-    Some(Pointer { stream: streams.next()?, behind: streams.collect() })
+/// Reads turns, each `stream:epoch:time`. What is none is left out.
+fn of_turns<'a>(turns: impl Iterator<Item = &'a str>) -> Option<Pointer> {
+    let mut turns = turns.filter_map(|turn| {
+        let mut parts = turn.split(':');
+        Some((StreamId::new(parts.next()?).ok()?, parts.next()?.parse().ok()?))
+    });
+    let (stream, epoch) = turns.next()?;
+    Some(Pointer { stream, epoch, behind: turns.map(|(stream, _): (_, u64)| stream).collect() })
 }
 
 fn told(reply: Value) -> Result<(bool, Option<Pointer>), RedisStoreError> {
     let mut parts = value::array(reply, "pointer")?.into_iter();
     let moved = parts.next().as_ref().and_then(value::number) == Some(1);
-    let names: Vec<String> = parts.filter_map(value::text).collect();
-    Ok((moved, of_names(names.iter().map(String::as_str))))
+    let turns: Vec<String> = parts.filter_map(value::text).collect();
+    Ok((moved, of_turns(turns.iter().map(String::as_str))))
 }

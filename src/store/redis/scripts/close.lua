@@ -3,7 +3,7 @@
 -- KEYS stream, log, completion, keys [, active, owner's, due, leases]
 -- ARGV S, id, epoch or '', state, last seq or '', deadline or '', hook lease or '', channel, node channels' prefix,
 --      events and bytes that the log has taken in, up to that last seq, or '', then what is written of the end, as pairs
--- Returns now {node, epoch, last, time, ms that it is kept, turn or ''} | before {completion} | newer | moved | missing.
+-- Returns now {node, epoch, last, time, ms that it is kept, turn or ''} | before {completion, ms, turn} | newer | moved | missing.
 -- O(log streams + events of the log's newest entry, unless it is said what the log has taken in).
 local stream, log, completion, keys, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local held = look(stream, 'state', 'epoch', 'window', 'node', 'turn', 'runEnd', 'lost')
@@ -22,7 +22,7 @@ else
     return { 'missing' }
   end
   if is_terminal(state) then
-    return { 'before', redis.call('HGETALL', completion) }
+    return { 'before', redis.call('HGETALL', completion), int(math.max(redis.call('PTTL', stream), 0)), held[5] or '' }
   end
   if ARGV[3] ~= '' and ARGV[3] ~= epoch then
     return { 'newer' }

@@ -1,7 +1,7 @@
 -- delete: removes a stream and all that is held of it. A tombstone stays for one stale threshold: it fences whoever
 -- still produces the stream, who would else take this for forgetfulness.
 -- KEYS stream, log, completion, keys [, active, owner's, due]    ARGV S, id, channel, node channels' prefix
--- Returns deleted {turn or ''} | missing. O(entries of the log).
+-- Returns deleted {turn or '', epoch} | missing. O(entries of the log).
 local stream, log, completion, keys, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local held = look(stream, 'state', 'epoch', 'stale', 'node', 'runEnd', 'lost', 'turn')
 local state = held[1]
@@ -33,4 +33,4 @@ redis.call('PUBLISH', ARGV[3], 'deleted')
 if held[4] and held[4] ~= '' then
   redis.call('PUBLISH', ARGV[4] .. held[4], 'deleted ' .. int(epoch) .. ' ' .. ARGV[1])
 end
-return { 'deleted', held[7] or '' }
+return { 'deleted', held[7] or '', int(epoch) }

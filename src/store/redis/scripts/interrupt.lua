@@ -10,7 +10,8 @@ if not state or state == 'gone' or is_before(held[2], ARGV[3]) then
 end
 local time, life = now(), count(held[3], 0)
 if state == 'interrupted' and held[2] == ARGV[3] then
-  return { 'done', int(life), '' }
+  -- Whoever sent the first may have died before the pointer followed.
+  return { 'done', int(math.max(redis.call('PTTL', stream), 0)), held[9] or '' }
 end
 local fenced = fence(state, held[2], ARGV[3], completion)
 if fenced then

@@ -1,79 +1,123 @@
--- pointer: changes a conversation's pointer: the stream that it names and, behind that, those that it named before and that
--- have not given way, the newest first, with a blank between. It keeps its TTL where none is given.
+-- pointer: changes a conversation's pointer: the turn that it names and, behind that, those that it named before and that
+-- have not given way, the newest first, with a blank between. A turn is `stream:epoch:time`: its run, and when the pointer was moved
+-- to it by this server's clock, or would have been. It keeps its TTL where none is given.
 -- KEYS pointer
--- ARGV `point`, stream, ttl, most that may stand behind, `any`, `nothing` or `stream`, that stream
---      | `unpoint`, stream | `yield`, streams | `renew`, stream, ttl, whether to put it back
--- Returns whether it names another stream now (`point`: whether it was moved), then the streams. O(streams).
+-- ARGV `point`, stream, epoch, ms since the turn began, ttl, most that may stand behind, `any`, `nothing` or `stream`, that stream
+--      | `unpoint`, stream, newest epoch or '' | `yield`, streams
+--      | `renew`, stream, ttl, epoch to put it back for or '', ms since the turn began
+-- Returns whether it names another stream now (`point`: whether it was moved), then the turns. O(turns).
 local key, verb, stream = KEYS[1], ARGV[1], ARGV[2]
-local held, streams = redis.pcall('GET', key), {}
+local held, turns = redis.pcall('GET', key), {}
 if type(held) == 'string' then
-  for name in string.gmatch(held, '%S+') do
-    streams[#streams + 1] = name
+  for name, epoch, at in string.gmatch(held, '([^%s:]+):(%d+):(%d+)') do
+    if #epoch < 17 then
+      turns[#turns + 1] = { name, epoch, int(count(at, 0)) }
+    end
   end
+end
+
+local function text()
+  local all = {}
+  for i, turn in ipairs(turns) do
+    all[i] = table.concat(turn, ':')
+  end
+  return all
 end
 
 local function answer(moved)
-  table.insert(streams, 1, moved)
-  return streams
+  local all = text()
+  table.insert(all, 1, moved)
+  return all
 end
 
 local function write(ttl)
-  if #streams == 0 then
+  if #turns == 0 then
     redis.call('UNLINK', key)
   elseif ttl then
-    redis.call('SET', key, table.concat(streams, ' '), 'PX', int(math.min(tonumber(ttl), 2 ^ 46)))
+    redis.call('SET', key, table.concat(text(), ' '), 'PX', int(math.min(tonumber(ttl), 2 ^ 46)))
   else
-    redis.call('SET', key, table.concat(streams, ' '), 'KEEPTTL')
+    redis.call('SET', key, table.concat(text(), ' '), 'KEEPTTL')
   end
 end
 
--- Leaves out those of the list, from a place on.
-local function without(list, from)
-  local named, kept = {}, {}
-  for _, name in ipairs(list) do
-    named[name] = true
-  end
-  for i, name in ipairs(streams) do
-    if i < from or not named[name] then
-      kept[#kept + 1] = name
+-- Leaves out the turns that are meant. Returns whether there were any.
+local function without(is_meant)
+  local kept = {}
+  for i, turn in ipairs(turns) do
+    if not is_meant(turn, i) then
+      kept[#kept + 1] = turn
     end
   end
-  local changed = #kept < #streams
-  streams = kept
+  local changed = #kept < #turns
+  turns = kept
   return changed
 end
 
-if verb == 'point' then
-  for i, name in ipairs(streams) do
-    if name == stream then
-      if i == 1 then
-        write(ARGV[3])
-      end
-      return answer(1)
+-- Where a turn belongs that began so many ms ago, and the time that stands there for it: in front if it begins now, else behind those
+-- that the pointer was moved to since.
+local function place_of(since)
+  local time = now()
+  if since == 0 then
+    return 1, math.max(time, turns[1] and tonumber(turns[1][3]) or 0)
+  end
+  time = math.max(time - since, 0)
+  for i, turn in ipairs(turns) do
+    if tonumber(turn[3]) < time then
+      return i, time
     end
   end
-  local expected = ARGV[5] == 'any' or (ARGV[5] == 'nothing' and #streams == 0) or (ARGV[5] == 'stream' and streams[1] == ARGV[6])
-  if not expected or #streams > tonumber(ARGV[4]) then
-    return answer(0)
+  return #turns + 1, time
+end
+
+if verb == 'point' then
+  local epoch = tonumber(ARGV[3])
+  -- An older run of the stream is over.
+  local changed = without(function(turn)
+    return turn[1] == stream and tonumber(turn[2]) < epoch
+  end)
+  local known = false
+  for _, turn in ipairs(turns) do
+    known = known or turn[1] == stream
   end
-  table.insert(streams, 1, stream)
-  write(ARGV[3])
+  if not known then
+    local named = turns[1] and turns[1][1]
+    local expected = ARGV[7] == 'any' or (ARGV[7] == 'nothing' and not named) or (ARGV[7] == 'stream' and named == ARGV[8])
+    if not expected or #turns > tonumber(ARGV[6]) then
+      if changed then
+        write()
+      end
+      return answer(0)
+    end
+    local place, at = place_of(tonumber(ARGV[4]))
+    table.insert(turns, place, { stream, ARGV[3], int(at) })
+  end
+  write(turns[1][1] == stream and ARGV[5] or nil)
   return answer(1)
 end
 if verb == 'unpoint' then
-  local goes_back = streams[1] == stream
-  if without({ stream }, 1) then
+  local epoch, named = tonumber(ARGV[3]), turns[1] and turns[1][1]
+  local changed = without(function(turn)
+    return turn[1] == stream and (not epoch or tonumber(turn[2]) <= epoch)
+  end)
+  if changed then
     write()
   end
-  return answer(goes_back and 1 or 0)
+  return answer(changed and named == stream and 1 or 0)
 elseif verb == 'yield' then
-  if without({ unpack(ARGV, 2) }, 2) then
+  local given = {}
+  for i = 2, #ARGV do
+    given[ARGV[i]] = true
+  end
+  if without(function(turn, i)
+    return i > 1 and given[turn[1]]
+  end) then
     write()
   end
-elseif streams[1] == stream then
+elseif turns[1] and turns[1][1] == stream then
   redis.call('PEXPIRE', key, int(math.min(tonumber(ARGV[3]), 2 ^ 46)))
-elseif #streams == 0 and ARGV[4] == '1' then
-  streams[1] = stream
+elseif #turns == 0 and ARGV[4] ~= '' then
+  local _, at = place_of(tonumber(ARGV[5]))
+  turns[1] = { stream, ARGV[4], int(at) }
   write(ARGV[3])
 end
 return answer(0)

@@ -1,6 +1,6 @@
 -- withdraw: takes back an `open` whose producer never started.
 -- KEYS stream, log, completion [, active, owner's, due]    ARGV S, id, token, channel
--- Returns taken {turn, '' unless nothing is left of the stream} | kept. A first run leaves nothing but its epoch, for as long as the clock has not passed
+-- Returns taken {turn, '' unless nothing is left of the stream; epoch} | kept. A first run leaves nothing but its epoch, for as long as the clock has not passed
 -- that; of a second one the stream is left interrupted. O(log streams).
 local stream, log, completion, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local held = look(stream, 'state', 'token', 'epoch', 'started', 'runEnd', 'life', 'reruns', 'window', 'stale',
@@ -43,4 +43,4 @@ if active then
   redis.call('ZREM', active, ARGV[1])
 end
 redis.call('PUBLISH', ARGV[4], 'withdrawn')
-return { 'taken', turn }
+return { 'taken', turn, int(epoch) }
