@@ -12,6 +12,7 @@ use crate::{
     error::StoreError,
     hub::Core,
     id::{StreamId, StreamKey},
+    protocol::backoff::Backoff,
     recorder::Lane,
     store::{Expected, Place, Point, Pointed, Pointer, Renew},
     stream::StreamState,
@@ -21,6 +22,9 @@ use crate::{
 
 /// How often a pointer that others move at the same time is tried.
 const TRIES: usize = 32;
+/// How often a turn that has started has those before it give way, and how soon again at first. Should all fail, their own nodes find out.
+const TRIES_TO_FINISH: usize = 5;
+const SOON: Duration = Duration::from_millis(200);
 
 /// A stream of this process that is a turn of a conversation.
 #[derive(Debug)]
@@ -46,6 +50,8 @@ struct Progress {
     waits: bool,
     /// Whether a task is moving the pointer.
     moving: bool,
+    /// Whether a move was sent that was not answered: it may still arrive.
+    unanswered: bool,
     started: bool,
     /// Those that are to give way once the stream has started.
     behind: Vec<StreamId>,
@@ -74,6 +80,7 @@ impl Begun {
             passed: false,
             waits: false,
             moving: false,
+            unanswered: false,
             started: false,
             behind: Vec::new(),
             stands_behind: false,
@@ -177,6 +184,11 @@ impl Begun {
     pub(super) fn ends_moving(&self) {
         lock(&self.progress).moving = false;
     }
+
+    /// Whether a move that was sent may still arrive.
+    pub(super) fn is_unanswered(&self) -> bool {
+        lock(&self.progress).unanswered
+    }
 }
 
 impl Core {
@@ -265,11 +277,18 @@ impl Core {
             expected,
             ttl: lane.retention().kept(),
         };
-        match self.store.point(point.clone()).await {
+        match self.send_move(begun, point.clone()).await {
             // A repeat is the same request.
-            Err(error) if !error.is_timeout() && !error.is_breaker_open() => self.store.point(point).await,
+            Err(error) if !error.is_timeout() && !error.is_breaker_open() => self.send_move(begun, point).await,
             pointed => pointed,
         }
+    }
+
+    pub(super) async fn send_move(&self, begun: &Begun, point: Point) -> Result<Pointed, StoreError> {
+        lock(&begun.progress).unanswered = true;
+        let pointed = self.store.point(point).await;
+        lock(&begun.progress).unanswered &= pointed.is_err();
+        pointed
     }
 
     /// Finds a stream behind a turn that refuses to begin beside a running one, and that runs again since it was looked at: it was
@@ -291,7 +310,17 @@ impl Core {
         lock(&begun.progress).started = true;
         if begun.is_to_finish() {
             let (core, lane) = (Arc::clone(self), Arc::clone(lane));
-            self.executor.spawn(async move { core.finish(&lane).await });
+            self.executor.spawn(async move {
+                // The turn may be over before the store takes this, and its keeper looks after it no more then.
+                let mut backoff = Backoff::new(SOON, core.settings.beat_every());
+                for _ in 0..TRIES_TO_FINISH {
+                    core.finish(&lane).await;
+                    if !lane.turn().is_some_and(|begun| begun.is_to_finish()) {
+                        return;
+                    }
+                    tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
+                }
+            });
         }
     }
 
@@ -309,6 +338,15 @@ impl Core {
                 drop(core.current(&conversation).await);
             }
         });
+    }
+
+    /// The maker of a turn has left before its handler answered, perhaps while the pointer was being moved: the move may arrive after the
+    /// withdrawal, or after the end.
+    pub(crate) fn turn_is_left(self: &Arc<Self>, lane: &Arc<Lane>) {
+        if lane.turn().is_some_and(|begun| begun.is_unanswered()) {
+            let (core, lane) = (Arc::clone(self), Arc::clone(lane));
+            self.executor.spawn(async move { core.tidy_late(&lane).await });
+        }
     }
 
     /// Has those give way that stand behind a turn that has started. Should that fail, the keeper tries again.

@@ -7,10 +7,12 @@ use crate::{
     error::StoreError,
     hub::Core,
     protocol::backoff::Backoff,
-    recorder::{Lane, Status},
+    recorder::{LATE, Lane, Status},
     store::{Expected, Point, Pointed},
 };
 
+/// How often a pointer is looked after that a move may have reached late. Should all fail, whoever looks at it next does it.
+const TRIES: u32 = 5;
 /// How soon a move is tried again.
 const SOON: Duration = Duration::from_millis(200);
 
@@ -37,6 +39,9 @@ impl Core {
                 }
             }
             begun.ends_moving();
+            if begun.is_unanswered() && !runs(&lane) {
+                core.tidy_late(&lane).await;
+            }
         });
     }
 
@@ -50,7 +55,7 @@ impl Core {
             expected: Expected::Any,
             ttl: lane.retention().kept(),
         };
-        if let Pointed::Moved(pointer) = self.store.point(point).await? {
+        if let Pointed::Moved(pointer) = self.send_move(begun, point).await? {
             begun.pointed(&lane.key.id, &pointer);
             if begun.is_to_finish() {
                 self.finish(lane).await;
@@ -63,8 +68,19 @@ impl Core {
         Ok(())
     }
 
+    /// The same for a move that nothing was heard of, once it has arrived if it ever does.
+    pub(super) async fn tidy_late(&self, lane: &Lane) {
+        let Some(begun) = lane.turn() else { return };
+        for _ in 0..TRIES {
+            tokio::time::sleep(LATE).await;
+            if self.tidy(lane, begun).await.is_ok() {
+                return;
+            }
+        }
+    }
+
     /// Sets right a pointer that was moved or put back for a stream that ran no more by then: it goes with the stream.
-    pub(super) async fn tidy(self: &Arc<Self>, lane: &Lane, begun: &Begun) -> Result<(), StoreError> {
+    pub(super) async fn tidy(&self, lane: &Lane, begun: &Begun) -> Result<(), StoreError> {
         if runs(lane) {
             return Ok(());
         }

@@ -167,10 +167,14 @@ impl Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         // Settled first: an append that is queued or in flight must not register the stream again.
-        if self.opening.is_armed() && !self.core.recorder.withdraw(&self.lane) {
+        if !self.opening.is_armed() {
+            return;
+        }
+        if !self.core.recorder.withdraw(&self.lane) {
             self.opening.keep();
             self.core.turn_is_over(&self.lane);
         }
+        self.core.turn_is_left(&self.lane);
     }
 }
 

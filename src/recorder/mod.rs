@@ -29,7 +29,7 @@ use std::{
 
 pub(crate) use flush::Flusher;
 pub(crate) use lane::{EndRequest, Lane, Producing, Status};
-pub(crate) use opening::Opening;
+pub(crate) use opening::{LATE, Opening};
 pub(crate) use readers::Reader;
 pub(crate) use request::Op;
 use room::Room;

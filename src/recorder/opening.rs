@@ -7,7 +7,7 @@ use crate::{
     StoreError,
     id::StreamKey,
     protocol::backoff::Backoff,
-    store::{Open, Opened},
+    store::{Open, Opened, StoreHandle},
 };
 
 /// An `open` that may have reached the store: withdrawn if this is dropped.
@@ -16,6 +16,8 @@ pub(crate) struct Opening {
     key: StreamKey,
     pub(crate) token: u128,
     armed: bool,
+    /// Whether the store has answered: nothing of it is on its way any more.
+    answered: bool,
 }
 
 impl Opening {
@@ -34,9 +36,36 @@ impl Drop for Opening {
     fn drop(&mut self) {
         if self.armed {
             let (store, key, token) = (self.recorder.store.clone(), self.key.clone(), self.token);
-            // Should this fail, the stream is found overdue: nobody beats it.
-            self.recorder.executor.begin(async move { drop(store.withdraw(key, token).await) });
+            self.recorder.executor.begin(take_back(store, key, token, self.answered));
         }
+    }
+}
+
+/// How long what was sent, and not answered, may still take to arrive: over a connection that was lost, or where it was held up.
+pub(crate) const LATE: Duration = Duration::from_secs(2);
+/// How often a withdrawal is tried. Should all fail, a sweep finds the stream soon: nobody beats it.
+const WITHDRAWALS: u32 = 8;
+
+/// Withdraws a registration. `answered`: the store has said that it registered it. Where it has not, the registration may arrive after its
+/// withdrawal, so that is said again.
+async fn take_back(store: StoreHandle, key: StreamKey, token: u128, answered: bool) {
+    let withdrawn = store.withdraw(key.clone(), token).await.is_ok();
+    // Outside a runtime there are no timers; then a sweep finds what is left.
+    if (withdrawn && answered) || tokio::runtime::Handle::try_current().is_err() {
+        return;
+    }
+    let store = store.in_background();
+    let mut backoff = Backoff::new(Duration::from_millis(100), LATE);
+    let mut left = WITHDRAWALS;
+    let mut is_withdrawn = withdrawn;
+    while !is_withdrawn && left > 0 {
+        tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
+        is_withdrawn = store.withdraw(key.clone(), token).await.is_ok();
+        left -= 1;
+    }
+    if !answered {
+        tokio::time::sleep(LATE).await;
+        let _ = store.withdraw(key, token).await;
     }
 }
 
@@ -75,7 +104,7 @@ impl Recorder {
     /// Dropped while it waits, the registration is withdrawn.
     pub(crate) async fn open(self: &Arc<Self>, request: Open) -> (Opening, Result<Opened, StoreError>) {
         let (key, token) = (request.key.clone(), request.token);
-        let mut opening = Opening { recorder: Arc::clone(self), key, token, armed: true };
+        let mut opening = Opening { recorder: Arc::clone(self), key, token, armed: true, answered: false };
         let opened = match self.store.open(request.clone()).await {
             // It was not sent, so there is nothing to take back.
             Err(error) if error.is_breaker_open() => {
@@ -88,6 +117,7 @@ impl Recorder {
         };
         // Only a new registration, or one of which nothing was heard, may have to be taken back.
         opening.armed = matches!(opened, Err(_) | Ok(Opened::New { .. }));
+        opening.answered = opened.is_ok();
         (opening, opened)
     }
 }

@@ -174,7 +174,7 @@ pub trait Store: Send + Sync + 'static {
     /// - [`withdraw`](Self::withdraw) and [`delete`](Self::delete), where nothing of the stream is left, do what
     ///   [`unpoint`](Self::unpoint) does.
     /// - [`close`](Self::close) and [`interrupt`](Self::interrupt) have the pointer expire when the stream does, if that is
-    ///   what it names.
+    ///   what it names. A repeat does so again.
     /// - [`reopen`](Self::reopen) puts back a pointer that is lost.
     ///
     /// A store that dies in between leaves a pointer that [`unpoint`](Self::unpoint) or its time sets right.

@@ -9,6 +9,7 @@ mod common;
 mod redis_servers;
 
 mod crashes;
+mod explored;
 mod kept;
 mod late;
 mod named;
@@ -19,3 +20,4 @@ mod stage;
 mod stops;
 mod storms;
 mod turns;
+mod wire;
