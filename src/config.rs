@@ -140,7 +140,15 @@ pub(crate) fn bounded(duration: Duration) -> Duration {
     duration.min(LONGEST)
 }
 
+/// What an event's id, with a stream's longest name in front, adds to it at most.
+const ID_BYTES: usize = 256;
+
 impl Settings {
+    /// How many bytes of events may wait for the store: one of the largest fits in any case, as it is written, with its id.
+    pub(crate) fn room(&self) -> usize {
+        self.recorder_bytes.max(self.max_event.saturating_add(ID_BYTES))
+    }
+
     /// How often a node says that it lives: three times within the stale threshold.
     pub(crate) fn beat_every(&self) -> Duration {
         self.stale / 3

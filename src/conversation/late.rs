@@ -69,11 +69,12 @@ impl Core {
     }
 
     /// The same for a move that nothing was heard of, once it has arrived if it ever does.
-    pub(super) async fn tidy_late(&self, lane: &Lane) {
+    pub(super) async fn tidy_late(self: &Arc<Self>, lane: &Lane) {
         let Some(begun) = lane.turn() else { return };
         for _ in 0..TRIES {
             tokio::time::sleep(LATE).await;
-            if self.tidy(lane, begun).await.is_ok() {
+            // Whoever stands behind the turn was not known when that started.
+            if self.tidy(lane, begun).await.is_ok() && self.current(&begun.conversation).await.is_ok() {
                 return;
             }
         }

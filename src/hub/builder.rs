@@ -261,7 +261,7 @@ impl Builder {
         /// the oldest events of their largest streams, and readers get a `gap`, so that one loud stream costs a quiet one
         /// nothing. Ends are never lost for want of room: they take up to
         /// half of it and are held beyond it, for each stream at most one event, until they are stored or their
-        /// recovery window is over. Default: 64 MiB.
+        /// recovery window is over. It must not be less than `max_event`, and there is always room for one such event with its id. Default: 64 MiB.
         recorder_bytes: usize,
         /// How long recording waits, once a stream has something for the store, for other streams to join the
         /// request. Zero does not wait, and is best for most stores: while requests are under way, what

@@ -57,6 +57,8 @@ struct Inner {
     /// The stream that was in the way when the handler named its conversation.
     in_the_way: OnceLock<StreamId>,
     early: Mutex<Early>,
+    /// Whether the handler goes on without its request.
+    outlives: AtomicBool,
 }
 
 /// A registration that the handler asked for before it answered, on a route that makes up ids.
@@ -86,6 +88,7 @@ impl StreamContext {
             runs_again: AtomicBool::new(false),
             in_the_way: OnceLock::new(),
             early: Mutex::new(Early::Open),
+            outlives: AtomicBool::new(false),
         }))
     }
 
@@ -180,7 +183,8 @@ impl StreamContext {
     /// ```
     ///
     /// While the store is away this is `Ok` on a route that serves streams unrecorded then: see [`is_recorded`](Self::is_recorded). If the
-    /// handler answers with something else than an event stream, fails or is dropped, the turn is withdrawn.
+    /// handler answers with something else than an event stream, fails or is dropped, the turn is withdrawn. On a
+    /// [`Detach`](crate::Disconnect::Detach) route the handler goes on from here if its client leaves, and the conversation is resumed.
     ///
     /// # Errors
     ///
@@ -293,6 +297,30 @@ impl StreamContext {
         }
     }
 
+    /// The request is gone, and its handler's future may go on. Whether it is to: the handler has registered its stream, or is about to.
+    pub(super) fn outlives_request(&self) -> bool {
+        let outlives = matches!(*lock(&self.0.early), Early::UnderWay | Early::Registered(_));
+        self.0.outlives.store(outlives, Ordering::Relaxed);
+        outlives
+    }
+
+    /// Whether the handler's registration is under way.
+    pub(super) fn is_registering(&self) -> bool {
+        matches!(*lock(&self.0.early), Early::UnderWay)
+    }
+
+    /// The registration that the handler has asked for, before it answers.
+    pub(super) fn take_waiting(&self) -> Option<Waiting> {
+        let mut early = lock(&self.0.early);
+        match std::mem::replace(&mut *early, Early::Over) {
+            Early::Registered(waiting) => Some(*waiting),
+            other => {
+                *early = other;
+                None
+            }
+        }
+    }
+
     /// Ready once the stream that the handler has registered was stopped, or went to another producer.
     pub(super) fn poll_halted(&self, cx: &mut Context<'_>) -> Poll<()> {
         match &*lock(&self.0.early) {
@@ -331,6 +359,9 @@ impl StreamContext {
 
     /// The handler's future is gone, and its work with it: what it registered is withdrawn.
     pub(super) fn abandon(&self) {
+        if self.0.outlives.load(Ordering::Relaxed) {
+            return;
+        }
         self.stop();
         let early = std::mem::replace(&mut *lock(&self.0.early), Early::Over);
         drop(early);

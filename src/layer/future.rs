@@ -17,7 +17,7 @@ use super::{
     answer::{answer, is_protected, reject, serve, unprotected},
     body::ResilientSseBody,
     context::StreamContext,
-    handler::{Handler, Unanswered, Waiting},
+    handler::{Handler, Leaving, Naming, Unanswered, Waiting},
     route::Route,
     service::inner_request,
 };
@@ -47,8 +47,8 @@ pin_project! {
     /// # Cancel safety
     ///
     /// Dropped before the inner service has begun to answer, the stream's registration is withdrawn, and requests that wait for
-    /// it are admitted anew. On a [`Detach`](crate::Disconnect::Detach) route whose request names its stream, the inner
-    /// service's future goes on on the executor instead.
+    /// it are admitted anew. On a [`Detach`](crate::Disconnect::Detach) route whose request names its stream, or whose handler has named the
+    /// stream's conversation, the inner service's future goes on on the executor instead.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResilientSseFuture<S, ReqBody, ResBody>
     where
@@ -86,7 +86,11 @@ pin_project! {
         // The inner service answers a request that is not the layer's business.
         Forwarding { #[pin] future: F, reason: Option<Bypassed> },
         // The inner service answers; only an event stream is registered then.
-        Generating { #[pin] future: F, context: Option<StreamContext>, unanswered: Option<Unanswered> },
+        Generating {
+            #[pin] future: Naming<F, ResBody, E>,
+            context: Option<StreamContext>,
+            unanswered: Option<Unanswered>,
+        },
         Registering {
             admission: BoxFuture<Admission>,
             response: Option<Response<ResBody>>,
@@ -145,8 +149,17 @@ where
         future: S::Future,
         mut asked: Asked,
         context: Option<StreamContext>,
-    ) -> Self {
+    ) -> Self
+    where
+        S::Future: Send + 'static,
+    {
         let counted = Some(asked.wait_for(&core, &route));
+        let future = match (route.disconnect, &context) {
+            (Disconnect::Detach { at_most }, Some(context)) => {
+                Naming::Apart { leaving: Leaving::new(&core, &route, &asked, context, at_most, Box::pin(future)) }
+            }
+            _ => Naming::InPlace { future },
+        };
         let this =
             Self::new(core, State::Generating { future, unanswered: context.clone().map(Unanswered::new), context });
         Self { route: Some(route), asked: Some(asked), counted, ..this }
@@ -423,7 +436,7 @@ where
             let context = context(asked, None);
             let future = service.call(inner_request(request, Some(&context)));
             let unanswered = Some(Unanswered::new(context.clone()));
-            Some(State::Generating { future, context: Some(context), unanswered })
+            Some(State::Generating { future: Naming::InPlace { future }, context: Some(context), unanswered })
         }
         other => done(answer(core, route, asked, other)),
     }

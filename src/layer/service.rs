@@ -249,6 +249,7 @@ impl<S> ResilientSseService<S> {
     ) -> ResilientSseFuture<S, ReqBody, ResBody>
     where
         S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+        S::Future: Send + 'static,
         ResBody: Body + Send + 'static,
         ResBody::Error: Into<BoxError>,
     {

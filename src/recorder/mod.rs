@@ -103,7 +103,7 @@ impl Recorder {
             telemetry,
             executor,
             hooks,
-            room: Room::new(settings.recorder_bytes),
+            room: Room::new(settings.room()),
             linger: settings.linger,
             lanes: Mutex::default(),
             served_on: ServedOn::default(),

@@ -99,7 +99,9 @@ async fn a_turn_that_fails_to_begin_costs_nothing() {
         let mut stage = Stage::nodes(1);
         let mut old = turn(&stage.chat(0, &endless())).await;
         old.read(1).await;
-        let asked = begin(&names(stage.sse(0).generation()), path).await;
+        // A client that leaves; on a route that detaches its handler would go on.
+        let layer = stage.sse(0).generation().on_disconnect(resilient_sse::Disconnect::Cancel);
+        let asked = begin(&names(layer), path).await;
         stage.advance(2 * SECOND).await;
         if left {
             assert_eq!(stage.pointer().await.len(), 2);
@@ -112,6 +114,76 @@ async fn a_turn_that_fails_to_begin_costs_nothing() {
         drop(old);
         stage.verdict().await;
     }
+}
+
+/// A handler that names its conversation and begins to answer a moment later, on a route that detaches: its client may leave in between.
+fn thinks(layer: ResilientSseLayer) -> App {
+    let inner = service_fn(|request: Request<()>| async move {
+        let context = request.extensions().get::<StreamContext>().unwrap().clone();
+        if let Err(rejection) = context.conversation("c").await {
+            return Ok::<_, Infallible>(refused(&rejection));
+        }
+        tokio::time::sleep(2 * SECOND).await;
+        assert!(!context.is_stopped(), "its work goes on");
+        if request.uri().path().ends_with("/plain") {
+            return Ok(plain(200, "text/plain", "no stream"));
+        }
+        Ok(answer(&context, "/two").await)
+    });
+    BoxCloneService::new(ServiceBuilder::new().layer(layer).service(inner))
+}
+
+/// The client reloads its page before the first token: what it finds by its conversation's name is the whole answer.
+#[tokio::test(start_paused = true)]
+async fn g8_a_handler_that_has_named_its_conversation_outlives_its_client() {
+    // Also one whose client leaves while the registration, or the move of the pointer, is on its way.
+    for slow in [None, Some("open"), Some("point")] {
+        for path in ["/two", "/plain"] {
+            let mut stage = Stage::nodes(2);
+            let mut old = turn(&stage.chat(1, &endless())).await;
+            old.read(1).await;
+            if let Some(operation) = slow {
+                stage.hubs[0].store.fail_on(operation, Fault::Delay(SECOND / 4));
+            }
+            let asked = begin(&thinks(stage.sse(0).generation()), path).await;
+            stage.advance(SECOND / 8).await;
+            asked.abort();
+            stage.hubs[0].store.heal();
+            stage.advance(SECOND).await;
+            let pointer = stage.pointer().await;
+            assert_eq!((pointer.len(), &pointer[1]), (2, &old.id()), "{slow:?}");
+            let resume = stage.sse(1).resume().conversation(StreamId::path("/chat/{id}/stream"));
+            let resumed = tower::ServiceExt::oneshot(resume, Request::get("/chat/c/stream").body(()).unwrap());
+            let resumed = tokio::spawn(resumed);
+            stage.advance(3 * SECOND).await;
+            let resumed = resumed.await.unwrap().unwrap();
+            if path == "/plain" {
+                // It was no event stream: the turn is withdrawn, and the one before it goes on.
+                assert_eq!(resumed.headers()["x-stream-id"], *old.id());
+                assert_eq!((stage.pointer().await, stage.running().await), (vec![old.id()], vec![old.id()]));
+                drop(resumed);
+            } else {
+                assert_eq!(resumed.headers()["x-stream-id"], *pointer[0], "{slow:?}");
+                let seen = resilient_sse::test_util::collect(resumed.into_body()).await;
+                assert_eq!(seen.names(), ["message", "message", "completed"], "{slow:?}");
+                assert_eq!(stage.stands(&old.id()).await.1, "replaced", "{slow:?}");
+            }
+            drop(old);
+            stage.verdict().await;
+        }
+    }
+}
+
+/// Before it has named anything it is nobody's: a client that leaves drops it.
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_has_not_named_its_conversation_is_dropped_with_its_client() {
+    let stage = Stage::nodes(1);
+    let waits = crate::common::Waiting::default();
+    let pending = waits.behind(stage.sse(0).generation());
+    let left = tokio::time::timeout(SECOND, turn(&pending)).await;
+    assert!(left.is_err());
+    assert!(waits.is_dropped() && waits.is_told());
+    stage.verdict().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,9 @@
 //! What cannot be held is lost, counted, and told.
 
-use resilient_sse::{MemoryStore, ResilientSse, test_util::Fault};
+use resilient_sse::{
+    Builder, Event, MemoryStore, Owner, ResilientSse, StreamId, StreamSpec,
+    test_util::{Fault, FaultStore, TestHub},
+};
 
 use super::support::{Rig, Script, account, assert_unharmed, millis};
 
@@ -62,6 +65,31 @@ fn g8_room_for_less_than_an_event_is_no_setting() {
             let error = error.to_string();
             assert!(error.contains("`recorder_bytes`") && error.contains("`max_event`"), "{error}");
         }
+    }
+}
+
+/// The room counts what is written, ids included: an event of the largest size waits for the store like any other.
+#[tokio::test(start_paused = true)]
+async fn g8_there_is_room_for_the_largest_event() {
+    for batched in [false, true] {
+        let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000));
+        let store = if batched { store.batched() } else { store };
+        let setup = |builder: Builder| builder.anonymous().max_event(1000).recorder_bytes(1000);
+        let mut hub = TestHub::on(store, setup).unwrap();
+        let spec = StreamSpec::new(Owner::ANONYMOUS, StreamId::new("x".repeat(128)).unwrap());
+        let mut job = hub.sse.publisher().open(spec).await.unwrap();
+        hub.store.fail(Fault::Hang);
+        let largest = "y".repeat(1000 - "data: \n\n".len());
+        let sent = tokio::spawn(async move {
+            job.send(Event::new(largest)).await.unwrap();
+            assert!(job.send(Event::new("y".repeat(1000))).await.is_err(), "a larger one");
+            job
+        });
+        hub.advance(millis(3000)).await;
+        hub.store.heal();
+        hub.advance(millis(8000)).await;
+        assert_eq!((hub.sse.health().lost, hub.sse.health().recorded), (0, 1), "batched {batched}");
+        drop(sent.await.unwrap());
     }
 }
 
