@@ -293,12 +293,14 @@ pub(crate) struct CursorWriter {
     text: Vec<u8>,
     /// Whose ids begin with the text up to here.
     stem: Option<(u64, usize)>,
+    /// The seq that was written last.
+    seq: u64,
 }
 
 impl CursorWriter {
     /// For ids with this stream's in front.
     pub(crate) fn new(stream: Option<StreamId>) -> Self {
-        Self { stream, text: Vec::new(), stem: None }
+        Self { stream, text: Vec::new(), stem: None, seq: 0 }
     }
 
     pub(crate) fn stream(&self) -> Option<&StreamId> {
@@ -312,12 +314,23 @@ impl CursorWriter {
 
     /// The id of an event, until the next one is written.
     pub(crate) fn write(&mut self, id: EventId) -> &[u8] {
-        match self.stem {
-            Some((epoch, len)) if epoch == id.epoch => self.text.truncate(len),
-            _ => self.begin(id.epoch),
+        let stem = self.stem.filter(|(epoch, _)| *epoch == id.epoch);
+        let follows = stem.is_some() && self.seq.checked_add(1) == Some(id.seq);
+        if !follows || !self.count_on() {
+            match stem {
+                Some((_, len)) => self.text.truncate(len),
+                None => self.begin(id.epoch),
+            }
+            push_decimal(id.seq, &mut self.text);
         }
-        push_decimal(id.seq, &mut self.text);
+        self.seq = id.seq;
         &self.text
+    }
+
+    /// Mostly the next id differs by its last digit alone. `false`: it does not, and nothing was done.
+    fn count_on(&mut self) -> bool {
+        let last = self.text.last_mut().filter(|digit| **digit < b'9');
+        last.map(|digit| *digit += 1).is_some()
     }
 
     fn begin(&mut self, epoch: u64) {
@@ -433,8 +446,12 @@ mod tests {
     #[test]
     fn event_ids_have_one_spelling() {
         let mut writer = CursorWriter::new(None);
-        for id in [EventId::new(0, 0), EventId::new(1, 10), EventId::new(1, 2), EventId::new(u64::MAX, u64::MAX)] {
+        let seqs = (0..=12).chain([8, 9, 98, 99, 100, 100, 99, 999, 1000, u64::MAX - 1, u64::MAX, 0]);
+        for id in seqs.flat_map(|seq| [EventId::new(1, seq), EventId::new(1, seq), EventId::new(u64::MAX, seq)]) {
             assert_eq!(id.to_string().parse(), Ok(id));
+            assert_eq!(writer.write(id), id.to_string().as_bytes());
+        }
+        for id in (0..2000).map(|seq| EventId::new(7, seq)) {
             assert_eq!(writer.write(id), id.to_string().as_bytes());
         }
         for bad in [

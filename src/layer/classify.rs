@@ -69,6 +69,8 @@ pub struct Ends {
     rules: Vec<Rule>,
     /// What a block with a terminal event holds one of, unless its JSON is written with escapes.
     needles: Vec<Finder<'static>>,
+    /// What is part of each of them, if there is such a text: one search instead of several.
+    common: Option<Finder<'static>>,
     /// The escapes with which JSON may write the type of a terminal event.
     escapes: Vec<Finder<'static>>,
     needs_terminal: bool,
@@ -106,7 +108,14 @@ impl Ends {
     /// No event is terminal: the body's end is the stream's.
     #[must_use]
     pub fn none() -> Self {
-        Self { rules: Vec::new(), needles: Vec::new(), escapes: Vec::new(), needs_terminal: false, finish: None }
+        Self {
+            rules: Vec::new(),
+            needles: Vec::new(),
+            common: None,
+            escapes: Vec::new(),
+            needs_terminal: false,
+            finish: None,
+        }
     }
 
     /// OpenAI's chat completions, and all that imitate them: `data: [DONE]`, always.
@@ -173,6 +182,7 @@ impl Ends {
         // Each line of an event's data is a line of its own in the block.
         let needle = text.split('\n').max_by_key(|line| line.len()).unwrap_or_default();
         add(&mut self.needles, needle);
+        self.common = common(&self.needles);
         self.rules.push(Rule { place, text: text.to_owned(), outcome });
         self
     }
@@ -181,7 +191,8 @@ impl Ends {
 impl Classify for Ends {
     fn may_end(&self, block: &[u8]) -> bool {
         let holds = |needle: &Finder<'_>, text: &[u8]| needle.find(text).is_some();
-        if self.needles.iter().any(|needle| holds(needle, block)) {
+        let may_hold_one = self.common.as_ref().is_none_or(|common| holds(common, block));
+        if may_hold_one && self.needles.iter().any(|needle| holds(needle, block)) {
             return true;
         }
         let escaped = memchr::memchr(b'\\', block).map(|at| &block[at..]);
@@ -220,6 +231,15 @@ fn add(needles: &mut Vec<Finder<'static>>, text: &str) {
     }
 }
 
+/// The longest text, of two bytes at least, that is part of several needles. O(bytes of the first one, cubed); needles are short.
+fn common(needles: &[Finder<'static>]) -> Option<Finder<'static>> {
+    let (first, others) = needles.split_first().filter(|(_, others)| !others.is_empty())?;
+    let parts = (2..=first.needle().len()).rev().flat_map(|len| first.needle().windows(len));
+    let mut finders = parts.map(Finder::new);
+    let found = finders.find(|part| others.iter().all(|needle| part.find(needle.needle()).is_some()));
+    found.map(Finder::into_owned)
+}
+
 /// The beginnings of the escapes of which JSON holds one where it does not hold this text as it is (RFC 8259 § 7): `/` may be
 /// escaped, as PHP does, `"`, `\` and control characters must be, and `\u` may stand for any character.
 fn escapes_of(text: &str) -> impl Iterator<Item = &'static str> {
@@ -241,5 +261,37 @@ fn is_text_value(rest: &[u8]) -> bool {
 impl fmt::Debug for dyn Classify {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Classify")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_terminal_is_found_whatever_its_rules_have_in_common() {
+        let job = Ends::none().on_type("job/done", Outcome::Completed).on_data("[STOP]", Outcome::Failed);
+        let alike = Ends::none().on_name("ab", Outcome::Completed).on_name("xab", Outcome::Failed);
+        let sets = [
+            (
+                Ends::default(),
+                vec!["event: completed\ndata: x", r#"data: {"type":"failed"}"#, r#"data: {"type":"fai\u006ced"}"#],
+            ),
+            (job, vec![r#"data: {"type":"job/done"}"#, r#"data: {"type":"job\/done"}"#, "data: [STOP]"]),
+            (alike, vec!["event: ab\ndata: 1", "event: xab\ndata: 1"]),
+            (Ends::openai_responses(), vec![r#"data: {"type":"error"}"#, r#"data: {"type":"response.failed"}"#]),
+            (Ends::none().on_name("one", Outcome::Completed), vec!["event: one\ndata: 1"]),
+        ];
+        for (ends, blocks) in sets {
+            for block in blocks {
+                assert!(ends.may_end(block.as_bytes()), "{block}");
+                assert!(ends.classify(&crate::wire::Framing::view(&crate::wire::Sse, block.as_bytes())).is_some());
+            }
+            for block in ["data: {\"n\":1}", "event: token\ndata: a\\nb", "data: needed, settled"] {
+                assert!(!ends.may_end(block.as_bytes()), "{block}");
+            }
+        }
+        assert_eq!(Ends::default().common.as_ref().map(|common| common.needle().to_vec()), Some(b"le".to_vec()));
+        assert!(Ends::openai_responses().common.is_none() && Ends::none().common.is_none());
     }
 }
