@@ -132,8 +132,8 @@ pub(crate) const PROBES: usize = 16;
 /// How many streams a sweep looks at in one step.
 pub(crate) const SWEEP_PAGE: usize = 250;
 /// How many streams one beat names, and how many beats of a round are under way at a time.
-pub(crate) const BEAT_PAGE: usize = 1000;
-pub(crate) const BEATS: usize = 8;
+pub(crate) const BEAT_PAGE: usize = 4000;
+pub(crate) const BEATS: usize = 2;
 
 /// A setting as it is counted with: "for ever" is a long time.
 pub(crate) fn bounded(duration: Duration) -> Duration {

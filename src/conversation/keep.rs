@@ -21,8 +21,8 @@ const EVERY: Duration = Duration::from_secs(60);
 pub(crate) async fn run(core: Arc<Core>) {
     loop {
         tokio::time::sleep(core.settings.beat_every()).await;
-        let turns = |lane: &Arc<Lane>| lane.turn().is_some() && runs(lane);
-        let lanes: Vec<_> = core.recorder.lanes().into_iter().filter(turns).collect();
+        let turns = |lane: &Lane| lane.turn().is_some() && runs(lane);
+        let lanes = core.recorder.lanes_that(turns);
         let _ = all(lanes.iter().map(|lane| go_on(&core, lane))).await;
         renew(&core, &lanes).await;
     }

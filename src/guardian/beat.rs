@@ -13,7 +13,7 @@ use crate::{
     error::StoreError,
     hub::Core,
     protocol::{backoff::Backoff, trust::Trust},
-    recorder::{Lane, Status},
+    recorder::{Lane, Roll, Status},
     store::Beaten,
     sync::{all, lock},
 };
@@ -26,7 +26,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
     let every = core.settings.beat_every();
     let mut backoff = Backoff::new(every.min(Duration::from_millis(50)), every.min(RETRY));
-    let mut left: Vec<Arc<Lane>> = Vec::new();
+    let mut left: Vec<Roll> = Vec::new();
     loop {
         let begun = Instant::now();
         core.recorder.give_up_hopeless();
@@ -49,55 +49,52 @@ pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
     }
 }
 
-/// One round of beats, which names every running stream.
+/// One round of beats, which lists every running stream.
 struct Round {
-    /// The streams that are to be named next.
-    left: Vec<Arc<Lane>>,
-    /// Those that the store did not take: they are named again after all others.
+    /// The pages that are to be sent next.
+    left: Vec<Roll>,
+    /// The streams that the store did not take: they are named again after all others.
     missed: Vec<Arc<Lane>>,
     failed: bool,
 }
 
 impl Round {
     /// `first`: those that the last round did not get to.
-    fn of(core: &Core, first: &[Arc<Lane>]) -> Self {
-        let mut left = core.recorder.lanes();
+    fn of(core: &Core, first: &[Roll]) -> Self {
         if !core.store.is_immediate() {
-            // So that it is known of each stream whether it was read elsewhere before nothing can be heard of that.
-            for lane in &left {
-                let _ = core.is_read_elsewhere(lane);
-            }
+            core.note_who_is_read();
         }
+        let mut left = core.recorder.rolls();
         if !first.is_empty() {
-            let first: HashSet<_> = first.iter().map(Arc::as_ptr).collect();
-            left.sort_by_key(|lane| !first.contains(&Arc::as_ptr(lane)));
+            let first: HashSet<_> = first.iter().flat_map(|roll| roll.lanes.iter()).map(Arc::as_ptr).collect();
+            left.sort_by_key(|roll| !roll.lanes.iter().any(|lane| first.contains(&Arc::as_ptr(lane))));
         }
         Self { left, missed: Vec::new(), failed: true }
     }
 
-    /// Names the streams that are left, page by page: a page that fails does not keep the others from being named. Returns
+    /// Lists the streams that are left, page by page: a page that fails does not keep the others from being listed. Returns
     /// whether the store has heard of all of them.
     async fn go(&mut self, core: &Arc<Core>, trust: &Mutex<Trust>) -> bool {
-        let mut lanes = std::mem::take(&mut self.left);
-        lanes.append(&mut self.missed);
-        lanes.retain(|lane| lane.status() == Status::Running);
+        let mut rolls = std::mem::take(&mut self.left);
+        self.missed.retain(|lane| lane.status() == Status::Running);
+        rolls.extend(self.missed.chunks(BEAT_PAGE).map(|lanes| Roll::of(lanes.to_vec())));
+        self.missed.clear();
         self.failed = false;
-        let mut pages: Vec<&[Arc<Lane>]> = lanes.chunks(BEAT_PAGE).collect();
-        if pages.is_empty() {
+        if rolls.is_empty() {
             // A node without streams beats too: that is how its guardian earns the right to claim others'.
-            pages.push(&[]);
+            rolls.push(Roll::of(Vec::new()));
         }
         let mut hangs = false;
-        for pages in pages.chunks(BEATS) {
+        for rolls in rolls.chunks(BEATS) {
             if hangs {
                 // What hangs for some pages hangs for all, and the next round must not come too late.
-                self.left.extend(pages.iter().copied().flatten().cloned());
+                self.left.extend_from_slice(rolls);
                 continue;
             }
-            let beaten = all(pages.iter().map(|page| beat(core, page))).await;
-            for (page, beaten) in pages.iter().zip(beaten) {
+            let beaten = all(rolls.iter().map(|roll| beat(core, roll))).await;
+            for (roll, beaten) in rolls.iter().zip(beaten) {
                 hangs |= beaten.as_ref().is_err_and(StoreError::is_timeout);
-                self.heard(core, trust, page, beaten);
+                self.heard(core, trust, &roll.lanes, beaten);
             }
         }
         let may_claim = lock(trust).may_claim(Instant::now().into_std());
@@ -123,7 +120,6 @@ impl Round {
     }
 }
 
-async fn beat(core: &Core, lanes: &[Arc<Lane>]) -> Result<Beaten, StoreError> {
-    let streams = lanes.iter().map(|lane| (lane.key.clone(), lane.epoch)).collect();
-    core.store.sign_of_life(core.beat_of(streams)).await
+async fn beat(core: &Core, roll: &Roll) -> Result<Beaten, StoreError> {
+    core.store.sign_of_life(core.beat_of(Arc::clone(&roll.streams))).await
 }

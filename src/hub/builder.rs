@@ -369,6 +369,7 @@ impl Builder {
             drain: AtomicU8::new(0),
             drain_began: CancellationToken::new(),
             let_go: CancellationToken::new(),
+            read_elsewhere: Mutex::default(),
             beyond_record: Arc::default(),
             handlers: Arc::default(),
             bystanders: Arc::default(),

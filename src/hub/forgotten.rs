@@ -32,7 +32,7 @@ impl Core {
             *answer = None;
             // Somebody waits for this, unlike for a guardian's beat.
             let beaten =
-                tokio::time::timeout(self.settings.store_limit, self.store.sign_of_life(self.beat_of(Vec::new())));
+                tokio::time::timeout(self.settings.store_limit, self.store.sign_of_life(self.beat_of([].into())));
             let beaten = beaten.await.unwrap_or_else(|_| Err(StoreError::timed_out("beat")));
             *answer = Some(beaten.as_ref().map(|_| ()).map_err(Clone::clone));
             if beaten.is_ok_and(|beaten| self.heard_run(beaten.run)) {

@@ -8,7 +8,7 @@ mod readers;
 mod reject;
 
 use std::sync::{
-    Arc, Mutex,
+    Arc, Mutex, Weak,
     atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
@@ -112,6 +112,8 @@ pub(crate) struct Core {
     drain_began: CancellationToken,
     /// Cancelled once its time is nearly over, to wake requests whose handler has not answered.
     let_go: CancellationToken,
+    /// Lanes whose streams were read elsewhere when that was asked last.
+    read_elsewhere: Mutex<Vec<Weak<crate::recorder::Lane>>>,
     /// Bodies that serve a client although no lane stands for their stream: a drain serves these clients on, too.
     pub(crate) beyond_record: Arc<Underway>,
     /// Requests whose handler has not answered, and that no lane stands for: a drain waits for these, too.
@@ -371,7 +373,7 @@ impl Core {
     }
 
     /// A beat, of these streams.
-    pub(crate) fn beat_of(&self, streams: Vec<(StreamKey, u64)>) -> Beat {
+    pub(crate) fn beat_of(&self, streams: Arc<[(StreamKey, u64)]>) -> Beat {
         Beat { node: self.node.clone(), streams, stale: self.settings.stale, lifetime: self.settings.lifetime }
     }
 

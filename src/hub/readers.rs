@@ -1,26 +1,51 @@
 //! Who reads a stream, and how a reader on another node announces itself.
 
-use std::{future::poll_fn, time::Duration};
+use std::{
+    future::poll_fn,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
 use super::Core;
-use crate::{id::StreamKey, kept::KeptHeaders, recorder::Lane};
+use crate::{id::StreamKey, kept::KeptHeaders, recorder::Lane, sync::lock};
 
 /// How long a follower waits for a producer to begin to answer, and for the headers that are kept of that answer: both together.
 pub(crate) const BEGIN_WAIT: Duration = Duration::from_secs(2);
 
 impl Core {
     /// Whether anybody reads the stream of this lane: on this node, its client included, or on another.
-    pub(crate) fn is_read(&self, lane: &Lane) -> bool {
+    pub(crate) fn is_read(&self, lane: &Arc<Lane>) -> bool {
         lane.readers.any() || self.is_read_elsewhere(lane)
     }
 
     /// Whether anybody reads the stream of this lane on another node, as far as is known here. While the stream's part of the
     /// store does not answer nobody can say so: whoever read before counts as a reader still.
-    pub(crate) fn is_read_elsewhere(&self, lane: &Lane) -> bool {
+    pub(crate) fn is_read_elsewhere(&self, lane: &Arc<Lane>) -> bool {
         let follows = self.store.is_followed_beside(&lane.key, lane.readers.followers());
-        lane.is_read_elsewhere(follows, !follows && self.store.is_mute(&lane.key))
+        let (was, is) = lane.is_read_elsewhere(follows, !follows && self.store.is_mute(&lane.key));
+        if is && !was {
+            lock(&self.read_elsewhere).push(Arc::downgrade(lane));
+        }
+        is
+    }
+
+    /// Notes which streams of this process are read on other nodes, so that this is known once nothing can be heard of it.
+    pub(crate) fn note_who_is_read(&self) {
+        let asked = match self.store.followed() {
+            Some(followed) => {
+                // Those that were read before, too: they may not be any more.
+                let before: Vec<_> = lock(&self.read_elsewhere).iter().filter_map(Weak::upgrade).collect();
+                before.into_iter().chain(followed.iter().filter_map(|key| self.recorder.lane(key))).collect()
+            }
+            None => self.recorder.lanes(),
+        };
+        for lane in asked {
+            let _ = self.is_read_elsewhere(&lane);
+        }
+        lock(&self.read_elsewhere)
+            .retain(|lane| lane.upgrade().is_some_and(|lane| !lane.is_halted() && lane.was_read_elsewhere()));
     }
 
     /// Tells the node that produces a stream that it is read here.

@@ -280,9 +280,10 @@ impl Lane {
     }
 
     /// Whether the stream is read on another node: as far as is known, or, while nothing can be known and for a moment after
-    /// that, as it was before.
-    pub(crate) fn is_read_elsewhere(&self, follows: bool, blind: bool) -> bool {
+    /// that, as it was before. Returns also what was last said of it.
+    pub(crate) fn is_read_elsewhere(&self, follows: bool, blind: bool) -> (bool, bool) {
         let mut elsewhere = lock(&self.elsewhere);
+        let was = elsewhere.is_read;
         if follows {
             *elsewhere = Elsewhere { is_read: true, blind: None };
         } else if blind && elsewhere.is_read {
@@ -290,7 +291,12 @@ impl Lane {
         } else if elsewhere.blind.is_none_or(|at| at.elapsed() >= RETURNS) {
             *elsewhere = Elsewhere::default();
         }
-        elsewhere.is_read
+        (was, elsewhere.is_read)
+    }
+
+    /// What was last said of it.
+    pub(crate) fn was_read_elsewhere(&self) -> bool {
+        lock(&self.elsewhere).is_read
     }
 
     /// Whether the producer's end was requested already.

@@ -14,6 +14,7 @@ mod push;
 mod readers;
 mod request;
 mod room;
+mod roster;
 mod served;
 mod state;
 
@@ -33,6 +34,8 @@ pub(crate) use opening::{LATE, Opening};
 pub(crate) use readers::Reader;
 pub(crate) use request::Op;
 use room::Room;
+pub(crate) use roster::Roll;
+use roster::Roster;
 use served::ServedOn;
 pub(crate) use state::{EntryLimits, Inner};
 use tokio::time::Instant;
@@ -61,8 +64,7 @@ pub(crate) struct Recorder {
     room: Room,
     /// How long the flusher waits for lanes to join the one that is ready.
     linger: Duration,
-    /// By name, so that each round of beats names them in the order in which the indexes of a store have them.
-    lanes: Mutex<BTreeMap<StreamKey, Arc<Lane>>>,
+    lanes: Mutex<Roster>,
     served_on: ServedOn,
     /// Lanes that wait for the flusher, by the part of the store that they are in.
     ready: Mutex<BTreeMap<u64, VecDeque<Arc<Lane>>>>,
@@ -105,7 +107,7 @@ impl Recorder {
             hooks,
             room: Room::new(settings.room()),
             linger: settings.linger,
-            lanes: Mutex::default(),
+            lanes: Mutex::new(Roster::new()),
             served_on: ServedOn::default(),
             ready: Mutex::default(),
             put_off: Mutex::default(),
@@ -121,7 +123,7 @@ impl Recorder {
         add(&self.telemetry.started, 1);
         let replaced = {
             let mut lanes = lock(&self.lanes);
-            let replaced = lanes.insert(lane.key.clone(), Arc::clone(lane));
+            let replaced = lanes.insert(lane);
             self.telemetry.active.store(lanes.len() as i64, Ordering::Relaxed);
             replaced
         };
@@ -133,7 +135,17 @@ impl Recorder {
 
     /// The running streams of this process.
     pub(crate) fn lanes(&self) -> Vec<Arc<Lane>> {
-        lock(&self.lanes).values().cloned().collect()
+        self.lanes_that(|_| true)
+    }
+
+    /// The running streams of this process that are of a kind.
+    pub(crate) fn lanes_that(&self, is_meant: impl Fn(&Lane) -> bool) -> Vec<Arc<Lane>> {
+        lock(&self.lanes).all().filter(|lane| is_meant(lane)).cloned().collect()
+    }
+
+    /// The running streams of this process, in pages. Complexity: O(streams of the pages that have changed since).
+    pub(crate) fn rolls(&self) -> Vec<Roll> {
+        lock(&self.lanes).rolls()
     }
 
     /// Takes up the lane of a producer that serves a client, although nothing is recorded of its stream.
@@ -401,18 +413,20 @@ impl Recorder {
     /// Lets go of the streams whose end no store has taken for as long as it could have been recovered.
     pub(crate) fn give_up_hopeless(&self) {
         self.served_on.tidy();
-        for lane in self.lanes().iter().filter(|lane| lane.is_hopeless()) {
+        if !self.room.holds_ends() {
+            return;
+        }
+        for lane in self.lanes_that(Lane::is_hopeless) {
             add(&self.telemetry.ends_given_up, 1);
             log_warn!(id = %lane.key.id, "the end of a stream is given up: no store has taken it in its recovery window");
-            self.let_go(lane);
+            self.let_go(&lane);
         }
     }
 
     /// Takes the lane out of the running streams.
     fn leave(&self, lane: &Arc<Lane>) {
         let mut lanes = lock(&self.lanes);
-        if lanes.get(&lane.key).is_some_and(|held| Arc::ptr_eq(held, lane)) {
-            lanes.remove(&lane.key);
+        if lanes.remove(lane) {
             self.telemetry.active.store(lanes.len() as i64, Ordering::Relaxed);
             drop(lanes);
             self.left.notify_waiters();
@@ -421,7 +435,7 @@ impl Recorder {
 
     /// Whether no stream runs here.
     pub(crate) fn is_idle(&self) -> bool {
-        lock(&self.lanes).is_empty()
+        lock(&self.lanes).len() == 0
     }
 
     /// Ready once no stream runs here.

@@ -62,6 +62,11 @@ impl Room {
         self.ends.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Whether any end waits for the store.
+    pub(super) fn holds_ends(&self) -> bool {
+        self.ends.load(Ordering::Relaxed) > 0
+    }
+
     pub(super) fn refund_end(&self, bytes: usize) {
         self.ends.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -125,7 +130,7 @@ impl Recorder {
     fn shares(&self, asked: Option<(&Lane, usize)>, less: usize) -> Vec<(Arc<Lane>, usize)> {
         let lanes = lock(&self.lanes);
         let mut owners: HashMap<&Owner, Holders<'_>> = HashMap::new();
-        for lane in lanes.values() {
+        for lane in lanes.all() {
             let asks =
                 asked.map_or(0, |(asking, bytes)| if std::ptr::eq(Arc::as_ptr(lane), asking) { bytes } else { 0 });
             let bytes = lane.held() + asks;

@@ -42,6 +42,7 @@ macro_rules! erased {
             fn parts(&self) -> usize;
             fn tail(&self, key: &StreamKey) -> Tail;
             fn is_followed_beside(&self, key: &StreamKey, here: usize) -> bool;
+            fn followed(&self) -> Option<Vec<StreamKey>>;
             fn notices(&self, node: &NodeId) -> Notices;
         }
 
@@ -65,6 +66,9 @@ macro_rules! erased {
             }
             fn is_followed_beside(&self, key: &StreamKey, here: usize) -> bool {
                 Store::is_followed_beside(self, key, here)
+            }
+            fn followed(&self) -> Option<Vec<StreamKey>> {
+                Store::followed(self)
             }
             fn notices(&self, node: &NodeId) -> Notices {
                 Store::notices(self, node)
@@ -184,6 +188,10 @@ impl StoreHandle {
 
     pub(crate) fn is_followed_beside(&self, key: &StreamKey, here: usize) -> bool {
         self.store.is_followed_beside(key, here)
+    }
+
+    pub(crate) fn followed(&self) -> Option<Vec<StreamKey>> {
+        self.store.followed()
     }
 
     pub(crate) fn notices(&self, node: &NodeId) -> Notices {

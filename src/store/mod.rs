@@ -227,6 +227,14 @@ pub trait Store: Send + Sync + 'static {
         self.is_followed(key)
     }
 
+    /// The streams that [`is_followed`](Self::is_followed) says `true` of, for a store that knows them without being asked for
+    /// each: so a node does not ask for each of its streams, time and again, who follows it.
+    ///
+    /// `None`, the default: each stream is asked for.
+    fn followed(&self) -> Option<Vec<StreamKey>> {
+        None
+    }
+
     /// Tells the producing node that this node has a reader of the stream.
     ///
     /// Once this is answered, and a message has had its time to arrive, [`is_followed`](Self::is_followed) says `true` on

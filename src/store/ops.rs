@@ -1,6 +1,6 @@
 //! What is asked of a store, and what it answers.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -385,8 +385,9 @@ pub struct Beat {
     /// Which node.
     pub node: NodeId,
     /// Its streams, and their runs. A stream that is named no more while its node goes on beating may be taken for alive for
-    /// up to four times the stale threshold: a store need not write down each stream each time.
-    pub streams: Vec<(StreamKey, u64)>,
+    /// up to seven times the stale threshold: a store need not write down each stream each time. Where the streams are the same as
+    /// in a beat before, this is the same list, so that a store may keep what it has found out about it.
+    pub streams: Arc<[(StreamKey, u64)]>,
     /// How long after this they are overdue.
     pub stale: Duration,
     /// How long a stream lives on after its producer was last heard of: what the streams' keys are renewed

@@ -320,6 +320,10 @@ impl<S: Store> Store for FaultStore<S> {
         self.inner.is_followed_beside(key, here)
     }
 
+    fn followed(&self) -> Option<Vec<StreamKey>> {
+        self.inner.followed()
+    }
+
     fn notices(&self, node: &NodeId) -> Notices {
         self.inner.notices(node)
     }

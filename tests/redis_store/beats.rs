@@ -64,7 +64,11 @@ async fn g5_a_stream_that_was_written_to_lately_is_not_stale() {
     let node = NodeId::new("other");
     let vouched = async || {
         let streams = Vec::new();
-        other.beat(resilient_sse::store::Beat { node: node.clone(), streams, stale, lifetime: LONG }).await.unwrap().now
+        other
+            .beat(resilient_sse::store::Beat { node: node.clone(), streams: streams.into(), stale, lifetime: LONG })
+            .await
+            .unwrap()
+            .now
     };
     for seq in 1..=20 {
         write(&store, &key("s"), epoch, seq, &["x"]).await;

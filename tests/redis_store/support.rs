@@ -168,7 +168,7 @@ pub async fn send(store: &RedisStore, publish: Publish) -> EventId {
 }
 
 pub fn beat(streams: &[(StreamKey, u64)]) -> Beat {
-    Beat { node: NodeId::new("node-1"), streams: streams.to_vec(), stale: LONG, lifetime: LONG }
+    Beat { node: NodeId::new("node-1"), streams: streams.into(), stale: LONG, lifetime: LONG }
 }
 
 pub async fn list(store: &RedisStore, owner: Owner) -> Vec<StreamInfo> {

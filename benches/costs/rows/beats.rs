@@ -35,8 +35,8 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
         println!("   {STREAMS} streams were opened in {:.1?}", opened.elapsed());
         // A round of beats that has what comes with new streams does not count.
         tokio::time::sleep(Duration::from_secs_f64(1.5 * BEAT)).await;
-        // Eight rounds name every stream once.
-        let rounds = if options.full { 8 } else { 3 };
+        // Sixteen rounds name every stream once.
+        let rounds = if options.full { 16 } else { 3 };
         let (mut of_redis, mut of_node) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
             let (redis_before, own_before) = (busy(&redis)?, proc::own_cpu()?);

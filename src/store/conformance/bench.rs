@@ -291,7 +291,7 @@ impl<S: Store> Bench<S> {
     }
 
     pub(super) async fn heartbeat(&self, streams: &[(StreamKey, u64)], stale: Duration) -> Beaten {
-        let beat = Beat { node: self.node.clone(), streams: streams.to_vec(), stale, lifetime: LONG };
+        let beat = Beat { node: self.node.clone(), streams: streams.into(), stale, lifetime: LONG };
         self.beat(beat).await.expect("the store answers")
     }
 

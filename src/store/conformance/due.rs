@@ -57,7 +57,7 @@ pub async fn the_stores_clock_and_run_are_told(store: impl Store) {
     let unix_2020 = 1_577_836_800_000;
     assert!(first.now > unix_2020, "unix milliseconds");
     bench.until_clock(first.now + 1).await;
-    let beat = Beat { node: bench.on("node-2").node, streams: Vec::new(), stale: LONG, lifetime: LONG };
+    let beat = Beat { node: bench.on("node-2").node, streams: [].into(), stale: LONG, lifetime: LONG };
     let second = bench.beat(beat).await.expect("the store answers");
     assert!(second.now > first.now);
     assert_eq!((second.run, second.lost), (first.run, Vec::new()));

@@ -162,7 +162,7 @@ fn every_transition() {
     // A beat wakes nobody: it is here for its locks.
     let beat = Beat {
         node: NodeId::new("node"),
-        streams: vec![(key("a"), 1)],
+        streams: [(key("a"), 1)].into(),
         stale: Duration::ZERO,
         lifetime: Duration::ZERO,
     };

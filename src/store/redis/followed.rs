@@ -108,6 +108,14 @@ impl Followed {
         lock(&self.streams).get(name).is_some_and(|followers| followers.iter().any(|follower| !is_silent(follower)))
     }
 
+    /// All streams that another process follows, as far as is known.
+    pub(super) fn all(&self) -> Vec<String> {
+        let is_silent = self.silence();
+        let streams = lock(&self.streams);
+        let followed = streams.iter().filter(|(_, followers)| followers.iter().any(|follower| !is_silent(follower)));
+        followed.map(|(name, _)| name.clone()).collect()
+    }
+
     /// A process follows a stream. Returns whether nobody did before.
     pub(super) fn begins(&self, word: &Word<'_>) -> bool {
         let (heard, is_silent) = (Instant::now(), self.silence());
@@ -164,6 +172,7 @@ mod tests {
         assert!(followed.begins(&word("a one 1")) && !followed.begins(&word("a two 1")));
         followed.ends(&word("a one 2"));
         assert!(followed.is("a") && !followed.is("b"));
+        assert_eq!(followed.all(), ["a"]);
         followed.ends(&word("a two 2"));
         assert!(!followed.is("a"));
         assert!(followed.begins(&word("a one 3")), "it is news again");
@@ -190,6 +199,7 @@ mod tests {
         tokio::time::advance(Duration::from_millis(1)).await;
         followed.listens(connection);
         assert!(!followed.is("a"));
+        assert_eq!(followed.all(), [""; 0]);
         followed.tidy();
         assert!(lock(&followed.streams).is_empty());
         for bad in ["", "a", "a one", "a one x", "a one -1"] {

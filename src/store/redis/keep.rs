@@ -9,15 +9,7 @@ use std::{
 use redis::{Value, cmd};
 use tokio::time::Instant;
 
-use super::{
-    Shared,
-    clock::millis,
-    error::RedisStoreError,
-    fleet::Request,
-    leases::{Listed, Renewal},
-    push::{Member, Spoken},
-    value,
-};
+use super::{Shared, clock::millis, error::RedisStoreError, fleet::Request, leases::Renewal, push::Spoken, value};
 use crate::{
     id::NodeId,
     store::{Beat, Beaten},
@@ -101,8 +93,7 @@ impl Heard {
 
 impl Shared {
     pub(super) async fn beat(&self, beat: Beat) -> Result<Beaten, RedisStoreError> {
-        let members: Vec<Member> = beat.streams.iter().map(|(key, epoch)| self.member(key, *epoch)).collect();
-        let listed: Vec<Listed> = members.iter().map(|member| member.listed).collect();
+        let listed = self.leases.listed(&beat.streams, |key, epoch| self.listed(key, epoch));
         // One at a time: the node's own keys are compared with what the last beat wrote.
         let mut pulses = self.pulses.lock().await;
         let fresh = pulses.get(&beat.node).and_then(|pulse| pulse.last);
@@ -125,7 +116,7 @@ impl Shared {
         (self.fleet.run(), pulse.losses).hash(&mut hasher);
         drop(pulses);
         // Also where a server did not take the node's key: the streams must not pay for that.
-        let spoken = Spoken { beat: &beat, members: &members, said: &said, lease: renewal.newest, everything };
+        let spoken = Spoken { beat: &beat, listed: &listed, said: &said, lease: renewal.newest, everything };
         let pushed = self.push(spoken).await;
         let mut refused = pushed.refused;
         refused.extend(self.keys.parts().filter(|part| said.parts[usize::from(*part)].taken().is_none()));

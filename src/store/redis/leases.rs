@@ -11,19 +11,22 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    hash::{BuildHasher as _, RandomState},
-    sync::Mutex,
+    hash::{BuildHasher as _, BuildHasherDefault, Hasher, RandomState},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
 use super::clock::{LONGEST, millis};
-use crate::{id::NodeId, sync::lock};
+use crate::{
+    id::{NodeId, StreamKey},
+    sync::lock,
+};
 
 /// In how many rounds of beats each stream is named once. A stream that its process lists no more is found so many rounds
 /// later at most.
-pub(super) const TURNS: u64 = 8;
+pub(super) const TURNS: u64 = 16;
 
 /// Scores from here on are leases, up to twice that: no deadline is so far away, and all of them are exact in a score.
 pub(super) const LOWEST: u64 = 1 << 52;
@@ -66,9 +69,31 @@ pub(super) struct Listed {
     /// Of its name.
     pub(super) hash: u64,
     pub(super) epoch: u64,
-    /// The part of the indexes that it is in.
+    /// The slot of its keys, and the part of the indexes that it is in.
+    pub(super) slot: u16,
     pub(super) part: u16,
 }
+
+/// Hashes what is a hash.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Not that anything but a number is hashed here.
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+type ByHash<T> = HashMap<u64, T, BuildHasherDefault<AsItIs>>;
 
 /// A lease, and how many streams should stand under it in a part of the indexes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +107,15 @@ pub(super) struct Expected {
 pub(super) struct Leases {
     hasher: RandomState,
     nodes: Mutex<HashMap<NodeId, Held>>,
+    /// The lists of streams that beats come with, by where they lie, and what was found out about these: a list that has
+    /// not changed is not gone through by name again.
+    lists: Mutex<HashMap<usize, List>>,
+}
+
+struct List {
+    /// Held, so that no other list comes to lie there.
+    streams: Arc<[(StreamKey, u64)]>,
+    listed: Arc<[Listed]>,
 }
 
 /// What is remembered of one node.
@@ -91,7 +125,7 @@ struct Held {
     last: Instant,
     /// The newest last.
     leases: VecDeque<Lease>,
-    streams: HashMap<u64, Under>,
+    streams: ByHash<Under>,
     /// How many of them by part and lease.
     counts: HashMap<(u16, u64), usize>,
     /// Streams that did not stand where they should, and in which round that was noticed.
@@ -120,6 +154,23 @@ impl Leases {
         self.hasher.hash_one(name)
     }
 
+    /// What must be known of the streams that a beat lists; `of` finds it out about one.
+    pub(super) fn listed(
+        &self,
+        streams: &Arc<[(StreamKey, u64)]>,
+        of: impl Fn(&StreamKey, u64) -> Listed,
+    ) -> Arc<[Listed]> {
+        let at = streams.as_ptr() as usize;
+        if let Some(list) = lock(&self.lists).get(&at).filter(|list| Arc::ptr_eq(&list.streams, streams)) {
+            return Arc::clone(&list.listed);
+        }
+        let listed: Arc<[Listed]> = streams.iter().map(|(key, epoch)| of(key, *epoch)).collect();
+        let mut lists = lock(&self.lists);
+        lists.retain(|_, list| Arc::strong_count(&list.streams) > 1);
+        lists.insert(at, List { streams: Arc::clone(streams), listed: Arc::clone(&listed) });
+        listed
+    }
+
     /// Begins a beat: the node's newest lease, and for each part of the indexes the leases that the listed streams stand
     /// under, the newest among them.
     pub(super) fn renew(&self, node: &NodeId, stale: Duration, streams: &[Listed]) -> Renewal {
@@ -128,9 +179,16 @@ impl Leases {
         let held = nodes.entry(node.clone()).or_insert_with(Held::new);
         held.last = Instant::now();
         let newest = held.newest(stale);
-        let mut leases: HashMap<u16, Vec<u64>> = HashMap::new();
+        let mut leases: Vec<Vec<u64>> = Vec::new();
         for stream in streams {
-            let of_part = leases.entry(stream.part).or_insert_with(|| vec![newest]);
+            let part = usize::from(stream.part);
+            if leases.len() <= part {
+                leases.resize(part + 1, Vec::new());
+            }
+            let of_part = &mut leases[part];
+            if of_part.is_empty() {
+                of_part.push(newest);
+            }
             let lease = held.under(*stream).map(|under| under.lease);
             of_part.extend(lease.filter(|lease| !of_part.contains(lease)));
         }
@@ -138,7 +196,8 @@ impl Leases {
             let leases = leases.into_iter().map(|lease| Expected { lease, streams: held.count(part, lease) });
             (part, leases.collect())
         };
-        Renewal { newest, parts: leases.into_iter().map(expected).collect() }
+        let parts = (0..).zip(leases).filter(|(_, leases)| !leases.is_empty()).map(expected);
+        Renewal { newest, parts: parts.collect() }
     }
 
     /// How many streams of the node stand under a lease in a part of the indexes, as far as was acknowledged.
@@ -253,7 +312,7 @@ impl Held {
             begun: Instant::now(),
             last: Instant::now(),
             leases: VecDeque::new(),
-            streams: HashMap::new(),
+            streams: ByHash::default(),
             counts: HashMap::new(),
             suspects: HashMap::new(),
         }
@@ -327,7 +386,7 @@ mod tests {
     const ROUND: Duration = Duration::from_secs(10);
 
     fn listed(hashes: impl IntoIterator<Item = u64>) -> Vec<Listed> {
-        hashes.into_iter().map(|hash| Listed { hash, epoch: 1, part: 0 }).collect()
+        hashes.into_iter().map(|hash| Listed { hash, epoch: 1, slot: 0, part: 0 }).collect()
     }
 
     /// A beat that a server acknowledges: which streams it named.
@@ -357,18 +416,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_stream_is_named_when_it_is_new_and_then_in_its_turn() {
-        let (leases, node, streams) = (Leases::default(), NodeId::new("a"), listed(0..800));
-        assert_eq!(beat(&leases, &node, &streams).len(), 800);
+        let (leases, node, streams) = (Leases::default(), NodeId::new("a"), listed(0..1600));
+        assert_eq!(beat(&leases, &node, &streams).len(), 1600);
         assert_eq!(beat(&leases, &node, &streams), [0; 0], "not twice in a round");
         for round in 0..3 * TURNS {
             tokio::time::advance(ROUND).await;
             assert_eq!(beat(&leases, &node, &streams).len(), 100, "round {round}");
             let expected = expected(&leases, &node, &streams);
-            assert_eq!(expected.iter().map(|expected| expected.streams).sum::<usize>(), 800);
+            assert_eq!(expected.iter().map(|expected| expected.streams).sum::<usize>(), 1600);
             assert!(expected.len() as u64 <= TURNS + 1);
         }
         tokio::time::advance(ROUND * TURNS as u32).await;
-        assert_eq!(beat(&leases, &node, &streams).len(), 800, "after a pause in which all turns passed");
+        assert_eq!(beat(&leases, &node, &streams).len(), 1600, "after a pause in which all turns passed");
     }
 
     #[tokio::test(start_paused = true)]
@@ -402,17 +461,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_lease_of_streams_that_are_listed_no_more_is_not_renewed_for_long() {
-        let (leases, node, streams) = (Leases::default(), NodeId::new("a"), listed(0..80));
+        let (leases, node, streams) = (Leases::default(), NodeId::new("a"), listed(0..160));
         beat(&leases, &node, &streams);
         let first = expected(&leases, &node, &streams)[0].lease;
-        let kept = &streams[..40];
+        let kept = &streams[..80];
         for round in 0..=TURNS {
             tokio::time::advance(ROUND).await;
             beat(&leases, &node, kept);
             let renews = expected(&leases, &node, kept).iter().any(|expected| expected.lease == first);
             assert_eq!(renews, round + 1 < TURNS, "round {round}");
         }
-        assert!(lock(&leases.nodes)[&node].streams.len() <= 40, "nothing is kept of those");
+        assert!(lock(&leases.nodes)[&node].streams.len() <= 80, "nothing is kept of those");
     }
 
     #[tokio::test(start_paused = true)]

@@ -214,6 +214,10 @@ impl Store for RedisStore {
         self.0.tails.is_followed(&keys::name_of(key))
     }
 
+    fn followed(&self) -> Option<Vec<StreamKey>> {
+        Some(self.0.tails.followed())
+    }
+
     fn notices(&self, node: &NodeId) -> Notices {
         self.0.tails.notices(node)
     }

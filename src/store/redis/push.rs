@@ -24,21 +24,16 @@ use crate::{
 const BEAT_MEMBERS: usize = 100;
 /// Members that are read in one command, in search of those that are missing.
 const MEMBERS_READ: u64 = 1000;
+/// Streams that are looked at in one script: a script holds the server up for all it does.
+const RENEWALS: usize = 50;
 /// A stream itself is looked at once in so many rounds of beats, or more often: three times in its lifetime at least.
 const LOOK_EVERY: u64 = 120;
-
-/// A stream that a beat lists.
-pub(super) struct Member {
-    pub(super) name: String,
-    pub(super) slot: u16,
-    pub(super) listed: Listed,
-}
 
 /// A beat whose node has said that it lives.
 #[derive(Clone, Copy)]
 pub(super) struct Spoken<'a> {
     pub(super) beat: &'a Beat,
-    pub(super) members: &'a [Member],
+    pub(super) listed: &'a [Listed],
     pub(super) said: &'a Said,
     /// The node's newest lease.
     pub(super) lease: u64,
@@ -48,7 +43,7 @@ pub(super) struct Spoken<'a> {
 
 impl Spoken<'_> {
     fn part(&self, index: usize) -> u16 {
-        self.members[index].listed.part
+        self.listed[index].part
     }
 
     fn is_silent(&self, part: u16) -> bool {
@@ -71,11 +66,10 @@ pub(super) struct Pushed {
 }
 
 impl Shared {
-    pub(super) fn member(&self, key: &StreamKey, epoch: u64) -> Member {
+    pub(super) fn listed(&self, key: &StreamKey, epoch: u64) -> Listed {
         let name = name_of(key);
         let slot = self.keys.slot(&name);
-        let listed = Listed { hash: self.leases.hash(&name), epoch, part: self.keys.part(slot) };
-        Member { name, slot, listed }
+        Listed { hash: self.leases.hash(&name), epoch, slot, part: self.keys.part(slot) }
     }
 
     /// Renews leases in a part of the indexes, and asks how many streams stand under each.
@@ -130,11 +124,11 @@ impl Shared {
     /// Names the streams whose turn it is, or that stand under no lease, and looks at some. A server that has just not
     /// answered is not asked again: the others' streams must not wait for it.
     pub(super) async fn push(&self, spoken: Spoken<'_>) -> Pushed {
-        let all = 0..spoken.members.len();
+        let all = 0..spoken.listed.len();
         let (asked, missed): (Vec<usize>, _) = all.partition(|index| !spoken.is_silent(spoken.part(*index)));
         let mut pushed = Pushed { missed, ..Pushed::default() };
-        let mut look = vec![spoken.everything; spoken.members.len()];
-        let listed: Vec<Listed> = asked.iter().map(|index| spoken.members[*index].listed).collect();
+        let mut look = vec![spoken.everything; spoken.listed.len()];
+        let listed: Vec<Listed> = asked.iter().map(|index| spoken.listed[*index]).collect();
         let must = |stream: &Listed| spoken.everything || !spoken.is_renewed(stream.part);
         let mut naming = self.leases.name(&spoken.beat.node, spoken.lease, &listed, must);
         for index in &naming.suspects {
@@ -148,7 +142,7 @@ impl Shared {
         let replies = match self.fleet.send(requests).await {
             Ok(replies) => replies,
             Err(error) => {
-                pushed.missed = (0..spoken.members.len()).collect();
+                pushed.missed = (0..spoken.listed.len()).collect();
                 pushed.refused.extend(pages.into_iter().map(|(part, _)| part));
                 pushed.error = Some(error);
                 return pushed;
@@ -168,7 +162,7 @@ impl Shared {
                     page.into_iter().for_each(|index| look[index] = true);
                 }
                 Ok(_) if spoken.is_renewed(part) => {
-                    naming.put(page.into_iter().map(|index| spoken.members[index].listed));
+                    naming.put(page.into_iter().map(|index| spoken.listed[index]));
                 }
                 Ok(_) => {}
             }
@@ -184,9 +178,11 @@ impl Shared {
     /// The commands that name streams in each part of the indexes, and one that renews the index; and the streams of each.
     fn naming(&self, spoken: Spoken<'_>, parts: BTreeMap<u16, Vec<usize>>) -> (Vec<Request>, Vec<(u16, Vec<usize>)>) {
         let (mut requests, mut pages) = (Vec::new(), Vec::new());
-        for (part, mut named) in parts {
+        for (part, named) in parts {
             // In the index's own order: neighbours cost half of what members all over it do.
-            named.sort_unstable_by(|a, b| spoken.members[*a].name.cmp(&spoken.members[*b].name));
+            let names = named.into_iter().map(|index| (name_of(&spoken.beat.streams[index].0), index));
+            let mut named: Vec<(String, usize)> = names.collect();
+            named.sort_unstable();
             let (slot, active) = (self.keys.part_slot(part), self.keys.active(part));
             let deadline = self.now_in(spoken, part) + millis(spoken.beat.stale);
             let score = match spoken.is_renewed(part) {
@@ -197,11 +193,11 @@ impl Shared {
             for page in named.chunks(BEAT_MEMBERS) {
                 let mut push = cmd("ZADD");
                 push.arg(&active).arg("XX").arg("CH");
-                for index in page {
-                    push.arg(score).arg(&spoken.members[*index].name);
+                for (name, _) in page {
+                    push.arg(score).arg(name);
                 }
                 requests.push(Request::new(slot, push));
-                pages.push((part, page.to_vec()));
+                pages.push((part, page.iter().map(|(_, index)| *index).collect()));
             }
             let mut renew = cmd("PEXPIRE");
             renew.arg(&active).arg(millis(spoken.beat.lifetime) + millis(spoken.beat.stale)).arg("GT");
@@ -220,34 +216,22 @@ impl Shared {
     /// a share each time, so that each one's keys are renewed well within its lifetime. The share goes by the time, not by a
     /// count of beats: the pages of one round must not drift apart.
     async fn look_at_own(&self, spoken: Spoken<'_>, look: &[bool], pushed: &mut Pushed) {
-        let Spoken { beat, members, .. } = spoken;
+        let Spoken { beat, listed, .. } = spoken;
         let round = self.clock.now() / (millis(beat.stale) / 3).max(1);
         let share = (millis(beat.lifetime) / millis(beat.stale).max(1)).clamp(1, LOOK_EVERY);
         let silent = self.keys.parts().filter(|part| spoken.is_silent(*part));
         let silent: HashSet<u64> = silent.map(|part| self.fleet.part(self.keys.part_slot(part))).collect();
         let missed: HashSet<usize> = pushed.missed.iter().copied().collect();
         let is_looked_at = |index: &usize| {
-            let member = &members[*index];
-            let has_turn = look[*index] || member.listed.epoch % share == round % share;
-            let answers = || silent.is_empty() || !silent.contains(&self.fleet.part(member.slot));
+            let stream = &listed[*index];
+            let has_turn = look[*index] || stream.epoch % share == round % share;
+            let answers = || silent.is_empty() || !silent.contains(&self.fleet.part(stream.slot));
             has_turn && !missed.contains(index) && answers()
         };
-        let looked_at: Vec<usize> = (0..members.len()).filter(is_looked_at).collect();
+        let looked_at: Vec<usize> = (0..listed.len()).filter(is_looked_at).collect();
         let of: Vec<StreamKeys> = looked_at.iter().map(|index| self.keys.of(&beat.streams[*index].0)).collect();
-        let ttl = millis(beat.lifetime) + millis(beat.stale);
-        let renewal = |(index, keys): (&usize, &StreamKeys)| {
-            let (key, epoch) = &beat.streams[*index];
-            let (active, (_, owner)) = (self.keys.active(0), self.keys.owner(&key.owner));
-            let now = self.now_in(spoken, spoken.part(*index));
-            let mut names = vec![&*keys.stream, &*keys.log];
-            if !self.cluster {
-                names.extend([&*active, &*owner]);
-            }
-            let renewal = Request::script(keys.slot, &script::RENEW, &names).arg(&keys.name).arg(key.id.as_str());
-            renewal.arg(*epoch).arg(now + millis(beat.stale)).arg(ttl).arg(now)
-        };
-        let replies = match self.fleet.send(looked_at.iter().zip(&of).map(renewal).collect()).await {
-            Ok(replies) => replies,
+        let renewed = match self.renew_each(spoken, &looked_at, &of).await {
+            Ok(renewed) => renewed,
             Err(error) => {
                 pushed.missed.extend(looked_at);
                 pushed.error = Some(error);
@@ -255,29 +239,86 @@ impl Shared {
             }
         };
         let mut indexes = Vec::new();
-        for ((index, keys), reply) in looked_at.iter().zip(&of).zip(replies) {
-            let ttl = match reply {
-                // What stands in the place of its owner's index is no reason to take it for another's.
-                Err(error) if error.is_of_one_key() => continue,
+        for ((index, keys), renewed) in looked_at.iter().zip(&of).zip(renewed) {
+            match renewed {
+                // Its deadline is pushed; that it is renewed has to be said again.
                 Err(error) => {
-                    // Its deadline is pushed; that it is renewed has to be said again.
                     pushed.missed.push(*index);
                     pushed.error = Some(error);
-                    continue;
                 }
-                Ok(ttl) => value::number(&ttl).unwrap_or(0),
-            };
-            if ttl == 0 {
-                self.leases.forget(&keys.name);
-                pushed.lost.push(*index);
-            } else if self.cluster {
-                let watching = Watching { overdue: millis(beat.stale), ttl };
-                indexes.push(self.keys.registering(keys, watching, true));
-                indexes.push(self.keys.owning(&beat.streams[*index].0, ttl, true));
+                Ok(Renewed::Lost) => {
+                    self.leases.forget(&keys.name);
+                    pushed.lost.push(*index);
+                }
+                Ok(Renewed::For(ttl)) if self.cluster => {
+                    let watching = Watching { overdue: millis(beat.stale), ttl };
+                    indexes.push(self.keys.registering(keys, watching, true));
+                    indexes.push(self.keys.owning(&beat.streams[*index].0, ttl, true));
+                }
+                Ok(Renewed::For(_) | Renewed::Damaged) => {}
             }
         }
         // What of this fails, a later beat does again.
         let _ = self.fleet.send(indexes).await;
         pushed.lost.sort_unstable();
+    }
+    /// Renews streams, in a cluster each by itself. One server looks at many in one script, which costs it half.
+    async fn renew_each(
+        &self,
+        spoken: Spoken<'_>,
+        looked_at: &[usize],
+        of: &[StreamKeys],
+    ) -> Result<Vec<Result<Renewed, RedisStoreError>>, RedisStoreError> {
+        let beat = spoken.beat;
+        let size = if self.cluster { 1 } else { RENEWALS };
+        let pages = || looked_at.chunks(size).zip(of.chunks(size));
+        let active = self.keys.active(0);
+        let renewal = |(indexes, of): (&[usize], &[StreamKeys])| {
+            let owners: Vec<String> =
+                indexes.iter().map(|index| self.keys.owner(&beat.streams[*index].0.owner).1).collect();
+            let mut names = Vec::with_capacity(3 * of.len() + 1);
+            for (keys, owner) in of.iter().zip(&owners) {
+                names.extend([&*keys.stream, &*keys.log]);
+                names.extend((!self.cluster).then_some(&**owner));
+            }
+            names.extend((!self.cluster).then_some(&*active));
+            let now = self.now_in(spoken, spoken.part(indexes[0]));
+            let renewal = Request::script(of[0].slot, &script::RENEW, &names)
+                .arg(now + millis(beat.stale))
+                .arg(millis(beat.lifetime) + millis(beat.stale))
+                .arg(now);
+            indexes.iter().zip(of).fold(renewal, |renewal, (index, keys)| {
+                let (key, epoch) = &beat.streams[*index];
+                renewal.arg(&keys.name).arg(key.id.as_str()).arg(*epoch)
+            })
+        };
+        let replies = self.fleet.send(pages().map(renewal).collect()).await?;
+        let mut all = Vec::with_capacity(of.len());
+        for ((page, _), reply) in pages().zip(replies) {
+            match reply.and_then(|reply| value::array(reply, "renew")) {
+                Ok(renewed) => all.extend(page.iter().zip(renewed).map(|(_, ttl)| Ok(Renewed::of(&ttl)))),
+                Err(error) => all.extend(page.iter().map(|_| Err(error.clone()))),
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// What became of a stream that was to be renewed.
+enum Renewed {
+    /// It is kept for so many milliseconds.
+    For(u64),
+    /// It is not the node's any more.
+    Lost,
+    /// What stands in the place of its owner's index is no reason to take it for another's.
+    Damaged,
+}
+
+impl Renewed {
+    fn of(ttl: &Value) -> Self {
+        match ttl {
+            Value::Int(..0) => Self::Damaged,
+            ttl => value::number(ttl).filter(|ttl| *ttl > 0).map_or(Self::Lost, Self::For),
+        }
     }
 }

@@ -1,17 +1,39 @@
--- renew: a producer's beat found its stream: renews what is kept of it, unless it is another's by now, or nobody's.
--- KEYS stream, log [, active, owner's]    ARGV S, id, epoch, deadline, ttl without the recovery window, time
--- Returns the TTL, 0 if the stream is not the producer's any more. O(log streams).
-local stream, log, active, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local held = look(stream, 'state', 'epoch', 'window')
-if held[1] ~= 'active' or held[2] ~= ARGV[3] then
-  return 0
-end
-local ttl, time = tonumber(ARGV[5]) + count(held[3], 0), tonumber(ARGV[6])
-expire(ttl, stream, log)
-if active then
-  if not redis.call('ZSCORE', active, ARGV[1]) then
-    watch(active, ARGV[1], tonumber(ARGV[4]), ttl)
+-- renew: a producer's beat found its streams: renews what is kept of each, unless it is another's by now, or nobody's.
+-- KEYS of each stream: its hash, log [, owner's index]; then [active]    ARGV deadline, ttl without the recovery window, time; then of each stream: S, id, epoch
+-- Returns of each the TTL, 0 if the stream is not the producer's any more, -1 if a key of another type stands in the place of
+-- one of its indexes. O(streams * log streams).
+local deadline, life, time = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local streams = (#ARGV - 3) / 3
+local width = #KEYS > 2 * streams and 3 or 2
+local active = width == 3 and KEYS[#KEYS]
+
+local function renew_one(number)
+  local at, said = (number - 1) * width, 1 + 3 * number
+  local stream, log = KEYS[at + 1], KEYS[at + 2]
+  local held = look(stream, 'state', 'epoch', 'window')
+  if held[1] ~= 'active' or held[2] ~= ARGV[said + 2] then
+    return 0
   end
-  own(owners, ARGV[2], time + ttl, true, time)
+  local ttl = life + count(held[3], 0)
+  expire(ttl, stream, log)
+  if active then
+    if not redis.call('ZSCORE', active, ARGV[said]) then
+      watch(active, ARGV[said], deadline, ttl)
+    end
+    own(KEYS[at + 3], ARGV[said + 1], time + ttl, true, time)
+  end
+  return ttl
 end
-return ttl
+
+local renewed = {}
+for number = 1, streams do
+  local done, ttl = pcall(renew_one, number)
+  if not done then
+    if not string.find(type(ttl) == 'table' and ttl.err or tostring(ttl), 'WRONGTYPE', 1, true) then
+      error(ttl)
+    end
+    ttl = -1
+  end
+  renewed[number] = ttl
+end
+return renewed

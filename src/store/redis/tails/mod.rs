@@ -151,6 +151,11 @@ impl Tails {
         self.followed.is(name)
     }
 
+    /// The streams of this process that others follow, as far as is known.
+    pub(super) fn followed(&self) -> Vec<StreamKey> {
+        self.followed.all().iter().filter_map(|name| keys::key_of(name)).collect()
+    }
+
     /// This process, as others know it.
     pub(super) fn process(&self) -> &str {
         &self.process
