@@ -17,7 +17,7 @@ use crate::{
     protocol::trust::Trust,
     store::{Close, Closed, Due, DueReason, Interrupt, StoreHandle},
     stream::{Ending, StreamInfo, StreamState, reason},
-    sync::lock,
+    sync::{all, lock},
     telemetry::log_warn,
     turn::Turn,
 };
@@ -27,6 +27,9 @@ const PROBE_STRIKES: u32 = 3;
 
 /// Streams that are looked after at the same time: so many that a store is busy, so few that it answers in time.
 const LOOKS: usize = 64;
+
+/// Streams that are closed with one request, where nobody is asked about them.
+const GROUP: usize = 32;
 
 /// What the sweeps of a node share.
 pub(super) struct Sweeper {
@@ -78,7 +81,16 @@ impl Sweeper {
             let asked = Instant::now();
             let Ok(page) = self.store.due(SWEEP_PAGE, lease, claim).await else { return };
             let full = page.len() == SWEEP_PAGE;
-            for due in page {
+            let (given_up, others): (Vec<_>, Vec<_>) = page.into_iter().partition(|due| self.is_given_up(due));
+            for group in given_up.chunks(GROUP) {
+                let (sweeper, group) = (Arc::clone(self), group.iter().map(|due| due.info.clone()).collect());
+                let Ok(looks) = Arc::clone(&self.looks).acquire_many_owned(GROUP as u32).await else { return };
+                self.core.executor.spawn(async move {
+                    sweeper.close_orphans(group).await;
+                    drop(looks);
+                });
+            }
+            for due in others {
                 let sweeper = Arc::clone(self);
                 let Ok(look) = Arc::clone(&self.looks).acquire_owned().await else { return };
                 // Their work may take as long as a probe; beats and heartbeats do not wait for that.
@@ -133,6 +145,11 @@ impl Sweeper {
         }
     }
 
+    /// Whether a stream is closed as orphaned whatever comes: its node seems to have died, and nobody else knows of its job.
+    fn is_given_up(&self, due: &Due) -> bool {
+        due.reason == DueReason::Stale && self.core.probe.is_none() && !due.info.reruns
+    }
+
     /// Nobody knows what became of the work.
     async fn give_up(&self, info: StreamInfo) {
         if info.reruns {
@@ -142,26 +159,41 @@ impl Sweeper {
             let _ = self.store.interrupt(interrupt).await;
             self.finish(&info.key, info.turn.as_ref()).await;
         } else {
-            log_warn!(id = %info.key.id, "a stream's node was lost: the stream is closed as orphaned");
-            self.close(info, Ending::supplied(StreamState::Orphaned, reason::NODE_LOST)).await;
+            self.close_orphans(vec![info]).await;
         }
     }
 
-    /// Closes a stream, unless its producer was heard of since it was leased.
+    async fn close_orphans(&self, orphans: Vec<StreamInfo>) {
+        for info in &orphans {
+            log_warn!(id = %info.key.id, "a stream's node was lost: the stream is closed as orphaned");
+        }
+        self.close_all(orphans, &Ending::supplied(StreamState::Orphaned, reason::NODE_LOST)).await;
+    }
+
     async fn close(&self, info: StreamInfo, ending: Ending) {
-        let close = Close {
+        self.close_all(vec![info], &ending).await;
+    }
+
+    /// Closes streams, each unless its producer was heard of since it was leased.
+    async fn close_all(&self, infos: Vec<StreamInfo>, ending: &Ending) {
+        let close = |info: &StreamInfo| Close {
             key: info.key.clone(),
             epoch: Some(info.epoch),
-            ending,
+            ending: ending.clone(),
             last: None,
             if_deadline: Some(info.deadline),
             hook: self.core.hooks.lease(),
         };
-        if let Ok(Closed::Now { ended, .. }) = self.store.close(close).await {
-            self.core.telemetry.closed(ended.ending.state);
-            self.core.hooks.ended(info.key.clone());
+        // Should this fail, the streams are due again when their leases are over.
+        let closed = self.store.close_all(infos.iter().map(close).collect()).await.unwrap_or_default();
+        for (info, closed) in infos.iter().zip(closed) {
+            if let Some(Closed::Now { ended, .. }) = closed {
+                self.core.telemetry.closed(ended.ending.state);
+                self.core.hooks.ended(info.key.clone());
+            }
         }
-        self.finish(&info.key, info.turn.as_ref()).await;
+        let turns = infos.iter().filter(|info| info.turn.is_some());
+        let _ = all(turns.map(|info| self.finish(&info.key, info.turn.as_ref()))).await;
     }
 
     /// Sets right what the node of a turn has left undone: those before it give way if it had started, and are the newest of

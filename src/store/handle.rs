@@ -101,6 +101,7 @@ erased! {
     stale(threshold: Duration, limit: usize) -> Vec<StreamInfo>, Look, None;
     beat(beat: Beat) -> Beaten, Background, None;
     due(limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due>, Background, None;
+    close_all(closes: Vec<Close>) -> Vec<Option<Closed>>, Background, None;
     hook_done(key: StreamKey) -> (), Background, Some(&key);
     pointer(conversation: StreamKey) -> Option<Pointer>, Look, Some(&conversation);
     point(point: Point) -> Pointed, Look, Some(&point.conversation);

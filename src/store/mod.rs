@@ -32,6 +32,7 @@ pub use pointer::{Expected, Place, Point, Pointed, Pointer, Renew, Renewed};
 use crate::{
     id::{NodeId, StreamId, StreamKey},
     stream::StreamInfo,
+    sync::all,
 };
 
 /// The atomic transitions of streams, and the questions about them.
@@ -103,6 +104,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Ends a stream; the first to do so wins, and everyone learns that end.
     fn close(&self, close: Close) -> impl Future<Output = Result<Closed, Self::Error>> + Send;
+
+    /// Ends many streams, each as [`close`](Self::close) does. `None`: the store does not say what became of that one. An error
+    /// says so of all.
+    ///
+    /// With this a guardian ends the streams of a node that died. Default: [`close`](Self::close) for each, all at the same
+    /// time.
+    fn close_all(&self, closes: Vec<Close>) -> impl Future<Output = Result<Vec<Option<Closed>>, Self::Error>> + Send {
+        async move { Ok(all(closes.into_iter().map(|close| self.close(close))).await.into_iter().map(Result::ok).collect()) }
+    }
 
     /// Says that a stream has no producer now, but may have one again.
     fn interrupt(&self, interrupt: Interrupt) -> impl Future<Output = Result<Interrupted, Self::Error>> + Send;

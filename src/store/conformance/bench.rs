@@ -290,6 +290,10 @@ impl<S: Store> Bench<S> {
         brief(&self.all(key, From::Start).await)
     }
 
+    pub(super) async fn end_all(&self, closes: Vec<Close>) -> Vec<Option<Closed>> {
+        self.store.close_all(closes).await.expect("the store answers")
+    }
+
     pub(super) async fn heartbeat(&self, streams: &[(StreamKey, u64)], stale: Duration) -> Beaten {
         let beat = Beat { node: self.node.clone(), streams: streams.into(), stale, lifetime: LONG };
         self.beat(beat).await.expect("the store answers")

@@ -65,6 +65,39 @@ pub async fn the_end_says_what_was_made_last(store: impl Store) {
     }
 }
 
+/// Many ends in one request are told the same as each by itself, and none of them is another's.
+pub async fn many_are_ended_each_for_itself(store: impl Store) {
+    let bench = Bench::new(store);
+    let mut closes = Vec::new();
+    // More than a store may take in one step.
+    for number in 0..70 {
+        let (key, epoch) = bench.begin(&format!("many-{number}")).await;
+        closes.push(Close { ending: finished(&number.to_string()), ..close(&key, Some(epoch)) });
+    }
+    let before = bench.end(closes[10].clone()).await;
+    let Closed::Now { ended: before, .. } = before else { panic!("not closed: {before:?}") };
+    closes[20].if_deadline = Some(1);
+    closes[30].epoch = closes[30].epoch.map(|epoch| epoch - 1);
+    closes[40].key = bench.key("none");
+    let all = bench.end_all(closes.clone()).await;
+    assert_eq!(all.len(), closes.len());
+    for (number, (close, closed)) in closes.iter().zip(all).enumerate() {
+        match (number, closed.expect("the store says what became of it")) {
+            (10, closed) => assert_eq!(closed, Closed::Before(before.clone())),
+            (20, closed) => assert_eq!(closed, Closed::Moved),
+            (30, closed) => assert_eq!(closed, Closed::Newer),
+            (40, closed) => assert_eq!(closed, Closed::Missing),
+            (_, Closed::Now { ended, .. }) => {
+                assert_eq!(ended.ending, close.ending);
+                assert_eq!(bench.look(&close.key).await.ended, Some(ended));
+            }
+            (_, closed) => panic!("{number}: {closed:?}"),
+        }
+    }
+    assert_eq!(bench.look(&closes[20].key).await.state, StreamState::Active);
+    assert_eq!(bench.end_all(Vec::new()).await, []);
+}
+
 /// Guarantee G5: whoever was heard of since is not taken for an orphan.
 pub async fn a_deadline_that_moved_is_no_reason_to_close(store: impl Store) {
     let bench = Bench::new(store);

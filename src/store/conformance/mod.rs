@@ -81,6 +81,7 @@ macro_rules! __store_checks {
             close::the_first_end_wins,
             close::racing_ends_agree,
             close::the_end_says_what_was_made_last,
+            close::many_are_ended_each_for_itself,
             close::a_deadline_that_moved_is_no_reason_to_close,
             close::another_run_is_not_closed,
             close::whichever_runs_can_be_closed,

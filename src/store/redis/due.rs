@@ -25,6 +25,8 @@ use crate::{
 
 /// How far apart the clocks of a cluster's servers may be, in milliseconds.
 const SKEW: u64 = 1000;
+/// Streams that are marked in one script.
+const MARKS: usize = 50;
 /// A sweep's page that took so long is handed out as it is.
 const ENOUGH: Duration = Duration::from_secs(1);
 
@@ -104,14 +106,22 @@ impl Shared {
         if of.is_empty() {
             return Ok(());
         }
-        let mut mends = Vec::new();
+        let (mut mends, mut marks) = (Vec::new(), Vec::new());
         for ((leased, now, keys, key), known) in named.iter().zip(self.know_leased(&of).await?) {
             // One that cannot be looked at stays leased, and is looked at again.
             if let Ok(known) = known {
                 let at = if leased.active { vouched.min(*now) } else { *now };
-                all.extend(self.judge(leased, keys, key, known, (at, *now), &mut mends));
+                let due = self.judge(leased, keys, key, known, (at, *now), &mut mends);
+                if let Some(due) = due {
+                    if leased.active {
+                        marks.push((keys, due.info.epoch, due.info.last_heartbeat, leased.deadline));
+                    }
+                    all.push(due);
+                }
             }
         }
+        let page = if self.cluster { 1 } else { MARKS };
+        mends.extend(marks.chunks(page).map(marking));
         // All in one go. What of this fails is found again when the leases are over.
         self.tell(mends).await;
         Ok(())
@@ -176,8 +186,6 @@ impl Shared {
             mends.push(self.keys.unwatching(&active, keys, leased.deadline, Some(deadline)));
             return None;
         };
-        let mark = Request::script(keys.slot, &script::LEASED, &[&keys.stream, &keys.log]);
-        mends.push(mark.arg(known.held.epoch()).arg(heard).arg(leased.deadline));
         let known = Known { active: Some(leased.deadline), ..known };
         let info = known.info(key).map(|info| crate::StreamInfo { last_heartbeat: heard, ..info });
         info.map(|info| Due { info, reason })
@@ -195,6 +203,16 @@ impl Shared {
         };
         known.due.is_none().then(|| self.keys.watching_due(keys, overdue))
     }
+}
+
+/// Keeps when producers of streams that were leased were last heard of: a stream's keys, its epoch, that time, and the
+/// deadline that the lease wrote.
+fn marking(marks: &[(&StreamKeys, u64, u64, u64)]) -> Request {
+    let names: Vec<&str> = marks.iter().flat_map(|(keys, ..)| [&*keys.stream, &*keys.log]).collect();
+    let request = Request::script(marks[0].0.slot, &script::LEASED_EACH, &names).arg(marks.len());
+    marks
+        .iter()
+        .fold(request, |request, (_, epoch, heard, deadline)| request.arg(3).arg(epoch).arg(heard).arg(deadline))
 }
 
 /// A stream that was leased; or whatever else stood in the index.

@@ -33,6 +33,15 @@ impl Request {
         self
     }
 
+    /// Appends how many arguments another request has, and these: see each.lua.
+    pub(super) fn with_all_of(self, one: &Self) -> Self {
+        let counted = self.arg(one.command.args_iter().count());
+        one.command.args_iter().fold(counted, |all, argument| match argument {
+            redis::Arg::Simple(argument) => all.arg(argument),
+            _ => all,
+        })
+    }
+
     /// The way that a flight of requests takes to a server: all of one flight were sent or looked for together.
     pub(super) async fn fly(&self, link: &Link, commands: &Pipeline) -> Result<Vec<Value>, RedisStoreError> {
         if self.is_bulk { link.look(commands).await } else { link.send(commands).await }

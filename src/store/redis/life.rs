@@ -1,6 +1,8 @@
 //! The transitions of a stream's life, one script each. In a cluster the indexes lie in other slots than the stream, so
 //! there they are kept by requests of their own: put in before the stream is, taken out after it.
 
+use redis::Value;
+
 use super::{
     Shared,
     clock::millis,
@@ -21,26 +23,33 @@ use crate::{
     kept::keep,
     store::{Close, Closed, Fence, Interrupt, Interrupted, Open, Opened, Place, Publish, Published, Reopen, Reopened},
     stream::{Ended, Ending, Metadata, StreamState},
+    sync::all,
     turn::Turn,
     wire::{Sse, fields::terminal},
 };
 
+/// Streams that are ended in one script: a script holds the server up for all it does.
+const CLOSES: usize = 32;
+
 impl Shared {
     /// A script's call, with the indexes where they can be reached.
     fn call(&self, keys: &StreamKeys, key: &StreamKey, script: &'static Script, with: Indexes) -> Request {
-        let sent = self.keys.sent(keys);
-        let mut names = vec![&*keys.stream, &*keys.log, &*keys.completion];
-        if with.sent {
-            names.push(&sent);
-        }
-        let (active, due, leases) = (self.keys.active(0), self.keys.due(0), self.keys.leases(0));
-        let (_, owner) = self.keys.owner(&key.owner);
-        if !self.cluster {
-            names.extend([&*active, &*owner]);
-            names.extend(with.due.then_some(&*due));
-            names.extend(with.leases.then_some(&*leases));
-        }
+        let names = self.names(keys, key, with);
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
         Request::script(keys.slot, script, &names).arg(&keys.name).arg(key.id.as_str())
+    }
+
+    /// The keys that a script takes.
+    fn names(&self, keys: &StreamKeys, key: &StreamKey, with: Indexes) -> Vec<String> {
+        let mut names = vec![keys.stream.clone(), keys.log.clone(), keys.completion.clone()];
+        names.extend(with.sent.then(|| self.keys.sent(keys)));
+        if !self.cluster {
+            let (_, owner) = self.keys.owner(&key.owner);
+            names.extend([self.keys.active(0), owner]);
+            names.extend(with.due.then(|| self.keys.due(0)));
+            names.extend(with.leases.then(|| self.keys.leases(0)));
+        }
+        names
     }
 
     pub(super) async fn open(&self, open: Open) -> Result<Opened, RedisStoreError> {
@@ -178,11 +187,56 @@ impl Shared {
         if self.has_moved(&keys, close.if_deadline).await? {
             return Ok(Closed::Moved);
         }
-        let Close { key, epoch, ending, last, if_deadline, hook } = &close;
-        let (kind, data) = terminal(&Sse, ending);
         self.leases.forget(&keys.name);
-        let call = self
-            .call(&keys, key, &script::CLOSE, Indexes::BOTH.compared())
+        let names = self.names(&keys, &close.key, Indexes::BOTH.compared());
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let call = self.closing(Request::script(keys.slot, &script::CLOSE, &names), &keys, &close);
+        let reply = self.fleet.ask(call).await?;
+        self.closed(&close, &keys, reply).await
+    }
+
+    /// On one server many in one script. In a cluster each has a slot of its own.
+    pub(super) async fn close_all(&self, closes: Vec<Close>) -> Result<Vec<Option<Closed>>, RedisStoreError> {
+        if self.cluster {
+            return Ok(all(closes.into_iter().map(|close| self.close(close)))
+                .await
+                .into_iter()
+                .map(Result::ok)
+                .collect());
+        }
+        let of: Vec<StreamKeys> = closes.iter().map(|close| self.keys.of(&close.key)).collect();
+        let pages = || closes.chunks(CLOSES).zip(of.chunks(CLOSES));
+        let call = |(closes, of): (&[Close], &[StreamKeys])| {
+            let names: Vec<Vec<String>> = closes
+                .iter()
+                .zip(of)
+                .map(|(close, keys)| self.names(keys, &close.key, Indexes::BOTH.compared()))
+                .collect();
+            let names: Vec<&str> = names.iter().flatten().map(String::as_str).collect();
+            let call = Request::script(0, &script::CLOSE_EACH, &names).arg(closes.len());
+            closes.iter().zip(of).fold(call, |call, (close, keys)| {
+                call.with_all_of(&self.closing(Request::new(0, redis::Cmd::new()), keys, close))
+            })
+        };
+        of.iter().for_each(|keys| self.leases.forget(&keys.name));
+        let replies = self.fleet.send(pages().map(call).collect()).await?;
+        let mut told = Vec::with_capacity(closes.len());
+        for ((closes, of), reply) in pages().zip(replies) {
+            let mut replies = reply.and_then(|reply| value::array(reply, "close")).unwrap_or_default().into_iter();
+            let closed = closes.iter().zip(of).map(|(close, keys)| (close, keys, replies.next()));
+            let closed = closed.map(|(close, keys, reply)| async move { self.closed(close, keys, reply?).await.ok() });
+            told.extend(all(closed).await);
+        }
+        Ok(told)
+    }
+
+    /// What the script that ends a stream is told.
+    fn closing(&self, call: Request, keys: &StreamKeys, close: &Close) -> Request {
+        let Close { key, epoch, ending, last, if_deadline, hook } = close;
+        let (kind, data) = terminal(&Sse, ending);
+        let call = call
+            .arg(&keys.name)
+            .arg(key.id.as_str())
             .arg(optional(*epoch))
             .arg(ending.state.as_str())
             .arg(optional(*last))
@@ -207,19 +261,25 @@ impl Shared {
         if hook.is_some() {
             call = written(call, ("onEnd", "due"));
         }
-        let mut told = Told::read(self.fleet.ask(call).await?, "close")?;
+        call
+    }
+
+    /// What it said.
+    async fn closed(&self, close: &Close, keys: &StreamKeys, reply: Value) -> Result<Closed, RedisStoreError> {
+        let mut told = Told::read(reply, "close")?;
         let closed = match &*told.word {
             "now" => {
                 let node = Some(told.text()?).filter(|node| !node.is_empty());
                 let id = EventId::terminal(told.number()?);
                 let last = EventId::from_pair(&told.text()?).ok_or_else(|| told.unknown())?;
-                let ended = Ended { ending: ending.clone(), id, last, at: told.number()? };
+                let ended = Ended { ending: close.ending.clone(), id, last, at: told.number()? };
                 if let Some(node) = &node {
                     self.tails.post(node, &keys.name);
                 }
                 let ttl = told.number()?;
-                let followed = self.has_followed(key, Turn::parse(&told.text()?).as_ref(), Follows::Expire(ttl));
-                self.settle(key, Some(Indexed::ended(ttl, *hook))).await;
+                let turn = Turn::parse(&told.text()?);
+                let followed = self.has_followed(&close.key, turn.as_ref(), Follows::Expire(ttl));
+                self.settle(&close.key, Some(Indexed::ended(ttl, close.hook))).await;
                 followed.wait().await;
                 Closed::Now { ended, node: node.map(crate::NodeId::new) }
             }
@@ -227,7 +287,7 @@ impl Shared {
                 let ended = end(&mut told)?;
                 let ttl = told.number()?;
                 // A repeat, too: whoever sent the first may have died before the pointer followed.
-                self.has_followed(key, Turn::parse(&told.text()?).as_ref(), Follows::Expire(ttl)).wait().await;
+                self.has_followed(&close.key, Turn::parse(&told.text()?).as_ref(), Follows::Expire(ttl)).wait().await;
                 ended.map_or(Closed::Newer, Closed::Before)
             }
             "newer" => Closed::Newer,

@@ -178,6 +178,7 @@ impl Store for RedisStore {
         withdraw(key: StreamKey, token: u128) -> ();
         append(appends: Vec<Append>) -> Vec<Appended>;
         close(close: Close) -> Closed;
+        close_all(closes: Vec<Close>) -> Vec<Option<Closed>>;
         interrupt(interrupt: Interrupt) -> Interrupted;
         reopen(reopen: Reopen) -> Reopened;
         publish(publish: Publish) -> Published;

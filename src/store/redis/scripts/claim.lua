@@ -9,11 +9,16 @@ local limit = tonumber(ARGV[2])
 -- `was`: the deadline of streams that have none of their own.
 local function lease(leased, index, from, to, was)
   local streams = redis.call('ZRANGEBYSCORE', index, from, to, 'WITHSCORES', 'LIMIT', 0, limit)
+  -- Even, unlike what a producer registers meanwhile: see watch.lua.
+  local deadline = time + tonumber(ARGV[3])
+  deadline = int(deadline - deadline % 2)
+  local pushed = {}
   for i = 1, #streams, 2 do
-    -- Even, unlike what a producer registers meanwhile: see watch.lua.
-    local deadline = time + tonumber(ARGV[3])
-    deadline = int(deadline - deadline % 2)
-    redis.call('ZADD', index, 'XX', deadline, streams[i])
+    pushed[#pushed + 1], pushed[#pushed + 2] = deadline, streams[i]
+    if #pushed == 1000 or i + 1 >= #streams then
+      redis.call('ZADD', index, 'XX', unpack(pushed))
+      pushed = {}
+    end
     leased[#leased + 1] = streams[i]
     leased[#leased + 1] = was or streams[i + 1]
     leased[#leased + 1] = deadline
