@@ -8,7 +8,7 @@ use resilient_sse::{
 };
 
 use crate::{
-    redis_servers::{Options, Proxy, RedisCluster, RedisServer, Sentinels},
+    redis_servers::{End, Options, Proxy, RedisCluster, RedisServer, Sentinels},
     support::{
         append, begin, connect, event, held, key, open, open_as, page, send, stand_still, until, wait, woken, write,
     },
@@ -339,4 +339,35 @@ async fn servers_that_cannot_work_are_refused_with_a_sentence() {
     }
     let sentinels = Sentinels::start();
     refused(&sentinels.sentinel(0).url(), "a Sentinel: its URL is redis+sentinel://").await;
+}
+
+/// A runtime that goes down while its connections are being made: nobody begins them again for ever, so it does go down.
+#[test]
+fn a_runtime_goes_down_while_a_connection_is_made() {
+    let server = RedisServer::start();
+    for _ in 0..20 {
+        let proxy = Proxy::start(server.address());
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let store = connect(&proxy.url()).await;
+            proxy.freeze(true);
+            proxy.cut(End::Reset);
+            for number in 0..64 {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    loop {
+                        let _ = store.info(key(&number.to_string())).await;
+                        tokio::task::yield_now().await;
+                    }
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        });
+        let (down, is_down) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            drop(runtime);
+            let _ = down.send(());
+        });
+        assert!(is_down.recv_timeout(Duration::from_secs(10)).is_ok(), "the runtime still runs");
+    }
 }

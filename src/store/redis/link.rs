@@ -372,10 +372,15 @@ impl Connecting {
 
 impl Drop for Connecting {
     fn drop(&mut self) {
+        let down = |inner: &Inner| State::Down {
+            error: RedisStoreError::slow(&inner.address),
+            again: Instant::now() + lock(&inner.backoff).failed(crate::random::u128() as u64),
+        };
         self.0.state.send_if_modified(|state| {
             let unfinished = matches!(state, State::Connecting { .. });
             if unfinished {
-                *state = State::Idle;
+                // Not at once: a runtime that goes down drops what it is given, and whoever asks would begin for ever.
+                *state = down(&self.0);
             }
             unfinished
         });
