@@ -41,7 +41,9 @@ impl Replayer {
             let key = self.key.clone();
             return Box::pin(async move { Ok(store.info(key).await?.map(|info| standing(&info))) });
         }
-        let (max_events, max_bytes) = if self.is_first { (1, 1) } else { (PAGE_EVENTS, PAGE_BYTES) };
+        // A store that answers at once is as soon done with a whole page.
+        let is_small = self.is_first && !store.is_immediate();
+        let (max_events, max_bytes) = if is_small { (1, 1) } else { (PAGE_EVENTS, PAGE_BYTES) };
         let read = Read { key: self.key.clone(), from: self.from, max_events, max_bytes };
         Box::pin(async move { store.read(read).await })
     }
