@@ -94,7 +94,7 @@ mutate G4 guarantees src/store/memory/shard.rs "a stream that runs is opened aga
 mutate G4 redis_store src/store/redis/scripts/interrupt.lua "in Redis, an interruption does not fence its producer" \
   's/^mark\(log, held\[2\].*?\n//m'
 mutate G3 redis_store src/store/redis/scripts/close.lua "in Redis, an end does not seal the log" \
-  's/^mark\(log, id\(epoch \+ 1, 0\).*?\n//m'
+  's/^redis\.pcall\(.XADD., log, seal.*?\n//m'
 mutate G5 guarantees src/protocol/trust.rs "a guardian claims whatever its own beats say" \
   's/fresh && proven/fresh || proven || true/'
 mutate G5 guarantees src/protocol/trust.rs "a guardian believes whatever the store's clock says" \

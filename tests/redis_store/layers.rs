@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use resilient_sse::{
-    Event, Owner, RedisStore, ResilientSse, StreamContext, StreamId, StreamInfo, StreamKey, StreamState,
+    Event, Owner, RedisStore, ResilientSse, StreamContext, StreamId, StreamInfo, StreamKey, StreamSpec, StreamState,
 };
 use tokio::task::AbortHandle;
 use tower::{ServiceBuilder, ServiceExt as _, service_fn};
@@ -171,4 +171,42 @@ async fn a_send_after_expiry_reaches_who_follows() {
         assert!(text.contains("event: restart") && !text.contains("event: gap") && !text.contains("one"), "{text}");
         assert!(text.contains(&format!("id: {second}")), "{text}");
     }
+}
+
+/// A reader that comes back to another node is given the first entry that it missed before the log is read any further, and
+/// nothing but the log is read for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn g1_a_resume_begins_with_one_entry_of_the_log() {
+    const EVENTS: usize = 20;
+    let server = RedisServer::start();
+    let (producer, node) = (hub(&server, 100_000).await, hub(&server, 100_000).await);
+    let mut publication =
+        producer.sse.publisher().open(StreamSpec::new(Owner::ANONYMOUS, key("job").id)).await.unwrap();
+    for _ in 0..EVENTS {
+        publication.send(Event::new("x".repeat(20_000))).await.unwrap();
+    }
+    publication.complete(Event::new("done")).await.unwrap();
+    let epoch = node.info("job").await.unwrap().epoch;
+    let calls = |command: &str| {
+        let stats = server.info(&format!("cmdstat_{command}")).unwrap_or_default();
+        stats.split(',').find_map(|part| part.strip_prefix("calls=")?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let layer = node.sse.generation().id(StreamId::path("/s/{id}"));
+    let inner = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(events("data: again\n\n")) });
+    let request = Request::get("/s/job").header("last-event-id", format!("e{epoch}-1")).body(()).unwrap();
+    let (ranges, newest) = (calls("xrange"), calls("xrevrange"));
+    let answer = ServiceBuilder::new().layer(layer).service(inner).oneshot(request).await.unwrap();
+    assert_eq!(calls("xrange") - ranges, 1, "the first page is asked for before the head is sent");
+    let mut body = std::pin::pin!(answer.into_body());
+    let mut given = Vec::new();
+    while let Some(frame) = tokio::time::timeout(Duration::from_secs(10), body.frame()).await.unwrap() {
+        given.push(String::from_utf8(frame.unwrap().into_data().unwrap().to_vec()).unwrap());
+    }
+    let told =
+        |text: &str| (1..=EVENTS).filter(|seq| text.contains(&format!("id: e{epoch}-{seq}\n"))).collect::<Vec<_>>();
+    let first = given.iter().find(|text| text.contains("id: ")).unwrap();
+    assert_eq!(told(first), [2], "one entry");
+    assert_eq!(told(&given.concat()), (2..=EVENTS).collect::<Vec<_>>());
+    assert!(given.concat().contains("data: done\n"));
+    assert_eq!(calls("xrevrange") - newest, 0, "the log's newest entry is not looked at");
 }

@@ -21,6 +21,7 @@ mod indexes;
 mod layers;
 mod leases;
 mod limits;
+mod lives;
 mod names;
 mod order;
 mod pages;
