@@ -194,7 +194,9 @@ impl FollowBody {
     /// Waits for the first page, or until it is known that there is none. Returns the headers that are kept with the stream.
     pub(crate) async fn begun(&mut self) -> KeptHeaders {
         poll_fn(|cx| {
-            self.read_ahead(cx);
+            if self.kept.is_none() {
+                self.read_ahead(cx);
+            }
             let waits = self.kept.is_none() && matches!(self.state, Phase::Fetching(_));
             if waits { Poll::Pending } else { Poll::Ready(self.kept.take().unwrap_or_default()) }
         })

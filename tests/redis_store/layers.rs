@@ -182,8 +182,10 @@ async fn g1_a_resume_begins_with_one_entry_of_the_log() {
     let (producer, node) = (hub(&server, 100_000).await, hub(&server, 100_000).await);
     let mut publication =
         producer.sse.publisher().open(StreamSpec::new(Owner::ANONYMOUS, key("job").id)).await.unwrap();
-    for _ in 0..EVENTS {
+    for seq in 1..=EVENTS {
         publication.send(Event::new("x".repeat(20_000))).await.unwrap();
+        // Each is an entry of its own: what waits together is written together.
+        until("it is stored", async || node.info("job").await.unwrap().top.seq == seq as u64).await;
     }
     publication.complete(Event::new("done")).await.unwrap();
     let epoch = node.info("job").await.unwrap().epoch;
