@@ -303,10 +303,6 @@ impl CursorWriter {
         Self { stream, text: Vec::new(), stem: None, seq: 0 }
     }
 
-    pub(crate) fn stream(&self) -> Option<&StreamId> {
-        self.stream.as_ref()
-    }
-
     /// The most bytes that the ids of a run may have.
     pub(crate) fn max_len(&self) -> usize {
         self.stream.as_ref().map_or(0, |stream| stream.as_str().len() + 1) + 2 * DIGITS + 2

@@ -261,7 +261,7 @@ fn close(core: &Arc<Core>, lane: &Arc<Lane>, status: &JobStatus, report: &mut Dr
         JobStatus::Failed(event) => ending(StreamState::Failed, event),
         JobStatus::Unknown => None,
     };
-    report.closed += usize::from(end(core, lane, ending.map_or_else(shutdown, EndRequest::Close)));
+    report.closed += usize::from(end(core, lane, ending.map_or_else(shutdown, EndRequest::close)));
 }
 
 fn shutdown() -> EndRequest {

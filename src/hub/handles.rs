@@ -158,7 +158,7 @@ impl Core {
             let _ = tokio::time::timeout(settings.terminal_limit, recorder.until_settled(lane)).await;
         }
         let ended = match lane.status() {
-            Status::Ended(ended) => ended,
+            Status::Ended(ended) => *ended,
             Status::Superseded => return None,
             Status::Running => lane.own_end()?,
         };

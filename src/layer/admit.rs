@@ -265,7 +265,12 @@ impl Admission {
             Ok(Opened::New { .. }) if !asked.may_begin(core) => Self::Retry,
             Ok(Opened::New { epoch, previous, inner_id, origin }) => {
                 let registration = Open { origin, ..registration(core, route, &asked, opening.token, true) };
-                let lane = Lane::new(registration, epoch, core.hooks.lease_within(route.retention.recovery_window));
+                let lane = Lane::new(
+                    registration,
+                    &route.retention,
+                    epoch,
+                    core.hooks.lease_within(route.retention.recovery_window),
+                );
                 core.recorder.enter(&lane);
                 let registered = Registered { core: Arc::clone(core), lane, previous, inner_id, opening };
                 let runs_again = registered.has_begun_before();
@@ -526,7 +531,7 @@ pub(super) fn registration(core: &Core, route: &Route, asked: &Asked, token: u12
         voice: route.voice,
         turn: asked.turn.clone(),
         headers: asked.headers.clone(),
-        retention: route.retention,
+        retention: *route.retention,
     }
 }
 

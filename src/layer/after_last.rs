@@ -12,8 +12,8 @@ use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{
-    context::StreamContext,
     source::{Fed, Source},
+    stop::Stop,
 };
 use crate::{
     config::AFTER_LAST,
@@ -33,7 +33,7 @@ const FRAMES: usize = 64;
 pub(super) struct AfterLast<B> {
     core: Arc<Core>,
     lane: Arc<Lane>,
-    context: StreamContext,
+    stop: Stop,
     /// How the body itself ended its stream.
     ending: Ending,
     source: Source<B>,
@@ -54,17 +54,11 @@ struct Limits {
 impl<B> Unpin for AfterLast<B> {}
 
 impl<B> AfterLast<B> {
-    pub(super) fn new(
-        core: Arc<Core>,
-        lane: Arc<Lane>,
-        context: StreamContext,
-        ending: Ending,
-        source: Source<B>,
-    ) -> Self {
+    pub(super) fn new(core: Arc<Core>, lane: Arc<Lane>, stop: Stop, ending: Ending, source: Source<B>) -> Self {
         // An end that comes from elsewhere (a stop, another producer) wakes this task.
         lane.set_driven();
         let _underway = core.rests.enter();
-        Self { core, lane, context, ending, source, limits: None, began: false, late: 0, _underway }
+        Self { core, lane, stop, ending, source, limits: None, began: false, late: 0, _underway }
     }
 
     /// Whether another end was stored first, so that the work is to stop.
@@ -128,7 +122,7 @@ where
         let this = self.get_mut();
         this.lane.drive.register(cx.waker());
         if this.is_overruled() {
-            this.context.stop();
+            this.stop.stop();
             return Poll::Ready(());
         }
         if this.read(cx) {

@@ -133,7 +133,7 @@ where
 {
     let previous = registered.previous;
     let lane = registered.start();
-    context.registered(&lane, &core.recorder);
+    context.registered(&lane);
     let producer = engage(core, route, asked, &lane, body, context);
     keep_headers(core, route, &lane, headers);
     lane.start(&core.recorder);
@@ -163,7 +163,7 @@ where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    let engine = Engine::new(Arc::clone(core), Arc::clone(route), Arc::clone(lane), context.clone(), body);
+    let engine = Engine::new(Arc::clone(core), Arc::clone(route), Arc::clone(lane), context.stopper(), body);
     Producer::new(core, route, engine, asked.comes_again)
 }
 
@@ -187,7 +187,7 @@ where
     let run = EventId::new(producer.lane.epoch, 0);
     let prefix = producer.lane.prefix();
     let speaker = Speaker::new(Arc::clone(&core.framing), route.voice, prefix.clone(), Some(core.retry()));
-    let mut live = Live::new(core, route, producer, speaker, asked.manner(route), asked.opened);
+    let mut live = Live::new(producer, speaker, asked.manner(route), asked.opened);
     if asked.position.is_reconnect() {
         add(&core.telemetry.resumed, 1);
     }
@@ -251,11 +251,11 @@ where
     let (mut parts, body) = response.into_parts();
     event_stream(&mut parts.headers, Some(&asked.key.id), route.heartbeat);
     parts.headers.insert(STREAM_RECORDED, HeaderValue::from_static("false"));
-    let lane = Lane::unrecorded(registration(core, route, asked, 0, true));
+    let lane = Lane::unrecorded(registration(core, route, asked, 0, true), &route.retention);
     core.recorder.serves_on(&lane);
     let producer = engage(core, route, asked, &lane, body, context);
     let speaker = Speaker::without_ids(Arc::clone(&core.framing), route.voice, Some(core.retry()));
-    let live = Live::new(core, route, producer, speaker, asked.manner(route), asked.opened);
+    let live = Live::new(producer, speaker, asked.manner(route), asked.opened);
     Response::from_parts(parts, ResilientSseBody::live(live))
 }
 

@@ -9,20 +9,21 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tokio_util::sync::WaitForCancellationFuture;
 
 use super::{
     admit::{Admission, Asked, Registered},
     handler::Waiting,
     route::Route,
+    stop::Stop,
 };
 use crate::{
     config::METADATA_BYTES,
     headers::stream_id,
     hub::{Core, Rejection},
-    id::{EventId, Owner, StreamId, StreamKey},
+    id::{EventId, Owner, StreamId},
     kept::keep,
-    recorder::{Lane, Recorder},
+    recorder::Lane,
     stream::Metadata,
     sync::lock,
     turn::Turn,
@@ -41,14 +42,12 @@ use crate::{
 pub struct StreamContext(Arc<Inner>);
 
 struct Inner {
-    key: StreamKey,
     recorded: OnceLock<bool>,
-    cursor: Option<EventId>,
     last_inner_id: Option<String>,
-    stop: CancellationToken,
+    stop: Stop,
     /// The metadata to keep with the stream, until it is registered.
     metadata: Mutex<Metadata>,
-    lane: OnceLock<(Arc<Lane>, Arc<Recorder>)>,
+    lane: OnceLock<Arc<Lane>>,
     core: Arc<Core>,
     route: Arc<Route>,
     asked: Asked,
@@ -75,11 +74,9 @@ enum Early {
 impl StreamContext {
     pub(super) fn new(core: &Arc<Core>, route: &Arc<Route>, asked: &Asked, last_inner_id: Option<String>) -> Self {
         Self(Arc::new(Inner {
-            key: asked.key.clone(),
             recorded: OnceLock::new(),
-            cursor: asked.cursor(),
             last_inner_id,
-            stop: CancellationToken::new(),
+            stop: Stop::default(),
             metadata: Mutex::new(asked.metadata.clone()),
             lane: OnceLock::new(),
             core: Arc::clone(core),
@@ -95,13 +92,13 @@ impl StreamContext {
     /// The stream's name.
     #[must_use]
     pub fn id(&self) -> &StreamId {
-        &self.0.key.id
+        &self.0.asked.key.id
     }
 
     /// The owner of the stream.
     #[must_use]
     pub fn owner(&self) -> &Owner {
-        &self.0.key.owner
+        &self.0.asked.key.owner
     }
 
     /// Whether the stream is recorded, and metadata kept; `None` until that is known, which on a route that makes up ids is
@@ -115,13 +112,13 @@ impl StreamContext {
     /// happens once the handler has answered.
     #[must_use]
     pub fn epoch(&self) -> Option<u64> {
-        self.0.lane.get().map(|(lane, _)| lane.epoch)
+        self.0.lane.get().map(|lane| lane.epoch)
     }
 
     /// The last event that the client saw, if it came with a readable cursor.
     #[must_use]
     pub fn cursor(&self) -> Option<EventId> {
-        self.0.cursor
+        self.0.asked.cursor()
     }
 
     /// The last id that the handler itself gave an event of this stream, in an earlier run.
@@ -140,13 +137,13 @@ impl StreamContext {
     ///
     /// Waiting changes nothing; once ready, always ready.
     pub fn stopped(&self) -> WaitStopped<'_> {
-        WaitStopped { wait: self.0.stop.cancelled() }
+        WaitStopped { wait: self.0.stop.token().cancelled() }
     }
 
     /// Whether the stream's work is to stop.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        self.0.stop.is_cancelled()
+        self.0.stop.is_stopped()
     }
 
     /// Keeps something with the stream, such as the id of the job that makes its events: a job
@@ -162,7 +159,7 @@ impl StreamContext {
         let (key, value) = (key.into(), value.into());
         let mut metadata = lock(&self.0.metadata);
         let kept = match self.0.lane.get() {
-            Some((lane, recorder)) => lane.keep(recorder, key, value),
+            Some(lane) => lane.keep(&self.0.core.recorder, key, value),
             None => keep(&mut metadata, key, value).map(drop),
         };
         kept.map_err(|bytes| MetadataTooLarge { bytes })
@@ -198,10 +195,10 @@ impl StreamContext {
     pub async fn conversation(&self, name: impl AsRef<str>) -> Result<(), Rejection> {
         let conversation = StreamId::new(name).map_err(Rejection::MalformedConversation)?;
         let Inner { core, route, asked, lane, .. } = &*self.0;
-        core.authorize_in(&self.0.key, Some(&conversation), &asked.head).await?;
+        core.authorize_in(&self.0.asked.key, Some(&conversation), &asked.head).await?;
         let turn = Turn { conversation, overlap: route.overlap };
         match lane.get() {
-            Some((lane, _)) => self.name_registered(lane, turn).await,
+            Some(lane) => self.name_registered(lane, turn).await,
             None if self.is_recorded() == Some(false) => Ok(()),
             None => self.register(turn).await,
         }
@@ -253,7 +250,7 @@ impl StreamContext {
         let asked = Asked { turn: Some(turn), metadata: self.kept(), ..asked.clone() };
         match Admission::register_for(core, route, asked).await {
             Admission::Produce(registered) => {
-                self.registered(&registered.lane, &core.recorder);
+                self.registered(&registered.lane);
                 let waiting = Box::new(Waiting::new(registered, self.clone(), route.endless));
                 self.hold(waiting).map_err(|late| {
                     // Withdrawn with this.
@@ -335,16 +332,16 @@ impl StreamContext {
     }
 
     /// The stream is registered.
-    pub(crate) fn registered(&self, lane: &Arc<Lane>, recorder: &Arc<Recorder>) {
+    pub(crate) fn registered(&self, lane: &Arc<Lane>) {
         let kept = {
             let mut metadata = lock(&self.0.metadata);
-            let _ = self.0.lane.set((Arc::clone(lane), Arc::clone(recorder)));
+            let _ = self.0.lane.set(Arc::clone(lane));
             let _ = self.0.recorded.set(true);
             std::mem::take(&mut *metadata)
         };
         for (key, value) in kept {
             // Pairs that the stream was registered with change nothing; those added since were within the bound.
-            let _ = lane.keep(recorder, key, value);
+            let _ = lane.keep(&self.0.core.recorder, key, value);
         }
     }
 
@@ -353,8 +350,13 @@ impl StreamContext {
         let _ = self.0.recorded.set(false);
     }
 
+    /// What stops the work, for those who have no other business with the handler.
+    pub(super) fn stopper(&self) -> Stop {
+        self.0.stop.clone()
+    }
+
     pub(crate) fn stop(&self) {
-        self.0.stop.cancel();
+        self.0.stop.stop();
     }
 
     /// The handler's future is gone, and its work with it: what it registered is withdrawn.
@@ -385,7 +387,7 @@ impl fmt::Debug for StreamContext {
         f.debug_struct("StreamContext")
             .field("id", self.id())
             .field("epoch", &self.epoch())
-            .field("cursor", &self.0.cursor)
+            .field("cursor", &self.cursor())
             .finish_non_exhaustive()
     }
 }

@@ -12,9 +12,9 @@ use http_body::Body;
 
 use super::{
     after_last::AfterLast,
-    context::StreamContext,
     route::Route,
     source::{Fed, Source},
+    stop::Stop,
 };
 use crate::{
     config::BATCH_BYTES,
@@ -131,7 +131,7 @@ pub(crate) struct Engine<B> {
     core: Arc<Core>,
     route: Arc<Route>,
     pub(crate) lane: Arc<Lane>,
-    context: StreamContext,
+    stop: Stop,
     source: Option<Source<B>>,
     writer: FrameWriter,
     limits: EntryLimits,
@@ -148,13 +148,13 @@ where
     B: Body + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    pub(crate) fn new(core: Arc<Core>, route: Arc<Route>, lane: Arc<Lane>, context: StreamContext, body: B) -> Self {
+    pub(crate) fn new(core: Arc<Core>, route: Arc<Route>, lane: Arc<Lane>, stop: Stop, body: B) -> Self {
         let scanner = core.framing.scanner(core.settings.max_event);
         let complete = !route.classify.needs_terminal();
         let source = Some(Source::new(body, scanner));
         let (writer, mut limits) = (lane.writer(), lane.entry_limits());
         limits.bytes = limits.bytes.min(core.settings.recorder_bytes / ROOM_SHARE);
-        Self { core, route, lane, context, source, writer, limits, inner: Inner::default(), complete, error: None }
+        Self { core, route, lane, stop, source, writer, limits, inner: Inner::default(), complete, error: None }
     }
 
     /// Makes events until there are so many, the body waits, or it is over.
@@ -256,7 +256,7 @@ where
         match outcome {
             Ok(Some(outcome)) => {
                 // Kept for the recovery window, and so in memory of its own.
-                return Some(EndRequest::Close(Ending::with_event(outcome.state(), exact(block.bytes))));
+                return Some(EndRequest::close(Ending::with_event(outcome.state(), exact(block.bytes))));
             }
             Ok(None) => {}
             Err(_) => self.core.telemetry.panicked("classify"),
@@ -323,13 +323,13 @@ where
         match end {
             EndRequest::Close(ending) if ending.event.is_some() && !source.has_ended() => {
                 let (core, lane) = (Arc::clone(&self.core), Arc::clone(&self.lane));
-                let rest = AfterLast::new(core, lane, self.context.clone(), ending.clone(), source);
+                let rest = AfterLast::new(core, lane, self.stop.clone(), Ending::clone(ending), source);
                 self.core.executor.begin(rest);
             }
             _ => {
                 if !source.has_ended() {
                     // The library fails the stream for an event that is too large: the work has more to do.
-                    self.context.stop();
+                    self.stop.stop();
                 }
                 drop(source);
             }
@@ -348,7 +348,7 @@ impl<B> Engine<B> {
     /// Drops the inner body before it is over: its work is to stop.
     pub(crate) fn discard(&mut self) {
         if let Some(source) = self.source.take() {
-            self.context.stop();
+            self.stop.stop();
             drop(source);
         }
     }

@@ -402,7 +402,7 @@ where
     match admission {
         Admission::Produce(registered) => {
             let context = context(asked, registered.inner_id.clone());
-            context.registered(&registered.lane, &core.recorder);
+            context.registered(&registered.lane);
             if registered.has_begun_before() {
                 context.set_runs_again();
             }

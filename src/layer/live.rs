@@ -16,7 +16,6 @@ use super::{
     body::ResilientSseBody,
     engine::{FEW, Made, Progress},
     producer::Producer,
-    route::Route,
     voice::Speaker,
 };
 use crate::{
@@ -26,7 +25,6 @@ use crate::{
         FollowBody, Manner,
         ending::{Closing, End, finish},
     },
-    hub::Core,
     id::EventId,
     pulse::Pulse,
     recorder::{EndRequest, Status},
@@ -57,8 +55,6 @@ where
     B: Body + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    core: Arc<Core>,
-    route: Arc<Route>,
     producer: Arc<Producer<B>>,
     /// Taken along by the body that follows, if somebody else drives the work.
     attached: Option<Attached<B>>,
@@ -76,11 +72,12 @@ where
     wait: Option<Pin<Box<Sleep>>>,
     /// The store was waited for in vain, and nothing since: an end that comes now may have been made before that.
     held_up: bool,
-    /// When the request came, until the first event; and since when there is silence.
-    opened: Option<Instant>,
+    /// Since when there is silence; before the first event, when the request came.
     silent_since: Option<Instant>,
+    /// Whether there was an event yet.
+    heard: bool,
     /// The last words are written: how the body ends after them.
-    closing: Option<Closing>,
+    closing: Option<Box<Closing>>,
     /// No lane stands for the stream: a drain waits for this client all the same.
     beyond_record: Option<Entered>,
 }
@@ -106,21 +103,12 @@ where
     B: Body + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    pub(crate) fn new(
-        core: &Arc<Core>,
-        route: &Arc<Route>,
-        producer: Arc<Producer<B>>,
-        speaker: Speaker,
-        manner: Manner,
-        opened: Instant,
-    ) -> Self {
-        let lane = &producer.lane;
+    pub(crate) fn new(producer: Arc<Producer<B>>, speaker: Speaker, manner: Manner, opened: Instant) -> Self {
+        let (core, lane) = (Arc::clone(&producer.core), Arc::clone(&producer.lane));
         let unrecorded = lane.is_unrecorded();
         lane.readers.attach_client();
         let pulse = core.pulses.enter(Arc::clone(&lane.waker), manner.heartbeat, Some(producer.clone()));
         Self {
-            core: Arc::clone(core),
-            route: Arc::clone(route),
             delivered: EventId::new(lane.epoch, 0),
             attached: Some(Attached(Arc::clone(&producer))),
             producer,
@@ -132,8 +120,8 @@ where
             end: None,
             wait: None,
             held_up: false,
-            opened: Some(opened),
-            silent_since: None,
+            silent_since: Some(opened),
+            heard: false,
             closing: None,
             beyond_record: (unrecorded && !manner.endless && !manner.comes_again).then(|| core.beyond_record.enter()),
         }
@@ -167,7 +155,7 @@ where
                 return Poll::Ready(Next::Frame(frame));
             }
             if let Some(closing) = self.closing.take() {
-                return Poll::Ready(Next::Over(closing));
+                return Poll::Ready(Next::Over(*closing));
             }
             let going_on = if !self.made.is_empty() {
                 self.wait_for_store(cx)
@@ -219,11 +207,11 @@ where
     }
 
     fn deliverable(&self) -> u64 {
-        if self.core.store.is_broken(&self.lane().key) {
+        if self.producer.core.store.is_broken(&self.lane().key) {
             self.lane().pass_by();
             return u64::MAX;
         }
-        self.lane().deliverable(self.route.durability)
+        self.lane().deliverable(self.producer.route.durability)
     }
 
     fn lane(&self) -> &Arc<crate::recorder::Lane> {
@@ -262,7 +250,7 @@ where
             self.made.clear();
             return true;
         }
-        if self.wait_up_to(self.core.settings.store_limit, cx) {
+        if self.wait_up_to(self.producer.core.settings.store_limit, cx) {
             self.lane().pass_by();
             self.held_up = true;
             return true;
@@ -297,7 +285,7 @@ where
     }
 
     fn waits_no_more(&mut self) {
-        self.held_up |= self.wait.take().is_some() && self.core.store.is_broken(&self.lane().key);
+        self.held_up |= self.wait.take().is_some() && self.producer.core.store.is_broken(&self.lane().key);
     }
 
     fn wait_up_to(&mut self, limit: Duration, cx: &mut Context<'_>) -> bool {
@@ -314,11 +302,11 @@ where
         self.pulse.register(cx.waker());
         let ended = match self.lane().status() {
             Status::Superseded => None,
-            Status::Ended(stored) => Some(self.end_to_tell(stored)),
+            Status::Ended(stored) => Some(self.end_to_tell(*stored)),
             Status::Running => match &self.end {
                 Some(EndRequest::Close(ending)) => {
-                    let ending = ending.clone();
-                    let settings = &self.core.settings;
+                    let ending = Ending::clone(ending);
+                    let settings = &self.producer.core.settings;
                     let waited = if self.held_up { settings.store_limit } else { Duration::ZERO };
                     if !self.wait_up_to(settings.terminal_limit.saturating_sub(waited), cx) {
                         return false;
@@ -343,7 +331,9 @@ where
     /// taken for an orphan gets the real one.
     fn end_to_tell(&self, stored: Ended) -> Ended {
         match &self.end {
-            Some(EndRequest::Close(own)) if stored.ending.state == StreamState::Orphaned => self.own_end(own.clone()),
+            Some(EndRequest::Close(own)) if stored.ending.state == StreamState::Orphaned => {
+                self.own_end(Ending::clone(own))
+            }
             _ => stored,
         }
     }
@@ -355,13 +345,13 @@ where
 
     fn finish(&mut self, end: End) {
         self.beyond_record = None;
-        self.closing = Some(finish(&mut self.speaker, end, self.manner.endless));
+        self.closing = Some(Box::new(finish(&mut self.speaker, end, self.manner.endless)));
     }
 
     /// The stream goes on without this body, or not at all for now.
     fn finish_unfinished(&mut self) {
         let error = match &self.end {
-            _ if self.core.is_draining() => BodyError::Draining,
+            _ if self.producer.core.is_draining() => BodyError::Draining,
             Some(EndRequest::Interrupt) => BodyError::Interrupted,
             _ => BodyError::Superseded,
         };
@@ -371,7 +361,10 @@ where
     /// Breaks the body, once everything written has gone out.
     pub(crate) fn break_off(mut self: Box<Self>, error: BodyError) -> ResilientSseBody<B> {
         self.finish(End::Unfinished(error));
-        ResilientSseBody::closing(self.speaker.take(), self.closing.take().unwrap_or_else(Closing::clean))
+        ResilientSseBody::closing(
+            self.speaker.take(),
+            self.closing.take().map_or_else(Closing::clean, |closing| *closing),
+        )
     }
 
     /// Has the inner body make events.
@@ -424,12 +417,10 @@ where
             }
             Some(Progress::Waiting) => {
                 self.held_up = false;
-                if self.silent_since.is_none() && self.opened.is_none() {
-                    self.silent_since = Some(Instant::now());
-                }
+                self.silent_since.get_or_insert_with(Instant::now);
                 // Registered only now; whoever halted or took over the work in between is seen by this look.
                 self.pulse.register(cx.waker());
-                let halted = self.lane().is_halted() && !self.core.serves_on(&self.lane().status());
+                let halted = self.lane().is_halted() && !self.producer.core.serves_on(&self.lane().status());
                 Produced::GoOn(halted || self.producer.is_taken_over() || self.is_let_go())
             }
         }
@@ -442,7 +433,7 @@ where
         match lane.status() {
             Status::Ended(ended) => {
                 let behind = ended.last.epoch == lane.epoch && ended.last > self.delivered;
-                behind && !lane.is_unrecorded() && !self.core.serves_on(&Status::Ended(ended))
+                behind && !lane.is_unrecorded() && !self.producer.core.serves_on(&Status::Ended(ended))
             }
             Status::Running | Status::Superseded => false,
         }
@@ -451,15 +442,15 @@ where
     /// The stream ended elsewhere, or another producer has it. Returns whether this one is served on.
     fn go_on_halted(&mut self) -> bool {
         let status = self.lane().status();
-        if self.core.serves_on(&status) {
+        if self.producer.core.serves_on(&status) {
             if status != Status::Running {
-                self.beyond_record.get_or_insert_with(|| self.core.beyond_record.enter());
+                self.beyond_record.get_or_insert_with(|| self.producer.core.beyond_record.enter());
             }
             return true;
         }
         self.producer.discard();
         match status {
-            Status::Ended(ended) => self.finish(End::of(ended)),
+            Status::Ended(ended) => self.finish(End::of(*ended)),
             Status::Running | Status::Superseded => self.finish_unfinished(),
         }
         false
@@ -468,15 +459,18 @@ where
     /// Whether the process shuts down and nobody else tells this body: its stream is not recorded.
     fn is_let_go(&self) -> bool {
         let goes_at_once = self.manner.endless || self.manner.comes_again;
-        self.lane().is_unrecorded() && self.core.is_draining() && (goes_at_once || self.core.is_letting_go())
+        self.lane().is_unrecorded()
+            && self.producer.core.is_draining()
+            && (goes_at_once || self.producer.core.is_letting_go())
     }
 
     /// An event came: how long that took.
     fn heard(&mut self) {
-        if let Some(opened) = self.opened.take() {
-            self.core.telemetry.first_event(opened.elapsed());
-        } else if let Some(since) = self.silent_since.take() {
-            self.core.telemetry.event_gap(since.elapsed());
+        let Some(since) = self.silent_since.take() else { return };
+        if std::mem::replace(&mut self.heard, true) {
+            self.producer.core.telemetry.event_gap(since.elapsed());
+        } else {
+            self.producer.core.telemetry.first_event(since.elapsed());
         }
     }
 
@@ -484,7 +478,8 @@ where
     fn follow(&mut self) -> Option<Next<B>> {
         let attached = self.attached.take()?;
         let key = self.lane().key.clone();
-        let follow = FollowBody::taking_over(&self.core, key, self.delivered, self.manner, self.speaker.replacement());
+        let follow =
+            FollowBody::taking_over(&self.producer.core, key, self.delivered, self.manner, self.speaker.replacement());
         // The follower enters its own place.
         self.lane().readers.detach_client();
         Some(Next::Follow(Box::new(follow), attached))

@@ -25,6 +25,7 @@ mod producer;
 pub(crate) mod route;
 mod service;
 mod source;
+mod stop;
 pub(crate) mod unattended;
 pub(crate) mod voice;
 
@@ -208,7 +209,7 @@ impl ResilientSseLayer {
             lifetime >= stale,
             "`lifetime` must not be shorter than the hub's `stale`, {stale:?}; it is {lifetime:?}"
         );
-        self.with(|route| route.retention.lifetime = lifetime)
+        self.with(|route| Arc::make_mut(&mut route.retention).lifetime = lifetime)
     }
 
     /// How long an ended stream of this route can be recovered. Default:
@@ -220,7 +221,7 @@ impl ResilientSseLayer {
     #[track_caller]
     pub fn recovery_window(self, window: Duration) -> Self {
         let window = positive("recovery_window", window);
-        self.with(|route| route.retention.recovery_window = window)
+        self.with(|route| Arc::make_mut(&mut route.retention).recovery_window = window)
     }
 
     /// How many events the log of a stream holds; older ones are trimmed, and readers that missed them get a
@@ -232,7 +233,7 @@ impl ResilientSseLayer {
     #[track_caller]
     pub fn max_events(self, events: usize) -> Self {
         assert!(events > 0, "`max_events` must be at least 1");
-        self.with(|route| route.retention.max_events = events)
+        self.with(|route| Arc::make_mut(&mut route.retention).max_events = events)
     }
 
     /// How many bytes of events the log of a stream holds; older events are trimmed. An event that is larger is delivered, but
@@ -245,7 +246,7 @@ impl ResilientSseLayer {
     #[track_caller]
     pub fn max_bytes(self, bytes: usize) -> Self {
         assert!(bytes > 0, "`max_bytes` must be at least 1");
-        self.with(|route| route.retention.max_bytes = bytes)
+        self.with(|route| Arc::make_mut(&mut route.retention).max_bytes = bytes)
     }
 
     /// How many active streams an owner may have: one more is answered with 429, and a client that comes back with a cursor

@@ -36,7 +36,7 @@ pub(crate) struct Route {
     /// Silence after which a body sends a heartbeat.
     pub(crate) heartbeat: Duration,
     /// How long and how much is kept of a stream.
-    pub(crate) retention: Retention,
+    pub(crate) retention: Arc<Retention>,
     /// Which conversation a request is a turn of.
     pub(crate) conversation: Option<Arc<dyn Identify>>,
     pub(crate) overlap: Overlap,
@@ -61,7 +61,7 @@ impl Route {
             on_unavailable: settings.on_unavailable,
             grace: Duration::ZERO,
             heartbeat: settings.heartbeat,
-            retention: settings.retention(),
+            retention: Arc::new(settings.retention()),
             conversation: None,
             overlap: Overlap::default(),
             keep_headers: Arc::default(),
@@ -81,7 +81,7 @@ impl Route {
             kind: Cow::Borrowed("generation"),
             disconnect: Disconnect::DETACH,
             grace: GRACE,
-            retention,
+            retention: Arc::new(retention),
             ..Self::new(settings)
         }
     }

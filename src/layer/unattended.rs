@@ -154,7 +154,7 @@ mod tests {
             headers: crate::KeptHeaders::None,
             retention,
         };
-        Lane::new(open, 1, None)
+        Lane::new(open, &Arc::new(retention), 1, None)
     }
 
     #[derive(Clone, Copy, Debug)]

@@ -35,7 +35,8 @@ pub(crate) struct Speaker {
     voice: Voice,
     /// The reconnect delay, until it is said.
     retry: Option<u64>,
-    id: CursorWriter,
+    /// What stands before every id, where the library made up the stream's.
+    prefix: Option<StreamId>,
     /// Whether the library's endings carry ids: those of a stream that could not be registered do not.
     ids: bool,
     /// The piece to give next, those after it, and what is to be given after all of them.
@@ -65,7 +66,7 @@ impl Speaker {
             framing,
             voice,
             retry,
-            id: CursorWriter::new(prefix),
+            prefix,
             ids: true,
             next: None,
             pieces: VecDeque::new(),
@@ -83,7 +84,7 @@ impl Speaker {
     /// delay. That is said even after another one was: the last one counts.
     pub(crate) fn learn(&mut self, prefix: Option<StreamId>, retry: Option<u64>, voice: Voice) {
         self.voice = voice;
-        self.id = CursorWriter::new(prefix);
+        self.prefix = prefix;
         self.retry = retry.or(self.retry);
     }
 
@@ -95,7 +96,7 @@ impl Speaker {
     /// Hands its place in the conversation to another body.
     pub(crate) fn replacement(&mut self) -> Self {
         let framing = std::sync::Arc::clone(&self.framing);
-        Self { ids: self.ids, ..Self::new(framing, self.voice, self.id.stream().cloned(), self.retry.take()) }
+        Self { ids: self.ids, ..Self::new(framing, self.voice, self.prefix.clone(), self.retry.take()) }
     }
 
     /// Whether everything written was taken.
@@ -158,7 +159,8 @@ impl Speaker {
     fn event(&mut self, block: &[u8], id: EventId) {
         // The inner service's own delay wins.
         let retry = self.retry.take().filter(|_| self.framing.retry_in(block).is_none());
-        let id = if self.ids { Some(self.id.write(id)) } else { None };
+        let mut written = CursorWriter::new(self.prefix.clone());
+        let id = if self.ids { Some(written.write(id)) } else { None };
         self.framing.deliver(block, true, id, retry, &mut self.out);
     }
 
@@ -248,7 +250,7 @@ impl Speaker {
         match notice {
             Notice::Connected(id) => ("connected", json!({ "streamId": id.as_str() })),
             Notice::Gap(gap) => {
-                let wire = |id: EventId| match self.id.stream() {
+                let wire = |id: EventId| match &self.prefix {
                     Some(stream) => format!("{stream}.{id}"),
                     None => id.to_string(),
                 };

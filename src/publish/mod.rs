@@ -113,6 +113,7 @@ impl Publisher {
         if core.is_draining() {
             return Err(PublishError::Draining);
         }
+        let retention = Arc::new(core.settings.retention());
         let open = Open {
             key: spec.key,
             kind: spec.kind,
@@ -129,14 +130,14 @@ impl Publisher {
             voice: spec.voice,
             turn: None,
             headers: KeptHeaders::None,
-            retention: core.settings.retention(),
+            retention: *retention,
         };
         let (mut opening, opened) = core.recorder.open(open.clone()).await;
         match opened? {
             // The registration is withdrawn: a stream that begins now would be cut short.
             Opened::New { .. } if core.is_draining() => Err(PublishError::Draining),
             Opened::New { epoch, .. } => {
-                let lane = Lane::new(open, epoch, core.hooks.lease_within(core.settings.recovery_window));
+                let lane = Lane::new(open, &retention, epoch, core.hooks.lease_within(core.settings.recovery_window));
                 core.recorder.enter(&lane);
                 opening.keep();
                 lane.start(&core.recorder);

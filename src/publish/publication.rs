@@ -120,7 +120,7 @@ impl Job {
     fn check(&self) -> Result<(), PublishError> {
         match self.lane.status() {
             Status::Running => self.lane.own_end().map_or(Ok(()), |ended| Err(PublishError::Ended(Box::new(ended)))),
-            Status::Ended(ended) => Err(PublishError::Ended(Box::new(ended))),
+            Status::Ended(ended) => Err(PublishError::Ended(ended)),
             Status::Superseded => Err(PublishError::Conflict),
         }
     }
@@ -140,7 +140,7 @@ impl Job {
         let block = encode(&self.core, &event)?;
         if !self.lane.is_ending() {
             self.check()?;
-            self.lane.end(&self.core.recorder, EndRequest::Close(Ending::with_event(state, block)));
+            self.lane.end(&self.core.recorder, EndRequest::close(Ending::with_event(state, block)));
         }
         let settled = async {
             let _turn = self.ending.lock().await;
@@ -151,7 +151,7 @@ impl Job {
             return Err(PublishError::Store(StoreError::timed_out("close")));
         }
         match self.lane.status() {
-            Status::Ended(ended) => Ok(ended),
+            Status::Ended(ended) => Ok(*ended),
             Status::Running | Status::Superseded => Err(PublishError::Conflict),
         }
     }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{
     END_COST,
     readers::{Bounds, Readers},
+    registration::Registration,
     state::{EntryLimits, State},
 };
 use crate::{
@@ -34,15 +35,15 @@ pub(crate) enum Status {
     Running,
     /// It is not any more: a newer run began, or may begin.
     Superseded,
-    /// The stream has ended.
-    Ended(Ended),
+    /// The stream has ended. Boxed: most lanes run.
+    Ended(Box<Ended>),
 }
 
 /// How a producer goes.
 #[derive(Clone, Debug)]
 pub(crate) enum EndRequest {
-    /// For good.
-    Close(Ending),
+    /// For good. Boxed: a producer has one at most, at its end.
+    Close(Box<Ending>),
     /// For now.
     Interrupt,
 }
@@ -57,9 +58,13 @@ impl EndRequest {
         END_COST + event.map_or(0, Bytes::len)
     }
 
+    pub(crate) fn close(ending: Ending) -> Self {
+        Self::Close(Box::new(ending))
+    }
+
     /// An ending that the library supplies.
     pub(crate) fn supplied(state: StreamState, reason: Reason) -> Self {
-        Self::Close(Ending::supplied(state, reason))
+        Self::close(Ending::supplied(state, reason))
     }
 }
 
@@ -95,7 +100,7 @@ const RETURNS: Duration = Duration::from_secs(10);
 pub(crate) struct Lane {
     pub(crate) key: StreamKey,
     pub(crate) epoch: u64,
-    pub(super) registration: Open,
+    pub(super) registration: Registration,
     pub(super) hook: Option<Duration>,
     /// The stream could not be registered: nothing is recorded, and its end is final at once.
     pub(super) unrecorded: bool,
@@ -122,13 +127,22 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    /// `hook`: for how long this node has the `on_end` hook to itself, where there is one.
-    pub(crate) fn new(mut registration: Open, epoch: u64, hook: Option<Duration>) -> Arc<Self> {
+    /// `retention`: the registration's, as the lanes of a route share it. `hook`: for how long this node has the `on_end` hook to itself, where there is one.
+    pub(crate) fn new(
+        mut registration: Open,
+        retention: &Arc<Retention>,
+        epoch: u64,
+        hook: Option<Duration>,
+    ) -> Arc<Self> {
         let state = State::new(registration.started, std::mem::take(&mut registration.metadata));
+        let headers = OnceLock::new();
+        if let KeptHeaders::Kept(_) = &registration.headers {
+            let _ = headers.set(registration.headers.clone());
+        }
         Arc::new(Self {
             key: registration.key.clone(),
             epoch,
-            registration,
+            registration: Registration::of(registration, Arc::clone(retention)),
             hook,
             unrecorded: false,
             halted: AtomicBool::new(false),
@@ -141,14 +155,14 @@ impl Lane {
             readers: Readers::new(),
             elsewhere: Mutex::default(),
             turn: OnceLock::new(),
-            headers: OnceLock::new(),
+            headers,
             state: Mutex::new(state),
         })
     }
 
     /// A lane without a store behind it, for a stream that cannot be registered and goes out unrecorded.
-    pub(crate) fn unrecorded(registration: Open) -> Arc<Self> {
-        let mut lane = Self::new(registration, 0, None);
+    pub(crate) fn unrecorded(registration: Open, retention: &Arc<Retention>) -> Arc<Self> {
+        let mut lane = Self::new(registration, retention, 0, None);
         if let Some(lane) = Arc::get_mut(&mut lane) {
             lane.unrecorded = true;
         }
@@ -175,7 +189,7 @@ impl Lane {
 
     /// The last reconnect delay that the inner service set, in milliseconds.
     pub(crate) fn inner_retry(&self) -> Option<u64> {
-        lock(&self.state).last_inner.retry
+        lock(&self.state).inner.retry
     }
 
     /// The turn of a conversation that the stream is.
@@ -190,18 +204,18 @@ impl Lane {
 
     /// The headers of the response that the stream's route keeps.
     pub(crate) fn headers(&self) -> &KeptHeaders {
-        self.headers.get().unwrap_or(&self.registration.headers)
+        let none = if self.registration.awaits_headers { &KeptHeaders::Awaited } else { &KeptHeaders::None };
+        self.headers.get().unwrap_or(none)
     }
 
     /// The inner service has answered. Returns whether its headers are still to be stored.
     pub(crate) fn keep_headers(&self, headers: KeptHeaders) -> bool {
-        self.registration.headers == KeptHeaders::Awaited && self.headers.set(headers).is_ok()
+        self.registration.awaits_headers && self.headers.set(headers).is_ok()
     }
 
-    /// The stream's registration, with what has been said of it since.
+    /// The stream's registration, with what has been said of it since: for a stream that is there already.
     pub(crate) fn registered(&self) -> Open {
-        let turn = self.turn().map(|turn| turn.turn()).or_else(|| self.registration.turn.clone());
-        Open { turn, headers: self.headers().clone(), ..self.registration.clone() }
+        self.registration.again(self.key.clone(), self.turn().map(|turn| turn.turn()), self.headers().clone())
     }
 
     /// Whether nothing of the stream is recorded.
@@ -314,7 +328,7 @@ impl Lane {
         let state = lock(&self.state);
         let Some(EndRequest::Close(ending)) = &state.end else { return None };
         let last = EventId::new(self.epoch, state.last);
-        Some(Ended { ending: ending.clone(), id: EventId::terminal(self.epoch), last, at: 0 })
+        Some(Ended { ending: Ending::clone(ending), id: EventId::terminal(self.epoch), last, at: 0 })
     }
 
     /// Up to which seq events may be delivered now.
@@ -341,7 +355,7 @@ impl Lane {
         if state.waiting() == 0 {
             return u64::MAX;
         }
-        let since = state.flight_since.or(state.pending_since);
+        let since = state.flight.as_ref().and_then(|flight| flight.since).or(state.pending_since);
         let fresh = since.is_none_or(|since| since.elapsed() < AHEAD_TIME) && state.held() <= AHEAD_BYTES;
         match durability {
             Durability::Buffered if fresh => state.acknowledged + AHEAD_EVENTS,

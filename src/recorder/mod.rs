@@ -12,6 +12,7 @@ mod lane;
 mod opening;
 mod push;
 mod readers;
+mod registration;
 mod request;
 mod room;
 mod roster;
@@ -339,7 +340,7 @@ impl Recorder {
                     self.hooks.recent.landed(recent);
                     self.hooks.ended(lane.key.clone());
                 }
-                Status::Ended(ended)
+                Status::Ended(Box::new(ended))
             }
         };
         self.settle(lane, status);
@@ -353,7 +354,7 @@ impl Recorder {
                     self.hooks.recent.landed(recent);
                 }
                 self.hooks.ended(lane.key.clone());
-                self.settle(lane, Status::Ended(ended));
+                self.settle(lane, Status::Ended(Box::new(ended)));
             }
             Closed::Before(ended) => self.fenced(lane, Fence::Ended(ended)),
             Closed::Newer | Closed::Moved => self.settle(lane, Status::Superseded),
@@ -504,7 +505,7 @@ mod tests {
         let (sse, _guardian) =
             ResilientSse::builder(FaultStore::new(MemoryStore::new()).batched()).anonymous().build().expect("valid");
         let recorder = &sse.0.recorder;
-        let lane = Lane::new(open(), 1, None);
+        let lane = Lane::new(open(), &std::sync::Arc::new(open().retention), 1, None);
         let starts = |lane: &Lane| match lane.next_op() {
             Some(Op::Append(append)) => Some(append.starts || !append.events.is_empty()),
             _ => None,

@@ -80,7 +80,7 @@ impl Recorder {
     ///
     /// Dropped while it waits, that was stored or not.
     pub(crate) async fn say_again(&self, lane: &Lane) {
-        let request = Open { create: false, limit: None, ..lane.registered() };
+        let request = lane.registered();
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         for _ in 0..TRIES {
             // A stream that is ending might be interrupted by now, and this would run it again.

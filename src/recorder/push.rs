@@ -11,7 +11,7 @@ use super::{
 use crate::{
     id::EventId,
     kept::keep,
-    stream::{Ended, Frame},
+    stream::{Ended, Ending, Frame},
     sync::lock,
 };
 
@@ -165,12 +165,12 @@ impl Lane {
     fn ended_by(&self, end: &EndRequest, last: u64) -> Status {
         match end {
             EndRequest::Interrupt => Status::Superseded,
-            EndRequest::Close(ending) => Status::Ended(Ended {
-                ending: ending.clone(),
+            EndRequest::Close(ending) => Status::Ended(Box::new(Ended {
+                ending: Ending::clone(ending),
                 id: EventId::terminal(self.epoch),
                 last: EventId::new(self.epoch, last),
                 at: 0,
-            }),
+            })),
         }
     }
 }

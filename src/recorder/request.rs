@@ -77,7 +77,7 @@ impl Lane {
 
     fn reopen(&self, state: &State) -> Reopen {
         let open = Open { started: state.started, metadata: state.metadata.clone(), ..self.registered() };
-        let Inner { id: inner_id, retry: inner_retry } = state.last_inner.clone();
+        let Inner { id: inner_id, retry: inner_retry } = state.inner.clone();
         let since = self.turn().map_or(Duration::ZERO, |begun| begun.age());
         Reopen { open, epoch: self.epoch, acknowledged: state.acknowledged, inner_id, inner_retry, since }
     }
@@ -109,8 +109,8 @@ impl Lane {
     /// The store did not answer at once: what was sent waits from now on.
     pub(super) fn waits(&self) {
         let mut state = lock(&self.state);
-        if state.flight.as_ref().is_some_and(|flight| !flight.events.is_empty()) {
-            state.flight_since.get_or_insert_with(Instant::now);
+        if let Some(flight) = state.flight.as_mut().filter(|flight| !flight.events.is_empty()) {
+            flight.since.get_or_insert_with(Instant::now);
         }
     }
 
@@ -127,9 +127,8 @@ impl Lane {
         if refused || (events > 0 && std::mem::take(&mut state.passed_by)) {
             state.catches_up_to = state.last;
         }
-        state.flight_since = None;
         state.metadata_waits &= flight.metadata != state.metadata;
-        let bytes = std::mem::take(&mut state.flight_bytes);
+        let bytes = flight.events.bytes.len();
         self.held.store(state.held(), Ordering::Relaxed);
         drop(state);
         // Read after the state was locked: a producer that was done before has seen what landed.
@@ -183,10 +182,10 @@ impl Lane {
         state.pending.clear();
         state.pending_events = 0;
         state.pending_since = None;
-        state.flight = None;
-        state.flight_since = None;
         // Given back once: a lane that was given up may still hear from the store.
-        let events = std::mem::take(&mut state.pending_bytes) + std::mem::take(&mut state.flight_bytes);
+        let events = state.held();
+        state.pending_bytes = 0;
+        state.flight = None;
         let end = std::mem::take(&mut state.end_bytes);
         self.held.store(0, Ordering::Relaxed);
         drop(state);

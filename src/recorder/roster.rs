@@ -188,7 +188,8 @@ mod tests {
                 max_bytes: 1,
             },
         };
-        Lane::new(open, epoch, None)
+        let retention = Arc::new(open.retention);
+        Lane::new(open, &retention, epoch, None)
     }
 
     fn listed(rolls: &[Roll]) -> Vec<(StreamKey, u64)> {

@@ -52,15 +52,11 @@ pub(super) struct State {
     /// How many events these are, and how many bytes.
     pub(super) pending_events: u64,
     pub(super) pending_bytes: usize,
-    /// A batch that was sent, and is sent again unchanged until an answer comes.
-    pub(super) flight: Option<Append>,
-    pub(super) flight_bytes: usize,
+    pub(super) flight: Option<Flight>,
     /// Whether the store is being asked something: the batch in flight is not to be touched.
     pub(super) in_the_air: bool,
     /// When the oldest pending event was pushed.
     pub(super) pending_since: Option<Instant>,
-    /// When the oldest event in flight was pushed.
-    pub(super) flight_since: Option<Instant>,
     /// Whether the store is to be asked how the stream stands.
     pub(super) looks: bool,
     /// Whether the producer has begun to answer, and whether that is still to be said.
@@ -68,9 +64,9 @@ pub(super) struct State {
     pub(super) starts: bool,
     /// Everything that the host keeps with the stream, as far as this producer knows.
     pub(super) metadata: Metadata,
+    /// The last inner id and delay there were, and which of them no batch has said yet.
     pub(super) inner: Inner,
-    /// The last inner id and delay there were, sent or not.
-    pub(super) last_inner: Inner,
+    unsaid: Unsaid,
     /// Whether metadata is not acknowledged yet: until then nothing may be delivered.
     pub(super) metadata_waits: bool,
     pub(super) forgotten: bool,
@@ -88,6 +84,48 @@ pub(super) struct State {
     /// When the end was requested, and what it is charged until it is stored.
     pub(super) end_since: Option<Instant>,
     pub(super) end_bytes: usize,
+}
+
+/// A batch that was sent, and is sent again unchanged until an answer comes.
+pub(super) struct Flight {
+    /// The seq of its first event.
+    pub(super) first: u64,
+    pub(super) events: Frame,
+    /// When the oldest of them was pushed.
+    pub(super) since: Option<Instant>,
+    starts: bool,
+    inner: Inner,
+    pub(super) metadata: Metadata,
+}
+
+impl Flight {
+    fn append(&self, key: &StreamKey, epoch: u64) -> Append {
+        let Inner { id: inner_id, retry: inner_retry } = self.inner.clone();
+        Append {
+            key: key.clone(),
+            epoch,
+            starts: self.starts,
+            first: self.first,
+            events: self.events.clone(),
+            inner_id,
+            inner_retry,
+            metadata: self.metadata.clone(),
+        }
+    }
+}
+
+/// Which parts of what the inner service set go with the next batch.
+#[derive(Default)]
+struct Unsaid {
+    id: bool,
+    retry: bool,
+}
+
+impl Unsaid {
+    fn note(&mut self, inner: &Inner) {
+        self.id |= inner.id.is_some();
+        self.retry |= inner.retry.is_some();
+    }
 }
 
 /// The id and the reconnect delay that an inner service set in its event stream: the last of each.
@@ -123,16 +161,14 @@ impl State {
             pending_events: 0,
             pending_bytes: 0,
             flight: None,
-            flight_bytes: 0,
             in_the_air: false,
             pending_since: None,
-            flight_since: None,
             looks: false,
             started,
             starts: false,
             metadata,
             inner: Inner::default(),
-            last_inner: Inner::default(),
+            unsaid: Unsaid::default(),
             metadata_waits: false,
             forgotten: false,
             withdrawn: false,
@@ -155,7 +191,7 @@ impl State {
         if inner.is_none() {
             return;
         }
-        self.last_inner.update(inner.clone());
+        self.unsaid.note(&inner);
         self.inner.update(inner);
     }
 
@@ -182,7 +218,7 @@ impl State {
 
     /// How many bytes of events are held.
     pub(super) fn held(&self) -> usize {
-        self.pending_bytes + self.flight_bytes
+        self.pending_bytes + self.flight.as_ref().map_or(0, |flight| flight.events.bytes.len())
     }
 
     /// Gives up events, the oldest first, until no more than so many bytes are held, or what is left is on its way to
@@ -208,10 +244,7 @@ impl State {
         let Some(flight) = self.flight.take() else { return 0 };
         // What the batch said besides is said with the next one; metadata waits until it is acknowledged anyway.
         self.starts |= flight.starts;
-        let newer = std::mem::replace(&mut self.inner, Inner { id: flight.inner_id, retry: flight.inner_retry });
-        self.inner.update(newer);
-        self.flight_bytes = 0;
-        self.flight_since = None;
+        self.unsaid.note(&flight.inner);
         flight.events.count
     }
 
@@ -219,7 +252,7 @@ impl State {
     pub(super) fn next_flight(&mut self, key: &StreamKey, epoch: u64, limits: EntryLimits) -> Option<Append> {
         if self.flight.is_none() {
             // An id without an event goes with the next event; before the next run, which is to be given it, at the latest.
-            let id_waits = self.inner.id.is_some() && matches!(self.end, Some(EndRequest::Interrupt));
+            let id_waits = self.unsaid.id && matches!(self.end, Some(EndRequest::Interrupt));
             if self.pending.is_empty() && !self.looks && !self.starts && !self.metadata_waits && !id_waits {
                 return None;
             }
@@ -227,17 +260,18 @@ impl State {
             let first = self.pending.front().map_or(self.last + 1, |(first, _)| *first);
             let events = self.take_batch(limits);
             self.looks = false;
-            self.flight_since = if events.is_empty() { None } else { self.pending_since };
+            let since = if events.is_empty() { None } else { self.pending_since };
             if self.pending.is_empty() {
                 self.pending_since = None;
             }
-            let Inner { id: inner_id, retry: inner_retry } = std::mem::take(&mut self.inner);
+            let Unsaid { id, retry } = std::mem::take(&mut self.unsaid);
+            let inner =
+                Inner { id: self.inner.id.as_ref().filter(|_| id).cloned(), retry: self.inner.retry.filter(|_| retry) };
             let metadata = if self.metadata_waits { self.metadata.clone() } else { Metadata::new() };
             let starts = std::mem::take(&mut self.starts);
-            self.flight =
-                Some(Append { key: key.clone(), epoch, starts, first, events, inner_id, inner_retry, metadata });
+            self.flight = Some(Flight { first, events, since, starts, inner, metadata });
         }
-        self.flight.clone()
+        self.flight.as_ref().map(|flight| flight.append(key, epoch))
     }
 
     /// Takes as many events as are one entry: what waited together is written together.
@@ -251,7 +285,6 @@ impl State {
             }
             ((events, bytes), frames) = (more, frames + 1);
         }
-        self.flight_bytes = bytes;
         if frames <= 1 {
             return self.let_go().unwrap_or_default();
         }

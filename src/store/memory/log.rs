@@ -69,6 +69,11 @@ impl Log {
             self.count -= 1;
             since = self.runs.pop_back().map_or(since, |(since, _)| since);
         }
+        if self.records.is_empty() {
+            // Many streams stay silent: the marker of their one run gets no more than its own room.
+            self.runs.reserve_exact(1);
+            self.records.reserve_exact(1);
+        }
         self.runs.push_back((since, epoch));
         self.push(Record { id: EventId::new(epoch, 0), at, kind: RecordKind::Run { previous } });
     }

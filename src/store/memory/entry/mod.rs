@@ -3,9 +3,9 @@
 mod publish;
 mod read;
 
-use std::{borrow::Cow, collections::VecDeque, sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use publish::registration;
+use publish::{Remembered, registration};
 
 use super::log::{Log, Put};
 use crate::{
@@ -35,8 +35,6 @@ pub(super) struct Entry {
     turn: Option<Turn>,
     headers: KeptHeaders,
     metadata: Metadata,
-    /// The metadata of the run before, until this run has started.
-    metadata_before: Metadata,
     inner_id: Option<String>,
     inner_retry: Option<u64>,
     started_at: u64,
@@ -45,20 +43,31 @@ pub(super) struct Entry {
     expires_at: u64,
     /// Until when whoever looks after the end of its lifetime has it to itself.
     leased_until: u64,
-    /// The last event of the run before this one, recorded or not.
-    previous: Option<EventId>,
+    /// The run before this one.
+    before: Option<Box<Before>>,
     /// The last event of this run, recorded or not, once it was interrupted.
     run_end: Option<EventId>,
-    ended: Option<Ended>,
+    /// Boxed: most of a stream's life there is none.
+    ended: Option<Box<Ended>>,
     hook: Hook,
     retention: Retention,
     /// Only a tombstone is left: whoever produced the stream, and has not heard of its end yet, is fenced by it.
     deleted: bool,
     log: Log,
-    published: VecDeque<(String, EventId)>,
+    /// Where something was published under idempotency keys.
+    published: Option<Box<Remembered>>,
     pub(super) tail: Arc<TailCell>,
     /// When the store looks at the stream next.
     pub(super) timer: u64,
+}
+
+/// What is still asked of the run before a stream's newest one.
+#[derive(Debug)]
+struct Before {
+    /// Its last event, recorded or not.
+    last: EventId,
+    /// Its metadata, which a withdrawal of the newest run restores.
+    metadata: Metadata,
 }
 
 pub(super) fn millis(duration: Duration) -> u64 {
@@ -81,7 +90,6 @@ impl Entry {
             turn: open.turn.clone(),
             headers: open.headers.clone(),
             metadata: Metadata::new(),
-            metadata_before: Metadata::new(),
             inner_id: None,
             inner_retry: None,
             started_at: now,
@@ -89,14 +97,14 @@ impl Entry {
             deadline: 0,
             expires_at: 0,
             leased_until: 0,
-            previous: None,
+            before: None,
             run_end: None,
             ended: None,
             hook: Hook::None,
             retention: open.retention,
             deleted: false,
             log,
-            published: VecDeque::new(),
+            published: None,
             tail,
             timer: 0,
         };
@@ -139,7 +147,7 @@ impl Entry {
             headers: self.headers.clone(),
             state: self.state,
             epoch: self.epoch,
-            previous: self.previous,
+            previous: self.previous(),
             node: self.node.clone(),
             started: self.started,
             reruns: self.reruns,
@@ -150,7 +158,7 @@ impl Entry {
             top: self.ended.as_ref().map_or(self.log.top(), |ended| ended.id),
             inner_id: self.inner_id.clone(),
             inner_retry: self.inner_retry,
-            ended: self.ended.clone(),
+            ended: self.ended().cloned(),
         }
     }
 
@@ -163,7 +171,7 @@ impl Entry {
     }
 
     pub(super) fn ended(&self) -> Option<&Ended> {
-        self.ended.as_ref()
+        self.ended.as_deref()
     }
 
     pub(super) fn last_heartbeat(&self) -> u64 {
@@ -218,7 +226,7 @@ impl Entry {
     }
 
     pub(super) fn previous(&self) -> Option<EventId> {
-        self.previous
+        self.before.as_ref().map(|before| before.last)
     }
 
     pub(super) fn inner_id(&self) -> Option<String> {
@@ -238,10 +246,12 @@ impl Entry {
         self.hook = Hook::None;
         self.log = Log::default();
         self.metadata.clear();
-        self.metadata_before.clear();
+        if let Some(before) = &mut self.before {
+            before.metadata.clear();
+        }
         self.turn = None;
         self.headers = KeptHeaders::None;
-        self.published.clear();
+        self.published = None;
         self.expires_at = now.saturating_add(millis(self.retention.stale));
     }
 
@@ -346,9 +356,8 @@ impl Entry {
         self.leased_until = 0;
         self.started_at = now;
         self.retention = open.retention;
-        self.metadata_before = std::mem::take(&mut self.metadata);
+        self.before = Some(Box::new(Before { last: previous, metadata: std::mem::take(&mut self.metadata) }));
         self.keep(&open.metadata);
-        self.previous = Some(previous);
         self.trim();
         self.beat(now, millis(open.retention.stale));
     }
@@ -358,10 +367,8 @@ impl Entry {
         if self.state != StreamState::Active || self.token != token || self.started {
             return true;
         }
-        if self.previous.is_none() {
-            return false;
-        }
-        self.metadata = std::mem::take(&mut self.metadata_before);
+        let Some(before) = &mut self.before else { return false };
+        self.metadata = std::mem::take(&mut before.metadata);
         self.stand_still(EventId::new(self.epoch, 0));
         true
     }
@@ -388,7 +395,7 @@ impl Entry {
             return Some(Fence::Newer);
         }
         match &self.ended {
-            Some(ended) => Some(Fence::Ended(ended.clone())),
+            Some(ended) => Some(Fence::Ended(Ended::clone(ended))),
             None => (self.state != StreamState::Active).then_some(Fence::Newer),
         }
     }
@@ -423,7 +430,7 @@ impl Entry {
             return Closed::Missing;
         }
         if let Some(ended) = &self.ended {
-            return Closed::Before(ended.clone());
+            return Closed::Before(Ended::clone(ended));
         }
         if close.epoch.is_some_and(|epoch| epoch != self.epoch) {
             return Closed::Newer;
@@ -442,7 +449,7 @@ impl Entry {
         self.state = ended.ending.state;
         self.hook = hook.map_or(Hook::None, |lease| Hook::DueAt(now.saturating_add(millis(lease))));
         self.expires_at = now.saturating_add(millis(self.retention.recovery_window));
-        self.ended = Some(ended.clone());
+        self.ended = Some(Box::new(ended.clone()));
         ended
     }
 

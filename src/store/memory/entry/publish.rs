@@ -1,5 +1,7 @@
 //! Stateless publishing: events without a standing producer.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 
 use super::Entry;
@@ -7,20 +9,24 @@ use crate::{
     id::{EventId, NodeId},
     kept::KeptHeaders,
     store::{Open, Publish, Published},
-    stream::{Ending, Frame, Metadata, Origin, StreamState},
+    stream::{Ended, Ending, Frame, Metadata, Origin, StreamState},
     voice::Voice,
 };
 
 /// How many of the newest idempotency keys a published stream remembers.
 const KEYS_REMEMBERED: usize = 1024;
 
+/// Idempotency keys, and the ids of the events that came with them: the newest last.
+pub(super) type Remembered = VecDeque<(String, EventId)>;
+
 impl Entry {
     pub(in super::super) fn publish(&mut self, publish: Publish, now: u64) -> Published {
         if let Some(key) = &publish.idempotency_key
-            && let Some((_, id)) = self.published.iter().find(|(held, _)| held == key)
+            && let Some((_, id)) =
+                self.published.iter().flat_map(|published| published.iter()).find(|(held, _)| held == key)
         {
             return match &self.ended {
-                Some(ended) if ended.id == *id => Published::Ended(ended.clone()),
+                Some(ended) if ended.id == *id => Published::Ended(Ended::clone(ended)),
                 _ => Published::Stored(*id),
             };
         }
@@ -29,7 +35,7 @@ impl Entry {
             self.node = None;
         }
         if let Some(ended) = &self.ended {
-            return Published::EndedBefore(ended.clone());
+            return Published::EndedBefore(Ended::clone(ended));
         }
         if self.node.is_some() || self.state != StreamState::Active {
             return Published::Conflict;
@@ -40,9 +46,10 @@ impl Entry {
                 Published::Ended(ended) => ended.id,
                 _ => self.log.top(),
             };
-            self.published.push_back((key, id));
-            if self.published.len() > KEYS_REMEMBERED {
-                self.published.pop_front();
+            let published = self.published.get_or_insert_default();
+            published.push_back((key, id));
+            if published.len() > KEYS_REMEMBERED {
+                published.pop_front();
             }
         }
         outcome

@@ -49,7 +49,7 @@ impl Entry {
             (events, bytes) = (events + count, bytes + length);
             page.records.push(record.clone());
         }
-        if let Some(ended) = self.ended.as_ref().filter(|ended| ended.id > after) {
+        if let Some(ended) = self.ended().filter(|ended| ended.id > after) {
             page.records.push(Record { id: ended.id, at: ended.at, kind: RecordKind::End(Box::new(ended.clone())) });
         }
     }
