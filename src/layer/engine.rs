@@ -312,6 +312,10 @@ where
         self.inner.retry = self.core.framing.retry_in(&batch.out).or(self.inner.retry);
         let frame = Frame { count: std::mem::take(&mut batch.events), bytes: exact(&batch.out) };
         batch.out.clear();
+        if made.capacity() == 0 {
+            // Mostly one frame is made at a time: the room for it is kept.
+            made.reserve_exact(1);
+        }
         made.push_back(Made::Events(frame.clone(), batch.next - 1));
         self.lane.push(&self.core.recorder, frame, std::mem::take(&mut self.inner));
     }

@@ -202,6 +202,10 @@ impl State {
         }
         self.pending_events += events.count;
         self.pending_bytes += events.bytes.len();
+        if self.pending.capacity() == 0 {
+            // Mostly one frame waits at a time: the room for it is kept.
+            self.pending.reserve_exact(1);
+        }
         self.pending.push_back((self.last + 1 - events.count, events));
     }
 
