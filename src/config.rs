@@ -13,7 +13,7 @@ pub enum Durability {
     /// Once the store has acknowledged it. In an outage an event waits for at most
     /// [`Builder::store_limit`](crate::Builder::store_limit) (500 ms, guarantee G7); after that, events are delivered
     /// unacknowledged until the store answers. Meanwhile the inner body makes up to 1,024 events or 256 KiB, which the next
-    /// append carries.
+    /// appends carry.
     BeforeSend,
 }
 
@@ -104,9 +104,10 @@ pub(crate) const AHEAD_TIME: Duration = Duration::from_millis(100);
 /// Events and bytes that are made in one go: others get their turn.
 pub(crate) const BATCH_EVENTS: usize = 64;
 pub(crate) const BATCH_BYTES: usize = 64 << 10;
-/// Events and bytes that one append holds at most, but for a single larger event.
+/// Events and bytes that one append holds at most, but for a single larger event. Of large events no more than a batch and a
+/// half: buffers of hundreds of KiB come fresh from the system each time, which costs more than the entries that they save.
 pub(crate) const ENTRY_EVENTS: usize = 1024;
-pub(crate) const ENTRY_BYTES: usize = 256 << 10;
+pub(crate) const ENTRY_BYTES: usize = 96 << 10;
 /// An entry has this share of what the log may hold at most, so that the log can be cut where it must be.
 pub(crate) const ENTRY_SHARE: usize = 16;
 /// Events and bytes that a log holds by default.

@@ -21,8 +21,9 @@ use crate::{
 const FLIGHTS: usize = 16;
 /// Events in a flight.
 const FLIGHT_EVENTS: u64 = 8192;
-/// Bytes of events in a flight, but for what the last lane brings: a slow network must carry it within the store's time limit.
-const FLIGHT_BYTES: usize = 1 << 20;
+/// Bytes of events in a flight, but for what the last lane brings: a slow network must carry it within the store's time limit, and
+/// larger buffers come fresh from the system each time.
+const FLIGHT_BYTES: usize = 256 << 10;
 
 /// Works the ready lanes off. The guardian polls it; it is never done.
 pub(crate) struct Flusher {
