@@ -213,9 +213,12 @@ impl Admission {
             if left.is_zero() {
                 return Self::decide(&core, &route, asked, opening, opened).await;
             }
-            if let Some(lane) = running.filter(|_| matches!(opened, Ok(Opened::Missing))) {
+            match running {
                 // The store forgot a stream that runs here: the lane's own look registers it again, or learns that it was deleted.
-                core.recorder.look(&lane);
+                Some(lane) if matches!(opened, Ok(Opened::Missing)) => core.recorder.look(&lane),
+                // It may have begun, and not have said so yet.
+                Some(lane) => core.recorder.ready(&lane),
+                None => {}
             }
             let mut drain = pin!(core.drain_began());
             let changed = poll_fn(|cx| match drain.as_mut().poll(cx) {

@@ -136,7 +136,9 @@ where
     context.registered(&lane);
     let producer = engage(core, route, asked, &lane, body, context);
     keep_headers(core, route, &lane, headers);
-    lane.start(&core.recorder);
+    lane.start();
+    // Said with the first event, if there is one at once: the engine sees to it once the body waits.
+    core.recorder.ready_at_leisure(&lane);
     core.turn_started(&lane);
     Started { producer, previous }
 }
@@ -193,6 +195,8 @@ where
     }
     let replays = matches!(asked.position, Position::After(_) | Position::Unreadable);
     let body = if previous.is_some() && replays {
+        // The inner body is not polled before the client has what it missed.
+        core.recorder.ready(live.lane());
         let missed = FollowRequest {
             key: asked.key.clone(),
             position: asked.position,

@@ -139,6 +139,8 @@ pub(crate) struct Engine<B> {
     inner: Inner,
     /// Whether a body that ends now, without a terminal event, was complete.
     complete: bool,
+    /// Whether the body has ever had nothing to give.
+    has_waited: bool,
     /// The error that the body failed with.
     error: Option<BoxError>,
 }
@@ -154,7 +156,19 @@ where
         let source = Some(Source::new(body, scanner));
         let (writer, mut limits) = (lane.writer(), lane.entry_limits());
         limits.bytes = limits.bytes.min(core.settings.recorder_bytes / ROOM_SHARE);
-        Self { core, route, lane, stop, source, writer, limits, inner: Inner::default(), complete, error: None }
+        Self {
+            core,
+            route,
+            lane,
+            stop,
+            source,
+            writer,
+            limits,
+            inner: Inner::default(),
+            complete,
+            has_waited: false,
+            error: None,
+        }
     }
 
     /// Makes events until there are so many, the body waits, or it is over.
@@ -174,7 +188,13 @@ where
                 Progress::Over(end)
             }
             None if made.len() > before => Progress::Made,
-            None => Progress::Waiting,
+            None => {
+                if !std::mem::replace(&mut self.has_waited, true) {
+                    // There is no event yet that would say that the producer has begun.
+                    self.core.recorder.ready(&self.lane);
+                }
+                Progress::Waiting
+            }
         }
     }
 

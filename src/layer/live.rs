@@ -27,7 +27,7 @@ use crate::{
     },
     id::EventId,
     pulse::Pulse,
-    recorder::{EndRequest, Status},
+    recorder::{EndRequest, Lane, Status},
     stream::{Ended, Ending, StreamState},
     sync::Entered,
 };
@@ -214,7 +214,7 @@ where
         self.lane().deliverable(self.producer.route.durability)
     }
 
-    fn lane(&self) -> &Arc<crate::recorder::Lane> {
+    pub(crate) fn lane(&self) -> &Arc<Lane> {
         &self.producer.lane
     }
 

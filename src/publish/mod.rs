@@ -140,7 +140,8 @@ impl Publisher {
                 let lane = Lane::new(open, &retention, epoch, core.hooks.lease_within(core.settings.recovery_window));
                 core.recorder.enter(&lane);
                 opening.keep();
-                lane.start(&core.recorder);
+                lane.start();
+                core.recorder.ready(&lane);
                 Ok(Publication::new(Arc::clone(core), lane))
             }
             Opened::Ended(ended) => Err(PublishError::Ended(Box::new(ended))),

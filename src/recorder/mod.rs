@@ -33,6 +33,7 @@ pub(crate) use flush::Flusher;
 pub(crate) use lane::{EndRequest, Lane, Producing, Status};
 pub(crate) use opening::{LATE, Opening};
 pub(crate) use readers::Reader;
+use request::Claim;
 pub(crate) use request::Op;
 use room::Room;
 pub(crate) use roster::Roll;
@@ -170,13 +171,20 @@ impl Recorder {
 
     /// The lane has something to do: does it, or sees to it that it is done.
     pub(crate) fn ready(self: &Arc<Self>, lane: &Arc<Lane>) {
-        if !lane.claim() {
-            return;
+        match lane.claim() {
+            Claim::New if self.store.is_immediate() => self.work_in_place(lane),
+            Claim::New => self.queue(Arc::clone(lane)),
+            Claim::Hurried => self.flusher.wake(),
+            Claim::Held => {}
         }
+    }
+
+    /// The same for what can wait until more of the lane is there, for as long as nobody else has the flusher woken.
+    pub(crate) fn ready_at_leisure(self: &Arc<Self>, lane: &Arc<Lane>) {
         if self.store.is_immediate() {
-            self.work_in_place(lane);
-        } else {
-            self.queue(Arc::clone(lane));
+            self.ready(lane);
+        } else if lane.claim_unhurried() {
+            self.line_up(Arc::clone(lane));
         }
     }
 
@@ -520,7 +528,7 @@ mod tests {
         lane.forgotten();
         assert!(matches!(lane.next_op(), Some(Op::Reopen(reopen)) if !reopen.open.started), "registered again");
         lane.reopened();
-        lane.start(recorder);
+        lane.start();
         assert_eq!(starts(&lane), Some(true));
         lane.landed();
         assert_eq!(starts(&lane), None);

@@ -102,16 +102,12 @@ impl Lane {
         given_up
     }
 
-    /// The producer began to answer.
-    pub(crate) fn start(self: &Arc<Self>, recorder: &Arc<Recorder>) {
-        if self.unrecorded {
-            return;
-        }
-        {
+    /// The producer began to answer: that is said with the next request of the lane.
+    pub(crate) fn start(&self) {
+        if !self.unrecorded {
             let mut state = lock(&self.state);
             state.starts |= !std::mem::replace(&mut state.started, true);
         }
-        recorder.ready(self);
     }
 
     /// Keeps something with the stream. The error is how many bytes it would be, where that is too much.

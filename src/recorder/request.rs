@@ -28,6 +28,16 @@ pub(crate) enum Op {
     Interrupt(Interrupt),
 }
 
+/// Whose a lane is to work off.
+pub(super) enum Claim {
+    /// The caller's.
+    New,
+    /// The flusher's, which nobody has woken for it yet.
+    Hurried,
+    /// Somebody else's, who works it off already.
+    Held,
+}
+
 /// What landed in the store.
 pub(super) struct Landed {
     pub(super) events: u64,
@@ -41,9 +51,22 @@ impl Lane {
     }
 
     /// Whether the caller is to work the lane off.
-    pub(super) fn claim(&self) -> bool {
+    pub(super) fn claim(&self) -> Claim {
         let mut state = lock(&self.state);
-        !std::mem::replace(&mut state.claimed, true)
+        let (claimed, unhurried) = (std::mem::replace(&mut state.claimed, true), std::mem::take(&mut state.unhurried));
+        match (claimed, unhurried) {
+            (false, _) => Claim::New,
+            (true, true) => Claim::Hurried,
+            (true, false) => Claim::Held,
+        }
+    }
+
+    /// Claims the lane for the flusher, which is not to be woken for it. `false`: somebody works it off already.
+    pub(super) fn claim_unhurried(&self) -> bool {
+        let mut state = lock(&self.state);
+        let new = !std::mem::replace(&mut state.claimed, true);
+        state.unhurried |= new;
+        new
     }
 
     /// The next request; `None` gives the claim back.
@@ -51,6 +74,7 @@ impl Lane {
         let mut state = lock(&self.state);
         let op = self.choose(&mut state);
         state.claimed = op.is_some();
+        state.unhurried = false;
         state.in_the_air = op.is_some();
         op
     }

@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) status: Status,
     /// Whether a task works the lane off, or is about to.
     pub(super) claimed: bool,
+    /// It waits for the flusher, which was not woken for it.
+    pub(super) unhurried: bool,
     /// The last seq that was given.
     pub(super) last: u64,
     /// Everything up to here is stored or lost.
@@ -154,6 +156,7 @@ impl State {
         Self {
             status: Status::Running,
             claimed: false,
+            unhurried: false,
             last: 0,
             acknowledged: 0,
             pushed: Pushed::default(),

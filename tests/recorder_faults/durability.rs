@@ -153,3 +153,32 @@ async fn g1_who_waits_for_a_lost_reply_gets_what_was_stored_before_another_s_end
         assert_eq!(seen.last().unwrap().name, "cancelled", "batched {batched}");
     }
 }
+
+/// That a producer has begun goes to the store with its first event, if that comes at once; else as soon as its body waits.
+#[tokio::test(start_paused = true)]
+async fn g5_a_start_is_said_with_the_first_event_or_without_one() {
+    for (every, appends) in [(Duration::ZERO, 1), (millis(50), 4)] {
+        let script = Script { events: 3, every, ..Script::default() };
+        let rig = Rig::new(true, script);
+        // The guardian is polled at any time, so also between the answer and the first poll of its body.
+        let answer = rig.get("a", None).await;
+        let seen = watch(answer.into_body(), tokio::time::Instant::now()).await;
+        assert_unharmed(&seen, script);
+        assert_eq!(rig.store.calls("append"), appends, "events every {every:?}");
+    }
+}
+
+/// A body that nobody polls has begun all the same: whoever asks for its stream is not kept waiting.
+#[tokio::test(start_paused = true)]
+async fn g4_a_body_that_is_not_polled_yet_is_followed() {
+    let script = Script { events: 3, every: millis(50), ..Script::default() };
+    let rig = Rig::new(true, script);
+    let first = rig.get("a", None).await;
+    let start = tokio::time::Instant::now();
+    let second = rig.get("a", None).await;
+    assert!(start.elapsed() <= SLACK, "{:?}", start.elapsed());
+    assert_eq!(rig.calls(), 1);
+    let seen = futures_util::future::join(watch(first.into_body(), start), watch(second.into_body(), start)).await;
+    assert_unharmed(&seen.0, script);
+    assert_unharmed(&seen.1, script);
+}
