@@ -1,6 +1,7 @@
 //! Who reads a stream, and how a reader on another node announces itself.
 
 use std::{
+    collections::HashSet,
     future::poll_fn,
     sync::{Arc, Weak},
     time::Duration,
@@ -44,8 +45,12 @@ impl Core {
         for lane in asked {
             let _ = self.is_read_elsewhere(&lane);
         }
-        lock(&self.read_elsewhere)
-            .retain(|lane| lane.upgrade().is_some_and(|lane| !lane.is_halted() && lane.was_read_elsewhere()));
+        // A stream that was unread for a while is there twice.
+        let mut kept = HashSet::new();
+        lock(&self.read_elsewhere).retain(|lane| {
+            let is_read = lane.upgrade().is_some_and(|lane| !lane.is_halted() && lane.was_read_elsewhere());
+            is_read && kept.insert(lane.as_ptr())
+        });
     }
 
     /// Tells the node that produces a stream that it is read here.

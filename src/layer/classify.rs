@@ -231,9 +231,13 @@ fn add(needles: &mut Vec<Finder<'static>>, text: &str) {
     }
 }
 
-/// The longest text, of two bytes at least, that is part of several needles. O(bytes of the first one, cubed); needles are short.
+/// The longest text, of two bytes at least, that is part of several needles, if these are short. O(bytes of the first one, cubed).
 fn common(needles: &[Finder<'static>]) -> Option<Finder<'static>> {
+    const SHORT: usize = 64;
     let (first, others) = needles.split_first().filter(|(_, others)| !others.is_empty())?;
+    if first.needle().len() > SHORT {
+        return None;
+    }
     let parts = (2..=first.needle().len()).rev().flat_map(|len| first.needle().windows(len));
     let mut finders = parts.map(Finder::new);
     let found = finders.find(|part| others.iter().all(|needle| part.find(needle.needle()).is_some()));

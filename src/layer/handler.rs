@@ -371,6 +371,8 @@ where
         match guarded(|| future.as_mut().poll(cx)) {
             Err(_) => {
                 core.telemetry.panicked("inner service");
+                // Withdrawn, if it had come so far.
+                drop(context.take_waiting());
                 return Poll::Ready(None);
             }
             Ok(Poll::Ready(response)) => answered = Some(response),

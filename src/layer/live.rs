@@ -19,7 +19,7 @@ use super::{
     voice::Speaker,
 };
 use crate::{
-    config::BATCH_BYTES,
+    config::{AHEAD_BYTES, AHEAD_EVENTS, BATCH_BYTES},
     error::{BodyError, BoxError},
     follow::{
         FollowBody, Manner,
@@ -248,6 +248,10 @@ where
         }
         if halted {
             self.made.clear();
+            if self.is_cut_off() {
+                // The log has events that were not given yet, before the end that somebody else has said.
+                self.end = None;
+            }
             return true;
         }
         if self.wait_up_to(self.producer.core.settings.store_limit, cx) {
@@ -255,13 +259,14 @@ where
             self.held_up = true;
             return true;
         }
-        self.run_ahead(cx)
+        // What landed while the body was polled has woken nobody.
+        self.run_ahead(cx) || last <= self.deliverable()
     }
 
     /// While the store is waited for, the inner body makes what is to be stored next, so that each round trip carries as much
     /// as the window holds.
     fn run_ahead(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.end.is_some() || self.lane().room_ahead() == 0 {
+        if self.end.is_some() || self.is_window_made() || self.lane().room_ahead() == 0 {
             return false;
         }
         match self.make(cx) {
@@ -272,6 +277,16 @@ where
             }
             Some(Progress::Waiting) | None => false,
         }
+    }
+
+    /// Whether as much is made as may be, or the recorder has no room for more: what it had to give up would never be stored.
+    fn is_window_made(&self) -> bool {
+        let (mut events, mut bytes) = (0, 0);
+        for made in &self.made {
+            // Lines that are no event count as one.
+            (events, bytes) = (events + made.events().max(1), bytes + made.len());
+        }
+        events >= AHEAD_EVENTS || bytes >= AHEAD_BYTES || !self.core.recorder.has_room_ahead()
     }
 
     /// Has the inner body make a batch; `None` if somebody else drives it now.

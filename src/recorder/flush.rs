@@ -22,8 +22,8 @@ const FLIGHTS: usize = 16;
 /// Events in a flight.
 const FLIGHT_EVENTS: u64 = 8192;
 /// Bytes of events in a flight, but for what the last lane brings: a slow network must carry it within the store's time limit, and
-/// larger buffers come fresh from the system each time.
-const FLIGHT_BYTES: usize = 256 << 10;
+/// all flights together must fill a distant store's round trips.
+const FLIGHT_BYTES: usize = 1 << 20;
 
 /// Works the ready lanes off. The guardian polls it; it is never done.
 pub(crate) struct Flusher {

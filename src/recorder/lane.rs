@@ -340,7 +340,10 @@ impl Lane {
         match &state.status {
             Status::Running => {}
             // Served to its end, unrecorded; and what was made before its own end is part of the stream.
-            Status::Ended(ended) if ended.ending.state == StreamState::Orphaned || state.end.is_some() => {
+            Status::Ended(ended)
+                if ended.ending.state == StreamState::Orphaned
+                    || (state.end.is_some() && ended.last >= EventId::new(self.epoch, state.last)) =>
+            {
                 return u64::MAX;
             }
             // Cut off by somebody else: what is not in the log by now is not part of the stream.

@@ -88,8 +88,10 @@ impl Recorder {
                 return;
             }
             match self.store.open(request.clone()).await {
-                // It was interrupted by another node.
-                Ok(Opened::New { .. }) => return drop(self.store.withdraw(request.key, request.token).await),
+                // It was interrupted by another node, and this has begun another run.
+                Ok(Opened::New { epoch, .. }) if epoch != lane.epoch => {
+                    return drop(self.store.withdraw(request.key, request.token).await);
+                }
                 Ok(_) => return,
                 Err(_) => {}
             }

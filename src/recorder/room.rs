@@ -73,6 +73,13 @@ impl Room {
 }
 
 impl Recorder {
+    /// Whether so little waits for the store that a body may make more than it must: the most of the room is for the batches that
+    /// every stream makes anyway.
+    pub(crate) fn has_room_ahead(&self) -> bool {
+        const PART: usize = 8;
+        self.room.events.load(Ordering::Relaxed).saturating_mul(PART) <= self.room.for_events()
+    }
+
     /// Charges for an event of this lane, where need be in place of what others hold. `false`: there is no room for it,
     /// and the lane holds nothing more that could be given up.
     pub(super) fn make_room(&self, lane: &Lane, bytes: usize) -> bool {

@@ -300,3 +300,48 @@ async fn g6_a_client_that_leaves_while_the_turn_is_named_leaves_nothing() {
     drop(old);
     stage.verdict().await;
 }
+
+/// A handler panics right after it has named its conversation; its client has left while that was under way.
+#[tokio::test(start_paused = true)]
+async fn g11_a_handler_that_panics_once_it_is_named_leaves_nothing() {
+    let mut stage = Stage::nodes(1);
+    let mut old = turn(&stage.chat(0, &endless())).await;
+    old.read(1).await;
+    let inner = service_fn(|request: Request<()>| async move {
+        let context = request.extensions().get::<StreamContext>().unwrap().clone();
+        context.conversation("c").await.unwrap();
+        let fails = true;
+        assert!(!fails, "the handler panics");
+        Ok::<_, Infallible>(plain(200, "text/plain", "no stream"))
+    });
+    let app: App = BoxCloneService::new(ServiceBuilder::new().layer(stage.sse(0).generation()).service(inner));
+    stage.hubs[0].store.fail_on("open", Fault::Delay(SECOND / 4));
+    let asked = begin(&app, "/two").await;
+    stage.advance(SECOND / 8).await;
+    asked.abort();
+    stage.hubs[0].store.heal();
+    stage.advance(60 * SECOND).await;
+    assert_eq!((stage.pointer().await, stage.running().await), (vec![old.id()], vec![old.id()]));
+    drop(old);
+    stage.verdict().await;
+}
+
+/// On a route whose request names its stream the handler names the conversation, and thinks: nothing is registered twice.
+#[tokio::test(start_paused = true)]
+async fn g4_a_stream_that_names_its_conversation_stays_registered() {
+    let mut stage = Stage::nodes(1);
+    let inner = service_fn(|request: Request<()>| async move {
+        let context = request.extensions().get::<StreamContext>().unwrap().clone();
+        context.conversation("c").await.unwrap();
+        tokio::time::sleep(10 * SECOND).await;
+        Ok::<_, Infallible>(answer(&context, "/two").await)
+    });
+    let layer = stage.sse(0).generation().id(StreamId::path("/chat/{id}"));
+    let app: App = BoxCloneService::new(ServiceBuilder::new().layer(layer).service(inner));
+    let asked = begin(&app, "/chat/a").await;
+    stage.advance(SECOND / 4).await;
+    assert!(stage.info("a").await.is_some());
+    let calls = |operation| stage.hubs[0].store.calls(operation);
+    assert_eq!((calls("withdraw"), calls("reopen")), (0, 0));
+    asked.abort();
+}

@@ -5,6 +5,7 @@
 #![cfg(feature = "test-util")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod ahead;
 mod bounds;
 mod durability;
 mod endings;
@@ -12,6 +13,7 @@ mod forgotten;
 mod linger;
 mod outages;
 mod refused;
+mod said_again;
 mod shares;
 mod support;
 mod unavailable;

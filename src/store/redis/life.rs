@@ -224,7 +224,13 @@ impl Shared {
         for ((closes, of), reply) in pages().zip(replies) {
             let mut replies = reply.and_then(|reply| value::array(reply, "close")).unwrap_or_default().into_iter();
             let closed = closes.iter().zip(of).map(|(close, keys)| (close, keys, replies.next()));
-            let closed = closed.map(|(close, keys, reply)| async move { self.closed(close, keys, reply?).await.ok() });
+            let closed = closed.map(|(close, keys, reply)| async move {
+                match reply? {
+                    // The newest entries of those before it were large.
+                    again if is_again(&again) => self.close(close.clone()).await.ok(),
+                    reply => self.closed(close, keys, reply).await.ok(),
+                }
+            });
             told.extend(all(closed).await);
         }
         Ok(told)
@@ -513,4 +519,9 @@ fn pairs(request: Request, metadata: &Metadata) -> Request {
 
 fn end(told: &mut Told) -> Result<Option<Ended>, RedisStoreError> {
     Ok(stored::ended(told.fields()?))
+}
+
+/// Whether a script for many streams did nothing for this one.
+fn is_again(reply: &Value) -> bool {
+    matches!(reply, Value::Array(words) if matches!(&words[..], [Value::BulkString(word)] if word == b"again"))
 }

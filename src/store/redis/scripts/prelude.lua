@@ -47,6 +47,9 @@ local function field(entry, name)
   end
 end
 
+-- Bytes of entries that were loaded.
+local loaded = 0
+
 -- The log's newest entry that is no seal, and how many events and bytes the log has taken in. A key of another type in
 -- its place is no log. An entry may be large, and to load it takes long: a second one is looked at only behind a seal.
 -- O(events of that entry).
@@ -58,6 +61,7 @@ local function top(log)
     if entries.err or not entry then
       break
     end
+    loaded = loaded + #(field(entry, 'e') or '')
     if not newest then
       newest, events, bytes = entry[1], count(field(entry, 'n'), 0), count(field(entry, 'b'), 0)
     end
