@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use resilient_sse::{
     EventId, Frame, RedisStore, StreamKey,
-    store::{Append, Appended, From, Open, Publish, Retention, Store as _},
+    store::{Append, Appended, Closed, From, Open, Publish, Retention, Store as _},
 };
 
 use crate::{
@@ -266,4 +266,25 @@ async fn g7_no_transition_takes_long_because_events_are_large() {
     }
     is_quick("deletions", 1);
     assert_eq!(calls(&server, "del"), 0);
+}
+
+/// Ends that are said together load the newest entry of each log: only as many in one script as these are small.
+#[tokio::test(flavor = "multi_thread")]
+async fn g7_many_ends_take_no_longer_because_events_are_large() {
+    let server = RedisServer::start();
+    let store = connect(&server.url()).await;
+    let mut closes = Vec::new();
+    for number in 0..24 {
+        let request = Open { retention: limits(), ..open(&format!("s{number}")) };
+        let key = request.key.clone();
+        let epoch = open_as(&store, request).await;
+        let size = if number % 2 == 0 { 1_000_000 } else { 100 };
+        assert_eq!(put(&store, batch(&key, epoch, 1, size, 1)).await, Appended::Stored);
+        closes.push(close(&key, epoch));
+    }
+    watch(&server);
+    let closed = store.close_all(closes).await.unwrap();
+    assert!(closed.iter().all(|closed| matches!(closed, Some(Closed::Now { .. }))), "{closed:?}");
+    let asked = scripts(&server, "many ends");
+    assert!(asked >= 12, "{asked} scripts for twelve large entries");
 }
