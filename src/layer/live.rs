@@ -286,7 +286,7 @@ where
             // Lines that are no event count as one.
             (events, bytes) = (events + made.events().max(1), bytes + made.len());
         }
-        events >= AHEAD_EVENTS || bytes >= AHEAD_BYTES || !self.core.recorder.has_room_ahead()
+        events >= AHEAD_EVENTS || bytes >= AHEAD_BYTES || !self.producer.core.recorder.has_room_ahead()
     }
 
     /// Has the inner body make a batch; `None` if somebody else drives it now.
