@@ -19,6 +19,7 @@ mod redis_servers;
 
 mod child;
 mod client;
+mod distance;
 mod figure;
 mod floor;
 mod hubs;

@@ -1,55 +1,73 @@
 //! From a request to its first event, over loopback sockets.
 
+use std::time::Duration;
+
 use crate::{
     Options, Result,
     child::{Child, Variant},
-    client,
+    client, distance,
     figure::{Goal, Line, percentile},
     hubs::on_runtime,
     redis_servers::RedisServer,
-    rows::{in_turns, trickle::pings},
+    rows::{in_turns, trickle::some_pings},
 };
 
 pub(crate) const WHAT: &str = "time to first event added";
 
 const REQUESTS: usize = 200;
+/// To a Redis that is further away.
+const FAR_REQUESTS: usize = 30;
 /// What is allowed beside the round trip, in µs.
 const ALLOWED: f64 = 60.0;
 
+/// Added each way to a Redis that is further away.
+pub(crate) const AWAY: Duration = Duration::from_millis(5);
+
 pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
     let redis = RedisServer::start();
-    let children = Variant::ALL.map(|variant| Child::start(variant, &redis.url(), &[]));
+    let figures = compare(options, &redis.url(), REQUESTS)?;
+    let [plain, .., trips] = &figures;
+    let added = |own: &[f64]| own.iter().zip(plain).map(|(own, plain)| own - plain).collect();
+    let line = |what: &str, unit, goal, values| Line::new(WHAT, what, unit, goal, values);
+    let allowed = Goal::AtMost(1.0);
+    let mut lines = vec![
+        line("plain axum", "µs", Goal::None, plain.clone()),
+        line("a round trip to Redis (PING)", "µs", Goal::None, trips.clone()),
+        line("memory adds", "µs", Goal::AtMost(ALLOWED), added(&figures[1])),
+        line("Redis, Buffered, adds", "µs", Goal::None, added(&figures[2])),
+        line("… against a round trip + 60 µs", "×", allowed, against_allowed(&figures, 2)),
+        line("Redis, BeforeSend, adds", "µs", Goal::None, added(&figures[3])),
+    ];
+    redis.flushall();
+    let far = compare(options, &distance::away(&redis.address().to_string(), AWAY)?, FAR_REQUESTS)?;
+    lines.push(line("a round trip to a Redis that is 5 ms away", "µs", Goal::None, far[4].clone()));
+    let what = "there, Redis, Buffered, adds, against a round trip + 60 µs";
+    lines.push(line(what, "×", allowed, against_allowed(&far, 2)));
+    Ok(lines)
+}
+
+/// What a variant adds, against what is allowed.
+fn against_allowed(figures: &[Vec<f64>; 5], variant: usize) -> Vec<f64> {
+    let rounds = figures[variant].iter().zip(&figures[0]).zip(&figures[4]);
+    rounds.map(|((own, plain), trip)| (own - plain) / (trip + ALLOWED)).collect()
+}
+
+/// How long each variant takes to its first event, and how long a round trip to this Redis takes.
+fn compare(options: &Options, redis: &str, requests: usize) -> Result<[Vec<f64>; 5]> {
+    let children = Variant::ALL.map(|variant| Child::start(variant, redis, &[]));
     let children: Vec<_> = children.into_iter().collect::<Result<_>>()?;
-    let figures: [Vec<f64>; 5] = in_turns(options, |variant, round| {
+    in_turns(options, |variant, round| {
         on_runtime(async {
             let Some(child) = children.get(variant) else {
-                let client = redis::Client::open(redis.url())?;
-                return tokio::spawn(pings(client.get_multiplexed_async_connection().await?)).await?;
+                let connection = redis::Client::open(redis)?.get_multiplexed_async_connection().await?;
+                return tokio::spawn(some_pings(connection, requests)).await?;
             };
             let mut took = Vec::new();
-            for request in 0..REQUESTS {
+            for request in 0..requests {
                 let path = format!("/s/{round}-{request}?n=1&size=64");
                 took.push(client::first_event(child.address, &path).await?.as_secs_f64() * 1e6);
             }
             Ok(percentile(&took, 0.5))
         })
-    })?;
-    let [plain, .., trips] = &figures;
-    let added = |own: &[f64], allowed: &dyn Fn(usize) -> f64| -> Vec<f64> {
-        own.iter().enumerate().map(|(round, own)| (own - plain[round]) / allowed(round)).collect()
-    };
-    let line = |what: &str, unit, goal, values| Line::new(WHAT, what, unit, goal, values);
-    Ok(vec![
-        line("plain axum", "µs", Goal::None, plain.clone()),
-        line("a round trip to Redis (PING)", "µs", Goal::None, trips.clone()),
-        line("memory adds", "µs", Goal::AtMost(ALLOWED), added(&figures[1], &|_| 1.0)),
-        line("Redis, Buffered, adds", "µs", Goal::None, added(&figures[2], &|_| 1.0)),
-        line(
-            "… against a round trip + 60 µs",
-            "×",
-            Goal::AtMost(1.0),
-            added(&figures[2], &|round| trips[round] + ALLOWED),
-        ),
-        line("Redis, BeforeSend, adds", "µs", Goal::None, added(&figures[3], &|_| 1.0)),
-    ])
+    })
 }

@@ -9,11 +9,14 @@ use std::{
 use resilient_sse::{Durability, Owner, StreamId, StreamKey};
 
 use crate::{
-    Options, Result,
+    Options, Result, distance,
     figure::{Goal, Line, over},
     hubs::{Hub, on_runtime},
     redis_servers::RedisServer,
-    rows::trickle::pings,
+    rows::{
+        first::AWAY,
+        trickle::{pings, some_pings},
+    },
     source::{Pace, Source},
 };
 
@@ -58,13 +61,42 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
         }
         Ok(())
     })?;
+    let far = far_firsts(options, &redis)?;
     Ok(vec![
         Line::new(WHAT, "raw XRANGE of 10,000 one-event entries", "ms", Goal::None, raws.clone()),
         Line::new(WHAT, "the resume, whole", "ms", Goal::None, whole.clone()),
         Line::new(WHAT, "… against the raw XRANGE", "×", Goal::AtMost(2.0), over(&whole, &raws)),
         Line::new(WHAT, "… its first event, in round trips", "trips", Goal::AtMost(3.0), over(&firsts, &trips)),
+        Line::new(WHAT, "… the same where Redis is 5 ms away", "trips", Goal::AtMost(3.0), far),
         Line::new(WHAT, "CPU of Redis, against the raw XRANGE", "×", Goal::None, over(&cpu, &raw_cpu)),
     ])
+}
+
+/// How many round trips the first event takes where they take so long that nothing else counts.
+fn far_firsts(options: &Options, redis: &RedisServer) -> Result<Vec<f64>> {
+    let away = distance::away(&redis.address().to_string(), AWAY)?;
+    on_runtime(async {
+        let client = redis::Client::open(&*away)?;
+        let node = Hub::on_redis(&away).await?;
+        let mut trips = Vec::new();
+        for round in 0..=options.rounds {
+            let id = format!("missed-{round}");
+            let key = StreamKey::new(Owner::ANONYMOUS, StreamId::new(&id)?);
+            let ended = node.sse.registry().stream(&key).await?.ok_or("the stream is gone")?;
+            let trip = tokio::spawn(some_pings(client.get_multiplexed_async_connection().await?, 20)).await??;
+            let cursor = format!("e{}-0", ended.epoch);
+            let begun = Instant::now();
+            let mut reading =
+                node.open(Durability::BeforeSend, &id, Some(&cursor), Source::new(0, 64, Pace::Ready)).await?;
+            reading.until(0).await?;
+            let first = begun.elapsed().as_secs_f64() * 1e6;
+            reading.finish(MISSED).await?;
+            if round > 0 {
+                trips.push(first / trip);
+            }
+        }
+        Ok(trips)
+    })
 }
 
 /// CPU seconds of Redis.
