@@ -66,8 +66,8 @@ async fn runs_of_two(names_conversation: bool, keeps: bool, delay: Option<Durati
             let request = Request::post("/chat/a").body(Empty::<Bytes>::new()).unwrap();
             let answer = app.oneshot(request).await.unwrap();
             let status = answer.status();
-            let text = answer.into_body().collect().await.map(|body| body.to_bytes());
-            let text = String::from_utf8(text.unwrap().to_vec()).unwrap();
+            let text = answer.into_body().collect().await;
+            let text = String::from_utf8(text.unwrap().to_bytes().to_vec()).unwrap();
             // The reconnect delay is another for each client.
             (status, text.split_once('\n').unwrap().1.to_owned())
         })
