@@ -233,10 +233,11 @@ impl Core {
 
     async fn point(self: &Arc<Self>, lane: &Lane, begun: &Begun) -> Result<Beginning, StoreError> {
         let refuses = begun.turn.overlap == Overlap::Refuse;
-        let mut expected = if refuses { Expected::Nothing } else { Expected::Any };
+        // Said of each move: one that arrives late, when the pointer has been moved to a newer turn, is not to pass that.
+        let mut expected = Expected::Nothing;
         let mut in_the_way = lane.key.id.clone();
         for _ in 0..TRIES {
-            let pointer = match self.move_to(lane, begun, expected).await? {
+            let pointer = match self.move_to(lane, begun, expected.clone()).await? {
                 Pointed::Moved(pointer) if !refuses || pointer.stream == lane.key.id => {
                     if refuses && let Some(running) = self.runs_again(begun, &pointer).await? {
                         return Ok(Beginning::Refused(running));
@@ -250,7 +251,11 @@ impl Core {
             };
             expected = match pointer {
                 None => Expected::Nothing,
-                Some(pointer) if !refuses => return Ok(Beginning::Refused(pointer.stream)),
+                Some(pointer) if !refuses && expected == Expected::Stream(pointer.stream.clone()) => {
+                    // As many stand behind it as may be.
+                    return Ok(Beginning::Refused(pointer.stream));
+                }
+                Some(pointer) if !refuses => Expected::Stream(pointer.stream),
                 Some(pointer) => match self.current(&begun.conversation).await? {
                     // Of one that the store has forgotten nobody knows whether it runs.
                     None if self.may_be_forgotten() => return Ok(Beginning::Refused(pointer.stream)),
@@ -337,16 +342,26 @@ impl Core {
                 // Should this fail, whoever looks at the pointer next does it.
                 drop(core.current(&conversation).await);
             }
+            if lane.turn().is_some_and(|begun| begun.is_unanswered()) {
+                core.tidy_late(&lane).await;
+            }
         });
     }
 
     /// The maker of a turn has left before its handler answered, perhaps while the pointer was being moved: the move may arrive after the
     /// withdrawal, or after the end.
     pub(crate) fn turn_is_left(self: &Arc<Self>, lane: &Arc<Lane>) {
-        if lane.turn().is_some_and(|begun| begun.is_unanswered()) {
-            let (core, lane) = (Arc::clone(self), Arc::clone(lane));
-            self.executor.spawn(async move { core.tidy_late(&lane).await });
-        }
+        let Some(begun) = lane.turn().map(Arc::clone) else { return };
+        let (core, lane) = (Arc::clone(self), Arc::clone(lane));
+        self.executor.spawn(async move {
+            if begun.is_unanswered() {
+                core.tidy_late(&lane).await;
+            } else {
+                // It may have been stopped while the pointer was moved to it: then nothing is withdrawn that the pointer would follow.
+                // Should this fail, whoever looks at the pointer next does it.
+                let _ = core.tidy(&lane, &begun).await;
+            }
+        });
     }
 
     /// Has those give way that stand behind a turn that has started. Should that fail, the keeper tries again.

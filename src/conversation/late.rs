@@ -48,11 +48,13 @@ impl Core {
     /// Moves the pointer to a turn, or puts the turn behind those that have begun since: to one that has started it gives way at once, since it
     /// was not in the pointer to be stopped.
     async fn catch_up(self: &Arc<Self>, lane: &Arc<Lane>, begun: &Begun) -> Result<(), StoreError> {
+        let named = self.store.pointer(begun.conversation.clone()).await?;
         let point = Point {
             conversation: begun.conversation.clone(),
             stream: lane.key.id.clone(),
             place: begun.place(),
-            expected: Expected::Any,
+            // Should this arrive late, its place is not as long ago as it says: it is not to pass a turn that begins meanwhile.
+            expected: named.map_or(Expected::Nothing, |named| Expected::Stream(named.stream)),
             ttl: lane.retention().kept(),
         };
         if let Pointed::Moved(pointer) = self.send_move(begun, point).await? {
@@ -88,6 +90,10 @@ impl Core {
         let (conversation, stream) = (begun.conversation.clone(), lane.key.id.clone());
         match self.store.info(lane.key.clone()).await? {
             None => self.store.unpoint(conversation, stream, Some(lane.epoch)).await.map(drop),
+            // It was stopped before it began: the pointer goes back to the turn before.
+            Some(info) if info.state.is_terminal() && !info.started => {
+                self.store.unpoint(conversation, stream, Some(lane.epoch)).await.map(drop)
+            }
             Some(info) if info.state.is_terminal() => self.store.renew(vec![begun.expiring(lane)]).await.map(drop),
             Some(_) => Ok(()),
         }

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use resilient_sse::{
     Disconnect, Overlap, Store as _, StreamId, StreamState,
-    store::{Expected, Place, Point, Renew},
+    store::{Expected, Place, Point, Pointed, Renew},
     test_util::Fault,
 };
 
@@ -319,4 +319,48 @@ async fn a_pointer_goes_back_when_a_turn_is_stopped_before_it_began() {
         drop(old);
         stage.verdict().await;
     }
+}
+
+/// A move that nothing was heard of arrives once a newer turn has begun: that one is not stopped for it.
+#[tokio::test(start_paused = true)]
+async fn a_first_move_that_arrives_late_does_not_pass_a_newer_turn() {
+    let mut stage = Stage::nodes(2);
+    stage.hubs[1].store.fail_on("point", Fault::Refuse);
+    let mut old = turn(&stage.chat(1, &endless())).await;
+    old.read(2).await;
+    stage.advance(SECOND).await;
+    let mut new = turn(&stage.chat(0, &endless())).await;
+    new.read(2).await;
+    // What a node sends first, whatever the pointer names.
+    let epoch = stage.info(&old.id()).await.unwrap().epoch;
+    let point = Point {
+        conversation: key("c"),
+        stream: StreamId::new(old.id()).unwrap(),
+        place: Place { epoch, since: std::time::Duration::ZERO },
+        expected: Expected::Nothing,
+        ttl: 60 * SECOND,
+    };
+    assert!(matches!(stage.store.point(point).await.unwrap(), Pointed::Kept(_)));
+    stage.hubs[1].store.heal();
+    stage.advance(20 * SECOND).await;
+    assert_eq!((stage.running().await, stage.pointer().await), (vec![new.id()], vec![new.id()]));
+    drop((old, new));
+    stage.verdict().await;
+}
+
+/// What a node sends of a turn says what it believes that the pointer names: that is what makes a late move harmless.
+#[tokio::test(start_paused = true)]
+async fn a_move_is_meant_for_the_pointer_as_it_was_seen() {
+    let mut stage = Stage::nodes(1);
+    let mut turns = Vec::new();
+    for moves in [1, 3, 5] {
+        let mut next = turn(&stage.chat(0, &endless())).await;
+        next.read(1).await;
+        stage.advance(SECOND).await;
+        assert_eq!(stage.hubs[0].store.calls("point"), moves, "the second one once the first has said what it names");
+        assert_eq!(stage.pointer().await, [next.id()]);
+        turns.push(next);
+    }
+    drop(turns);
+    stage.verdict().await;
 }
