@@ -279,7 +279,7 @@ where
         }
     }
 
-    /// Whether as much is made as may be, or the recorder has no room for more: what it had to give up would never be stored.
+    /// Whether the window is full, or the recorder is too full for more: what it gives up for want of room is never stored.
     fn is_window_made(&self) -> bool {
         let (mut events, mut bytes) = (0, 0);
         for made in &self.made {
@@ -294,7 +294,7 @@ where
         let before = self.made.len();
         let progress = self.producer.make(cx, &mut self.made);
         if matches!(progress, Some(Progress::Made)) {
-            self.turn += self.made.iter().skip(before).map(Made::events).sum::<u64>().max(1);
+            self.turn += self.made.range(before..).map(Made::events).sum::<u64>().max(1);
         }
         progress
     }

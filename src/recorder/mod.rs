@@ -179,7 +179,8 @@ impl Recorder {
         }
     }
 
-    /// The same for what can wait until more of the lane is there, for as long as nobody else has the flusher woken.
+    /// The same for what is not urgent: the lane stands in line, and the flusher is not woken for it. It is sent with what the
+    /// lane has to say next, or when the flusher is woken for another reason.
     pub(crate) fn ready_at_leisure(self: &Arc<Self>, lane: &Arc<Lane>) {
         if self.store.is_immediate() {
             self.ready(lane);
@@ -472,40 +473,12 @@ impl Recorder {
 mod tests {
     use std::time::Duration;
 
-    use super::{EndRequest, Lane, Op, Recorder};
+    use super::{EndRequest, Lane, Op, Recorder, roster::tests::open};
     use crate::{
-        Event, MemoryStore, NodeId, Owner, ResilientSse, StreamId, StreamKey, StreamSpec,
-        store::{Open, Retention},
-        stream::{Origin, StreamState, reason},
+        Event, MemoryStore, Owner, ResilientSse, StreamId, StreamSpec,
+        stream::{StreamState, reason},
         test_util::{Fault, FaultStore},
     };
-
-    fn open() -> Open {
-        let second = Duration::from_secs(1);
-        Open {
-            key: StreamKey::new(Owner::ANONYMOUS, StreamId::new("a").expect("valid")),
-            kind: "job".into(),
-            origin: Origin::Named,
-            node: NodeId::random(),
-            token: 1,
-            create: true,
-            reruns: false,
-            started: false,
-            fingerprint: None,
-            limit: None,
-            metadata: Vec::new(),
-            voice: crate::Voice::default(),
-            turn: None,
-            headers: crate::KeptHeaders::None,
-            retention: Retention {
-                stale: second,
-                lifetime: second,
-                recovery_window: second,
-                max_events: 1,
-                max_bytes: 1,
-            },
-        }
-    }
 
     /// Asking how a stream stands, and keeping metadata with it, say nothing of its producer.
     #[tokio::test(start_paused = true)]
@@ -513,7 +486,7 @@ mod tests {
         let (sse, _guardian) =
             ResilientSse::builder(FaultStore::new(MemoryStore::new()).batched()).anonymous().build().expect("valid");
         let recorder = &sse.0.recorder;
-        let lane = Lane::new(open(), &std::sync::Arc::new(open().retention), 1, None);
+        let lane = Lane::new(open("a"), &std::sync::Arc::new(open("a").retention), 1, None);
         let starts = |lane: &Lane| match lane.next_op() {
             Some(Op::Append(append)) => Some(append.starts || !append.events.is_empty()),
             _ => None,

@@ -28,7 +28,7 @@ pub(crate) enum Op {
     Interrupt(Interrupt),
 }
 
-/// Whose a lane is to work off.
+/// Who works a lane off.
 pub(super) enum Claim {
     /// The caller's.
     New,

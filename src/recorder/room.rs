@@ -73,8 +73,8 @@ impl Room {
 }
 
 impl Recorder {
-    /// Whether so little waits for the store that a body may make more than it must: the most of the room is for the batches that
-    /// every stream makes anyway.
+    /// Whether a body may make events before it has to: while they take less than an eighth of the room. The rest is for the
+    /// batch that each stream makes in any case.
     pub(crate) fn has_room_ahead(&self) -> bool {
         const PART: usize = 8;
         self.room.events.load(Ordering::Relaxed).saturating_mul(PART) <= self.room.for_events()

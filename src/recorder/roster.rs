@@ -149,7 +149,7 @@ impl Roster {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use proptest::prelude::*;
@@ -163,10 +163,11 @@ mod tests {
 
     const SIZE: usize = 8;
 
-    fn lane(number: u8, epoch: u64) -> Arc<Lane> {
+    /// What a stream is registered with.
+    pub(in crate::recorder) fn open(id: &str) -> Open {
         let second = Duration::from_secs(1);
-        let open = Open {
-            key: StreamKey::new(Owner::ANONYMOUS, StreamId::new(format!("{number:03}")).expect("valid")),
+        Open {
+            key: StreamKey::new(Owner::ANONYMOUS, StreamId::new(id).expect("valid")),
             kind: "job".into(),
             origin: Origin::Named,
             node: NodeId::new("a"),
@@ -187,7 +188,11 @@ mod tests {
                 max_events: 1,
                 max_bytes: 1,
             },
-        };
+        }
+    }
+
+    fn lane(number: u8, epoch: u64) -> Arc<Lane> {
+        let open = open(&format!("{number:03}"));
         let retention = Arc::new(open.retention);
         Lane::new(open, &retention, epoch, None)
     }
