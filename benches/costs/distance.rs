@@ -39,6 +39,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, wait: Duration) {
     });
     thread::spawn(move || {
         for (at, piece) in pieces {
+            // The distance itself.
             thread::sleep(at.saturating_duration_since(Instant::now()));
             if to.write_all(&piece).is_err() {
                 return;
