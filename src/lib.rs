@@ -94,69 +94,62 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-mod config;
 mod conversation;
 pub mod docs;
-mod error;
-mod event;
-mod executor;
 mod follow;
 mod guardian;
-mod headers;
 mod hooks;
 mod hub;
-mod id;
-mod kept;
 mod layer;
-mod panics;
+mod model;
+mod node;
 mod percent;
+mod produce;
 mod protocol;
 mod publish;
-mod pulse;
-mod random;
-mod recent;
 mod recorder;
 mod recover;
-mod request;
 mod resume;
+mod route;
+mod runtime;
 pub mod store;
-mod stream;
-mod sync;
 pub mod telemetry;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod test_util;
-mod turn;
-mod voice;
 pub mod wire;
 
-pub use config::{Durability, OnUnavailable};
-pub use error::{BodyError, BoxError, ConfigError, InvalidOwner, InvalidStreamId, StoreError};
-pub use event::Event;
 pub use follow::{AnswerBody, AnswerFuture};
 pub use guardian::{DrainReport, Guardian};
 pub use hooks::{Acknowledge, EndedStream, JobStatus, ProbeAnswer};
-pub use hub::{Access, Builder, CompletionStore, Rejection, ResilientSse, StreamRegistry, Streams};
-pub use id::{EventId, InvalidEventId, MAX_OWNER, MAX_STREAM_ID, NodeId, Owner, StreamId, StreamKey};
-pub use kept::KeptHeaders;
-pub use layer::{
-    Classify, Ends, Extension, Generate, Header, Identify, Identity, MetadataTooLarge, Outcome, PathTemplate,
-    QueryParameter, ResilientSseBody, ResilientSseFuture, ResilientSseLayer, ResilientSseService, StreamContext,
-    WaitStopped,
+pub use hub::{Builder, CompletionStore, ResilientSse, StreamRegistry, Streams};
+pub use layer::{ResilientSseFuture, ResilientSseLayer, ResilientSseService, StreamContext, WaitStopped};
+pub use model::{
+    config::{Durability, OnUnavailable},
+    error::{BodyError, BoxError, ConfigError, InvalidOwner, InvalidStreamId, MetadataTooLarge, StoreError},
+    event::Event,
+    id::{EventId, InvalidEventId, MAX_OWNER, MAX_STREAM_ID, NodeId, Owner, StreamId, StreamKey},
+    kept::KeptHeaders,
+    stream::{
+        Disconnect, Ended, Ending, Frame, Metadata, Origin, Reason, Record, RecordKind, StreamInfo, StreamState, reason,
+    },
+    turn::{Overlap, Turn},
+    voice::Voice,
 };
+pub use node::{owner::Access, reject::Rejection};
+pub use produce::body::ResilientSseBody;
 pub use publish::{Publication, PublishError, Publisher, Relay, Stopped, StreamSpec};
 pub use recover::Recover;
 pub use resume::{Resume, Stop};
+pub use route::{
+    classify::{Classify, Ends, Outcome},
+    identify::{Extension, Generate, Header, Identify, Identity, PathTemplate, QueryParameter},
+};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use store::redis::{RedisStore, RedisStoreBuilder, RedisStoreError};
 pub use store::{MemoryStore, Store};
-pub use stream::{
-    Disconnect, Ended, Ending, Frame, Metadata, Origin, Reason, Record, RecordKind, StreamInfo, StreamState, reason,
-};
 pub use telemetry::{Health, HistogramSnapshot};
-pub use turn::{Overlap, Turn};
-pub use voice::Voice;
 
 /// The README's examples, as tests.
 #[cfg(all(doctest, feature = "test-util"))]

@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 
 use super::late::runs;
 use crate::{
-    hub::Core,
+    node::Node,
     recorder::Lane,
+    runtime::sync::all,
     store::{Renew, Renewed},
-    sync::all,
 };
 
 /// How many pointers are renewed with one request.
@@ -18,44 +18,44 @@ const PAGE: usize = 1000;
 const EVERY: Duration = Duration::from_secs(60);
 
 /// Looks at this node's turns as often as it beats.
-pub(crate) async fn run(core: Arc<Core>) {
+pub(crate) async fn run(node: Arc<Node>) {
     loop {
-        tokio::time::sleep(core.settings.beat_every()).await;
+        tokio::time::sleep(node.settings.beat_every()).await;
         let turns = |lane: &Lane| lane.turn().is_some() && runs(lane);
-        let lanes = core.recorder.lanes_that(turns);
-        let _ = all(lanes.iter().map(|lane| go_on(&core, lane))).await;
-        renew(&core, &lanes).await;
+        let lanes = node.recorder.lanes_that(turns);
+        let _ = all(lanes.iter().map(|lane| go_on(&node, lane))).await;
+        renew(&node, &lanes).await;
     }
 }
 
 /// Goes on where the store did not answer.
-async fn go_on(core: &Arc<Core>, lane: &Arc<Lane>) {
+async fn go_on(node: &Arc<Node>, lane: &Arc<Lane>) {
     let Some(begun) = lane.turn() else { return };
-    if core.store.is_broken(&begun.conversation) {
+    if node.store.is_broken(&begun.conversation) {
         return;
     }
-    core.point_later(lane);
+    node.point_later(lane);
     if begun.is_to_finish() {
-        core.finish(lane).await;
+        node.finish(lane).await;
     }
 }
 
-async fn renew(core: &Arc<Core>, lanes: &[Arc<Lane>]) {
-    let due: Vec<_> = lanes.iter().filter(|lane| is_due(core, lane)).collect();
+async fn renew(node: &Arc<Node>, lanes: &[Arc<Lane>]) {
+    let due: Vec<_> = lanes.iter().filter(|lane| is_due(node, lane)).collect();
     for page in due.chunks(PAGE) {
-        renew_page(core, page).await;
+        renew_page(node, page).await;
     }
 }
 
-fn is_due(core: &Core, lane: &Lane) -> bool {
-    let every = (lane.retention().kept() / 4).min(core.settings.sweep.max(EVERY));
-    lane.turn().is_some_and(|begun| begun.is_due(every.saturating_sub(core.settings.beat_every())))
+fn is_due(node: &Node, lane: &Lane) -> bool {
+    let every = (lane.retention().kept() / 4).min(node.settings.sweep.max(EVERY));
+    lane.turn().is_some_and(|begun| begun.is_due(every.saturating_sub(node.settings.beat_every())))
 }
 
-async fn renew_page(core: &Arc<Core>, lanes: &[&Arc<Lane>]) {
+async fn renew_page(node: &Arc<Node>, lanes: &[&Arc<Lane>]) {
     // Looked at again right before: a pointer that is renewed for a stream that has ended would outlive it.
     let page = lanes.iter().filter_map(|lane| Some((*lane, lane.turn().filter(|_| runs(lane))?)));
-    let page = page.filter(|(_, begun)| !core.store.is_broken(&begun.conversation));
+    let page = page.filter(|(_, begun)| !node.store.is_broken(&begun.conversation));
     let page: Vec<_> = page.collect();
     let renewals = page.iter().map(|(lane, begun)| Renew {
         conversation: begun.conversation.clone(),
@@ -64,15 +64,15 @@ async fn renew_page(core: &Arc<Core>, lanes: &[&Arc<Lane>]) {
         put_back: begun.put_back(),
     });
     // What is not renewed now is due again at the next beat.
-    let Ok(renewed) = core.store.renew(renewals.collect()).await else { return };
+    let Ok(renewed) = node.store.renew(renewals.collect()).await else { return };
     let settled = page.into_iter().zip(renewed).map(|((lane, begun), renewed)| async move {
         let Renewed::Stands(pointer) = renewed else { return Ok(()) };
         if begun.heard(&lane.key.id, pointer.as_ref()) {
             // The turn that was to stop the stream may have died before it did.
-            let _ = core.current(&begun.conversation).await;
+            let _ = node.current(&begun.conversation).await;
         }
-        core.point_later(lane);
-        core.tidy(lane, begun).await
+        node.point_later(lane);
+        node.tidy(lane, begun).await
     });
     let _ = all(settled).await;
 }

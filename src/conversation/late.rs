@@ -2,12 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::Begun;
 use crate::{
-    error::StoreError,
-    hub::Core,
+    model::error::StoreError,
+    node::Node,
     protocol::backoff::Backoff,
-    recorder::{LATE, Lane, Status},
+    recorder::{Begun, LATE, Lane, Status},
     store::{Expected, Point, Pointed},
 };
 
@@ -16,7 +15,7 @@ const TRIES: u32 = 5;
 /// How soon a move is tried again.
 const SOON: Duration = Duration::from_millis(200);
 
-impl Core {
+impl Node {
     /// A turn is served although the store has not moved the pointer to it: that is done later.
     pub(crate) fn begin_anyway(self: &Arc<Self>, lane: &Arc<Lane>) {
         if let Some(begun) = lane.turn() {
@@ -28,19 +27,19 @@ impl Core {
     /// Goes on moving the pointer to a turn that is served already, beside the caller, until it is moved or the turn runs no more.
     pub(super) fn point_later(self: &Arc<Self>, lane: &Arc<Lane>) {
         let Some(begun) = lane.turn().filter(|begun| begun.begins_moving()) else { return };
-        let (core, lane, begun) = (Arc::clone(self), Arc::clone(lane), Arc::clone(begun));
+        let (node, lane, begun) = (Arc::clone(self), Arc::clone(lane), Arc::clone(begun));
         self.executor.spawn(async move {
-            let mut backoff = Backoff::new(SOON, core.settings.beat_every());
+            let mut backoff = Backoff::new(SOON, node.settings.beat_every());
             while begun.is_to_point() && runs(&lane) {
-                tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
-                if runs(&lane) && !core.store.is_broken(&begun.conversation) {
+                tokio::time::sleep(backoff.failed(crate::runtime::random::u128() as u64)).await;
+                if runs(&lane) && !node.store.is_broken(&begun.conversation) {
                     // Should this fail, it is tried again.
-                    let _ = core.catch_up(&lane, &begun).await;
+                    let _ = node.catch_up(&lane, &begun).await;
                 }
             }
             begun.ends_moving();
             if begun.is_unanswered() && !runs(&lane) {
-                core.tidy_late(&lane).await;
+                node.tidy_late(&lane).await;
             }
         });
     }
@@ -94,7 +93,9 @@ impl Core {
             Some(info) if info.state.is_terminal() && !info.started => {
                 self.store.unpoint(conversation, stream, Some(lane.epoch)).await.map(drop)
             }
-            Some(info) if info.state.is_terminal() => self.store.renew(vec![begun.expiring(lane)]).await.map(drop),
+            Some(info) if info.state.is_terminal() => {
+                self.store.renew(vec![begun.expiring(&lane.key.id, lane.retention().recovery_window)]).await.map(drop)
+            }
             Some(_) => Ok(()),
         }
     }

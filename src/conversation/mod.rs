@@ -3,25 +3,27 @@
 //! A turn is registered first, then the pointer is moved to it, and only then its handler runs. Once it has
 //! started, the streams that stand behind it in the pointer are stopped. Until then a withdrawal moves the pointer back. Each of these steps is one
 //! step of one key of the store, so a process may die between any two. What it leaves undone is done by whoever looks at the pointer
-//! next ([`Core::current`]): a resume, the next turn, a sweep that finds the dead turn, or the node of a stream that was not stopped.
+//! next ([`Node::current`]): a resume, the next turn, a sweep that finds the dead turn, or the node of a stream that was not stopped.
 
-mod begun;
+mod begin;
 mod keep;
 mod late;
 
-pub(crate) use begun::{Beginning, Begun};
+pub(crate) use begin::Beginning;
 pub(crate) use keep::run as keep;
 
 use std::sync::Arc;
 
 use crate::{
-    error::StoreError,
-    hub::{Core, Stopped},
-    id::{StreamId, StreamKey},
+    model::{
+        error::StoreError,
+        id::{StreamId, StreamKey},
+        stream::{StreamInfo, StreamState, reason},
+        turn::Overlap,
+    },
+    node::{Node, stop::Stopped},
     recorder::Lane,
     store::Pointer,
-    stream::{StreamInfo, StreamState, reason},
-    turn::Overlap,
 };
 
 /// How many streams a look at a pointer goes back at most: as many as may stand in one.
@@ -33,7 +35,7 @@ pub(crate) struct Current {
     pub(crate) info: StreamInfo,
 }
 
-impl Core {
+impl Node {
     /// Looks which stream a conversation's pointer names. Sets right what a crash left undone: a turn that failed to begin
     /// is taken out, and those that a turn that has started was to replace are stopped, beside the caller.
     pub(crate) async fn current(self: &Arc<Self>, conversation: &StreamKey) -> Result<Option<Current>, StoreError> {
@@ -64,9 +66,9 @@ impl Core {
         let is_here = self.recorder.lane(&info.key).is_some_and(is_under_way);
         let is_to_finish = has_begun(info) && !named.behind.is_empty() && !is_here;
         let Some(turn) = info.turn.as_ref().filter(|_| is_to_finish) else { return };
-        let (core, conversation) = (Arc::clone(self), conversation.clone());
+        let (node, conversation) = (Arc::clone(self), conversation.clone());
         let (overlap, behind) = (turn.overlap, named.behind.clone());
-        self.executor.spawn(async move { drop(core.give_way(&conversation, overlap, behind).await) });
+        self.executor.spawn(async move { drop(node.give_way(&conversation, overlap, behind).await) });
     }
 
     /// Streams give way to a turn that has started: they are stopped, unless the turn lets them run, and stand behind it no

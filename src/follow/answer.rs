@@ -14,11 +14,12 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::{FollowBody, FollowRequest, ending::Closing};
 use crate::{
-    error::BodyError,
-    headers::{event_stream, give_again},
-    hub::Core,
-    kept::KeptHeaders,
-    store::handle::BoxFuture,
+    model::{error::BodyError, kept::KeptHeaders},
+    node::{
+        Node,
+        headers::{event_stream, give_again},
+    },
+    runtime::executor::BoxFuture,
 };
 
 /// The answer of [`Recover`](crate::Recover), [`Relay`](crate::Relay), [`Resume`](crate::Resume) and [`Stop`](crate::Stop).
@@ -60,12 +61,12 @@ enum State {
 
 impl AnswerBody {
     /// Follows a stream.
-    pub(crate) async fn follow(core: &Arc<Core>, request: FollowRequest, kept: &KeptHeaders) -> Response<Self> {
+    pub(crate) async fn follow(node: &Arc<Node>, request: FollowRequest, kept: &KeptHeaders) -> Response<Self> {
         let (id, heartbeat) = (request.key.id.clone(), request.manner.heartbeat);
-        let body = FollowBody::announced(core, request).await;
+        let body = FollowBody::announced(node, request).await;
         let mut response = Response::new(Self(State::Follow(Box::new(body))));
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(core.framing.content_type()));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(node.framing.content_type()));
         give_again(headers, kept);
         event_stream(headers, Some(&id), heartbeat);
         response

@@ -15,12 +15,18 @@ use tokio::time::Sleep;
 
 use super::AnswerBody;
 use crate::{
-    error::{BodyError, BoxError},
-    headers::{event_stream, no_store},
-    hub::{Core, Head, Rejection},
-    id::StreamId,
-    layer::voice::Speaker,
-    stream::{Ended, StreamState},
+    model::{
+        error::{BodyError, BoxError},
+        id::StreamId,
+        stream::{Ended, StreamState},
+    },
+    node::{
+        Node,
+        headers::{event_stream, no_store},
+        owner::Head,
+        reject::Rejection,
+    },
+    route::speaker::Speaker,
 };
 
 /// How long a body waits after its last frame before it breaks.
@@ -112,31 +118,31 @@ impl Closing {
 ///
 /// A browser's `EventSource` gives up for good on any status but 200, so a request that asks for an event stream `by_name` gets
 /// 200, `retry:` and a body that breaks. Any other client gets 503 with `Retry-After`.
-pub(crate) fn come_again(core: &Core, id: Option<&StreamId>, by_name: bool, head: &Head) -> Response<AnswerBody> {
+pub(crate) fn come_again(node: &Node, id: Option<&StreamId>, by_name: bool, head: &Head) -> Response<AnswerBody> {
     if !by_name {
-        return core.reject(&Rejection::ComeAgain, head).map(AnswerBody::full);
+        return node.reject(&Rejection::ComeAgain, head).map(AnswerBody::full);
     }
     let mut line = BytesMut::new();
-    core.framing.retry(core.retry(), &mut line);
+    node.framing.retry(node.retry(), &mut line);
     let mut response = Response::new(AnswerBody::breaking(line.freeze(), BodyError::ComeAgain));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(core.framing.content_type()));
-    event_stream(headers, id, core.settings.heartbeat);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(node.framing.content_type()));
+    event_stream(headers, id, node.settings.heartbeat);
     response
 }
 
 /// Tells a client that it has everything: an `EventSource` does not reconnect after 204.
-pub(crate) fn no_content(core: &Core) -> Response<AnswerBody> {
+pub(crate) fn no_content(node: &Node) -> Response<AnswerBody> {
     let mut response = Response::new(AnswerBody::full(Bytes::new()));
     *response.status_mut() = StatusCode::NO_CONTENT;
     no_store(response.headers_mut());
-    crate::headers::heartbeat(response.headers_mut(), core.settings.heartbeat);
+    crate::node::headers::heartbeat(response.headers_mut(), node.settings.heartbeat);
     response
 }
 
 /// Says which methods a service answers.
-pub(crate) fn options(core: &Core) -> Response<AnswerBody> {
-    let mut response = no_content(core);
+pub(crate) fn options(node: &Node) -> Response<AnswerBody> {
+    let mut response = no_content(node);
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
     response
 }

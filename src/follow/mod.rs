@@ -21,23 +21,24 @@ use replayer::Replayer;
 use tokio::time::Sleep;
 
 use crate::{
-    error::{BodyError, StoreError},
-    hub::Core,
-    id::{EventId, StreamId, StreamKey},
-    kept::KeptHeaders,
-    layer::voice::{Notice, Speaker},
+    model::{
+        error::{BodyError, StoreError},
+        id::{EventId, StreamId, StreamKey},
+        kept::KeptHeaders,
+        stream::{Ended, Origin, RecordKind, StreamState},
+        voice::Voice,
+    },
+    node::Node,
     protocol::{
         admission::Position,
         backoff::Backoff,
         replay::{Owed, Step},
     },
-    pulse::Pulse,
     recorder::Reader,
-    store::{Page, Tail, handle::BoxFuture},
-    stream::{Ended, Origin, RecordKind, StreamState},
-    sync::WakerCell,
+    route::speaker::{Notice, Speaker},
+    runtime::{executor::BoxFuture, pulse::Pulse, sync::WakerCell},
+    store::{Page, Tail},
     telemetry::{Counted, add},
-    voice::Voice,
     wire::frame::without_first,
 };
 
@@ -91,7 +92,7 @@ pub(crate) enum Unknown {
 /// The body of a consumer that follows a stream.
 pub(crate) struct FollowBody {
     state: Phase,
-    core: Arc<Core>,
+    node: Arc<Node>,
     key: StreamKey,
     replayer: Replayer,
     speaker: Speaker,
@@ -145,44 +146,44 @@ struct Following {
 }
 
 impl Following {
-    fn new(core: &Core, key: &StreamKey, at: Option<EventId>) -> Self {
+    fn new(node: &Node, key: &StreamKey, at: Option<EventId>) -> Self {
         // Taken before the first page is asked for, so that no change in between is missed.
-        let tail = core.store.tail(key);
-        let reader = core.recorder.lane(key).map(|lane| Reader::enter(lane, at));
-        let counted = Counted::new(&core.telemetry, |telemetry| &telemetry.followers);
+        let tail = node.store.tail(key);
+        let reader = node.recorder.lane(key).map(|lane| Reader::enter(lane, at));
+        let counted = Counted::new(&node.telemetry, |telemetry| &telemetry.followers);
         Self { tail, reader, _counted: counted }
     }
 
     /// Enters the run that is made on this node, where there is a newer one than before. With each page, since the store may
     /// say of a run before its lane is there.
-    fn enter(&mut self, core: &Core, key: &StreamKey, at: Option<EventId>) {
+    fn enter(&mut self, node: &Node, key: &StreamKey, at: Option<EventId>) {
         if self.reader.as_ref().is_none_or(Reader::is_over) {
-            self.reader = core.recorder.lane(key).map(|lane| Reader::enter(lane, at));
+            self.reader = node.recorder.lane(key).map(|lane| Reader::enter(lane, at));
         }
     }
 }
 
 impl FollowBody {
-    pub(crate) fn new(core: &Arc<Core>, request: FollowRequest) -> Self {
+    pub(crate) fn new(node: &Arc<Node>, request: FollowRequest) -> Self {
         let FollowRequest { key, position, owed, manner, prefix, retry, wait, unknown, until } = request;
-        let retry = retry.unwrap_or_else(|| core.retry());
-        let speaker = Speaker::new(Arc::clone(&core.framing), manner.voice, prefix, Some(retry));
-        let body = Self::speaking(core, Replayer::new(key, position, owed), manner, speaker, wait, until);
+        let retry = retry.unwrap_or_else(|| node.retry());
+        let speaker = Speaker::new(Arc::clone(&node.framing), manner.voice, prefix, Some(retry));
+        let body = Self::speaking(node, Replayer::new(key, position, owed), manner, speaker, wait, until);
         Self { unknown, ..body }
     }
 
     /// Follows once the producing node knows of the reader, so that it does not take the stream for one that nobody reads.
-    pub(crate) async fn announced(core: &Arc<Core>, request: FollowRequest) -> Self {
+    pub(crate) async fn announced(node: &Arc<Node>, request: FollowRequest) -> Self {
         let key = request.key.clone();
-        let mut body = Self::new(core, request);
+        let mut body = Self::new(node, request);
         body.begin().await;
-        core.announce(&key).await;
+        node.announce(&key).await;
         body
     }
 
     /// Asks for the first page: what else is asked of the store before the response's head is sent is asked at the same time.
     pub(crate) async fn begin(&mut self) {
-        if !self.core.store.is_immediate() {
+        if !self.node.store.is_immediate() {
             poll_fn(|cx| {
                 self.read_ahead(cx);
                 Poll::Ready(())
@@ -221,20 +222,20 @@ impl FollowBody {
 
     /// Goes on for a body that has been speaking already.
     pub(crate) fn taking_over(
-        core: &Arc<Core>,
+        node: &Arc<Node>,
         key: StreamKey,
         after: EventId,
         manner: Manner,
         speaker: Speaker,
     ) -> Self {
         let replayer = Replayer::new(key, Position::After(after), Owed::Run);
-        let mut body = Self::speaking(core, replayer, manner, speaker, None, None);
+        let mut body = Self::speaking(node, replayer, manner, speaker, None, None);
         body.greeted = true;
         body
     }
 
     fn speaking(
-        core: &Arc<Core>,
+        node: &Arc<Node>,
         mut replayer: Replayer,
         manner: Manner,
         speaker: Speaker,
@@ -242,8 +243,8 @@ impl FollowBody {
         until: Option<EventId>,
     ) -> Self {
         let key = replayer.key.clone();
-        let following = until.is_none().then(|| Following::new(core, &key, replayer.place.at()));
-        let fetch = replayer.fetch(&core.store);
+        let following = until.is_none().then(|| Following::new(node, &key, replayer.place.at()));
+        let fetch = replayer.fetch(&node.store);
         Self {
             state: Phase::Fetching(fetch),
             replayer,
@@ -257,12 +258,12 @@ impl FollowBody {
             kept: None,
             read_up_to: None,
             following,
-            pulse: core.pulses.enter(Arc::new(WakerCell::default()), manner.heartbeat, None),
+            pulse: node.pulses.enter(Arc::new(WakerCell::default()), manner.heartbeat, None),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(2)),
             unopened: wait.map(|wait| (wait, Box::pin(tokio::time::sleep(wait)))),
             unknown: Unknown::Nothing,
             last_look: LastLook::Due,
-            core: Arc::clone(core),
+            node: Arc::clone(node),
             key,
         }
     }
@@ -326,7 +327,7 @@ impl FollowBody {
 
     /// The state machine's steps return whether there is more to do at once.
     fn fetch(&mut self) -> bool {
-        self.state = Phase::Fetching(self.replayer.fetch(&self.core.store));
+        self.state = Phase::Fetching(self.replayer.fetch(&self.node.store));
         true
     }
 
@@ -355,12 +356,12 @@ impl FollowBody {
     /// when the time is nearly over. The follower of a stream of this node waits for its end. A page that is on its way is
     /// waited for, unless the store fails.
     fn is_let_go(&self) -> bool {
-        let core = &self.core;
+        let node = &self.node;
         let looks = self.last_look == LastLook::UnderWay && self.is_reading();
-        if !core.is_draining() || core.is_down() {
-            return core.is_down() && !looks;
+        if !node.is_draining() || node.is_down() {
+            return node.is_down() && !looks;
         }
-        let is_elsewhere = || core.is_letting_go() && core.recorder.lane(&self.key).is_none();
+        let is_elsewhere = || node.is_letting_go() && node.recorder.lane(&self.key).is_none();
         !self.is_reading() && (self.manner.comes_again || is_elsewhere())
     }
 
@@ -430,7 +431,7 @@ impl FollowBody {
         self.unopened = None;
         self.learn(page);
         if let Some(following) = &mut self.following {
-            following.enter(&self.core, &self.key, self.replayer.place.at());
+            following.enter(&self.node, &self.key, self.replayer.place.at());
         }
         self.tell(page)
     }
@@ -472,7 +473,7 @@ impl FollowBody {
         crate::telemetry::log_debug!(error = %error, "a follower could not read");
         self.note_look();
         self.failing = true;
-        let pause = self.backoff.failed(crate::random::u128() as u64);
+        let pause = self.backoff.failed(crate::runtime::random::u128() as u64);
         self.state = Phase::Pausing(Box::pin(tokio::time::sleep(pause)));
         true
     }
@@ -487,12 +488,12 @@ impl FollowBody {
                 return self.hand_on();
             }
             let Some(step) = self.replayer.take(record) else { continue };
-            if let Err(error) = tell_step(&self.core, &mut self.speaker, step, record.run()) {
+            if let Err(error) = tell_step(&self.node, &mut self.speaker, step, record.run()) {
                 return self.break_off(error);
             }
             match &record.kind {
                 RecordKind::Events(frame) => {
-                    let framing = &*self.core.framing;
+                    let framing = &*self.node.framing;
                     self.speaker.frame(without_first(framing, frame, step.skipped), record.id);
                 }
                 RecordKind::End(ended) => return self.end(End::of(Ended::clone(ended))),
@@ -519,7 +520,7 @@ impl FollowBody {
         }
         if page.state == StreamState::Interrupted {
             // The client comes again, and is admitted anew.
-            let is_draining = self.core.is_draining();
+            let is_draining = self.node.is_draining();
             return self.break_off(if is_draining { BodyError::Draining } else { BodyError::Interrupted });
         }
         self.state = Phase::Waiting;
@@ -541,9 +542,9 @@ impl FollowBody {
 /// # Errors
 ///
 /// [`BodyError`] where the voice cannot express it: the body breaks there.
-pub(crate) fn tell_step(core: &Core, speaker: &mut Speaker, step: Step, epoch: u64) -> Result<(), BodyError> {
+pub(crate) fn tell_step(node: &Node, speaker: &mut Speaker, step: Step, epoch: u64) -> Result<(), BodyError> {
     if let Some(gap) = step.gap {
-        add(&core.telemetry.gaps, 1);
+        add(&node.telemetry.gaps, 1);
         if !speaker.notice(&Notice::Gap(gap)) {
             return Err(BodyError::Gap);
         }

@@ -2,14 +2,17 @@
 
 use super::{PAGE_BYTES, PAGE_EVENTS};
 use crate::{
-    error::StoreError,
-    id::{EventId, StreamKey},
+    model::{
+        error::StoreError,
+        id::{EventId, StreamKey},
+        stream::{Record, StreamInfo},
+    },
     protocol::{
         admission::Position,
         replay::{Owed, Replay, Step},
     },
-    store::{From, Page, Read, StoreHandle, handle::BoxFuture},
-    stream::{Record, StreamInfo},
+    runtime::executor::BoxFuture,
+    store::{From, Page, Read, StoreHandle},
 };
 
 /// A reader's place in a stored log.

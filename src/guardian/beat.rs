@@ -9,13 +9,15 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    config::{BEAT_PAGE, BEATS},
-    error::StoreError,
-    hub::Core,
+    model::{
+        config::{BEAT_PAGE, BEATS},
+        error::StoreError,
+    },
+    node::Node,
     protocol::{backoff::Backoff, trust::Trust},
     recorder::{Lane, Roll, Status},
+    runtime::sync::{all, lock},
     store::Beaten,
-    sync::{all, lock},
 };
 
 /// The longest pause after a beat that failed.
@@ -23,28 +25,28 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Beats three times within the stale threshold, streams or none; sooner again after a failure, and at once
 /// where the store was away and is back.
-pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
-    let every = core.settings.beat_every();
+pub(super) async fn run(node: Arc<Node>, trust: Arc<Mutex<Trust>>) {
+    let every = node.settings.beat_every();
     let mut backoff = Backoff::new(every.min(Duration::from_millis(50)), every.min(RETRY));
     let mut left: Vec<Roll> = Vec::new();
     loop {
         let begun = Instant::now();
-        core.recorder.give_up_hopeless();
-        let mut round = Round::of(&core, &left);
-        let mut heard = round.go(&core, &trust).await;
+        node.recorder.give_up_hopeless();
+        let mut round = Round::of(&node, &left);
+        let mut heard = round.go(&node, &trust).await;
         while !heard && begun.elapsed() < every {
-            core.hooks.recent.store_is_away();
+            node.hooks.recent.store_is_away();
             // Not before, whatever comes back: what keeps coming back may keep failing.
-            tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
-            heard = round.go(&core, &trust).await;
+            tokio::time::sleep(backoff.failed(crate::runtime::random::u128() as u64)).await;
+            heard = round.go(&node, &trust).await;
         }
         left = std::mem::take(&mut round.left);
         if heard {
-            core.hooks.recent.expire();
+            node.hooks.recent.expire();
             backoff.succeeded();
-            let _ = tokio::time::timeout_at(begun + every, core.store.back()).await;
+            let _ = tokio::time::timeout_at(begun + every, node.store.back()).await;
         } else {
-            tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
+            tokio::time::sleep(backoff.failed(crate::runtime::random::u128() as u64)).await;
         }
     }
 }
@@ -60,11 +62,11 @@ struct Round {
 
 impl Round {
     /// `first`: those that the last round did not get to.
-    fn of(core: &Core, first: &[Roll]) -> Self {
-        if !core.store.is_immediate() {
-            core.note_who_is_read();
+    fn of(node: &Node, first: &[Roll]) -> Self {
+        if !node.store.is_immediate() {
+            node.note_who_is_read();
         }
-        let mut left = core.recorder.rolls();
+        let mut left = node.recorder.rolls();
         if !first.is_empty() {
             let first: HashSet<_> = first.iter().flat_map(|roll| roll.lanes.iter()).map(Arc::as_ptr).collect();
             left.sort_by_key(|roll| !roll.lanes.iter().any(|lane| first.contains(&Arc::as_ptr(lane))));
@@ -74,7 +76,7 @@ impl Round {
 
     /// Lists the streams that are left, page by page: a page that fails does not keep the others from being listed. Returns
     /// whether the store has heard of all of them.
-    async fn go(&mut self, core: &Arc<Core>, trust: &Mutex<Trust>) -> bool {
+    async fn go(&mut self, node: &Arc<Node>, trust: &Mutex<Trust>) -> bool {
         let mut rolls = std::mem::take(&mut self.left);
         self.missed.retain(|lane| lane.status() == Status::Running);
         rolls.extend(self.missed.chunks(BEAT_PAGE).map(|lanes| Roll::of(lanes.to_vec())));
@@ -91,19 +93,19 @@ impl Round {
                 self.left.extend_from_slice(rolls);
                 continue;
             }
-            let beaten = all(rolls.iter().map(|roll| beat(core, roll))).await;
+            let beaten = all(rolls.iter().map(|roll| beat(node, roll))).await;
             for (roll, beaten) in rolls.iter().zip(beaten) {
                 hangs |= beaten.as_ref().is_err_and(StoreError::is_timeout);
-                self.heard(core, trust, &roll.lanes, beaten);
+                self.heard(node, trust, &roll.lanes, beaten);
             }
         }
         let may_claim = lock(trust).may_claim(Instant::now().into_std());
-        core.telemetry.frozen.store(!may_claim, Ordering::Relaxed);
+        node.telemetry.frozen.store(!may_claim, Ordering::Relaxed);
         !self.failed && self.left.is_empty() && self.missed.is_empty()
     }
 
     /// Takes the answer to a page.
-    fn heard(&mut self, core: &Core, trust: &Mutex<Trust>, page: &[Arc<Lane>], beaten: Result<Beaten, StoreError>) {
+    fn heard(&mut self, node: &Node, trust: &Mutex<Trust>, page: &[Arc<Lane>], beaten: Result<Beaten, StoreError>) {
         let Ok(beaten) = beaten else {
             lock(trust).failed();
             self.failed = true;
@@ -111,15 +113,15 @@ impl Round {
             return;
         };
         lock(trust).acknowledged(Instant::now().into_std(), beaten.now, beaten.run);
-        core.heard_run(beaten.run);
+        node.heard_run(beaten.run);
         for lane in beaten.lost.iter().filter_map(|index| page.get(*index)) {
-            core.recorder.look(lane);
+            node.recorder.look(lane);
         }
         self.failed |= !beaten.refused_by.is_empty();
         self.missed.extend(beaten.missed.iter().filter_map(|index| page.get(*index)).cloned());
     }
 }
 
-async fn beat(core: &Core, roll: &Roll) -> Result<Beaten, StoreError> {
-    core.store.sign_of_life(core.beat_of(Arc::clone(&roll.streams))).await
+async fn beat(node: &Node, roll: &Roll) -> Result<Beaten, StoreError> {
+    node.store.sign_of_life(node.beat_of(Arc::clone(&roll.streams))).await
 }

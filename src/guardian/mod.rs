@@ -19,12 +19,7 @@ use std::{
 pub use drain::DrainReport;
 use tokio::time::{Instant, Sleep};
 
-use crate::{
-    hub::Core,
-    protocol::trust::Trust,
-    recorder::Flusher,
-    store::{Notices, handle::BoxFuture},
-};
+use crate::{node::Node, protocol::trust::Trust, recorder::Flusher, runtime::executor::BoxFuture, store::Notices};
 
 /// Keeps a node's streams, and looks after those of dead nodes.
 ///
@@ -61,7 +56,7 @@ use crate::{
 /// a guardian that is not polled any more.
 #[must_use = "a guardian does nothing unless it is polled"]
 pub struct Guardian {
-    core: Arc<Core>,
+    node: Arc<Node>,
     flusher: Flusher,
     notices: Notices,
     /// Made when it is first polled: a guardian may be built where no runtime is.
@@ -79,21 +74,21 @@ pub struct Guardian {
 }
 
 impl Guardian {
-    pub(crate) fn new(core: Arc<Core>) -> Self {
-        let trust = Arc::new(Mutex::new(Trust::new(core.settings.stale)));
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        let trust = Arc::new(Mutex::new(Trust::new(node.settings.stale)));
         Self {
-            flusher: Flusher::new(Arc::clone(&core.recorder)),
-            notices: core.store.notices(&core.node),
+            flusher: Flusher::new(Arc::clone(&node.recorder)),
+            notices: node.store.notices(&node.name),
             tick: None,
-            beats: Box::pin(beat::run(Arc::clone(&core), Arc::clone(&trust))),
-            sweeps: Box::pin(sweep::run(Arc::clone(&core), trust)),
-            turns: Box::pin(crate::conversation::keep(Arc::clone(&core))),
+            beats: Box::pin(beat::run(Arc::clone(&node), Arc::clone(&trust))),
+            sweeps: Box::pin(sweep::run(Arc::clone(&node), trust)),
+            turns: Box::pin(crate::conversation::keep(Arc::clone(&node))),
             shutdown: Some(Box::pin(pending())),
             drain: None,
             is_done: false,
             #[cfg(feature = "metrics")]
             reported: None,
-            core,
+            node,
         }
     }
 
@@ -121,9 +116,9 @@ impl Guardian {
     fn poll_tick(&mut self, cx: &mut Context<'_>) {
         let tick = self.tick.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now())));
         while tick.as_mut().poll(cx).is_ready() {
-            tick.as_mut().reset(self.core.pulses.tick());
+            tick.as_mut().reset(self.node.pulses.tick());
             #[cfg(feature = "metrics")]
-            report(&self.core, &mut self.reported);
+            report(&self.node, &mut self.reported);
         }
     }
 
@@ -131,13 +126,13 @@ impl Guardian {
     fn poll_notices(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(post) = self.notices.poll(cx) {
             for (key, epoch) in post.deleted {
-                self.core.hooks.recent.deleted(key, epoch);
+                self.node.hooks.recent.deleted(key, epoch);
             }
-            for lane in post.streams.iter().filter_map(|key| self.core.recorder.lane(key)) {
-                self.core.recorder.look(&lane);
+            for lane in post.streams.iter().filter_map(|key| self.node.recorder.lane(key)) {
+                self.node.recorder.look(&lane);
             }
             if post.reconnected {
-                self.core.store.came_back();
+                self.node.store.came_back();
             }
         }
     }
@@ -147,18 +142,18 @@ impl Guardian {
             && shutdown.as_mut().poll(cx).is_ready()
         {
             self.shutdown = None;
-            self.drain = Some(Box::pin(drain::run(Arc::clone(&self.core))));
+            self.drain = Some(Box::pin(drain::run(Arc::clone(&self.node))));
         }
     }
 }
 
 /// Hands the figures to the `metrics` facade, once a second.
 #[cfg(feature = "metrics")]
-fn report(core: &Core, reported: &mut Option<Instant>) {
+fn report(node: &Node, reported: &mut Option<Instant>) {
     let now = Instant::now();
     if reported.is_none_or(|at| now - at >= std::time::Duration::from_secs(1)) {
         *reported = Some(now);
-        core.health().report();
+        node.health().report();
     }
 }
 
@@ -167,7 +162,7 @@ impl Future for Guardian {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<DrainReport> {
         let this = &mut *self;
-        this.core.set_guarded(true);
+        this.node.set_guarded(true);
         this.poll_tick(cx);
         this.poll_notices(cx);
         // These run for ever.
@@ -182,7 +177,7 @@ impl Future for Guardian {
             Some(Poll::Ready(report)) => {
                 this.drain = None;
                 this.is_done = true;
-                this.core.set_guarded(false);
+                this.node.set_guarded(false);
                 Poll::Ready(report)
             }
             _ => Poll::Pending,
@@ -192,16 +187,16 @@ impl Future for Guardian {
 
 impl Drop for Guardian {
     fn drop(&mut self) {
-        self.core.set_guarded(false);
-        if !self.is_done && !self.core.recorder.is_idle() {
-            // At once, and again where requests come: see `Core::check_guarded`.
-            self.core.check_guarded();
+        self.node.set_guarded(false);
+        if !self.is_done && !self.node.recorder.is_idle() {
+            // At once, and again where requests come: see `Node::check_guarded`.
+            self.node.check_guarded();
         }
     }
 }
 
 impl fmt::Debug for Guardian {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guardian").field("node", &self.core.node).finish_non_exhaustive()
+        f.debug_struct("Guardian").field("node", &self.node.name).finish_non_exhaustive()
     }
 }

@@ -9,17 +9,21 @@ use std::{
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
-    config::{PROBES, SWEEP_PAGE},
     hooks::{JobStatus, block_of},
-    hub::Core,
-    id::StreamKey,
-    panics::Guarded,
+    model::{
+        config::{PROBES, SWEEP_PAGE},
+        id::StreamKey,
+        stream::{Ending, StreamInfo, StreamState, reason},
+        turn::Turn,
+    },
+    node::Node,
     protocol::trust::Trust,
+    runtime::{
+        panics::Guarded,
+        sync::{all, lock},
+    },
     store::{Close, Closed, Due, DueReason, Interrupt, StoreHandle},
-    stream::{Ending, StreamInfo, StreamState, reason},
-    sync::{all, lock},
     telemetry::log_warn,
-    turn::Turn,
 };
 
 /// How many sweeps in a row a probe may fail before its answer counts as "nobody knows".
@@ -33,7 +37,7 @@ const GROUP: usize = 32;
 
 /// What the sweeps of a node share.
 pub(super) struct Sweeper {
-    core: Arc<Core>,
+    node: Arc<Node>,
     /// Asked in the background: what a sweep asks for harms nobody.
     store: StoreHandle,
     probes: Semaphore,
@@ -43,29 +47,29 @@ pub(super) struct Sweeper {
 }
 
 /// Sweeps at every interval.
-pub(super) async fn run(core: Arc<Core>, trust: Arc<Mutex<Trust>>) {
-    let sweeper = Arc::new(Sweeper::new(core));
+pub(super) async fn run(node: Arc<Node>, trust: Arc<Mutex<Trust>>) {
+    let sweeper = Arc::new(Sweeper::new(node));
     let mut number = 0;
     loop {
-        tokio::time::sleep(sweeper.core.hooks.sweep_every(sweeper.core.settings.sweep)).await;
-        if sweeper.core.is_draining() {
+        tokio::time::sleep(sweeper.node.hooks.sweep_every(sweeper.node.settings.sweep)).await;
+        if sweeper.node.is_draining() {
             // A stream that is found now could not be looked after any more.
             continue;
         }
         number += 1;
         // A request may have heard sooner than the next beat that the store is another.
-        let claim = lock(&trust).claim(Instant::now().into_std()).filter(|_| !sweeper.core.may_be_forgotten());
+        let claim = lock(&trust).claim(Instant::now().into_std()).filter(|_| !sweeper.node.may_be_forgotten());
         sweeper.sweep(claim, number).await;
         let store_now = lock(&trust).store_now(Instant::now().into_std());
-        sweeper.core.telemetry.last_sweep.store(store_now.unwrap_or(0), Ordering::Relaxed);
+        sweeper.node.telemetry.last_sweep.store(store_now.unwrap_or(0), Ordering::Relaxed);
     }
 }
 
 impl Sweeper {
-    pub(super) fn new(core: Arc<Core>) -> Self {
-        let store = core.store.in_background();
+    pub(super) fn new(node: Arc<Node>) -> Self {
+        let store = node.store.in_background();
         Self {
-            core,
+            node,
             store,
             probes: Semaphore::new(PROBES),
             looks: Arc::new(Semaphore::new(LOOKS)),
@@ -85,7 +89,7 @@ impl Sweeper {
             for group in given_up.chunks(GROUP) {
                 let (sweeper, group) = (Arc::clone(self), group.iter().map(|due| due.info.clone()).collect());
                 let Ok(looks) = Arc::clone(&self.looks).acquire_many_owned(GROUP as u32).await else { return };
-                self.core.executor.spawn(async move {
+                self.node.executor.spawn(async move {
                     sweeper.close_orphans(group).await;
                     drop(looks);
                 });
@@ -94,7 +98,7 @@ impl Sweeper {
                 let sweeper = Arc::clone(self);
                 let Ok(look) = Arc::clone(&self.looks).acquire_owned().await else { return };
                 // Their work may take as long as a probe; beats and heartbeats do not wait for that.
-                self.core.executor.spawn(async move {
+                self.node.executor.spawn(async move {
                     sweeper.look_after(due, asked, number).await;
                     drop(look);
                 });
@@ -108,8 +112,8 @@ impl Sweeper {
     /// For how long what this sweep finds is this node's: where a reply is lost, nobody looks after it for so long. Only
     /// the host's own code takes its time.
     fn lease(&self) -> Duration {
-        let settings = &self.core.settings;
-        match (&self.core.probe, self.core.hooks.lease()) {
+        let settings = &self.node.settings;
+        match (&self.node.probe, self.node.hooks.lease()) {
             (None, None) => settings.stale,
             (None, Some(hook)) => hook,
             (Some(_), None) => settings.lease(),
@@ -120,7 +124,7 @@ impl Sweeper {
     async fn look_after(&self, due: Due, asked: Instant, sweep: u64) {
         let info = due.info;
         match due.reason {
-            DueReason::Hook => self.core.hooks.due(info.key, asked),
+            DueReason::Hook => self.node.hooks.due(info.key, asked),
             DueReason::Lifetime => {
                 let ending = Ending::supplied(StreamState::Expired, reason::LIFETIME);
                 self.close(info, ending).await;
@@ -133,11 +137,11 @@ impl Sweeper {
     async fn orphan(&self, info: StreamInfo, sweep: u64) {
         match self.probe(&info, sweep).await {
             JobStatus::Running => {}
-            JobStatus::Completed(event) => match block_of(&*self.core.framing, &event) {
+            JobStatus::Completed(event) => match block_of(&*self.node.framing, &event) {
                 Some(block) => self.close(info, Ending::with_event(StreamState::Completed, block)).await,
                 None => self.give_up(info).await,
             },
-            JobStatus::Failed(event) => match block_of(&*self.core.framing, &event) {
+            JobStatus::Failed(event) => match block_of(&*self.node.framing, &event) {
                 Some(block) => self.close(info, Ending::with_event(StreamState::Failed, block)).await,
                 None => self.give_up(info).await,
             },
@@ -147,7 +151,7 @@ impl Sweeper {
 
     /// Whether a stream is closed as orphaned whatever comes: its node seems to have died, and nobody else knows of its job.
     fn is_given_up(&self, due: &Due) -> bool {
-        due.reason == DueReason::Stale && self.core.probe.is_none() && !due.info.reruns
+        due.reason == DueReason::Stale && self.node.probe.is_none() && !due.info.reruns
     }
 
     /// Nobody knows what became of the work.
@@ -182,14 +186,14 @@ impl Sweeper {
             ending: ending.clone(),
             last: None,
             if_deadline: Some(info.deadline),
-            hook: self.core.hooks.lease(),
+            hook: self.node.hooks.lease(),
         };
         // Should this fail, the streams are due again when their leases are over.
         let closed = self.store.close_all(infos.iter().map(close).collect()).await.unwrap_or_default();
         for (info, closed) in infos.iter().zip(closed) {
             if let Some(Closed::Now { ended, .. }) = closed {
-                self.core.telemetry.closed(ended.ending.state);
-                self.core.hooks.ended(info.key.clone());
+                self.node.telemetry.closed(ended.ending.state);
+                self.node.hooks.ended(info.key.clone());
             }
         }
         let turns = infos.iter().filter(|info| info.turn.is_some());
@@ -202,23 +206,23 @@ impl Sweeper {
         if let Some(turn) = turn {
             let conversation = StreamKey::new(key.owner.clone(), turn.conversation.clone());
             // Should this fail, whoever looks at the pointer next does it.
-            let _ = self.core.current(&conversation).await;
+            let _ = self.node.current(&conversation).await;
         }
     }
 
     /// Asks the host what the stream's job is doing; a probe that fails counts as "running" for a while.
     pub(super) async fn probe(&self, info: &StreamInfo, sweep: u64) -> JobStatus {
-        let Some(probe) = &self.core.probe else { return JobStatus::Unknown };
+        let Some(probe) = &self.node.probe else { return JobStatus::Unknown };
         let Ok(_permit) = self.probes.acquire().await else { return JobStatus::Unknown };
         let asked = Guarded::new(async { probe(info.clone()).await });
-        let answer = tokio::time::timeout(self.core.settings.probe_limit, asked).await;
+        let answer = tokio::time::timeout(self.node.settings.probe_limit, asked).await;
         match answer {
             Ok(Ok(Ok(status))) => {
                 lock(&self.strikes).remove(&info.key);
                 return status;
             }
-            Ok(Ok(Err(error))) => self.core.telemetry.host_failed("job_probe", &error),
-            Ok(Err(_)) => self.core.telemetry.panicked("job_probe"),
+            Ok(Ok(Err(error))) => self.node.telemetry.host_failed("job_probe", &error),
+            Ok(Err(_)) => self.node.telemetry.panicked("job_probe"),
             Err(_) => log_warn!(id = %info.key.id, "a job probe gave no answer in time"),
         }
         let mut strikes = lock(&self.strikes);

@@ -3,21 +3,23 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    error::StoreError,
-    id::StreamKey,
+    model::{
+        error::StoreError,
+        id::StreamKey,
+        stream::{Ended, Metadata, Record, RecordKind, StreamInfo},
+    },
     protocol::replay::Missing,
     store::{From, Read, StoreHandle},
-    stream::{Ended, Metadata, Record, RecordKind, StreamInfo},
     wire::{Framing, frame},
 };
 
 /// A stream that has ended, as the `on_end` hook gets it.
 #[derive(Clone)]
 pub struct EndedStream {
-    pub(super) info: StreamInfo,
-    pub(super) ended: Ended,
-    pub(super) store: StoreHandle,
-    pub(super) framing: Arc<dyn Framing>,
+    pub(crate) info: StreamInfo,
+    pub(crate) ended: Ended,
+    pub(crate) store: StoreHandle,
+    pub(crate) framing: Arc<dyn Framing>,
 }
 
 impl EndedStream {

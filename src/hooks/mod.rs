@@ -2,6 +2,7 @@
 
 mod ended;
 mod queue;
+pub(crate) mod recent;
 mod run;
 
 use std::{future::Future, sync::Arc};
@@ -10,7 +11,11 @@ use bytes::Bytes;
 pub use ended::EndedStream;
 pub(crate) use run::Hooks;
 
-use crate::{error::BoxError, event::Event, store::handle::BoxFuture, stream::StreamInfo, wire::Framing};
+use crate::{
+    model::{error::BoxError, event::Event, stream::StreamInfo},
+    runtime::executor::BoxFuture,
+    wire::Framing,
+};
 
 /// The state of a job that produces a stream, as the host knows it on any node.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,16 +4,16 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use tokio::time::Instant;
 
-use crate::id::{Owner, StreamKey};
+use crate::model::id::{Owner, StreamKey};
 
 /// Hooks that run at a time on a node.
-pub(super) const RUNNING: usize = 16;
+pub(crate) const RUNNING: usize = 16;
 /// Hooks that wait for their turn. One more stays due in the store, and a later sweep finds it.
 const WAITING: usize = 10_000;
 
 /// The hooks that run on this node, and those that wait for their turn.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub(crate) struct Queue {
     running: usize,
     /// The streams whose hook runs, or waits.
     busy: HashSet<StreamKey>,
@@ -28,7 +28,7 @@ pub(super) struct Queue {
 impl Queue {
     /// Has a hook wait for its turn, but not for ever: it stays due in the store, and may run on another node. Nothing
     /// happens where it waits already, or runs.
-    pub(super) fn add(&mut self, key: StreamKey, until: Instant) {
+    pub(crate) fn add(&mut self, key: StreamKey, until: Instant) {
         if !self.busy.insert(key.clone()) {
             return;
         }
@@ -43,7 +43,7 @@ impl Queue {
     }
 
     /// Moves a waiting hook to the front.
-    pub(super) fn hurry(&mut self, key: &StreamKey, until: Instant) {
+    pub(crate) fn hurry(&mut self, key: &StreamKey, until: Instant) {
         let Some(waiting) = self.waiting.get_mut(&key.owner) else { return };
         let Some(place) = waiting.iter().position(|(other, _)| other == key) else { return };
         waiting.remove(place);
@@ -53,7 +53,7 @@ impl Queue {
     }
 
     /// The next hook to run, if one may: it takes a place, until it is [`done`](Self::done).
-    pub(super) fn next(&mut self, now: Instant) -> Option<StreamKey> {
+    pub(crate) fn next(&mut self, now: Instant) -> Option<StreamKey> {
         while self.running < RUNNING {
             let owner = self.turns.pop_front()?;
             let Some(waiting) = self.waiting.get_mut(&owner) else { continue };
@@ -78,7 +78,7 @@ impl Queue {
     }
 
     /// Notes that a hook was acknowledged: a sweep that asked the store before may still be told that it is due.
-    pub(super) fn acknowledged(&mut self, key: StreamKey, now: Instant) {
+    pub(crate) fn acknowledged(&mut self, key: StreamKey, now: Instant) {
         if self.acknowledged.len() >= WAITING {
             self.acknowledged.pop_front();
         }
@@ -86,7 +86,7 @@ impl Queue {
     }
 
     /// Whether a hook was acknowledged since `since`. Forgets hooks that were acknowledged before.
-    pub(super) fn was_acknowledged(&mut self, key: &StreamKey, since: Instant) -> bool {
+    pub(crate) fn was_acknowledged(&mut self, key: &StreamKey, since: Instant) -> bool {
         while self.acknowledged.front().is_some_and(|(at, _)| *at < since) {
             self.acknowledged.pop_front();
         }
@@ -94,17 +94,17 @@ impl Queue {
     }
 
     /// Gives back the place of a hook that has run.
-    pub(super) fn done(&mut self, key: &StreamKey) {
+    pub(crate) fn done(&mut self, key: &StreamKey) {
         self.running -= 1;
         self.busy.remove(key);
     }
 
-    pub(super) fn is_busy(&self, key: &StreamKey) -> bool {
+    pub(crate) fn is_busy(&self, key: &StreamKey) -> bool {
         self.busy.contains(key)
     }
 
     /// The number of hooks that run or wait.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.busy.len()
     }
 

@@ -12,15 +12,14 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{EndedStream, OnEnd, queue::Queue};
 use crate::{
-    config::Settings,
-    error::BoxError,
-    executor::Executor,
-    id::StreamKey,
-    panics::{Guarded, drop_guarded},
-    recent::RecentCloses,
+    hooks::recent::RecentCloses,
+    model::{config::Settings, error::BoxError, id::StreamKey, stream::StreamInfo},
+    runtime::{
+        executor::Executor,
+        panics::{Guarded, drop_guarded},
+        sync::{lock, until},
+    },
     store::StoreHandle,
-    stream::StreamInfo,
-    sync::{lock, until},
     telemetry::Telemetry,
     wire::Framing,
 };

@@ -1,68 +1,40 @@
 //! Setting up a hub.
 
-use std::{
-    fmt,
-    future::Future,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU8, AtomicU64},
-    },
-    time::Duration,
-};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, request::Parts};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use super::{
-    Access, Core, Rejection, ResilientSse,
-    owner::{Authorize, OwnerRule, authorize, from_extension},
-    reject::{OnReject, Rejecter},
-};
+use super::ResilientSse;
 use crate::{
-    config::{Durability, OnUnavailable, Settings},
-    error::ConfigError,
-    executor::Executor,
     guardian::Guardian,
-    hooks::{Acknowledge, EndedStream, Hooks, OnEnd, Probe, ProbeAnswer, on_end, probe},
-    id::{NodeId, Owner},
-    layer::unattended::Unattended,
-    pulse::Pulses,
-    random::Seeded,
-    recorder::Recorder,
-    store::{Store, StoreHandle, handle::BoxFuture},
-    stream::StreamInfo,
-    telemetry::{Seldom, Telemetry},
-    wire::{Framing, Sse},
+    hooks::{Acknowledge, EndedStream, ProbeAnswer, on_end, probe},
+    model::{
+        config::{Durability, OnUnavailable},
+        error::ConfigError,
+        id::{NodeId, Owner},
+        stream::StreamInfo,
+    },
+    node::{
+        owner::{Access, authorize},
+        reject::Rejection,
+        setup::Setup,
+    },
+    runtime::executor::{BoxFuture, Executor},
+    store::Store,
+    wire::Framing,
 };
-
-/// Puts a store of any type behind its handle, once the settings are known.
-type MakeHandle = dyn FnOnce(&Settings, Arc<Telemetry>) -> StoreHandle + Send;
 
 /// Sets up a hub: see [`ResilientSse::builder`].
 #[must_use = "a builder does nothing until it is built"]
-pub struct Builder {
-    settings: Settings,
-    store: Box<MakeHandle>,
-    node: NodeId,
-    owner: Arc<OwnerRule>,
-    authorize: Option<Arc<Authorize>>,
-    on_reject: Option<Arc<OnReject>>,
-    challenge: Option<String>,
-    probe: Option<Arc<Probe>>,
-    on_end: Option<Box<OnEnd>>,
-    executor: Executor,
-    framing: Arc<dyn Framing>,
-    seed: Option<u64>,
-}
+pub struct Builder(Setup);
 
 /// Makes the setters of plain settings.
 macro_rules! settings {
     ($($(#[$doc:meta])* $name:ident: $type:ty,)*) => {
         $($(#[$doc])*
         pub fn $name(mut self, $name: $type) -> Self {
-            self.settings.$name = $name;
+            self.0.settings.$name = $name;
             self
         })*
     };
@@ -70,20 +42,7 @@ macro_rules! settings {
 
 impl Builder {
     pub(super) fn new(store: impl Store) -> Self {
-        Self {
-            settings: Settings::default(),
-            store: Box::new(|settings, telemetry| StoreHandle::new(store, settings, telemetry)),
-            node: NodeId::random(),
-            owner: Arc::new(from_extension),
-            authorize: None,
-            on_reject: None,
-            challenge: None,
-            probe: None,
-            on_end: None,
-            executor: Executor::default(),
-            framing: Arc::new(Sse),
-            seed: None,
-        }
+        Self(Setup::new(store))
     }
 
     /// Sets the rule that finds a request's owner. `None` is answered with 401.
@@ -91,7 +50,7 @@ impl Builder {
     /// Nothing that a client sends is an identity unless this rule says so. Default: an [`Owner`] in
     /// the request's extensions, put there by the host's own authentication outside the layer.
     pub fn owner(mut self, rule: impl Fn(&Parts) -> Option<Owner> + Send + Sync + 'static) -> Self {
-        self.owner = Arc::new(rule);
+        self.0.owner = Arc::new(rule);
         self
     }
 
@@ -119,14 +78,14 @@ impl Builder {
         F: Fn(Access) -> R + Send + Sync + 'static,
         R: Future<Output = bool> + Send + 'static,
     {
-        self.authorize = Some(authorize(hook));
+        self.0.authorize = Some(authorize(hook));
         self
     }
 
     /// How a client may sign in: the `WWW-Authenticate` header of a 401, which RFC 9110 (§ 15.5.2) wants there, such as
     /// `Bearer` or `Bearer realm="answers"`. Default: none, since only the host knows.
     pub fn challenge(mut self, challenge: impl Into<String>) -> Self {
-        self.challenge = Some(challenge.into());
+        self.0.challenge = Some(challenge.into());
         self
     }
 
@@ -151,7 +110,7 @@ impl Builder {
         mut self,
         shape: impl Fn(&Rejection, &Parts, Response<Bytes>) -> Response<Bytes> + Send + Sync + 'static,
     ) -> Self {
-        self.on_reject = Some(Arc::new(shape));
+        self.0.on_reject = Some(Arc::new(shape));
         self
     }
 
@@ -180,7 +139,7 @@ impl Builder {
         F: Fn(StreamInfo) -> R + Send + Sync + 'static,
         R: Future<Output: ProbeAnswer> + Send + 'static,
     {
-        self.probe = Some(probe(hook));
+        self.0.probe = Some(probe(hook));
         self
     }
 
@@ -214,25 +173,25 @@ impl Builder {
         F: Fn(EndedStream) -> R + Send + Sync + 'static,
         R: Future<Output: Acknowledge> + Send + 'static,
     {
-        self.on_end = Some(on_end(hook));
+        self.0.on_end = Some(on_end(hook));
         self
     }
 
     /// Where detached bodies, probes and hooks run. Default: `tokio::spawn`.
     pub fn executor(mut self, spawn: impl Fn(BoxFuture<()>) + Send + Sync + 'static) -> Self {
-        self.executor = Executor::new(spawn);
+        self.0.executor = Executor::new(spawn);
         self
     }
 
     /// This process's name among the nodes that share the store. Default: random.
     pub fn node(mut self, node: NodeId) -> Self {
-        self.node = node;
+        self.0.name = node;
         self
     }
 
     /// The wire format of event streams. Default: server-sent events.
     pub fn framing(mut self, framing: impl Framing) -> Self {
-        self.framing = Arc::new(framing);
+        self.0.framing = Arc::new(framing);
         self
     }
 
@@ -240,7 +199,7 @@ impl Builder {
     #[cfg(feature = "test-util")]
     #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
     pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+        self.0.seed = Some(seed);
         self
     }
 
@@ -306,13 +265,13 @@ impl Builder {
 
     /// How many events a log holds; older ones are trimmed. Default: 10,000, and 200,000 for `generation()`.
     pub fn max_events(mut self, max_events: usize) -> Self {
-        self.settings.max_events = Some(max_events);
+        self.0.settings.max_events = Some(max_events);
         self
     }
 
     /// How many bytes of events a log holds; older ones are trimmed. Default: 8 MiB, and 64 MiB for `generation()`.
     pub fn max_bytes(mut self, max_bytes: usize) -> Self {
-        self.settings.max_bytes = Some(max_bytes);
+        self.0.settings.max_bytes = Some(max_bytes);
         self
     }
 
@@ -324,73 +283,18 @@ impl Builder {
     ///
     /// [`ConfigError`] names a setting that cannot work.
     pub fn build(mut self) -> Result<(ResilientSse, Guardian), ConfigError> {
-        self.settings.check()?;
-        self.settings = self.settings.bounded();
-        let challenge = self.challenge.take().map(HeaderValue::try_from).transpose();
+        self.0.settings.check()?;
+        self.0.settings = self.0.settings.bounded();
+        let challenge = self.0.challenge.take().map(HeaderValue::try_from).transpose();
         let challenge = challenge.map_err(|_| ConfigError { setting: "challenge", rule: "must be a header value" })?;
-        let core = Arc::new(self.into_core(challenge));
-        let guardian = Guardian::new(Arc::clone(&core));
-        Ok((ResilientSse(core), guardian))
-    }
-
-    fn into_core(self, challenge: Option<HeaderValue>) -> Core {
-        let settings = self.settings;
-        let telemetry = Arc::new(Telemetry::default());
-        let store = (self.store)(&settings, Arc::clone(&telemetry));
-        let hooks = Arc::new(Hooks::new(
-            self.on_end,
-            self.executor.clone(),
-            &store,
-            Arc::clone(&telemetry),
-            Arc::clone(&self.framing),
-            &settings,
-        ));
-        let recorder =
-            Recorder::new(store.clone(), Arc::clone(&telemetry), self.executor.clone(), Arc::clone(&hooks), &settings);
-        Core {
-            unattended: Arc::new(Unattended::new(settings.max_detached)),
-            after_last: CancellationToken::new(),
-            rests: Arc::default(),
-            pulses: Arc::new(Pulses::new(settings.heartbeat, settings.stall)),
-            settings,
-            node: self.node,
-            store,
-            recorder: Arc::new(recorder),
-            telemetry,
-            executor: self.executor,
-            hooks,
-            probe: self.probe,
-            framing: self.framing,
-            random: Seeded::new(self.seed),
-            owner: self.owner,
-            authorize: self.authorize,
-            rejecter: Rejecter { on_reject: self.on_reject, challenge },
-            guarded_at: AtomicU64::new(0),
-            drain: AtomicU8::new(0),
-            drain_began: CancellationToken::new(),
-            let_go: CancellationToken::new(),
-            read_elsewhere: Mutex::default(),
-            beyond_record: Arc::default(),
-            handlers: Arc::default(),
-            bystanders: Arc::default(),
-            start: Instant::now(),
-            forgotten_until: AtomicU64::new(0),
-            asked_store: tokio::sync::Mutex::default(),
-            times_asked: AtomicU64::new(0),
-            run: Mutex::new(None),
-            unguarded: Seldom::default(),
-            unowned: Seldom::default(),
-            unnamed: Seldom::default(),
-            shared_ids: Seldom::default(),
-            late_events: Seldom::default(),
-            unkept: Seldom::default(),
-            old_http: Seldom::default(),
-        }
+        let node = Arc::new(self.0.into_node(challenge));
+        let guardian = Guardian::new(Arc::clone(&node));
+        Ok((ResilientSse(node), guardian))
     }
 }
 
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Builder").field("settings", &self.0.settings).finish_non_exhaustive()
     }
 }

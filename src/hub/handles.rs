@@ -2,20 +2,22 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::Core;
 use crate::{
-    error::StoreError,
-    id::{EventId, Owner, StreamId, StreamKey},
-    recorder::{EndRequest, Lane, Status},
-    store::{Close, Closed, From, List, Listed, Page, Read},
-    stream::{Ended, Ending, Reason, RecordKind, StreamInfo, StreamState, reason},
+    model::{
+        error::StoreError,
+        id::{EventId, Owner, StreamId, StreamKey},
+        stream::{Ended, RecordKind, StreamInfo, reason},
+    },
+    node::{Node, stop::Stopped},
+    recorder::Status,
+    store::{From, List, Listed, Page, Read},
     wire::{Framing, single_events},
 };
 
 /// How many streams a list has at most that is not paged.
 const LIST: usize = 1000;
 
-impl Core {
+impl Node {
     async fn list(&self, owner: &Owner) -> Result<Vec<StreamInfo>, StoreError> {
         let list = List { owner: owner.clone(), after: None, limit: LIST };
         Ok(self.store.list(list).await?.streams)
@@ -24,11 +26,11 @@ impl Core {
 
 /// Lists and stops streams: see [`ResilientSse::streams`](crate::ResilientSse::streams).
 #[derive(Clone, Debug)]
-pub struct Streams(Arc<Core>);
+pub struct Streams(Arc<Node>);
 
 impl Streams {
-    pub(super) fn new(core: Arc<Core>) -> Self {
-        Self(core)
+    pub(super) fn new(node: Arc<Node>) -> Self {
+        Self(node)
     }
 
     /// The streams of an owner that are held, ended ones included: the first 1,000 in the order of [`page`](Self::page).
@@ -98,81 +100,13 @@ impl Streams {
     }
 }
 
-/// The outcome of stopping a stream.
-pub(crate) enum Stopped {
-    /// It runs no more because of this.
-    Now(Ended),
-    /// It had ended before.
-    Before(Ended),
-    /// There is no such stream.
-    Missing,
-}
-
-impl Core {
-    /// Stops a stream, wherever it runs: see [`Streams::stop`].
-    pub(crate) async fn stop(&self, key: &StreamKey, reason: Reason) -> Result<Stopped, StoreError> {
-        if let Some(lane) = self.recorder.lane(key)
-            && let Some(stopped) = self.stop_here(&lane, reason.clone()).await
-        {
-            return Ok(stopped);
-        }
-        let close = Close {
-            key: key.clone(),
-            epoch: None,
-            ending: Ending::supplied(StreamState::Cancelled, reason),
-            last: None,
-            if_deadline: None,
-            hook: self.hooks.lease(),
-        };
-        Ok(match self.close(close).await? {
-            Closed::Now { ended, .. } => Stopped::Now(ended),
-            Closed::Before(ended) => Stopped::Before(ended),
-            Closed::Missing | Closed::Newer | Closed::Moved => Stopped::Missing,
-        })
-    }
-
-    /// Ends a stream in the store, for whoever does not produce it.
-    pub(crate) async fn close(&self, close: Close) -> Result<Closed, StoreError> {
-        let key = close.key.clone();
-        let closed = self.store.close(close).await?;
-        if let Closed::Now { ended, .. } = &closed {
-            self.telemetry.closed(ended.ending.state);
-            self.hooks.ended(key);
-        }
-        Ok(closed)
-    }
-
-    /// Stops a stream whose producer runs here. Returns `None` if another producer has it by now, or it is interrupted.
-    async fn stop_here(&self, lane: &Arc<Lane>, reason: Reason) -> Option<Stopped> {
-        let Self { recorder, executor, settings, store, .. } = self;
-        let stopped = lane.end(recorder, EndRequest::supplied(StreamState::Cancelled, reason));
-        if let Some(producer) = lane.producer().filter(|_| stopped) {
-            let lane = Arc::clone(lane);
-            executor.spawn(async move {
-                producer.discard();
-                lane.waker.wake();
-            });
-        }
-        // While the store is away its answer is not waited for.
-        if !store.is_broken(&lane.key) {
-            let _ = tokio::time::timeout(settings.terminal_limit, recorder.until_settled(lane)).await;
-        }
-        let ended = match lane.status() {
-            Status::Ended(ended) => *ended,
-            Status::Superseded => return None,
-            Status::Running => lane.own_end()?,
-        };
-        Some(if stopped { Stopped::Now(ended) } else { Stopped::Before(ended) })
-    }
-}
-
 /// Looks into what the store knows of streams: see [`ResilientSse::registry`](crate::ResilientSse::registry).
 #[derive(Clone, Debug)]
-pub struct StreamRegistry(Arc<Core>);
+pub struct StreamRegistry(Arc<Node>);
 
 impl StreamRegistry {
-    pub(super) fn new(core: Arc<Core>) -> Self {
-        Self(core)
+    pub(super) fn new(node: Arc<Node>) -> Self {
+        Self(node)
     }
 
     /// What is known of a stream.
@@ -260,11 +194,11 @@ impl StreamRegistry {
 
 /// Looks into what the store keeps of ended streams: see [`ResilientSse::completions`](crate::ResilientSse::completions).
 #[derive(Clone, Debug)]
-pub struct CompletionStore(Arc<Core>);
+pub struct CompletionStore(Arc<Node>);
 
 impl CompletionStore {
-    pub(super) fn new(core: Arc<Core>) -> Self {
-        Self(core)
+    pub(super) fn new(node: Arc<Node>) -> Self {
+        Self(node)
     }
 
     /// How a stream ended; `None` if it has not, or is not held.

@@ -5,23 +5,26 @@ use std::{borrow::Cow, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::D
 use http::Version;
 use tokio::time::Instant;
 
-use super::{context::StreamContext, route::Route};
 use crate::{
-    config::OnUnavailable,
     conversation::Beginning,
-    error::BodyError,
     follow::{FollowBody, FollowRequest, Manner, Unknown},
-    hub::{BEGIN_WAIT, Core, Head, Rejection},
-    id::{EventId, StreamId, StreamKey},
-    kept::KeptHeaders,
+    layer::context::StreamContext,
+    model::{
+        config::OnUnavailable,
+        error::BodyError,
+        id::{EventId, StreamId, StreamKey},
+        kept::KeptHeaders,
+        stream::{Ended, Metadata, Origin, StreamState},
+        turn::{Overlap, Turn},
+        voice::Voice,
+    },
+    node::{Node, owner::Head, readers::BEGIN_WAIT, reject::Rejection},
     protocol::{admission::Position, replay::Owed},
     recorder::{Lane, Opening},
+    route::settings::Route,
+    runtime::sync::Entered,
     store::{Open, Opened},
-    stream::{Ended, Metadata, Origin, StreamState},
-    sync::Entered,
     telemetry::add,
-    turn::{Overlap, Turn},
-    voice::Voice,
 };
 
 /// How long the stream of a producer of this node may take to be registered again with a store that forgot it.
@@ -61,13 +64,13 @@ pub(super) struct Asked {
 
 impl Asked {
     /// The context that the inner service gets.
-    pub(super) fn context(&self, core: &Arc<Core>, route: &Arc<Route>, last_inner_id: Option<String>) -> StreamContext {
-        StreamContext::new(core, route, self, last_inner_id)
+    pub(super) fn context(&self, node: &Arc<Node>, route: &Arc<Route>, last_inner_id: Option<String>) -> StreamContext {
+        StreamContext::new(node, route, self, last_inner_id)
     }
 
     /// Begins a stream under a name that the library makes up, in place of one that is gone. The client is told of a gap.
-    pub(super) fn begin_anew(&mut self, core: &Core) {
-        let id = StreamId::from_random(core.random.u128());
+    pub(super) fn begin_anew(&mut self, node: &Node) {
+        let id = StreamId::from_random(node.random.u128());
         self.key.id = id.clone();
         self.prefix = Some(id);
         self.position = Position::Unreadable;
@@ -84,18 +87,18 @@ impl Asked {
 
     /// Counts the request until what this returns is dropped, and has a drain wait for it, unless its client may go at once, as a
     /// feed's and one that comes again by itself may. For requests whose handler runs and that no lane stands for.
-    pub(super) fn wait_for(&mut self, core: &Core, route: &Route) -> Entered {
+    pub(super) fn wait_for(&mut self, node: &Node, route: &Route) -> Entered {
         let may_go = route.endless || self.comes_again;
-        let entered = (!may_go).then(|| core.handlers.enter());
+        let entered = (!may_go).then(|| node.handlers.enter());
         // Entered before this look: a drain that is not seen here sees the request.
-        self.waited_for = entered.is_some() && !core.is_draining();
+        self.waited_for = entered.is_some() && !node.is_draining();
         // One that came in the drain begins no stream, but may answer something else: it is waited for as well.
-        entered.unwrap_or_else(|| core.bystanders.enter())
+        entered.unwrap_or_else(|| node.bystanders.enter())
     }
 
     /// Whether the request may begin a stream now.
-    fn may_begin(&self, core: &Core) -> bool {
-        if self.waited_for { !core.is_letting_go() } else { !core.is_draining() }
+    fn may_begin(&self, node: &Node) -> bool {
+        if self.waited_for { !node.is_letting_go() } else { !node.is_draining() }
     }
 
     fn origin(&self) -> Origin {
@@ -139,7 +142,7 @@ pub(super) enum Admission {
 
 /// A registration, which is withdrawn if it is dropped before its producer has begun to answer.
 pub(super) struct Registered {
-    core: Arc<Core>,
+    node: Arc<Node>,
     pub(super) lane: Arc<Lane>,
     /// Where the run before ended, if there was one.
     pub(super) previous: Option<EventId>,
@@ -148,8 +151,8 @@ pub(super) struct Registered {
 }
 
 impl Registered {
-    pub(super) fn core(&self) -> Arc<Core> {
-        Arc::clone(&self.core)
+    pub(super) fn node(&self) -> Arc<Node> {
+        Arc::clone(&self.node)
     }
 
     /// Whether an earlier run has made events: one that was interrupted before that may not have begun.
@@ -170,34 +173,34 @@ impl Drop for Registered {
         if !self.opening.is_armed() {
             return;
         }
-        if !self.core.recorder.withdraw(&self.lane) {
+        if !self.node.recorder.withdraw(&self.lane) {
             self.opening.keep();
-            self.core.turn_is_over(&self.lane);
+            self.node.turn_is_over(&self.lane);
         }
-        self.core.turn_is_left(&self.lane);
+        self.node.turn_is_left(&self.lane);
     }
 }
 
 impl Admission {
     /// Admits a request that names a stream.
-    pub(super) async fn ask(core: Arc<Core>, route: Arc<Route>, asked: Asked) -> Self {
+    pub(super) async fn ask(node: Arc<Node>, route: Arc<Route>, asked: Asked) -> Self {
         let conversation = asked.turn.as_ref().map(|turn| &turn.conversation);
-        if let Err(rejection) = core.authorize_in(&asked.key, conversation, &asked.head).await {
+        if let Err(rejection) = node.authorize_in(&asked.key, conversation, &asked.head).await {
             return Self::Reject(rejection);
         }
-        core.check_guarded();
-        if core.is_draining() {
-            return Self::while_draining(&core, &route, asked).await;
+        node.check_guarded();
+        if node.is_draining() {
+            return Self::while_draining(&node, &route, asked).await;
         }
-        if let Some(error) = unspeakable(&core, &route, &asked).await {
+        if let Some(error) = unspeakable(&node, &route, &asked).await {
             return Self::Break(error);
         }
         let begun = asked.opened;
         loop {
             // Before the stream is looked at: what changes in between is then seen.
-            let mut tail = core.store.tail(&asked.key);
-            let running = running_here(&core, &asked);
-            let (opening, opened) = match open_held_first(&core, &route, &asked, running.is_some()).await {
+            let mut tail = node.store.tail(&asked.key);
+            let running = running_here(&node, &asked);
+            let (opening, opened) = match open_held_first(&node, &route, &asked, running.is_some()).await {
                 Ok(opened) => opened,
                 Err(admission) => return admission,
             };
@@ -205,105 +208,105 @@ impl Admission {
                 // From then on it gets heartbeats. Other clients wait until the producer answers or withdraws, since its answer may be
                 // no event stream.
                 Ok(Opened::Active { started: false }) if asked.comes_again => (BEGIN_WAIT, BEGIN_WAIT),
-                Ok(Opened::Active { started: false }) => (core.settings.lifetime, core.settings.lifetime),
+                Ok(Opened::Active { started: false }) => (node.settings.lifetime, node.settings.lifetime),
                 Ok(Opened::Missing) if !asked.position.is_end() && running.is_some() => (REOPEN_WAIT, REOPEN_LOOK),
-                _ => return Self::decide(&core, &route, asked, opening, opened).await,
+                _ => return Self::decide(&node, &route, asked, opening, opened).await,
             };
             let left = patience.saturating_sub(begun.elapsed());
             if left.is_zero() {
-                return Self::decide(&core, &route, asked, opening, opened).await;
+                return Self::decide(&node, &route, asked, opening, opened).await;
             }
             match running {
                 // The store forgot a stream that runs here: the lane's own look registers it again, or learns that it was deleted.
-                Some(lane) if matches!(opened, Ok(Opened::Missing)) => core.recorder.look(&lane),
+                Some(lane) if matches!(opened, Ok(Opened::Missing)) => node.recorder.look(&lane),
                 // It may have begun, and not have said so yet.
-                Some(lane) => core.recorder.ready(&lane),
+                Some(lane) => node.recorder.ready(&lane),
                 None => {}
             }
-            let mut drain = pin!(core.drain_began());
+            let mut drain = pin!(node.drain_began());
             let changed = poll_fn(|cx| match drain.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(()),
                 Poll::Pending => tail.poll_changed(cx),
             });
             let _ = tokio::time::timeout(left.min(at_most), changed).await;
-            if core.is_draining() {
-                return Self::while_draining(&core, &route, asked).await;
+            if node.is_draining() {
+                return Self::while_draining(&node, &route, asked).await;
             }
         }
     }
 
     /// Registers a producer whose inner service has answered already.
-    pub(super) async fn register(core: Arc<Core>, route: Arc<Route>, asked: Asked) -> Self {
-        Self::register_for(&core, &route, asked).await
+    pub(super) async fn register(node: Arc<Node>, route: Arc<Route>, asked: Asked) -> Self {
+        Self::register_for(&node, &route, asked).await
     }
 
     /// Registers a stream whose name the library made up.
-    pub(super) async fn register_for(core: &Arc<Core>, route: &Route, asked: Asked) -> Self {
-        core.check_guarded();
-        if !asked.may_begin(core) {
+    pub(super) async fn register_for(node: &Arc<Node>, route: &Route, asked: Asked) -> Self {
+        node.check_guarded();
+        if !asked.may_begin(node) {
             return Self::Retry;
         }
-        let (opening, opened) = core.recorder.open(registration(core, route, &asked, core.random.u128(), true)).await;
-        Self::decide(core, route, asked, opening, opened).await
+        let (opening, opened) = node.recorder.open(registration(node, route, &asked, node.random.u128(), true)).await;
+        Self::decide(node, route, asked, opening, opened).await
     }
 
     async fn decide(
-        core: &Arc<Core>,
+        node: &Arc<Node>,
         route: &Route,
         asked: Asked,
         opening: Opening,
         opened: Result<Opened, crate::StoreError>,
     ) -> Self {
         if let Ok(held) = &opened
-            && let Some(refused) = Self::in_other_conversation(core, &asked, held).await
+            && let Some(refused) = Self::in_other_conversation(node, &asked, held).await
         {
             // What was registered is withdrawn.
             return refused;
         }
         match opened {
             // Nothing is begun any more, recorded or not.
-            Err(_) | Ok(Opened::Missing) if !asked.may_begin(core) && !asked.position.is_end() => Self::Retry,
+            Err(_) | Ok(Opened::Missing) if !asked.may_begin(node) && !asked.position.is_end() => Self::Retry,
             Err(_) => Self::without_store(route, asked.position),
             // Nothing is begun any more: what was registered is withdrawn.
-            Ok(Opened::New { .. }) if !asked.may_begin(core) => Self::Retry,
+            Ok(Opened::New { .. }) if !asked.may_begin(node) => Self::Retry,
             Ok(Opened::New { epoch, previous, inner_id, origin }) => {
-                let registration = Open { origin, ..registration(core, route, &asked, opening.token, true) };
+                let registration = Open { origin, ..registration(node, route, &asked, opening.token, true) };
                 let lane = Lane::new(
                     registration,
                     &route.retention,
                     epoch,
-                    core.hooks.lease_within(route.retention.recovery_window),
+                    node.hooks.lease_within(route.retention.recovery_window),
                 );
-                core.recorder.enter(&lane);
-                let registered = Registered { core: Arc::clone(core), lane, previous, inner_id, opening };
+                node.recorder.enter(&lane);
+                let registered = Registered { node: Arc::clone(node), lane, previous, inner_id, opening };
                 let runs_again = registered.has_begun_before();
                 if let Some(turn) = asked.turn.clone()
                     && let Err(refused) =
-                        Self::begin_turn(core, route, &asked, &registered.lane, runs_again, turn).await
+                        Self::begin_turn(node, route, &asked, &registered.lane, runs_again, turn).await
                 {
                     // What was registered is withdrawn.
                     return refused;
                 }
                 // Entered before this look: a drain that is not seen here sees the lane.
-                if asked.may_begin(core) { Self::Produce(registered) } else { Self::Retry }
+                if asked.may_begin(node) { Self::Produce(registered) } else { Self::Retry }
             }
-            Ok(Opened::Ended(ended)) => Self::ended(core, route, asked, &ended).await,
-            Ok(Opened::Active { .. }) => Self::active(core, route, asked).await,
+            Ok(Opened::Ended(ended)) => Self::ended(node, route, asked, &ended).await,
+            Ok(Opened::Active { .. }) => Self::active(node, route, asked).await,
             Ok(Opened::Missing) if asked.position.is_end() => Self::NoContent,
-            Ok(Opened::Missing) if core.may_be_forgotten() || running_here(core, &asked).is_some() => Self::Retry,
+            Ok(Opened::Missing) if node.may_be_forgotten() || running_here(node, &asked).is_some() => Self::Retry,
             Ok(Opened::Missing) if asked.prefix.is_some() && route.disconnect.reruns() => Self::Anew,
             // Not created only because the store seemed to have been emptied a moment ago.
             Ok(Opened::Missing) if asked.prefix.is_none() && asked.position.may_create(route.disconnect) => Self::Retry,
             Ok(Opened::Missing) => Self::Reject(Rejection::NotFound),
-            Ok(Opened::OverLimit) => Self::over_limit(core, route, asked).await,
-            Ok(Opened::OtherKind { kind }) => Self::Reject(core.other_kind(&asked.key.id, &asked.kind, kind)),
+            Ok(Opened::OverLimit) => Self::over_limit(node, route, asked).await,
+            Ok(Opened::OtherKind { kind }) => Self::Reject(node.other_kind(&asked.key.id, &asked.kind, kind)),
             Ok(Opened::OtherFingerprint) => Self::Reject(Rejection::OtherRequest),
         }
     }
 
     /// The owner has as many streams as are allowed. A turn is refused for the stream that it was to be refused for, and one over the
     /// limit is admitted where that stream makes room as soon as the turn has started.
-    async fn over_limit(core: &Arc<Core>, route: &Route, asked: Asked) -> Self {
+    async fn over_limit(node: &Arc<Node>, route: &Route, asked: Asked) -> Self {
         let limit = route.limit.unwrap_or(0);
         let refused = |asked: &Asked| match asked.position.is_reconnect() {
             // An `EventSource` would give up for good at a 429.
@@ -312,7 +315,7 @@ impl Admission {
         };
         let Some(turn) = asked.turn.clone() else { return refused(&asked) };
         let conversation = StreamKey::new(asked.key.owner.clone(), turn.conversation);
-        let running = match core.current(&conversation).await {
+        let running = match node.current(&conversation).await {
             Ok(Some(current)) if current.info.state == StreamState::Active => current.info.key.id,
             _ => return refused(&asked),
         };
@@ -320,26 +323,26 @@ impl Admission {
             Overlap::Allow => refused(&asked),
             Overlap::Refuse => Self::Reject(Rejection::Running { stream: running }),
             Overlap::Replace => {
-                let request = registration(core, route, &asked, core.random.u128(), true);
+                let request = registration(node, route, &asked, node.random.u128(), true);
                 let request = Open { limit: Some(limit.saturating_add(1)), ..request };
-                let (opening, opened) = core.recorder.open(request).await;
+                let (opening, opened) = node.recorder.open(request).await;
                 match opened {
                     Ok(Opened::OverLimit) => refused(&asked),
-                    opened => Box::pin(Self::decide(core, route, asked, opening, opened)).await,
+                    opened => Box::pin(Self::decide(node, route, asked, opening, opened)).await,
                 }
             }
         }
     }
 
     /// Refuses a request that names a stream of another conversation than its own: the `authorize` hook was asked about the request's.
-    async fn in_other_conversation(core: &Core, asked: &Asked, held: &Opened) -> Option<Self> {
+    async fn in_other_conversation(node: &Node, asked: &Asked, held: &Opened) -> Option<Self> {
         let asks_for = &asked.turn.as_ref().filter(|_| !asked.begins)?.conversation;
         if !matches!(held, Opened::Active { .. } | Opened::Ended(_) | Opened::New { previous: Some(_), .. }) {
             return None;
         }
-        let turn = match core.recorder.lane(&asked.key).and_then(|lane| Some(lane.turn()?.turn())) {
+        let turn = match node.recorder.lane(&asked.key).and_then(|lane| Some(lane.turn()?.turn())) {
             Some(turn) => Some(turn),
-            None => match core.store.info(asked.key.clone()).await {
+            None => match node.store.info(asked.key.clone()).await {
                 Ok(info) => info.and_then(|info| info.turn),
                 Err(_) => return Some(Self::Retry),
             },
@@ -351,7 +354,7 @@ impl Admission {
     /// Makes a stream that is registered a turn of its conversation. `runs_again`: an earlier run has begun it. The error is what the request is
     /// told instead.
     pub(super) async fn begin_turn(
-        core: &Arc<Core>,
+        node: &Arc<Node>,
         route: &Route,
         asked: &Asked,
         lane: &Arc<Lane>,
@@ -359,14 +362,14 @@ impl Admission {
         turn: Turn,
     ) -> Result<(), Self> {
         if runs_again {
-            return match core.rejoin_turn(lane, turn).await {
+            return match node.rejoin_turn(lane, turn).await {
                 Some(stream) => Err(Self::Reject(Rejection::Running { stream })),
                 None => Ok(()),
             };
         }
         let turn = asked.new_turn(turn);
         let refuses = turn.overlap == Overlap::Refuse;
-        match core.begin_turn(lane, turn).await {
+        match node.begin_turn(lane, turn).await {
             Ok(Beginning::Pointed) => Ok(()),
             Ok(Beginning::Refused(stream)) => Err(Self::Reject(Rejection::Running { stream })),
             Ok(Beginning::Unknown) => Err(Self::Retry),
@@ -375,7 +378,7 @@ impl Admission {
                 Self::Unrecorded if refuses => Err(Self::Retry),
                 // The stream is registered, so it is recorded; the pointer is moved once the store takes it.
                 Self::Unrecorded => {
-                    core.begin_anyway(lane);
+                    node.begin_anyway(lane);
                     Ok(())
                 }
                 refused => Err(refused),
@@ -383,40 +386,40 @@ impl Admission {
         }
     }
 
-    async fn active(core: &Arc<Core>, route: &Route, asked: Asked) -> Self {
+    async fn active(node: &Arc<Node>, route: &Route, asked: Asked) -> Self {
         if asked.position.is_end()
-            && let Ok(Some(info)) = core.store.info(asked.key.clone()).await
+            && let Ok(Some(info)) = node.store.info(asked.key.clone()).await
             && asked.position.has_all_of(&info, |ending| route.voice.tells(ending))
         {
             return Self::NoContent;
         }
-        Self::follow(core, route, asked, true).await
+        Self::follow(node, route, asked, true).await
     }
 
-    async fn ended(core: &Arc<Core>, route: &Route, asked: Asked, ended: &Ended) -> Self {
+    async fn ended(node: &Arc<Node>, route: &Route, asked: Asked, ended: &Ended) -> Self {
         if asked.position.has_all(ended, route.voice.tells(&ended.ending)) {
             return Self::NoContent;
         }
-        Self::follow(core, route, asked, false).await
+        Self::follow(node, route, asked, false).await
     }
 
     /// `runs`: the stream has a producer, which is told of the reader before the response's head is sent.
-    pub(super) async fn follow(core: &Arc<Core>, route: &Route, asked: Asked, runs: bool) -> Self {
+    pub(super) async fn follow(node: &Arc<Node>, route: &Route, asked: Asked, runs: bool) -> Self {
         if asked.position.is_reconnect() {
-            add(&core.telemetry.resumed, 1);
+            add(&node.telemetry.resumed, 1);
         }
         let manner = asked.manner(route);
         let Asked { key, position, prefix, opened, .. } = asked;
         let owed = if route.endless { Owed::Nothing } else { Owed::Run };
-        let lane = core.recorder.lane(&key);
+        let lane = node.recorder.lane(&key);
         let unknown = if lane.is_none() { Unknown::Response } else { Unknown::Nothing };
         let retry = lane.as_ref().and_then(|lane| lane.inner_retry());
         let stream = key.clone();
         let request = FollowRequest { key, position, owed, manner, prefix, retry, wait: None, unknown, until: None };
-        let mut body = Box::new(FollowBody::new(core, request));
+        let mut body = Box::new(FollowBody::new(node, request));
         body.begin().await;
         if runs {
-            core.announce(&stream).await;
+            node.announce(&stream).await;
         }
         let headers = match lane {
             Some(lane) => lane.headers().clone(),
@@ -426,7 +429,7 @@ impl Admission {
         let waits_since = if manner.comes_again { opened } else { Instant::now() };
         let headers = match headers {
             KeptHeaders::Awaited if route.keep_headers.is_empty() => KeptHeaders::None,
-            headers => core.await_headers(&stream, headers, waits_since + BEGIN_WAIT).await,
+            headers => node.await_headers(&stream, headers, waits_since + BEGIN_WAIT).await,
         };
         Self::Follow(body, headers)
     }
@@ -442,12 +445,12 @@ impl Admission {
     }
 
     /// Begins nothing new. Ended streams are still told, and running ones still followed by clients that cannot reconnect.
-    async fn while_draining(core: &Arc<Core>, route: &Route, asked: Asked) -> Self {
-        let Ok(Some(info)) = core.store.info(asked.key.clone()).await else { return Self::Retry };
-        let request = registration(core, route, &asked, 0, false);
+    async fn while_draining(node: &Arc<Node>, route: &Route, asked: Asked) -> Self {
+        let Ok(Some(info)) = node.store.info(asked.key.clone()).await else { return Self::Retry };
+        let request = registration(node, route, &asked, 0, false);
         match request.refused_by(info.origin, &info.kind, info.fingerprint.as_deref()) {
             Some(Opened::OtherKind { kind }) => {
-                return Self::Reject(core.other_kind(&asked.key.id, &asked.kind, kind));
+                return Self::Reject(node.other_kind(&asked.key.id, &asked.kind, kind));
             }
             Some(Opened::OtherFingerprint) => return Self::Reject(Rejection::OtherRequest),
             Some(_) => return Self::Retry,
@@ -460,10 +463,10 @@ impl Admission {
             return Self::Reject(Rejection::OtherConversation);
         }
         match &info.ended {
-            Some(ended) => Self::ended(core, route, asked, ended).await,
+            Some(ended) => Self::ended(node, route, asked, ended).await,
             // Whoever has not begun to answer may not answer with an event stream.
             None if info.state == StreamState::Active && info.started && !asked.comes_again => {
-                Self::active(core, route, asked).await
+                Self::active(node, route, asked).await
             }
             None => Self::Retry,
         }
@@ -472,13 +475,13 @@ impl Admission {
 
 /// Returns the error for a reconnect that the route's voice cannot express. Checked before the handler runs, so that no run
 /// is started for a body that breaks.
-async fn unspeakable(core: &Arc<Core>, route: &Route, asked: &Asked) -> Option<BodyError> {
+async fn unspeakable(node: &Arc<Node>, route: &Route, asked: &Asked) -> Option<BodyError> {
     if route.voice != Voice::OpenAi || !route.disconnect.reruns() || !asked.position.names_what_was() {
         return None;
     }
-    match core.store.info(asked.key.clone()).await {
+    match node.store.info(asked.key.clone()).await {
         Ok(Some(info)) if info.state == StreamState::Interrupted => Some(BodyError::Restart),
-        Ok(None) if !asked.position.is_end() && matches!(core.ask_whether_forgotten().await, Ok(false)) => {
+        Ok(None) if !asked.position.is_end() && matches!(node.ask_whether_forgotten().await, Ok(false)) => {
             Some(BodyError::Gap)
         }
         _ => None,
@@ -486,45 +489,45 @@ async fn unspeakable(core: &Arc<Core>, route: &Route, asked: &Asked) -> Option<B
 }
 
 /// The stream that a request means, where it runs on this node.
-fn running_here(core: &Core, asked: &Asked) -> Option<Arc<Lane>> {
-    core.recorder.lane(&asked.key).filter(|lane| lane.is_meant_by(asked.origin(), &asked.kind))
+fn running_here(node: &Node, asked: &Asked) -> Option<Arc<Lane>> {
+    node.recorder.lane(&asked.key).filter(|lane| lane.is_meant_by(asked.origin(), &asked.kind))
 }
 
 /// Asks the store to register the request's producer. A stream that is held is looked for first, without being created,
 /// where the request names one that existed or that runs on this node. If it is missing, it is run anew, or not found, only if
 /// the store was not emptied since this node last heard of it.
 async fn open_held_first(
-    core: &Arc<Core>,
+    node: &Arc<Node>,
     route: &Route,
     asked: &Asked,
     runs_here: bool,
 ) -> Result<Answered, Admission> {
-    let request = registration(core, route, asked, core.random.u128(), false);
+    let request = registration(node, route, asked, node.random.u128(), false);
     if !runs_here && !asked.position.names_what_was() {
-        return Ok(core.recorder.open(request).await);
+        return Ok(node.recorder.open(request).await);
     }
-    let answered = core.recorder.open(Open { create: false, ..request.clone() }).await;
+    let answered = node.recorder.open(Open { create: false, ..request.clone() }).await;
     if !matches!(answered.1, Ok(Opened::Missing)) || asked.position.is_end() || runs_here {
         return Ok(answered);
     }
-    match core.ask_whether_forgotten().await {
+    match node.ask_whether_forgotten().await {
         Err(_) => Err(Admission::without_store(route, asked.position)),
-        Ok(false) if request.create => Ok(core.recorder.open(request).await),
+        Ok(false) if request.create => Ok(node.recorder.open(request).await),
         Ok(_) => Ok(answered),
     }
 }
 
 /// `answered`: the inner service has answered with an event stream already.
-pub(super) fn registration(core: &Core, route: &Route, asked: &Asked, token: u128, answered: bool) -> Open {
+pub(super) fn registration(node: &Node, route: &Route, asked: &Asked, token: u128, answered: bool) -> Open {
     // A name that the library made up names no new stream, whoever brings it back.
     let anew = asked.prefix.is_none() || answered || asked.begins;
     Open {
         key: asked.key.clone(),
         kind: asked.kind.clone(),
         origin: asked.origin(),
-        node: core.node.clone(),
+        node: node.name.clone(),
         token,
-        create: anew && (answered || asked.position.may_create(route.disconnect)) && !forgotten(core, asked, answered),
+        create: anew && (answered || asked.position.may_create(route.disconnect)) && !forgotten(node, asked, answered),
         reruns: route.disconnect.reruns(),
         // Said once the producer's body is there: see `Lane::start`.
         started: false,
@@ -539,6 +542,6 @@ pub(super) fn registration(core: &Core, route: &Route, asked: &Asked, token: u12
 }
 
 /// Whether the stream that a cursor speaks of may be about to register again.
-fn forgotten(core: &Core, asked: &Asked, answered: bool) -> bool {
-    !answered && asked.position.is_reconnect() && core.may_be_forgotten()
+fn forgotten(node: &Node, asked: &Asked, answered: bool) -> bool {
+    !answered && asked.position.is_reconnect() && node.may_be_forgotten()
 }

@@ -6,40 +6,43 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
 
-use super::{
-    admit::{Admission, Asked, Registered, registration},
-    body::ResilientSseBody,
-    context::StreamContext,
-    engine::Engine,
-    live::Live,
-    producer::Producer,
-    route::Route,
-    voice::{Notice, Speaker},
-};
+use super::admit::{Admission, Asked, Registered, registration};
 use crate::{
-    error::{BodyError, BoxError},
     follow::{
         FollowBody, FollowRequest, Unknown,
         ending::{End, come_again, finish, no_content},
         tell_step,
     },
-    headers::{STREAM_RECORDED, event_stream, give_again},
-    hub::{Core, Head, Rejection},
-    id::EventId,
-    kept::KeptHeaders,
+    layer::context::StreamContext,
+    model::{
+        error::{BodyError, BoxError},
+        id::EventId,
+        kept::KeptHeaders,
+    },
+    node::{
+        Node,
+        headers::{STREAM_RECORDED, event_stream, give_again},
+        owner::Head,
+        reject::Rejection,
+    },
+    produce::{body::ResilientSseBody, engine::Engine, live::Live, producer::Producer},
     protocol::{
         admission::Position,
         replay::{Owed, Replay},
     },
     recorder::Lane,
+    route::{
+        settings::Route,
+        speaker::{Notice, Speaker},
+    },
     telemetry::{Bypassed, add},
 };
 
 type Answer<ResBody> = Response<ResilientSseBody<ResBody>>;
 
 /// Whether the layer protects a response; if not, what its event stream counts as.
-pub(super) fn is_protected<B>(core: &Core, response: &Response<B>) -> Result<(), Option<Bypassed>> {
-    if !claims(core, response) {
+pub(super) fn is_protected<B>(node: &Node, response: &Response<B>) -> Result<(), Option<Bypassed>> {
+    if !claims(node, response) {
         return Err(None);
     }
     if response.status() != StatusCode::OK {
@@ -61,14 +64,14 @@ fn is_encoding(line: &HeaderValue) -> bool {
     })
 }
 
-fn claims<B>(core: &Core, response: &Response<B>) -> bool {
+fn claims<B>(node: &Node, response: &Response<B>) -> bool {
     let content_type = response.headers().get(header::CONTENT_TYPE);
-    content_type.and_then(|value| value.to_str().ok()).is_some_and(|value| core.framing.claims(value))
+    content_type.and_then(|value| value.to_str().ok()).is_some_and(|value| node.framing.claims(value))
 }
 
 /// A response that passes untouched, but for the mark on an event stream that is not protected.
 pub(super) fn unprotected<ResBody>(
-    core: &Core,
+    node: &Node,
     mut response: Response<ResBody>,
     reason: Option<Bypassed>,
 ) -> Answer<ResBody>
@@ -76,8 +79,8 @@ where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    if let Some(reason) = reason.filter(|_| claims(core, &response)) {
-        core.telemetry.bypassed(reason);
+    if let Some(reason) = reason.filter(|_| claims(node, &response)) {
+        node.telemetry.bypassed(reason);
         response.headers_mut().insert(STREAM_RECORDED, HeaderValue::from_static("false"));
     }
     response.map(ResilientSseBody::pass)
@@ -85,7 +88,7 @@ where
 
 /// Joins the inner service's event stream with the outcome of its registration.
 pub(super) fn serve<ResBody>(
-    core: &Arc<Core>,
+    node: &Arc<Node>,
     route: &Arc<Route>,
     asked: &Asked,
     admission: Admission,
@@ -97,16 +100,16 @@ where
     ResBody::Error: Into<BoxError>,
 {
     match admission {
-        Admission::Produce(registered) => produce(core, route, asked, registered, response, context),
-        Admission::Unrecorded => unrecorded(core, route, asked, response, context),
-        other => answer(core, route, asked, other),
+        Admission::Produce(registered) => produce(node, route, asked, registered, response, context),
+        Admission::Unrecorded => unrecorded(node, route, asked, response, context),
+        other => answer(node, route, asked, other),
     }
 }
 
 /// Looks at the version of HTTP over which a stream is given. The response of a feed may end cleanly at any time.
-fn check_version(core: &Core, route: &Route, asked: &Asked) {
+fn check_version(node: &Node, route: &Route, asked: &Asked) {
     if !route.endless {
-        core.check_version(asked.version);
+        node.check_version(asked.version);
     }
 }
 
@@ -119,7 +122,7 @@ pub(super) struct Started<ResBody> {
 
 /// Starts the producer of a stream that is registered: from here on its body decides what becomes of it.
 pub(super) fn start<ResBody>(
-    core: &Arc<Core>,
+    node: &Arc<Node>,
     route: &Arc<Route>,
     asked: &Asked,
     registered: Registered,
@@ -134,27 +137,27 @@ where
     let previous = registered.previous;
     let lane = registered.start();
     context.registered(&lane);
-    let producer = engage(core, route, asked, &lane, body, context);
-    keep_headers(core, route, &lane, headers);
+    let producer = engage(node, route, asked, &lane, body, context);
+    keep_headers(node, route, &lane, headers);
     lane.start();
     // Said with the first event, if there is one at once: the engine sees to it once the body waits.
-    core.recorder.ready_at_leisure(&lane);
-    core.turn_started(&lane);
+    node.recorder.ready_at_leisure(&lane);
+    node.turn_started(&lane);
     Started { producer, previous }
 }
 
 /// Stores the headers that the route keeps, where the stream was registered before its handler answered.
-fn keep_headers(core: &Arc<Core>, route: &Route, lane: &Arc<Lane>, headers: &HeaderMap) {
+fn keep_headers(node: &Arc<Node>, route: &Route, lane: &Arc<Lane>, headers: &HeaderMap) {
     if lane.headers() == &KeptHeaders::Awaited
-        && lane.keep_headers(core.kept_headers(&lane.key, headers, &route.keep_headers))
+        && lane.keep_headers(node.kept_headers(&lane.key, headers, &route.keep_headers))
     {
-        let (core, lane) = (Arc::clone(core), Arc::clone(lane));
-        core.executor.clone().begin(async move { core.recorder.say_again(&lane).await });
+        let (node, lane) = (Arc::clone(node), Arc::clone(lane));
+        node.executor.clone().begin(async move { node.recorder.say_again(&lane).await });
     }
 }
 
 fn engage<ResBody>(
-    core: &Arc<Core>,
+    node: &Arc<Node>,
     route: &Arc<Route>,
     asked: &Asked,
     lane: &Arc<Lane>,
@@ -165,13 +168,13 @@ where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    let engine = Engine::new(Arc::clone(core), Arc::clone(route), Arc::clone(lane), context.stopper(), body);
-    Producer::new(core, route, engine, asked.comes_again)
+    let engine = Engine::new(Arc::clone(node), Arc::clone(route), Arc::clone(lane), context.stopper(), body);
+    Producer::new(node, route, engine, asked.comes_again)
 }
 
 /// Wraps the inner body.
 fn produce<ResBody>(
-    core: &Arc<Core>,
+    node: &Arc<Node>,
     route: &Arc<Route>,
     asked: &Asked,
     registered: Registered,
@@ -182,21 +185,21 @@ where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    check_version(core, route, asked);
+    check_version(node, route, asked);
     let (mut parts, body) = response.into_parts();
-    let Started { producer, previous } = start(core, route, asked, registered, &parts.headers, body, context);
+    let Started { producer, previous } = start(node, route, asked, registered, &parts.headers, body, context);
     event_stream(&mut parts.headers, Some(&asked.key.id), route.heartbeat);
     let run = EventId::new(producer.lane.epoch, 0);
     let prefix = producer.lane.prefix();
-    let speaker = Speaker::new(Arc::clone(&core.framing), route.voice, prefix.clone(), Some(core.retry()));
+    let speaker = Speaker::new(Arc::clone(&node.framing), route.voice, prefix.clone(), Some(node.retry()));
     let mut live = Live::new(producer, speaker, asked.manner(route), asked.opened);
     if asked.position.is_reconnect() {
-        add(&core.telemetry.resumed, 1);
+        add(&node.telemetry.resumed, 1);
     }
     let replays = matches!(asked.position, Position::After(_) | Position::Unreadable);
     let body = if previous.is_some() && replays {
         // The inner body is not polled before the client has what it missed.
-        core.recorder.ready(live.lane());
+        node.recorder.ready(live.lane());
         let missed = FollowRequest {
             key: asked.key.clone(),
             position: asked.position,
@@ -208,16 +211,16 @@ where
             unknown: Unknown::Nothing,
             until: Some(run),
         };
-        ResilientSseBody::rerun(Arc::clone(core), FollowBody::new(core, missed), live, run)
+        ResilientSseBody::rerun(Arc::clone(node), FollowBody::new(node, missed), live, run)
     } else {
         live.speaker().notice(&Notice::Connected(&asked.key.id));
-        begin(core, asked, live, run)
+        begin(node, asked, live, run)
     };
     Response::from_parts(parts, body)
 }
 
 /// Begins a first run. A client with a cursor is told that its events are gone.
-fn begin<ResBody>(core: &Core, asked: &Asked, mut live: Live<ResBody>, run: EventId) -> ResilientSseBody<ResBody>
+fn begin<ResBody>(node: &Node, asked: &Asked, mut live: Live<ResBody>, run: EventId) -> ResilientSseBody<ResBody>
 where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
@@ -231,15 +234,15 @@ where
         }
         Position::Unreadable => Replay::unknown(None, Owed::Run).hand_over(run),
     };
-    match tell_step(core, live.speaker(), step, run.epoch) {
+    match tell_step(node, live.speaker(), step, run.epoch) {
         Ok(()) => ResilientSseBody::live(live),
-        Err(error) => Box::new(live).break_off(error),
+        Err(error) => ResilientSseBody::broken(live, error),
     }
 }
 
 /// Serves an event stream that cannot be registered: it has all that the layer adds, but for ids.
 fn unrecorded<ResBody>(
-    core: &Arc<Core>,
+    node: &Arc<Node>,
     route: &Arc<Route>,
     asked: &Asked,
     response: Response<ResBody>,
@@ -249,73 +252,73 @@ where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    check_version(core, route, asked);
-    core.telemetry.bypassed(Bypassed::Unavailable);
+    check_version(node, route, asked);
+    node.telemetry.bypassed(Bypassed::Unavailable);
     context.unrecorded();
     let (mut parts, body) = response.into_parts();
     event_stream(&mut parts.headers, Some(&asked.key.id), route.heartbeat);
     parts.headers.insert(STREAM_RECORDED, HeaderValue::from_static("false"));
-    let lane = Lane::unrecorded(registration(core, route, asked, 0, true), &route.retention);
-    core.recorder.serves_on(&lane);
-    let producer = engage(core, route, asked, &lane, body, context);
-    let speaker = Speaker::without_ids(Arc::clone(&core.framing), route.voice, Some(core.retry()));
+    let lane = Lane::unrecorded(registration(node, route, asked, 0, true), &route.retention);
+    node.recorder.serves_on(&lane);
+    let producer = engage(node, route, asked, &lane, body, context);
+    let speaker = Speaker::without_ids(Arc::clone(&node.framing), route.voice, Some(node.retry()));
     let live = Live::new(producer, speaker, asked.manner(route), asked.opened);
     Response::from_parts(parts, ResilientSseBody::live(live))
 }
 
 /// An answer that needs no inner service.
-pub(super) fn answer<ResBody>(core: &Arc<Core>, route: &Route, asked: &Asked, admission: Admission) -> Answer<ResBody>
+pub(super) fn answer<ResBody>(node: &Arc<Node>, route: &Route, asked: &Asked, admission: Admission) -> Answer<ResBody>
 where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
     match admission {
         Admission::Follow(follow, headers) => {
-            let mut response = events(core, route, asked, ResilientSseBody::follow(follow));
+            let mut response = events(node, route, asked, ResilientSseBody::follow(follow));
             give_again(response.headers_mut(), &headers);
             response
         }
         Admission::Retry => {
-            come_again(core, Some(&asked.key.id), asked.comes_again, &asked.head).map(ResilientSseBody::answer)
+            come_again(node, Some(&asked.key.id), asked.comes_again, &asked.head).map(ResilientSseBody::answer)
         }
-        Admission::Break(error) => events(core, route, asked, broken(core, route, error)),
-        Admission::NoContent => no_content(core).map(ResilientSseBody::answer),
-        Admission::Reject(rejection) => reject(core, &rejection, &asked.head),
+        Admission::Break(error) => events(node, route, asked, broken(node, route, error)),
+        Admission::NoContent => no_content(node).map(ResilientSseBody::answer),
+        Admission::Reject(rejection) => reject(node, &rejection, &asked.head),
         Admission::Produce(_) | Admission::Unrecorded | Admission::Anew => {
-            reject(core, &Rejection::Unavailable, &asked.head)
+            reject(node, &Rejection::Unavailable, &asked.head)
         }
     }
 }
 
 /// A body that breaks at once, after what the route's voice has to say.
-fn broken<ResBody>(core: &Core, route: &Route, error: BodyError) -> ResilientSseBody<ResBody>
+fn broken<ResBody>(node: &Node, route: &Route, error: BodyError) -> ResilientSseBody<ResBody>
 where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    let mut speaker = Speaker::new(Arc::clone(&core.framing), route.voice, None, Some(core.retry()));
+    let mut speaker = Speaker::new(Arc::clone(&node.framing), route.voice, None, Some(node.retry()));
     let closing = finish(&mut speaker, End::Unfinished(error), route.endless);
     ResilientSseBody::closing(speaker.take(), closing)
 }
 
-fn events<ResBody>(core: &Arc<Core>, route: &Route, asked: &Asked, body: ResilientSseBody<ResBody>) -> Answer<ResBody>
+fn events<ResBody>(node: &Arc<Node>, route: &Route, asked: &Asked, body: ResilientSseBody<ResBody>) -> Answer<ResBody>
 where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    check_version(core, route, asked);
+    check_version(node, route, asked);
     let mut response = Response::new(body);
-    let content_type = HeaderValue::from_static(core.framing.content_type());
+    let content_type = HeaderValue::from_static(node.framing.content_type());
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     event_stream(response.headers_mut(), Some(&asked.key.id), route.heartbeat);
     response
 }
 
-pub(super) fn reject<ResBody>(core: &Core, rejection: &Rejection, head: &Head) -> Answer<ResBody>
+pub(super) fn reject<ResBody>(node: &Node, rejection: &Rejection, head: &Head) -> Answer<ResBody>
 where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
     let empty = |bytes: Bytes| ResilientSseBody::closing(Some(bytes), crate::follow::ending::Closing::clean());
-    core.reject(rejection, head).map(empty)
+    node.reject(rejection, head).map(empty)
 }

@@ -11,22 +11,23 @@ use std::{
 
 use tokio_util::sync::WaitForCancellationFuture;
 
-use super::{
-    admit::{Admission, Asked, Registered},
-    handler::Waiting,
-    route::Route,
-    stop::Stop,
-};
 use crate::{
-    config::METADATA_BYTES,
-    headers::stream_id,
-    hub::{Core, Rejection},
-    id::{EventId, Owner, StreamId},
-    kept::keep,
+    layer::{
+        admit::{Admission, Asked, Registered},
+        handler::Waiting,
+    },
+    model::{
+        error::MetadataTooLarge,
+        id::{EventId, Owner, StreamId},
+        kept::keep,
+        stream::Metadata,
+        turn::Turn,
+    },
+    node::{Node, headers::stream_id, reject::Rejection},
+    produce::stop::Stop,
     recorder::Lane,
-    stream::Metadata,
-    sync::lock,
-    turn::Turn,
+    route::settings::Route,
+    runtime::sync::lock,
 };
 
 /// The stream that a request is part of: an extension of the inner request.
@@ -48,7 +49,7 @@ struct Inner {
     /// The metadata to keep with the stream, until it is registered.
     metadata: Mutex<Metadata>,
     lane: OnceLock<Arc<Lane>>,
-    core: Arc<Core>,
+    node: Arc<Node>,
     route: Arc<Route>,
     asked: Asked,
     /// Whether the stream had a run before this one.
@@ -72,14 +73,14 @@ enum Early {
 }
 
 impl StreamContext {
-    pub(super) fn new(core: &Arc<Core>, route: &Arc<Route>, asked: &Asked, last_inner_id: Option<String>) -> Self {
+    pub(super) fn new(node: &Arc<Node>, route: &Arc<Route>, asked: &Asked, last_inner_id: Option<String>) -> Self {
         Self(Arc::new(Inner {
             recorded: OnceLock::new(),
             last_inner_id,
             stop: Stop::default(),
             metadata: Mutex::new(asked.metadata.clone()),
             lane: OnceLock::new(),
-            core: Arc::clone(core),
+            node: Arc::clone(node),
             route: Arc::clone(route),
             asked: asked.clone(),
             runs_again: AtomicBool::new(false),
@@ -159,7 +160,7 @@ impl StreamContext {
         let (key, value) = (key.into(), value.into());
         let mut metadata = lock(&self.0.metadata);
         let kept = match self.0.lane.get() {
-            Some(lane) => lane.keep(&self.0.core.recorder, key, value),
+            Some(lane) => lane.keep(&self.0.node.recorder, key, value),
             None => keep(&mut metadata, key, value).map(drop),
         };
         kept.map_err(|bytes| MetadataTooLarge { bytes })
@@ -194,8 +195,8 @@ impl StreamContext {
     /// Dropped while it waits, the stream is registered or not; what was registered is withdrawn.
     pub async fn conversation(&self, name: impl AsRef<str>) -> Result<(), Rejection> {
         let conversation = StreamId::new(name).map_err(Rejection::MalformedConversation)?;
-        let Inner { core, route, asked, lane, .. } = &*self.0;
-        core.authorize_in(&self.0.asked.key, Some(&conversation), &asked.head).await?;
+        let Inner { node, route, asked, lane, .. } = &*self.0;
+        node.authorize_in(&self.0.asked.key, Some(&conversation), &asked.head).await?;
         let turn = Turn { conversation, overlap: route.overlap };
         match lane.get() {
             Some(lane) => self.name_registered(lane, turn).await,
@@ -206,7 +207,7 @@ impl StreamContext {
 
     /// Makes a stream that is registered a turn.
     async fn name_registered(&self, lane: &Arc<Lane>, turn: Turn) -> Result<(), Rejection> {
-        let core = &self.0.core;
+        let node = &self.0.node;
         match lane.turn() {
             Some(named) if named.turn().conversation != turn.conversation => return Err(Rejection::OtherConversation),
             // One that was refused may ask again.
@@ -216,11 +217,11 @@ impl StreamContext {
         // A run after the first is no new turn.
         let runs_again = self.0.runs_again.load(Ordering::Relaxed);
         if !runs_again {
-            core.name_turn(lane, self.0.asked.new_turn(turn.clone()));
+            node.name_turn(lane, self.0.asked.new_turn(turn.clone()));
             // Before the pointer is moved: should the client leave in between, the withdrawal takes the pointer back.
-            core.recorder.say_again(lane).await;
+            node.recorder.say_again(lane).await;
         }
-        let begun = Admission::begin_turn(core, &self.0.route, &self.0.asked, lane, runs_again, turn).await;
+        let begun = Admission::begin_turn(node, &self.0.route, &self.0.asked, lane, runs_again, turn).await;
         begun.map_err(|refused| self.refused(refused))
     }
 
@@ -242,13 +243,13 @@ impl StreamContext {
 
     /// Registers the stream as a turn, before its handler has answered.
     async fn register(&self, turn: Turn) -> Result<(), Rejection> {
-        let Inner { core, route, asked, .. } = &*self.0;
+        let Inner { node, route, asked, .. } = &*self.0;
         if !matches!(std::mem::replace(&mut *lock(&self.0.early), Early::UnderWay), Early::Open) {
             return Err(Rejection::OtherConversation);
         }
         let _ends = EndsUnderWay(self);
         let asked = Asked { turn: Some(turn), metadata: self.kept(), ..asked.clone() };
-        match Admission::register_for(core, route, asked).await {
+        match Admission::register_for(node, route, asked).await {
             Admission::Produce(registered) => {
                 self.registered(&registered.lane);
                 let waiting = Box::new(Waiting::new(registered, self.clone(), route.endless));
@@ -341,7 +342,7 @@ impl StreamContext {
         };
         for (key, value) in kept {
             // Pairs that the stream was registered with change nothing; those added since were within the bound.
-            let _ = lane.keep(&self.0.core.recorder, key, value);
+            let _ = lane.keep(&self.0.node.recorder, key, value);
         }
     }
 
@@ -414,17 +415,3 @@ impl fmt::Debug for WaitStopped<'_> {
         f.write_str("WaitStopped")
     }
 }
-
-/// More was to be kept with a stream than there is room for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MetadataTooLarge {
-    pub(crate) bytes: usize,
-}
-
-impl fmt::Display for MetadataTooLarge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a stream keeps at most {METADATA_BYTES} bytes of metadata; this would be {}", self.bytes)
-    }
-}
-
-impl std::error::Error for MetadataTooLarge {}

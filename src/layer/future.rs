@@ -15,22 +15,19 @@ use tower_service::Service;
 use super::{
     admit::{Admission, Asked, Registered},
     answer::{answer, is_protected, reject, serve, unprotected},
-    body::ResilientSseBody,
-    context::StreamContext,
     handler::{Handler, Leaving, Naming, Unanswered, Waiting},
-    route::Route,
     service::inner_request,
 };
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::{
-    error::BoxError,
     follow::AnswerBody,
-    hub::{Core, Head, Rejection},
-    kept::KeptHeaders,
-    store::handle::BoxFuture,
-    stream::Disconnect,
-    sync::Entered,
+    layer::context::StreamContext,
+    model::{error::BoxError, kept::KeptHeaders, stream::Disconnect},
+    node::{Node, owner::Head, reject::Rejection},
+    produce::body::ResilientSseBody,
+    route::settings::Route,
+    runtime::{executor::BoxFuture, sync::Entered},
     telemetry::Bypassed,
 };
 
@@ -59,7 +56,7 @@ pin_project! {
         ResBody::Error: Into<BoxError>,
         S::Error: 'static,
     {
-        core: Arc<Core>,
+        node: Arc<Node>,
         route: Option<Arc<Route>>,
         asked: Option<Asked>,
         // A request that waits for its admission, with the service that is ready for it.
@@ -120,31 +117,31 @@ where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    fn new(core: Arc<Core>, state: State<S::Future, ResBody, S::Error>) -> Self {
-        Self { core, route: None, asked: None, waiting: None, counted: None, let_go: None, state }
+    fn new(node: Arc<Node>, state: State<S::Future, ResBody, S::Error>) -> Self {
+        Self { node, route: None, asked: None, waiting: None, counted: None, let_go: None, state }
     }
 
-    pub(super) fn forwarding(core: Arc<Core>, future: S::Future, reason: Option<Bypassed>) -> Self {
-        Self::new(core, State::Forwarding { future, reason })
+    pub(super) fn forwarding(node: Arc<Node>, future: S::Future, reason: Option<Bypassed>) -> Self {
+        Self::new(node, State::Forwarding { future, reason })
     }
 
     /// An answer that needs neither the store nor the inner service.
-    pub(super) fn answering(core: &Arc<Core>, route: &Route, asked: &Asked, admission: Admission) -> Self {
-        let response = Some(answer(core, route, asked, admission));
-        Self::new(Arc::clone(core), State::Answered { response })
+    pub(super) fn answering(node: &Arc<Node>, route: &Route, asked: &Asked, admission: Admission) -> Self {
+        let response = Some(answer(node, route, asked, admission));
+        Self::new(Arc::clone(node), State::Answered { response })
     }
 
-    pub(super) fn rejected(core: &Arc<Core>, rejection: &Rejection, head: &Head) -> Self {
-        let response = Some(reject(core, rejection, head));
-        Self::new(Arc::clone(core), State::Answered { response })
+    pub(super) fn rejected(node: &Arc<Node>, rejection: &Rejection, head: &Head) -> Self {
+        let response = Some(reject(node, rejection, head));
+        Self::new(Arc::clone(node), State::Answered { response })
     }
 
-    pub(super) fn recovering(core: Arc<Core>, answer: BoxFuture<Response<AnswerBody>>) -> Self {
-        Self::new(core, State::Recovering { answer })
+    pub(super) fn recovering(node: Arc<Node>, answer: BoxFuture<Response<AnswerBody>>) -> Self {
+        Self::new(node, State::Recovering { answer })
     }
 
     pub(super) fn generating(
-        core: Arc<Core>,
+        node: Arc<Node>,
         route: Arc<Route>,
         future: S::Future,
         mut asked: Asked,
@@ -153,27 +150,27 @@ where
     where
         S::Future: Send + 'static,
     {
-        let counted = Some(asked.wait_for(&core, &route));
+        let counted = Some(asked.wait_for(&node, &route));
         let future = match (route.disconnect, &context) {
             (Disconnect::Detach { at_most }, Some(context)) => {
-                Naming::Apart { leaving: Leaving::new(&core, &route, &asked, context, at_most, Box::pin(future)) }
+                Naming::Apart { leaving: Leaving::new(&node, &route, &asked, context, at_most, Box::pin(future)) }
             }
             _ => Naming::InPlace { future },
         };
         let this =
-            Self::new(core, State::Generating { future, unanswered: context.clone().map(Unanswered::new), context });
+            Self::new(node, State::Generating { future, unanswered: context.clone().map(Unanswered::new), context });
         Self { route: Some(route), asked: Some(asked), counted, ..this }
     }
 
     pub(super) fn admitting(
-        core: Arc<Core>,
+        node: Arc<Node>,
         route: Arc<Route>,
         admission: BoxFuture<Admission>,
         service: S,
         request: Request<ReqBody>,
         asked: Asked,
     ) -> Self {
-        let this = Self::new(core, State::Admitting { admission });
+        let this = Self::new(node, State::Admitting { admission });
         Self { route: Some(route), asked: Some(asked), waiting: Some((service, request)), ..this }
     }
 }
@@ -193,20 +190,20 @@ where
         loop {
             if this.counted.is_some() && this.state.is_with_handler() {
                 if this.let_go.is_none() {
-                    this.let_go.set(Some(this.core.let_go()));
+                    this.let_go.set(Some(this.node.let_go()));
                 }
                 if this.let_go.as_mut().as_pin_mut().is_some_and(|let_go| let_go.poll(cx).is_ready())
                     && let (Some(route), Some(asked)) = (this.route.as_ref(), this.asked.as_ref())
                 {
                     // Replacing the state drops the inner service's future, and stops its work.
-                    let refused = answer(this.core, route, asked, Admission::Retry);
+                    let refused = answer(this.node, route, asked, Admission::Retry);
                     this.state.set(State::Answered { response: Some(refused) });
                 }
             }
             let next = match this.state.as_mut().project() {
                 StateProjection::Forwarding { future, reason } => {
                     let response = ready!(future.poll(cx))?;
-                    return Poll::Ready(Ok(unprotected(this.core, response, *reason)));
+                    return Poll::Ready(Ok(unprotected(this.node, response, *reason)));
                 }
                 StateProjection::Recovering { answer } => {
                     let response = ready!(answer.as_mut().poll(cx));
@@ -225,7 +222,7 @@ where
                     match future.poll(cx)? {
                         // The handler may have named a conversation, and the stream is registered then.
                         Poll::Pending if context.as_ref().is_some_and(|context| context.poll_halted(cx).is_ready()) => {
-                            halted(this.core, this.route, this.asked)
+                            halted(this.node, this.route, this.asked)
                         }
                         Poll::Pending => return Poll::Pending,
                         Poll::Ready(response) => {
@@ -234,9 +231,9 @@ where
                             match context.as_ref().filter(|context| context.is_settled()) {
                                 Some(context) => {
                                     answered_by_itself(unanswered);
-                                    answered(this.core, this.route, this.asked, registered, response, context)
+                                    answered(this.node, this.route, this.asked, registered, response, context)
                                 }
-                                None => generated(this.core, this.route, this.asked, response, context, unanswered),
+                                None => generated(this.node, this.route, this.asked, response, context, unanswered),
                             }
                         }
                     }
@@ -248,7 +245,7 @@ where
                         answered_by_itself(unanswered.take());
                     }
                     let Some(response) = response.take() else { return Poll::Pending };
-                    serving(this.core, this.route, this.asked, admission, response, context)
+                    serving(this.node, this.route, this.asked, admission, response, context)
                 }
                 StateProjection::Admitting { admission } => {
                     let admission = ready!(admission.as_mut().poll(cx));
@@ -256,31 +253,31 @@ where
                         (&admission, this.route.as_ref(), this.asked.as_mut())
                         && (asked.turn.is_none() || matches!(admission, Admission::Unrecorded))
                     {
-                        *this.counted = Some(asked.wait_for(this.core, route));
+                        *this.counted = Some(asked.wait_for(this.node, route));
                     }
-                    admitted(this.core, this.route, this.asked, this.waiting, admission)
+                    admitted(this.node, this.route, this.asked, this.waiting, admission)
                 }
                 StateProjection::Producing { future, waiting, context, unanswered } => {
                     if waiting.as_ref().is_some_and(|waiting| waiting.poll_halted(cx).is_ready()) {
                         // Replacing the state drops the inner service's future.
-                        halted(this.core, this.route, this.asked)
+                        halted(this.node, this.route, this.asked)
                     } else {
                         let response = ready!(future.poll(cx))?;
                         answered_by_itself(unanswered.take());
                         let registered = waiting.take().map(Waiting::into_registered);
-                        answered(this.core, this.route, this.asked, registered, response, context)
+                        answered(this.node, this.route, this.asked, registered, response, context)
                     }
                 }
                 StateProjection::Handling { handler } => match ready!(handler.poll(cx))? {
-                    None => halted(this.core, this.route, this.asked),
+                    None => halted(this.node, this.route, this.asked),
                     Some((registered, response, context)) => {
-                        answered(this.core, this.route, this.asked, Some(registered), response, &context)
+                        answered(this.node, this.route, this.asked, Some(registered), response, &context)
                     }
                 },
                 StateProjection::Halted { admission } => {
                     let admission = ready!(admission.as_mut().poll(cx));
                     match (this.route.as_ref(), this.asked.as_ref()) {
-                        (Some(route), Some(asked)) => done(answer(this.core, route, asked, admission)),
+                        (Some(route), Some(asked)) => done(answer(this.node, route, asked, admission)),
                         _ => None,
                     }
                 }
@@ -322,7 +319,7 @@ where
 
 /// The inner service has answered, and no stream is registered yet.
 fn generated<F, ResBody, E>(
-    core: &Arc<Core>,
+    node: &Arc<Node>,
     route: &Option<Arc<Route>>,
     asked: &mut Option<Asked>,
     response: Response<ResBody>,
@@ -333,18 +330,18 @@ where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    match is_protected(core, &response) {
+    match is_protected(node, &response) {
         Err(reason) => {
             answered_by_itself(unanswered);
-            done(refused_or_plain(core, response, reason, context.as_ref()))
+            done(refused_or_plain(node, response, reason, context.as_ref()))
         }
-        Ok(()) => registering(core, route, asked, response, context, unanswered),
+        Ok(()) => registering(node, route, asked, response, context, unanswered),
     }
 }
 
 /// The inner service has answered something else than an event stream.
 fn refused_or_plain<ResBody>(
-    core: &Arc<Core>,
+    node: &Arc<Node>,
     mut response: Response<ResBody>,
     reason: Option<Bypassed>,
     context: Option<&StreamContext>,
@@ -356,12 +353,12 @@ where
     if let Some(context) = context {
         context.name_refused(&mut response);
     }
-    unprotected(core, response, reason)
+    unprotected(node, response, reason)
 }
 
 /// The inner service has answered with an event stream: registers it.
 fn registering<F, ResBody, E>(
-    core: &Arc<Core>,
+    node: &Arc<Node>,
     route: &Option<Arc<Route>>,
     asked: &mut Option<Asked>,
     response: Response<ResBody>,
@@ -373,18 +370,18 @@ where
     ResBody::Error: Into<BoxError>,
 {
     let (route, asked) = (Arc::clone(route.as_ref()?), asked.as_mut()?);
-    let Some(context) = context else { return done(reject(core, &core.nobody("-"), &asked.head)) };
+    let Some(context) = context else { return done(reject(node, &node.nobody("-"), &asked.head)) };
     asked.metadata = context.kept();
     if asked.headers == KeptHeaders::Awaited {
-        asked.headers = core.kept_headers(&asked.key, response.headers(), &route.keep_headers);
+        asked.headers = node.kept_headers(&asked.key, response.headers(), &route.keep_headers);
     }
-    let admission = Box::pin(Admission::register(Arc::clone(core), route, asked.clone()));
+    let admission = Box::pin(Admission::register(Arc::clone(node), route, asked.clone()));
     Some(State::Registering { admission, response: Some(response), context: context.clone(), unanswered })
 }
 
 /// The store has said what becomes of a request.
 fn admitted<S, ReqBody, ResBody>(
-    core: &Arc<Core>,
+    node: &Arc<Node>,
     route: &Option<Arc<Route>>,
     asked: &mut Option<Asked>,
     waiting: &mut Option<(S, Request<ReqBody>)>,
@@ -398,7 +395,7 @@ where
 {
     let (route, asked) = (route.as_ref()?, asked.as_mut()?);
     let (mut service, request) = waiting.take()?;
-    let context = |asked: &Asked, inner_id| asked.context(core, route, inner_id);
+    let context = |asked: &Asked, inner_id| asked.context(node, route, inner_id);
     match admission {
         Admission::Produce(registered) => {
             let context = context(asked, registered.inner_id.clone());
@@ -410,7 +407,7 @@ where
             let future = service.call(inner_request(request, Some(&context)));
             Some(match route.disconnect {
                 Disconnect::Detach { at_most } => {
-                    let handler = Handler::new(core, route, asked, waiting, at_most, Box::pin(future));
+                    let handler = Handler::new(node, route, asked, waiting, at_most, Box::pin(future));
                     State::Handling { handler }
                 }
                 Disconnect::Interrupt | Disconnect::Cancel => {
@@ -426,10 +423,10 @@ where
             Some(State::Producing { future, waiting: None, context, unanswered })
         }
         Admission::Anew => {
-            asked.begin_anew(core);
+            asked.begin_anew(node);
             if asked.begins {
                 // A turn is registered before its handler runs.
-                let admission = Admission::ask(Arc::clone(core), Arc::clone(route), asked.clone());
+                let admission = Admission::ask(Arc::clone(node), Arc::clone(route), asked.clone());
                 *waiting = Some((service, request));
                 return Some(State::Admitting { admission: Box::pin(admission) });
             }
@@ -438,13 +435,13 @@ where
             let unanswered = Some(Unanswered::new(context.clone()));
             Some(State::Generating { future: Naming::InPlace { future }, context: Some(context), unanswered })
         }
-        other => done(answer(core, route, asked, other)),
+        other => done(answer(node, route, asked, other)),
     }
 }
 
 /// The inner service has answered for a stream that is registered, or cannot be.
 fn answered<F, ResBody, E>(
-    core: &Arc<Core>,
+    node: &Arc<Node>,
     route: &Option<Arc<Route>>,
     asked: &Option<Asked>,
     registered: Option<Registered>,
@@ -455,18 +452,18 @@ where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    match is_protected(core, &response) {
+    match is_protected(node, &response) {
         // Dropping the registration withdraws it.
-        Err(reason) => done(refused_or_plain(core, response, reason, Some(context))),
+        Err(reason) => done(refused_or_plain(node, response, reason, Some(context))),
         Ok(()) => {
             let admission = registered.map_or(Admission::Unrecorded, Admission::Produce);
-            serving(core, route, asked, admission, response, context)
+            serving(node, route, asked, admission, response, context)
         }
     }
 }
 
 fn serving<F, ResBody, E>(
-    core: &Arc<Core>,
+    node: &Arc<Node>,
     route: &Option<Arc<Route>>,
     asked: &Option<Asked>,
     admission: Admission,
@@ -478,17 +475,17 @@ where
     ResBody::Error: Into<BoxError>,
 {
     let (route, asked) = (route.as_ref()?, asked.as_ref()?);
-    done(serve(core, route, asked, admission, response, context))
+    done(serve(node, route, asked, admission, response, context))
 }
 
 /// The stream ended, or went to another producer, before the inner service answered: the client follows it.
-fn halted<F, ResBody, E>(core: &Arc<Core>, route: &Option<Arc<Route>>, asked: &Option<Asked>) -> Next<F, ResBody, E>
+fn halted<F, ResBody, E>(node: &Arc<Node>, route: &Option<Arc<Route>>, asked: &Option<Asked>) -> Next<F, ResBody, E>
 where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    let (core, route, asked) = (Arc::clone(core), Arc::clone(route.as_ref()?), asked.clone()?);
-    let admission = Box::pin(async move { Admission::follow(&core, &route, asked, true).await });
+    let (node, route, asked) = (Arc::clone(node), Arc::clone(route.as_ref()?), asked.clone()?);
+    let admission = Box::pin(async move { Admission::follow(&node, &route, asked, true).await });
     Some(State::Halted { admission })
 }
 

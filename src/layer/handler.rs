@@ -19,19 +19,20 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::{
-    absence::{Attendance, Unread},
     admit::{Asked, Registered},
     answer::{is_protected, start},
-    context::StreamContext,
-    route::Route,
 };
 use crate::{
-    error::BoxError,
-    hub::Core,
-    panics::{Guarded, guarded},
+    layer::context::StreamContext,
+    model::{error::BoxError, stream::StreamState},
+    node::Node,
+    produce::absence::{Attendance, Unread},
     recorder::{EndRequest, Lane, Producing},
-    store::handle::BoxFuture,
-    stream::StreamState,
+    route::settings::Route,
+    runtime::{
+        executor::BoxFuture,
+        panics::{Guarded, guarded},
+    },
 };
 
 /// A registration whose inner service has not answered yet.
@@ -66,7 +67,7 @@ impl Drop for Unanswered {
 
 /// Tells the inner service, through its context, that the stream was stopped or taken over.
 struct Halting {
-    core: Arc<Core>,
+    node: Arc<Node>,
     lane: Arc<Lane>,
     context: StreamContext,
     /// The process ends: the inner service's future is dropped, however the stream stands.
@@ -76,7 +77,7 @@ struct Halting {
 
 impl Halting {
     fn is_halted(&self) -> bool {
-        self.discarded.load(Ordering::Acquire) || (self.lane.is_halted() && !self.core.serves_on(&self.lane.status()))
+        self.discarded.load(Ordering::Acquire) || (self.lane.is_halted() && !self.node.serves_on(&self.lane.status()))
     }
 }
 
@@ -102,8 +103,8 @@ impl Producing for Halting {
 
 impl Waiting {
     pub(super) fn new(registered: Registered, context: StreamContext, endless: bool) -> Self {
-        let (core, lane) = (registered.core(), Arc::clone(&registered.lane));
-        let halting = Arc::new(Halting { core, lane, context, discarded: AtomicBool::new(false), endless });
+        let (node, lane) = (registered.node(), Arc::clone(&registered.lane));
+        let halting = Arc::new(Halting { node, lane, context, discarded: AtomicBool::new(false), endless });
         let producer: Arc<dyn Producing> = halting.clone();
         halting.lane.set_producer(Arc::downgrade(&producer));
         if halting.lane.is_ending() {
@@ -142,7 +143,7 @@ where
 }
 
 struct Work<ResBody, E> {
-    core: Arc<Core>,
+    node: Arc<Node>,
     route: Arc<Route>,
     asked: Asked,
     waiting: Waiting,
@@ -158,15 +159,15 @@ where
     E: 'static,
 {
     pub(super) fn new(
-        core: &Arc<Core>,
+        node: &Arc<Node>,
         route: &Arc<Route>,
         asked: &Asked,
         waiting: Waiting,
         at_most: Duration,
         future: BoxFuture<Result<Response<ResBody>, E>>,
     ) -> Self {
-        let (core, route, asked) = (Arc::clone(core), Arc::clone(route), asked.clone());
-        Self { work: Some(Box::new(Work { core, route, asked, waiting, at_most, future })) }
+        let (node, route, asked) = (Arc::clone(node), Arc::clone(route), asked.clone());
+        Self { work: Some(Box::new(Work { node, route, asked, waiting, at_most, future })) }
     }
 
     /// The response, with its registration; `None` if the stream was stopped, or went to another producer.
@@ -200,7 +201,7 @@ where
     /// The request was dropped before the inner service answered.
     fn drop(&mut self) {
         let Some(work) = self.work.take() else { return };
-        work.core.executor.clone().spawn((*work).carry_on());
+        work.node.executor.clone().spawn((*work).carry_on());
     }
 }
 
@@ -212,11 +213,11 @@ where
 {
     /// Waits for the response without the request, and drives its body on.
     async fn carry_on(self) {
-        let Self { core, route, asked, waiting, at_most, future } = self;
+        let Self { node, route, asked, waiting, at_most, future } = self;
         let lane = Arc::clone(&waiting.halting.lane);
         let mut future = Guarded::new(future);
         lane.set_driven();
-        let mut attendance = Attendance::new(&core, &lane);
+        let mut attendance = Attendance::new(&node, &lane);
         let answered = poll_fn(|cx| {
             // Readers wake `drive`; changes in the store wake `drive` and `waker`.
             lane.drive.register(cx.waker());
@@ -230,10 +231,10 @@ where
         });
         let response = match answered.await {
             Waited::Halted | Waited::Answered(Ok(Err(_))) => return,
-            Waited::Answered(Err(_)) => return core.telemetry.panicked("inner service"),
+            Waited::Answered(Err(_)) => return node.telemetry.panicked("inner service"),
             Waited::Answered(Ok(Ok(response))) => response,
             Waited::Unread(unread) => {
-                lane.end(&core.recorder, EndRequest::supplied(StreamState::Failed, unread.reason()));
+                lane.end(&node.recorder, EndRequest::supplied(StreamState::Failed, unread.reason()));
                 waiting.halting.context.stop();
                 // The end settles the registration: it is not withdrawn.
                 let _ = waiting.into_registered().start();
@@ -244,9 +245,9 @@ where
         // It has answered: its own work is not told to stop, whatever the answer is.
         let registered = waiting.into_registered();
         // Anything but an event stream withdraws the registration.
-        if is_protected(&core, &response).is_ok() {
+        if is_protected(&node, &response).is_ok() {
             let (head, body) = response.into_parts();
-            let started = start(&core, &route, &asked, registered, &head.headers, body, &context);
+            let started = start(&node, &route, &asked, registered, &head.headers, body, &context);
             started.producer.go_on(attendance);
         }
     }
@@ -293,7 +294,7 @@ where
     ResBody::Error: Into<BoxError>,
     E: 'static,
 {
-    core: Arc<Core>,
+    node: Arc<Node>,
     route: Arc<Route>,
     asked: Asked,
     context: StreamContext,
@@ -308,15 +309,15 @@ where
     E: 'static,
 {
     pub(super) fn new(
-        core: &Arc<Core>,
+        node: &Arc<Node>,
         route: &Arc<Route>,
         asked: &Asked,
         context: &StreamContext,
         at_most: Duration,
         future: BoxFuture<Result<Response<ResBody>, E>>,
     ) -> Self {
-        let (core, route, asked, context) = (Arc::clone(core), Arc::clone(route), asked.clone(), context.clone());
-        Self { core, route, asked, context, at_most, future: Some(future) }
+        let (node, route, asked, context) = (Arc::clone(node), Arc::clone(route), asked.clone(), context.clone());
+        Self { node, route, asked, context, at_most, future: Some(future) }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<ResBody>, E>> {
@@ -339,15 +340,15 @@ where
     /// The request was dropped before the handler answered.
     fn drop(&mut self) {
         let Some(future) = self.future.take().filter(|_| self.context.outlives_request()) else { return };
-        let (core, route, asked) = (Arc::clone(&self.core), Arc::clone(&self.route), self.asked.clone());
+        let (node, route, asked) = (Arc::clone(&self.node), Arc::clone(&self.route), self.asked.clone());
         let (context, at_most) = (self.context.clone(), self.at_most);
-        self.core.executor.spawn(async move {
+        self.node.executor.spawn(async move {
             // Nobody is told the error, and it need not be `Send`.
             let future = Box::pin(async move { future.await.map_err(drop) });
-            let Some((waiting, future)) = until_registered(&core, &context, future).await else {
+            let Some((waiting, future)) = until_registered(&node, &context, future).await else {
                 return context.stop();
             };
-            Work { core, route, asked, waiting, at_most, future }.carry_on().await;
+            Work { node, route, asked, waiting, at_most, future }.carry_on().await;
         });
     }
 }
@@ -356,7 +357,7 @@ type Answering<ResBody> = BoxFuture<Result<Response<ResBody>, ()>>;
 
 /// Waits for the registration that a handler has begun; `None` if it comes to nothing.
 async fn until_registered<ResBody>(
-    core: &Core,
+    node: &Node,
     context: &StreamContext,
     mut future: Answering<ResBody>,
 ) -> Option<(Waiting, Answering<ResBody>)>
@@ -370,7 +371,7 @@ where
         }
         match guarded(|| future.as_mut().poll(cx)) {
             Err(_) => {
-                core.telemetry.panicked("inner service");
+                node.telemetry.panicked("inner service");
                 // Withdrawn, if it had come so far.
                 drop(context.take_waiting());
                 return Poll::Ready(None);

@@ -7,50 +7,34 @@
 //! these to the recorder; when the client leaves, the `Producer` drops the engine or hands it to a `Drive`, which goes on
 //! with it for other readers and for those that come back.
 
-mod absence;
 mod admit;
-mod after_last;
 mod answer;
-mod body;
-pub(crate) mod classify;
 mod context;
-mod drive;
-mod engine;
 mod future;
 mod handler;
-pub(crate) mod identify;
-mod live;
-mod patience;
-mod producer;
-pub(crate) mod route;
 mod service;
-mod source;
-mod stop;
-pub(crate) mod unattended;
-pub(crate) mod voice;
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
-pub use body::ResilientSseBody;
-pub use classify::{Classify, Ends, Outcome};
-pub use context::{MetadataTooLarge, StreamContext, WaitStopped};
+pub use context::{StreamContext, WaitStopped};
 pub use future::ResilientSseFuture;
 use http::{HeaderName, request::Parts};
-pub use identify::{Extension, Generate, Header, Identify, Identity, PathTemplate, QueryParameter};
-use route::Route;
 pub use service::ResilientSseService;
 use tower_layer::Layer;
 
 use crate::{
-    config::{Durability, OnUnavailable, bounded},
-    error::ConfigError,
     guardian::Guardian,
-    headers::is_set_here,
-    hub::{Core, ResilientSse},
+    hub::ResilientSse,
+    model::{
+        config::{Durability, OnUnavailable, bounded},
+        error::ConfigError,
+        stream::Disconnect,
+        turn::Overlap,
+        voice::Voice,
+    },
+    node::{Node, headers::is_set_here},
+    route::{classify::Classify, identify::Identify, settings::Route},
     store::Store,
-    stream::Disconnect,
-    turn::Overlap,
-    voice::Voice,
 };
 
 /// Makes event streams resilient: see [`ResilientSse`]. Cheap to clone.
@@ -59,13 +43,13 @@ use crate::{
 #[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until a service is wrapped in it"]
 pub struct ResilientSseLayer {
-    core: Arc<Core>,
+    node: Arc<Node>,
     route: Arc<Route>,
 }
 
 impl ResilientSseLayer {
-    pub(crate) fn new(core: Arc<Core>, route: Route) -> Self {
-        Self { core, route: Arc::new(route) }
+    pub(crate) fn new(node: Arc<Node>, route: Route) -> Self {
+        Self { node, route: Arc::new(route) }
     }
 
     /// The short form: a layer on a store with all defaults, and its guardian.
@@ -204,7 +188,7 @@ impl ResilientSseLayer {
     /// two beats of its producer.
     #[track_caller]
     pub fn lifetime(self, lifetime: Duration) -> Self {
-        let (lifetime, stale) = (positive("lifetime", lifetime), self.core.settings.stale);
+        let (lifetime, stale) = (positive("lifetime", lifetime), self.node.settings.stale);
         assert!(
             lifetime >= stale,
             "`lifetime` must not be shorter than the hub's `stale`, {stale:?}; it is {lifetime:?}"
@@ -284,6 +268,6 @@ impl<S> Layer<S> for ResilientSseLayer {
     type Service = ResilientSseService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        ResilientSseService::new(inner, Arc::clone(&self.core), Arc::clone(&self.route))
+        ResilientSseService::new(inner, Arc::clone(&self.node), Arc::clone(&self.route))
     }
 }

@@ -13,40 +13,47 @@ use tower_service::Service;
 
 use super::{
     admit::{Admission, Asked},
-    context::{MetadataTooLarge, StreamContext},
     future::ResilientSseFuture,
-    identify::{Identity, Name},
-    route::Route,
 };
 use crate::{
-    config::{METADATA_BYTES, OnUnavailable},
-    error::BoxError,
-    headers::LAST_EVENT_ID,
-    hub::{Core, Rejection},
-    id::{Cursor, Owner, StreamId, StreamKey},
+    layer::context::StreamContext,
+    model::{
+        config::{METADATA_BYTES, OnUnavailable},
+        error::{BoxError, MetadataTooLarge},
+        id::{Cursor, Owner, StreamId, StreamKey},
+        turn::Turn,
+    },
+    node::{
+        Node,
+        headers::LAST_EVENT_ID,
+        reject::Rejection,
+        request::{asks_by_name, inner_target, last_seen},
+    },
     protocol::{admission::Position, cursor::LastSeen},
     recover::recover,
-    request::{asks_by_name, inner_target, last_seen},
+    route::{
+        identify::{Identity, Name},
+        settings::Route,
+    },
     telemetry::Bypassed,
-    turn::Turn,
 };
 
 /// Wraps a service that answers with event streams: see [`ResilientSseLayer`](super::ResilientSseLayer).
 pub struct ResilientSseService<S> {
     inner: S,
-    core: Arc<Core>,
+    node: Arc<Node>,
     route: Arc<Route>,
 }
 
 impl<S> ResilientSseService<S> {
-    pub(super) fn new(inner: S, core: Arc<Core>, route: Arc<Route>) -> Self {
-        Self { inner, core, route }
+    pub(super) fn new(inner: S, node: Arc<Node>, route: Arc<Route>) -> Self {
+        Self { inner, node, route }
     }
 }
 
 impl<S: Clone> Clone for ResilientSseService<S> {
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), Arc::clone(&self.core), Arc::clone(&self.route))
+        Self::new(self.inner.clone(), Arc::clone(&self.node), Arc::clone(&self.route))
     }
 }
 
@@ -64,7 +71,7 @@ where
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    type Response = Response<super::ResilientSseBody<ResBody>>;
+    type Response = Response<crate::ResilientSseBody<ResBody>>;
     type Error = S::Error;
     type Future = ResilientSseFuture<S, ReqBody, ResBody>;
 
@@ -75,8 +82,8 @@ where
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         let (parts, body) = request.into_parts();
         if let Some(name) = self.recovery_of(&parts) {
-            let answer = recover(Arc::clone(&self.core), parts, name, Some(self.route.voice));
-            return ResilientSseFuture::recovering(Arc::clone(&self.core), Box::pin(answer));
+            let answer = recover(Arc::clone(&self.node), parts, name, Some(self.route.voice));
+            return ResilientSseFuture::recovering(Arc::clone(&self.node), Box::pin(answer));
         }
         if let Some(reason) = passes(&parts.method) {
             return self.forward(Request::from_parts(parts, body), reason);
@@ -86,9 +93,9 @@ where
             return self.forward(Request::from_parts(parts, body), Some(Bypassed::Bypass));
         }
         match self.asked(&parts, identity) {
-            Err(rejection) => ResilientSseFuture::rejected(&self.core, &rejection, &self.core.head(&parts)),
+            Err(rejection) => ResilientSseFuture::rejected(&self.node, &rejection, &self.node.head(&parts)),
             Ok(Wanted::New(asked, nobody)) => match self.refused(&asked, nobody) {
-                Some(admission) => ResilientSseFuture::answering(&self.core, &self.route, &asked, admission),
+                Some(admission) => ResilientSseFuture::answering(&self.node, &self.route, &asked, admission),
                 None => self.generate(Request::from_parts(parts, body), asked, nobody),
             },
             Ok(Wanted::Named(asked)) => self.admit(Request::from_parts(parts, body), asked),
@@ -142,13 +149,13 @@ impl<S> ResilientSseService<S> {
 
     /// Finds the request's owner, stream and cursor.
     fn asked(&self, parts: &Parts, mut identity: Identity) -> Result<Wanted, Rejection> {
-        let owner = self.core.find_owner(parts);
+        let owner = self.node.find_owner(parts);
         let fingerprint = self.route.fingerprint.as_ref().and_then(|fingerprint| fingerprint(parts));
         check_kept(&mut identity, fingerprint.as_deref(), parts)?;
         let turn = self.turn(parts)?;
         let begins_turn = turn.is_some();
         let kind = identity.kind.unwrap_or_else(|| self.route.kind.clone());
-        let named = || owner.clone().ok_or_else(|| self.core.nobody(parts.uri.path()));
+        let named = || owner.clone().ok_or_else(|| self.node.nobody(parts.uri.path()));
         let asked = |owner: Owner, id: StreamId, prefix: Option<StreamId>, position| Asked {
             key: StreamKey::new(owner, id),
             position,
@@ -164,7 +171,7 @@ impl<S> ResilientSseService<S> {
             version: parts.version,
             waited_for: false,
             opened: tokio::time::Instant::now(),
-            head: self.core.head(parts),
+            head: self.node.head(parts),
         };
         match identity.name {
             Name::Bypass => Err(Rejection::NotFound),
@@ -183,7 +190,7 @@ impl<S> ResilientSseService<S> {
                         LastSeen::Nothing | LastSeen::Live => Position::Newest,
                         LastSeen::Event(_) | LastSeen::Unreadable => Position::Unreadable,
                     };
-                    let id = StreamId::from_random(self.core.random.u128());
+                    let id = StreamId::from_random(self.node.random.u128());
                     if begins_turn {
                         let asked = asked(named()?, id.clone(), Some(id), position);
                         return Ok(Wanted::Named(Asked { begins: true, ..asked }));
@@ -210,13 +217,13 @@ impl<S> ResilientSseService<S> {
     /// only of a client that asks for an event stream by name.
     fn refused(&self, asked: &Asked, nobody: bool) -> Option<Admission> {
         if nobody && asked.comes_again {
-            return Some(Admission::Reject(self.core.nobody("-")));
+            return Some(Admission::Reject(self.node.nobody("-")));
         }
-        if self.core.is_draining() && asked.comes_again {
+        if self.node.is_draining() && asked.comes_again {
             return Some(Admission::Retry);
         }
         // No request probes an open breaker here: the guardian's beats find out when the store is back.
-        let broken = self.core.store.is_away();
+        let broken = self.node.store.is_away();
         match self.route.on_unavailable {
             _ if !broken => None,
             _ if asked.position.is_reconnect() => Some(Admission::Retry),
@@ -237,7 +244,7 @@ impl<S> ResilientSseService<S> {
         ResBody: Body + Send + 'static,
         ResBody::Error: Into<BoxError>,
     {
-        ResilientSseFuture::forwarding(Arc::clone(&self.core), self.inner.call(request), reason)
+        ResilientSseFuture::forwarding(Arc::clone(&self.node), self.inner.call(request), reason)
     }
 
     /// The inner service first: only an event stream is registered.
@@ -254,9 +261,9 @@ impl<S> ResilientSseService<S> {
         ResBody::Error: Into<BoxError>,
     {
         // Without an owner there will be no stream, so the handler gets no context.
-        let context = (!nobody).then(|| asked.context(&self.core, &self.route, None));
+        let context = (!nobody).then(|| asked.context(&self.node, &self.route, None));
         let future = self.inner.call(inner_request(request, context.as_ref()));
-        ResilientSseFuture::generating(Arc::clone(&self.core), Arc::clone(&self.route), future, asked, context)
+        ResilientSseFuture::generating(Arc::clone(&self.node), Arc::clone(&self.route), future, asked, context)
     }
 
     /// The store first: only an admitted request reaches the inner service.
@@ -273,9 +280,9 @@ impl<S> ResilientSseService<S> {
         // The request takes the ready service along, since only an admitted one may reach it.
         let next = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, next);
-        let admission = Admission::ask(Arc::clone(&self.core), Arc::clone(&self.route), asked.clone());
+        let admission = Admission::ask(Arc::clone(&self.node), Arc::clone(&self.route), asked.clone());
         ResilientSseFuture::admitting(
-            Arc::clone(&self.core),
+            Arc::clone(&self.node),
             Arc::clone(&self.route),
             Box::pin(admission),
             ready,

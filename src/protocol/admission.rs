@@ -1,7 +1,7 @@
 //! What happens to a request, from its cursor, its route's policy and what the store said.
 
 use super::cursor::LastSeen;
-use crate::{
+use crate::model::{
     id::{Cursor, EventId},
     stream::{Disconnect, Ended, Ending, StreamInfo},
 };
@@ -76,7 +76,7 @@ impl Position {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::StreamId;
+    use crate::model::id::StreamId;
 
     #[test]
     fn cursors_are_read_or_set_aside() {

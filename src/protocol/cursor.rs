@@ -1,6 +1,6 @@
 //! Reads the event that a client saw last from the cursors that it sent.
 
-use crate::id::{Cursor, StreamId};
+use crate::model::id::{Cursor, StreamId};
 
 /// The event that a client says it saw last. Of several from one source the greater counts.
 ///

@@ -10,15 +10,17 @@ pub use publication::{Publication, PublishError, Stopped};
 pub use relay::Relay;
 
 use crate::{
-    event::Event,
-    hub::Core,
-    id::{EventId, Owner, StreamId, StreamKey},
-    kept::{KeptHeaders, keep},
-    layer::classify::{Classify, Ends, Outcome},
+    model::{
+        event::Event,
+        id::{EventId, Owner, StreamId, StreamKey},
+        kept::{KeptHeaders, keep},
+        stream::{Metadata, Origin, StreamState},
+        voice::Voice,
+    },
+    node::Node,
     recorder::Lane,
+    route::classify::{Classify, Ends, Outcome},
     store::{Open, Opened, Publish, Published},
-    stream::{Metadata, Origin, StreamState},
-    voice::Voice,
 };
 
 /// What delivering writes around an event, at most.
@@ -84,11 +86,11 @@ impl StreamSpec {
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Publisher(Arc<Core>);
+pub struct Publisher(Arc<Node>);
 
 impl Publisher {
-    pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self(core)
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        Self(node)
     }
 
     /// Registers a stream, whose producer the returned publication is: the guardian of this process
@@ -108,18 +110,18 @@ impl Publisher {
         for (key, value) in spec.metadata {
             keep(&mut metadata, key, value).map_err(|bytes| PublishError::MetadataTooLarge { bytes })?;
         }
-        let core = &self.0;
-        core.check_guarded();
-        if core.is_draining() {
+        let node = &self.0;
+        node.check_guarded();
+        if node.is_draining() {
             return Err(PublishError::Draining);
         }
-        let retention = Arc::new(core.settings.retention());
+        let retention = Arc::new(node.settings.retention());
         let open = Open {
             key: spec.key,
             kind: spec.kind,
             origin: Origin::Published,
-            node: core.node.clone(),
-            token: core.random.u128(),
+            node: node.name.clone(),
+            token: node.random.u128(),
             create: true,
             reruns: false,
             // Said by the lane once the publication is there: until then a registration can be taken back.
@@ -132,17 +134,17 @@ impl Publisher {
             headers: KeptHeaders::None,
             retention: *retention,
         };
-        let (mut opening, opened) = core.recorder.open(open.clone()).await;
+        let (mut opening, opened) = node.recorder.open(open.clone()).await;
         match opened? {
             // The registration is withdrawn: a stream that begins now would be cut short.
-            Opened::New { .. } if core.is_draining() => Err(PublishError::Draining),
+            Opened::New { .. } if node.is_draining() => Err(PublishError::Draining),
             Opened::New { epoch, .. } => {
-                let lane = Lane::new(open, &retention, epoch, core.hooks.lease_within(core.settings.recovery_window));
-                core.recorder.enter(&lane);
+                let lane = Lane::new(open, &retention, epoch, node.hooks.lease_within(node.settings.recovery_window));
+                node.recorder.enter(&lane);
                 opening.keep();
                 lane.start();
-                core.recorder.ready(&lane);
-                Ok(Publication::new(Arc::clone(core), lane))
+                node.recorder.ready(&lane);
+                Ok(Publication::new(Arc::clone(node), lane))
             }
             Opened::Ended(ended) => Err(PublishError::Ended(Box::new(ended))),
             Opened::Active { .. }
@@ -216,13 +218,13 @@ impl Publisher {
         ends: Option<StreamState>,
         idempotency_key: Option<String>,
     ) -> Result<EventId, PublishError> {
-        let core = &self.0;
+        let node = &self.0;
         let key = StreamKey::new(owner.clone(), id.clone());
-        let mut block = publication::encode(core, event)?;
+        let mut block = publication::encode(node, event)?;
         let mut after_id = Bytes::new();
         if ends.is_none() {
             let mut out = BytesMut::with_capacity(block.len() + AROUND);
-            after_id = Bytes::from_static(core.framing.deliver_around(&block, event.id().is_some(), &mut out));
+            after_id = Bytes::from_static(node.framing.deliver_around(&block, event.id().is_some(), &mut out));
             block = out.freeze();
         }
         let publish = Publish {
@@ -232,17 +234,17 @@ impl Publisher {
             after_id,
             ends,
             idempotency_key,
-            hook: core.hooks.lease(),
-            retention: core.settings.retention(),
+            hook: node.hooks.lease(),
+            retention: node.settings.retention(),
         };
-        match core.store.publish(publish).await? {
+        match node.store.publish(publish).await? {
             Published::Stored(id) => {
-                crate::telemetry::add(&core.telemetry.recorded, 1);
+                crate::telemetry::add(&node.telemetry.recorded, 1);
                 Ok(id)
             }
             Published::Ended(ended) => {
-                core.telemetry.closed(ended.ending.state);
-                core.hooks.ended(key);
+                node.telemetry.closed(ended.ending.state);
+                node.hooks.ended(key);
                 Ok(ended.id)
             }
             Published::Conflict => Err(PublishError::Conflict),

@@ -12,13 +12,14 @@ use bytes::Bytes;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::{
-    error::StoreError,
-    event::Event,
-    hub::Core,
-    id::{EventId, StreamKey},
-    layer::MetadataTooLarge,
+    model::{
+        error::{MetadataTooLarge, StoreError},
+        event::Event,
+        id::{EventId, StreamKey},
+        stream::{Ended, Ending, StreamState, reason},
+    },
+    node::Node,
     recorder::{EndRequest, Inner, Lane, Producing, Status},
-    stream::{Ended, Ending, StreamState, reason},
     wire::EncodeError,
 };
 
@@ -81,9 +82,9 @@ impl From<StoreError> for PublishError {
 }
 
 /// An event's block, if it can be published.
-pub(super) fn encode(core: &Core, event: &Event) -> Result<Bytes, PublishError> {
-    let block = core.framing.encode(event).map_err(PublishError::Encode)?;
-    let (bytes, limit) = (block.len(), core.settings.max_event);
+pub(super) fn encode(node: &Node, event: &Event) -> Result<Bytes, PublishError> {
+    let block = node.framing.encode(event).map_err(PublishError::Encode)?;
+    let (bytes, limit) = (block.len(), node.settings.max_event);
     if bytes > limit { Err(PublishError::TooLarge { bytes, limit }) } else { Ok(block) }
 }
 
@@ -96,7 +97,7 @@ pub struct Publication(Arc<Job>);
 /// A publication, shared with the tasks that wait for its end.
 #[derive(Debug)]
 struct Job {
-    core: Arc<Core>,
+    node: Arc<Node>,
     lane: Arc<Lane>,
     stop: CancellationToken,
     /// Held by the task that waits for the end to be stored: the lane wakes only one.
@@ -127,7 +128,7 @@ impl Job {
 
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.lane.waker.register(cx.waker());
-        let room = self.lane.room_ahead() > 0 || self.lane.is_halted() || self.core.store.is_broken(&self.lane.key);
+        let room = self.lane.room_ahead() > 0 || self.lane.is_halted() || self.node.store.is_broken(&self.lane.key);
         if room { Poll::Ready(()) } else { Poll::Pending }
     }
 
@@ -137,16 +138,16 @@ impl Job {
     }
 
     async fn end(self: Arc<Self>, state: StreamState, event: Event) -> Result<Ended, PublishError> {
-        let block = encode(&self.core, &event)?;
+        let block = encode(&self.node, &event)?;
         if !self.lane.is_ending() {
             self.check()?;
-            self.lane.end(&self.core.recorder, EndRequest::close(Ending::with_event(state, block)));
+            self.lane.end(&self.node.recorder, EndRequest::close(Ending::with_event(state, block)));
         }
         let settled = async {
             let _turn = self.ending.lock().await;
             poll_fn(|cx| self.poll_settled(cx)).await;
         };
-        let limit = self.core.settings.terminal_limit;
+        let limit = self.node.settings.terminal_limit;
         if tokio::time::timeout(limit, settled).await.is_err() {
             return Err(PublishError::Store(StoreError::timed_out("close")));
         }
@@ -161,14 +162,14 @@ impl Drop for Job {
     fn drop(&mut self) {
         let dropped = EndRequest::supplied(StreamState::Failed, reason::DROPPED);
         // The first end counts: after `complete` this has no effect.
-        self.lane.end(&self.core.recorder, dropped);
+        self.lane.end(&self.node.recorder, dropped);
     }
 }
 
 impl Publication {
-    pub(super) fn new(core: Arc<Core>, lane: Arc<Lane>) -> Self {
+    pub(super) fn new(node: Arc<Node>, lane: Arc<Lane>) -> Self {
         let (stop, ending) = (CancellationToken::new(), tokio::sync::Mutex::default());
-        let job = Arc::new(Job { core, lane, stop, ending });
+        let job = Arc::new(Job { node, lane, stop, ending });
         let producing: Arc<dyn Producing> = job.clone();
         job.lane.set_producer(Arc::downgrade(&producing));
         Self(job)
@@ -193,14 +194,14 @@ impl Publication {
     /// Dropped while it waits, the event is published: it is given to the recorder at once.
     pub async fn send(&mut self, event: Event) -> Result<EventId, PublishError> {
         let job = &*self.0;
-        let block = encode(&job.core, &event)?;
+        let block = encode(&job.node, &event)?;
         job.check()?;
         let inner_id = event.id().map(str::to_owned);
         let id = EventId::new(job.lane.epoch, job.lane.next());
-        let frame = job.lane.writer().one(&*job.core.framing, &block, event.id().is_some(), id);
-        job.lane.push(&job.core.recorder, frame, Inner { id: inner_id, retry: None });
+        let frame = job.lane.writer().one(&*job.node.framing, &block, event.id().is_some(), id);
+        job.lane.push(&job.node.recorder, frame, Inner { id: inner_id, retry: None });
         let room = poll_fn(|cx| job.poll_room(cx));
-        if tokio::time::timeout(job.core.settings.store_limit, room).await.is_err() {
+        if tokio::time::timeout(job.node.settings.store_limit, room).await.is_err() {
             // The breaker stays closed: a late guardian may not have asked the store at all.
             job.lane.pass_by();
         }
@@ -243,7 +244,7 @@ impl Publication {
     ///
     /// [`MetadataTooLarge`] if the stream would keep more than 4 KiB of keys and values; the metadata from before stays.
     pub fn metadata(&self, key: impl Into<String>, value: impl Into<String>) -> Result<(), MetadataTooLarge> {
-        let kept = self.0.lane.keep(&self.0.core.recorder, key.into(), value.into());
+        let kept = self.0.lane.keep(&self.0.node.recorder, key.into(), value.into());
         kept.map_err(|bytes| MetadataTooLarge { bytes })
     }
 

@@ -14,19 +14,26 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::{
-    config::bounded,
     follow::{
         AnswerBody, AnswerFuture, FollowRequest, Manner, Unknown,
         ending::{come_again, no_content, options},
     },
-    hub::{BEGIN_WAIT, Core, Head, Rejection},
-    id::{StreamId, StreamKey},
-    layer::identify::{Identify, Name},
+    model::{
+        config::bounded,
+        id::{StreamId, StreamKey},
+        stream::StreamInfo,
+        voice::Voice,
+    },
+    node::{
+        Node,
+        owner::Head,
+        readers::BEGIN_WAIT,
+        reject::Rejection,
+        request::{asks_by_name, last_seen},
+    },
     protocol::{admission::Position, replay::Owed},
-    request::{asks_by_name, last_seen},
-    stream::StreamInfo,
+    route::identify::{Identify, Name},
     telemetry::add,
-    voice::Voice,
 };
 
 /// A service that follows streams which others publish: see [`ResilientSse::relay`](crate::ResilientSse::relay).
@@ -47,7 +54,7 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Relay {
-    core: Arc<Core>,
+    node: Arc<Node>,
     /// `None`: the path must be nothing but the stream's name.
     identify: Option<Arc<dyn Identify>>,
     voice: Option<Voice>,
@@ -55,9 +62,9 @@ pub struct Relay {
 }
 
 impl Relay {
-    pub(crate) fn new(core: Arc<Core>) -> Self {
-        let wait = core.settings.relay_wait;
-        Self { core, identify: None, voice: None, wait }
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        let wait = node.settings.relay_wait;
+        Self { node, identify: None, voice: None, wait }
     }
 
     /// Sets the rule that finds the stream of a request.
@@ -107,10 +114,10 @@ impl<B> Service<Request<B>> for Relay {
         let (parts, _) = request.into_parts();
         let relay = self.clone();
         AnswerFuture(Box::pin(async move {
-            let head = relay.core.head(&parts);
+            let head = relay.node.head(&parts);
             match relay.answer(&parts, &head).await {
                 Ok(response) => response,
-                Err(rejection) => relay.core.reject(&rejection, &head).map(AnswerBody::full),
+                Err(rejection) => relay.node.reject(&rejection, &head).map(AnswerBody::full),
             }
         }))
     }
@@ -121,7 +128,7 @@ impl Relay {
         match parts.method {
             Method::GET => self.follow(parts, head).await,
             Method::HEAD => Ok(self.follow(parts, head).await?.map(|_| AnswerBody::full(Bytes::new()))),
-            Method::OPTIONS => Ok(options(&self.core)),
+            Method::OPTIONS => Ok(options(&self.node)),
             _ => Err(Rejection::MethodNotAllowed),
         }
     }
@@ -133,7 +140,7 @@ impl Relay {
                 let path = parts.uri.path();
                 let is_bare = path.strip_prefix('/').is_some_and(|name| !name.is_empty() && !name.contains('/'));
                 if !is_bare {
-                    return Err(self.core.unnamed(path));
+                    return Err(self.node.unnamed(path));
                 }
                 StreamId::path("/{id}").identify(parts).name
             }
@@ -146,35 +153,35 @@ impl Relay {
     }
 
     async fn follow(&self, parts: &Parts, head: &Head) -> Result<Response<AnswerBody>, Rejection> {
-        let core = &self.core;
-        let owner = core.owner_of(parts)?;
+        let node = &self.node;
+        let owner = node.owner_of(parts)?;
         let key = StreamKey::new(owner, self.name(parts)?);
-        core.authorize(&key, head).await?;
+        node.authorize(&key, head).await?;
         let began = Instant::now();
         let position = Position::of(&last_seen(parts, Some(&key.id)));
         let comes_again = asks_by_name(parts);
-        if core.is_draining() && comes_again {
-            return Ok(come_again(core, Some(&key.id), comes_again, head));
+        if node.is_draining() && comes_again {
+            return Ok(come_again(node, Some(&key.id), comes_again, head));
         }
         // Errors are no answer yet: the store may answer while the body waits.
-        let info = core.store.info(key.clone()).await;
+        let info = node.store.info(key.clone()).await;
         let missing = matches!(info, Ok(None));
         let info = info.ok().flatten();
         let told = self.voice.or(info.as_ref().map(|info| info.voice));
         let voice = told.unwrap_or_default();
         let has_all = info.as_ref().is_some_and(|info| position.has_all_of(info, |ending| voice.tells(ending)));
         if has_all || (missing && position.is_end()) {
-            return Ok(no_content(core));
+            return Ok(no_content(node));
         }
         // Without a wait the stream is not waited for. A cursor says that it existed, so it has expired.
         let is_due = self.wait.is_zero() || matches!(position, Position::After(_));
-        if missing && is_due && matches!(core.ask_whether_forgotten().await, Ok(false)) {
+        if missing && is_due && matches!(node.ask_whether_forgotten().await, Ok(false)) {
             return Err(Rejection::NotFound);
         }
         if position.is_reconnect() {
-            add(&core.telemetry.resumed, 1);
+            add(&node.telemetry.resumed, 1);
         }
-        let manner = Manner { voice, heartbeat: core.settings.heartbeat, endless: false, comes_again };
+        let manner = Manner { voice, heartbeat: node.settings.heartbeat, endless: false, comes_again };
         // What is opened already is not waited for.
         let wait = info.is_none().then_some(self.wait);
         let unknown = match info {
@@ -183,12 +190,12 @@ impl Relay {
             None => Unknown::StreamAndVoice,
         };
         let headers = info.as_ref().map(|info| info.headers.clone()).unwrap_or_default();
-        let headers = core.await_headers(&key, headers, began + BEGIN_WAIT).await;
+        let headers = node.await_headers(&key, headers, began + BEGIN_WAIT).await;
         let retry = info.as_ref().and_then(|info| info.inner_retry);
         let prefix = info.and_then(StreamInfo::into_prefix);
         let owed = Owed::Run;
         let request = FollowRequest { key, position, owed, manner, prefix, retry, wait, unknown, until: None };
-        core.check_version(parts.version);
-        Ok(AnswerBody::follow(core, request, &headers).await)
+        node.check_version(parts.version);
+        Ok(AnswerBody::follow(node, request, &headers).await)
     }
 }

@@ -7,10 +7,10 @@ use std::{
 
 use super::{Lane, Recorder};
 use crate::{
+    hooks::recent::RecentClose,
     protocol::backoff::Backoff,
-    recent::RecentClose,
+    runtime::sync::lock,
     store::{Closed, Reopened, StoreHandle},
-    sync::lock,
     telemetry::log_warn,
 };
 
@@ -60,7 +60,7 @@ impl Recorder {
                     return;
                 }
                 Ok(_) => return,
-                Err(_) => tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await,
+                Err(_) => tokio::time::sleep(backoff.failed(crate::runtime::random::u128() as u64)).await,
             }
         }
         log_warn!(id = %recent.close.key.id, "the end of a stream may be lost: the store does not take it again");

@@ -13,8 +13,8 @@ use tokio::time::{Instant, Sleep};
 use super::{Lane, Op, Outcome, Recorder};
 use crate::{
     protocol::backoff::Backoff,
-    store::{Append, handle::BoxFuture},
-    sync::lock,
+    runtime::{executor::BoxFuture, sync::lock},
+    store::Append,
 };
 
 /// Flights at a time: enough to keep a store busy over one round trip.
@@ -177,7 +177,7 @@ impl Way {
         }
         // Read first: should the part answer right after, that is not missed.
         self.healed = store.healed(self.part, cx.waker());
-        let retry = failed.then(|| Instant::now() + self.backoff.failed(crate::random::u128() as u64));
+        let retry = failed.then(|| Instant::now() + self.backoff.failed(crate::runtime::random::u128() as u64));
         let (_, closed_until) = store.part_closed_until(self.part);
         let Some(until) = retry.max(closed_until) else { return false };
         let pause = self.pause.insert(Box::pin(tokio::time::sleep_until(until)));

@@ -13,18 +13,20 @@ use tokio::time::Instant;
 
 use super::{
     END_COST,
+    begun::Begun,
     readers::{Bounds, Readers},
     registration::Registration,
     state::{EntryLimits, State},
 };
 use crate::{
-    config::{AHEAD_BYTES, AHEAD_EVENTS, AHEAD_TIME, Durability, ENTRY_BYTES, ENTRY_SHARE},
-    conversation::Begun,
-    id::{EventId, StreamId, StreamKey},
-    kept::KeptHeaders,
+    model::{
+        config::{AHEAD_BYTES, AHEAD_EVENTS, AHEAD_TIME, Durability, ENTRY_BYTES, ENTRY_SHARE},
+        id::{EventId, StreamId, StreamKey},
+        kept::KeptHeaders,
+        stream::{Ended, Ending, Origin, Reason, StreamState},
+    },
+    runtime::sync::{WakerCell, lock},
     store::{Open, Retention},
-    stream::{Ended, Ending, Origin, Reason, StreamState},
-    sync::{WakerCell, lock},
     wire::frame::FrameWriter,
 };
 

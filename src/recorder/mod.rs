@@ -7,6 +7,7 @@
 //! guardian polls and which gathers the batches of many lanes into one flight.
 
 mod again;
+mod begun;
 mod flush;
 mod lane;
 mod opening;
@@ -18,6 +19,7 @@ mod room;
 mod roster;
 mod served;
 mod state;
+pub(crate) mod unattended;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -29,6 +31,7 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use begun::Begun;
 pub(crate) use flush::Flusher;
 pub(crate) use lane::{EndRequest, Lane, Producing, Status};
 pub(crate) use opening::{LATE, Opening};
@@ -43,13 +46,13 @@ pub(crate) use state::{EntryLimits, Inner};
 use tokio::time::Instant;
 
 use crate::{
-    config::Settings,
-    executor::Executor,
     hooks::Hooks,
-    id::StreamKey,
-    store::{Appended, Closed, Fence, Interrupted, Reopen, Reopened, StoreHandle, handle::BoxFuture},
-    stream::StreamState,
-    sync::{WakerCell, lock, until},
+    model::{config::Settings, id::StreamKey, stream::StreamState},
+    runtime::{
+        executor::{BoxFuture, Executor},
+        sync::{WakerCell, lock, until},
+    },
+    store::{Appended, Closed, Fence, Interrupted, Reopen, Reopened, StoreHandle},
     telemetry::{Telemetry, add, log_warn},
 };
 
@@ -476,7 +479,7 @@ mod tests {
     use super::{EndRequest, Lane, Op, Recorder, roster::tests::open};
     use crate::{
         Event, MemoryStore, Owner, ResilientSse, StreamId, StreamSpec,
-        stream::{StreamState, reason},
+        model::stream::{StreamState, reason},
         test_util::{Fault, FaultStore},
     };
 

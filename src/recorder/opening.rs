@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{Lane, Recorder, Status};
 use crate::{
     StoreError,
-    id::StreamKey,
+    model::id::StreamKey,
     protocol::backoff::Backoff,
     store::{Open, Opened, StoreHandle},
 };
@@ -59,7 +59,7 @@ async fn take_back(store: StoreHandle, key: StreamKey, token: u128, answered: bo
     let mut left = WITHDRAWALS;
     let mut is_withdrawn = withdrawn;
     while !is_withdrawn && left > 0 {
-        tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
+        tokio::time::sleep(backoff.failed(crate::runtime::random::u128() as u64)).await;
         is_withdrawn = store.withdraw(key.clone(), token).await.is_ok();
         left -= 1;
     }
@@ -95,7 +95,7 @@ impl Recorder {
                 Ok(_) => return,
                 Err(_) => {}
             }
-            tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
+            tokio::time::sleep(backoff.failed(crate::runtime::random::u128() as u64)).await;
         }
     }
 

@@ -9,10 +9,12 @@ use super::{
     state::{Inner, State},
 };
 use crate::{
-    id::EventId,
-    kept::keep,
-    stream::{Ended, Ending, Frame},
-    sync::lock,
+    model::{
+        id::EventId,
+        kept::keep,
+        stream::{Ended, Ending, Frame},
+    },
+    runtime::sync::lock,
 };
 
 impl Lane {

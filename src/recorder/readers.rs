@@ -6,7 +6,10 @@ use std::sync::{
 };
 
 use super::Lane;
-use crate::{config::BATCH_EVENTS, id::EventId, sync::lock};
+use crate::{
+    model::{config::BATCH_EVENTS, id::EventId},
+    runtime::sync::lock,
+};
 
 /// The place of a client that is not there.
 const NOBODY: u64 = u64::MAX;

@@ -3,12 +3,14 @@
 use std::{borrow::Cow, sync::Arc};
 
 use crate::{
-    id::{NodeId, StreamKey},
-    kept::KeptHeaders,
+    model::{
+        id::{NodeId, StreamKey},
+        kept::KeptHeaders,
+        stream::{Metadata, Origin},
+        turn::Turn,
+        voice::Voice,
+    },
     store::{Open, Retention},
-    stream::{Metadata, Origin},
-    turn::Turn,
-    voice::Voice,
 };
 
 /// What is said again of a stream to a store that forgot it, or that is to know more of it. The rest of the registration is

@@ -9,11 +9,11 @@ use super::{
     state::{Inner, State},
 };
 use crate::{
+    hooks::recent::RecentClose,
+    model::stream::Ending,
     protocol::backoff::Backoff,
-    recent::RecentClose,
+    runtime::sync::lock,
     store::{Append, Close, Interrupt, Open, Reopen},
-    stream::Ending,
-    sync::lock,
 };
 
 /// How long a lane waits that was refused: at first and at most.
@@ -189,7 +189,7 @@ impl Lane {
             state.forgotten = false;
         }
         let backoff = state.refused.get_or_insert_with(|| Box::new(Backoff::new(SOONEST, LATEST)));
-        let pause = backoff.failed(crate::random::u128() as u64);
+        let pause = backoff.failed(crate::runtime::random::u128() as u64);
         drop(state);
         self.wake();
         pause

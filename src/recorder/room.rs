@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{Lane, Recorder};
-use crate::{id::Owner, sync::lock};
+use crate::{model::id::Owner, runtime::sync::lock};
 
 /// The part of the room that is made at a time.
 const PART: usize = 16;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::Lane;
-use crate::{config::BEAT_PAGE, id::StreamKey};
+use crate::model::{config::BEAT_PAGE, id::StreamKey};
 
 /// The running streams.
 pub(super) struct Roster {
@@ -157,8 +157,8 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         NodeId, Owner, StreamId,
+        model::stream::Origin,
         store::{Open, Retention},
-        stream::Origin,
     };
 
     const SIZE: usize = 8;

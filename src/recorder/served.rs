@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, Weak};
 
 use super::Lane;
-use crate::sync::lock;
+use crate::runtime::sync::lock;
 
 /// Streams that could not be registered, or were closed as orphaned while their producer serves on.
 #[derive(Debug, Default)]

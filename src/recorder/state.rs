@@ -7,11 +7,13 @@ use tokio::time::Instant;
 
 use super::{EndRequest, Status, readers::Pushed};
 use crate::{
-    config::{ENTRY_BYTES, ENTRY_EVENTS, ENTRY_SHARE},
-    id::StreamKey,
+    model::{
+        config::{ENTRY_BYTES, ENTRY_EVENTS, ENTRY_SHARE},
+        id::StreamKey,
+        stream::{Frame, Metadata},
+    },
     protocol::backoff::Backoff,
     store::{Append, Retention},
-    stream::{Frame, Metadata},
 };
 
 /// Frames that a lane keeps the room for.
@@ -311,7 +313,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{Owner, StreamId};
+    use crate::model::id::{Owner, StreamId};
 
     fn push(state: &mut State, count: u64, fits: bool) {
         state.last += count;

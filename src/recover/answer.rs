@@ -6,12 +6,16 @@ use serde_json::value::RawValue;
 
 use super::page::{self, Events};
 use crate::{
-    error::StoreError,
-    hub::Core,
-    id::{Cursor, EventId, StreamId, StreamKey},
+    model::{
+        error::StoreError,
+        id::{Cursor, EventId, StreamId, StreamKey},
+        stream::{Ended, Origin, Record, RecordKind, StreamInfo, StreamState},
+    },
+    node::{
+        Node,
+        request::{parameter, parameters},
+    },
     protocol::cursor::LastSeen,
-    request::{parameter, parameters},
-    stream::{Ended, Origin, Record, RecordKind, StreamInfo, StreamState},
     wire::{
         Framing,
         fields::{EventFields, terminal},
@@ -121,16 +125,16 @@ pub(super) struct EventAnswer {
 
 impl Answer {
     /// Asks the store; `None` if there is no such stream.
-    pub(super) async fn ask(core: &Core, key: StreamKey, query: &RecoverQuery) -> Result<Option<Self>, StoreError> {
-        let Some(info) = core.store.info(key).await? else { return Ok(None) };
+    pub(super) async fn ask(node: &Node, key: StreamKey, query: &RecoverQuery) -> Result<Option<Self>, StoreError> {
+        let Some(info) = node.store.info(key).await? else { return Ok(None) };
         let page = if info.ended.is_none() || query.is_paged {
-            let Some(events) = page::read(core, &info.key, query).await? else { return Ok(None) };
-            Some(PageAnswer::new(&info, &events, &*core.framing))
+            let Some(events) = page::read(node, &info.key, query).await? else { return Ok(None) };
+            Some(PageAnswer::new(&info, &events, &*node.framing))
         } else {
             None
         };
         Ok(match (&info.ended, page) {
-            (Some(ended), page) => Some(Self::Ended(EndedAnswer::new(&info, ended, page, &*core.framing))),
+            (Some(ended), page) => Some(Self::Ended(EndedAnswer::new(&info, ended, page, &*node.framing))),
             (None, Some(page)) => Some(Self::Running(RunningAnswer::new(&info, page))),
             (None, None) => None,
         })

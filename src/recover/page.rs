@@ -2,12 +2,14 @@
 
 use super::answer::{After, RecoverQuery};
 use crate::{
-    error::StoreError,
-    hub::Core,
-    id::{EventId, StreamKey},
+    model::{
+        error::StoreError,
+        id::{EventId, StreamKey},
+        stream::{Record, RecordKind},
+    },
+    node::Node,
     protocol::replay::{Missing, Owed, Replay},
     store::{From, Read},
-    stream::{Record, RecordKind},
     wire::single_events,
 };
 
@@ -24,7 +26,7 @@ pub(super) struct Events {
 }
 
 /// Reads a page; `None` if there is no such stream.
-pub(super) async fn read(core: &Core, key: &StreamKey, query: &RecoverQuery) -> Result<Option<Events>, StoreError> {
+pub(super) async fn read(node: &Node, key: &StreamKey, query: &RecoverQuery) -> Result<Option<Events>, StoreError> {
     let (mut from, cursor) = match query.after {
         After::Nothing => (From::Newest, None),
         After::Event(at) => (From::After(at), Some(at)),
@@ -39,7 +41,7 @@ pub(super) async fn read(core: &Core, key: &StreamKey, query: &RecoverQuery) -> 
         // One more than fits tells whether there are more.
         let max_events = query.limit + 1 - events.records.len();
         let read = Read { key: key.clone(), from, max_events, max_bytes: (MAX_BYTES + 1).saturating_sub(bytes) };
-        let Some(page) = core.store.read(read).await? else { return Ok(None) };
+        let Some(page) = node.store.read(read).await? else { return Ok(None) };
         if missing.is_none() && !page.known {
             // A cursor that says nothing here hides nothing either: all that is held, as for one who follows.
             from = From::Start;
@@ -49,7 +51,7 @@ pub(super) async fn read(core: &Core, key: &StreamKey, query: &RecoverQuery) -> 
         let has_more = page.more && !page.records.is_empty();
         let missing = missing.get_or_insert_with(|| Missing::on(begin(query.after)));
         let after = if let From::After(after) = from { Some(after) } else { None };
-        let records = page.records.into_iter().flat_map(|record| single_events(&*core.framing, record));
+        let records = page.records.into_iter().flat_map(|record| single_events(&*node.framing, record));
         for record in records.filter(|record| Some(record.id) > after) {
             let length = if let RecordKind::Events(event) = &record.kind { Some(event.bytes.len()) } else { None };
             let is_full = events.records.len() >= query.limit || bytes + length.unwrap_or(0) > MAX_BYTES;

@@ -18,15 +18,18 @@ use crate::{
         AnswerBody, AnswerFuture, FollowRequest, Manner, Unknown,
         ending::{come_again, no_content, options},
     },
-    headers::no_store,
-    hub::{BEGIN_WAIT, Core, Head, Rejection},
-    id::StreamKey,
-    layer::identify::{Identify, Name},
+    model::{id::StreamKey, stream::StreamInfo, voice::Voice},
+    node::{
+        Node,
+        headers::no_store,
+        owner::Head,
+        readers::BEGIN_WAIT,
+        reject::Rejection,
+        request::{asks_by_name, last_seen, prefers_events},
+    },
     protocol::{admission::Position, replay::Owed},
-    request::{asks_by_name, last_seen, prefers_events},
-    stream::StreamInfo,
+    route::identify::{Identify, Name},
     telemetry::add,
-    voice::Voice,
 };
 
 /// The recovery service of a hub: see [`ResilientSse::recover`](crate::ResilientSse::recover).
@@ -46,15 +49,15 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Recover {
-    core: Arc<Core>,
+    node: Arc<Node>,
     identify: Arc<dyn Identify>,
     voice: Option<Voice>,
 }
 
 impl Recover {
-    pub(crate) fn new(core: Arc<Core>) -> Self {
+    pub(crate) fn new(node: Arc<Node>) -> Self {
         let identify = crate::StreamId::path("/{id}/recover");
-        Self { core, identify: Arc::new(identify), voice: None }
+        Self { node, identify: Arc::new(identify), voice: None }
     }
 
     /// Which stream a request means. Default: the path's last segment but one, before `recover`.
@@ -90,26 +93,26 @@ impl<B> Service<Request<B>> for Recover {
     fn call(&mut self, request: Request<B>) -> AnswerFuture {
         let (parts, _) = request.into_parts();
         let name = self.identify.identify(&parts).name;
-        AnswerFuture(Box::pin(recover(Arc::clone(&self.core), parts, name, self.voice)))
+        AnswerFuture(Box::pin(recover(Arc::clone(&self.node), parts, name, self.voice)))
     }
 }
 
 /// Answers a recovery request for the stream of this name.
-pub(crate) async fn recover(core: Arc<Core>, parts: Parts, name: Name, voice: Option<Voice>) -> Response<AnswerBody> {
-    let head = core.head(&parts);
-    match answer(&core, &parts, &head, name, voice).await {
+pub(crate) async fn recover(node: Arc<Node>, parts: Parts, name: Name, voice: Option<Voice>) -> Response<AnswerBody> {
+    let head = node.head(&parts);
+    match answer(&node, &parts, &head, name, voice).await {
         Ok(response) => response,
         // A stream that is missing, another owner's or denied: nobody can tell which.
         Err(Rejection::NotFound) => {
             let response = json(StatusCode::NOT_FOUND, br#"{"status":"not_found"}"#.to_vec());
-            core.reject_with(&Rejection::NotFound, &head, response).map(AnswerBody::full)
+            node.reject_with(&Rejection::NotFound, &head, response).map(AnswerBody::full)
         }
-        Err(rejection) => core.reject(&rejection, &head).map(AnswerBody::full),
+        Err(rejection) => node.reject(&rejection, &head).map(AnswerBody::full),
     }
 }
 
 async fn answer(
-    core: &Arc<Core>,
+    node: &Arc<Node>,
     parts: &Parts,
     head: &Head,
     name: Name,
@@ -117,33 +120,33 @@ async fn answer(
 ) -> Result<Response<AnswerBody>, Rejection> {
     match parts.method {
         Method::GET | Method::HEAD => {}
-        Method::OPTIONS => return Ok(options(core)),
+        Method::OPTIONS => return Ok(options(node)),
         _ => return Err(Rejection::MethodNotAllowed),
     }
-    let owner = core.owner_of(parts)?;
+    let owner = node.owner_of(parts)?;
     let id = match name {
         Name::Id(id) => id,
         Name::Malformed(error) => return Err(Rejection::MalformedId(error)),
         Name::Bypass | Name::Generate => return Err(Rejection::NotFound),
     };
     let key = StreamKey::new(owner, id);
-    core.authorize(&key, head).await?;
+    node.authorize(&key, head).await?;
     if prefers_events(parts) && parts.method == Method::GET {
-        return follow(core, key, parts, head, voice).await;
+        return follow(node, key, parts, head, voice).await;
     }
     let query = RecoverQuery::parse(parts, &key.id).map_err(Rejection::BadQuery)?;
-    match Answer::ask(core, key, &query).await {
+    match Answer::ask(node, key, &query).await {
         Err(_) => Err(Rejection::Unavailable),
-        Ok(None) => Err(missing(core).await),
+        Ok(None) => Err(missing(node).await),
         Ok(Some(answer)) => {
-            add(&core.telemetry.resumed, 1);
+            add(&node.telemetry.resumed, 1);
             Ok(json(StatusCode::OK, serde_json::to_vec(&answer).unwrap_or_default()).map(AnswerBody::full))
         }
     }
 }
 
 async fn follow(
-    core: &Arc<Core>,
+    node: &Arc<Node>,
     key: StreamKey,
     parts: &Parts,
     head: &Head,
@@ -151,24 +154,24 @@ async fn follow(
 ) -> Result<Response<AnswerBody>, Rejection> {
     let position = Position::of(&last_seen(parts, Some(&key.id)));
     let comes_again = asks_by_name(parts);
-    let again = |core| Ok(come_again(core, Some(&key.id), comes_again, head));
-    let info = match core.store.info(key.clone()).await {
+    let again = |node| Ok(come_again(node, Some(&key.id), comes_again, head));
+    let info = match node.store.info(key.clone()).await {
         // An `EventSource` would give up for good.
-        Err(_) if position.is_reconnect() => return again(core),
+        Err(_) if position.is_reconnect() => return again(node),
         Err(_) => return Err(Rejection::Unavailable),
-        Ok(None) if position.is_end() => return Ok(no_content(core)),
+        Ok(None) if position.is_end() => return Ok(no_content(node)),
         // It may be about to register again.
-        Ok(None) if !matches!(core.ask_whether_forgotten().await, Ok(false)) => return again(core),
+        Ok(None) if !matches!(node.ask_whether_forgotten().await, Ok(false)) => return again(node),
         Ok(None) => return Err(Rejection::NotFound),
         Ok(Some(info)) => info,
     };
-    follow_known(core, info, position, parts, head, voice, Instant::now() + BEGIN_WAIT).await
+    follow_known(node, info, position, parts, head, voice, Instant::now() + BEGIN_WAIT).await
 }
 
 /// Follows a stream that is held, or answers that the client has everything. `headers_by`: until when the headers are waited for that
 /// are kept of its producer's answer.
 pub(crate) async fn follow_known(
-    core: &Arc<Core>,
+    node: &Arc<Node>,
     info: StreamInfo,
     position: Position,
     parts: &Parts,
@@ -179,25 +182,25 @@ pub(crate) async fn follow_known(
     let voice = voice.unwrap_or(info.voice);
     let (key, comes_again) = (info.key.clone(), asks_by_name(parts));
     if position.has_all_of(&info, |ending| voice.tells(ending)) {
-        return Ok(no_content(core));
+        return Ok(no_content(node));
     }
-    if core.is_draining() && comes_again {
-        return Ok(come_again(core, Some(&key.id), comes_again, head));
+    if node.is_draining() && comes_again {
+        return Ok(come_again(node, Some(&key.id), comes_again, head));
     }
-    let headers = core.await_headers(&key, info.headers.clone(), headers_by).await;
-    add(&core.telemetry.resumed, 1);
-    let manner = Manner { voice, heartbeat: core.settings.heartbeat, endless: false, comes_again };
+    let headers = node.await_headers(&key, info.headers.clone(), headers_by).await;
+    add(&node.telemetry.resumed, 1);
+    let manner = Manner { voice, heartbeat: node.settings.heartbeat, endless: false, comes_again };
     let retry = info.inner_retry;
     let prefix = info.into_prefix();
     let (owed, unknown) = (Owed::Run, Unknown::Nothing);
     let request = FollowRequest { key, position, owed, manner, prefix, retry, wait: None, unknown, until: None };
-    core.check_version(parts.version);
-    Ok(AnswerBody::follow(core, request, &headers).await)
+    node.check_version(parts.version);
+    Ok(AnswerBody::follow(node, request, &headers).await)
 }
 
 /// A stream that the store does not know may be about to register again: 404 would be final for a client.
-async fn missing(core: &Core) -> Rejection {
-    match core.ask_whether_forgotten().await {
+async fn missing(node: &Node) -> Rejection {
+    match node.ask_whether_forgotten().await {
         Ok(false) => Rejection::NotFound,
         Ok(true) | Err(_) => Rejection::Unavailable,
     }

@@ -12,14 +12,14 @@ pub use service::Resume;
 pub use stop::Stop;
 
 use crate::{
-    hub::{Core, Rejection},
-    id::StreamKey,
-    layer::identify::{Identify, Name},
+    model::id::StreamKey,
+    node::{Node, reject::Rejection},
+    route::identify::{Identify, Name},
 };
 
 /// Finds the conversation that a request means.
-fn conversation(core: &Core, identify: &Arc<dyn Identify>, parts: &Parts) -> Result<StreamKey, Rejection> {
-    let owner = core.owner_of(parts)?;
+fn conversation(node: &Node, identify: &Arc<dyn Identify>, parts: &Parts) -> Result<StreamKey, Rejection> {
+    let owner = node.owner_of(parts)?;
     match identify.identify(parts).name {
         Name::Id(name) => Ok(StreamKey::new(owner, name)),
         Name::Malformed(error) => Err(Rejection::MalformedConversation(error)),

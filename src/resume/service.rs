@@ -15,19 +15,26 @@ use tower_service::Service;
 
 use super::conversation;
 use crate::{
-    error::StoreError,
     follow::{
         AnswerBody, AnswerFuture,
         ending::{come_again, no_content, options},
     },
-    hub::{BEGIN_WAIT, Core, Head, Rejection},
-    id::{Cursor, EventId, StreamKey},
-    layer::identify::Identify,
+    model::{
+        error::StoreError,
+        id::{Cursor, EventId, StreamKey},
+        stream::{StreamInfo, StreamState},
+        voice::Voice,
+    },
+    node::{
+        Node,
+        owner::Head,
+        readers::BEGIN_WAIT,
+        reject::Rejection,
+        request::{asks_by_name, last_seen},
+    },
     protocol::{admission::Position, cursor::LastSeen},
     recover::follow_known,
-    request::{asks_by_name, last_seen},
-    stream::{StreamInfo, StreamState},
-    voice::Voice,
+    route::identify::Identify,
 };
 
 /// The resume service of a hub: see [`ResilientSse::resume`](crate::ResilientSse::resume).
@@ -50,14 +57,14 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Resume {
-    core: Arc<Core>,
+    node: Arc<Node>,
     conversation: Arc<dyn Identify>,
     voice: Option<Voice>,
 }
 
 impl Resume {
-    pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { core, conversation: Arc::new(crate::StreamId::path("/{id}/stream")), voice: None }
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        Self { node, conversation: Arc::new(crate::StreamId::path("/{id}/stream")), voice: None }
     }
 
     /// Which conversation a request means. Default: the path's last segment but one, before `stream`.
@@ -94,10 +101,10 @@ impl<B> Service<Request<B>> for Resume {
         let (parts, _) = request.into_parts();
         let resume = self.clone();
         AnswerFuture(Box::pin(async move {
-            let head = resume.core.head(&parts);
+            let head = resume.node.head(&parts);
             match resume.answer(&parts, &head).await {
                 Ok(response) => response,
-                Err(rejection) => resume.core.reject(&rejection, &head).map(AnswerBody::full),
+                Err(rejection) => resume.node.reject(&rejection, &head).map(AnswerBody::full),
             }
         }))
     }
@@ -108,18 +115,18 @@ impl Resume {
         match parts.method {
             Method::GET => self.follow(parts, head).await,
             Method::HEAD => Ok(self.follow(parts, head).await?.map(|_| AnswerBody::full(Bytes::new()))),
-            Method::OPTIONS => Ok(options(&self.core)),
+            Method::OPTIONS => Ok(options(&self.node)),
             _ => Err(Rejection::MethodNotAllowed),
         }
     }
 
     async fn follow(&self, parts: &Parts, head: &Head) -> Result<Response<AnswerBody>, Rejection> {
-        let core = &self.core;
-        let conversation = conversation(core, &self.conversation, parts)?;
-        core.check_guarded();
+        let node = &self.node;
+        let conversation = conversation(node, &self.conversation, parts)?;
+        node.check_guarded();
         let deadline = Instant::now() + BEGIN_WAIT;
         let has_cursor = last_seen(parts, None) != LastSeen::Nothing;
-        let again = || Ok(come_again(core, None, asks_by_name(parts), head));
+        let again = || Ok(come_again(node, None, asks_by_name(parts), head));
         let info = match self.newest(&conversation, deadline).await {
             // An `EventSource` would give up for good.
             Err(_) if has_cursor => return again(),
@@ -127,31 +134,31 @@ impl Resume {
             Ok(None) => {
                 // It may be about to register again.
                 let forgotten =
-                    core.may_be_forgotten() || (has_cursor && !matches!(core.ask_whether_forgotten().await, Ok(false)));
-                return if forgotten { again() } else { Ok(no_content(core)) };
+                    node.may_be_forgotten() || (has_cursor && !matches!(node.ask_whether_forgotten().await, Ok(false)));
+                return if forgotten { again() } else { Ok(no_content(node)) };
             }
             Ok(Some(info)) => info,
         };
         // Denied is missing, and where a conversation has no stream the answer is this.
-        if core.authorize_in(&info.key, Some(&conversation.id), head).await.is_err() {
-            return Ok(no_content(core));
+        if node.authorize_in(&info.key, Some(&conversation.id), head).await.is_err() {
+            return Ok(no_content(node));
         }
         let position = position(parts, &info);
         let runs = info.state == StreamState::Active;
         if !runs && matches!(position, Position::Newest | Position::Live) {
-            return Ok(no_content(core));
+            return Ok(no_content(node));
         }
-        follow_known(core, info, position, parts, head, self.voice, deadline).await
+        follow_known(node, info, position, parts, head, self.voice, deadline).await
     }
 
     /// The newest turn; one whose handler has not answered is waited for: it may be withdrawn, and the one before it is then the newest
     /// again.
     async fn newest(&self, conversation: &StreamKey, deadline: Instant) -> Result<Option<StreamInfo>, StoreError> {
         loop {
-            let Some(current) = self.core.current(conversation).await? else { return Ok(None) };
-            let mut tail = self.core.store.tail(&current.info.key);
+            let Some(current) = self.node.current(conversation).await? else { return Ok(None) };
+            let mut tail = self.node.store.tail(&current.info.key);
             // Looked at once the tail is there: what changes from now on wakes it.
-            let Some(info) = self.core.store.info(current.info.key.clone()).await? else { continue };
+            let Some(info) = self.node.store.info(current.info.key.clone()).await? else { continue };
             let waits = info.state == StreamState::Active && !info.started;
             let changed = poll_fn(|cx| tail.poll_changed(cx));
             if !waits || tokio::time::timeout_at(deadline, changed).await.is_err() {

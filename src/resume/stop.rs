@@ -14,15 +14,22 @@ use tower_service::Service;
 use super::conversation;
 use crate::{
     conversation::{Current, stream_of},
-    error::StoreError,
     follow::{AnswerBody, AnswerFuture, ending::no_content},
-    headers::{no_store, stream_id},
-    hub::{Core, Head, Rejection, Stopped},
-    id::{StreamId, StreamKey},
-    layer::identify::Identify,
+    model::{
+        error::StoreError,
+        id::{StreamId, StreamKey},
+        stream::reason,
+    },
+    node::{
+        Node,
+        headers::{no_store, stream_id},
+        owner::Head,
+        reject::Rejection,
+        request::parameter,
+        stop::Stopped,
+    },
     recorder::{Lane, Status},
-    request::parameter,
-    stream::reason,
+    route::identify::Identify,
 };
 
 const METHODS: HeaderValue = HeaderValue::from_static("DELETE, POST, OPTIONS");
@@ -48,13 +55,13 @@ const METHODS: HeaderValue = HeaderValue::from_static("DELETE, POST, OPTIONS");
 /// ```
 #[derive(Clone)]
 pub struct Stop {
-    core: Arc<Core>,
+    node: Arc<Node>,
     conversation: Arc<dyn Identify>,
 }
 
 impl Stop {
-    pub(crate) fn new(core: Arc<Core>) -> Self {
-        Self { core, conversation: Arc::new(StreamId::path("/{id}/stream")) }
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        Self { node, conversation: Arc::new(StreamId::path("/{id}/stream")) }
     }
 
     /// Which conversation a request means. Default: the path's last segment but one, before `stream`.
@@ -84,7 +91,7 @@ impl<B> Service<Request<B>> for Stop {
         let (parts, _) = request.into_parts();
         let stop = self.clone();
         AnswerFuture(Box::pin(async move {
-            let head = stop.core.head(&parts);
+            let head = stop.node.head(&parts);
             match stop.answer(&parts, &head).await {
                 Ok(response) => response,
                 Err(rejection) => stop.rejected(&rejection, &head).map(AnswerBody::full),
@@ -99,20 +106,20 @@ impl Stop {
         if *rejection == Rejection::MethodNotAllowed {
             response.headers_mut().insert(header::ALLOW, METHODS);
         }
-        self.core.reject_with(rejection, head, response)
+        self.node.reject_with(rejection, head, response)
     }
 
     async fn answer(&self, parts: &Parts, head: &Head) -> Result<Response<AnswerBody>, Rejection> {
         match parts.method {
             Method::DELETE | Method::POST => {}
             Method::OPTIONS => {
-                let mut response = no_content(&self.core);
+                let mut response = no_content(&self.node);
                 response.headers_mut().insert(header::ALLOW, METHODS);
                 return Ok(response);
             }
             _ => return Err(Rejection::MethodNotAllowed),
         }
-        let conversation = conversation(&self.core, &self.conversation, parts)?;
+        let conversation = conversation(&self.node, &self.conversation, parts)?;
         let only = parameter(parts, "stream");
         let (mut stopped, mut failed) = (None, None);
         for stream in self.running(&conversation).await.map_err(|_| Rejection::Unavailable)? {
@@ -128,7 +135,7 @@ impl Stop {
             (Some(stream), _) => Ok(accepted(&stream)),
             (None, Some(rejection)) => Err(rejection),
             // It may be about to register again.
-            (None, None) if !matches!(self.core.ask_whether_forgotten().await, Ok(false)) => {
+            (None, None) if !matches!(self.node.ask_whether_forgotten().await, Ok(false)) => {
                 Err(Rejection::Unavailable)
             }
             (None, None) => Err(Rejection::NotFound),
@@ -138,8 +145,8 @@ impl Stop {
     /// Stops a stream of the conversation. Returns whether it ran.
     async fn stop(&self, conversation: &StreamKey, stream: &StreamId, head: &Head) -> Result<bool, Rejection> {
         let key = stream_of(conversation, stream);
-        self.core.authorize_in(&key, Some(&conversation.id), head).await?;
-        match self.core.stop(&key, reason::STOPPED).await {
+        self.node.authorize_in(&key, Some(&conversation.id), head).await?;
+        match self.node.stop(&key, reason::STOPPED).await {
             Ok(stopped) => Ok(matches!(stopped, Stopped::Now(_))),
             Err(_) => Err(Rejection::Unavailable),
         }
@@ -148,7 +155,7 @@ impl Stop {
     /// The streams that may run: the newest turn, and while that has not begun those that it is to replace. While the store is
     /// away, or knows of none, those of this node.
     async fn running(&self, conversation: &StreamKey) -> Result<Vec<StreamId>, StoreError> {
-        let current = self.core.current(conversation).await;
+        let current = self.node.current(conversation).await;
         if let Ok(Some(Current { pointer, info })) = current {
             let behind = if info.started { Vec::new() } else { pointer.behind };
             return Ok(std::iter::once(pointer.stream).chain(behind).collect());
@@ -156,7 +163,7 @@ impl Stop {
         let is_meant = |lane: &Arc<Lane>| {
             lane.turn().is_some_and(|turn| turn.conversation == *conversation) && lane.status() == Status::Running
         };
-        let here: Vec<_> = self.core.recorder.lanes().into_iter().filter(is_meant).collect();
+        let here: Vec<_> = self.node.recorder.lanes().into_iter().filter(is_meant).collect();
         match current {
             Err(error) if here.is_empty() => Err(error),
             _ => Ok(here.iter().map(|lane| lane.key.id.clone()).collect()),

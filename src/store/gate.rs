@@ -13,10 +13,9 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    config::PROBE_EVERY,
-    error::StoreError,
+    model::{config::PROBE_EVERY, error::StoreError},
     protocol::breaker::Breaker,
-    sync::{WakerCell, lock},
+    runtime::sync::{WakerCell, lock},
     telemetry::Telemetry,
 };
 

@@ -20,15 +20,17 @@ use super::{
     gate::{Class, Gate, Gates},
 };
 use crate::{
-    config::Settings,
-    error::StoreError,
-    id::{NodeId, StreamId, StreamKey},
-    panics::{Guarded, drop_guarded, guarded},
-    stream::StreamInfo,
+    model::{
+        config::Settings,
+        error::StoreError,
+        id::{NodeId, StreamId, StreamKey},
+        stream::StreamInfo,
+    },
+    runtime::executor::BoxFuture,
+    runtime::panics::{Guarded, drop_guarded, guarded},
     telemetry::Telemetry,
 };
 
-pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type Answer<T> = BoxFuture<Result<T, StoreError>>;
 
 /// Makes the object-safe face of [`Store`] and its one implementation. Of each method is said what may be asked of a store

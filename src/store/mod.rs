@@ -30,9 +30,11 @@ pub use ops::{
 pub use pointer::{Expected, Place, Point, Pointed, Pointer, Renew, Renewed};
 
 use crate::{
-    id::{NodeId, StreamId, StreamKey},
-    stream::StreamInfo,
-    sync::all,
+    model::{
+        id::{NodeId, StreamId, StreamKey},
+        stream::StreamInfo,
+    },
+    runtime::sync::all,
 };
 
 /// The atomic transitions of streams, and the questions about them.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::slots::{Slot, Slots};
-use crate::{id::StreamKey, sync::lock};
+use crate::{model::id::StreamKey, runtime::sync::lock};
 
 /// The sending half of a [`Tail`]: what a store keeps for each stream.
 ///

@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use crate::{
+use crate::model::{
     id::{EventId, NodeId, Owner, StreamId, StreamKey},
     kept::KeptHeaders,
     stream::{Ended, Ending, Frame, Metadata, Origin, Record, StreamInfo, StreamState},

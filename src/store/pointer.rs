@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::id::{StreamId, StreamKey};
+use crate::model::id::{StreamId, StreamKey};
 
 /// How many streams stand behind the one that a pointer names, at most: turns that were registered and have not begun,
 /// and the one that they are to replace.

@@ -237,7 +237,7 @@ mod tests {
     #[cfg(feature = "metrics")]
     impl Names {
         fn keep(&self, key: &metrics::Key) {
-            crate::sync::lock(&self.0).push(key.name().to_owned());
+            crate::runtime::sync::lock(&self.0).push(key.name().to_owned());
         }
     }
 
@@ -272,7 +272,7 @@ mod tests {
             telemetry.first_event(std::time::Duration::from_millis(1));
             telemetry.event_gap(std::time::Duration::from_millis(1));
         });
-        let reported = crate::sync::lock(&names.0).clone();
+        let reported = crate::runtime::sync::lock(&names.0).clone();
         let documented = include_str!("mod.rs").lines().filter_map(|line| line.strip_prefix("//! | `"));
         for line in documented {
             let name = line.split(['`', '{']).next().expect("a name");

@@ -46,10 +46,12 @@ pub(crate) use log::{log_alert, log_debug, log_error, log_warn, to_stderr};
 pub(crate) use seldom::Seldom;
 
 use crate::{
-    error::{BoxError, StoreError},
-    id::StreamKey,
-    panics::Panicked,
-    stream::StreamState,
+    model::{
+        error::{BoxError, StoreError},
+        id::StreamKey,
+        stream::StreamState,
+    },
+    runtime::panics::Panicked,
 };
 
 /// Why an event stream was not protected.

@@ -10,14 +10,16 @@ use std::{
 };
 
 use crate::{
-    id::{NodeId, StreamId, StreamKey},
+    model::{
+        id::{NodeId, StreamId, StreamKey},
+        stream::StreamInfo,
+    },
+    runtime::sync::lock,
     store::{
         Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Listed, MemoryStore, Notices,
         Open, Opened, Page, Point, Pointed, Pointer, Publish, Published, Read, Renew, Renewed, Reopen, Reopened, Store,
         Tail,
     },
-    stream::StreamInfo,
-    sync::lock,
 };
 
 /// How a request to the store goes wrong.

@@ -5,7 +5,7 @@ use std::{error::Error, fmt};
 use bytes::{BufMut, Bytes, BytesMut};
 use memchr::{memchr, memchr_iter, memchr2};
 
-use crate::event::Event;
+use crate::model::event::Event;
 
 /// Why an event has no form in which a client would read it unchanged (WHATWG HTML § 9.2.6).
 #[derive(Clone, Debug, PartialEq, Eq)]

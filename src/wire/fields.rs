@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Framing;
-use crate::stream::Ending;
+use crate::model::stream::Ending;
 
 /// How an event's block reads: the same in recovery, in the store's completions and in the clients.
 pub(crate) struct EventFields {
@@ -132,8 +132,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        event::Event,
-        stream::{StreamState, reason},
+        model::{
+            event::Event,
+            stream::{StreamState, reason},
+        },
         wire::Sse,
     };
 

@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::Framing;
-use crate::{
+use crate::model::{
     id::{CursorWriter, EventId, StreamId},
     stream::{Frame, Record, RecordKind},
 };

@@ -24,7 +24,7 @@ pub use parse::{Message, Parsed, Parser};
 pub use sse::Sse;
 pub use view::EventView;
 
-use crate::event::Event;
+use crate::model::event::Event;
 
 /// A wire format of event streams.
 ///

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use proptest::{collection::vec, option, prelude::*};
 
 use super::{EncodeError, Framing, Message, Parsed, Parser, Scan, Scanned, Sse, TooLarge, scan::tests::Found};
-use crate::event::Event;
+use crate::model::event::Event;
 
 /// Bytes that are mostly pieces of event streams.
 fn stream() -> impl Strategy<Value = Vec<u8>> {

@@ -6,7 +6,7 @@ use super::{
     EncodeError, EventView, Framing, Scan, deliver, encode::encode, lines::retry_in, mime::is_event_stream,
     scan::SseScan, view::view,
 };
-use crate::event::Event;
+use crate::model::event::Event;
 
 /// Server-sent events, `text/event-stream` (WHATWG HTML § 9.2).
 ///

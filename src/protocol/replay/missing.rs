@@ -1,7 +1,7 @@
 //! How many events a reader of pages is not given.
 
 use super::{Gap, Owed, Replay};
-use crate::{id::EventId, stream::Record};
+use crate::model::{id::EventId, stream::Record};
 
 /// Counts the events that a reader of pages is not given.
 #[derive(Clone, Debug)]
@@ -49,10 +49,8 @@ fn add(missing: Option<u64>, gap: Option<Gap>) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::tests::{after, end, event, run},
-        *,
-    };
+    use super::super::tests::{after, end, event, run};
+    use super::*;
 
     fn missing(mut missing: Missing, log: &[Record]) -> Option<u64> {
         for record in log {

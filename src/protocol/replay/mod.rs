@@ -7,7 +7,7 @@ mod missing;
 
 pub(crate) use missing::Missing;
 
-use crate::{
+use crate::model::{
     id::EventId,
     stream::{Ended, Record, RecordKind},
 };
@@ -246,7 +246,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::stream::{Ending, Frame, StreamState};
+    use crate::model::stream::{Ending, Frame, StreamState};
 
     pub(super) fn run(epoch: u64, previous: Option<(u64, u64)>) -> Record {
         let previous = previous.map(|(epoch, seq)| EventId::new(epoch, seq));

@@ -2,9 +2,11 @@
 
 use super::bench::{Bench, append, epoch_of};
 use crate::{
-    id::{EventId, StreamKey},
+    model::{
+        id::{EventId, StreamKey},
+        stream::{Metadata, RecordKind},
+    },
     store::{Append, Appended, Fence, From, Open, Opened, Store},
-    stream::{Metadata, RecordKind},
 };
 
 /// Events lie in the log in order, without holes, byte for byte, under the ids they were given.

@@ -6,12 +6,14 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
-    id::{EventId, NodeId, Owner, StreamId, StreamKey},
+    model::{
+        id::{EventId, NodeId, Owner, StreamId, StreamKey},
+        stream::{Ended, Ending, Frame, Metadata, Origin, Record, RecordKind, StreamInfo, StreamState, reason},
+    },
     store::{
         Append, Appended, Beat, Beaten, Close, Closed, Due, From, Interrupt, Interrupted, List, Open, Opened, Page,
         Publish, Published, Read, Reopen, Retention, Store, Tail,
     },
-    stream::{Ended, Ending, Frame, Metadata, Origin, Record, RecordKind, StreamInfo, StreamState, reason},
     wire::{Sse, single_events},
 };
 
@@ -193,7 +195,7 @@ impl<S: Store> Bench<S> {
             kind: Cow::Borrowed("check"),
             origin: Origin::Named,
             node: self.node.clone(),
-            token: crate::random::u128(),
+            token: crate::runtime::random::u128(),
             create: true,
             reruns: true,
             started: false,
@@ -314,7 +316,7 @@ impl<S: Store> Bench<S> {
         self.until("something is due", async || {
             let due = self.sweep(lease, claim).await;
             let any = !due.is_empty();
-            crate::sync::lock(&found).extend(due);
+            crate::runtime::sync::lock(&found).extend(due);
             any
         })
         .await;

@@ -6,9 +6,11 @@ use tokio::task::JoinSet;
 
 use super::bench::{Bench, LONG, close, finished, interrupt};
 use crate::{
-    id::EventId,
+    model::{
+        id::EventId,
+        stream::{Ending, StreamState, reason},
+    },
     store::{Close, Closed, Fence, Interrupt, Interrupted, Store},
-    stream::{Ending, StreamState, reason},
 };
 
 /// Guarantee G3: the first end counts, and everyone learns it. Its id is `<epoch+1>-0`, whoever closes.

@@ -6,9 +6,8 @@ use tokio::task::JoinSet;
 
 use super::bench::{ALL, Bench, LONG, SOON, close, epoch_of, interrupt, retention};
 use crate::{
-    id::StreamKey,
+    model::{id::StreamKey, stream::StreamState},
     store::{Beat, Close, DueReason, Interrupted, Open, Retention, Store},
-    stream::StreamState,
 };
 
 /// Opens a stream that nobody beats, and waits until it is overdue.

@@ -6,9 +6,11 @@ use tokio::task::JoinSet;
 
 use super::bench::{Bench, SOON, close, epoch_of, finished, reopen};
 use crate::{
-    id::EventId,
+    model::{
+        id::EventId,
+        stream::{Origin, StreamState},
+    },
     store::{Close, Closed, From, Interrupt, Open, Opened, Store},
-    stream::{Origin, StreamState},
 };
 
 /// A stream that is not held is created, active and unstarted, and the caller's.

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use super::bench::{Bench, LONG, append, close, epoch_of, interrupt, reopen};
 use crate::{
-    id::StreamId,
+    model::{
+        id::StreamId,
+        stream::{StreamState, reason},
+    },
     store::{Appended, Closed, Fence, From, Interrupted, List, Opened, Reopened, Store},
-    stream::{StreamState, reason},
 };
 
 async fn ids<S: Store>(bench: &Bench<S>) -> Vec<StreamId> {

@@ -5,9 +5,11 @@ use std::time::Duration;
 use super::bench::{Bench, LONG, SOON, close, epoch_of, owner, reopen, retention};
 use crate::{
     KeptHeaders, Overlap, Turn, Voice,
-    id::{StreamId, StreamKey},
+    model::{
+        id::{StreamId, StreamKey},
+        stream::StreamState,
+    },
     store::{Closed, Expected, From, Open, Opened, Place, Point, Pointed, Pointer, Renew, Renewed, Retention, Store},
-    stream::StreamState,
 };
 
 /// A turn that begins now.

@@ -4,9 +4,11 @@ use tokio::task::JoinSet;
 
 use super::bench::{ALL, Bench, LONG, SOON, append, brief, close, epoch_of};
 use crate::{
-    id::EventId,
+    model::{
+        id::EventId,
+        stream::{Ended, Ending, Origin, RecordKind, StreamState, reason},
+    },
     store::{Appended, Close, Closed, Open, Opened, Publish, Published, Store},
-    stream::{Ended, Ending, Origin, RecordKind, StreamState, reason},
 };
 
 fn keyed(publish: Publish, key: &str) -> Publish {

@@ -2,9 +2,11 @@
 
 use super::bench::{Bench, brief, close, epoch_of, retention, singles, size};
 use crate::{
-    id::{EventId, StreamKey},
+    model::{
+        id::{EventId, StreamKey},
+        stream::{Record, RecordKind, StreamState},
+    },
     store::{Close, From, Interrupt, Open, Page, Retention, Store},
-    stream::{Record, RecordKind, StreamState},
 };
 
 /// How many entries more than its bound a log may hold, whatever happens.
@@ -34,7 +36,7 @@ async fn paged<S: Store>(bench: &Bench<S>, key: &StreamKey, max_events: usize, m
 }
 
 fn bytes(page: &Page) -> usize {
-    let length = |record: &crate::stream::Record| match &record.kind {
+    let length = |record: &crate::model::stream::Record| match &record.kind {
         RecordKind::Events(frame) => frame.bytes.len(),
         RecordKind::Run { .. } | RecordKind::End(_) => 0,
     };

@@ -2,9 +2,11 @@
 
 use super::bench::{Bench, append, close, epoch_of, interrupt, reopen};
 use crate::{
-    id::EventId,
+    model::{
+        id::EventId,
+        stream::{RecordKind, StreamState},
+    },
     store::{Appended, Closed, Fence, Interrupted, Open, Opened, Reopen, Reopened, Store},
-    stream::{RecordKind, StreamState},
 };
 
 /// The producer keeps its epoch, goes on behind what it knows to be lost, and readers can tell.

@@ -2,9 +2,11 @@
 
 use super::bench::{Bench, append, epoch_of};
 use crate::{
-    id::{EventId, StreamKey},
+    model::{
+        id::{EventId, StreamKey},
+        stream::{Origin, StreamState},
+    },
     store::{Append, Appended, Fence, Opened, Store},
-    stream::{Origin, StreamState},
 };
 
 /// A new stream is gone again, its owner's list included, and may be opened by the next.

@@ -5,10 +5,12 @@ use std::collections::VecDeque;
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use crate::{
-    config::ENTRY_SHARE,
-    id::EventId,
+    model::{
+        config::ENTRY_SHARE,
+        id::EventId,
+        stream::{Frame, Record, RecordKind},
+    },
     store::Retention,
-    stream::{Frame, Record, RecordKind},
     wire::{Framing as _, Sse},
 };
 

@@ -26,14 +26,16 @@ use shard::{Look, Shard};
 use tokio::time::Instant;
 
 use crate::{
-    id::{NodeId, Owner, StreamId, StreamKey},
+    model::{
+        id::{NodeId, Owner, StreamId, StreamKey},
+        stream::{StreamInfo, StreamState},
+    },
+    runtime::sync::lock,
     store::{
         Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Listed, Notices,
         NoticesSender, Open, Opened, Page, Place, Point, Pointed, Pointer, Publish, Published, Read, Renew, Renewed,
         Reopen, Reopened, Store, Tail, notify::Woken,
     },
-    stream::{StreamInfo, StreamState},
-    sync::lock,
 };
 
 const SHARDS: usize = 64;
@@ -92,7 +94,7 @@ impl MemoryStore {
     #[must_use]
     pub fn starting_at(unix_ms: u64) -> Self {
         Self(Arc::new(Inner {
-            run: Mutex::new(crate::random::u128()),
+            run: Mutex::new(crate::runtime::random::u128()),
             clock: Clock { start: Instant::now(), start_ms: AtomicU64::new(unix_ms) },
             hasher: RandomState::new(),
             shards: std::array::from_fn(|_| Mutex::default()),
@@ -126,7 +128,7 @@ impl MemoryStore {
         let now = self.now();
         lock(&self.0.owners).clear();
         *lock(&self.0.pointers) = Pointers::default();
-        *lock(&self.0.run) = crate::random::u128();
+        *lock(&self.0.run) = crate::runtime::random::u128();
         for shard in &self.0.shards {
             let mut shard = lock(shard);
             shard.timers.clear();

@@ -7,7 +7,7 @@ use std::{
 
 use super::entry::millis;
 use crate::{
-    id::{StreamId, StreamKey},
+    model::id::{StreamId, StreamKey},
     store::{Expected, Place, Point, Pointed, Pointer, Renew, pointer::BEHIND},
 };
 

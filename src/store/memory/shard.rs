@@ -7,9 +7,8 @@ use std::{
 
 use super::{entry::Entry, log::Log};
 use crate::{
-    id::StreamKey,
+    model::{id::StreamKey, stream::StreamState},
     store::{Due, DueReason, Open, Opened, TailCell, notify::Woken},
-    stream::StreamState,
 };
 
 #[derive(Default)]

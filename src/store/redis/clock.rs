@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::sync::lock;
+use crate::runtime::sync::lock;
 
 #[derive(Default)]
 pub(super) struct Clock(Mutex<Option<(Instant, u64)>>);

@@ -26,11 +26,13 @@ use super::{
     value,
 };
 use crate::{
-    id::{Owner, StreamId, StreamKey},
+    model::{
+        id::{Owner, StreamId, StreamKey},
+        stream::StreamState,
+    },
     protocol::backoff::Backoff,
+    runtime::sync::lock,
     store::{Open, Opened},
-    stream::StreamState,
-    sync::lock,
 };
 
 /// For how long a caller waits for the indexes: a server that answers has done it by then.
@@ -292,7 +294,7 @@ impl Indexes {
     async fn settle_in_time(&self, key: &StreamKey, told: Option<Indexed>) {
         let mut backoff = Backoff::new(SOONEST, LATEST);
         while self.look(key, told).await.is_err() {
-            tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
+            tokio::time::sleep(backoff.failed(crate::runtime::random::u128() as u64)).await;
         }
     }
 

@@ -207,7 +207,7 @@ impl RedisStoreBuilder {
             tokio::spawn(tails::tell(Arc::downgrade(&shared))),
             tokio::spawn(tails::watch(Arc::downgrade(&shared))),
         ];
-        crate::sync::lock(&shared.tasks).extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
+        crate::runtime::sync::lock(&shared.tasks).extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
         // The first follower, or the first word to a node, must not wait for it. Without it the store works, if slower.
         let _ = tokio::time::timeout(FIRST_LISTENING, listening).await;
         Ok(RedisStore(shared))

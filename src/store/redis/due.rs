@@ -18,9 +18,8 @@ use super::{
     value,
 };
 use crate::{
-    id::StreamKey,
+    model::{id::StreamKey, stream::StreamState},
     store::{Due, DueReason},
-    stream::StreamState,
 };
 
 /// How far apart the clocks of a cluster's servers may be, in milliseconds.

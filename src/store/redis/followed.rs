@@ -14,7 +14,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::sync::lock;
+use crate::runtime::sync::lock;
 
 /// For how long a process counts as a follower after it said so, while it is listened to. It says so again well within that.
 const ASKED_FOR: Duration = Duration::from_secs(10);

@@ -10,7 +10,7 @@ use super::{
     keys::{Keys, StreamKeys},
     script,
 };
-use crate::{id::StreamKey, store::Retention};
+use crate::{model::id::StreamKey, store::Retention};
 
 /// How long an index outlives the last deadline in it, in milliseconds: a guardian's pause, at most.
 const LOOKED_AFTER: u64 = 3_600_000;

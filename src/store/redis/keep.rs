@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{Shared, clock::millis, error::RedisStoreError, fleet::Request, leases::Renewal, push::Spoken, value};
 use crate::{
-    id::NodeId,
+    model::id::NodeId,
     store::{Beat, Beaten},
 };
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use crate::id::{NodeId, Owner, StreamId, StreamKey};
+use crate::model::id::{NodeId, Owner, StreamId, StreamKey};
 
 /// Slots of a Redis Cluster (Redis Cluster specification, "Key distribution model").
 pub(super) const SLOTS: u16 = 16_384;

@@ -20,8 +20,8 @@ use tokio::time::Instant;
 
 use super::clock::{LONGEST, millis};
 use crate::{
-    id::{NodeId, StreamKey},
-    sync::lock,
+    model::id::{NodeId, StreamKey},
+    runtime::sync::lock,
 };
 
 /// In how many rounds of beats each stream is named once. A stream that its process lists no more is found so many rounds
@@ -55,7 +55,7 @@ pub(super) fn renewed_for(lease: u64) -> u64 {
 
 /// Somewhere among all leases: where a sweep begins to look for lost ones.
 pub(super) fn anywhere() -> u64 {
-    LOWEST | (crate::random::u128() as u64 & (LOWEST - 1))
+    LOWEST | (crate::runtime::random::u128() as u64 & (LOWEST - 1))
 }
 
 /// The scores of streams under a lease, marked ones included.
@@ -333,7 +333,7 @@ impl Held {
         let known: HashSet<u64> = self.leases.iter().map(|lease| lease.number).collect();
         self.retain(|_, under| known.contains(&under.lease));
         self.suspects.retain(|_, since| *since + TURNS >= round);
-        let number = number(millis(stale), crate::random::u128() as u64);
+        let number = number(millis(stale), crate::runtime::random::u128() as u64);
         self.leases.push_back(Lease { number, round, stale, is_spoiled: false });
         number
     }

@@ -19,12 +19,14 @@ use super::{
     write::fence,
 };
 use crate::{
-    id::{EventId, StreamKey},
-    kept::keep,
+    model::{
+        id::{EventId, StreamKey},
+        kept::keep,
+        stream::{Ended, Ending, Metadata, StreamState},
+        turn::Turn,
+    },
+    runtime::sync::all,
     store::{Close, Closed, Fence, Interrupt, Interrupted, Open, Opened, Place, Publish, Published, Reopen, Reopened},
-    stream::{Ended, Ending, Metadata, StreamState},
-    sync::all,
-    turn::Turn,
     wire::{Sse, fields::terminal},
 };
 

@@ -20,7 +20,7 @@ use tokio::{sync::watch, time::Instant};
 
 pub(super) use super::source::Source;
 use super::{error::RedisStoreError, source::Connected};
-use crate::{protocol::backoff::Backoff, sync::lock};
+use crate::{protocol::backoff::Backoff, runtime::sync::lock};
 
 /// Requests in a row that were given up before a connection counts as half open.
 const UNANSWERED: u32 = 2;
@@ -267,7 +267,7 @@ impl fmt::Debug for Link {
 
 /// A pause, so that not every process that found the same server silent connects to it at the same moment.
 pub(super) fn spread() -> Duration {
-    SPREAD.mul_f64((crate::random::u128() as u32) as f64 / f64::from(u32::MAX))
+    SPREAD.mul_f64((crate::runtime::random::u128() as u32) as f64 / f64::from(u32::MAX))
 }
 
 /// Nobody has to hear of connections for bulk reads: nothing is written on these that could be lost.
@@ -314,7 +314,7 @@ impl Inner {
     /// The server is a replica now. Who is the primary may take a while to be known.
     fn demoted(&self, number: u64, error: redis::ServerError) {
         let error = RedisStoreError::redis(&self.address, RedisError::from(error));
-        let pause = lock(&self.backoff).failed(crate::random::u128() as u64);
+        let pause = lock(&self.backoff).failed(crate::runtime::random::u128() as u64);
         self.discard(number, State::Down { error, again: Instant::now() + pause });
     }
 
@@ -363,7 +363,7 @@ impl Connecting {
                 }
             }
             Err(error) => {
-                let pause = lock(&self.0.backoff).failed(crate::random::u128() as u64);
+                let pause = lock(&self.0.backoff).failed(crate::runtime::random::u128() as u64);
                 self.0.state.send_replace(State::Down { error, again: Instant::now() + pause });
             }
         }
@@ -374,7 +374,7 @@ impl Drop for Connecting {
     fn drop(&mut self) {
         let down = |inner: &Inner| State::Down {
             error: RedisStoreError::slow(&inner.address),
-            again: Instant::now() + lock(&inner.backoff).failed(crate::random::u128() as u64),
+            again: Instant::now() + lock(&inner.backoff).failed(crate::runtime::random::u128() as u64),
         };
         self.0.state.send_if_modified(|state| {
             let unfinished = matches!(state, State::Connecting { .. });

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use tokio::time::Instant;
 
-use crate::stream::Frame;
+use crate::model::stream::Frame;
 
 /// Into how many parts the marks divide what a log holds: there are at most about four times as many.
 const PARTS: u64 = 32;

@@ -15,9 +15,11 @@ use super::{
     value,
 };
 use crate::{
-    id::{EventId, StreamId, StreamKey},
+    model::{
+        id::{EventId, StreamId, StreamKey},
+        stream::{Ended, StreamInfo, StreamState},
+    },
     store::{List, Listed},
-    stream::{Ended, StreamInfo, StreamState},
 };
 
 /// Streams in one request of a list.

@@ -25,7 +25,7 @@ use super::{
     link::{Link, Source, Watch},
     value,
 };
-use crate::sync::{all, lock};
+use crate::runtime::sync::{all, lock};
 
 /// How often a command follows where it is sent on to, or is tried again while a slot is on its way.
 const TRIES: u32 = 6;
@@ -141,7 +141,7 @@ impl Masters {
 
     pub(super) fn any(&self) -> Result<Link, RedisStoreError> {
         let map = lock(&self.map);
-        let random = crate::random::u128() as usize;
+        let random = crate::runtime::random::u128() as usize;
         let masters = map.ranges.len();
         let link = if masters > 0 { Some(map.ranges[random % masters].2.clone()) } else { None };
         link.or_else(|| self.seeds.first().cloned()).ok_or(RedisStoreError::uncovered(0))

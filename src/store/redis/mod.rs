@@ -49,7 +49,7 @@ use super::{
     Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Listed, Notices, Open, Opened,
     Page, Point, Pointed, Pointer, Publish, Published, Read, Renew, Renewed, Reopen, Reopened, Store, Tail,
 };
-use crate::{
+use crate::model::{
     id::{NodeId, StreamId, StreamKey},
     stream::StreamInfo,
 };
@@ -108,7 +108,7 @@ pub(crate) struct Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        for task in crate::sync::lock(&self.tasks).drain(..) {
+        for task in crate::runtime::sync::lock(&self.tasks).drain(..) {
             task.abort();
         }
     }

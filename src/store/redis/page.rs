@@ -18,10 +18,12 @@ use super::{
     value,
 };
 use crate::{
-    id::EventId,
+    model::{
+        id::EventId,
+        stream::{Ended, Record, RecordKind, StreamState},
+    },
+    runtime::sync::lock,
     store::{From, Page, Read},
-    stream::{Ended, Record, RecordKind, StreamState},
-    sync::lock,
 };
 
 /// Entries in one request, and about how many bytes of events. A page that has room for more is read on until it is full.

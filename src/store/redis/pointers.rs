@@ -16,9 +16,11 @@ use super::{
     script, value,
 };
 use crate::{
-    id::{StreamId, StreamKey},
+    model::{
+        id::{StreamId, StreamKey},
+        turn::Turn,
+    },
     store::{Expected, Place, Point, Pointed, Pointer, Renew, Renewed, pointer::BEHIND},
-    turn::Turn,
 };
 
 /// For how long a producer that registers again waits for its pointer: the keeper puts it back later, too.

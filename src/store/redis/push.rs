@@ -16,7 +16,7 @@ use super::{
     script, value,
 };
 use crate::{
-    id::{NodeId, StreamKey},
+    model::id::{NodeId, StreamKey},
     store::Beat,
 };
 

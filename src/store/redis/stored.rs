@@ -8,7 +8,7 @@ use super::{
     error::RedisStoreError,
     value::{self, Fields},
 };
-use crate::{
+use crate::model::{
     id::{EventId, NodeId, StreamKey},
     kept::KeptHeaders,
     stream::{Ended, Ending, Frame, Metadata, Origin, Record, RecordKind, StreamInfo, StreamState},

@@ -12,9 +12,9 @@ use super::{
     value::{self, Stored, Told},
 };
 use crate::{
-    id::EventId,
+    model::id::EventId,
+    runtime::sync::lock,
     store::{Append, Appended, Fence},
-    sync::lock,
 };
 
 /// What the server says to an id that is not above the log's newest.

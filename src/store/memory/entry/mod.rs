@@ -9,15 +9,17 @@ use publish::{Remembered, registration};
 
 use super::log::{Log, Put};
 use crate::{
-    id::{EventId, NodeId, StreamKey},
-    kept::{KeptHeaders, keep},
+    model::{
+        id::{EventId, NodeId, StreamKey},
+        kept::{KeptHeaders, keep},
+        stream::{Ended, Ending, Metadata, Origin, StreamInfo, StreamState, reason},
+        turn::Turn,
+        voice::Voice,
+    },
     store::{
         Append, Appended, Close, Closed, Fence, Hook, Interrupt, Interrupted, Open, Opened, Publish, Reopen, Retention,
         TailCell,
     },
-    stream::{Ended, Ending, Metadata, Origin, StreamInfo, StreamState, reason},
-    turn::Turn,
-    voice::Voice,
 };
 
 #[derive(Debug)]

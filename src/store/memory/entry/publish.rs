@@ -6,11 +6,13 @@ use bytes::Bytes;
 
 use super::Entry;
 use crate::{
-    id::{EventId, NodeId},
-    kept::KeptHeaders,
+    model::{
+        id::{EventId, NodeId},
+        kept::KeptHeaders,
+        stream::{Ended, Ending, Frame, Metadata, Origin, StreamState},
+        voice::Voice,
+    },
     store::{Open, Publish, Published},
-    stream::{Ended, Ending, Frame, Metadata, Origin, StreamState},
-    voice::Voice,
 };
 
 /// How many of the newest idempotency keys a published stream remembers.

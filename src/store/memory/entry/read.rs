@@ -2,9 +2,11 @@
 
 use super::Entry;
 use crate::{
-    id::EventId,
+    model::{
+        id::EventId,
+        stream::{Record, RecordKind},
+    },
     store::{From, Page, Read},
-    stream::{Record, RecordKind},
 };
 
 impl Entry {

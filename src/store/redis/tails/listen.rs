@@ -12,17 +12,14 @@ use std::{
 use redis::{PushInfo, PushKind, Value, aio::MultiplexedConnection, cmd};
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{
-    super::{
-        Shared,
-        error::RedisStoreError,
-        link::{Link, Watch as _, spread},
-        source::Connected,
-    },
-    ANSWER,
-    net::NET,
+use super::super::{
+    Shared,
+    error::RedisStoreError,
+    link::{Link, Watch as _, spread},
+    source::Connected,
 };
-use crate::{protocol::backoff::Backoff, sync::lock};
+use super::{ANSWER, net::NET};
+use crate::{protocol::backoff::Backoff, runtime::sync::lock};
 
 /// A listening connection that lasted for so long was worth making.
 const PROVEN: Duration = Duration::from_secs(5);
@@ -66,7 +63,7 @@ pub(in super::super) async fn listen(shared: Weak<Shared>, tried: oneshot::Sende
             }
             Err(error) => crate::telemetry::log_debug!(error = %error, "changes cannot be listened for"),
         }
-        tokio::time::sleep(backoff.failed(crate::random::u128() as u64)).await;
+        tokio::time::sleep(backoff.failed(crate::runtime::random::u128() as u64)).await;
     }
 }
 

@@ -35,9 +35,9 @@ use super::{
     script, value,
 };
 use crate::{
-    id::{EventId, NodeId, StreamKey},
+    model::id::{EventId, NodeId, StreamKey},
+    runtime::sync::lock,
     store::{Notices, NoticesSender, Tail, notify::Woken},
-    sync::lock,
 };
 
 /// How often the producing node is told that a stream is followed here: well within `followed::ASKED_FOR`.
@@ -77,7 +77,7 @@ impl Tails {
             streams: Mutex::default(),
             nodes: Mutex::default(),
             followed: Followed::default(),
-            process: format!("{:016x}", crate::random::u128() as u64),
+            process: format!("{:016x}", crate::runtime::random::u128() as u64),
             said: AtomicU64::new(0),
             wanted: Arc::default(),
         }

@@ -7,15 +7,11 @@ use std::{
 
 use redis::cmd;
 
-use super::{
-    super::{Shared, fleet::Request, script, value},
-    ANSWER, PAGE,
-    stream::Stream,
-    tell::say_farewell,
-};
+use super::super::{Shared, fleet::Request, script, value};
+use super::{ANSWER, PAGE, stream::Stream, tell::say_farewell};
 use crate::{
-    id::{EventId, NodeId},
-    sync::lock,
+    model::id::{EventId, NodeId},
+    runtime::sync::lock,
 };
 
 /// How often the net is drawn; a lost message is made up for within twice this.

@@ -11,7 +11,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{ASK_EVERY, Wanted};
-use crate::{id::EventId, store::TailCell, sync::lock};
+use crate::{model::id::EventId, runtime::sync::lock, store::TailCell};
 
 /// A stream that is waited for.
 pub(super) struct Stream {

@@ -1,0 +1,245 @@
+//! Every limit and interval, with its default: see [`Settings`].
+
+use std::time::Duration;
+
+use crate::{model::error::ConfigError, store::Retention};
+
+/// When an event may be delivered (guarantee G2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// At once, at most 1,024 events, 256 KiB or 100 ms ahead of the store's acknowledgement.
+    #[default]
+    Buffered,
+    /// Once the store has acknowledged it. In an outage an event waits for at most
+    /// [`Builder::store_limit`](crate::Builder::store_limit) (500 ms, guarantee G7); after that, events are delivered
+    /// unacknowledged until the store answers. Meanwhile the inner body makes up to 1,024 events or 256 KiB, which the next
+    /// appends carry.
+    BeforeSend,
+}
+
+/// How a request that needs the store is answered while the store does not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnUnavailable {
+    /// Its stream, unrecorded, and marked `X-Stream-Recorded: false`. A request with a cursor gets [`Retry`](Self::Retry):
+    /// it asks for events that only the store has.
+    #[default]
+    Serve,
+    /// Tells the client to come again: a GET that asks for `text/event-stream` by name, as every `EventSource` does, gets 200,
+    /// `retry:` and a body that breaks off; any other request gets 503 with `Retry-After`.
+    ///
+    /// On a route that makes up ids the inner service is not run once the breaker is open, even if its answer would be no
+    /// event stream: put such a layer only around routes that stream. Until then the inner service is run, and its event
+    /// stream is dropped.
+    Retry,
+    /// 503 with `Retry-After`. A request with a cursor gets [`Retry`](Self::Retry): an `EventSource` would give up for good.
+    ///
+    /// On a route that makes up ids the inner service is run as with [`Retry`](Self::Retry).
+    Status,
+}
+
+/// All intervals and limits of a hub; [`Default`] gives what the field's documentation says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Settings {
+    pub(crate) heartbeat: Duration,
+    pub(crate) stale: Duration,
+    pub(crate) sweep: Duration,
+    pub(crate) lifetime: Duration,
+    pub(crate) recovery_window: Duration,
+    /// `None`: [`LOG_EVENTS`], or what the kind of route has by default.
+    pub(crate) max_events: Option<usize>,
+    /// `None`: [`LOG_BYTES`], or what the kind of route has by default.
+    pub(crate) max_bytes: Option<usize>,
+    pub(crate) max_event: usize,
+    pub(crate) recorder_bytes: usize,
+    pub(crate) linger: Duration,
+    pub(crate) store_limit: Duration,
+    pub(crate) open_limit: Duration,
+    pub(crate) background_limit: Duration,
+    pub(crate) terminal_limit: Duration,
+    pub(crate) max_detached: usize,
+    pub(crate) stall: Duration,
+    pub(crate) drain: Duration,
+    pub(crate) probe_limit: Duration,
+    pub(crate) hook_limit: Duration,
+    pub(crate) durability: Durability,
+    pub(crate) on_unavailable: OnUnavailable,
+    /// How long a relay waits for a stream that is not opened yet.
+    pub(crate) relay_wait: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(15),
+            stale: Duration::from_secs(30),
+            sweep: Duration::from_secs(30),
+            lifetime: Duration::from_secs(3600),
+            recovery_window: Duration::from_secs(300),
+            max_events: None,
+            max_bytes: None,
+            max_event: 1 << 20,
+            recorder_bytes: 64 << 20,
+            linger: Duration::ZERO,
+            store_limit: Duration::from_millis(500),
+            open_limit: Duration::from_secs(2),
+            background_limit: Duration::from_secs(5),
+            terminal_limit: Duration::from_secs(2),
+            max_detached: 1000,
+            stall: Duration::from_secs(10),
+            drain: Duration::from_secs(25),
+            probe_limit: Duration::from_secs(5),
+            hook_limit: Duration::from_secs(30),
+            durability: Durability::Buffered,
+            on_unavailable: OnUnavailable::Serve,
+            relay_wait: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Events and bytes of them that may be made ahead of the store's acknowledgement; a `Buffered` client is given them at once.
+pub(crate) const AHEAD_EVENTS: u64 = 1024;
+pub(crate) const AHEAD_BYTES: usize = 256 << 10;
+/// How long a `Buffered` client may be ahead of the store.
+pub(crate) const AHEAD_TIME: Duration = Duration::from_millis(100);
+/// Events and bytes that are made in one go: others get their turn.
+pub(crate) const BATCH_EVENTS: usize = 64;
+pub(crate) const BATCH_BYTES: usize = 64 << 10;
+/// Events and bytes that one append holds at most, but for a single larger event. Of large events no more than a batch and a
+/// half: buffers of hundreds of KiB come fresh from the system each time, which costs more than the entries that they save.
+pub(crate) const ENTRY_EVENTS: usize = 1024;
+pub(crate) const ENTRY_BYTES: usize = 96 << 10;
+/// An entry has this share of what the log may hold at most, so that the log can be cut where it must be.
+pub(crate) const ENTRY_SHARE: usize = 16;
+/// Events and bytes that a log holds by default.
+pub(crate) const LOG_EVENTS: usize = 10_000;
+pub(crate) const LOG_BYTES: usize = 8 << 20;
+/// Events and bytes that the log of a `generation()` holds by default: a long answer, from its first event.
+pub(crate) const GENERATION_EVENTS: usize = 200_000;
+pub(crate) const GENERATION_BYTES: usize = 64 << 20;
+/// The default grace of `generation()` and `feed()`: how long work goes on without a reader before `Interrupt` or `Cancel` applies.
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
+/// Time without a reader after which a stream counts towards `max_detached`.
+pub(crate) const UNATTENDED: Duration = Duration::from_secs(30);
+/// For how long an inner body is polled on after its terminal event.
+pub(crate) const AFTER_LAST: Duration = Duration::from_secs(5);
+/// How often an open breaker lets one request through.
+pub(crate) const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// What a host may keep with a stream, in bytes of keys and values.
+pub(crate) const METADATA_BYTES: usize = 4096;
+/// The longest duration of a setting, 100 years: no sum of it with a point in time leaves the range of any clock.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+/// How many job probes run at a time.
+pub(crate) const PROBES: usize = 16;
+/// How many streams a sweep looks at in one step.
+pub(crate) const SWEEP_PAGE: usize = 250;
+/// How many streams one beat names, and how many beats of a round are under way at a time.
+pub(crate) const BEAT_PAGE: usize = 4000;
+pub(crate) const BEATS: usize = 2;
+
+/// A setting as it is counted with: "for ever" is a long time.
+pub(crate) fn bounded(duration: Duration) -> Duration {
+    duration.min(LONGEST)
+}
+
+/// What an event's id, with a stream's longest name in front, adds to it at most.
+const ID_BYTES: usize = 256;
+
+impl Settings {
+    /// How many bytes of events may wait for the store: one of the largest fits in any case, as it is written, with its id.
+    pub(crate) fn room(&self) -> usize {
+        self.recorder_bytes.max(self.max_event.saturating_add(ID_BYTES))
+    }
+
+    /// How often a node says that it lives: three times within the stale threshold.
+    pub(crate) fn beat_every(&self) -> Duration {
+        self.stale / 3
+    }
+
+    /// How long a node that takes a due stream has it to itself.
+    pub(crate) fn lease(&self) -> Duration {
+        self.stale.max(self.probe_limit.saturating_mul(2))
+    }
+
+    pub(crate) fn retention(&self) -> Retention {
+        Retention {
+            stale: self.stale,
+            lifetime: self.lifetime,
+            recovery_window: self.recovery_window,
+            max_events: self.max_events.unwrap_or(LOG_EVENTS),
+            max_bytes: self.max_bytes.unwrap_or(LOG_BYTES),
+        }
+    }
+
+    /// The settings with every duration held to what can be counted with.
+    pub(crate) fn bounded(self) -> Self {
+        Self {
+            heartbeat: bounded(self.heartbeat),
+            stale: bounded(self.stale),
+            sweep: bounded(self.sweep),
+            lifetime: bounded(self.lifetime),
+            recovery_window: bounded(self.recovery_window),
+            linger: bounded(self.linger),
+            store_limit: bounded(self.store_limit),
+            open_limit: bounded(self.open_limit),
+            background_limit: bounded(self.background_limit),
+            terminal_limit: bounded(self.terminal_limit),
+            stall: bounded(self.stall),
+            drain: bounded(self.drain),
+            probe_limit: bounded(self.probe_limit),
+            hook_limit: bounded(self.hook_limit),
+            relay_wait: bounded(self.relay_wait),
+            ..self
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let positive = [
+            ("heartbeat", self.heartbeat),
+            ("stale", self.stale),
+            ("sweep", self.sweep),
+            ("lifetime", self.lifetime),
+            ("recovery_window", self.recovery_window),
+            ("store_limit", self.store_limit),
+            ("open_limit", self.open_limit),
+            ("background_limit", self.background_limit),
+            ("stall", self.stall),
+            ("probe_limit", self.probe_limit),
+            ("hook_limit", self.hook_limit),
+        ];
+        for (setting, value) in positive {
+            if value < Duration::from_millis(1) {
+                return Err(ConfigError { setting, rule: "must be at least a millisecond" });
+            }
+        }
+        let counted = [
+            ("max_events", self.max_events.unwrap_or(LOG_EVENTS)),
+            ("max_bytes", self.max_bytes.unwrap_or(LOG_BYTES)),
+            ("max_event", self.max_event),
+            ("recorder_bytes", self.recorder_bytes),
+        ];
+        for (setting, value) in counted {
+            if value == 0 {
+                return Err(ConfigError { setting, rule: "must be at least 1" });
+            }
+        }
+        if self.max_event > self.max_bytes.unwrap_or(LOG_BYTES) {
+            return Err(ConfigError {
+                setting: "max_event",
+                rule: "must not exceed `max_bytes`: the log could not hold it",
+            });
+        }
+        if self.recorder_bytes < self.max_event {
+            return Err(ConfigError {
+                setting: "recorder_bytes",
+                rule: "must not be less than `max_event`: such an event could never wait for the store",
+            });
+        }
+        if self.linger >= self.store_limit {
+            return Err(ConfigError { setting: "linger", rule: "must be shorter than `store_limit`" });
+        }
+        if self.lifetime < self.stale {
+            return Err(ConfigError { setting: "lifetime", rule: "must not be shorter than `stale`" });
+        }
+        Ok(())
+    }
+}

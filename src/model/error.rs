@@ -1,0 +1,231 @@
+//! What can go wrong, each with a sentence that names the input and the rule.
+
+use std::{error::Error, fmt, sync::Arc, time::Duration};
+
+use super::config::METADATA_BYTES;
+use crate::model::{
+    id::{MAX_OWNER, MAX_STREAM_ID},
+    stream::{Reason, StreamState},
+};
+
+/// Any error, shared between those who wait for the same thing.
+pub(crate) type SharedError = Arc<dyn Error + Send + Sync>;
+
+/// Any error of a host's own code.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Why a response body broke off before its stream's terminal event (guarantee G12).
+///
+/// HTTP/1.1 and HTTP/2 clients see a broken response, so that nobody takes the end of the body for the end of the
+/// answer. An `EventSource` comes again.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// The inner body of a response that the layer only passes on failed.
+    Inner(BoxError),
+    /// The client cannot be served now, and is to come again.
+    ComeAgain,
+    /// The process is shutting down: the client is to go on on another node.
+    Draining,
+    /// Another producer has taken the stream over: the client is to follow that one.
+    Superseded,
+    /// The stream has no producer now: the next request may start a new run.
+    Interrupted,
+    /// Events are lost, and the route's voice has no word for that.
+    Gap,
+    /// A new run began, and the route's voice has no word for that.
+    Restart,
+    /// The stream is not held any more.
+    Gone,
+    /// A relay waited for this long for a stream that nobody opened.
+    NotOpened {
+        /// How long it waited.
+        waited: Duration,
+    },
+    /// The stream ended without a terminal event of its own, and the route's voice has no word for that.
+    Ended {
+        /// How it ended.
+        state: StreamState,
+        /// Why, where that is known.
+        reason: Option<Reason>,
+        /// The error of the inner body, where that is the cause.
+        source: Option<BoxError>,
+    },
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inner(_) => f.write_str("the inner body failed"),
+            Self::ComeAgain => f.write_str("the stream cannot be served now: reconnect"),
+            Self::Draining => f.write_str("this process is shutting down: reconnect"),
+            Self::Superseded => f.write_str("another producer has taken the stream over: reconnect"),
+            Self::Interrupted => f.write_str("the stream was interrupted: reconnect"),
+            Self::Gap => f.write_str("events of the stream are lost"),
+            Self::Restart => f.write_str("the stream was started over"),
+            Self::Gone => f.write_str("the stream is not held any more"),
+            Self::NotOpened { waited } => write!(f, "nobody opened the stream within {waited:?}"),
+            Self::Ended { state, reason: None, .. } => write!(f, "the stream has ended as {state}"),
+            Self::Ended { state, reason: Some(reason), .. } => write!(f, "the stream has ended as {state}: {reason}"),
+        }
+    }
+}
+
+impl Error for BodyError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Inner(source) | Self::Ended { source: Some(source), .. } => Some(&**source),
+            _ => None,
+        }
+    }
+}
+
+/// A text that is not a [`StreamId`](crate::StreamId).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InvalidStreamId {
+    /// It is empty.
+    Empty,
+    /// It is longer than 128 bytes.
+    TooLong {
+        /// How long it is, in bytes.
+        length: usize,
+    },
+    /// It holds a character outside `[A-Za-z0-9._~-]`.
+    Character {
+        /// The first such byte.
+        position: usize,
+    },
+    /// It stands in a path whose percent-encoding cannot be read (RFC 3986 § 2.1), or is not UTF-8.
+    Encoding,
+}
+
+impl fmt::Display for InvalidStreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a stream id is 1 to {MAX_STREAM_ID} characters of [A-Za-z0-9._~-]; this one ")?;
+        match self {
+            Self::Empty => f.write_str("is empty"),
+            Self::TooLong { length } => write!(f, "has {length} bytes"),
+            Self::Character { position } => write!(f, "has another character at byte {position}"),
+            Self::Encoding => f.write_str("is not percent-encoded UTF-8 (RFC 3986, section 2.1)"),
+        }
+    }
+}
+
+impl Error for InvalidStreamId {}
+
+/// A text that is not an [`Owner`](crate::Owner).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InvalidOwner {
+    /// It is empty. A caller without a name is [`Owner::ANONYMOUS`](crate::Owner::ANONYMOUS), if the host allows it.
+    Empty,
+    /// It is longer than 256 bytes.
+    TooLong {
+        /// How long it is, in bytes.
+        length: usize,
+    },
+}
+
+impl fmt::Display for InvalidOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an owner is 1 to {MAX_OWNER} bytes; this one ")?;
+        match self {
+            Self::Empty => f.write_str("is empty"),
+            Self::TooLong { length } => write!(f, "has {length}"),
+        }
+    }
+}
+
+impl Error for InvalidOwner {}
+
+/// A setting that cannot work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    pub(crate) setting: &'static str,
+    pub(crate) rule: &'static str,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` {}", self.setting, self.rule)
+    }
+}
+
+impl Error for ConfigError {}
+
+/// A store that failed or did not answer in time.
+#[derive(Clone, Debug)]
+pub struct StoreError {
+    operation: &'static str,
+    cause: Cause,
+}
+
+#[derive(Clone, Debug)]
+enum Cause {
+    TimedOut,
+    BreakerOpen,
+    Failed(SharedError),
+}
+
+impl StoreError {
+    pub(crate) fn timed_out(operation: &'static str) -> Self {
+        Self { operation, cause: Cause::TimedOut }
+    }
+
+    pub(crate) fn breaker_open(operation: &'static str) -> Self {
+        Self { operation, cause: Cause::BreakerOpen }
+    }
+
+    pub(crate) fn failed(operation: &'static str, source: impl Error + Send + Sync + 'static) -> Self {
+        Self { operation, cause: Cause::Failed(Arc::new(source)) }
+    }
+
+    /// Whether the store gave no answer within its time limit, as opposed to an error.
+    ///
+    /// What was asked may still have been done.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.cause, Cause::TimedOut)
+    }
+
+    /// Whether the store was not asked at all, because the breaker is open.
+    #[must_use]
+    pub fn is_breaker_open(&self) -> bool {
+        matches!(self.cause, Cause::BreakerOpen)
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { operation, cause } = self;
+        match cause {
+            Cause::TimedOut => write!(f, "the store did not answer `{operation}` in time"),
+            Cause::BreakerOpen => {
+                write!(f, "the store was not asked to `{operation}`: it failed before and is given time")
+            }
+            Cause::Failed(_) => write!(f, "the store failed to `{operation}`"),
+        }
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.cause {
+            Cause::TimedOut | Cause::BreakerOpen => None,
+            Cause::Failed(source) => Some(source.as_ref()),
+        }
+    }
+}
+
+/// More was to be kept with a stream than there is room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetadataTooLarge {
+    pub(crate) bytes: usize,
+}
+
+impl fmt::Display for MetadataTooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a stream keeps at most {METADATA_BYTES} bytes of metadata; this would be {}", self.bytes)
+    }
+}
+
+impl std::error::Error for MetadataTooLarge {}

@@ -1,0 +1,10 @@
+//! The vocabulary: ids, events, streams, their errors, and a hub's settings.
+
+pub(crate) mod config;
+pub(crate) mod error;
+pub(crate) mod event;
+pub(crate) mod id;
+pub(crate) mod kept;
+pub(crate) mod stream;
+pub(crate) mod turn;
+pub(crate) mod voice;

@@ -1,0 +1,99 @@
+//! The headers of what the library answers.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::model::{config::METADATA_BYTES, id::StreamId, kept::KeptHeaders};
+
+/// Names the stream that a response belongs to.
+pub(crate) const STREAM_ID: HeaderName = HeaderName::from_static("x-stream-id");
+/// `false` where an event stream is not protected.
+pub(crate) const STREAM_RECORDED: HeaderName = HeaderName::from_static("x-stream-recorded");
+/// The silence, in seconds, after which a body sends a heartbeat: a client's watchdog is set by it.
+const STREAM_HEARTBEAT: HeaderName = HeaderName::from_static("x-stream-heartbeat");
+/// Has nginx and its like pass events on at once.
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+/// The cursor with which an `EventSource` reconnects (WHATWG HTML § 9.2.4).
+pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Nobody between here and the client may keep or change it.
+pub(crate) fn no_store(headers: &mut HeaderMap) {
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
+}
+
+/// Sets `X-Stream-Heartbeat`: the silence after which a body sends a heartbeat.
+pub(crate) fn heartbeat(headers: &mut HeaderMap, every: Duration) {
+    // A `Duration`'s seconds as a decimal number are always a header value.
+    if let Ok(seconds) = HeaderValue::from_str(&every.as_secs_f64().to_string()) {
+        headers.insert(STREAM_HEARTBEAT, seconds);
+    }
+}
+
+/// The headers of every event stream that the library has a hand in.
+pub(crate) fn event_stream(headers: &mut HeaderMap, id: Option<&StreamId>, every: Duration) {
+    no_store(headers);
+    headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.remove(header::CONTENT_LENGTH);
+    heartbeat(headers, every);
+    if let Some(id) = id {
+        stream_id(headers, id);
+    }
+}
+
+/// Sets `X-Stream-Id`.
+pub(crate) fn stream_id(headers: &mut HeaderMap, id: &StreamId) {
+    // An id is always a header value.
+    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+        headers.insert(STREAM_ID, id);
+    }
+}
+
+/// Which of a response's headers are kept with its stream: those of these names, as far as they are text and fit into the
+/// bound.
+///
+/// The second value is how many are left out.
+pub(crate) fn kept(headers: &HeaderMap, names: &[HeaderName]) -> (KeptHeaders, usize) {
+    let (mut kept, mut bytes, mut left_out) = (Vec::new(), 0, 0);
+    for name in names {
+        for value in headers.get_all(name) {
+            let size = name.as_str().len() + value.len();
+            match str::from_utf8(value.as_bytes()) {
+                Ok(text) if bytes + size <= METADATA_BYTES => {
+                    bytes += size;
+                    kept.push((name.as_str().to_owned(), text.to_owned()));
+                }
+                _ => left_out += 1,
+            }
+        }
+    }
+    (KeptHeaders::Kept(kept), left_out)
+}
+
+/// Gives a stream's kept headers again.
+pub(crate) fn give_again(headers: &mut HeaderMap, kept: &KeptHeaders) {
+    let KeptHeaders::Kept(kept) = kept else { return };
+    for (name, value) in kept {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value.as_bytes())) {
+            headers.append(name, value);
+        }
+    }
+}
+
+/// Whether the library or the transport sets a header of this name, so that it cannot be kept.
+pub(crate) fn is_set_here(name: &HeaderName) -> bool {
+    const SET: [HeaderName; 10] = [
+        header::CACHE_CONTROL,
+        header::CONNECTION,
+        header::CONTENT_ENCODING,
+        header::CONTENT_LENGTH,
+        header::CONTENT_TYPE,
+        header::DATE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        header::X_CONTENT_TYPE_OPTIONS,
+    ];
+    SET.contains(name) || [STREAM_ID, STREAM_RECORDED, STREAM_HEARTBEAT, ACCEL_BUFFERING].contains(name)
+}

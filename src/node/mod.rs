@@ -1,0 +1,14 @@
+//! What the parts of one process share: settings, the store handle, the recorder, the owner rule, rejections, hooks, and what is
+//! read from a request.
+
+pub(crate) mod forgotten;
+pub(crate) mod headers;
+pub(crate) mod owner;
+pub(crate) mod readers;
+pub(crate) mod reject;
+pub(crate) mod request;
+pub(crate) mod setup;
+mod shared;
+pub(crate) mod stop;
+
+pub(crate) use shared::Node;

@@ -1,0 +1,191 @@
+//! The library's own answers that are no event stream.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header, request::Parts};
+
+use crate::{
+    model::{
+        error::{InvalidStreamId, MetadataTooLarge},
+        id::StreamId,
+    },
+    node::{
+        Node,
+        headers::{no_store, stream_id},
+        owner::Head,
+    },
+    telemetry::{log_alert, log_error},
+};
+
+/// Why the library answers a request itself, with an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// 400: the stream's name breaks the rule for names.
+    MalformedId(InvalidStreamId),
+    /// 400: the conversation's name breaks the rule for names, which is that for streams.
+    MalformedConversation(InvalidStreamId),
+    /// 400: the host's identifier keeps more metadata with the stream than there is room for.
+    MetadataTooLarge(MetadataTooLarge),
+    /// 400: a query parameter breaks its rule, which this says.
+    BadQuery(&'static str),
+    /// 401: the owner rule finds nobody. With the challenge of [`Builder::challenge`](crate::Builder::challenge).
+    Unauthorized,
+    /// 404: there is no such stream, or it is another owner's, or access was denied. All three look the same.
+    NotFound,
+    /// 405: recovery, relays and resumes answer GET, HEAD and OPTIONS only, stops DELETE, POST and OPTIONS.
+    MethodNotAllowed,
+    /// 409: a stream of the conversation runs, and new turns are refused meanwhile ([`Overlap::Refuse`](crate::Overlap::Refuse)); or 64 turns of it
+    /// wait for their handlers to answer. `X-Stream-Id` names the stream.
+    Running {
+        /// The stream.
+        stream: StreamId,
+    },
+    /// 409: the stream is a turn of another conversation, as a handler that names two finds, or a request that names a
+    /// stream of one conversation in another.
+    OtherConversation,
+    /// 409: a route of another kind produces this stream: two routes share ids by mistake.
+    OtherKind {
+        /// The kind of the stream.
+        kind: Cow<'static, str>,
+    },
+    /// 422: the stream was opened by another request.
+    OtherRequest,
+    /// 429: the owner has too many active streams.
+    TooManyStreams {
+        /// How many are allowed.
+        limit: usize,
+    },
+    /// 503: the store does not answer. Also for an `EventSource` without a cursor, on recovery and with
+    /// [`OnUnavailable::Status`](crate::OnUnavailable::Status).
+    Unavailable,
+    /// 503: the stream cannot be served now, because the process shuts down, the store does not answer or has been emptied,
+    /// or the owner has too many active streams. A GET that asks for `text/event-stream` by name gets 200, `retry:` and a
+    /// body that breaks instead.
+    ComeAgain,
+}
+
+impl Rejection {
+    /// The status it is answered with.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::MalformedId(_) | Self::MalformedConversation(_) | Self::MetadataTooLarge(_) | Self::BadQuery(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::OtherKind { .. } | Self::Running { .. } | Self::OtherConversation => StatusCode::CONFLICT,
+            Self::OtherRequest => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooManyStreams { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable | Self::ComeAgain => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The answer, as the library makes it.
+    pub(crate) fn response(&self) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::from(format!("{self}\n")));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        no_store(headers);
+        match self {
+            Self::TooManyStreams { .. } | Self::Unavailable | Self::ComeAgain => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+            }
+            Self::MethodNotAllowed => {
+                headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+            }
+            Self::Running { stream } => stream_id(headers, stream),
+            _ => {}
+        }
+        response
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MalformedId(error) => error.fmt(f),
+            Self::MalformedConversation(error) => write!(f, "a conversation is named like a stream, and {error}"),
+            Self::MetadataTooLarge(error) => error.fmt(f),
+            Self::BadQuery(rule) => f.write_str(rule),
+            Self::Unauthorized => f.write_str("nobody is signed in"),
+            Self::NotFound => f.write_str("there is no such stream"),
+            Self::MethodNotAllowed => f.write_str("this method is not answered here"),
+            Self::Running { stream } => write!(f, "the stream {stream} of this conversation runs"),
+            Self::OtherConversation => f.write_str("the stream is a turn of another conversation"),
+            Self::OtherKind { kind } => write!(f, "a route of another kind, `{kind}`, produces this stream"),
+            Self::OtherRequest => f.write_str("this stream was opened by another request"),
+            Self::TooManyStreams { limit } => write!(f, "{limit} streams are running, and no more are allowed"),
+            Self::Unavailable => f.write_str("the store of streams does not answer"),
+            Self::ComeAgain => f.write_str("this stream cannot be served now: try again"),
+        }
+    }
+}
+
+impl std::error::Error for Rejection {}
+
+pub(crate) type OnReject = dyn Fn(&Rejection, &Parts, Response<Bytes>) -> Response<Bytes> + Send + Sync;
+
+/// Makes the answers, the host's way where it has one.
+#[derive(Clone, Default)]
+pub(crate) struct Rejecter {
+    pub(crate) on_reject: Option<Arc<OnReject>>,
+    /// The `WWW-Authenticate` of a 401.
+    pub(crate) challenge: Option<HeaderValue>,
+}
+
+impl Rejecter {
+    /// Shapes an answer, as the library makes it.
+    pub(crate) fn shape(&self, rejection: &Rejection, head: &Head, mut response: Response<Bytes>) -> Response<Bytes> {
+        if let (Rejection::Unauthorized, Some(challenge)) = (rejection, &self.challenge) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge.clone());
+        }
+        match (&self.on_reject, head.parts()) {
+            (Some(shape), Some(request)) => shape(rejection, request, response),
+            _ => response,
+        }
+    }
+}
+
+impl Node {
+    /// Rejects a path from which a relay without an identifier cannot tell the stream.
+    pub(crate) fn unnamed(&self, path: &str) -> Rejection {
+        if let Some(requests) = self.unnamed.due() {
+            log_error!(
+                path = path,
+                requests = requests,
+                "a relay was not told which stream a path means: use `Relay::id`"
+            );
+        }
+        Rejection::NotFound
+    }
+
+    /// Rejects a request on a route of the kind `asks` for a stream that a route of the kind `kind` produces.
+    pub(crate) fn other_kind(&self, id: &StreamId, asks: &str, kind: Cow<'static, str>) -> Rejection {
+        if let Some(requests) = self.shared_ids.due() {
+            log_alert!(
+                stream = id.as_str(),
+                route = asks,
+                producer = &*kind,
+                requests = requests,
+                "a stream is asked for on a route of another kind than its producer's: two routes share ids"
+            );
+        }
+        Rejection::OtherKind { kind }
+    }
+
+    pub(crate) fn reject(&self, rejection: &Rejection, head: &Head) -> Response<Bytes> {
+        self.reject_with(rejection, head, rejection.response())
+    }
+
+    /// The same, with an answer in a form of its own.
+    pub(crate) fn reject_with(&self, rejection: &Rejection, head: &Head, response: Response<Bytes>) -> Response<Bytes> {
+        crate::telemetry::add(&self.telemetry.rejected, 1);
+        self.rejecter.shape(rejection, head, response)
+    }
+}

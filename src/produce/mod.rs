@@ -1,0 +1,14 @@
+//! Runs an inner body. The [`Engine`](engine::Engine) cuts it into blocks and gives these to the recorder; a
+//! [`Live`](live::Live) body polls the engine for its client. When the client leaves, the [`Producer`](producer::Producer) drops the
+//! engine or hands it to a [`Drive`](drive::Drive), which goes on with it for other readers and for those that come back.
+
+pub(crate) mod absence;
+pub(crate) mod after_last;
+pub(crate) mod body;
+pub(crate) mod drive;
+pub(crate) mod engine;
+pub(crate) mod live;
+pub(crate) mod patience;
+pub(crate) mod producer;
+pub(crate) mod source;
+pub(crate) mod stop;

@@ -1,0 +1,6 @@
+//! A route's settings: how requests name their streams, which event ends a stream, and in which voice the library speaks.
+
+pub(crate) mod classify;
+pub(crate) mod identify;
+pub(crate) mod settings;
+pub(crate) mod speaker;
