@@ -1,0 +1,104 @@
+// What a server answers instead of a stream.
+import { deepStrictEqual, ok } from 'node:assert';
+
+/** A cursor whose stream is gone: its work is not done twice. */
+const GONE = 'e1700000000000-5';
+
+/** The statuses that are worth another attempt; an `EventSource` knows none. */
+const AGAIN = [429, 500, 502, 503, 504];
+const FINAL = [400, 401, 403, 404, 405, 409, 410, 422];
+
+export async function notFound({ world, source }) {
+  await world.node();
+  const tab = await world.tab(source, `/api/stream/a?last_event_id=${GONE}`);
+  await tab.ends('gaveup');
+  deepStrictEqual(statuses(world), [404], 'it does not come again');
+}
+
+function statuses(world) {
+  return world.front.requests.entries.map(({ status }) => status);
+}
+
+/** The first attempt is answered with each of the statuses, the next ones as they should be. */
+export async function eachStatus({ world, source }) {
+  await world.node();
+  const seen = new Set();
+  world.front.answer = ({ url }) => {
+    const status = Number(/status=(\d+)/.exec(url)?.[1]);
+    if (seen.has(status)) return undefined;
+    seen.add(status);
+    return { status, headers: AGAIN.includes(status) ? { 'retry-after': '1' } : {} };
+  };
+  const again = source === 'native' ? [] : AGAIN;
+  const verdicts = [204, ...FINAL, ...AGAIN].map(async (status) => {
+    const tab = await world.tab(source, `/api/stream/a${status}?n=3&rate=0&status=${status}`);
+    const { name } = await tab.last();
+    if (again.includes(status)) tab.isWhole(3);
+    return [status, name];
+  });
+  const expected = [204, ...FINAL, ...AGAIN].map((status) => [status, again.includes(status) ? 'completed' : 'gaveup']);
+  deepStrictEqual(await Promise.all(verdicts), expected);
+  deepStrictEqual(world.front.requests.entries.length, expected.length + again.length);
+}
+
+/** Requests for a stream need the token that is good now, as a header or, since `EventSource` sends none, a cookie. */
+function demandToken(front, tokens) {
+  front.answer = ({ url, headers }) => {
+    if (url === '/token') return { status: 200, body: tokens.given, unnoted: true };
+    const cookie = /token=(\w+)/.exec(headers.cookie)?.[1];
+    const token = headers.authorization?.replace('Bearer ', '') ?? cookie;
+    return token === tokens.good ? undefined : { status: 401 };
+  };
+}
+
+const signIn = (token) => {
+  document.cookie = `token=${token}`;
+};
+
+async function signedIn({ world, source }, tokens) {
+  await world.node();
+  demandToken(world.front, tokens);
+  await world.cookie('token', 'one');
+  const tab = await world.tab(source, '/api/stream/a?n=60&rate=20', { token: source !== 'native' });
+  await tab.seen(10);
+  return tab;
+}
+
+/** The token expires, and the page has a new one in time. */
+export async function tokenRenewed({ world, source }) {
+  const tokens = { good: 'one', given: 'one' };
+  const tab = await signedIn({ world, source }, tokens);
+  tokens.good = tokens.given = 'two';
+  await tab.evaluate(signIn, 'two');
+  world.front.drop();
+  await tab.ends('completed');
+  tab.isWhole(60);
+  ok(!statuses(world).includes(401));
+}
+
+/** The token expires, and the page has a new one too late: 401 ends the source, and the page lets it go on. */
+export async function unauthorized({ world, source }) {
+  const tokens = { good: 'one', given: 'one' };
+  const tab = await signedIn({ world, source }, tokens);
+  tokens.good = 'two';
+  world.front.drop();
+  await tab.ends('gaveup');
+  tokens.given = 'two';
+  await tab.evaluate(signIn, 'two');
+  await tab.evaluate(() => source.again());
+  await tab.said('end');
+  tab.isWhole(60);
+  deepStrictEqual(statuses(world).filter((status) => status !== 200), [401]);
+}
+
+export async function unusableCursor({ world, source }) {
+  await world.node();
+  const tab = await world.tab(source, '/api/stream/a?n=20&rate=0&last_event_id=nonsense');
+  await tab.ends('completed');
+  const [gap, ...more] = tab.all('gap');
+  deepStrictEqual([gap.after, more], [null, []], 'one word of it');
+  const { entries } = tab.lines;
+  ok(entries.indexOf(gap) < entries.indexOf(tab.events[0]), 'before the first event');
+  tab.forget((line) => line === gap);
+  tab.isWhole(20);
+}

@@ -1,0 +1,97 @@
+// What a network does to a connection.
+import { deepStrictEqual, strictEqual } from 'node:assert';
+import { after, inside } from '../harness/front.mjs';
+
+/** In the middle of an event's data, and between an event's `id:` and its blank line. */
+export async function cutInAnEvent({ world, source }) {
+  await world.node();
+  world.front.stops.push(after('"s":12,', 3), afterIdOf(24));
+  const tab = await world.tab(source, '/api/stream/a?n=40&rate=40');
+  await tab.seen(12);
+  world.front.drop();
+  await tab.seen(24);
+  world.front.drop();
+  await tab.ends('completed');
+  tab.isWhole(40);
+  // An event that did not arrive whole is asked for again.
+  deepStrictEqual(cursors(world), ['', tab.events[11].id, tab.events[23].id]);
+}
+
+/** After the line `id:` of the event with this number, before the blank line that ends the event. */
+function afterIdOf(s) {
+  return (body) => {
+    const at = body.indexOf(`"s":${s},`);
+    const id = at < 0 ? -1 : body.indexOf('\nid: ', at);
+    return id < 0 ? -1 : body.indexOf('\n', id + 1) + 1 || -1;
+  };
+}
+
+function cursors(world) {
+  return world.front.requests.entries.map(({ cursor }) => cursor);
+}
+
+export async function cutInACharacter({ world, source }) {
+  await world.node();
+  world.front.stops.push(inside('Æ'));
+  const tab = await world.tab(source, '/api/stream/a?n=320&rate=0');
+  await tab.seen(312);
+  world.front.drop();
+  await tab.ends('completed');
+  tab.isWhole(320);
+  strictEqual(tab.events[312].text, ' Æquations');
+  deepStrictEqual(cursors(world), ['', tab.events[311].id]);
+}
+
+export async function offlineAndOnline({ world, source }) {
+  await world.node();
+  const tab = await world.tab(source, '/api/stream/a?n=60&rate=20');
+  await tab.seen(10);
+  // Offline in Chromium's emulation, a page opens no new connection. Those that it has stay: the front drops them.
+  await world.setOffline(true);
+  world.front.goAway();
+  await tab.said('state', ({ state }) => state !== 'open');
+  world.front.comeBack();
+  await world.setOffline(false);
+  await tab.ends('completed');
+  tab.isWhole(60);
+}
+
+/** Another tab in front, the page frozen as on a phone, and its connection gone when it comes back. */
+export async function hiddenAndShown({ world, source }) {
+  await world.node();
+  const { tab, hide, show } = await world.tabOfAWindow(source, '/api/stream/a?n=60&rate=20');
+  await tab.seen(10);
+  await hide();
+  world.front.drop();
+  await show();
+  await tab.ends('completed');
+  tab.isWhole(60);
+}
+
+/** The connection is half open: nothing comes, and nobody says so. */
+export async function silence({ world, source }) {
+  await world.node('--heartbeat', '0.4');
+  const tab = await world.tab(source, '/api/stream/a?n=40&rate=20');
+  await tab.seen(10);
+  world.front.hush();
+  if (source === 'native') {
+    // It does not notice: it still waits when the stream has long ended. Only the end of the connection wakes it.
+    await world.front.to.ended('a');
+    deepStrictEqual([tab.numbers.length, tab.all('state')], [10, []]);
+    world.front.drop();
+  }
+  await tab.ends('completed');
+  tab.isWhole(40);
+}
+
+/** It is asked again and again while the network is away, but not in a hurry. */
+export async function completionWhileAway({ world, source }) {
+  const node = await world.node();
+  const tab = await world.tab(source, '/api/stream/a?n=30&rate=20');
+  await tab.seen(10);
+  world.front.goAway();
+  await node.ended('a');
+  world.front.comeBack();
+  await tab.ends('completed');
+  tab.isWhole(30);
+}

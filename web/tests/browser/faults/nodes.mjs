@@ -1,0 +1,74 @@
+// What becomes of the servers.
+import { deepStrictEqual, strictEqual } from 'node:assert';
+
+/** Short times, so that a lost node is found within seconds. */
+const QUICK = ['--stale', '1', '--sweep', '0.5'];
+
+/** Events that do not depend on the server's life: somebody else publishes them. */
+async function publish(node, from, to) {
+  for (let s = from; s < to; s += 1) await post(node, { type: 'token', data: { s } });
+}
+
+async function post(node, event) {
+  const response = await node.fetch('/api/stream/a/events', { method: 'POST', body: JSON.stringify(event) });
+  strictEqual(response.status, 202, await response.text());
+}
+
+export async function killedAndStarted({ world, source }) {
+  const node = await world.node();
+  await publish(node, 0, 10);
+  const tab = await world.tab(source, '/api/relay/a');
+  await tab.seen(10);
+  await node.kill();
+  await node.startAgain();
+  await publish(node, 10, 20);
+  await tab.seen(20);
+  await post(node, { type: 'completed', data: {}, terminal: true });
+  await tab.ends('completed');
+  tab.isWhole(20);
+}
+
+/** The route's work may run again, and does: from its beginning, and the client is told. */
+export async function killedAndRunAgain({ world, source }) {
+  const node = await world.node(...QUICK, '--on-disconnect', 'interrupt');
+  const tab = await world.tab(source, '/api/stream/a?n=20&rate=10');
+  await tab.seen(5);
+  await node.kill();
+  await node.startAgain();
+  await tab.ends('completed');
+  deepStrictEqual([tab.all('restart').length, tab.all('gap')], [1, []]);
+  const at = tab.numbers.indexOf(0, 1);
+  deepStrictEqual(tab.numbers, [...count(at), ...count(20)], 'what it had seen, and all of the new run');
+}
+
+function count(end) {
+  return Array.from({ length: end }, (_, number) => number);
+}
+
+/** The node that does the work is lost; another one says so. */
+export async function orphaned({ world, source }) {
+  const lost = await world.node(...QUICK);
+  const other = await world.node(...QUICK);
+  const tab = await world.tab(source, '/api/stream/a?n=1000&rate=20');
+  await tab.seen(10);
+  await lost.kill();
+  world.front.to = other;
+  await tab.ends('orphaned');
+  tab.isWhole(tab.events.length);
+  strictEqual((await other.health()).orphaned, 1);
+}
+
+/** A node goes down in order: its clients continue on the other one, while it finishes its work. */
+export async function drained({ world, source }) {
+  const node = await world.node('--drain', '20');
+  const other = await world.node();
+  const tab = await world.tab(source, '/api/stream/a?n=80&rate=20');
+  await tab.seen(10);
+  // A load balancer sends it nothing new.
+  world.front.to = other;
+  node.drain();
+  await tab.ends('completed');
+  tab.isWhole(80);
+  strictEqual(await node.exitCode(), 0);
+  strictEqual(world.front.requests.entries.length, 2, 'it was let go, and came again');
+}

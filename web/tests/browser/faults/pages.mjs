@@ -1,0 +1,46 @@
+// What a user does.
+import { deepStrictEqual, strictEqual } from 'node:assert';
+
+export async function reload({ world, source }) {
+  await world.node();
+  // `EventSource` forgets its cursor with its page, and is given the stream from its start. The others can keep it.
+  const settings = source === 'native' ? {} : { options: { storage: 'a' } };
+  const tab = await world.tab(source, '/api/stream/a?n=50&rate=20', settings);
+  await tab.seen(10);
+  await tab.page.reload();
+  await tab.ends('completed');
+  const [, again] = world.front.requests.entries;
+  if (source === 'native') {
+    strictEqual(again.cursor, '');
+    const first = tab.numbers.indexOf(0, 1);
+    const before = new Set(tab.events.slice(0, first));
+    tab.forget((line) => before.has(line));
+  }
+  tab.isWhole(50);
+}
+
+export async function twoTabs({ world, source }) {
+  const node = await world.node();
+  const one = await world.tab(source, '/api/stream/a?n=60&rate=20');
+  await one.seen(5);
+  const two = await world.tab(source, '/api/stream/a?n=60&rate=20');
+  await two.seen(5);
+  strictEqual((await node.health()).active, 1, 'the work is done once');
+  for (const tab of [one, two]) {
+    await tab.ends('completed');
+    tab.isWhole(60);
+  }
+}
+
+export async function stopFromAnotherTab({ world, source }) {
+  await world.node();
+  const one = await world.tab(source, '/api/stream/a?n=1000&rate=20');
+  const two = await world.tab(source, '/api/stream/a?n=1000&rate=20');
+  await Promise.all([one.seen(5), two.seen(5)]);
+  await two.evaluate(() => fetch('/api/stream/a', { method: 'DELETE' }));
+  for (const tab of [one, two]) {
+    await tab.ends('cancelled');
+    tab.isWhole(tab.events.length);
+  }
+  deepStrictEqual(one.numbers, two.numbers);
+}

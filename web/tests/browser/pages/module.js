@@ -1,0 +1,29 @@
+// The browser module.
+import { ResilientEventSource } from '/resilient-sse.js';
+import { newToken } from '/token.js';
+
+const NAMES = ['message', 'completed', 'failed', 'cancelled', 'orphaned', 'expired'];
+
+export function watch({ url, options = {}, token }, report, reportEvent) {
+  if (token) options.headers = newToken;
+  let source;
+  function open() {
+    source = new ResilientEventSource(url, options);
+    for (const name of NAMES) source.addEventListener(name, reportEvent);
+    source.addEventListener('open', () => report({ what: 'open' }));
+    source.addEventListener('gap', ({ detail }) => report({ what: 'gap', ...detail }));
+    source.addEventListener('restart', () => report({ what: 'restart' }));
+    source.addEventListener('statechange', ({ target }) => report({ what: 'state', state: target.state }));
+    source.finished.then(
+      ({ type }) => report({ what: 'end', name: type }),
+      ({ reason, message }) => report({ what: 'gaveup', name: 'gaveup', reason, message }),
+    );
+  }
+  open();
+  return {
+    again() {
+      options = { ...options, lastEventId: source.lastEventId };
+      open();
+    },
+  };
+}
