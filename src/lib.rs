@@ -125,14 +125,16 @@ pub use hooks::{Acknowledge, EndedStream, JobStatus, ProbeAnswer};
 pub use hub::{Builder, CompletionStore, ResilientSse, StreamRegistry, Streams};
 pub use layer::{ResilientSseFuture, ResilientSseLayer, ResilientSseService, StreamContext, WaitStopped};
 pub use model::{
-    config::{Durability, OnUnavailable},
-    error::{BodyError, BoxError, ConfigError, InvalidOwner, InvalidStreamId, MetadataTooLarge, StoreError},
+    config::{ConfigError, Durability, OnUnavailable},
+    error::{BodyError, BoxError, StoreError},
     event::Event,
-    id::{EventId, InvalidEventId, MAX_OWNER, MAX_STREAM_ID, NodeId, Owner, StreamId, StreamKey},
-    kept::KeptHeaders,
-    stream::{
-        Disconnect, Ended, Ending, Frame, Metadata, Origin, Reason, Record, RecordKind, StreamInfo, StreamState, reason,
+    id::{
+        EventId, InvalidEventId, InvalidOwner, InvalidStreamId, MAX_OWNER, MAX_STREAM_ID, NodeId, Owner, StreamId,
+        StreamKey,
     },
+    kept::KeptHeaders,
+    metadata::{Metadata, MetadataTooLarge},
+    stream::{Disconnect, Ended, Ending, Frame, Origin, Reason, Record, RecordKind, StreamInfo, StreamState, reason},
     turn::{Overlap, Turn},
     voice::Voice,
 };

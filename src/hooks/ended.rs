@@ -6,7 +6,8 @@ use crate::{
     model::{
         error::StoreError,
         id::StreamKey,
-        stream::{Ended, Metadata, Record, RecordKind, StreamInfo},
+        metadata::Metadata,
+        stream::{Ended, Record, RecordKind, StreamInfo},
     },
     protocol::replay::Missing,
     store::{From, Read, StoreHandle},

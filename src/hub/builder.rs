@@ -10,8 +10,7 @@ use crate::{
     guardian::Guardian,
     hooks::{Acknowledge, EndedStream, ProbeAnswer, on_end, probe},
     model::{
-        config::{Durability, OnUnavailable},
-        error::ConfigError,
+        config::{ConfigError, Durability, OnUnavailable},
         id::{NodeId, Owner},
         stream::StreamInfo,
     },

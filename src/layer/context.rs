@@ -17,10 +17,8 @@ use crate::{
         handler::Waiting,
     },
     model::{
-        error::MetadataTooLarge,
         id::{EventId, Owner, StreamId},
-        kept::keep,
-        stream::Metadata,
+        metadata::{Metadata, MetadataTooLarge, keep},
         turn::Turn,
     },
     node::{Node, headers::stream_id, reject::Rejection},

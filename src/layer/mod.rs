@@ -26,8 +26,7 @@ use crate::{
     guardian::Guardian,
     hub::ResilientSse,
     model::{
-        config::{Durability, OnUnavailable, bounded},
-        error::ConfigError,
+        config::{ConfigError, Durability, OnUnavailable, bounded},
         stream::Disconnect,
         turn::Overlap,
         voice::Voice,

@@ -18,9 +18,10 @@ use super::{
 use crate::{
     layer::context::StreamContext,
     model::{
-        config::{METADATA_BYTES, OnUnavailable},
-        error::{BoxError, MetadataTooLarge},
+        config::OnUnavailable,
+        error::BoxError,
         id::{Cursor, Owner, StreamId, StreamKey},
+        metadata::{METADATA_BYTES, MetadataTooLarge},
         turn::Turn,
     },
     node::{

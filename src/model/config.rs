@@ -1,8 +1,8 @@
 //! Every limit and interval, with its default: see [`Settings`].
 
-use std::time::Duration;
+use std::{error::Error, fmt, time::Duration};
 
-use crate::{model::error::ConfigError, store::Retention};
+use crate::store::Retention;
 
 /// When an event may be delivered (guarantee G2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -124,8 +124,6 @@ pub(crate) const UNATTENDED: Duration = Duration::from_secs(30);
 pub(crate) const AFTER_LAST: Duration = Duration::from_secs(5);
 /// How often an open breaker lets one request through.
 pub(crate) const PROBE_EVERY: Duration = Duration::from_secs(1);
-/// What a host may keep with a stream, in bytes of keys and values.
-pub(crate) const METADATA_BYTES: usize = 4096;
 /// The longest duration of a setting, 100 years: no sum of it with a point in time leaves the range of any clock.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// How many job probes run at a time.
@@ -243,3 +241,18 @@ impl Settings {
         Ok(())
     }
 }
+
+/// A setting that cannot work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    pub(crate) setting: &'static str,
+    pub(crate) rule: &'static str,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` {}", self.setting, self.rule)
+    }
+}
+
+impl Error for ConfigError {}

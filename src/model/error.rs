@@ -1,12 +1,8 @@
-//! What can go wrong, each with a sentence that names the input and the rule.
+//! The errors of response bodies and of stores. The error of a name or a setting lies beside it.
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
-use super::config::METADATA_BYTES;
-use crate::model::{
-    id::{MAX_OWNER, MAX_STREAM_ID},
-    stream::{Reason, StreamState},
-};
+use crate::model::stream::{Reason, StreamState};
 
 /// Any error, shared between those who wait for the same thing.
 pub(crate) type SharedError = Arc<dyn Error + Send + Sync>;
@@ -80,78 +76,6 @@ impl Error for BodyError {
     }
 }
 
-/// A text that is not a [`StreamId`](crate::StreamId).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InvalidStreamId {
-    /// It is empty.
-    Empty,
-    /// It is longer than 128 bytes.
-    TooLong {
-        /// How long it is, in bytes.
-        length: usize,
-    },
-    /// It holds a character outside `[A-Za-z0-9._~-]`.
-    Character {
-        /// The first such byte.
-        position: usize,
-    },
-    /// It stands in a path whose percent-encoding cannot be read (RFC 3986 § 2.1), or is not UTF-8.
-    Encoding,
-}
-
-impl fmt::Display for InvalidStreamId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a stream id is 1 to {MAX_STREAM_ID} characters of [A-Za-z0-9._~-]; this one ")?;
-        match self {
-            Self::Empty => f.write_str("is empty"),
-            Self::TooLong { length } => write!(f, "has {length} bytes"),
-            Self::Character { position } => write!(f, "has another character at byte {position}"),
-            Self::Encoding => f.write_str("is not percent-encoded UTF-8 (RFC 3986, section 2.1)"),
-        }
-    }
-}
-
-impl Error for InvalidStreamId {}
-
-/// A text that is not an [`Owner`](crate::Owner).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InvalidOwner {
-    /// It is empty. A caller without a name is [`Owner::ANONYMOUS`](crate::Owner::ANONYMOUS), if the host allows it.
-    Empty,
-    /// It is longer than 256 bytes.
-    TooLong {
-        /// How long it is, in bytes.
-        length: usize,
-    },
-}
-
-impl fmt::Display for InvalidOwner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "an owner is 1 to {MAX_OWNER} bytes; this one ")?;
-        match self {
-            Self::Empty => f.write_str("is empty"),
-            Self::TooLong { length } => write!(f, "has {length}"),
-        }
-    }
-}
-
-impl Error for InvalidOwner {}
-
-/// A setting that cannot work.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    pub(crate) setting: &'static str,
-    pub(crate) rule: &'static str,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` {}", self.setting, self.rule)
-    }
-}
-
-impl Error for ConfigError {}
-
 /// A store that failed or did not answer in time.
 #[derive(Clone, Debug)]
 pub struct StoreError {
@@ -215,17 +139,3 @@ impl Error for StoreError {
         }
     }
 }
-
-/// More was to be kept with a stream than there is room for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MetadataTooLarge {
-    pub(crate) bytes: usize,
-}
-
-impl fmt::Display for MetadataTooLarge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a stream keeps at most {METADATA_BYTES} bytes of metadata; this would be {}", self.bytes)
-    }
-}
-
-impl std::error::Error for MetadataTooLarge {}

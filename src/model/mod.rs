@@ -5,6 +5,7 @@ pub(crate) mod error;
 pub(crate) mod event;
 pub(crate) mod id;
 pub(crate) mod kept;
+pub(crate) mod metadata;
 pub(crate) mod stream;
 pub(crate) mod turn;
 pub(crate) mod voice;

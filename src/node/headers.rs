@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::model::{config::METADATA_BYTES, id::StreamId, kept::KeptHeaders};
+use crate::model::{id::StreamId, kept::KeptHeaders, metadata::METADATA_BYTES};
 
 /// Names the stream that a response belongs to.
 pub(crate) const STREAM_ID: HeaderName = HeaderName::from_static("x-stream-id");

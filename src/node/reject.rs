@@ -7,8 +7,8 @@ use http::{HeaderValue, Response, StatusCode, header, request::Parts};
 
 use crate::{
     model::{
-        error::{InvalidStreamId, MetadataTooLarge},
-        id::StreamId,
+        id::{InvalidStreamId, StreamId},
+        metadata::MetadataTooLarge,
     },
     node::{
         Node,

@@ -13,8 +13,9 @@ use crate::{
     model::{
         event::Event,
         id::{EventId, Owner, StreamId, StreamKey},
-        kept::{KeptHeaders, keep},
-        stream::{Metadata, Origin, StreamState},
+        kept::KeptHeaders,
+        metadata::{Metadata, keep},
+        stream::{Origin, StreamState},
         voice::Voice,
     },
     node::Node,

@@ -13,9 +13,10 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::{
     model::{
-        error::{MetadataTooLarge, StoreError},
+        error::StoreError,
         event::Event,
         id::{EventId, StreamKey},
+        metadata::MetadataTooLarge,
         stream::{Ended, Ending, StreamState, reason},
     },
     node::Node,

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     model::{
         id::EventId,
-        kept::keep,
+        metadata::keep,
         stream::{Ended, Ending, Frame},
     },
     runtime::sync::lock,

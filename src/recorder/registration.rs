@@ -6,7 +6,8 @@ use crate::{
     model::{
         id::{NodeId, StreamKey},
         kept::KeptHeaders,
-        stream::{Metadata, Origin},
+        metadata::Metadata,
+        stream::Origin,
         turn::Turn,
         voice::Voice,
     },

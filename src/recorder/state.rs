@@ -10,7 +10,8 @@ use crate::{
     model::{
         config::{ENTRY_BYTES, ENTRY_EVENTS, ENTRY_SHARE},
         id::StreamKey,
-        stream::{Frame, Metadata},
+        metadata::Metadata,
+        stream::Frame,
     },
     protocol::backoff::Backoff,
     store::{Append, Retention},

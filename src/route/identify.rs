@@ -5,7 +5,10 @@ use std::borrow::Cow;
 use http::{HeaderName, Method, request::Parts};
 
 use crate::{
-    model::{error::InvalidStreamId, id::StreamId, stream::Metadata},
+    model::{
+        id::{InvalidStreamId, StreamId},
+        metadata::Metadata,
+    },
     node::request::parameter,
     percent::decoded,
 };

@@ -26,8 +26,10 @@ use crate::{
         id::{NodeId, StreamId, StreamKey},
         stream::StreamInfo,
     },
-    runtime::executor::BoxFuture,
-    runtime::panics::{Guarded, drop_guarded, guarded},
+    runtime::{
+        executor::BoxFuture,
+        panics::{Guarded, drop_guarded, guarded},
+    },
     telemetry::Telemetry,
 };
 

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use crate::model::{
     id::{EventId, NodeId, Owner, StreamId, StreamKey},
     kept::KeptHeaders,
-    stream::{Ended, Ending, Frame, Metadata, Origin, Record, StreamInfo, StreamState},
+    metadata::Metadata,
+    stream::{Ended, Ending, Frame, Origin, Record, StreamInfo, StreamState},
     turn::Turn,
     voice::Voice,
 };

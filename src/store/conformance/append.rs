@@ -4,7 +4,8 @@ use super::bench::{Bench, append, epoch_of};
 use crate::{
     model::{
         id::{EventId, StreamKey},
-        stream::{Metadata, RecordKind},
+        metadata::Metadata,
+        stream::RecordKind,
     },
     store::{Append, Appended, Fence, From, Open, Opened, Store},
 };

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use crate::{
     model::{
         id::{EventId, NodeId, Owner, StreamId, StreamKey},
-        stream::{Ended, Ending, Frame, Metadata, Origin, Record, RecordKind, StreamInfo, StreamState, reason},
+        metadata::Metadata,
+        stream::{Ended, Ending, Frame, Origin, Record, RecordKind, StreamInfo, StreamState, reason},
     },
     store::{
         Append, Appended, Beat, Beaten, Close, Closed, Due, From, Interrupt, Interrupted, List, Open, Opened, Page,

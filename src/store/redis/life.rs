@@ -21,8 +21,8 @@ use super::{
 use crate::{
     model::{
         id::{EventId, StreamKey},
-        kept::keep,
-        stream::{Ended, Ending, Metadata, StreamState},
+        metadata::{Metadata, keep},
+        stream::{Ended, Ending, StreamState},
         turn::Turn,
     },
     runtime::sync::all,

@@ -11,7 +11,8 @@ use super::{
 use crate::model::{
     id::{EventId, NodeId, StreamKey},
     kept::KeptHeaders,
-    stream::{Ended, Ending, Frame, Metadata, Origin, Record, RecordKind, StreamInfo, StreamState},
+    metadata::Metadata,
+    stream::{Ended, Ending, Frame, Origin, Record, RecordKind, StreamInfo, StreamState},
     turn::Turn,
     voice::Voice,
 };

@@ -11,8 +11,9 @@ use super::log::{Log, Put};
 use crate::{
     model::{
         id::{EventId, NodeId, StreamKey},
-        kept::{KeptHeaders, keep},
-        stream::{Ended, Ending, Metadata, Origin, StreamInfo, StreamState, reason},
+        kept::KeptHeaders,
+        metadata::{Metadata, keep},
+        stream::{Ended, Ending, Origin, StreamInfo, StreamState, reason},
         turn::Turn,
         voice::Voice,
     },

@@ -9,7 +9,8 @@ use crate::{
     model::{
         id::{EventId, NodeId},
         kept::KeptHeaders,
-        stream::{Ended, Ending, Frame, Metadata, Origin, StreamState},
+        metadata::Metadata,
+        stream::{Ended, Ending, Frame, Origin, StreamState},
         voice::Voice,
     },
     store::{Open, Publish, Published},

@@ -1,0 +1,79 @@
+//! The id of an event.
+
+use std::{fmt, str::FromStr};
+
+/// The id of an event within its stream: epoch and seq, strictly increasing, dense within an epoch.
+///
+/// Its text, wherever a client sees it, is `e<epoch>-<seq>`. No other system writes such ids, so an id that a host
+/// gave an event itself is never taken for one of these.
+///
+/// The epoch counts producer runs; `seq` starts at 1, and 0 marks the start or the end of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventId {
+    /// Which producer run.
+    pub epoch: u64,
+    /// Which event of that run.
+    pub seq: u64,
+}
+
+impl EventId {
+    /// Puts epoch and seq together.
+    #[must_use]
+    pub const fn new(epoch: u64, seq: u64) -> Self {
+        Self { epoch, seq }
+    }
+
+    /// The id of the terminal event of the run `epoch`, whoever closes it.
+    #[must_use]
+    pub const fn terminal(epoch: u64) -> Self {
+        Self::new(epoch.saturating_add(1), 0)
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "e{}-{}", self.epoch, self.seq)
+    }
+}
+
+impl FromStr for EventId {
+    type Err = InvalidEventId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.strip_prefix('e').and_then(Self::from_pair).ok_or(InvalidEventId)
+    }
+}
+
+impl EventId {
+    /// Reads `<epoch>-<seq>`: the form without the `e`, which is also that of a Redis stream's ids.
+    pub(crate) fn from_pair(text: &str) -> Option<Self> {
+        let (epoch, seq) = text.split_once('-')?;
+        Some(Self::new(digits(epoch)?, digits(seq)?))
+    }
+
+    /// Writes `<epoch>-<seq>`: see [`from_pair`](Self::from_pair).
+    #[cfg(feature = "redis")]
+    pub(crate) fn to_pair(self) -> String {
+        format!("{}-{}", self.epoch, self.seq)
+    }
+}
+
+/// A canonical decimal number: no sign, no leading zero, so that one id has one spelling.
+fn digits(text: &str) -> Option<u64> {
+    let canonical = !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_digit())
+        && (text.len() == 1 || !text.starts_with('0'));
+    if canonical { text.parse().ok() } else { None }
+}
+
+/// A text that is not an [`EventId`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidEventId;
+
+impl fmt::Display for InvalidEventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event id is `e`, two decimal numbers and a `-` between them, as in e1700000000000-7")
+    }
+}
+
+impl std::error::Error for InvalidEventId {}
