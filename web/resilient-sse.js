@@ -1,0 +1,1395 @@
+/**
+ * Server-sent events that survive disconnects: an event source over `fetch`, for servers that use the Rust crate
+ * `resilient-sse`, and for any other server that sends `text/event-stream`.
+ *
+ * From top to bottom: the source ({@link ResilientEventSource}), its policy (when to try again, when to give up), the words
+ * that the server itself says in a stream, the parser of the wire format ({@link EventStreamParser}), and small helpers.
+ *
+ * @module resilient-sse
+ */
+
+// ---------------------------------------------------------------------------------------------------------- Types
+
+/**
+ * - `connecting`: a request is on its way.
+ * - `open`: a response is being read.
+ * - `waiting`: the connection is lost, and the next attempt is scheduled.
+ * - `ended`: the stream is over, and all of it was delivered.
+ * - `closed`: {@link ResilientEventSource#close} was called, or the `signal` was aborted.
+ * - `gaveup`: the source will not try again. {@link ResilientEventSource#error} says why.
+ * @typedef {'connecting' | 'open' | 'waiting' | 'ended' | 'closed' | 'gaveup'} SourceState
+ */
+
+/**
+ * Why an attempt failed, or why the source gave up.
+ *
+ * Tried again: `network` (no response, or a broken one), `timeout` (nothing came for 2.5 heartbeats), `unfinished` (the response
+ * ended without a terminal event), `headers` (the `headers` function failed), and `status` for 429 and 5xx.
+ *
+ * Final: `status` for any other status, `content-type` (the response is no event stream), `recover` (the recovery URL
+ * does not answer as recovery does), `event-too-large`, `gap` (events are lost, and the server cannot go on after them), `attempts`
+ * (too many attempts without an event; `cause` is the last failure), and `closed`.
+ * @typedef {'network' | 'timeout' | 'unfinished' | 'headers' | 'status' | 'content-type' | 'recover' | 'event-too-large' | 'gap'
+ *   | 'attempts' | 'closed'} FailureReason
+ */
+
+/**
+ * An event as it stands on the wire. `type` is its SSE name, or `message` if it has none.
+ * @typedef {{ type: string, data: string, lastEventId: string }} StreamEvent
+ */
+
+/**
+ * The end of a stream. `type` is the event's SSE name; if it has none, the `type` of its JSON; otherwise `message`.
+ *
+ * After a response with status 204 there is no such event. The server says by it that nothing is left to deliver, but not how
+ * the stream ended. Then `type` is `ended` and `data` is empty, unless the `recover` URL knows more.
+ * @typedef {{ type: string, data: string, lastEventId: string }} TerminalEvent
+ */
+
+/**
+ * Events that are lost. `after` is the last event before them and `resumesAt` the first one behind, as ids, or null. `missed`
+ * is their number, or null where the server does not know it.
+ * @typedef {{ after: string | null, resumesAt: string | null, missed: number | null }} GapDetail
+ */
+
+/** @typedef {{ epoch: string | null }} RestartDetail */
+/** @typedef {{ streamId: string }} ConnectedDetail */
+
+/**
+ * `delay`: in how many milliseconds the next attempt begins (state `waiting`). `error`: the last failure, or null.
+ * @typedef {{ state: SourceState, previous: SourceState, delay: number | null, error: ResilientEventSourceError | null }} StateChangeDetail
+ */
+
+/**
+ * What {@link ResilientEventSource} dispatches, by name. Any other name is that of an event of the stream.
+ * @typedef {{
+ *   open: Event,
+ *   statechange: CustomEvent<StateChangeDetail>,
+ *   connected: NoticeEvent<ConnectedDetail>,
+ *   gap: NoticeEvent<GapDetail>,
+ *   restart: NoticeEvent<RestartDetail>,
+ *   message: MessageEvent<string>,
+ *   completed: MessageEvent<string>,
+ *   failed: MessageEvent<string>,
+ *   cancelled: MessageEvent<string>,
+ *   orphaned: MessageEvent<string>,
+ *   expired: MessageEvent<string>,
+ * }} ResilientEventMap
+ */
+
+/**
+ * @typedef {object} ResilientEventSourceOptions
+ * @property {HeadersInit | ((context: { unauthorized: boolean }) => HeadersInit | Promise<HeadersInit>)} [headers]
+ *   Request headers, or a function that is called for each request. After status 401 the function is called once more, with
+ *   `unauthorized: true`; if its headers differ from those that were refused, the request is repeated once. A second 401 is final.
+ * @property {string} [method] Default: `GET`, or `POST` if there is a `body`. All attempts that are neither GET nor HEAD carry the same
+ *   `Idempotency-Key`, unless `headers` sets one.
+ * @property {BodyInit | Record<string, unknown> | unknown[] | null} [body] Is sent with each attempt, so it cannot be a
+ *   `ReadableStream`. A plain object or an array is sent as JSON.
+ * @property {string} [lastEventId] The cursor to begin after. It goes before one that `storage` holds.
+ * @property {string | URL} [recover] The URL of the stream's recovery. It is asked before the first request, and again after an attempt
+ *   that brought no event. A stream that has ended is then delivered from there, without a request to `url`.
+ * @property {string | Iterable<string> | ((event: StreamEvent) => boolean)} [terminal] Which events end the stream: names, or a
+ *   function. Default: `completed`, `failed`, `cancelled`, `orphaned` and `expired`. A name also means the `type` in the JSON of an
+ *   event without a name. An event that a resilient-sse server has marked as the stream's end is terminal in any case.
+ * @property {number} [maxAttempts] After how many attempts without an event the source gives up. Default: 10. `Infinity` suits a feed that
+ *   may be silent for days. While the browser is offline the source does not give up.
+ * @property {number} [minDelay] The shortest wait before an attempt, in milliseconds. Default: 250.
+ * @property {number} [maxDelay] The longest wait that the source chooses by itself, in milliseconds. Default: 30,000. The server's
+ *   `retry:` and `Retry-After` may ask for more.
+ * @property {number} [heartbeat] After how many **seconds** of silence the server sends a heartbeat, as in the response header
+ *   `X-Stream-Heartbeat`, which this overrides. A connection that is silent for 2.5 times as long is given up. 0: never.
+ * @property {number} [maxEventBytes] How many bytes of one event are held at most. Default: 8 MiB. A larger event is final.
+ * @property {string} [storage] Keeps the cursor in `sessionStorage` under this key until the stream has ended, so that a page that
+ *   is reloaded continues from where it was. Each stream needs a key of its own.
+ * @property {typeof globalThis.fetch} [fetch] Is called instead of the global `fetch`, for credentials among others:
+ *   `(url, init) => fetch(url, { ...init, credentials: 'include' })`.
+ * @property {AbortSignal} [signal] Closes the source.
+ */
+
+/**
+ * @typedef {Omit<EventTarget, 'addEventListener' | 'removeEventListener'> & {
+ *   addEventListener<K extends keyof ResilientEventMap>(type: K, listener: Listener<ResilientEventMap[K]> | null,
+ *     options?: boolean | AddEventListenerOptions): void,
+ *   addEventListener(type: string, listener: Listener<MessageEvent<string>> | null, options?: boolean | AddEventListenerOptions): void,
+ *   addEventListener(type: string, listener: EventListenerOrEventListenerObject | null,
+ *     options?: boolean | AddEventListenerOptions): void,
+ *   removeEventListener<K extends keyof ResilientEventMap>(type: K, listener: Listener<ResilientEventMap[K]> | null,
+ *     options?: boolean | EventListenerOptions): void,
+ *   removeEventListener(type: string, listener: Listener<MessageEvent<string>> | null, options?: boolean | EventListenerOptions): void,
+ *   removeEventListener(type: string, listener: EventListenerOrEventListenerObject | null,
+ *     options?: boolean | EventListenerOptions): void,
+ * }} TypedEventTarget
+ */
+
+/**
+ * @template E
+ * @typedef {((event: E) => unknown) | { handleEvent(event: E): unknown }} Listener
+ */
+
+/** @typedef {{ status: string, reason?: string | null, terminalEventType?: string, terminalEventData?: unknown,
+ *   events?: { id: string, type: string, data: string, json?: unknown }[], missing?: number | null, next?: string | null }} RecoveryAnswer */
+
+// --------------------------------------------------------------------------------------------------------- Errors
+
+/** Why a source has lost its connection or given up. */
+export class ResilientEventSourceError extends Error {
+  /**
+   * @param {FailureReason} reason
+   * @param {string} message
+   * @param {{ cause?: unknown, status?: number, retryAfter?: number }} [more]
+   */
+  constructor(reason, message, more = {}) {
+    super(message, 'cause' in more ? { cause: more.cause } : undefined);
+    this.name = 'ResilientEventSourceError';
+    /** What happened. */
+    this.reason = reason;
+    /** The response's status, where that is the reason. @type {number | undefined} */
+    this.status = more.status;
+    /** How many milliseconds the server asked to wait (`Retry-After`). @type {number | undefined} */
+    this.retryAfter = more.retryAfter;
+  }
+}
+
+// --------------------------------------------------------------------------------------------------------- Source
+
+const TypedEventTarget = /** @type {new () => TypedEventTarget} */ (/** @type {unknown} */ (EventTarget));
+
+/**
+ * An event source that finds its way back.
+ *
+ * It dispatches each event of the stream under its SSE name (`message` if it has none) as a `MessageEvent`, and `open`, `connected`,
+ * `gap`, `restart` and `statechange`. It is also an async iterable of the stream's events, gaps and restarts among them.
+ *
+ * It connects by itself after it was made, so listeners that are added at once miss nothing.
+ *
+ * ```js
+ * const source = new ResilientEventSource('/answers/42');
+ * source.addEventListener('message', (event) => show(JSON.parse(event.data)));
+ * const { type } = await source.finished; // `completed`, `failed`, …
+ * ```
+ *
+ * @implements {AsyncIterable<MessageEvent<string>>}
+ */
+export class ResilientEventSource extends TypedEventTarget {
+  #options;
+  #policy;
+  /** @type {string} */ #url;
+  /** @type {string | null} */ #recoverUrl;
+  #method;
+  #isTerminal;
+  #storage;
+  #idempotencyKey = '';
+
+  /** @type {SourceState} */ #state = 'connecting';
+  /** @type {ResilientEventSourceError | null} */ #error = null;
+  #attempts = 0;
+  /** Whether the last attempt brought no event. */
+  #fruitless = true;
+  /** When the last attempt began, in milliseconds. */
+  #triedAt = 0;
+
+  #cursor = '';
+  /** @type {string | null} */ #streamId = null;
+  /** The `retry:` that the server said last, in milliseconds. @type {number | null} */ #retry = null;
+  /** The heartbeat's interval in milliseconds, once it is known. */
+  #heartbeat = 0;
+  /** Whether this response's voice has words for notices. */
+  #saysNotices = false;
+  /** Whether events of a response that is not recorded were delivered: the next response begins anew. */
+  #unrecorded = false;
+
+  /** Ends the attempt that runs. @type {AbortController | null} */ #connection = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #watchdog;
+  #heardAt = 0;
+  /** The wait for the next attempt. @type {{ end: () => void, mayShorten: boolean, timer?: ReturnType<typeof setTimeout> } | null} */
+  #pause = null;
+
+  /** @type {Set<Mailbox>} */ #mailboxes = new Set();
+  /** @type {Promise<TerminalEvent>} */ #finished;
+  /** @type {(event: TerminalEvent) => void} */ #resolve = () => {};
+  /** @type {(error: ResilientEventSourceError) => void} */ #reject = () => {};
+
+  /**
+   * @param {string | URL} url
+   * @param {ResilientEventSourceOptions} [options]
+   */
+  constructor(url, options = {}) {
+    super();
+    this.#options = options;
+    this.#policy = policy(options);
+    this.#url = resolve(url);
+    this.#recoverUrl = options.recover === undefined ? null : resolve(options.recover);
+    this.#method = (options.method ?? (options.body == null ? 'GET' : 'POST')).toUpperCase();
+    if (isOneWay(options.body)) throw new TypeError('body: a ReadableStream can be sent only once');
+    this.#isTerminal = terminalRule(options.terminal);
+    this.#storage = new CursorStorage(options.storage);
+    this.#cursor = options.lastEventId ?? this.#storage.cursor;
+    if (this.#repeats) {
+      this.#idempotencyKey = this.#storage.idempotencyKey || randomId();
+      this.#storage.idempotencyKey = this.#idempotencyKey;
+    }
+    this.#finished = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    // A page that does not look at `finished` has not forgotten to handle an error.
+    this.#finished.catch(() => {});
+
+    options.signal?.addEventListener('abort', this.#abort);
+    globalThis.document?.addEventListener?.('visibilitychange', this.#wake);
+    globalThis.addEventListener?.('online', this.#wake);
+    if (options.signal?.aborted) this.#abort();
+    // A source that is closed at once, as React's strict mode does, sends no request.
+    else queueMicrotask(() => void this.#run());
+  }
+
+  /** The URL, resolved. */
+  get url() {
+    return this.#url;
+  }
+
+  /** What the source does now. */
+  get state() {
+    return this.#state;
+  }
+
+  /** The cursor: the id of the last event that was delivered, or the one to begin after. Empty if there is none. */
+  get lastEventId() {
+    return this.#cursor;
+  }
+
+  /** How many attempts have begun since the last event, the one that runs included. */
+  get attempts() {
+    return this.#attempts;
+  }
+
+  /** The name of the stream, once the server has said it. Stop and recovery are asked with it. */
+  get streamId() {
+    return this.#streamId;
+  }
+
+  /** The last failure, or null if an event has come since. */
+  get error() {
+    return this.#error;
+  }
+
+  /**
+   * The terminal event. It is rejected with a {@link ResilientEventSourceError} where the source gives up or is closed.
+   * A rejection that nobody looks at is not reported as unhandled.
+   */
+  get finished() {
+    return this.#finished;
+  }
+
+  /** Closes the connection for good. The server's work goes on: this is no stop. */
+  close() {
+    this.#close(undefined);
+  }
+
+  /**
+   * Iterates over the stream's events from now on, in order, with the notices `gap` and `restart` in their places. The terminal
+   * event is the last one. Where the source gives up the iterator throws; where it is closed it ends. Leaving the loop early closes the source.
+   *
+   * The iterator holds up to 256 events or 1 MiB that the loop has not taken, whichever is reached first. When it is full the source
+   * stops reading, for listeners and other iterators too, and the server waits or, at last, lets the client catch up from its log.
+   * Nothing is dropped.
+   *
+   * @returns {AsyncIterableIterator<MessageEvent<string>>}
+   */
+  [Symbol.asyncIterator]() {
+    const mailbox = new Mailbox(this.#cursor, () => this.#persist());
+    if (this.#isOver) mailbox.end(this.#state === 'gaveup' ? this.#error : null);
+    else this.#mailboxes.add(mailbox);
+    return {
+      next: () => mailbox.take(),
+      return: async () => {
+        this.close();
+        mailbox.clear();
+        return { done: true, value: undefined };
+      },
+      [Symbol.asyncIterator]() {
+        return this;
+      },
+    };
+  }
+
+  // ---------------------------------------------------------------------------------- Attempts, one after the other
+
+  async #run() {
+    while (!this.#isOver) {
+      const failure = await this.#attempt();
+      if (this.#isOver) return;
+      this.#error = failure;
+      if (isFinal(failure)) return this.#giveUp(failure);
+      if (this.#attempts >= this.#policy.maxAttempts && !isOffline()) {
+        const message = `gave up after ${this.#attempts} attempts without an event: ${failure.message}`;
+        return this.#giveUp(new ResilientEventSourceError('attempts', message, { cause: failure }));
+      }
+      await this.#wait(failure);
+      this.#enter('connecting');
+    }
+  }
+
+  /**
+   * Connects once and reads until the connection is over. Returns why it is, which is of no interest if the source is over too.
+   * @returns {Promise<ResilientEventSourceError>}
+   */
+  async #attempt() {
+    const asksRecovery = this.#recoverUrl !== null && this.#fruitless;
+    this.#attempts += 1;
+    this.#fruitless = true;
+    this.#triedAt = Date.now();
+    const connection = new AbortController();
+    this.#connection = connection;
+    try {
+      const answer = asksRecovery ? await this.#askRecovery() : null;
+      if (answer && hasEnded(answer)) await this.#conclude(answer);
+      else await this.#follow(this.#url, { isRecovery: false });
+      return unfinished();
+    } catch (error) {
+      return asFailure(connection.signal.aborted ? connection.signal.reason : error);
+    } finally {
+      this.#watch(0);
+      connection.abort();
+      this.#connection = null;
+    }
+  }
+
+  /**
+   * Waits before the next attempt.
+   * @param {ResilientEventSourceError} failure
+   */
+  #wait(failure) {
+    const floor = failure.retryAfter ?? this.#retry;
+    const delay = reconnectDelay(this.#policy, this.#attempts, floor);
+    this.#enter('waiting', delay);
+    if (this.#isOver) return Promise.resolve();
+    return new Promise((/** @type {(value?: undefined) => void} */ end) => {
+      // A server that said `Retry-After` is not asked earlier because a page is looked at.
+      const pause = { end, mayShorten: failure.retryAfter === undefined, timer: setTimeout(end, delay) };
+      this.#pause = pause;
+    }).finally(() => {
+      clearTimeout(this.#pause?.timer);
+      this.#pause = null;
+    });
+  }
+
+  /** The page is seen again, or the network is back. */
+  #wake = () => {
+    if (globalThis.document?.visibilityState === 'hidden') return;
+    if (this.#pause?.mayShorten) {
+      // The failures of before say nothing about now. But however often this is called, attempts are a second apart.
+      this.#attempts = 0;
+      const { timer, end } = this.#pause;
+      clearTimeout(timer);
+      this.#pause = { end, mayShorten: false, timer: setTimeout(end, Math.max(0, this.#triedAt + WAKE_SPACING - Date.now())) };
+    } else if (this.#state === 'open' && this.#patience > 0 && Date.now() - this.#heardAt > this.#patience) {
+      // Timers stand still while a device sleeps, so the watchdog may not have noticed yet.
+      this.#connection?.abort(silent(this.#patience));
+    }
+  };
+
+  // --------------------------------------------------------------------------------------------- Requests, responses
+
+  /**
+   * Sends a request, once more with new headers if the first ones are refused as unauthorized.
+   * @param {string} url
+   * @param {string} accept
+   * @param {boolean} isRecovery A recovery request is a GET, whatever the stream's own is.
+   */
+  async #request(url, accept, isRecovery) {
+    const first = await this.#headers(accept, isRecovery, false);
+    const response = await this.#fetch(url, first, isRecovery);
+    if (response.status !== 401 || typeof this.#options.headers !== 'function') return response;
+    const renewed = await this.#headers(accept, isRecovery, true);
+    if (isSame(first, renewed)) return response;
+    discard(response);
+    return this.#fetch(url, renewed, isRecovery);
+  }
+
+  /**
+   * @param {string} accept
+   * @param {boolean} isRecovery
+   * @param {boolean} unauthorized
+   */
+  async #headers(accept, isRecovery, unauthorized) {
+    const { headers: given, body } = this.#options;
+    let headers;
+    try {
+      headers = new Headers(typeof given === 'function' ? await this.#untilCut(given({ unauthorized })) : given);
+    } catch (error) {
+      throw new ResilientEventSourceError('headers', `the request's headers cannot be had: ${text(error)}`, { cause: error });
+    }
+    headers.set('accept', accept);
+    if (this.#cursor) headers.set('last-event-id', headerValue(this.#cursor));
+    if (!isRecovery && this.#repeats && !headers.has('idempotency-key')) headers.set('idempotency-key', this.#idempotencyKey);
+    if (!isRecovery && isJson(body) && !headers.has('content-type')) headers.set('content-type', 'application/json');
+    return headers;
+  }
+
+  /**
+   * @param {string} url
+   * @param {Headers} headers
+   * @param {boolean} isRecovery
+   */
+  async #fetch(url, headers, isRecovery) {
+    const signal = /** @type {AbortController} */ (this.#connection).signal;
+    const fetch = this.#options.fetch ?? globalThis.fetch;
+    /** @type {RequestInit} */
+    const init = { headers, signal, cache: 'no-store', method: 'GET' };
+    if (!isRecovery) {
+      init.method = this.#method;
+      const { body } = this.#options;
+      if (body != null) init.body = isJson(body) ? JSON.stringify(body) : /** @type {BodyInit} */ (body);
+    }
+    const response = Promise.resolve(fetch(url, init));
+    // One that does not heed its signal is not kept open.
+    response.then((late) => signal.aborted && discard(late), () => {});
+    return this.#untilCut(response);
+  }
+
+  /**
+   * Connects to an event stream and delivers it. Returns where the response ended cleanly, or was 204.
+   * @param {string} url
+   * @param {{ isRecovery: boolean }} kind
+   * @returns {Promise<void>}
+   */
+  async #follow(url, { isRecovery }) {
+    // A GET is answered within 2 s, so a connection that is dead already can be noticed. A POST may take its time to begin.
+    const mayBeLate = !isRecovery && this.#method !== 'GET' && this.#cursor === '';
+    if (this.#patience > 0 && !mayBeLate) this.#watch(Math.max(this.#patience, HEAD_PATIENCE));
+    const response = await this.#request(url, 'text/event-stream', isRecovery);
+    if (response.status === 204) return this.#nothingLeft(isRecovery);
+    const failure = refusal(response);
+    if (failure) {
+      discard(response);
+      throw failure;
+    }
+    const seconds = Number(response.headers.get('x-stream-heartbeat') ?? NaN);
+    if (seconds > 0) this.#heartbeat = seconds * 1000;
+    this.#streamId = response.headers.get('x-stream-id') ?? this.#streamId;
+    this.#saysNotices = false;
+    const isRecorded = response.headers.get('x-stream-recorded') !== 'false';
+    this.#enter('open');
+    if (!this.#isOver) this.dispatchEvent(new Event('open'));
+    if (this.#isOver) return discard(response);
+    if (this.#unrecorded) this.#notice('restart', '', { epoch: null });
+    this.#unrecorded = false;
+    await this.#read(response, isRecorded);
+  }
+
+  /**
+   * @param {Response} response
+   * @param {boolean} isRecorded
+   */
+  async #read(response, isRecorded) {
+    const reader = response.body?.getReader();
+    if (!reader) return;
+    const signal = /** @type {AbortController} */ (this.#connection).signal;
+    const cancel = () => void reader.cancel().catch(() => {});
+    signal.addEventListener('abort', cancel);
+    const parser = new EventStreamParser({ lastEventId: this.#cursor, maxEventBytes: this.#policy.maxEventBytes });
+    try {
+      while (!this.#isOver) {
+        this.#watch(this.#patience);
+        const { done, value } = await reader.read();
+        this.#heardAt = Date.now();
+        signal.throwIfAborted();
+        if (done) return;
+        // Nobody expects bytes while nobody reads: the watchdog sleeps until the iterators have room.
+        this.#watch(0);
+        for (const event of parser.push(value)) {
+          for (const mailbox of this.#mailboxes) await mailbox.room();
+          if (!this.#isOver) this.#receive(event, isRecorded);
+          signal.throwIfAborted();
+        }
+        // Blocks without data may hold an id or a delay, too.
+        if (this.#cursor !== parser.lastEventId) this.#advance(parser.lastEventId);
+        this.#persist();
+      }
+    } finally {
+      this.#retry = parser.retry ?? this.#retry;
+      signal.removeEventListener('abort', cancel);
+      cancel();
+    }
+  }
+
+  // ---------------------------------------------------------------------------------------------------- Recovery
+
+  /**
+   * Asks how the stream stands. Null: it is not known there, or recovery does not know the cursor; the stream's own route decides.
+   * @param {{ limit?: number, after?: string }} [page]
+   * @returns {Promise<RecoveryAnswer | null>}
+   */
+  async #askRecovery({ limit = 1, after = this.#cursor } = {}) {
+    /** @type {Record<string, string>} */
+    const query = { limit: String(limit) };
+    if (after) query.after = after;
+    const url = withQuery(/** @type {string} */ (this.#recoverUrl), query);
+    this.#watch(HEAD_PATIENCE);
+    const response = await this.#request(url, 'application/json', true);
+    const isUnknown = response.status === 404 || response.status === 400;
+    const failure = isUnknown ? null : refusal(response, 'application/json');
+    if (isUnknown || failure) {
+      discard(response);
+      if (failure?.reason === 'content-type') throw notRecovery(failure.message);
+      if (failure) throw failure;
+      return null;
+    }
+    const body = await this.#untilCut(response.text());
+    this.#watch(0);
+    const answer = parseObject(body);
+    if (typeof answer?.status !== 'string') throw notRecovery('its JSON has no `status`');
+    return /** @type {any} */ (answer);
+  }
+
+  /**
+   * Delivers the rest of a stream that has ended, from recovery alone: the stream's own route might do the work again.
+   *
+   * Recovery follows a stream where it is asked for an event stream, which tells events apart that its JSON does not: those with a name, and
+   * those whose payload has a `type`.
+   * @param {RecoveryAnswer} answer
+   */
+  async #conclude(answer) {
+    try {
+      await this.#follow(/** @type {string} */ (this.#recoverUrl), { isRecovery: true });
+    } catch (error) {
+      const failure = asFailure(error);
+      if (this.#isOver || this.#connection?.signal.aborted) throw failure;
+      if (failure.reason === 'content-type') return this.#concludeFromJson(answer);
+      // Some voices have no word for some ends, and break off. Then recovery says whether there is more than that.
+      if (!(await this.#isComplete())) throw failure;
+    }
+    if (this.#isOver) return;
+    if (await this.#isComplete()) this.#endAs(answer);
+  }
+
+  async #isComplete() {
+    const answer = await this.#askRecovery();
+    return answer !== null && hasEnded(answer) && answer.events?.length === 0 && answer.missing === 0;
+  }
+
+  /**
+   * The same for a recovery that speaks JSON only.
+   * @param {RecoveryAnswer} answer
+   */
+  async #concludeFromJson(answer) {
+    for (let after = this.#cursor; ; ) {
+      const page = await this.#askRecovery({ limit: RECOVERY_PAGE, after });
+      if (page && page.missing !== 0 && page.missing !== undefined) {
+        this.#notice('gap', '', { after: after || null, resumesAt: page.events?.[0]?.id ?? null, missed: page.missing });
+      }
+      for (const { id, type, data, json } of page?.events ?? []) {
+        for (const mailbox of this.#mailboxes) await mailbox.room();
+        if (this.#isOver) return;
+        const name = /** @type {{ type?: unknown } | null} */ (json)?.type === type ? 'message' : type;
+        this.#receive({ type: name, data, lastEventId: id, id }, true);
+      }
+      if (!page?.next || page.next === after || this.#isOver) break;
+      after = page.next;
+    }
+    if (!this.#isOver) this.#endAs(answer);
+  }
+
+  /**
+   * Delivers the terminal event as recovery tells it.
+   * @param {RecoveryAnswer} answer
+   */
+  #endAs(answer) {
+    const type = answer.terminalEventType ?? answer.status;
+    const { terminalEventData: value = { reason: answer.reason ?? null } } = answer;
+    const data = typeof value === 'string' ? value : JSON.stringify(value);
+    const event = { type, data, lastEventId: this.#cursor };
+    this.#deliver(new MessageEvent(type, event));
+    this.#end(event);
+  }
+
+  /**
+   * The server says that the stream is over, and that all of it was delivered.
+   * @param {boolean} isRecovery
+   */
+  async #nothingLeft(isRecovery) {
+    if (isRecovery) return;
+    const answer = this.#recoverUrl === null ? null : await this.#askRecovery();
+    if (answer && hasEnded(answer)) this.#endAs(answer);
+    else this.#end({ type: 'ended', data: '', lastEventId: this.#cursor });
+  }
+
+  // ------------------------------------------------------------------------------------------------------- Events
+
+  /**
+   * Takes an event as it came over the wire.
+   * @param {ParsedEvent} event
+   * @param {boolean} isRecorded
+   */
+  #receive(event, isRecorded) {
+    const notice = event.id === undefined ? readNotice(event) : null;
+    if (notice && (notice.name !== 'error' || isRecorded)) return this.#heed(notice, event);
+    if (event.id !== undefined) {
+      if (!this.#saysNotices && isNewRun(this.#cursor, event.id)) {
+        this.#notice('restart', '', { epoch: readId(event.id)?.epoch ?? null });
+        if (this.#isOver) return;
+      }
+      this.#advance(event.lastEventId);
+    }
+    this.#attempts = 0;
+    this.#fruitless = false;
+    this.#error = null;
+    this.#unrecorded ||= !isRecorded;
+    const ends = notice !== null || this.#isTerminal(event);
+    this.#deliver(new MessageEvent(event.type, event));
+    if (ends && !this.#isOver) this.#end({ ...wireEvent(event), type: terminalType(event) });
+  }
+
+  /**
+   * Takes what the server itself says.
+   * @param {Notice} notice
+   * @param {ParsedEvent} event
+   */
+  #heed(notice, { data }) {
+    if (notice.name !== 'error') this.#saysNotices = true;
+    switch (notice.name) {
+      case 'connected':
+        this.#streamId = notice.detail.streamId;
+        this.dispatchEvent(new NoticeEvent('connected', data, this.#cursor, notice.detail));
+        return;
+      case 'gap':
+      case 'restart':
+        return this.#notice(notice.name, data, notice.detail);
+      case 'error':
+        // The voice `openai` has no other word, and the response breaks off after it. With this cursor it would do so for ever.
+        if (notice.code === 'gap') {
+          if (!this.#cursor) throw new ResilientEventSourceError('gap', 'events are lost, and the server cannot go on after them');
+          this.#notice('gap', data, { after: this.#cursor, resumesAt: null, missed: null });
+        }
+        if (notice.code === 'gap' || notice.code === 'restart') {
+          this.#advance('');
+          this.#notice('restart', data, { epoch: null });
+        }
+    }
+  }
+
+  /**
+   * @param {'gap' | 'restart'} name
+   * @param {string} data
+   * @param {GapDetail | RestartDetail} detail
+   */
+  #notice(name, data, detail) {
+    if (!this.#isOver) this.#deliver(new NoticeEvent(name, data || JSON.stringify(detail), this.#cursor, detail));
+  }
+
+  /** @param {MessageEvent<string>} event */
+  #deliver(event) {
+    for (const mailbox of this.#mailboxes) mailbox.push(event);
+    this.dispatchEvent(event);
+  }
+
+  /** @param {string} cursor */
+  #advance(cursor) {
+    this.#cursor = cursor;
+  }
+
+  /** Keeps the cursor of the last event that everybody who iterates is done with. */
+  #persist() {
+    if (this.#isOver) return;
+    let cursor = this.#cursor;
+    let most = 0;
+    for (const mailbox of this.#mailboxes) {
+      if (mailbox.behind > most) [most, cursor] = [mailbox.behind, mailbox.cursor];
+    }
+    this.#storage.cursor = cursor;
+  }
+
+  // ---------------------------------------------------------------------------------------------------- Life and end
+
+  get #isOver() {
+    return this.#state === 'ended' || this.#state === 'closed' || this.#state === 'gaveup';
+  }
+
+  /** Whether requests are sent that must not be done twice. */
+  get #repeats() {
+    return this.#method !== 'GET' && this.#method !== 'HEAD';
+  }
+
+  /** How long a connection may be silent, in milliseconds. 0: for ever. */
+  get #patience() {
+    return this.#policy.heartbeat === undefined ? this.#heartbeat * HEARTBEATS : this.#policy.heartbeat * 1000 * HEARTBEATS;
+  }
+
+  /**
+   * Gives the connection up when this time has passed; 0 calls that off.
+   * @param {number} limit In milliseconds.
+   */
+  #watch(limit) {
+    clearTimeout(this.#watchdog);
+    if (limit > 0) this.#watchdog = setTimeout(() => this.#connection?.abort(silent(limit)), Math.min(limit, MAX_TIMER));
+  }
+
+  /**
+   * Waits for a promise, but no longer than the connection lives.
+   * @template T
+   * @param {T | PromiseLike<T>} promise
+   * @returns {Promise<T>}
+   */
+  #untilCut(promise) {
+    const signal = /** @type {AbortController} */ (this.#connection).signal;
+    return new Promise((resolve, reject) => {
+      const cut = () => reject(signal.reason);
+      if (signal.aborted) return cut();
+      signal.addEventListener('abort', cut);
+      Promise.resolve(promise).then(resolve, reject).finally(() => signal.removeEventListener('abort', cut));
+    });
+  }
+
+  /**
+   * @param {SourceState} state
+   * @param {number | null} [delay]
+   */
+  #enter(state, delay = null) {
+    if (this.#isOver) return;
+    const previous = this.#state;
+    this.#state = state;
+    const detail = { state, previous, delay, error: this.#error };
+    this.dispatchEvent(new CustomEvent('statechange', { detail }));
+  }
+
+  /** @param {TerminalEvent} event */
+  #end(event) {
+    this.#storage.clear();
+    this.#error = null;
+    this.#resolve(event);
+    this.#stop('ended');
+  }
+
+  /** @param {ResilientEventSourceError} error */
+  #giveUp(error) {
+    // With this cursor or key nothing is to be had, and a reload should not try it again. After a login or without a fault of the
+    // cursor's a reload may go on.
+    if (error.status !== undefined && error.status !== 401 && error.status !== 403) this.#storage.clear();
+    this.#error = error;
+    this.#reject(error);
+    this.#stop('gaveup');
+  }
+
+  #abort = () => this.#close(this.#options.signal?.reason);
+
+  /** @param {unknown} cause */
+  #close(cause) {
+    if (this.#isOver) return;
+    this.#reject(new ResilientEventSourceError('closed', 'the source was closed', cause === undefined ? {} : { cause }));
+    this.#stop('closed');
+  }
+
+  /**
+   * Lets go of everything: nothing of the source lives on in timers, listeners or readers.
+   * @param {'ended' | 'closed' | 'gaveup'} state
+   */
+  #stop(state) {
+    this.#options.signal?.removeEventListener('abort', this.#abort);
+    globalThis.document?.removeEventListener?.('visibilitychange', this.#wake);
+    globalThis.removeEventListener?.('online', this.#wake);
+    this.#enter(state);
+    this.#watch(0);
+    this.#connection?.abort();
+    this.#pause?.end();
+    for (const mailbox of this.#mailboxes) mailbox.end(state === 'gaveup' ? this.#error : null);
+    this.#mailboxes.clear();
+  }
+}
+
+// --------------------------------------------------------------------------------------------------------- Policy
+
+/** A connection that was silent for so many heartbeats is dead. */
+const HEARTBEATS = 2.5;
+/** How long a GET's response head, or recovery's answer, may take at least, in milliseconds. A server takes up to 2 s. */
+const HEAD_PATIENCE = 10_000;
+/** How far apart attempts are at least that begin because a page is seen again or the network is back, in milliseconds. */
+const WAKE_SPACING = 1000;
+/** The first wait is at most so many times `minDelay`: 4 s by default, so that clients which were cut together come back apart. */
+const FIRST_SPREAD = 16;
+/** The longest time that `setTimeout` knows. It takes a longer one for none. */
+const MAX_TIMER = 2 ** 31 - 1;
+/** How many events a page of recovery has, in a recovery that speaks JSON only. */
+const RECOVERY_PAGE = 1000;
+/** What ends a stream, unless the option `terminal` says otherwise. */
+const TERMINAL = ['completed', 'failed', 'cancelled', 'orphaned', 'expired'];
+
+/**
+ * The numbers of the options, checked.
+ * @param {ResilientEventSourceOptions} options
+ */
+function policy({ maxAttempts = 10, minDelay = 250, maxDelay = 30_000, maxEventBytes = 8 << 20, heartbeat }) {
+  for (const [name, value] of Object.entries({ maxAttempts, minDelay, maxDelay, maxEventBytes, heartbeat: heartbeat ?? 0 })) {
+    if (typeof value !== 'number' || !(value >= 0)) throw new RangeError(`${name}: ${value} is not a number from 0 on`);
+  }
+  return { maxAttempts, minDelay, maxDelay: Math.max(minDelay, maxDelay), maxEventBytes, heartbeat };
+}
+
+/**
+ * How long to wait before the next attempt, in milliseconds: any time between a floor and a ceiling, so that clients which were cut
+ * together come back spread out. The ceiling doubles with each attempt.
+ * @param {{ minDelay: number, maxDelay: number }} policy
+ * @param {number} attempts How many attempts brought no event: the last one of them has just failed.
+ * @param {number | null} asked What the server asked for by `retry:` or `Retry-After`. The wait is never shorter, and up to half as
+ *   long again, since a server may ask all its clients for the same.
+ */
+function reconnectDelay({ minDelay, maxDelay }, attempts, asked) {
+  const floor = Math.max(minDelay, asked ?? 0);
+  const backoff = Math.min(maxDelay, minDelay * FIRST_SPREAD * 2 ** Math.min(Math.max(attempts - 1, 0), 32));
+  const ceiling = Math.max(backoff, asked === null ? 0 : floor * 1.5);
+  return Math.min(floor + Math.random() * Math.max(0, ceiling - floor), MAX_TIMER);
+}
+
+/**
+ * Whether trying again cannot help.
+ * @param {ResilientEventSourceError} failure
+ */
+function isFinal({ reason, status = 0 }) {
+  if (reason === 'status') return status !== 429 && status < 500;
+  return reason === 'content-type' || reason === 'recover' || reason === 'event-too-large' || reason === 'gap';
+}
+
+/**
+ * Why a response is of no use, if it is not.
+ * @param {Response} response
+ * @param {string} [wanted] Its media type.
+ */
+function refusal(response, wanted = 'text/event-stream') {
+  const { status, headers } = response;
+  if (!response.ok) {
+    const retryAfter = readRetryAfter(headers.get('retry-after'));
+    const more = { status, ...(retryAfter === undefined ? {} : { retryAfter }) };
+    return new ResilientEventSourceError('status', `the server answered with status ${status}`, more);
+  }
+  const type = headers.get('content-type') ?? 'none';
+  if (type.split(';')[0].trim().toLowerCase() === wanted) return null;
+  return new ResilientEventSourceError('content-type', `the response's content type is ${type}, not ${wanted}`);
+}
+
+/**
+ * `Retry-After` in milliseconds: it holds seconds or a date (RFC 9110 § 10.2.3).
+ * @param {string | null} value
+ */
+function readRetryAfter(value) {
+  if (value === null) return undefined;
+  if (/^\s*\d+\s*$/.test(value)) return Number(value) * 1000;
+  const date = Date.parse(value);
+  return Number.isNaN(date) ? undefined : Math.max(0, date - Date.now());
+}
+
+/**
+ * Tells terminal events from others.
+ *
+ * The id of a resilient-sse server says whether an event is the end. Where there is none, a name may also stand in the payload.
+ * @param {ResilientEventSourceOptions['terminal']} terminal
+ * @returns {(event: ParsedEvent) => boolean}
+ */
+function terminalRule(terminal = TERMINAL) {
+  if (typeof terminal === 'function') return (event) => readId(event.id)?.isEnd === true || terminal(wireEvent(event));
+  const names = new Set(typeof terminal === 'string' ? [terminal] : terminal);
+  return (event) => {
+    const id = readId(event.id);
+    if (id?.isEnd || names.has(event.type)) return true;
+    return !id && event.type === 'message' && names.has(payloadType(event.data) ?? '');
+  };
+}
+
+/** @param {RecoveryAnswer} answer */
+function hasEnded({ status, terminalEventType }) {
+  return TERMINAL.includes(status) || terminalEventType !== undefined;
+}
+
+function isOffline() {
+  return globalThis.navigator?.onLine === false;
+}
+
+// ------------------------------------------------------------------------------------------- What the server itself says
+
+/**
+ * An event that the server itself added: `connected`, `gap` or `restart`. `detail` is its data.
+ * @template D
+ * @extends {MessageEvent<string>}
+ */
+class NoticeEvent extends MessageEvent {
+  /**
+   * @param {string} type
+   * @param {string} data
+   * @param {string} lastEventId
+   * @param {D} detail
+   */
+  constructor(type, data, lastEventId, detail) {
+    super(type, { data, lastEventId });
+    /** What the notice says. */
+    this.detail = detail;
+  }
+}
+
+/**
+ * @typedef {{ name: 'connected', detail: ConnectedDetail } | { name: 'gap', detail: GapDetail }
+ *   | { name: 'restart', detail: RestartDetail } | { name: 'error', code: string }} Notice
+ */
+
+/**
+ * Reads a notice, in any voice: a named event, an unnamed one with the name in its JSON, or an error as OpenAI's clients know it. A notice
+ * has no id, and exactly these fields, so an event of the stream is not taken for one.
+ * @param {ParsedEvent} event
+ * @returns {Notice | null}
+ */
+function readNotice({ type, data }) {
+  if (data.length > 1024 || !['message', 'connected', 'gap', 'restart'].includes(type)) return null;
+  const json = parseObject(data);
+  if (!json) return null;
+  const { type: name = type, ...detail } = json;
+  if (type !== 'message' && name !== type) return null;
+  const fields = Object.keys(detail).sort().join();
+  if (name === 'connected' && fields === 'streamId') return { name, detail: /** @type {any} */ (detail) };
+  if (name === 'gap' && fields === 'after,missed,resumesAt') return { name, detail: /** @type {any} */ (detail) };
+  if (name === 'restart' && fields === 'epoch') return { name, detail: /** @type {any} */ (detail) };
+  const error = /** @type {any} */ (json.error);
+  if (fields === 'error' && error?.type === 'stream_error' && typeof error.code === 'string') return { name: 'error', code: error.code };
+  return null;
+}
+
+/**
+ * The name under which a terminal event is known.
+ * @param {ParsedEvent} event
+ */
+function terminalType({ type, data }) {
+  if (type !== 'message') return type;
+  const json = parseObject(data);
+  if (typeof json?.type === 'string') return json.type;
+  const error = /** @type {any} */ (json?.error);
+  if (error?.type !== 'stream_error') return type;
+  return ENDS.get(error.code) ?? 'failed';
+}
+
+/** How a stream has ended, by the code in which the voice `openai` says it. */
+const ENDS = new Map([
+  ['stopped', 'cancelled'],
+  ['replaced', 'cancelled'],
+  ['disconnected', 'cancelled'],
+  ['cancelled', 'cancelled'],
+  ['node_lost', 'orphaned'],
+  ['orphaned', 'orphaned'],
+  ['lifetime', 'expired'],
+  ['expired', 'expired'],
+]);
+
+/**
+ * Takes an id of a resilient-sse server apart: `e<epoch>-<seq>`, with the stream's name in front where the server made that up. The
+ * seq 0 is the stream's end.
+ * @param {string | undefined} id
+ */
+function readId(id) {
+  const parts = id === undefined ? null : /^(?:(.+)\.)?e(\d+)-(\d+)$/.exec(id);
+  return parts && { stream: parts[1] ?? '', epoch: parts[2], isEnd: parts[3] === '0' };
+}
+
+/**
+ * Whether another run of the work begins with an event: the voice `silent` says it by ids alone.
+ * @param {string} cursor
+ * @param {string} id
+ */
+function isNewRun(cursor, id) {
+  const [before, now] = [readId(cursor), readId(id)];
+  if (!before || !now || now.isEnd || before.stream !== now.stream) return false;
+  return before.epoch !== now.epoch;
+}
+
+// --------------------------------------------------------------------------------------------------------- Parser
+
+/**
+ * An event, as its block says it. `lastEventId` is the id in force, `id` that of the block itself.
+ * @typedef {StreamEvent & { id?: string | undefined }} ParsedEvent
+ */
+
+/**
+ * Parses `text/event-stream` (WHATWG HTML § 9.2.5 and § 9.2.6), in chunks that may end anywhere.
+ *
+ * ```js
+ * const parser = new EventStreamParser();
+ * for await (const chunk of response.body) {
+ *   for (const event of parser.push(chunk)) show(event);
+ * }
+ * ```
+ *
+ * An incomplete block at the stream's end is no event, and its id does not count.
+ */
+export class EventStreamParser {
+  /** The id of the last complete block that had one, with or without data: the cursor to resume with. */
+  lastEventId;
+  /** The reconnect delay that the stream has asked for, in milliseconds. @type {number | null} */
+  retry = null;
+
+  #maxEventBytes;
+  /** Replaces what is no UTF-8, joins characters that are split between chunks, and drops a leading byte order mark. */
+  #decoder = new TextDecoder();
+  /** The beginning of a line that has not ended. */
+  #line = '';
+  /** Whether the last line ended with a CR at the end of its chunk: an LF that follows belongs to it. */
+  #afterCr = false;
+
+  // The block so far.
+  #type = '';
+  /** @type {string | null} */ #data = null;
+  /** @type {string | undefined} */ #id;
+
+  /** @param {{ lastEventId?: string, maxEventBytes?: number }} [options] The bytes of an event that are held at most. Default: no limit. */
+  constructor({ lastEventId = '', maxEventBytes = Infinity } = {}) {
+    this.lastEventId = lastEventId;
+    this.#maxEventBytes = maxEventBytes;
+  }
+
+  /**
+   * Takes a chunk of bytes and yields the events that it completes. All of them have to be taken before the next chunk is given.
+   * @param {Uint8Array} chunk
+   * @returns {Generator<ParsedEvent, void, undefined>}
+   * @throws {ResilientEventSourceError} `event-too-large`
+   */
+  *push(chunk) {
+    const text = this.#decoder.decode(chunk, { stream: true });
+    let start = 0;
+    let cr = text.indexOf('\r');
+    let lf = text.indexOf('\n');
+    if (this.#afterCr && text !== '') {
+      this.#afterCr = false;
+      if (lf === 0) [start, lf] = [1, text.indexOf('\n', 1)];
+    }
+    while (cr !== -1 || lf !== -1) {
+      const end = cr === -1 || (lf !== -1 && lf < cr) ? lf : cr;
+      // The line is put together only once, however many chunks it came in.
+      const line = this.#line + text.slice(start, end);
+      this.#line = '';
+      start = end + 1;
+      if (end === cr) {
+        if (lf === start) start += 1;
+        else if (start === text.length) this.#afterCr = true;
+        cr = text.indexOf('\r', start);
+      }
+      if (lf !== -1 && lf < start) lf = text.indexOf('\n', start);
+      if (line !== '') {
+        this.#field(line);
+        continue;
+      }
+      const event = this.#endBlock();
+      if (event) yield event;
+    }
+    this.#line += text.slice(start);
+    this.#check(this.#line);
+  }
+
+  /** @param {string} line */
+  #field(line) {
+    const colon = line.indexOf(':');
+    if (colon === 0) return; // a comment
+    const name = colon === -1 ? line : line.slice(0, colon);
+    const value = colon === -1 ? '' : line.slice(line[colon + 1] === ' ' ? colon + 2 : colon + 1);
+    switch (name) {
+      case 'data':
+        this.#check(value);
+        this.#data = this.#data === null ? value : `${this.#data}\n${value}`;
+        break;
+      case 'event':
+        this.#type = value;
+        break;
+      case 'id':
+        if (!value.includes('\0')) this.#id = value;
+        break;
+      case 'retry':
+        if (/^[0-9]+$/.test(value)) this.retry = Number(value);
+        break;
+    }
+  }
+
+  /** @returns {ParsedEvent | null} */
+  #endBlock() {
+    const [type, data, id] = [this.#type, this.#data, this.#id];
+    this.#type = '';
+    this.#data = null;
+    this.#id = undefined;
+    this.lastEventId = id ?? this.lastEventId;
+    return data === null ? null : { type: type || 'message', data, lastEventId: this.lastEventId, id };
+  }
+
+  /**
+   * Whether there is room for more of this event.
+   * @param {string} more
+   */
+  #check(more) {
+    const held = this.#data ?? '';
+    // A character is at most three bytes for each unit of its length, so nearly always nothing has to be counted.
+    if ((held.length + more.length) * 3 <= this.#maxEventBytes) return;
+    if (byteLength(held) + byteLength(more) <= this.#maxEventBytes) return;
+    throw new ResilientEventSourceError('event-too-large', `an event is larger than maxEventBytes, ${this.#maxEventBytes} bytes`);
+  }
+}
+
+// -------------------------------------------------------------------------------------------------------- Iterator
+
+/** What an iterator of a source holds: events that its loop has not taken, bounded. */
+class Mailbox {
+  static #MAX_EVENTS = 256;
+  static #MAX_LENGTH = 1 << 20;
+
+  /** The cursor of the last event that the loop is done with. It is done with one when it asks for the next. */
+  cursor;
+  #onProgress;
+  /** @type {MessageEvent<string>[]} */ #events = [];
+  #length = 0;
+  /** The event that the loop works on. @type {MessageEvent<string> | null} */ #taken = null;
+  #isOver = false;
+  /** @type {ResilientEventSourceError | null} */ #error = null;
+  /** Loops that wait for an event. @type {{ resolve: (result: IteratorResult<MessageEvent<string>>) => void, reject: (error: unknown) => void }[]} */
+  #takers = [];
+  /** The source, where it waits for room. @type {(() => void) | null} */ #onRoom = null;
+
+  /**
+   * @param {string} cursor
+   * @param {() => void} onProgress
+   */
+  constructor(cursor, onProgress) {
+    this.cursor = cursor;
+    this.#onProgress = onProgress;
+  }
+
+  /** How many events the loop is not done with. */
+  get behind() {
+    return this.#events.length + (this.#taken ? 1 : 0);
+  }
+
+  /** Waits until there is room for another event. @returns {Promise<void> | undefined} */
+  room() {
+    const isFull = this.#events.length >= Mailbox.#MAX_EVENTS || this.#length >= Mailbox.#MAX_LENGTH;
+    if (!isFull || this.#isOver) return undefined;
+    return new Promise((resolve) => (this.#onRoom = resolve));
+  }
+
+  /** @param {MessageEvent<string>} event */
+  push(event) {
+    const taker = this.#takers.shift();
+    if (taker) {
+      this.#taken = event;
+      taker.resolve({ done: false, value: event });
+      return;
+    }
+    this.#events.push(event);
+    this.#length += event.data.length;
+  }
+
+  /** @returns {Promise<IteratorResult<MessageEvent<string>, undefined>>} */
+  async take() {
+    if (this.#taken) {
+      this.cursor = this.#taken.lastEventId;
+      this.#taken = null;
+    }
+    const event = this.#events.shift();
+    if (event) {
+      this.#taken = event;
+      this.#length -= event.data.length;
+      this.#giveRoom();
+    }
+    this.#onProgress();
+    if (event) return { done: false, value: event };
+    if (!this.#isOver) return new Promise((resolve, reject) => this.#takers.push({ resolve, reject }));
+    const error = this.#error;
+    this.#error = null;
+    if (error) throw error;
+    return { done: true, value: undefined };
+  }
+
+  /**
+   * Nothing more comes. What is held can still be taken.
+   * @param {ResilientEventSourceError | null} error
+   */
+  end(error) {
+    this.#isOver = true;
+    const [first, ...others] = this.#takers.splice(0);
+    if (first && error) first.reject(error);
+    else if (first) first.resolve({ done: true, value: undefined });
+    for (const taker of others) taker.resolve({ done: true, value: undefined });
+    this.#error = first ? null : error;
+    this.#giveRoom();
+  }
+
+  /** The loop was left. */
+  clear() {
+    this.#events = [];
+    this.#error = null;
+  }
+
+  #giveRoom() {
+    this.#onRoom?.();
+    this.#onRoom = null;
+  }
+}
+
+// --------------------------------------------------------------------------------------------------------- Storage
+
+/** The cursor in `sessionStorage`. Storage that is full, forbidden or missing is as good as none. */
+class CursorStorage {
+  #key;
+
+  /** @param {string | undefined} key */
+  constructor(key) {
+    this.#key = key;
+  }
+
+  get cursor() {
+    return this.#get(this.#key);
+  }
+
+  set cursor(cursor) {
+    this.#set(this.#key, cursor);
+  }
+
+  /** A page that is reloaded repeats its POST: with the same key it joins the stream that runs. */
+  get idempotencyKey() {
+    return this.#get(this.#key && `${this.#key}:idempotency-key`);
+  }
+
+  set idempotencyKey(key) {
+    this.#set(this.#key && `${this.#key}:idempotency-key`, key);
+  }
+
+  clear() {
+    this.cursor = '';
+    this.idempotencyKey = '';
+  }
+
+  /** @param {string | undefined} key */
+  #get(key) {
+    if (key === undefined) return '';
+    try {
+      return globalThis.sessionStorage?.getItem(key) ?? '';
+    } catch {
+      return '';
+    }
+  }
+
+  /**
+   * @param {string | undefined} key
+   * @param {string} value
+   */
+  #set(key, value) {
+    if (key === undefined) return;
+    try {
+      if (value) globalThis.sessionStorage?.setItem(key, value);
+      else globalThis.sessionStorage?.removeItem(key);
+    } catch {
+      // The page goes on, and a reload begins anew.
+    }
+  }
+}
+
+// --------------------------------------------------------------------------------------------------------- Helpers
+
+/**
+ * What an attempt failed with, as one of our errors.
+ * @param {unknown} error
+ */
+function asFailure(error) {
+  if (error instanceof ResilientEventSourceError) return error;
+  return new ResilientEventSourceError('network', `the connection failed: ${text(error)}`, { cause: error });
+}
+
+function unfinished() {
+  return new ResilientEventSourceError('unfinished', "the response ended without the stream's terminal event");
+}
+
+/** @param {number} milliseconds */
+function silent(milliseconds) {
+  return new ResilientEventSourceError('timeout', `nothing came for ${milliseconds / 1000} s`);
+}
+
+/** @param {string} why */
+function notRecovery(why) {
+  return new ResilientEventSourceError('recover', `the recovery URL does not answer as recovery does: ${why}`);
+}
+
+/** @param {unknown} error */
+function text(error) {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** @param {ParsedEvent} event @returns {StreamEvent} */
+function wireEvent({ type, data, lastEventId }) {
+  return { type, data, lastEventId };
+}
+
+/**
+ * @param {string} data
+ * @returns {Record<string, unknown> | null} The object that this JSON holds, if it holds one.
+ */
+function parseObject(data) {
+  if (!/^\s*\{/.test(data)) return null;
+  try {
+    return JSON.parse(data);
+  } catch {
+    return null;
+  }
+}
+
+/** @param {string} data */
+function payloadType(data) {
+  const type = parseObject(data)?.type;
+  return typeof type === 'string' ? type : null;
+}
+
+/** Resolves a URL against the page's, if there is a page. @param {string | URL} url */
+function resolve(url) {
+  const base = globalThis.document?.baseURI ?? globalThis.location?.href;
+  return base === undefined ? String(url) : String(new URL(url, base));
+}
+
+/**
+ * @param {string} url
+ * @param {Record<string, string>} parameters
+ */
+function withQuery(url, parameters) {
+  const [address] = url.split('#');
+  return `${address}${address.includes('?') ? '&' : '?'}${new URLSearchParams(parameters)}`;
+}
+
+/**
+ * An id as a header's value, which fetch takes for bytes: UTF-8, as an `EventSource` sends it.
+ * @param {string} id
+ */
+function headerValue(id) {
+  return Array.from(new TextEncoder().encode(id), (byte) => String.fromCharCode(byte)).join('');
+}
+
+/** @param {string} text */
+function byteLength(text) {
+  return new TextEncoder().encode(text).length;
+}
+
+/** `crypto.randomUUID` exists on secure pages only. */
+function randomId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+/**
+ * @param {Headers} one
+ * @param {Headers} other
+ */
+function isSame(one, other) {
+  return JSON.stringify([...one]) === JSON.stringify([...other]);
+}
+
+/** @param {Response} response */
+function discard(response) {
+  response.body?.cancel().catch(() => {});
+}
+
+/** @param {unknown} body */
+function isJson(body) {
+  const prototype = typeof body === 'object' && body !== null ? Object.getPrototypeOf(body) : undefined;
+  return Array.isArray(body) || prototype === Object.prototype || prototype === null;
+}
+
+/** @param {unknown} body */
+function isOneWay(body) {
+  return typeof ReadableStream === 'function' && body instanceof ReadableStream;
+}
