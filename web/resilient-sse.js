@@ -3,139 +3,26 @@
  * `resilient-sse`, and for any other server that sends `text/event-stream`.
  *
  * From top to bottom: the source ({@link ResilientEventSource}), its policy (when to try again, when to give up), the words
- * that the server itself says in a stream, the parser of the wire format ({@link EventStreamParser}), and small helpers.
+ * that the server itself says in a stream, the parser of the wire format ({@link EventStreamParser}), and small helpers. What the
+ * options mean, and what users see, is described in `resilient-sse.d.ts`.
  *
  * @module resilient-sse
  */
 
-// ---------------------------------------------------------------------------------------------------------- Types
+/** @import * as api from './resilient-sse.d.ts' */
 
 /**
- * - `connecting`: a request is on its way.
- * - `open`: a response is being read.
- * - `waiting`: the connection is lost, and the next attempt is scheduled.
- * - `ended`: the stream is over, and all of it was delivered.
- * - `closed`: {@link ResilientEventSource#close} was called, or the `signal` was aborted.
- * - `gaveup`: the source will not try again. {@link ResilientEventSource#error} says why.
- * @typedef {'connecting' | 'open' | 'waiting' | 'ended' | 'closed' | 'gaveup'} SourceState
+ * What recovery answers, of which all but the `status` may be missing.
+ * @typedef {{ status: string, reason?: string | null, terminalEventType?: string, terminalEventData?: unknown, missing?: number | null,
+ *   events?: { id: string, type: string, data: string, json?: unknown }[], next?: string | null }} RecoveryAnswer
  */
-
-/**
- * Why an attempt failed, or why the source gave up.
- *
- * Tried again: `network` (no response, or a broken one), `timeout` (nothing came for 2.5 heartbeats), `unfinished` (the response
- * ended without a terminal event), `headers` (the `headers` function failed), and `status` for 429 and 5xx.
- *
- * Final: `status` for any other status, `content-type` (the response is no event stream), `recover` (the recovery URL
- * does not answer as recovery does), `event-too-large`, `gap` (events are lost, and the server cannot go on after them), `attempts`
- * (too many attempts without an event; `cause` is the last failure), and `closed`.
- * @typedef {'network' | 'timeout' | 'unfinished' | 'headers' | 'status' | 'content-type' | 'recover' | 'event-too-large' | 'gap'
- *   | 'attempts' | 'closed'} FailureReason
- */
-
-/**
- * An event as it stands on the wire. `type` is its SSE name, or `message` if it has none.
- * @typedef {{ type: string, data: string, lastEventId: string }} StreamEvent
- */
-
-/**
- * The end of a stream. `type` is the event's SSE name; if it has none, the `type` of its JSON; otherwise `message`.
- *
- * After a response with status 204 there is no such event. The server says by it that nothing is left to deliver, but not how
- * the stream ended. Then `type` is `ended` and `data` is empty, unless the `recover` URL knows more.
- * @typedef {{ type: string, data: string, lastEventId: string }} TerminalEvent
- */
-
-/**
- * Events that are lost. `after` is the last event before them and `resumesAt` the first one behind, as ids, or null. `missed`
- * is their number, or null where the server does not know it.
- * @typedef {{ after: string | null, resumesAt: string | null, missed: number | null }} GapDetail
- */
-
-/** @typedef {{ epoch: string | null }} RestartDetail */
-/** @typedef {{ streamId: string }} ConnectedDetail */
-
-/**
- * `delay`: in how many milliseconds the next attempt begins (state `waiting`). `error`: the last failure, or null.
- * @typedef {{ state: SourceState, previous: SourceState, delay: number | null, error: ResilientEventSourceError | null }} StateChangeDetail
- */
-
-/**
- * What {@link ResilientEventSource} dispatches, by name. Any other name is that of an event of the stream.
- * @typedef {{
- *   open: Event,
- *   statechange: CustomEvent<StateChangeDetail>,
- *   connected: NoticeEvent<ConnectedDetail>,
- *   gap: NoticeEvent<GapDetail>,
- *   restart: NoticeEvent<RestartDetail>,
- *   message: MessageEvent<string>,
- *   completed: MessageEvent<string>,
- *   failed: MessageEvent<string>,
- *   cancelled: MessageEvent<string>,
- *   orphaned: MessageEvent<string>,
- *   expired: MessageEvent<string>,
- * }} ResilientEventMap
- */
-
-/**
- * @typedef {object} ResilientEventSourceOptions
- * @property {HeadersInit | ((context: { unauthorized: boolean }) => HeadersInit | Promise<HeadersInit>)} [headers]
- *   Request headers, or a function that is called for each request. After status 401 the function is called once more, with
- *   `unauthorized: true`; if its headers differ from those that were refused, the request is repeated once. A second 401 is final.
- * @property {string} [method] Default: `GET`, or `POST` if there is a `body`. All attempts that are neither GET nor HEAD carry the same
- *   `Idempotency-Key`, unless `headers` sets one.
- * @property {BodyInit | Record<string, unknown> | unknown[] | null} [body] Is sent with each attempt, so it cannot be a
- *   `ReadableStream`. A plain object or an array is sent as JSON.
- * @property {string} [lastEventId] The cursor to begin after. It goes before one that `storage` holds.
- * @property {string | URL} [recover] The URL of the stream's recovery. It is asked before the first request, and again after an attempt
- *   that brought no event. A stream that has ended is then delivered from there, without a request to `url`.
- * @property {string | Iterable<string> | ((event: StreamEvent) => boolean)} [terminal] Which events end the stream: names, or a
- *   function. Default: `completed`, `failed`, `cancelled`, `orphaned` and `expired`. A name also means the `type` in the JSON of an
- *   event without a name. An event that a resilient-sse server has marked as the stream's end is terminal in any case.
- * @property {number} [maxAttempts] After how many attempts without an event the source gives up. Default: 10. `Infinity` suits a feed that
- *   may be silent for days. While the browser is offline the source does not give up.
- * @property {number} [minDelay] The shortest wait before an attempt, in milliseconds. Default: 250.
- * @property {number} [maxDelay] The longest wait that the source chooses by itself, in milliseconds. Default: 30,000. The server's
- *   `retry:` and `Retry-After` may ask for more.
- * @property {number} [heartbeat] After how many **seconds** of silence the server sends a heartbeat, as in the response header
- *   `X-Stream-Heartbeat`, which this overrides. A connection that is silent for 2.5 times as long is given up. 0: never.
- * @property {number} [maxEventBytes] How many bytes of one event are held at most. Default: 8 MiB. A larger event is final.
- * @property {string} [storage] Keeps the cursor in `sessionStorage` under this key until the stream has ended, so that a page that
- *   is reloaded continues from where it was. Each stream needs a key of its own.
- * @property {typeof globalThis.fetch} [fetch] Is called instead of the global `fetch`, for credentials among others:
- *   `(url, init) => fetch(url, { ...init, credentials: 'include' })`.
- * @property {AbortSignal} [signal] Closes the source.
- */
-
-/**
- * @typedef {Omit<EventTarget, 'addEventListener' | 'removeEventListener'> & {
- *   addEventListener<K extends keyof ResilientEventMap>(type: K, listener: Listener<ResilientEventMap[K]> | null,
- *     options?: boolean | AddEventListenerOptions): void,
- *   addEventListener(type: string, listener: Listener<MessageEvent<string>> | null, options?: boolean | AddEventListenerOptions): void,
- *   addEventListener(type: string, listener: EventListenerOrEventListenerObject | null,
- *     options?: boolean | AddEventListenerOptions): void,
- *   removeEventListener<K extends keyof ResilientEventMap>(type: K, listener: Listener<ResilientEventMap[K]> | null,
- *     options?: boolean | EventListenerOptions): void,
- *   removeEventListener(type: string, listener: Listener<MessageEvent<string>> | null, options?: boolean | EventListenerOptions): void,
- *   removeEventListener(type: string, listener: EventListenerOrEventListenerObject | null,
- *     options?: boolean | EventListenerOptions): void,
- * }} TypedEventTarget
- */
-
-/**
- * @template E
- * @typedef {((event: E) => unknown) | { handleEvent(event: E): unknown }} Listener
- */
-
-/** @typedef {{ status: string, reason?: string | null, terminalEventType?: string, terminalEventData?: unknown,
- *   events?: { id: string, type: string, data: string, json?: unknown }[], missing?: number | null, next?: string | null }} RecoveryAnswer */
 
 // --------------------------------------------------------------------------------------------------------- Errors
 
 /** Why a source has lost its connection or given up. */
 export class ResilientEventSourceError extends Error {
   /**
-   * @param {FailureReason} reason
+   * @param {api.FailureReason} reason
    * @param {string} message
    * @param {{ cause?: unknown, status?: number, retryAfter?: number }} [more]
    */
@@ -153,23 +40,12 @@ export class ResilientEventSourceError extends Error {
 
 // --------------------------------------------------------------------------------------------------------- Source
 
-const TypedEventTarget = /** @type {new () => TypedEventTarget} */ (/** @type {unknown} */ (EventTarget));
+/** `EventTarget`, with the types of the events that a source dispatches. */
+const TypedEventTarget = /** @type {new () => Pick<api.ResilientEventSource, keyof EventTarget>} */ (EventTarget);
 
 /**
  * An event source that finds its way back.
- *
- * It dispatches each event of the stream under its SSE name (`message` if it has none) as a `MessageEvent`, and `open`, `connected`,
- * `gap`, `restart` and `statechange`. It is also an async iterable of the stream's events, gaps and restarts among them.
- *
- * It connects by itself after it was made, so listeners that are added at once miss nothing.
- *
- * ```js
- * const source = new ResilientEventSource('/answers/42');
- * source.addEventListener('message', (event) => show(JSON.parse(event.data)));
- * const { type } = await source.finished; // `completed`, `failed`, …
- * ```
- *
- * @implements {AsyncIterable<MessageEvent<string>>}
+ * @implements {api.ResilientEventSource}
  */
 export class ResilientEventSource extends TypedEventTarget {
   #options;
@@ -177,11 +53,12 @@ export class ResilientEventSource extends TypedEventTarget {
   /** @type {string} */ #url;
   /** @type {string | null} */ #recoverUrl;
   #method;
+  #body;
   #isTerminal;
   #storage;
   #idempotencyKey = '';
 
-  /** @type {SourceState} */ #state = 'connecting';
+  /** @type {api.SourceState} */ #state = 'connecting';
   /** @type {ResilientEventSourceError | null} */ #error = null;
   #attempts = 0;
   /** Whether the last attempt brought no event. */
@@ -201,18 +78,19 @@ export class ResilientEventSource extends TypedEventTarget {
 
   /** Ends the attempt that runs. @type {AbortController | null} */ #connection = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #watchdog;
-  #heardAt = 0;
+  /** When the watchdog is due. */
+  #deadline = Infinity;
   /** The wait for the next attempt. @type {{ end: () => void, mayShorten: boolean, timer?: ReturnType<typeof setTimeout> } | null} */
   #pause = null;
 
   /** @type {Set<Mailbox>} */ #mailboxes = new Set();
-  /** @type {Promise<TerminalEvent>} */ #finished;
-  /** @type {(event: TerminalEvent) => void} */ #resolve = () => {};
+  /** @type {Promise<api.TerminalEvent>} */ #finished;
+  /** @type {(event: api.TerminalEvent) => void} */ #resolve = () => {};
   /** @type {(error: ResilientEventSourceError) => void} */ #reject = () => {};
 
   /**
    * @param {string | URL} url
-   * @param {ResilientEventSourceOptions} [options]
+   * @param {api.ResilientEventSourceOptions} [options]
    */
   constructor(url, options = {}) {
     super();
@@ -221,7 +99,7 @@ export class ResilientEventSource extends TypedEventTarget {
     this.#url = resolve(url);
     this.#recoverUrl = options.recover === undefined ? null : resolve(options.recover);
     this.#method = (options.method ?? (options.body == null ? 'GET' : 'POST')).toUpperCase();
-    if (isOneWay(options.body)) throw new TypeError('body: a ReadableStream can be sent only once');
+    this.#body = requestBody(options.body);
     this.#isTerminal = terminalRule(options.terminal);
     this.#storage = new CursorStorage(options.storage);
     this.#cursor = options.lastEventId ?? this.#storage.cursor;
@@ -288,13 +166,7 @@ export class ResilientEventSource extends TypedEventTarget {
   }
 
   /**
-   * Iterates over the stream's events from now on, in order, with the notices `gap` and `restart` in their places. The terminal
-   * event is the last one. Where the source gives up the iterator throws; where it is closed it ends. Leaving the loop early closes the source.
-   *
-   * The iterator holds up to 256 events or 1 MiB that the loop has not taken, whichever is reached first. When it is full the source
-   * stops reading, for listeners and other iterators too, and the server waits or, at last, lets the client catch up from its log.
-   * Nothing is dropped.
-   *
+   * Iterates over the stream's events from now on.
    * @returns {AsyncIterableIterator<MessageEvent<string>>}
    */
   [Symbol.asyncIterator]() {
@@ -384,7 +256,7 @@ export class ResilientEventSource extends TypedEventTarget {
       const { timer, end } = this.#pause;
       clearTimeout(timer);
       this.#pause = { end, mayShorten: false, timer: setTimeout(end, Math.max(0, this.#triedAt + WAKE_SPACING - Date.now())) };
-    } else if (this.#state === 'open' && this.#patience > 0 && Date.now() - this.#heardAt > this.#patience) {
+    } else if (Date.now() > this.#deadline) {
       // Timers stand still while a device sleeps, so the watchdog may not have noticed yet.
       this.#connection?.abort(silent(this.#patience));
     }
@@ -440,8 +312,7 @@ export class ResilientEventSource extends TypedEventTarget {
     const init = { headers, signal, cache: 'no-store', method: 'GET' };
     if (!isRecovery) {
       init.method = this.#method;
-      const { body } = this.#options;
-      if (body != null) init.body = isJson(body) ? JSON.stringify(body) : /** @type {BodyInit} */ (body);
+      init.body = this.#body;
     }
     const response = Promise.resolve(fetch(url, init));
     // One that does not heed its signal is not kept open.
@@ -494,7 +365,6 @@ export class ResilientEventSource extends TypedEventTarget {
       while (!this.#isOver) {
         this.#watch(this.#patience);
         const { done, value } = await reader.read();
-        this.#heardAt = Date.now();
         signal.throwIfAborted();
         if (done) return;
         // Nobody expects bytes while nobody reads: the watchdog sleeps until the iterators have room.
@@ -505,7 +375,7 @@ export class ResilientEventSource extends TypedEventTarget {
           signal.throwIfAborted();
         }
         // Blocks without data may hold an id or a delay, too.
-        if (this.#cursor !== parser.lastEventId) this.#advance(parser.lastEventId);
+        this.#cursor = parser.lastEventId;
         this.#persist();
       }
     } finally {
@@ -547,27 +417,25 @@ export class ResilientEventSource extends TypedEventTarget {
   /**
    * Delivers the rest of a stream that has ended, from recovery alone: the stream's own route might do the work again.
    *
-   * Recovery follows a stream where it is asked for an event stream, which tells events apart that its JSON does not: those with a name, and
+   * Recovery follows a stream where it is asked for an event stream. That tells events apart that its JSON does not: those with a name, and
    * those whose payload has a `type`.
    * @param {RecoveryAnswer} answer
    */
   async #conclude(answer) {
+    let failure = unfinished();
     try {
       await this.#follow(/** @type {string} */ (this.#recoverUrl), { isRecovery: true });
     } catch (error) {
-      const failure = asFailure(error);
+      failure = asFailure(error);
       if (this.#isOver || this.#connection?.signal.aborted) throw failure;
       if (failure.reason === 'content-type') return this.#concludeFromJson(answer);
-      // Some voices have no word for some ends, and break off. Then recovery says whether there is more than that.
-      if (!(await this.#isComplete())) throw failure;
     }
     if (this.#isOver) return;
-    if (await this.#isComplete()) this.#endAs(answer);
-  }
-
-  async #isComplete() {
-    const answer = await this.#askRecovery();
-    return answer !== null && hasEnded(answer) && answer.events?.length === 0 && answer.missing === 0;
+    // Some voices have no word for some ends: the response is empty or breaks off. Recovery says whether that was all.
+    const rest = await this.#askRecovery();
+    if (!rest || !hasEnded(rest) || rest.events?.length !== 0) throw failure;
+    if (rest.missing !== 0) this.#gap(this.#cursor, null, rest.missing);
+    if (!this.#isOver) this.#endAs(rest);
   }
 
   /**
@@ -577,9 +445,7 @@ export class ResilientEventSource extends TypedEventTarget {
   async #concludeFromJson(answer) {
     for (let after = this.#cursor; ; ) {
       const page = await this.#askRecovery({ limit: RECOVERY_PAGE, after });
-      if (page && page.missing !== 0 && page.missing !== undefined) {
-        this.#notice('gap', '', { after: after || null, resumesAt: page.events?.[0]?.id ?? null, missed: page.missing });
-      }
+      if (page && page.missing !== 0 && page.missing !== undefined) this.#gap(after, page.events?.[0]?.id ?? null, page.missing);
       for (const { id, type, data, json } of page?.events ?? []) {
         for (const mailbox of this.#mailboxes) await mailbox.room();
         if (this.#isOver) return;
@@ -620,24 +486,21 @@ export class ResilientEventSource extends TypedEventTarget {
 
   /**
    * Takes an event as it came over the wire.
-   * @param {ParsedEvent} event
+   * @param {api.ParsedEvent} event
    * @param {boolean} isRecorded
    */
   #receive(event, isRecorded) {
     const notice = event.id === undefined ? readNotice(event) : null;
     if (notice && (notice.name !== 'error' || isRecorded)) return this.#heed(notice, event);
-    if (event.id !== undefined) {
-      if (!this.#saysNotices && isNewRun(this.#cursor, event.id)) {
-        this.#notice('restart', '', { epoch: readId(event.id)?.epoch ?? null });
-        if (this.#isOver) return;
-      }
-      this.#advance(event.lastEventId);
-    }
+    // Before the cursor moves: if the host's function throws, the event is not lost.
+    const ends = notice !== null || this.#isTerminal(event);
+    if (!this.#saysNotices && isNewRun(this.#cursor, event.id)) this.#notice('restart', '', { epoch: readId(event.id)?.epoch ?? null });
+    if (this.#isOver) return;
+    this.#cursor = event.lastEventId;
     this.#attempts = 0;
     this.#fruitless = false;
     this.#error = null;
     this.#unrecorded ||= !isRecorded;
-    const ends = notice !== null || this.#isTerminal(event);
     this.#deliver(new MessageEvent(event.type, event));
     if (ends && !this.#isOver) this.#end({ ...wireEvent(event), type: terminalType(event) });
   }
@@ -645,7 +508,7 @@ export class ResilientEventSource extends TypedEventTarget {
   /**
    * Takes what the server itself says.
    * @param {Notice} notice
-   * @param {ParsedEvent} event
+   * @param {api.ParsedEvent} event
    */
   #heed(notice, { data }) {
     if (notice.name !== 'error') this.#saysNotices = true;
@@ -661,19 +524,29 @@ export class ResilientEventSource extends TypedEventTarget {
         // The voice `openai` has no other word, and the response breaks off after it. With this cursor it would do so for ever.
         if (notice.code === 'gap') {
           if (!this.#cursor) throw new ResilientEventSourceError('gap', 'events are lost, and the server cannot go on after them');
-          this.#notice('gap', data, { after: this.#cursor, resumesAt: null, missed: null });
+          this.#gap(this.#cursor, null, null);
         }
         if (notice.code === 'gap' || notice.code === 'restart') {
-          this.#advance('');
-          this.#notice('restart', data, { epoch: null });
+          this.#cursor = '';
+          this.#notice('restart', '', { epoch: null });
         }
+        throw unfinished();
     }
   }
 
   /**
+   * @param {string} after
+   * @param {string | null} resumesAt
+   * @param {number | null | undefined} missed
+   */
+  #gap(after, resumesAt, missed = null) {
+    this.#notice('gap', '', { after: after || null, resumesAt, missed });
+  }
+
+  /**
    * @param {'gap' | 'restart'} name
-   * @param {string} data
-   * @param {GapDetail | RestartDetail} detail
+   * @param {string} data As it stands on the wire; empty if it does not.
+   * @param {api.GapDetail | api.RestartDetail} detail
    */
   #notice(name, data, detail) {
     if (!this.#isOver) this.#deliver(new NoticeEvent(name, data || JSON.stringify(detail), this.#cursor, detail));
@@ -683,11 +556,6 @@ export class ResilientEventSource extends TypedEventTarget {
   #deliver(event) {
     for (const mailbox of this.#mailboxes) mailbox.push(event);
     this.dispatchEvent(event);
-  }
-
-  /** @param {string} cursor */
-  #advance(cursor) {
-    this.#cursor = cursor;
   }
 
   /** Keeps the cursor of the last event that everybody who iterates is done with. */
@@ -723,6 +591,7 @@ export class ResilientEventSource extends TypedEventTarget {
    */
   #watch(limit) {
     clearTimeout(this.#watchdog);
+    this.#deadline = limit > 0 ? Date.now() + limit : Infinity;
     if (limit > 0) this.#watchdog = setTimeout(() => this.#connection?.abort(silent(limit)), Math.min(limit, MAX_TIMER));
   }
 
@@ -743,7 +612,7 @@ export class ResilientEventSource extends TypedEventTarget {
   }
 
   /**
-   * @param {SourceState} state
+   * @param {api.SourceState} state
    * @param {number | null} [delay]
    */
   #enter(state, delay = null) {
@@ -754,7 +623,7 @@ export class ResilientEventSource extends TypedEventTarget {
     this.dispatchEvent(new CustomEvent('statechange', { detail }));
   }
 
-  /** @param {TerminalEvent} event */
+  /** @param {api.TerminalEvent} event */
   #end(event) {
     this.#storage.clear();
     this.#error = null;
@@ -812,12 +681,14 @@ const FIRST_SPREAD = 16;
 const MAX_TIMER = 2 ** 31 - 1;
 /** How many events a page of recovery has, in a recovery that speaks JSON only. */
 const RECOVERY_PAGE = 1000;
+/** What cannot be mended by trying again. */
+const FINAL = new Set(['content-type', 'recover', 'event-too-large', 'terminal', 'gap']);
 /** What ends a stream, unless the option `terminal` says otherwise. */
 const TERMINAL = ['completed', 'failed', 'cancelled', 'orphaned', 'expired'];
 
 /**
  * The numbers of the options, checked.
- * @param {ResilientEventSourceOptions} options
+ * @param {api.ResilientEventSourceOptions} options
  */
 function policy({ maxAttempts = 10, minDelay = 250, maxDelay = 30_000, maxEventBytes = 8 << 20, heartbeat }) {
   for (const [name, value] of Object.entries({ maxAttempts, minDelay, maxDelay, maxEventBytes, heartbeat: heartbeat ?? 0 })) {
@@ -847,7 +718,7 @@ function reconnectDelay({ minDelay, maxDelay }, attempts, asked) {
  */
 function isFinal({ reason, status = 0 }) {
   if (reason === 'status') return status !== 429 && status < 500;
-  return reason === 'content-type' || reason === 'recover' || reason === 'event-too-large' || reason === 'gap';
+  return FINAL.has(reason);
 }
 
 /**
@@ -863,8 +734,13 @@ function refusal(response, wanted = 'text/event-stream') {
     return new ResilientEventSourceError('status', `the server answered with status ${status}`, more);
   }
   const type = headers.get('content-type') ?? 'none';
-  if (type.split(';')[0].trim().toLowerCase() === wanted) return null;
+  if (mediaType(type) === wanted) return null;
   return new ResilientEventSourceError('content-type', `the response's content type is ${type}, not ${wanted}`);
+}
+
+/** @param {string} type */
+function mediaType(type) {
+  return type.replace(/;.*/, '').trim().toLowerCase();
 }
 
 /**
@@ -882,17 +758,29 @@ function readRetryAfter(value) {
  * Tells terminal events from others.
  *
  * The id of a resilient-sse server says whether an event is the end. Where there is none, a name may also stand in the payload.
- * @param {ResilientEventSourceOptions['terminal']} terminal
- * @returns {(event: ParsedEvent) => boolean}
+ * @param {api.ResilientEventSourceOptions['terminal']} terminal
+ * @returns {(event: api.ParsedEvent) => boolean}
  */
 function terminalRule(terminal = TERMINAL) {
-  if (typeof terminal === 'function') return (event) => readId(event.id)?.isEnd === true || terminal(wireEvent(event));
+  if (typeof terminal === 'function') return (event) => readId(event.id)?.isEnd === true || ask(terminal, event);
   const names = new Set(typeof terminal === 'string' ? [terminal] : terminal);
   return (event) => {
     const id = readId(event.id);
     if (id?.isEnd || names.has(event.type)) return true;
     return !id && event.type === 'message' && names.has(payloadType(event.data) ?? '');
   };
+}
+
+/**
+ * @param {(event: api.StreamEvent) => boolean} terminal
+ * @param {api.ParsedEvent} event
+ */
+function ask(terminal, event) {
+  try {
+    return terminal(wireEvent(event));
+  } catch (error) {
+    throw new ResilientEventSourceError('terminal', `the function \`terminal\` threw: ${text(error)}`, { cause: error });
+  }
 }
 
 /** @param {RecoveryAnswer} answer */
@@ -926,14 +814,14 @@ class NoticeEvent extends MessageEvent {
 }
 
 /**
- * @typedef {{ name: 'connected', detail: ConnectedDetail } | { name: 'gap', detail: GapDetail }
- *   | { name: 'restart', detail: RestartDetail } | { name: 'error', code: string }} Notice
+ * @typedef {{ name: 'connected', detail: api.ConnectedDetail } | { name: 'gap', detail: api.GapDetail }
+ *   | { name: 'restart', detail: api.RestartDetail } | { name: 'error', code: string }} Notice
  */
 
 /**
  * Reads a notice, in any voice: a named event, an unnamed one with the name in its JSON, or an error as OpenAI's clients know it. A notice
  * has no id, and exactly these fields, so an event of the stream is not taken for one.
- * @param {ParsedEvent} event
+ * @param {api.ParsedEvent} event
  * @returns {Notice | null}
  */
 function readNotice({ type, data }) {
@@ -953,7 +841,7 @@ function readNotice({ type, data }) {
 
 /**
  * The name under which a terminal event is known.
- * @param {ParsedEvent} event
+ * @param {api.ParsedEvent} event
  */
 function terminalType({ type, data }) {
   if (type !== 'message') return type;
@@ -989,7 +877,7 @@ function readId(id) {
 /**
  * Whether another run of the work begins with an event: the voice `silent` says it by ids alone.
  * @param {string} cursor
- * @param {string} id
+ * @param {string | undefined} id
  */
 function isNewRun(cursor, id) {
   const [before, now] = [readId(cursor), readId(id)];
@@ -998,11 +886,6 @@ function isNewRun(cursor, id) {
 }
 
 // --------------------------------------------------------------------------------------------------------- Parser
-
-/**
- * An event, as its block says it. `lastEventId` is the id in force, `id` that of the block itself.
- * @typedef {StreamEvent & { id?: string | undefined }} ParsedEvent
- */
 
 /**
  * Parses `text/event-stream` (WHATWG HTML § 9.2.5 and § 9.2.6), in chunks that may end anywhere.
@@ -1044,7 +927,7 @@ export class EventStreamParser {
   /**
    * Takes a chunk of bytes and yields the events that it completes. All of them have to be taken before the next chunk is given.
    * @param {Uint8Array} chunk
-   * @returns {Generator<ParsedEvent, void, undefined>}
+   * @returns {Generator<api.ParsedEvent, void, undefined>}
    * @throws {ResilientEventSourceError} `event-too-large`
    */
   *push(chunk) {
@@ -1102,7 +985,7 @@ export class EventStreamParser {
     }
   }
 
-  /** @returns {ParsedEvent | null} */
+  /** @returns {api.ParsedEvent | null} */
   #endBlock() {
     const [type, data, id] = [this.#type, this.#data, this.#id];
     this.#type = '';
@@ -1312,7 +1195,7 @@ function text(error) {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** @param {ParsedEvent} event @returns {StreamEvent} */
+/** @param {api.ParsedEvent} event @returns {api.StreamEvent} */
 function wireEvent({ type, data, lastEventId }) {
   return { type, data, lastEventId };
 }
@@ -1347,7 +1230,7 @@ function resolve(url) {
  * @param {Record<string, string>} parameters
  */
 function withQuery(url, parameters) {
-  const [address] = url.split('#');
+  const address = url.replace(/#.*/, '');
   return `${address}${address.includes('?') ? '&' : '?'}${new URLSearchParams(parameters)}`;
 }
 
@@ -1383,13 +1266,18 @@ function discard(response) {
   response.body?.cancel().catch(() => {});
 }
 
-/** @param {unknown} body */
+/** @param {api.ResilientEventSourceOptions['body']} body */
+function requestBody(body = null) {
+  if (isJson(body)) return JSON.stringify(body);
+  if (body instanceof ReadableStream) throw new TypeError('body: a ReadableStream can be sent only once');
+  return body;
+}
+
+/**
+ * @param {api.ResilientEventSourceOptions['body']} body
+ * @returns {body is Record<string, unknown> | readonly unknown[]}
+ */
 function isJson(body) {
   const prototype = typeof body === 'object' && body !== null ? Object.getPrototypeOf(body) : undefined;
   return Array.isArray(body) || prototype === Object.prototype || prototype === null;
-}
-
-/** @param {unknown} body */
-function isOneWay(body) {
-  return typeof ReadableStream === 'function' && body instanceof ReadableStream;
 }
