@@ -908,8 +908,11 @@ export class EventStreamParser {
   #maxEventBytes;
   /** Replaces what is no UTF-8, joins characters that are split between chunks, and drops a leading byte order mark. */
   #decoder = new TextDecoder();
-  /** The beginning of a line that has not ended. */
+  /** The beginning of a line that has not ended, and its bytes. */
   #line = '';
+  #lineBytes = 0;
+  /** Whether the last chunk may have ended in the middle of a character. */
+  #endsAmidCharacter = false;
   /** Whether the last line ended with a CR at the end of its chunk: an LF that follows belongs to it. */
   #afterCr = false;
 
@@ -917,6 +920,8 @@ export class EventStreamParser {
   #type = '';
   /** @type {string | null} */ #data = null;
   /** @type {string | undefined} */ #id;
+  /** The bytes of its lines, comments and line ends apart. */
+  #blockBytes = 0;
 
   /** @param {{ lastEventId?: string, maxEventBytes?: number }} [options] The bytes of an event that are held at most. Default: no limit. */
   constructor({ lastEventId = '', maxEventBytes = Infinity } = {}) {
@@ -932,6 +937,9 @@ export class EventStreamParser {
    */
   *push(chunk) {
     const text = this.#decoder.decode(chunk, { stream: true });
+    // Most chunks are ASCII, where nothing has to be counted: as many characters as bytes, none of them begun in the chunk before.
+    const count = chunk.length === text.length && !this.#endsAmidCharacter ? lengthOf : byteLength;
+    if (chunk.length > 0) this.#endsAmidCharacter = Number(chunk.at(-1)) > 0x7f;
     let start = 0;
     let cr = text.indexOf('\r');
     let lf = text.indexOf('\n');
@@ -941,9 +949,7 @@ export class EventStreamParser {
     }
     while (cr !== -1 || lf !== -1) {
       const end = cr === -1 || (lf !== -1 && lf < cr) ? lf : cr;
-      // The line is put together only once, however many chunks it came in.
-      const line = this.#line + text.slice(start, end);
-      this.#line = '';
+      this.#extend(text.slice(start, end), count);
       start = end + 1;
       if (end === cr) {
         if (lf === start) start += 1;
@@ -951,26 +957,43 @@ export class EventStreamParser {
         cr = text.indexOf('\r', start);
       }
       if (lf !== -1 && lf < start) lf = text.indexOf('\n', start);
-      if (line !== '') {
-        this.#field(line);
-        continue;
-      }
-      const event = this.#endBlock();
+      const event = this.#endLine();
       if (event) yield event;
     }
-    this.#line += text.slice(start);
-    this.#check(this.#line);
+    this.#extend(text.slice(start), count);
+  }
+
+  /**
+   * Adds to the line. It is put together only once it ends, however many chunks it comes in.
+   * @param {string} more
+   * @param {(text: string) => number} count
+   */
+  #extend(more, count) {
+    this.#line += more;
+    this.#lineBytes += count(more);
+    if (this.#blockBytes + this.#lineBytes <= this.#maxEventBytes) return;
+    throw new ResilientEventSourceError('event-too-large', `an event is larger than maxEventBytes, ${this.#maxEventBytes} bytes`);
+  }
+
+  /** @returns {api.ParsedEvent | null} The event that the line completes. */
+  #endLine() {
+    const [line, bytes] = [this.#line, this.#lineBytes];
+    this.#line = '';
+    this.#lineBytes = 0;
+    if (line === '') return this.#endBlock();
+    if (line.startsWith(':')) return null;
+    this.#blockBytes += bytes;
+    this.#field(line);
+    return null;
   }
 
   /** @param {string} line */
   #field(line) {
     const colon = line.indexOf(':');
-    if (colon === 0) return; // a comment
     const name = colon === -1 ? line : line.slice(0, colon);
     const value = colon === -1 ? '' : line.slice(line[colon + 1] === ' ' ? colon + 2 : colon + 1);
     switch (name) {
       case 'data':
-        this.#check(value);
         this.#data = this.#data === null ? value : `${this.#data}\n${value}`;
         break;
       case 'event':
@@ -991,20 +1014,9 @@ export class EventStreamParser {
     this.#type = '';
     this.#data = null;
     this.#id = undefined;
+    this.#blockBytes = 0;
     this.lastEventId = id ?? this.lastEventId;
     return data === null ? null : { type: type || 'message', data, lastEventId: this.lastEventId, id };
-  }
-
-  /**
-   * Whether there is room for more of this event.
-   * @param {string} more
-   */
-  #check(more) {
-    const held = this.#data ?? '';
-    // A character is at most three bytes for each unit of its length, so nearly always nothing has to be counted.
-    if ((held.length + more.length) * 3 <= this.#maxEventBytes) return;
-    if (byteLength(held) + byteLength(more) <= this.#maxEventBytes) return;
-    throw new ResilientEventSourceError('event-too-large', `an event is larger than maxEventBytes, ${this.#maxEventBytes} bytes`);
   }
 }
 
@@ -1240,6 +1252,11 @@ function withQuery(url, parameters) {
  */
 function headerValue(id) {
   return Array.from(new TextEncoder().encode(id), (byte) => String.fromCharCode(byte)).join('');
+}
+
+/** @param {string} text */
+function lengthOf(text) {
+  return text.length;
 }
 
 /** @param {string} text */
