@@ -84,6 +84,7 @@
 //!
 //! | feature | |
 //! |---|---|
+//! | `client` | `client`: the Rust client, an `EventSource` over any HTTP client that is a tower service |
 //! | `redis` | `RedisStore` on one server, or one that Sentinels look after |
 //! | `redis-cluster` | `RedisStore` on a Cluster |
 //! | `redis-tls` | `RedisStore` over TLS |
@@ -94,6 +95,9 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+#[cfg(feature = "client")]
+#[cfg_attr(docsrs, doc(cfg(feature = "client")))]
+pub mod client;
 mod conversation;
 pub mod docs;
 mod follow;

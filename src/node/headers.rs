@@ -11,7 +11,7 @@ pub(crate) const STREAM_ID: HeaderName = HeaderName::from_static("x-stream-id");
 /// `false` where an event stream is not protected.
 pub(crate) const STREAM_RECORDED: HeaderName = HeaderName::from_static("x-stream-recorded");
 /// The silence, in seconds, after which a body sends a heartbeat: a client's watchdog is set by it.
-const STREAM_HEARTBEAT: HeaderName = HeaderName::from_static("x-stream-heartbeat");
+pub(crate) const STREAM_HEARTBEAT: HeaderName = HeaderName::from_static("x-stream-heartbeat");
 /// Has nginx and its like pass events on at once.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// The cursor with which an `EventSource` reconnects (WHATWG HTML § 9.2.4).

@@ -18,16 +18,21 @@ impl Backoff {
     /// Something failed: how long to wait; `random` is uniform.
     pub(crate) fn failed(&mut self, random: u64) -> Duration {
         self.failures = self.failures.saturating_add(1);
-        let ceiling = self.base.saturating_mul(1 << self.failures.min(16)).min(self.cap);
-        let span = ceiling.saturating_sub(self.base);
-        let part = (random >> 11) as f64 / (1u64 << 53) as f64;
-        self.base + span.mul_f64(part)
+        wait(self.base, self.cap, self.failures, random)
     }
 
     /// It worked again.
     pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
     }
+}
+
+/// The wait after the n-th failure in a row; `random` is uniform.
+pub(crate) fn wait(base: Duration, cap: Duration, failures: u32, random: u64) -> Duration {
+    let ceiling = base.saturating_mul(1 << failures.min(16)).min(cap);
+    let span = ceiling.saturating_sub(base);
+    let part = (random >> 11) as f64 / (1u64 << 53) as f64;
+    base + span.mul_f64(part)
 }
 
 #[cfg(test)]

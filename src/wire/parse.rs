@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, mem};
 
 use memchr::memchr;
+use serde::Deserialize;
 
 use super::{
     TooLarge,
@@ -21,6 +22,32 @@ pub struct Message {
     pub last_event_id: String,
     /// The reconnect delay in milliseconds that its block set, if it did.
     pub retry: Option<u64>,
+}
+
+impl Message {
+    /// Reads the data as JSON.
+    ///
+    /// ```
+    /// use resilient_sse::wire::{Parsed, Parser};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Token<'a> {
+    ///     text: &'a str,
+    /// }
+    ///
+    /// let mut parser = Parser::new(1 << 20);
+    /// parser.push(b"data: {\"text\":\"hello\"}\n\n")?;
+    /// let Some(Parsed::Message(message)) = parser.pop() else { panic!("a message was due") };
+    /// assert_eq!(message.json::<Token>()?.text, "hello");
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of `serde_json`, where the data is no JSON, or not of this type.
+    pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(&self.data)
+    }
 }
 
 /// What a [`Parser`] finds.

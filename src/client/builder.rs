@@ -1,0 +1,194 @@
+//! The settings of an event source.
+
+use std::{fmt, future::Future, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
+use tower_service::Service;
+
+use super::{
+    EventSource,
+    connect::{Connector, HeadersHook},
+    policy::{Limits, Policy},
+    reader::Reader,
+    source::Parts,
+};
+use crate::{model::error::BoxError, model::id::StreamId, route::classify::Ends};
+
+/// Names the request, so that a repeated POST joins the stream that the first one began.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+
+/// How long a GET waits for the response's head: 2.5 heartbeats of the default interval. The library's servers answer one
+/// within 2 s, whether or not the work has begun.
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(37_500);
+
+/// Sets up an [`EventSource`].
+#[must_use = "a builder does nothing until it is built"]
+pub struct EventSourceBuilder<S, B> {
+    service: S,
+    request: Request<B>,
+    recovery: Option<Request<B>>,
+    headers: Option<HeadersHook>,
+    last_event_id: String,
+    ends: Option<Ends>,
+    limits: Limits,
+    response_timeout: Option<Duration>,
+    max_event_bytes: usize,
+}
+
+impl<S, B> EventSourceBuilder<S, B> {
+    pub(super) fn new(service: S, mut request: Request<B>) -> Self {
+        let is_post = request.method() == Method::POST;
+        let headers = request.headers_mut();
+        headers.entry(header::ACCEPT).or_insert(EVENT_STREAM);
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        if is_post {
+            // A stream's id is always a header value.
+            let key = HeaderValue::try_from(StreamId::random().as_str());
+            headers.entry(IDEMPOTENCY_KEY).or_insert(key.unwrap_or(HeaderValue::from_static("")));
+        }
+        Self {
+            service,
+            request,
+            recovery: None,
+            headers: None,
+            last_event_id: String::new(),
+            ends: None,
+            limits: Limits {
+                max_attempts: 10,
+                min_delay: Duration::from_millis(250),
+                max_delay: Duration::from_secs(30),
+                heartbeat: None,
+            },
+            response_timeout: None,
+            max_event_bytes: 8 << 20,
+        }
+    }
+
+    /// Goes on after this event, as a source did before ([`EventSource::last_event_id`]). `$` asks for what comes from now on.
+    /// Default: none, so the stream comes from its first event.
+    pub fn last_event_id(mut self, id: impl Into<String>) -> Self {
+        self.last_event_id = id.into();
+        self
+    }
+
+    /// Asks the recovery service at this URI first, with the request's headers. It follows a stream that is held, running or
+    /// ended, and never runs the work. Where it answers 404 the source makes the request itself. Default: not asked.
+    pub fn recover(mut self, uri: Uri) -> Self
+    where
+        B: Default,
+    {
+        let mut request = Request::new(B::default());
+        *request.uri_mut() = uri;
+        *request.version_mut() = self.request.version();
+        *request.extensions_mut() = self.request.extensions().clone();
+        *request.headers_mut() = self.request.headers().clone();
+        let headers = request.headers_mut();
+        for of_the_body in [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::CONTENT_ENCODING, IDEMPOTENCY_KEY] {
+            headers.remove(of_the_body);
+        }
+        // Recovery answers JSON unless events are preferred.
+        headers.insert(header::ACCEPT, EVENT_STREAM);
+        self.recovery = Some(request);
+        self
+    }
+
+    /// Calls a function before each attempt, for headers that change: a token that expires. They replace those of the same name.
+    /// An error counts as a failed attempt. Default: none.
+    pub fn headers<F, Fut, E>(mut self, mut headers: F) -> Self
+    where
+        F: FnMut() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<HeaderMap, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.headers = Some(Box::new(move || {
+            let headers = headers();
+            Box::pin(async move { headers.await.map_err(Into::into) })
+        }));
+        self
+    }
+
+    /// Names the terminal events of the stream. The library's servers tell a terminal event by its id, so this is for other
+    /// servers. Default: `completed`, `failed`, `cancelled`, `orphaned` and `expired`, by name or by the JSON's `type`.
+    pub fn ends(mut self, ends: Ends) -> Self {
+        self.ends = Some(ends);
+        self
+    }
+
+    /// Gives up after so many attempts in a row without an event. Default: 10. One attempt is always made.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.limits.max_attempts = attempts;
+        self
+    }
+
+    /// The shortest wait between two attempts, where the server asks for none. Default: 250 ms.
+    pub fn min_delay(mut self, delay: Duration) -> Self {
+        self.limits.min_delay = delay;
+        self
+    }
+
+    /// The longest wait between two attempts, unless the server asks for a longer one. Default: 30 s.
+    pub fn max_delay(mut self, delay: Duration) -> Self {
+        self.limits.max_delay = delay;
+        self
+    }
+
+    /// The heartbeat interval of a server that does not say it (`X-Stream-Heartbeat`). After 2.5 intervals of silence, and at
+    /// least 1 s, a connection is dead. Default: none, so silence on such a connection is not judged.
+    pub fn heartbeat(mut self, interval: Duration) -> Self {
+        self.limits.heartbeat = Some(interval);
+        self
+    }
+
+    /// How long an attempt waits for the response's head, the function for headers included. Default: 37.5 s for a GET; any time
+    /// for other methods, whose response may have to wait for the work to begin.
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.response_timeout = Some(timeout);
+        self
+    }
+
+    /// How many bytes an event may have: its name, data and id together, and each of its lines. Default: 8 MiB.
+    pub fn max_event_bytes(mut self, bytes: usize) -> Self {
+        self.max_event_bytes = bytes;
+        self
+    }
+
+    /// Makes the source. Nothing is sent before it is polled.
+    pub fn build<R>(self) -> EventSource
+    where
+        S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+        B: Clone + Send + 'static,
+        R: http_body::Body + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let is_get = self.request.method() == Method::GET;
+        EventSource::from_parts(Parts {
+            recovers: self.recovery.is_some(),
+            is_get,
+            policy: Policy::new(self.limits),
+            reader: Reader::new(self.ends, &self.last_event_id),
+            last_event_id: self.last_event_id,
+            max_event_bytes: self.max_event_bytes,
+            response_timeout: self.response_timeout.or(is_get.then_some(RESPONSE_TIMEOUT)),
+            connect: Box::new(Connector {
+                service: self.service,
+                stream: self.request,
+                recovery: self.recovery,
+                headers: self.headers,
+            }),
+        })
+    }
+}
+
+impl<S, B> fmt::Debug for EventSourceBuilder<S, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventSourceBuilder")
+            .field("method", self.request.method())
+            .field("uri", self.request.uri())
+            .field("last_event_id", &self.last_event_id)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,132 @@
+//! What can go wrong for an event source.
+
+use std::{error::Error, fmt, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+use crate::{model::error::BoxError, wire::TooLarge};
+
+/// Why an attempt failed, or a connection was lost. The source tries again.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CutCause {
+    /// The caller's function for headers failed.
+    Headers(BoxError),
+    /// The HTTP client failed to send the request, or to receive the response's head.
+    Request(BoxError),
+    /// No response came in time.
+    NoResponse {
+        /// How long the source waited.
+        waited: Duration,
+    },
+    /// The server answered with 429 or 5xx.
+    Status(StatusCode),
+    /// The response broke off.
+    Body(BoxError),
+    /// The response ended before the stream's terminal event. Responses of feeds, and responses over HTTP/1.0, end like this.
+    EndedEarly,
+    /// Nothing came any more, not even heartbeats.
+    Silent {
+        /// How long nothing came: 2.5 heartbeat intervals.
+        waited: Duration,
+    },
+}
+
+impl fmt::Display for CutCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Headers(_) => f.write_str("the function for headers failed"),
+            Self::Request(_) => f.write_str("the request failed"),
+            Self::NoResponse { waited } => write!(f, "no response came within {waited:?}"),
+            Self::Status(status) => write!(f, "the server answered {status}"),
+            Self::Body(_) => f.write_str("the response broke off"),
+            Self::EndedEarly => f.write_str("the response ended before the stream's terminal event"),
+            Self::Silent { waited } => write!(f, "nothing came for {waited:?}"),
+        }
+    }
+}
+
+impl Error for CutCause {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Headers(source) | Self::Request(source) | Self::Body(source) => Some(&**source),
+            Self::NoResponse { .. } | Self::Status(_) | Self::EndedEarly | Self::Silent { .. } => None,
+        }
+    }
+}
+
+/// Why an event source stopped before the stream's end. What was received stays good: a later source goes on after the last
+/// event ([`EventSource::last_event_id`](super::EventSource::last_event_id)), or this one does
+/// ([`EventSource::reconnect`](super::EventSource::reconnect)).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum GaveUp {
+    /// So many attempts in a row brought no event.
+    Attempts {
+        /// How many.
+        attempts: u32,
+        /// Why the last one failed.
+        last: CutCause,
+    },
+    /// The server refused with a status that asking again would not change: any but 200, 204, 429 and 5xx.
+    Refused {
+        /// The status.
+        status: StatusCode,
+        /// The response's headers, such as `WWW-Authenticate`.
+        headers: HeaderMap,
+        /// The beginning of the response's body, up to 16 KiB of it. This library's servers say in a sentence what is wrong.
+        body: Bytes,
+    },
+    /// The response is no event stream.
+    NoEventStream {
+        /// Its content type, if it has one.
+        content_type: Option<String>,
+    },
+    /// An event is larger than the limit ([`max_event_bytes`](super::EventSourceBuilder::max_event_bytes)). It would come again
+    /// after each reconnect.
+    EventTooLarge(TooLarge),
+    /// The last event id holds bytes that no header can carry, so no server of HTTP can be asked for what follows.
+    Cursor {
+        /// The id.
+        id: String,
+    },
+}
+
+impl GaveUp {
+    /// The status with which the server refused.
+    #[must_use]
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Refused { status, .. } | Self::Attempts { last: CutCause::Status(status), .. } => Some(*status),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for GaveUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attempts { attempts: 1, .. } => f.write_str("an attempt brought no event"),
+            Self::Attempts { attempts, .. } => write!(f, "{attempts} attempts in a row brought no event"),
+            Self::Refused { status, .. } => write!(f, "the server refused the stream: {status}"),
+            Self::NoEventStream { content_type: Some(found) } => {
+                write!(f, "the response is not text/event-stream but {}", found.escape_debug())
+            }
+            Self::NoEventStream { content_type: None } => {
+                f.write_str("the response is not text/event-stream: it has no type")
+            }
+            Self::EventTooLarge(too_large) => too_large.fmt(f),
+            Self::Cursor { id } => write!(f, "the last event id cannot be sent in a header: {id:?}"),
+        }
+    }
+}
+
+impl Error for GaveUp {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Attempts { last, .. } => Some(last),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! A response that refuses the stream for good.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use http::response::Parts;
+use http_body::Body as _;
+
+use super::{GaveUp, connect::Body, timers::Limit};
+
+/// How much of the body is read, in how many frames, and for how long: it is there to tell a human what is wrong.
+const READ: usize = 16 << 10;
+const FRAMES: usize = 1024;
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Reads what such a response says.
+pub(super) struct Refusal {
+    head: Parts,
+    body: Body,
+    read: BytesMut,
+    frames: usize,
+    limit: Limit,
+}
+
+impl Refusal {
+    pub(super) fn new(head: Parts, body: Body) -> Self {
+        Self { head, body, read: BytesMut::new(), frames: 0, limit: Limit::of(Some(WAIT)) }
+    }
+
+    /// Ready with all that is known once the body is over, or enough of it was read.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<GaveUp> {
+        while self.read.len() < READ && self.frames < FRAMES {
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.frames += 1;
+                    let data = frame.into_data().unwrap_or_default();
+                    self.read.extend_from_slice(&data[..data.len().min(READ - self.read.len())]);
+                }
+                Poll::Ready(None | Some(Err(_))) => break,
+                Poll::Pending if self.limit.poll(cx).is_pending() => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        let (status, headers) = (self.head.status, std::mem::take(&mut self.head.headers));
+        Poll::Ready(GaveUp::Refused { status, headers, body: self.read.split().freeze() })
+    }
+}
+
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refusal").field("status", &self.head.status).finish_non_exhaustive()
+    }
+}
