@@ -8,11 +8,14 @@ use tower_service::Service;
 use super::{
     EventSource,
     connect::{Connector, HeadersHook},
+    machine::{Machine, Setup},
     policy::{Limits, Policy},
     reader::Reader,
-    source::Parts,
 };
-use crate::{model::error::BoxError, model::id::StreamId, route::classify::Ends};
+use crate::{
+    model::{error::BoxError, id::StreamId},
+    route::classify::Ends,
+};
 
 /// Names the request, so that a repeated POST joins the stream that the first one began.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -165,7 +168,7 @@ impl<S, B> EventSourceBuilder<S, B> {
         R::Error: Into<BoxError>,
     {
         let is_get = self.request.method() == Method::GET;
-        EventSource::from_parts(Parts {
+        EventSource(Machine::new(Setup {
             recovers: self.recovery.is_some(),
             is_get,
             policy: Policy::new(self.limits),
@@ -179,7 +182,7 @@ impl<S, B> EventSourceBuilder<S, B> {
                 recovery: self.recovery,
                 headers: self.headers,
             }),
-        })
+        }))
     }
 }
 

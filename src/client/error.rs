@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{Response, StatusCode};
 
 use crate::{model::error::BoxError, wire::TooLarge};
 
@@ -70,14 +70,8 @@ pub enum GaveUp {
         last: CutCause,
     },
     /// The server refused with a status that asking again would not change: any but 200, 204, 429 and 5xx.
-    Refused {
-        /// The status.
-        status: StatusCode,
-        /// The response's headers, such as `WWW-Authenticate`.
-        headers: HeaderMap,
-        /// The beginning of the response's body, up to 16 KiB of it. This library's servers say in a sentence what is wrong.
-        body: Bytes,
-    },
+    /// The body is its beginning, up to 16 KiB of it. This library's servers say in a sentence what is wrong.
+    Refused(Box<Response<Bytes>>),
     /// The response is no event stream.
     NoEventStream {
         /// Its content type, if it has one.
@@ -98,7 +92,8 @@ impl GaveUp {
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         match self {
-            Self::Refused { status, .. } | Self::Attempts { last: CutCause::Status(status), .. } => Some(*status),
+            Self::Refused(response) => Some(response.status()),
+            Self::Attempts { last: CutCause::Status(status), .. } => Some(*status),
             _ => None,
         }
     }
@@ -109,7 +104,7 @@ impl fmt::Display for GaveUp {
         match self {
             Self::Attempts { attempts: 1, .. } => f.write_str("an attempt brought no event"),
             Self::Attempts { attempts, .. } => write!(f, "{attempts} attempts in a row brought no event"),
-            Self::Refused { status, .. } => write!(f, "the server refused the stream: {status}"),
+            Self::Refused(response) => write!(f, "the server refused the stream: {}", response.status()),
             Self::NoEventStream { content_type: Some(found) } => {
                 write!(f, "the response is not text/event-stream but {}", found.escape_debug())
             }

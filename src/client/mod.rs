@@ -113,6 +113,7 @@
 mod builder;
 mod connect;
 mod error;
+mod machine;
 mod place;
 mod policy;
 mod reader;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use http::response::Parts;
+use http::{Response, response::Parts};
 use http_body::Body as _;
 
 use super::{GaveUp, connect::Body, timers::Limit};
@@ -41,13 +41,12 @@ impl Refusal {
                     let data = frame.into_data().unwrap_or_default();
                     self.read.extend_from_slice(&data[..data.len().min(READ - self.read.len())]);
                 }
-                Poll::Ready(None | Some(Err(_))) => break,
                 Poll::Pending if self.limit.poll(cx).is_pending() => return Poll::Pending,
-                Poll::Pending => break,
+                Poll::Ready(None | Some(Err(_))) | Poll::Pending => break,
             }
         }
-        let (status, headers) = (self.head.status, std::mem::take(&mut self.head.headers));
-        Poll::Ready(GaveUp::Refused { status, headers, body: self.read.split().freeze() })
+        let read = self.read.split().freeze();
+        Poll::Ready(GaveUp::Refused(Box::new(Response::from_parts(self.head.clone(), read))))
     }
 }
 

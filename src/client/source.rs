@@ -1,36 +1,18 @@
-//! The event source: a state machine that its owner polls.
+//! The event source, as its owner sees it.
 
 use std::{
-    collections::VecDeque,
     fmt,
-    future::{Future as _, poll_fn},
-    mem,
+    future::poll_fn,
     pin::Pin,
-    task::{Context, Poll, ready},
-    time::{Duration, SystemTime},
+    task::{Context, Poll},
 };
 
 use futures_core::{FusedStream, Stream};
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body::Body as _;
-use tokio::time::{Sleep, sleep};
+use http::{Request, Response};
+use tower_service::Service;
 
-use super::{
-    Connected, Cut, CutCause, Ended, EventSourceBuilder, GaveUp, Update,
-    connect::{Body, Boxed, Connect, Target},
-    policy::{Policy, Verdict},
-    reader::Reader,
-    refusal::Refusal,
-    retry_after::retry_after,
-    timers::{Limit, Watchdog},
-};
-use crate::{
-    runtime::random::Seeded,
-    wire::{Framing as _, Parsed, Parser, Sse, TooLarge},
-};
-
-/// A body that is always ready lets others have their turn after so many frames without an event.
-const FRAMES_A_POLL: usize = 64;
+use super::{EventSourceBuilder, GaveUp, Update, machine::Machine};
+use crate::model::error::BoxError;
 
 /// A [`Stream`] of a stream's events that outlives its connections. See the [module](super) for an example.
 ///
@@ -42,52 +24,7 @@ const FRAMES_A_POLL: usize = 64;
 /// An event source may be dropped at any time: a new one that is built with its [`last_event_id`](Self::last_event_id) gets
 /// everything after the last event that this one yielded.
 #[must_use = "an event source does nothing unless it is polled"]
-pub struct EventSource {
-    connect: Box<dyn Connect>,
-    target: Target,
-    /// Whether a response that cannot be resumed may be asked for again after a clean end.
-    is_get: bool,
-    response_timeout: Option<Duration>,
-    policy: Policy,
-    random: Seeded,
-    parser: Parser,
-    reader: Reader,
-    /// What was read and not yet yielded.
-    updates: VecDeque<Update>,
-    /// The id of the last event that was yielded.
-    last_event_id: String,
-    stage: Stage,
-}
-
-/// What a builder makes a source of.
-pub(super) struct Parts {
-    pub(super) connect: Box<dyn Connect>,
-    pub(super) recovers: bool,
-    pub(super) is_get: bool,
-    pub(super) policy: Policy,
-    pub(super) reader: Reader,
-    pub(super) last_event_id: String,
-    pub(super) max_event_bytes: usize,
-    pub(super) response_timeout: Option<Duration>,
-}
-
-/// What the source does.
-enum Stage {
-    /// It begins an attempt when it is polled.
-    Idle,
-    Connecting(Boxed<Result<Response<Body>, CutCause>>, Limit),
-    Reading(Reading),
-    Refused(Refusal),
-    Waiting(Pin<Box<Sleep>>),
-    Over(State),
-}
-
-struct Reading {
-    body: Body,
-    watchdog: Watchdog,
-    /// An event is too large: what came before it is yielded first.
-    too_large: Option<TooLarge>,
-}
+pub struct EventSource(pub(super) Machine);
 
 /// Where an [`EventSource`] stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,12 +50,12 @@ impl EventSource {
     /// The arguments are those of [`builder`](Self::builder).
     pub fn new<S, B, R>(service: S, request: Request<B>) -> Self
     where
-        S: tower_service::Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
-        S::Error: Into<crate::BoxError>,
+        S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
         S::Future: Send,
         B: Clone + Send + 'static,
         R: http_body::Body + Send + 'static,
-        R::Error: Into<crate::BoxError>,
+        R::Error: Into<BoxError>,
     {
         Self::builder(service, request).build()
     }
@@ -128,23 +65,6 @@ impl EventSource {
     /// `Accept`, `Cache-Control` and, for a POST, a random `Idempotency-Key` are added where the request has none.
     pub fn builder<S, B>(service: S, request: Request<B>) -> EventSourceBuilder<S, B> {
         EventSourceBuilder::new(service, request)
-    }
-
-    pub(super) fn from_parts(parts: Parts) -> Self {
-        let parser = Parser::new(parts.max_event_bytes).with_last_event_id(&*parts.last_event_id);
-        Self {
-            connect: parts.connect,
-            target: if parts.recovers { Target::Recovery } else { Target::Stream },
-            is_get: parts.is_get,
-            response_timeout: parts.response_timeout,
-            policy: parts.policy,
-            random: Seeded::new(None),
-            parser,
-            reader: parts.reader,
-            updates: VecDeque::new(),
-            last_event_id: parts.last_event_id,
-            stage: Stage::Idle,
-        }
     }
 
     /// The next update; `None` after the last one. The same as the [`Stream`]'s, without a trait to import.
@@ -157,202 +77,36 @@ impl EventSource {
     ///
     /// Dropping the future loses nothing: what it waited for goes on at the next poll, timers included.
     pub async fn next(&mut self) -> Option<Result<Update, GaveUp>> {
-        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+        poll_fn(|cx| self.0.poll_next(cx)).await
     }
 
     /// The id of the last event that was yielded, with which a later source goes on; empty if there is none.
     #[must_use]
     pub fn last_event_id(&self) -> &str {
-        &self.last_event_id
+        self.0.last_event_id()
     }
 
     /// Where the source stands.
     #[must_use]
     pub fn state(&self) -> State {
-        match &self.stage {
-            Stage::Idle | Stage::Connecting(..) | Stage::Refused(_) => State::Connecting,
-            Stage::Reading(_) => State::Open,
-            Stage::Waiting(_) => State::Waiting,
-            Stage::Over(state) => *state,
-        }
+        self.0.state()
     }
 
     /// How many attempts in a row have failed without an event.
     #[must_use]
     pub fn attempts(&self) -> u32 {
-        self.policy.failures()
+        self.0.failures()
     }
 
     /// Closes the connection, and yields nothing more. The stream goes on without this reader: to end its work is to stop it.
     pub fn close(&mut self) {
-        self.updates.clear();
-        if !matches!(self.stage, Stage::Over(_)) {
-            self.stage = Stage::Over(State::Closed);
-        }
+        self.0.close();
     }
 
     /// Tries again at once: cuts a wait short, as when the network is back, and begins anew after giving up, as when there is a
     /// new token. It does nothing while the source connects or reads, and after an end or a close.
     pub fn reconnect(&mut self) {
-        match self.stage {
-            Stage::Waiting(_) => self.stage = Stage::Idle,
-            Stage::Over(State::GaveUp) => {
-                self.policy.start_over();
-                self.stage = Stage::Idle;
-            }
-            _ => {}
-        }
-    }
-
-    /// Yields what was read already.
-    fn next_update(&mut self) -> Option<Update> {
-        loop {
-            if let Some(update) = self.updates.pop_front() {
-                self.note(&update);
-                return Some(update);
-            }
-            match self.parser.pop()? {
-                Parsed::Message(message) => self.reader.read(message, &mut self.updates),
-                Parsed::Comment(_) => {}
-            }
-        }
-    }
-
-    /// The owner is about to be given this.
-    fn note(&mut self, update: &Update) {
-        let message = match update {
-            Update::Event(message) => Some(message),
-            Update::Ended(ended) => {
-                self.stage = Stage::Over(State::Ended);
-                ended.event.as_ref()
-            }
-            _ => None,
-        };
-        if let Some(message) = message {
-            self.policy.progressed();
-            self.last_event_id.clone_from(&message.last_event_id);
-        }
-    }
-
-    fn begin(&mut self) -> Result<(), GaveUp> {
-        let cursor = match &*self.last_event_id {
-            "" => None,
-            id => Some(HeaderValue::from_bytes(id.as_bytes()).map_err(|_| GaveUp::Cursor { id: id.to_owned() })?),
-        };
-        let attempt = self.connect.connect(self.target, cursor);
-        self.stage = Stage::Connecting(attempt, Limit::of(self.response_timeout));
-        Ok(())
-    }
-
-    fn respond(&mut self, response: Response<Body>) -> Result<(), GaveUp> {
-        let (head, body) = response.into_parts();
-        match Verdict::of(head.status) {
-            Verdict::Read => {
-                let content_type = head.headers.get(header::CONTENT_TYPE);
-                let text = content_type.map(|value| String::from_utf8_lossy(value.as_bytes()));
-                if !text.as_ref().is_some_and(|text| Sse.claims(text)) {
-                    return Err(GaveUp::NoEventStream { content_type: text.map(Into::into) });
-                }
-                // Recovery is asked first, and once it has answered no more.
-                self.target = Target::Stream;
-                let watchdog = Watchdog::new(self.policy.silence(&head.headers));
-                self.stage = Stage::Reading(Reading { body, watchdog, too_large: None });
-                self.updates.push_back(Update::Connected(Connected { headers: head.headers }));
-                Ok(())
-            }
-            Verdict::Done => {
-                self.updates.push_back(Update::Ended(Ended::default()));
-                Ok(())
-            }
-            Verdict::Retry => {
-                let asked = retry_after(&head.headers, SystemTime::now());
-                self.cut(CutCause::Status(head.status), asked)
-            }
-            Verdict::Refuse if self.target == Target::Recovery && head.status == StatusCode::NOT_FOUND => {
-                self.target = Target::Stream;
-                self.stage = Stage::Idle;
-                Ok(())
-            }
-            Verdict::Refuse => {
-                self.stage = Stage::Refused(Refusal::new(head, body));
-                Ok(())
-            }
-        }
-    }
-
-    /// Reads one frame, or finds that none will come any more.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), GaveUp>> {
-        let Stage::Reading(reading) = &mut self.stage else { return Poll::Ready(Ok(())) };
-        if let Some(too_large) = reading.too_large {
-            return Poll::Ready(Err(GaveUp::EventTooLarge(too_large)));
-        }
-        let cause = match Pin::new(&mut reading.body).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
-                reading.watchdog.heard();
-                if let Ok(data) = frame.into_data() {
-                    reading.too_large = self.parser.push(&data).err();
-                }
-                return Poll::Ready(Ok(()));
-            }
-            Poll::Ready(Some(Err(error))) => CutCause::Body(error),
-            Poll::Ready(None) => CutCause::EndedEarly,
-            Poll::Pending => CutCause::Silent { waited: ready!(reading.watchdog.poll_silence(cx)) },
-        };
-        self.leave_response();
-        if matches!(cause, CutCause::EndedEarly) && !self.is_get && self.last_event_id.is_empty() {
-            // To ask again would be another request for the same work, as nothing says which answer to go on with.
-            self.updates.push_back(Update::Ended(Ended::default()));
-            return Poll::Ready(Ok(()));
-        }
-        Poll::Ready(self.cut(cause, None))
-    }
-
-    /// A response is over, and all that it said was yielded.
-    fn leave_response(&mut self) {
-        if self.reader.take_void_cursor() {
-            let parser = mem::replace(&mut self.parser, Parser::new(0));
-            self.parser = parser.with_last_event_id("");
-        }
-        // A block may set an id without being an event.
-        self.parser.last_event_id().clone_into(&mut self.last_event_id);
-        self.parser.reconnect();
-    }
-
-    /// An attempt is over, and the stream is not. `asked`: how long the server wants the source to wait, as the status says.
-    fn cut(&mut self, cause: CutCause, asked: Option<Duration>) -> Result<(), GaveUp> {
-        let reason = self.reader.take_breaks();
-        let asked = asked.max(self.parser.reconnection_time().map(Duration::from_millis));
-        let Some(retry_in) = self.policy.failed(asked, self.random.u64()) else {
-            return Err(GaveUp::Attempts { attempts: self.policy.failures(), last: cause });
-        };
-        self.updates.push_back(Update::Cut(Cut { cause, reason, attempts: self.policy.failures(), retry_in }));
-        self.stage = Stage::Waiting(Box::pin(sleep(retry_in)));
-        Ok(())
-    }
-
-    /// Takes one step of the state machine.
-    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), GaveUp>> {
-        match &mut self.stage {
-            Stage::Idle => Poll::Ready(self.begin()),
-            Stage::Connecting(response, limit) => {
-                let response = match response.as_mut().poll(cx) {
-                    Poll::Ready(response) => response,
-                    Poll::Pending => Err(CutCause::NoResponse { waited: ready!(limit.poll(cx)) }),
-                };
-                Poll::Ready(match response {
-                    Ok(response) => self.respond(response),
-                    Err(cause) => self.cut(cause, None),
-                })
-            }
-            Stage::Reading(_) => self.poll_read(cx),
-            Stage::Refused(refusal) => Poll::Ready(Err(ready!(refusal.poll(cx)))),
-            Stage::Waiting(sleep) => {
-                ready!(sleep.as_mut().poll(cx));
-                self.stage = Stage::Idle;
-                Poll::Ready(Ok(()))
-            }
-            Stage::Over(_) => Poll::Ready(Ok(())),
-        }
+        self.0.reconnect();
     }
 }
 
@@ -360,27 +114,13 @@ impl Stream for EventSource {
     type Item = Result<Update, GaveUp>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        for _ in 0..FRAMES_A_POLL {
-            if self.is_terminated() {
-                return Poll::Ready(None);
-            }
-            if let Some(update) = self.next_update() {
-                return Poll::Ready(Some(Ok(update)));
-            }
-            if let Err(gave_up) = ready!(self.poll_step(cx)) {
-                self.leave_response();
-                self.stage = Stage::Over(State::GaveUp);
-                return Poll::Ready(Some(Err(gave_up)));
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        self.0.poll_next(cx)
     }
 }
 
 impl FusedStream for EventSource {
     fn is_terminated(&self) -> bool {
-        matches!(self.stage, Stage::Over(_))
+        self.0.is_over()
     }
 }
 
@@ -388,7 +128,7 @@ impl fmt::Debug for EventSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventSource")
             .field("state", &self.state())
-            .field("last_event_id", &self.last_event_id)
+            .field("last_event_id", &self.last_event_id())
             .field("attempts", &self.attempts())
             .finish_non_exhaustive()
     }

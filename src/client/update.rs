@@ -6,8 +6,7 @@ use http::HeaderMap;
 
 use super::CutCause;
 use crate::{
-    model::id::StreamId,
-    model::stream::StreamState,
+    model::{id::StreamId, stream::StreamState},
     node::headers::{STREAM_ID, STREAM_RECORDED},
     wire::Message,
 };

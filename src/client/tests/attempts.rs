@@ -75,11 +75,9 @@ async fn a_refusal_is_final_and_says_what_the_server_said() {
         let refusal = Answer::status(status).header("www-authenticate", "Bearer").then("a stream id is").then(" short");
         let server = Server::with([refusal]);
         let mut source = server.get().build();
-        let Some(Err(GaveUp::Refused { status: told, headers, body })) = source.next().await else {
-            panic!("{status} is final")
-        };
-        assert_eq!((told.as_u16(), &body[..]), (status, &b"a stream id is short"[..]));
-        assert_eq!(headers["www-authenticate"], "Bearer");
+        let Some(Err(GaveUp::Refused(response))) = source.next().await else { panic!("{status} is final") };
+        assert_eq!((response.status().as_u16(), &response.body()[..]), (status, &b"a stream id is short"[..]));
+        assert_eq!(response.headers()["www-authenticate"], "Bearer");
         assert!(source.next().await.is_none());
         assert_eq!(server.asked().len(), 1);
     }
@@ -91,10 +89,10 @@ async fn a_refusal_is_told_even_if_its_body_never_ends() {
     let hanging = Answer::status(404).then("why").then(Part::Hang);
     for (answer, length) in [(endless, 16 << 10), (hanging, 3)] {
         let began = Instant::now();
-        let Some(Err(GaveUp::Refused { body, .. })) = Server::with([answer]).get().build().next().await else {
+        let Some(Err(GaveUp::Refused(response))) = Server::with([answer]).get().build().next().await else {
             panic!("404 is final")
         };
-        assert_eq!(body.len(), length);
+        assert_eq!(response.body().len(), length);
         assert!(began.elapsed() <= Duration::from_secs(5));
     }
 }
