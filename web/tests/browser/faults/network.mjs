@@ -46,10 +46,11 @@ export async function offlineAndOnline({ world, source }) {
   await world.node();
   const tab = await world.tab(source, '/api/stream/a?n=60&rate=20');
   await tab.seen(10);
-  // Offline in Chromium's emulation, a page opens no new connection. Those that it has stay: the front drops them.
+  // In Chromium's emulation, a page that is offline opens no new connection. Those that it has stay: the front drops them.
   await world.setOffline(true);
+  const lost = tab.next('state');
   world.front.goAway();
-  await tab.said('state', ({ state }) => state !== 'open');
+  await lost;
   world.front.comeBack();
   await world.setOffline(false);
   await tab.ends('completed');

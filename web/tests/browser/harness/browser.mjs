@@ -1,9 +1,6 @@
 // Headless Chromium from Debian, as a process of the tests' own.
 import { chromium } from 'playwright-core';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { Program, REMOVE } from './process.mjs';
+import { Program, makeFolder, removeFolder } from './process.mjs';
 
 const ARGS = [
   '--headless',
@@ -25,7 +22,7 @@ export class Browser {
 
   static async start() {
     const browser = new Browser();
-    browser.#folder = await mkdtemp(join(tmpdir(), 'resilient-sse-chromium-'));
+    browser.#folder = await makeFolder('chromium');
     const args = [...ARGS, `--user-data-dir=${browser.#folder}`, 'about:blank'];
     browser.#program = new Program('chromium', args, { install: 'apt-get install -y chromium' });
     try {
@@ -52,6 +49,6 @@ export class Browser {
   async stop() {
     await this.#playwright?.close();
     await this.#program.kill();
-    await rm(this.#folder, REMOVE);
+    await removeFolder(this.#folder);
   }
 }

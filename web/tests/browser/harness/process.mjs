@@ -1,13 +1,33 @@
-// Processes that these tests start. Each ends with its handle, and none outlives this one.
+// Processes that these tests start. Each ends with its handle, and none outlives this process.
 import { spawn } from 'node:child_process';
+import { rmSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { Log, within } from './log.mjs';
 
 const running = new Set();
-// Also where a test file ends early.
+const folders = new Set();
+const REMOVE = { recursive: true, force: true, maxRetries: 5 };
+
+// Also where a test file is interrupted.
 process.on('exit', () => {
   for (const child of running) child.kill('SIGKILL');
+  for (const folder of folders) rmSync(folder, REMOVE);
 });
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(1));
+
+/** Makes a folder for what a program writes. */
+export async function makeFolder(name) {
+  const folder = await mkdtemp(join(tmpdir(), `resilient-sse-${name}-`));
+  folders.add(folder);
+  return folder;
+}
+
+export async function removeFolder(folder) {
+  await rm(folder, REMOVE);
+  folders.delete(folder);
+}
 
 export class Program {
   /** What it writes to stdout and stderr, line by line. */
@@ -68,7 +88,3 @@ export class Program {
     await this.exited().catch(() => {});
   }
 }
-
-/** Folders that a test makes are removed when it is done, even where a process still writes into them. */
-export const REMOVE = { recursive: true, force: true, maxRetries: 5 };
-

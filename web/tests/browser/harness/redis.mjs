@@ -1,10 +1,7 @@
 // A Redis server of the tests' own: on loopback, in memory, in a temporary folder.
-import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { once } from 'node:events';
-import { Program, REMOVE } from './process.mjs';
+import { Program, makeFolder, removeFolder } from './process.mjs';
 
 async function freePort() {
   const server = createServer().listen(0, '127.0.0.1');
@@ -16,7 +13,7 @@ async function freePort() {
 
 export class Redis {
   static async start() {
-    const folder = await mkdtemp(join(tmpdir(), 'resilient-sse-redis-'));
+    const folder = await makeFolder('redis');
     const port = await freePort();
     const args = ['--bind', '127.0.0.1', '--port', String(port), '--save', '', '--appendonly', 'no', '--dir', folder];
     const program = new Program('redis-server', args, { install: 'apt-get install -y redis-server' });
@@ -36,6 +33,6 @@ export class Redis {
 
   async stop() {
     await this.program.kill();
-    await rm(this.folder, REMOVE);
+    await removeFolder(this.folder);
   }
 }

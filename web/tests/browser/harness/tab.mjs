@@ -47,6 +47,12 @@ export class Tab {
     return this.lines.until((lines) => lines.find((line) => line.what === what && holds(line)), `"${what}"`);
   }
 
+  /** Waits for the next line of this sort, from now on. */
+  next(what, holds = () => true) {
+    const old = new Set(this.lines.entries);
+    return this.said(what, (line) => !old.has(line) && holds(line));
+  }
+
   /** Forgets what a test has dealt with. */
   forget(dealtWith) {
     this.lines.entries = this.lines.entries.filter((line) => !dealtWith(line));
