@@ -8,7 +8,7 @@ import * as network from './faults/network.mjs';
 import * as nodes from './faults/nodes.mjs';
 import * as pages from './faults/pages.mjs';
 
-const SOURCES = ['native'];
+const SOURCES = ['native', 'module'];
 
 const FAULTS = {
   'the server is killed and started again': nodes.killedAndStarted,
@@ -28,6 +28,7 @@ const FAULTS = {
   'each status': answers.eachStatus,
   'a token that is renewed in time': answers.tokenRenewed,
   '401, then a new token': answers.unauthorized,
+  '401, and nobody is signed in': answers.signedOut,
   'an unusable cursor': answers.unusableCursor,
 };
 

@@ -42,9 +42,12 @@ export async function cutInACharacter({ world, source }) {
   deepStrictEqual(cursors(world), ['', tab.events[311].id]);
 }
 
+/** A wait that no test outlasts: whoever comes back earlier was woken. `EventSource` knows no such thing, and waits for its `retry:`. */
+const ASLEEP = { options: { minDelay: 600_000 } };
+
 export async function offlineAndOnline({ world, source }) {
   await world.node();
-  const tab = await world.tab(source, '/api/stream/a?n=60&rate=20');
+  const tab = await world.tab(source, '/api/stream/a?n=60&rate=20', ASLEEP);
   await tab.seen(10);
   // In Chromium's emulation, a page that is offline opens no new connection. Those that it has stay: the front drops them.
   await world.setOffline(true);
@@ -60,7 +63,7 @@ export async function offlineAndOnline({ world, source }) {
 /** Another tab in front, the page frozen as on a phone, and its connection gone when it comes back. */
 export async function hiddenAndShown({ world, source }) {
   await world.node();
-  const { tab, hide, show } = await world.tabOfAWindow(source, '/api/stream/a?n=60&rate=20');
+  const { tab, hide, show } = await world.tabOfAWindow(source, '/api/stream/a?n=60&rate=20', ASLEEP);
   await tab.seen(10);
   await hide();
   world.front.drop();
@@ -71,13 +74,13 @@ export async function hiddenAndShown({ world, source }) {
 
 /** The connection is half open: nothing comes, and nobody says so. */
 export async function silence({ world, source }) {
-  await world.node('--heartbeat', '0.4');
+  const node = await world.node('--heartbeat', '0.4');
+  world.front.stops.push(after('"s":10,'));
   const tab = await world.tab(source, '/api/stream/a?n=40&rate=20');
   await tab.seen(10);
-  world.front.hush();
   if (source === 'native') {
     // It does not notice: it still waits when the stream has long ended. Only the end of the connection wakes it.
-    await world.front.to.ended('a');
+    await node.ended('a');
     deepStrictEqual([tab.numbers.length, tab.all('state')], [10, []]);
     world.front.drop();
   }

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { createServer, request as send } from 'node:http';
 import { Log } from './log.mjs';
 
-/** Where a body stops: `extra` bytes after the end of the first occurrence of `text`. */
+/** Where a body falls silent: `extra` bytes after the end of the first occurrence of `text`. */
 export function after(text, extra = 0) {
   return (body) => {
     const at = body.indexOf(text);
@@ -12,7 +12,7 @@ export function after(text, extra = 0) {
   };
 }
 
-/** Where a body stops: in the middle of the first character of `text`. */
+/** Where a body falls silent: in the middle of the first character of `text`. */
 export function inside(text) {
   return (body) => {
     const at = body.indexOf(text);
@@ -32,11 +32,10 @@ export class Front {
   to = null;
   /** Decides on the answer to a request for a stream: `{ status, headers, body, unnoted }`, or nothing to let it pass. */
   answer = () => undefined;
-  /** Where the streams that come next stop, one rule each. What follows is lost, and `drop` then cuts the connection. */
+  /** Where the streams that come next fall silent, one rule each. `drop` then cuts the connection. */
   stops = [];
   #server;
   #sockets = new Set();
-  #relays = new Set();
   #pages;
   #away = false;
 
@@ -69,11 +68,6 @@ export class Front {
   /** Drops all connections. */
   drop() {
     for (const socket of this.#sockets) socket.destroy();
-  }
-
-  /** The connections that stream now stay open, and nothing comes through any more. */
-  hush() {
-    for (const relay of this.#relays) relay.hushed = true;
   }
 
   /** The network is away: connections drop, and new ones are refused. */
@@ -132,21 +126,19 @@ export class Front {
     request.pipe(onward);
   }
 
-  /** Passes a body on, up to its stop. A body that breaks off breaks off for the browser too. */
+  /** Passes a body on, up to where it falls silent. A body that breaks off breaks off for the browser too. */
   #relay(answer, response, stop = () => -1) {
-    const relay = { hushed: false };
-    this.#relays.add(relay);
-    response.on('close', () => this.#relays.delete(relay));
     let body = Buffer.alloc(0);
+    let stopped = false;
     answer.on('data', (chunk) => {
-      if (relay.hushed) return;
+      if (stopped) return;
       const passed = body.length;
       body = Buffer.concat([body, chunk]);
       const at = stop(body);
-      relay.hushed = at >= 0 && at <= body.length;
-      response.write(relay.hushed ? body.subarray(passed, at) : chunk);
+      stopped = at >= 0 && at <= body.length;
+      response.write(stopped ? body.subarray(passed, at) : chunk);
     });
-    answer.on('end', () => relay.hushed || response.end());
-    answer.on('error', () => relay.hushed || response.socket?.destroySoon());
+    answer.on('end', () => stopped || response.end());
+    answer.on('error', () => stopped || response.socket?.destroySoon());
   }
 }

@@ -1,11 +1,11 @@
 // The browser module.
 import { ResilientEventSource } from '/resilient-sse.js';
-import { newToken } from '/token.js';
+import { headers } from '/token.js';
 
 const NAMES = ['message', 'completed', 'failed', 'cancelled', 'orphaned', 'expired'];
 
-export function watch({ url, options = {}, token }, report, reportEvent) {
-  if (token) options.headers = newToken;
+export function watch({ url, options = {}, signsIn }, report, reportEvent) {
+  if (signsIn) options.headers = headers;
   let source;
   function open() {
     source = new ResilientEventSource(url, options);
