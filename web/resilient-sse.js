@@ -65,6 +65,8 @@ export class ResilientEventSource extends TypedEventTarget {
   #fruitless = true;
   /** When the last attempt began, in milliseconds. */
   #triedAt = 0;
+  /** When the page was seen again, or the network was back, without a wait to cut short. In milliseconds. */
+  #wokenAt = -Infinity;
 
   #cursor = '';
   /** @type {string | null} */ #streamId = null;
@@ -233,8 +235,11 @@ export class ResilientEventSource extends TypedEventTarget {
    * @param {ResilientEventSourceError} failure
    */
   #wait(failure) {
+    // A page that was frozen, on a device that slept, learns only once it is seen again that its connection was lost.
+    const isBelated = failure.retryAfter === undefined && Date.now() - this.#wokenAt < WAKE_PATIENCE;
+    this.#wokenAt = -Infinity;
     const floor = failure.retryAfter ?? this.#retry;
-    const delay = reconnectDelay(this.#policy, this.#attempts, floor);
+    const delay = isBelated ? this.#untilSpaced() : reconnectDelay(this.#policy, this.#attempts, floor);
     this.#enter('waiting', delay);
     if (this.#isOver) return Promise.resolve();
     return new Promise((/** @type {(value?: undefined) => void} */ end) => {
@@ -255,12 +260,18 @@ export class ResilientEventSource extends TypedEventTarget {
       this.#attempts = 0;
       const { timer, end } = this.#pause;
       clearTimeout(timer);
-      this.#pause = { end, mayShorten: false, timer: setTimeout(end, Math.max(0, this.#triedAt + WAKE_SPACING - Date.now())) };
-    } else if (Date.now() > this.#deadline) {
-      // Timers stand still while a device sleeps, so the watchdog may not have noticed yet.
-      this.#connection?.abort(silent(this.#patience));
+      this.#pause = { end, mayShorten: false, timer: setTimeout(end, this.#untilSpaced()) };
+      return;
     }
+    this.#wokenAt = Date.now();
+    // Timers stand still while a device sleeps, so the watchdog may not have noticed yet.
+    if (Date.now() > this.#deadline) this.#connection?.abort(silent(this.#patience));
   };
+
+  /** In how many milliseconds an attempt may begin for which only the page or the network calls. */
+  #untilSpaced() {
+    return Math.max(0, this.#triedAt + WAKE_SPACING - Date.now());
+  }
 
   // --------------------------------------------------------------------------------------------- Requests, responses
 
@@ -675,6 +686,8 @@ const HEARTBEATS = 2.5;
 const HEAD_PATIENCE = 10_000;
 /** How far apart attempts are at least that begin because a page is seen again or the network is back, in milliseconds. */
 const WAKE_SPACING = 1000;
+/** A connection that fails so soon after a page is seen again or the network is back was lost before, in milliseconds. */
+const WAKE_PATIENCE = 5000;
 /** The first wait is at most so many times `minDelay`: 4 s by default, so that clients which were cut together come back apart. */
 const FIRST_SPREAD = 16;
 /** The longest time that `setTimeout` knows. It takes a longer one for none. */
