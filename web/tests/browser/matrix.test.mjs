@@ -17,6 +17,7 @@ const FAULTS = {
   'a node drains, the other one goes on': nodes.drained,
   'cut in the middle of an event': network.cutInAnEvent,
   'cut in the middle of a character': network.cutInACharacter,
+  'a character in two parts': network.characterInTwoParts,
   'offline and online': network.offlineAndOnline,
   'hidden and shown': network.hiddenAndShown,
   'silence': network.silence,

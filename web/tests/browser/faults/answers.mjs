@@ -1,5 +1,6 @@
 // What a server answers instead of a stream.
 import { deepStrictEqual, ok } from 'node:assert';
+import { AFTER_TEN, statuses } from './stream.mjs';
 
 /** A cursor whose stream is gone: its work is not done twice. */
 const GONE = 'e1700000000000-5';
@@ -12,11 +13,7 @@ export async function notFound({ world, source }) {
   await world.node();
   const tab = await world.tab(source, `/api/stream/a?last_event_id=${GONE}`);
   await tab.ends('gaveup');
-  deepStrictEqual(statuses(world), [404], 'it does not come again');
-}
-
-function statuses(world) {
-  return world.front.requests.entries.map(({ status }) => status);
+  deepStrictEqual(statuses(world.front), [404], 'it does not come again');
 }
 
 /** The first attempt is answered with each of the statuses, the next ones as they should be. */
@@ -57,6 +54,7 @@ async function signedIn({ world, source }, tokens) {
   await world.node();
   demandToken(world.front, tokens);
   await world.cookie('token', 'one');
+  world.front.stops.push(AFTER_TEN);
   const tab = await world.tab(source, '/api/stream/a?n=60&rate=20', { signsIn: true });
   await tab.seen(10);
   return tab;
@@ -71,7 +69,7 @@ export async function tokenRenewed({ world, source }) {
   world.front.drop();
   await tab.ends('completed');
   tab.isWhole(60);
-  deepStrictEqual(statuses(world), [200, 200]);
+  deepStrictEqual(statuses(world.front), [200, 200]);
 }
 
 /** The token expires, and the page notices by the 401. */
@@ -84,7 +82,7 @@ export async function unauthorized({ world, source }) {
   if (source === 'native') await beginAgain(tab);
   await tab.said('end');
   tab.isWhole(60);
-  deepStrictEqual(statuses(world), [200, 401, 200]);
+  deepStrictEqual(statuses(world.front), [200, 401, 200]);
 }
 
 /** The token expires, and there is no other one until the user has signed in again. */
@@ -96,7 +94,7 @@ export async function signedOut({ world, source }) {
   await beginAgain(tab);
   await tab.said('end');
   tab.isWhole(60);
-  deepStrictEqual(statuses(world), [200, 401, 200]);
+  deepStrictEqual(statuses(world.front), [200, 401, 200]);
 }
 
 /** The source gives up, the user signs in, and the page goes on from where it was. */

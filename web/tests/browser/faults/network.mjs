@@ -1,6 +1,7 @@
 // What a network does to a connection.
 import { deepStrictEqual, strictEqual } from 'node:assert';
 import { after, inside } from '../harness/front.mjs';
+import { AFTER_TEN, cursors } from './stream.mjs';
 
 /** In the middle of an event's data, and between an event's `id:` and its blank line. */
 export async function cutInAnEvent({ world, source }) {
@@ -14,7 +15,7 @@ export async function cutInAnEvent({ world, source }) {
   await tab.ends('completed');
   tab.isWhole(40);
   // An event that did not arrive whole is asked for again.
-  deepStrictEqual(cursors(world), ['', tab.events[11].id, tab.events[23].id]);
+  deepStrictEqual(cursors(world.front), ['', tab.events[11].id, tab.events[23].id]);
 }
 
 /** After the line `id:` of the event with this number, before the blank line that ends the event. */
@@ -26,10 +27,6 @@ function afterIdOf(s) {
   };
 }
 
-function cursors(world) {
-  return world.front.requests.entries.map(({ cursor }) => cursor);
-}
-
 export async function cutInACharacter({ world, source }) {
   await world.node();
   world.front.stops.push(inside('Æ'));
@@ -39,7 +36,19 @@ export async function cutInACharacter({ world, source }) {
   await tab.ends('completed');
   tab.isWhole(320);
   strictEqual(tab.events[312].text, ' Æquations');
-  deepStrictEqual(cursors(world), ['', tab.events[311].id]);
+  deepStrictEqual(cursors(world.front), ['', tab.events[311].id]);
+}
+
+/** The second half of a character comes later than its first one. */
+export async function characterInTwoParts({ world, source }) {
+  await world.node();
+  world.front.stops.push(inside('Æ'));
+  const tab = await world.tab(source, '/api/stream/a?n=320&rate=0');
+  await tab.seen(312);
+  world.front.goOn();
+  await tab.ends('completed');
+  tab.isWhole(320);
+  strictEqual(tab.events[312].text, ' Æquations');
 }
 
 /** A wait that no test outlasts: whoever comes back earlier was woken. `EventSource` knows no such thing, and waits for its `retry:`. */
@@ -47,6 +56,7 @@ const ASLEEP = { options: { minDelay: 600_000 } };
 
 export async function offlineAndOnline({ world, source }) {
   await world.node();
+  world.front.stops.push(AFTER_TEN);
   const tab = await world.tab(source, '/api/stream/a?n=60&rate=20', ASLEEP);
   await tab.seen(10);
   // In Chromium's emulation, a page that is offline opens no new connection. Those that it has stay: the front drops them.
@@ -63,6 +73,7 @@ export async function offlineAndOnline({ world, source }) {
 /** Another tab in front, the page frozen as on a phone, and its connection gone when it comes back. */
 export async function hiddenAndShown({ world, source }) {
   await world.node();
+  world.front.stops.push(AFTER_TEN);
   const { tab, hide, show } = await world.tabOfAWindow(source, '/api/stream/a?n=60&rate=20', ASLEEP);
   await tab.seen(10);
   await hide();
@@ -75,7 +86,7 @@ export async function hiddenAndShown({ world, source }) {
 /** The connection is half open: nothing comes, and nobody says so. */
 export async function silence({ world, source }) {
   const node = await world.node('--heartbeat', '0.4');
-  world.front.stops.push(after('"s":10,'));
+  world.front.stops.push(AFTER_TEN);
   const tab = await world.tab(source, '/api/stream/a?n=40&rate=20');
   await tab.seen(10);
   if (source === 'native') {
@@ -91,6 +102,7 @@ export async function silence({ world, source }) {
 /** It is asked again and again while the network is away, but not in a hurry. */
 export async function completionWhileAway({ world, source }) {
   const node = await world.node();
+  world.front.stops.push(AFTER_TEN);
   const tab = await world.tab(source, '/api/stream/a?n=30&rate=20');
   await tab.seen(10);
   world.front.goAway();

@@ -1,5 +1,6 @@
 // What becomes of the servers.
 import { deepStrictEqual, strictEqual } from 'node:assert';
+import { count } from './stream.mjs';
 
 /** Short times, so that a lost node is found within seconds. */
 const QUICK = ['--stale', '1', '--sweep', '0.5'];
@@ -31,18 +32,14 @@ export async function killedAndStarted({ world, source }) {
 /** The route's work may run again, and does: from its beginning, and the client is told. */
 export async function killedAndRunAgain({ world, source }) {
   const node = await world.node(...QUICK, '--on-disconnect', 'interrupt');
-  const tab = await world.tab(source, '/api/stream/a?n=20&rate=10');
+  const tab = await world.tab(source, '/api/stream/a?n=40&rate=10');
   await tab.seen(5);
   await node.kill();
   await node.startAgain();
   await tab.ends('completed');
   deepStrictEqual([tab.all('restart').length, tab.all('gap')], [1, []]);
   const at = tab.numbers.indexOf(0, 1);
-  deepStrictEqual(tab.numbers, [...count(at), ...count(20)], 'what it had seen, and all of the new run');
-}
-
-function count(end) {
-  return Array.from({ length: end }, (_, number) => number);
+  deepStrictEqual(tab.numbers, [...count(at), ...count(40)], 'what it had seen, and all of the new run');
 }
 
 /** The node that does the work is lost; another one says so. */
@@ -62,13 +59,13 @@ export async function orphaned({ world, source }) {
 export async function drained({ world, source }) {
   const node = await world.node('--drain', '20');
   const other = await world.node();
-  const tab = await world.tab(source, '/api/stream/a?n=80&rate=20');
+  const tab = await world.tab(source, '/api/stream/a?n=160&rate=20');
   await tab.seen(10);
   // A load balancer sends it nothing new.
   world.front.to = other;
   node.drain();
   await tab.ends('completed');
-  tab.isWhole(80);
+  tab.isWhole(160);
   strictEqual(await node.exitCode(), 0);
   strictEqual(world.front.requests.entries.length, 2, 'it was let go, and came again');
 }

@@ -1,10 +1,12 @@
 // What a user does.
 import { deepStrictEqual, strictEqual } from 'node:assert';
+import { AFTER_TEN } from './stream.mjs';
 
 export async function reload({ world, source }) {
   await world.node();
   // `EventSource` forgets its cursor with its page, and is given the stream from its start. The others can keep it.
   const settings = source === 'native' ? {} : { options: { storage: 'a' } };
+  world.front.stops.push(AFTER_TEN);
   const tab = await world.tab(source, '/api/stream/a?n=50&rate=20', settings);
   await tab.seen(10);
   await tab.page.reload();

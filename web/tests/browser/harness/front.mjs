@@ -32,10 +32,11 @@ export class Front {
   to = null;
   /** Decides on the answer to a request for a stream: `{ status, headers, body, unnoted }`, or nothing to let it pass. */
   answer = () => undefined;
-  /** Where the streams that come next fall silent, one rule each. `drop` then cuts the connection. */
+  /** Where the streams that come next fall silent, one rule each. Then `drop` cuts the connection, or `goOn` lets the rest pass. */
   stops = [];
   #server;
   #sockets = new Set();
+  #goOns = new Set();
   #pages;
   #away = false;
 
@@ -68,6 +69,11 @@ export class Front {
   /** Drops all connections. */
   drop() {
     for (const socket of this.#sockets) socket.destroy();
+  }
+
+  /** Lets the streams that have fallen silent go on. */
+  goOn() {
+    for (const goOn of this.#goOns) goOn();
   }
 
   /** The network is away: connections drop, and new ones are refused. */
@@ -127,18 +133,31 @@ export class Front {
   }
 
   /** Passes a body on, up to where it falls silent. A body that breaks off breaks off for the browser too. */
-  #relay(answer, response, stop = () => -1) {
+  #relay(answer, response, stop) {
     let body = Buffer.alloc(0);
-    let stopped = false;
+    let passed = 0;
+    let finish;
+    const pass = () => {
+      const at = stop?.(body) ?? -1;
+      const isSilent = at >= 0 && at <= body.length;
+      const end = isSilent ? at : body.length;
+      if (end > passed) response.write(body.subarray(passed, end));
+      passed = end;
+      if (!isSilent) finish?.();
+    };
     answer.on('data', (chunk) => {
-      if (stopped) return;
-      const passed = body.length;
       body = Buffer.concat([body, chunk]);
-      const at = stop(body);
-      stopped = at >= 0 && at <= body.length;
-      response.write(stopped ? body.subarray(passed, at) : chunk);
+      pass();
     });
-    answer.on('end', () => stopped || response.end());
-    answer.on('error', () => stopped || response.socket?.destroySoon());
+    const end = (how) => {
+      finish = how;
+      pass();
+    };
+    answer.on('end', () => end(() => response.end()));
+    answer.on('error', () => end(() => response.socket?.destroySoon()));
+    this.#goOns.add(() => {
+      stop = undefined;
+      pass();
+    });
   }
 }
