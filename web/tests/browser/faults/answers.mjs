@@ -16,6 +16,9 @@ export async function notFound({ world, source }) {
   deepStrictEqual(statuses(world.front), [404], 'it does not come again');
 }
 
+/** What each source makes of a stream of which nothing is left. An `EventSource` does not tell that from a failure. */
+const NOTHING_LEFT = { native: 'gaveup', module: 'ended', hook: 'completed' };
+
 /** The first attempt is answered with each of the statuses, the next ones as they should be. */
 export async function eachStatus({ world, source }) {
   await world.node();
@@ -26,10 +29,12 @@ export async function eachStatus({ world, source }) {
     seen.add(status);
     return { status, headers: AGAIN.includes(status) ? { 'retry-after': '1' } : {} };
   };
-  // A stream of which nothing is left is at its end. An `EventSource` cannot tell that from a failure.
-  const expected = [[204, source === 'native' ? 'gaveup' : 'ended'], ...FINAL.map((status) => [status, 'gaveup'])];
   const again = source === 'native' ? [] : AGAIN;
-  expected.push(...AGAIN.map((status) => [status, again.includes(status) ? 'completed' : 'gaveup']));
+  const expected = [
+    [204, NOTHING_LEFT[source]],
+    ...FINAL.map((status) => [status, 'gaveup']),
+    ...AGAIN.map((status) => [status, again.includes(status) ? 'completed' : 'gaveup']),
+  ];
   const verdicts = expected.map(async ([status]) => {
     const tab = await world.tab(source, `/api/stream/a${status}?n=3&rate=0&status=${status}`);
     const { name } = await tab.last();
@@ -104,6 +109,29 @@ async function beginAgain(tab) {
     signIn(token);
     source.again();
   }, 'two');
+}
+
+/** At its end a source is done. An `EventSource` has to be closed, or else asks once more and is told so by 204. */
+export async function theEnd({ world, source }) {
+  await world.node();
+  const tab = await world.tab(source, '/api/stream/a?n=5&rate=0', { stays: true });
+  await tab.ends('completed');
+  tab.isWhole(5);
+  if (source === 'native') await tab.said('gaveup');
+  deepStrictEqual(statuses(world.front), source === 'native' ? [200, 204] : [200]);
+}
+
+/** A stream that has ended meanwhile is delivered by recovery alone: its own route might do the work again. */
+export async function recoveryFirst({ world, source }) {
+  const node = await world.node();
+  await (await node.fetch('/api/stream/a?n=20&rate=0')).text();
+  const { events } = await (await node.fetch('/api/stream/a/recover?limit=10')).json();
+  const options = { recover: '/api/stream/a/recover', lastEventId: events[9].id };
+  const tab = await world.tab(source, '/api/stream/a?n=20&rate=0', { options });
+  await tab.ends('completed');
+  tab.isWhole(20, 10);
+  const paths = world.front.requests.entries.map(({ path }) => path.split('?')[0]);
+  deepStrictEqual([...new Set(paths)], ['/api/stream/a/recover']);
 }
 
 export async function unusableCursor({ world, source }) {

@@ -1,5 +1,5 @@
 // What a network does to a connection.
-import { deepStrictEqual, strictEqual } from 'node:assert';
+import { deepStrictEqual, ok, strictEqual } from 'node:assert';
 import { after, inside } from '../harness/front.mjs';
 import { AFTER_TEN, cursors } from './stream.mjs';
 
@@ -30,13 +30,29 @@ function afterIdOf(s) {
 export async function cutInACharacter({ world, source }) {
   await world.node();
   world.front.stops.push(inside('Æ'));
-  const tab = await world.tab(source, '/api/stream/a?n=320&rate=0');
+  // The server makes up the stream's id, so only the cursor names it.
+  const tab = await world.tab(source, '/api/stream?n=320&rate=0');
   await tab.seen(312);
   world.front.drop();
   await tab.ends('completed');
   tab.isWhole(320);
   strictEqual(tab.events[312].text, ' Æquations');
   deepStrictEqual(cursors(world.front), ['', tab.events[311].id]);
+}
+
+/** A request that must not be done twice: all its attempts are one. */
+export async function cutPost({ world, source }) {
+  await world.node();
+  world.front.stops.push(AFTER_TEN);
+  const tab = await world.tab(source, '/api/chat/a', { options: { body: { n: 30, rate: 20 } } });
+  await tab.seen(10);
+  world.front.drop();
+  await tab.ends('completed');
+  tab.isWhole(30);
+  const [first, second] = world.front.requests.entries;
+  deepStrictEqual([first.method, second.method], ['POST', 'POST']);
+  ok(first.key);
+  strictEqual(second.key, first.key);
 }
 
 /** The second half of a character comes later than its first one. */
@@ -99,11 +115,10 @@ export async function silence({ world, source }) {
   tab.isWhole(40);
 }
 
-/** It is asked again and again while the network is away, but not in a hurry. */
 export async function completionWhileAway({ world, source }) {
   const node = await world.node();
   world.front.stops.push(AFTER_TEN);
-  const tab = await world.tab(source, '/api/stream/a?n=30&rate=20');
+  const tab = await world.tab(source, '/api/stream/a?n=30&rate=20', { options: { maxAttempts: 10 } });
   await tab.seen(10);
   world.front.goAway();
   await node.ended('a');

@@ -24,7 +24,7 @@ export function inside(text) {
 const HOP = new Set(['connection', 'keep-alive', 'transfer-encoding', 'content-length']);
 
 export class Front {
-  /** Requests for streams: `{ method, path, cursor, status }`, each once its answer begins. */
+  /** Requests for streams: `{ method, path, cursor, key, status }`, each once its answer begins. */
   requests = new Log();
   /** Attempts that met a network that is away. */
   refusals = new Log();
@@ -104,6 +104,7 @@ export class Front {
       method: request.method,
       path,
       cursor: request.headers['last-event-id'] ?? '',
+      key: request.headers['idempotency-key'],
       at: Date.now(),
     };
     const answer = this.answer(request);

@@ -1,7 +1,7 @@
 // Waiting for what is expected, with a deadline: no test sleeps to be safe.
 
-/** How long anything may take: a browser waits for up to 5 s before each new attempt. */
-export const PATIENCE = 30_000;
+/** How long anything may take: a browser waits for up to 5 s before each new attempt, and the machine may be busy. */
+export const PATIENCE = 60_000;
 
 /** Rejects if the promise is not settled in time; `what` ends the sentence "waited in vain for …". */
 export function within(promise, what, patience = PATIENCE) {

@@ -1,5 +1,6 @@
 // The pages under test, and the modules that they load.
 import { readFile } from 'node:fs/promises';
+import { bundleHook } from './bundle.mjs';
 
 const HERE = new URL('../pages/', import.meta.url);
 const WEB = new URL('../../../', import.meta.url);
@@ -16,8 +17,19 @@ const FILES = {
   '/resilient-sse.js': [SCRIPT, new URL('resilient-sse.js', WEB)],
 };
 
+/** Path → the React that the hook's page is bundled with, by the folder where it is installed. */
+const BUNDLES = {
+  '/sources/hook.js': '.',
+  '/sources/hook-react-18.js': 'react/18',
+};
+
+const bundles = new Map();
+
 /** What lies under a path, if it is one of the pages. */
 export async function pages(path) {
-  const file = FILES[path.split('?')[0]];
-  return file && { type: file[0], body: await readFile(file[1]) };
+  const [name] = path.split('?');
+  if (name in FILES) return { type: FILES[name][0], body: await readFile(FILES[name][1]) };
+  if (!(name in BUNDLES)) return undefined;
+  if (!bundles.has(name)) bundles.set(name, bundleHook(BUNDLES[name]));
+  return { type: SCRIPT, body: await bundles.get(name) };
 }

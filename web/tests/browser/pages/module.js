@@ -21,6 +21,7 @@ export function watch({ url, options = {}, signsIn }, report, reportEvent) {
   }
   open();
   return {
+    stop: () => fetch(url, { method: 'DELETE' }),
     again() {
       options = { ...options, lastEventId: source.lastEventId };
       open();

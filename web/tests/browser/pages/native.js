@@ -36,6 +36,7 @@ export function watch({ url, stays }, report, reportEvent) {
   }
   open(url);
   return {
+    stop: () => fetch(url, { method: 'DELETE' }),
     /** It does not come again once it has given up. A new one does, with its cursor in the query. */
     again: () => open(`${url}${url.includes('?') ? '&' : '?'}last_event_id=${cursor}`),
   };
