@@ -1,5 +1,5 @@
 // What a server answers instead of a stream.
-import { deepStrictEqual, ok } from 'node:assert';
+import { deepStrictEqual, ok, strictEqual } from 'node:assert';
 import { AFTER_TEN, statuses } from './stream.mjs';
 
 /** A cursor whose stream is gone: its work is not done twice. */
@@ -22,17 +22,18 @@ const NOTHING_LEFT = { native: 'gaveup', module: 'ended', hook: 'completed' };
 /** The first attempt is answered with each of the statuses, the next ones as they should be. */
 export async function eachStatus({ world, source }) {
   await world.node();
-  const seen = new Set();
+  const answered = new Set();
   world.front.answer = ({ url }) => {
     const status = Number(/status=(\d+)/.exec(url)?.[1]);
-    if (seen.has(status)) return undefined;
-    seen.add(status);
-    return { status, headers: AGAIN.includes(status) ? { 'retry-after': '1' } : {} };
+    if (answered.has(status)) return undefined;
+    answered.add(status);
+    // 200 comes with a page: that is no event stream.
+    return { status, headers: { 'content-type': 'text/html', ...(AGAIN.includes(status) && { 'retry-after': '2' }) } };
   };
   const again = source === 'native' ? [] : AGAIN;
   const expected = [
     [204, NOTHING_LEFT[source]],
-    ...FINAL.map((status) => [status, 'gaveup']),
+    ...[200, ...FINAL].map((status) => [status, 'gaveup']),
     ...AGAIN.map((status) => [status, again.includes(status) ? 'completed' : 'gaveup']),
   ];
   const verdicts = expected.map(async ([status]) => {
@@ -42,7 +43,11 @@ export async function eachStatus({ world, source }) {
     return [status, name];
   });
   deepStrictEqual(await Promise.all(verdicts), expected);
-  deepStrictEqual(world.front.requests.entries.length, expected.length + again.length);
+  for (const [status] of expected) {
+    const asked = world.front.requests.entries.filter(({ path }) => path.includes(`status=${status}`));
+    strictEqual(asked.length, again.includes(status) ? 2 : 1, `requests after ${status}`);
+    ok(!asked[1] || asked[1].at - asked[0].at >= 2000, 'not before the time that `Retry-After` says');
+  }
 }
 
 /** Requests for a stream need the token that is good now, as a header or as a cookie. `given` is the one that a page gets. */

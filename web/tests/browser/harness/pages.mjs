@@ -1,6 +1,7 @@
 // The pages under test, and the modules that they load.
 import { readFile } from 'node:fs/promises';
-import { bundleHook } from './bundle.mjs';
+import { fileURLToPath } from 'node:url';
+import { bundle } from './bundle.mjs';
 
 const HERE = new URL('../pages/', import.meta.url);
 const WEB = new URL('../../../', import.meta.url);
@@ -25,11 +26,19 @@ const BUNDLES = {
 
 const bundles = new Map();
 
+/** Adds a page for all tests of this process. */
+export function addPage(path, body) {
+  added.set(path, { type: HTML, body });
+}
+
+const added = new Map();
+
 /** What lies under a path, if it is one of the pages. */
 export async function pages(path) {
   const [name] = path.split('?');
+  if (added.has(name)) return added.get(name);
   if (name in FILES) return { type: FILES[name][0], body: await readFile(FILES[name][1]) };
   if (!(name in BUNDLES)) return undefined;
-  if (!bundles.has(name)) bundles.set(name, bundleHook(BUNDLES[name]));
+  if (!bundles.has(name)) bundles.set(name, bundle(fileURLToPath(new URL('hook.js', HERE)), BUNDLES[name]));
   return { type: SCRIPT, body: await bundles.get(name) };
 }

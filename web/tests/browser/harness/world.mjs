@@ -48,6 +48,13 @@ export class World {
     return node;
   }
 
+  /** Opens a tab on any page. */
+  async page(path) {
+    const page = await this.#context.newPage();
+    await page.goto(this.front.origin + path);
+    return page;
+  }
+
   /** Opens a tab that watches a stream. */
   tab(source, url, settings = {}) {
     return Tab.open(this.#context, this.front.origin, { source, url, ...settings });

@@ -1,7 +1,7 @@
 // The React hook, in a component that says what it is given in each render.
 import { createElement, StrictMode, useEffect } from 'react';
 import { createRoot } from 'react-dom/client';
-import { useResilientSSE } from '../../../react.js';
+import { useResilientSSE } from 'resilient-sse/react';
 import { headers } from '/token.js';
 
 const TERMINAL = ['completed', 'failed', 'cancelled', 'orphaned', 'expired'];
