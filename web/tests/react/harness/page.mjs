@@ -8,7 +8,7 @@ Object.defineProperty(globalThis, 'navigator', { value: window.navigator, config
 globalThis.requestAnimationFrame = (callback) => window.requestAnimationFrame(callback);
 globalThis.cancelAnimationFrame = (frame) => window.cancelAnimationFrame(frame);
 
-const { createElement, StrictMode } = await import('react');
+const { Component, createElement, StrictMode } = await import('react');
 const { createRoot } = await import('react-dom/client');
 const { useResilientSSE } = await import('../../../react.js');
 
@@ -50,6 +50,19 @@ export function mount(t, element, { isStrict = false, ...options } = {}) {
     container.remove();
   });
   return { container, render: (next) => root.render(wrap(next)), unmount: () => root.unmount() };
+}
+
+/** Shows the message of an error instead of its children. */
+export class Boundary extends Component {
+  state = {};
+
+  static getDerivedStateFromError(error) {
+    return { error };
+  }
+
+  render() {
+    return this.state.error ? this.state.error.message : this.props.children;
+  }
 }
 
 export { createElement as h } from 'react';
