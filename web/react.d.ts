@@ -78,8 +78,8 @@ export interface ResilientConversation<T = string, Data = T | null> extends Resi
    * `Idempotency-Key`, so it is not begun twice. An object or an array is sent as JSON.
    *
    * Resolves to the turn's terminal event. Rejected where the source gives up (the status is `error` then: 409 if the server
-   * refuses a second turn while one runs), and where another turn or an unmount takes its place. A rejection that nobody handles is not
-   * reported.
+   * refuses a second turn while one runs), and where it is closed: by another turn, by an unmount, or by `stop()` if the stream says
+   * nothing of its end. A rejection that nobody handles is not reported.
    */
   readonly send: (body?: ResilientEventSourceOptions['body']) => Promise<TerminalEvent>;
 }
@@ -168,14 +168,15 @@ type Url = string | URL | null | undefined;
  *   const chat = useResilientSSE(`/api/chat/${id}/stream`, { conversation: true, reduce: append, initial: '' });
  *   const runs = ['connecting', 'connected', 'reconnecting'].includes(chat.status);
  *
- *   function ask(form) {
- *     const question = form.get('question');
+ *   function ask(event) {
+ *     event.preventDefault();
+ *     const question = new FormData(event.target).get('question');
  *     setTurns([...turns, chat.data, question].filter(Boolean));
  *     chat.send({ question });
  *   }
  *
  *   return (
- *     <form action={ask}>
+ *     <form onSubmit={ask}>
  *       {turns.map((text, index) => <p key={index}>{text}</p>)}
  *       <p>{chat.data}</p>
  *       {chat.status === 'error' && <p role="alert">{chat.error.message}</p>}

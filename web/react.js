@@ -276,7 +276,7 @@ class Connection {
     this.#run = newRun(0, 0, 'connecting');
     this.published = { ...this.#run, version: 0, end: 0 };
     this.#request = this.#first = firstRequest(url, options);
-    this.#open(options.lastEventId);
+    this.#open(this.#first, options.lastEventId);
   }
 
   /** @param {string | null} key */
@@ -328,22 +328,22 @@ class Connection {
    * @param {Options['body']} body
    * @returns {Promise<TerminalEvent>}
    */
-  send(body) {
-    this.#request = nextTurn(this.#url, this.options, body);
-    this.#begin('connecting');
-    return this.#open();
+  async send(body) {
+    const { finished } = this.#open(nextTurn(this.#url, this.options, body));
+    this.#begin();
+    await this.#followed;
+    return finished;
   }
 
   /** Goes on after the cursor if the run has not ended, and else begins with the first request again. */
   reconnect() {
     const isRefused = this.#request.kind === 'turn' && this.#run.error?.status === 409;
     if (this.#isOver || isRefused) {
-      this.#request = this.#first;
-      this.#begin('connecting');
-      this.#open('');
+      this.#open(this.#first, '');
+      this.#begin();
     } else {
+      this.#open(this.#request, this.#run.lastEventId ?? '');
       this.#set({ status: 'reconnecting', error: null });
-      this.#open(this.#run.lastEventId ?? '');
     }
   }
 
@@ -363,7 +363,7 @@ class Connection {
     }
     if (this.#source === source && !this.#isOver) {
       source.close();
-      this.#set({ status: 'cancelled', error: null });
+      this.#finish({ status: 'cancelled', error: null });
     }
     return isStopped;
   }
@@ -403,13 +403,12 @@ class Connection {
   }
 
   /**
-   * Sends the current request, in place of any that runs.
+   * Sends a request, in place of the one that is followed.
+   * @param {Request} request
    * @param {string} [cursor]
    */
-  #open(cursor) {
-    this.#source?.close();
+  #open(request, cursor) {
     const { terminal } = this.options;
-    const request = this.#request;
     const source = new ResilientEventSource(request.url, {
       ...sourceOptions(this.options, request),
       lastEventId: cursor,
@@ -417,9 +416,11 @@ class Connection {
       fetch: (...request) => this.#fetch(...request),
       terminal: typeof terminal === 'function' ? (event) => this.#isTerminal(event) : terminal,
     });
+    this.#source?.close();
     this.#source = source;
+    this.#request = request;
     this.#followed = this.#follow(source);
-    return source.finished;
+    return source;
   }
 
   /** @param {ResilientEventSource} source */
@@ -434,11 +435,11 @@ class Connection {
         this.#take(event);
       }
       const { type } = await source.finished;
-      if (isCurrent()) this.#set({ status: endedAs(type, this.#request.kind) });
+      if (isCurrent()) this.#finish({ status: endedAs(type, this.#request.kind) });
     } catch (error) {
       if (!isCurrent() || this.#isOver) return;
       const isClosed = source.state === 'closed';
-      this.#set(isClosed ? { status: 'idle' } : { status: 'error', error: /** @type {ResilientEventSourceError} */ (error) });
+      this.#finish(isClosed ? { status: 'idle' } : { status: 'error', error: /** @type {ResilientEventSourceError} */ (error) });
     }
   }
 
@@ -469,13 +470,19 @@ class Connection {
     }
   }
 
-  /**
-   * Begins a run at the component's own wish, and shows that at once: in the same render as other changes that come with it.
-   * @param {Status} status
-   */
-  #begin(status) {
-    this.#run = newRun(this.#run.turn + 1, this.#end, status);
+  /** Begins another run, and shows that in the same render as what the caller changes along with it. */
+  #begin() {
+    this.#run = newRun(this.#run.turn + 1, this.#end, 'connecting');
     this.#isKnown = false;
+    this.#publish();
+  }
+
+  /**
+   * Shows how the run has ended, without waiting for a frame: a hidden tab may wait long.
+   * @param {Partial<Run>} end
+   */
+  #finish(end) {
+    Object.assign(this.#run, end);
     this.#publish();
   }
 
