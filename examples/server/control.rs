@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The caller, by the same rule as on the library's routes.
-pub(crate) struct Caller(Owner);
+pub(crate) struct Caller(pub(crate) Owner);
 
 impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Refused;
@@ -189,7 +189,7 @@ fn body_of<'a, T: Deserialize<'a>>(body: &'a Bytes, form: &str) -> Result<T, Ref
         .map_err(|error| refuse(StatusCode::BAD_REQUEST, &format!("the body is JSON of the form {form}: {error}")))
 }
 
-fn stream_id(id: &str) -> Result<StreamId, Refused> {
+pub(crate) fn stream_id(id: &str) -> Result<StreamId, Refused> {
     StreamId::new(id).map_err(|error| refuse(StatusCode::BAD_REQUEST, &error.to_string()))
 }
 

@@ -3,13 +3,17 @@
 //! `options` reads the command line, `hub` sets the library up, `routes` wires it into a router,
 //! `telling` is what its handlers stream, `control` has the routes that do not stream, `jobs` are
 //! background jobs that publish, `endings` is the `on_end` hook, and `signals` take the process down.
+//! `demo` is the page at `/`, for which `cut` drops connections and `origins` lets nodes share their pages.
 //! For a first look, `examples/axum.rs` is shorter.
 
 mod control;
+mod cut;
+mod demo;
 mod endings;
 mod hub;
 mod jobs;
 mod options;
+mod origins;
 mod routes;
 mod signals;
 mod telling;
@@ -29,7 +33,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::{jobs::Jobs, options::Options, routes::App};
+use crate::{cut::Readers, jobs::Jobs, options::Options, routes::App};
 
 /// How long connections may take to end once all streams have: what the library does not guard, such
 /// as `/plain`, would otherwise keep the process for ever.
@@ -69,7 +73,7 @@ async fn run(options: Options) -> Result<(), String> {
         .await
         .map_err(|error| format!("`--listen {}` does not work: {error}", options.listen))?;
     let address = listener.local_addr().map_err(|error| format!("the socket has no address: {error}"))?;
-    let app = routes::router(App { sse, jobs, options: Arc::new(options) });
+    let app = routes::router(App { sse, jobs, options: Arc::new(options), readers: Readers::default() });
     announce(&format!("listening on http://{address}"))
         .map_err(|error| format!("stdout cannot be written: {error}"))?;
     serve(listener, app, guardian, signal).await.map_err(|error| format!("the server failed: {error}"))

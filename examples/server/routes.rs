@@ -7,7 +7,8 @@ use axum::{
     body::Bytes,
     extract::{Query, Request, State},
     http::{HeaderName, Method, StatusCode, header},
-    response::{Html, IntoResponse, Response, Sse, sse::KeepAlive},
+    middleware::{from_fn, from_fn_with_state},
+    response::{IntoResponse, Response, Sse, sse::KeepAlive},
     routing::{get, get_service, post},
 };
 use resilient_sse::{Disconnect, Ends, ResilientSse, ResilientSseLayer, StreamId};
@@ -15,8 +16,11 @@ use tower::ServiceExt as _;
 
 use crate::{
     control,
+    cut::{self, Readers},
+    demo,
     jobs::Jobs,
     options::Options,
+    origins,
     telling::{Plan, Telling},
 };
 
@@ -26,12 +30,19 @@ pub(crate) struct App {
     pub(crate) sse: ResilientSse,
     pub(crate) jobs: Jobs,
     pub(crate) options: Arc<Options>,
+    pub(crate) readers: Readers,
 }
 
 /// An answer that is an error: its status, and a sentence.
 pub(crate) type Refused = (StatusCode, String);
 
+/// All routes, within what concerns each of them.
 pub(crate) fn router(app: App) -> Router {
+    let watch = from_fn_with_state(app.readers.clone(), cut::watch);
+    streaming(app).layer(watch).layer(from_fn(origins::allow_loopback))
+}
+
+fn streaming(app: App) -> Router {
     let (sse, options) = (app.sse.clone(), Arc::clone(&app.options));
     let answers = routes(app.clone(), sse.generation().on_disconnect(options.disconnect()));
     if options.disconnect() != Disconnect::Interrupt {
@@ -79,7 +90,7 @@ fn routes(app: App, layer: ResilientSseLayer) -> Router {
         .route("/plain/{id}", get(tell_plainly))
         .route("/healthz", get(health))
         .route("/metrics", get(metrics))
-        .route("/", get(async || Html(include_str!("index.html"))))
+        .merge(demo::routes())
         .with_state(app)
 }
 

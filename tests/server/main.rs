@@ -8,6 +8,7 @@ mod drains;
 mod heads;
 mod jobs;
 mod lifecycle;
+mod page;
 mod process;
 mod publish;
 mod readers;

@@ -254,7 +254,8 @@ fn executable() -> PathBuf {
     let profile = test.parent().and_then(Path::parent).expect("<target>/<profile>/deps/<test>");
     let server = profile.join("examples").join("server");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let sources = ["src", "examples/server", "examples/texts"].map(|folder| newest(&root.join(folder)));
+    let sources = ["src", "examples/server", "examples/texts", "web/resilient-sse.js", "web/react.js"];
+    let sources = sources.map(|source| newest(&root.join(source)));
     let built = server.metadata().and_then(|metadata| metadata.modified()).ok();
     if built < sources.into_iter().max().flatten() || !has_features(&server) {
         let mut build = Command::new(env!("CARGO"));
@@ -283,9 +284,10 @@ fn has_features(server: &Path) -> bool {
     FEATURES.is_empty() || !String::from_utf8_lossy(&output.stderr).contains("needs the feature")
 }
 
-/// When something under a folder was last changed.
-fn newest(folder: &Path) -> Option<SystemTime> {
-    let entries = folder.read_dir().ok()?.filter_map(Result::ok);
+/// When a file, or something under a folder, was last changed.
+fn newest(path: &Path) -> Option<SystemTime> {
+    let Ok(folder) = path.read_dir() else { return path.metadata().and_then(|metadata| metadata.modified()).ok() };
+    let entries = folder.filter_map(Result::ok);
     let changed = entries.filter_map(|entry| match entry.file_type() {
         Ok(kind) if kind.is_dir() => newest(&entry.path()),
         _ => entry.metadata().and_then(|metadata| metadata.modified()).ok(),
