@@ -180,6 +180,20 @@ test('a POST keeps one Idempotency-Key, also where it is tried again by hand', a
   assert.equal(second.headers['idempotency-key'], first.headers['idempotency-key']);
 });
 
+test('the options of the event source reach it', async (t) => {
+  const server = await serve(t, (exchange) => (exchange.path.startsWith('/recover') ? exchange.answer(404) : exchange.stream().count(4, 4)));
+  t.after(() => sessionStorage.clear());
+  const view = probe();
+  const options = { lastEventId: 'e1-3', recover: `${server.url}/recover`, storage: 'answer', terminal: 'over', keep: 1 };
+  mount(t, h(view.Probe, { url: `${server.url}/a`, options }));
+  await until(() => view.last?.data === '4', 'an event');
+  assert.deepEqual(server.exchanges.map(({ path }) => path), ['/recover?limit=1&after=e1-3', '/a']);
+  assert.equal(server.exchanges[1].headers['last-event-id'], 'e1-3');
+  await until(() => sessionStorage.getItem('answer') === 'e1-4', 'the cursor is kept');
+  server.exchanges[1].event('', { name: 'over' });
+  await until(() => view.last.status === 'completed', 'it has ended');
+});
+
 test('an aborted signal closes the connection', async (t) => {
   const server = await serve(t, running);
   const view = probe();

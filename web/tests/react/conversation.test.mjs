@@ -260,6 +260,30 @@ test('a stream is stopped by DELETE on its own URL', async (t) => {
   await until(() => view.last.status === 'cancelled' && server.open === 0, 'it is closed');
 });
 
+test('a body that cannot be sent twice is refused, and changes nothing', async (t) => {
+  const { server, view } = await chat(t, { turn: (exchange) => exchange.stream().count(1, 2) });
+  await until(isIdle(view), 'nothing runs');
+  view.last.send({});
+  await until(() => view.last.data === '1 2 ', 'it runs');
+  await assert.rejects(view.last.send(new ReadableStream()), TypeError);
+  server.with('POST')[0].count(3, 3);
+  await until(() => view.last.data === '1 2 3 ', 'it runs on');
+});
+
+test('a turn of which nothing is known any more can still be stopped', async (t) => {
+  const { server, view } = await chat(t, {
+    turn: (exchange) => (server.with('POST').length === 1 ? exchange.stream(named).count(1, 2) : exchange.answer(502)),
+  });
+  await until(isIdle(view), 'nothing runs');
+  view.last.send({});
+  await until(() => view.last.data === '1 2 ', 'it runs');
+  server.with('POST')[0].cut();
+  await until(() => view.last.status === 'error', 'it has given up');
+  assert.equal(await view.last.stop(), true);
+  await until(() => view.last.status === 'cancelled', 'it is stopped');
+  assert.equal(view.last.error, null);
+});
+
 test('a URL that does not say where turns are posted is refused at once', async (t) => {
   t.mock.method(console, 'error', () => {});
   const element = h(probe().Probe, { url: 'http://127.0.0.1:1/chat/42', options: { conversation: true } });
