@@ -210,7 +210,8 @@ class View {
     const begun = { connection, turn, position: Math.max(start, firstKept), data: this.#initial, events: [], gap: null };
     if (firstKept <= start || !this.options.reduce) return begun;
     for (const { folded, options } of connection.views) {
-      if (folded?.connection === connection && folded.turn === turn && foldsAlike(options, this.options)) return folded;
+      const isOfRun = folded?.connection === connection && folded.turn === turn && folded.position >= firstKept;
+      if (isOfRun && foldsAlike(options, this.options)) return folded;
     }
     const [first] = connection.events(firstKept, firstKept + 1);
     begun.gap = { after: null, resumesAt: first?.lastEventId || null, missed: firstKept - start };
@@ -257,6 +258,8 @@ class Connection {
   #request;
   /** @type {ResilientEventSource | null} */
   #source = null;
+  /** The cursor that the source began after: the run may have brought no event yet. */
+  #cursor = '';
   /** Is resolved when the source is done with. */
   #followed = Promise.resolve();
   /** Whether the run has had a connection, or an attempt that failed: the next one is a reconnect. */
@@ -342,7 +345,7 @@ class Connection {
       this.#open(this.#first, '');
       this.#begin();
     } else {
-      this.#open(this.#request, this.#run.lastEventId ?? '');
+      this.#open(this.#request, this.#run.lastEventId ?? this.#cursor);
       this.#set({ status: 'reconnecting', error: null });
     }
   }
@@ -353,10 +356,11 @@ class Connection {
     if (!source || this.#isOver) return false;
     let isStopped = false;
     if (this.options.stop !== false) {
+      const isEarly = !this.#isKnown;
       isStopped = await this.#askToStop(source);
-      if (!this.#isKnown) {
+      if (isEarly) {
         // The request to stop may have overtaken the one that starts the stream, and have met none or the turn before.
-        await Promise.race([new Promise((opened) => source.addEventListener('open', opened)), this.#followed]);
+        await Promise.race([isOpen(source), this.#followed]);
         if (this.#source === source && !this.#isOver) isStopped = (await this.#askToStop(source)) || isStopped;
       }
       await atMost(STOP_PATIENCE, this.#followed);
@@ -418,6 +422,7 @@ class Connection {
     });
     this.#source?.close();
     this.#source = source;
+    this.#cursor = source.lastEventId;
     this.#request = request;
     this.#followed = this.#follow(source);
     return source;
@@ -512,9 +517,9 @@ class Connection {
 
   /** Lets go of the events of earlier runs, and of those that are too many. */
   #trim() {
-    if (this.#views.size === 0) return;
-    const keep = Math.max(...[...this.#views.keys()].map(({ options }) => options.keep ?? KEEP));
-    const firstKept = Math.max(this.#run.start, this.#end - keep);
+    // One at least: without `reduce` it is what a component shows that mounts now.
+    const keep = Math.max(1, ...Array.from(this.views, ({ options }) => options.keep ?? KEEP));
+    const firstKept = Math.max(this.firstKept, this.#run.start, this.#end - keep);
     this.#kept.splice(0, firstKept - this.firstKept);
     this.firstKept = firstKept;
   }
@@ -655,6 +660,11 @@ function endedAs(type, kind) {
   if (type === 'ended' && kind === 'resume') return 'idle';
   const name = type.slice(type.lastIndexOf('.') + 1);
   return TERMINAL.find((status) => status === name) ?? (name === 'error' ? 'failed' : 'completed');
+}
+
+/** @param {ResilientEventSource} source */
+async function isOpen(source) {
+  if (source.state !== 'open') await new Promise((opened) => source.addEventListener('open', opened));
 }
 
 /** @param {Status} status */

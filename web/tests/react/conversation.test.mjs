@@ -205,6 +205,23 @@ test('a stop that overtakes its turn is repeated when the turn has begun', async
   await until(() => view.last.status === 'cancelled' && server.open === 0, 'it is closed');
 });
 
+test('a stop that has met the turn before is repeated, however late its answer is', async (t) => {
+  const { server, view } = await chat(t, {
+    turn: () => {},
+    stop: (exchange) => server.with('DELETE').length > 1 && exchange.answer(202),
+  });
+  await until(isIdle(view), 'nothing runs');
+  view.last.send({});
+  await until(() => server.with('POST').length === 1, 'it is sent');
+  const stopped = view.last.stop();
+  await until(() => server.with('DELETE').length === 1, 'the server is asked to stop it');
+  server.with('POST')[0].stream(named).count(1, 1);
+  await until(() => view.last.status === 'connected', 'the turn has begun');
+  server.with('DELETE')[0].answer(202);
+  assert.equal(await stopped, true);
+  assert.equal(server.with('DELETE')[1].path, '/chat/42/stream?stream=turn-1');
+});
+
 test('stop with a token that has expired asks for a new one', async (t) => {
   const { server, view } = await chat(t, {
     turn: (exchange) => exchange.stream().count(1, 2),

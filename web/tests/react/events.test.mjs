@@ -171,6 +171,15 @@ test('after three attempts without an event it gives up, and reconnect goes on a
   assert.equal(server.exchanges.at(-1).headers['last-event-id'], 'e1-5');
 });
 
+test('reconnect before the first event begins after the given cursor', async (t) => {
+  const server = await serve(t, (exchange) => (server.exchanges.length === 1 ? exchange.answer(401) : exchange.stream().count(exchange.seen + 1, exchange.seen + 1)));
+  const view = probe();
+  mount(t, h(view.Probe, { url: `${server.url}/a`, options: { lastEventId: 'e1-7' } }));
+  await until(() => view.last?.status === 'error', 'it is refused');
+  view.last.reconnect();
+  await until(() => view.last.data === '8', 'an event');
+});
+
 test('a status that is final is an error at once', async (t) => {
   const server = await serve(t, (exchange) => exchange.answer(404));
   const view = probe();
@@ -245,6 +254,27 @@ test('one that mounts too late takes over the state of its like, and else is tol
   assert.deepEqual(other.last.gap, { after: null, resumesAt: 'e1-501', missed: 500 });
   assert.equal(early.last.gap, null);
   assert.equal(server.exchanges.length, 1);
+});
+
+test('a component that wants to keep more, or to hold less, does not disturb the others', async (t) => {
+  const server = await serve(t, (exchange) => exchange.stream().count(1, 50));
+  const [few, many, none] = [probe('few'), probe('many'), probe('none')];
+  const all = (isLate) => [
+    h(few.Probe, { key: 1, url: `${server.url}/a`, options: { keep: isLate ? 20 : 5 } }),
+    isLate && h(many.Probe, { key: 2, url: `${server.url}/a`, options: { keep: 2000 } }),
+    isLate && h(none.Probe, { key: 3, url: `${server.url}/a`, options: { keep: 0 } }),
+  ];
+  const page = mount(t, all(false));
+  await until(() => few.last?.data === '50', '50 events');
+  page.render(all(true));
+  await until(() => many.last && none.last, 'the others are there');
+  // The number of events that have gone already cannot be mended; the latest one is always there.
+  assert.deepEqual([few, many, none].map(({ last }) => last.data), ['50', '50', '50']);
+  server.exchanges[0].count(51, 100);
+  await until(() => [few, many, none].every(({ last }) => last.data === '100'), '50 more');
+  assert.deepEqual(few.last.events.map(({ data }) => Number(data)), Array.from({ length: 20 }, (_, n) => 81 + n));
+  assert.deepEqual(many.last.events.map(({ data }) => Number(data)), Array.from({ length: 55 }, (_, n) => 46 + n));
+  assert.deepEqual(none.last.events, []);
 });
 
 test('the latest reduce is called', async (t) => {
