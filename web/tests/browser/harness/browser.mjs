@@ -26,7 +26,7 @@ export class Browser {
     const args = [...ARGS, `--user-data-dir=${browser.#folder}`, 'about:blank'];
     browser.#program = new Program('chromium', args, { install: 'apt-get install -y chromium' });
     try {
-      const [, url] = await browser.#program.says(/^DevTools listening on (\S+)/, 'Chromium to listen');
+      const [, url] = await browser.#program.says(/^DevTools listening on (\S+)/, 'Chromium listens');
       // Without Playwright's defaults, a tab behind another one is hidden, as it is for a user.
       browser.#playwright = await chromium.connectOverCDP(url, { noDefaults: true });
     } catch (error) {

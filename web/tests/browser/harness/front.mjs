@@ -24,10 +24,8 @@ export function inside(text) {
 const HOP = new Set(['connection', 'keep-alive', 'transfer-encoding', 'content-length']);
 
 export class Front {
-  /** Requests for streams: `{ method, path, cursor, key, status }`, each once its answer begins. */
+  /** Requests for streams: `{ method, path, cursor, key, at, status }`, each once its answer begins. */
   requests = new Log();
-  /** Attempts that met a network that is away. */
-  refusals = new Log();
   /** The server that new requests go to. */
   to = null;
   /** Decides on the answer to a request for a stream: `{ status, headers, body, unnoted }`, or nothing to let it pass. */
@@ -57,13 +55,9 @@ export class Front {
   #admit(socket) {
     // A reset by the browser is no fault of the test.
     socket.on('error', () => {});
-    if (this.#away) {
-      socket.destroy();
-      this.refusals.add(Date.now());
-      return;
-    }
     this.#sockets.add(socket);
     socket.once('close', () => this.#sockets.delete(socket));
+    if (this.#away) socket.destroy();
   }
 
   /** Drops all connections. */

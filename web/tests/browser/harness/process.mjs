@@ -42,7 +42,8 @@ export class Program {
     running.add(child);
     this.#exited = new Promise((resolve, reject) => {
       child.once('error', (error) => reject(new Error(`\`${command}\` does not start (${error.message}): ${install}`)));
-      child.once('exit', (code, signal) => resolve({ code, signal }));
+      // `close` comes when all that it wrote has been read, too.
+      child.once('close', (code, signal) => resolve({ code, signal }));
     }).finally(() => running.delete(child));
     // The failure to start is reported to whoever waits for a line.
     this.#exited.catch(() => {});
@@ -58,7 +59,7 @@ export class Program {
     });
   }
 
-  /** The first match of the pattern in its output. Rejects if it ends before. */
+  /** The first match of the pattern in its output. Rejects if it ends before, and ends it if that takes too long. */
   async says(pattern, what) {
     const said = this.lines.until((lines) => {
       const line = lines.find((line) => pattern.test(line));
@@ -69,7 +70,12 @@ export class Program {
     });
     ended.catch(() => {});
     said.catch(() => {});
-    return Promise.race([said, ended]);
+    try {
+      return await Promise.race([said, ended]);
+    } catch (error) {
+      await this.kill();
+      throw error;
+    }
   }
 
   /** Sends a signal, without waiting for what comes of it. */

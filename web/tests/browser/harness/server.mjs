@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { PATIENCE } from './log.mjs';
+import { freePort } from './port.mjs';
 import { Program } from './process.mjs';
 
 const BUILD = 'cargo build --features full --example server';
@@ -18,12 +19,13 @@ function binary() {
 export class Server {
   #program;
   #options;
-  port = 0;
+  port;
 
   /** @param {string[]} options of the example server, without `--listen` */
   static async start(options) {
     const server = new Server();
     server.#options = options;
+    server.port = await freePort();
     await server.startAgain();
     return server;
   }
@@ -31,8 +33,7 @@ export class Server {
   /** Starts it on the port that it had before. */
   async startAgain() {
     this.#program = new Program(binary(), ['--listen', `127.0.0.1:${this.port}`, ...this.#options], { install: BUILD });
-    const [, port] = await this.#program.says(/^listening on http:\/\/127\.0\.0\.1:(\d+)/, 'the example server to listen');
-    this.port = Number(port);
+    await this.#program.says(/^listening on /, 'the example server listens');
   }
 
   /** Ends it as a power cut does. */
@@ -52,7 +53,7 @@ export class Server {
 
   /** Sends a request to it, past the front. */
   fetch(path, init) {
-    return fetch(`http://127.0.0.1:${this.port}${path}`, { ...init, signal: AbortSignal.timeout(10_000) });
+    return fetch(`http://127.0.0.1:${this.port}${path}`, { ...init, signal: AbortSignal.timeout(PATIENCE) });
   }
 
   /** Waits until a stream has ended, whoever reads it. */

@@ -64,23 +64,23 @@ export class World {
   async tabOfAWindow(source, url, settings = {}) {
     const { window } = this.#ending(await Browser.start(), (browser) => browser.stop());
     await Tab.prepare(window);
+    const [other] = window.pages();
     const tab = await Tab.open(window, this.front.origin, { source, url, ...settings });
-    const other = await window.newPage();
-    await tab.page.bringToFront();
     const devtools = await window.newCDPSession(tab.page);
+    const becomes = (state) => tab.said('visibility', (line) => line.state === state);
     return {
       tab,
       /** Puts another tab in front, and freezes the page, as a phone does with what it does not show. */
       async hide() {
         await other.bringToFront();
-        await tab.said('visibility', ({ state }) => state === 'hidden');
+        await becomes('hidden');
         await devtools.send('Page.setWebLifecycleState', { state: 'frozen' });
-        await tab.said('visibility', ({ state }) => state === 'frozen');
+        await becomes('frozen');
       },
       async show() {
         await devtools.send('Page.setWebLifecycleState', { state: 'active' });
         await tab.page.bringToFront();
-        await tab.said('visibility', ({ state }) => state === 'visible');
+        await becomes('visible');
       },
     };
   }
