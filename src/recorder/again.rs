@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Lane, Recorder};
+use super::{lane::Lane, work::Recorder};
 use crate::{
     hooks::recent::RecentClose,
     protocol::backoff::Backoff,

@@ -10,7 +10,11 @@ use std::{
 
 use tokio::time::{Instant, Sleep};
 
-use super::{Lane, Op, Outcome, Recorder};
+use super::{
+    lane::Lane,
+    request::Op,
+    work::{Outcome, Recorder},
+};
 use crate::{
     protocol::backoff::Backoff,
     runtime::{executor::BoxFuture, sync::lock},

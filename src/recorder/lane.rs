@@ -8,96 +8,25 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use tokio::time::Instant;
-
 use super::{
-    END_COST,
     begun::Begun,
-    readers::{Bounds, Readers},
+    elsewhere::Elsewhere,
+    limits::EntryLimits,
+    producing::{EndRequest, Producing, Status},
+    readers::Readers,
     registration::Registration,
-    state::{EntryLimits, State},
+    state::State,
 };
 use crate::{
     model::{
-        config::{AHEAD_BYTES, AHEAD_EVENTS, AHEAD_TIME, Durability, ENTRY_BYTES, ENTRY_SHARE},
         id::{EventId, StreamId, StreamKey},
         kept::KeptHeaders,
-        stream::{Ended, Ending, Origin, Reason, StreamState},
+        stream::{Ended, Ending, Origin},
     },
     runtime::sync::{WakerCell, lock},
     store::{Open, Retention},
     wire::frame::FrameWriter,
 };
-
-/// Where a producer stands, as far as the store has said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Status {
-    /// It is the stream's producer.
-    Running,
-    /// It is not any more: a newer run began, or may begin.
-    Superseded,
-    /// The stream has ended. Boxed: most lanes run.
-    Ended(Box<Ended>),
-}
-
-/// How a producer goes.
-#[derive(Clone, Debug)]
-pub(crate) enum EndRequest {
-    /// For good. Boxed: a producer has one at most, at its end.
-    Close(Box<Ending>),
-    /// For now.
-    Interrupt,
-}
-
-impl EndRequest {
-    /// Bytes that it is charged while it waits for the store.
-    pub(super) fn bytes(&self) -> usize {
-        let event = match self {
-            Self::Close(ending) => ending.event.as_ref(),
-            Self::Interrupt => None,
-        };
-        END_COST + event.map_or(0, Bytes::len)
-    }
-
-    pub(crate) fn close(ending: Ending) -> Self {
-        Self::Close(Box::new(ending))
-    }
-
-    /// An ending that the library supplies.
-    pub(crate) fn supplied(state: StreamState, reason: Reason) -> Self {
-        Self::close(Ending::supplied(state, reason))
-    }
-}
-
-/// The code that makes events: what a lane can tell it.
-pub(crate) trait Producing: Send + Sync {
-    /// The stream ended or went to another producer: the inner code is to be dropped, unless it is
-    /// to be served to its end. Called on the executor.
-    fn halted(self: Arc<Self>);
-
-    /// The process goes down: where the work outlives its client, that is let go. Called on the executor.
-    fn release(self: Arc<Self>);
-
-    /// The inner code is to be dropped, however the stream stands. Called on the executor.
-    fn discard(self: Arc<Self>);
-
-    /// Whether the stream never finishes, so that nothing is gained by waiting for its end.
-    fn is_endless(&self) -> bool {
-        false
-    }
-}
-
-/// What was last known of readers on other nodes.
-#[derive(Default)]
-struct Elsewhere {
-    is_read: bool,
-    /// When nothing could be known last, while they read.
-    blind: Option<Instant>,
-}
-
-/// How long readers on other nodes have, after an outage, to say that they read.
-const RETURNS: Duration = Duration::from_secs(10);
 
 pub(crate) struct Lane {
     pub(crate) key: StreamKey,
@@ -280,33 +209,11 @@ impl Lane {
         EventId::new(self.epoch, lock(&self.state).last)
     }
 
-    /// How far the producer may go ahead of its readers, so that none is overtaken by more than the log holds.
-    pub(crate) fn bounds(&self) -> Bounds {
-        let retention = &self.registration.retention;
-        // A store may cut an eighth more than it must, so as not to cut with each batch.
-        let held = |max: usize| (max - max / 8) as u64;
-        let (events, bytes) = (held(retention.max_events), held(retention.max_bytes));
-        let state = lock(&self.state);
-        let (made, stored) = (state.last, state.acknowledged);
-        let floor = |events: u64, bytes: u64| {
-            let by_bytes = state.pushed.floor(ENTRY_BYTES.min(retention.max_bytes / ENTRY_SHARE) as u64, bytes, made);
-            (made + 1).saturating_sub(events).max(by_bytes).min(stored)
-        };
-        Bounds { made, stored, floor: floor(events, bytes), half: floor(events / 2, bytes / 2), events }
-    }
-
     /// Whether the stream is read on another node: as far as is known, or, while nothing can be known and for a moment after
     /// that, as it was before. Returns also what was last said of it.
     pub(crate) fn is_read_elsewhere(&self, follows: bool, blind: bool) -> (bool, bool) {
         let mut elsewhere = lock(&self.elsewhere);
-        let was = elsewhere.is_read;
-        if follows {
-            *elsewhere = Elsewhere { is_read: true, blind: None };
-        } else if blind && elsewhere.is_read {
-            elsewhere.blind = Some(Instant::now());
-        } else if elsewhere.blind.is_none_or(|at| at.elapsed() >= RETURNS) {
-            *elsewhere = Elsewhere::default();
-        }
+        let was = elsewhere.note(follows, blind);
         (was, elsewhere.is_read)
     }
 
@@ -331,58 +238,6 @@ impl Lane {
         let Some(EndRequest::Close(ending)) = &state.end else { return None };
         let last = EventId::new(self.epoch, state.last);
         Some(Ended { ending: Ending::clone(ending), id: EventId::terminal(self.epoch), last, at: 0 })
-    }
-
-    /// Up to which seq events may be delivered now.
-    pub(crate) fn deliverable(&self, durability: Durability) -> u64 {
-        if self.unrecorded {
-            return u64::MAX;
-        }
-        let state = lock(&self.state);
-        match &state.status {
-            Status::Running => {}
-            // Served to its end, unrecorded; and what was made before its own end is part of the stream.
-            Status::Ended(ended)
-                if ended.ending.state == StreamState::Orphaned
-                    || (state.end.is_some() && ended.last >= EventId::new(self.epoch, state.last)) =>
-            {
-                return u64::MAX;
-            }
-            // Cut off by somebody else: what is not in the log by now is not part of the stream.
-            Status::Ended(_) | Status::Superseded => return state.acknowledged,
-        }
-        if state.refused.is_some() || state.passed_by || state.acknowledged < state.catches_up_to {
-            return u64::MAX;
-        }
-        if state.metadata_waits {
-            return 0;
-        }
-        if state.waiting() == 0 {
-            return u64::MAX;
-        }
-        let since = state.flight.as_ref().and_then(|flight| flight.since).or(state.pending_since);
-        let fresh = since.is_none_or(|since| since.elapsed() < AHEAD_TIME) && state.held() <= AHEAD_BYTES;
-        match durability {
-            Durability::Buffered if fresh => state.acknowledged + AHEAD_EVENTS,
-            _ => state.acknowledged,
-        }
-    }
-
-    /// The store is not waited for: what waits goes out, and so does all that is made until the store has caught up.
-    pub(crate) fn pass_by(&self) {
-        let mut state = lock(&self.state);
-        state.passed_by |= state.waiting() > 0;
-    }
-
-    /// How many events may be made before the store must have acknowledged some, but for a single larger one; no limit where it is
-    /// not waited for.
-    pub(crate) fn room_ahead(&self) -> u64 {
-        let state = lock(&self.state);
-        let waits = state.waiting();
-        if state.refused.is_some() || state.passed_by {
-            return u64::MAX;
-        }
-        if waits > 1 && state.held() > AHEAD_BYTES { 0 } else { AHEAD_EVENTS.saturating_sub(waits) }
     }
 }
 

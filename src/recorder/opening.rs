@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Lane, Recorder, Status};
+use super::{lane::Lane, producing::Status, work::Recorder};
 use crate::{
     StoreError,
     model::id::StreamKey,

@@ -5,8 +5,11 @@ use std::sync::{Arc, atomic::Ordering};
 use tokio::time::Instant;
 
 use super::{
-    EndRequest, Lane, Recorder, Status,
-    state::{Inner, State},
+    inner::Inner,
+    lane::Lane,
+    producing::{EndRequest, Status},
+    state::{State, Work},
+    work::Recorder,
 };
 use crate::{
     model::{
@@ -83,11 +86,11 @@ impl Lane {
     fn holds(&self, state: &mut State, recorder: &Recorder) {
         self.held.store(state.held(), Ordering::Relaxed);
         // Events that are lost already are not waited for.
-        let waits = state.claimed || !recorder.store.is_immediate();
+        let waits = state.work != Work::Idle || !recorder.store.is_immediate();
         if state.pending.is_empty() {
-            state.pending_since = None;
+            state.pending.since = None;
         } else if waits {
-            state.pending_since.get_or_insert_with(Instant::now);
+            state.pending.since.get_or_insert_with(Instant::now);
         }
     }
 

@@ -5,14 +5,10 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
-use super::Lane;
-use crate::{
-    model::{config::BATCH_EVENTS, id::EventId},
-    runtime::sync::lock,
-};
+use crate::{model::config::BATCH_EVENTS, runtime::sync::lock};
 
 /// The place of a client that is not there.
-const NOBODY: u64 = u64::MAX;
+pub(super) const NOBODY: u64 = u64::MAX;
 
 /// The readers of a stream on this node.
 ///
@@ -22,27 +18,27 @@ const NOBODY: u64 = u64::MAX;
 pub(crate) struct Readers {
     /// The client whose request runs the inner body, until it reads from the log like any follower.
     client: Place,
-    followers: Mutex<Vec<Arc<Place>>>,
-    count: AtomicUsize,
+    pub(super) followers: Mutex<Vec<Arc<Place>>>,
+    pub(super) count: AtomicUsize,
     /// No reader that is waited for is further back than this.
-    lowest: AtomicU64,
+    pub(super) lowest: AtomicU64,
     /// Below which place readers are waited for now; 0 while none is.
-    awaited: AtomicU64,
+    pub(super) awaited: AtomicU64,
 }
 
 /// How far one reader has come.
 #[derive(Debug)]
-struct Place {
+pub(super) struct Place {
     /// The seq of the last event that it was given.
-    seq: AtomicU64,
+    pub(super) seq: AtomicU64,
     /// It missed its wait, and is not waited for again until it has come near.
     passed: AtomicBool,
     /// Where it stands in the list.
-    index: AtomicUsize,
+    pub(super) index: AtomicUsize,
 }
 
 impl Place {
-    fn at(seq: u64) -> Self {
+    pub(super) fn at(seq: u64) -> Self {
         Self { seq: AtomicU64::new(seq), passed: AtomicBool::new(false), index: AtomicUsize::new(0) }
     }
 }
@@ -163,111 +159,9 @@ impl Readers {
     }
 }
 
-/// A follower's entry among the readers of a stream that is produced on its node. Dropping it takes it out.
-#[derive(Debug)]
-pub(crate) struct Reader {
-    lane: Arc<Lane>,
-    place: Arc<Place>,
-}
-
-impl Reader {
-    /// Enters a follower that has everything up to `at`.
-    pub(crate) fn enter(lane: Arc<Lane>, at: Option<EventId>) -> Self {
-        let place = Arc::new(Place::at(seq_in(&lane, at)));
-        {
-            let readers = &lane.readers;
-            let mut followers = lock(&readers.followers);
-            place.index.store(followers.len(), Ordering::Relaxed);
-            followers.push(Arc::clone(&place));
-            readers.count.store(followers.len(), Ordering::SeqCst);
-            readers.lowest.fetch_min(place.seq.load(Ordering::Relaxed), Ordering::SeqCst);
-        }
-        lane.wake_drive();
-        Self { lane, place }
-    }
-
-    /// Whether the run that it was entered in is over.
-    pub(crate) fn is_over(&self) -> bool {
-        self.lane.is_halted()
-    }
-
-    /// The follower was given everything up to here.
-    pub(crate) fn at(&self, at: Option<EventId>) {
-        let seq = seq_in(&self.lane, at);
-        // SeqCst, like in `wait_for` and `look`: either the producer sees the new place, or this sees that it waits.
-        let before = self.place.seq.swap(seq, Ordering::SeqCst);
-        let awaited = self.lane.readers.awaited.load(Ordering::SeqCst);
-        if before < awaited && seq >= awaited {
-            self.lane.wake_drive();
-        }
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        {
-            let readers = &self.lane.readers;
-            let mut followers = lock(&readers.followers);
-            let index = self.place.index.load(Ordering::Relaxed);
-            followers.swap_remove(index);
-            if let Some(moved) = followers.get(index) {
-                moved.index.store(index, Ordering::Relaxed);
-            }
-            readers.count.store(followers.len(), Ordering::SeqCst);
-        }
-        // Perhaps it was the last one, or the one that was waited for.
-        self.lane.wake_drive();
-    }
-}
-
-/// A reader's place in the lane's run: what it has of an earlier run is not of this one.
-fn seq_in(lane: &Lane, at: Option<EventId>) -> u64 {
-    match at {
-        Some(at) if at.epoch == lane.epoch => at.seq.min(NOBODY - 1),
-        Some(at) if at.epoch > lane.epoch => NOBODY - 1,
-        _ => 0,
-    }
-}
-
-/// How many bytes were made up to which event: exact enough to say where a log's bytes end.
-#[derive(Debug, Default)]
-pub(super) struct Pushed {
-    bytes: u64,
-    /// Seqs, and the bytes made up to and with them; a mark is set each time a part of the log's bytes was made.
-    marks: std::collections::VecDeque<(u64, u64)>,
-}
-
-/// Into how many parts the marks divide what a log holds.
-const PARTS: u64 = 32;
-
-impl Pushed {
-    /// These bytes were made, up to this event.
-    pub(super) fn add(&mut self, bytes: usize, last: u64, max_bytes: u64) {
-        self.bytes += bytes as u64;
-        if self.bytes - self.marks.back().map_or(0, |mark| mark.1) >= max_bytes / PARTS {
-            self.marks.push_back((last, self.bytes));
-            // The newest of those that the log does not reach back to says what the oldest part of it begins with.
-            while self.marks.get(1).is_some_and(|mark| self.bytes - mark.1 > max_bytes) {
-                self.marks.pop_front();
-            }
-        }
-    }
-
-    /// The lowest event after which at most `max_bytes` were made, `more` included; `last` if there is no such mark.
-    pub(super) fn floor(&self, more: u64, max_bytes: u64, last: u64) -> u64 {
-        let Some(beyond) = (self.bytes + more).checked_sub(max_bytes).filter(|beyond| *beyond > 0) else { return 0 };
-        let index = self.marks.partition_point(|mark| mark.1 < beyond);
-        self.marks.get(index).map_or(last, |mark| mark.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    const MAX_BYTES: u64 = 3200;
 
     /// A list of readers, and what a body that made so many events may do.
     fn bounds(made: u64, events: u64) -> Bounds {
@@ -310,29 +204,5 @@ mod tests {
         readers.detach_client();
         assert_eq!(readers.look(&far), Seen { slowest: 100, caught_up: false, all_near: true });
         assert!(!readers.any());
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
-
-        /// What was made after the floor fits, and no floor is higher by more than a part of the log than it must be.
-        #[test]
-        fn bytes_are_known_to_a_part_of_the_log(
-            sizes in prop::collection::vec(1..400_usize, 0..200),
-            more in 0..500_u64,
-        ) {
-            let mut pushed = Pushed::default();
-            for (index, size) in sizes.iter().enumerate() {
-                pushed.add(*size, index as u64 + 1, MAX_BYTES);
-            }
-            let last = sizes.len() as u64;
-            let after = |seq: u64| sizes[seq as usize..].iter().map(|size| *size as u64).sum::<u64>() + more;
-            let floor = pushed.floor(more, MAX_BYTES, last);
-            prop_assert!(floor <= last);
-            prop_assert!(floor == last || after(floor) <= MAX_BYTES, "{} bytes after {floor}", after(floor));
-            let lowest = (0..=last).find(|seq| after(*seq) <= MAX_BYTES).unwrap_or(last);
-            prop_assert!(floor == 0 || after(lowest) - after(floor) <= MAX_BYTES / PARTS + 400, "{lowest} to {floor}");
-            prop_assert!(pushed.marks.len() <= 2 + PARTS as usize);
-        }
     }
 }

@@ -5,8 +5,10 @@ use std::{sync::atomic::Ordering, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    EndRequest, Lane, Status,
-    state::{Inner, State},
+    inner::Inner,
+    lane::Lane,
+    producing::{EndRequest, Status},
+    state::{State, Work},
 };
 use crate::{
     hooks::recent::RecentClose,
@@ -53,29 +55,30 @@ impl Lane {
     /// Whether the caller is to work the lane off.
     pub(super) fn claim(&self) -> Claim {
         let mut state = lock(&self.state);
-        let (claimed, unhurried) = (std::mem::replace(&mut state.claimed, true), std::mem::take(&mut state.unhurried));
-        match (claimed, unhurried) {
-            (false, _) => Claim::New,
-            (true, true) => Claim::Hurried,
-            (true, false) => Claim::Held,
-        }
+        let claim = match state.work {
+            Work::Idle => Claim::New,
+            Work::Unhurried => Claim::Hurried,
+            Work::Claimed | Work::Asking => return Claim::Held,
+        };
+        state.work = Work::Claimed;
+        claim
     }
 
     /// Claims the lane for the flusher, which is not to be woken for it. `false`: somebody works it off already.
     pub(super) fn claim_unhurried(&self) -> bool {
         let mut state = lock(&self.state);
-        let new = !std::mem::replace(&mut state.claimed, true);
-        state.unhurried |= new;
-        new
+        let is_new = state.work == Work::Idle;
+        if is_new {
+            state.work = Work::Unhurried;
+        }
+        is_new
     }
 
     /// The next request; `None` gives the claim back.
     pub(super) fn next_op(&self) -> Option<Op> {
         let mut state = lock(&self.state);
         let op = self.choose(&mut state);
-        state.claimed = op.is_some();
-        state.unhurried = false;
-        state.in_the_air = op.is_some();
+        state.work = if op.is_some() { Work::Asking } else { Work::Idle };
         op
     }
 
@@ -126,7 +129,7 @@ impl Lane {
 
     /// The store is asked nothing for this lane now.
     pub(super) fn rests(&self) {
-        lock(&self.state).in_the_air = false;
+        lock(&self.state).work = Work::Claimed;
         self.waits();
     }
 
@@ -183,7 +186,7 @@ impl Lane {
     /// the store refuses it.
     pub(super) fn put_off(&self, unknown: bool) -> Duration {
         let mut state = lock(&self.state);
-        state.in_the_air = false;
+        state.work = Work::Claimed;
         if unknown {
             state.looks = true;
             state.forgotten = false;
@@ -203,12 +206,9 @@ impl Lane {
     pub(super) fn settle(&self, status: Status) -> (usize, usize) {
         let mut state = lock(&self.state);
         state.status = status;
-        state.pending.clear();
-        state.pending_events = 0;
-        state.pending_since = None;
         // Given back once: a lane that was given up may still hear from the store.
         let events = state.held();
-        state.pending_bytes = 0;
+        state.pending.clear();
         state.flight = None;
         let end = std::mem::take(&mut state.end_bytes);
         self.held.store(0, Ordering::Relaxed);

@@ -1,32 +1,21 @@
-//! The bytes that may wait for the store, and the lanes that give up some where they are too many.
-//!
-//! While there is room no lane is looked at. Once there is none, events are taken from the owners that hold the
-//! most, and among an owner's streams from those that hold the most: so one loud stream in an outage costs a quiet one
-//! nothing. That takes a walk over all lanes, which makes some more room than is needed, a sixteenth of all: walks are as
-//! rare.
+//! The bytes that may wait for the store.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Mutex,
+    atomic::{AtomicUsize, Ordering},
 };
 
-use super::{Lane, Recorder};
-use crate::{model::id::Owner, runtime::sync::lock};
-
 /// The part of the room that is made at a time.
-const PART: usize = 16;
+pub(super) const PART: usize = 16;
 
 /// How many bytes wait for the store, and how many may.
 pub(super) struct Room {
     limit: usize,
-    events: AtomicUsize,
+    pub(super) events: AtomicUsize,
     /// Ends are never given up: they take up to half of the room, and are held beyond it.
     ends: AtomicUsize,
     /// Only one caller makes room at a time; the next one then finds some.
-    making: Mutex<()>,
+    pub(super) making: Mutex<()>,
 }
 
 impl Room {
@@ -40,7 +29,7 @@ impl Room {
     }
 
     /// How many bytes of events may wait.
-    fn for_events(&self) -> usize {
+    pub(super) fn for_events(&self) -> usize {
         self.limit - self.ends.load(Ordering::Relaxed).min(self.limit / 2)
     }
 
@@ -69,131 +58,5 @@ impl Room {
 
     pub(super) fn refund_end(&self, bytes: usize) {
         self.ends.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-impl Recorder {
-    /// Whether a body may make events before it has to: while they take less than an eighth of the room. The rest is for the
-    /// batch that each stream makes in any case.
-    pub(crate) fn has_room_ahead(&self) -> bool {
-        const PART: usize = 8;
-        self.room.events.load(Ordering::Relaxed).saturating_mul(PART) <= self.room.for_events()
-    }
-
-    /// Charges for an event of this lane, where need be in place of what others hold. `false`: there is no room for it,
-    /// and the lane holds nothing more that could be given up.
-    pub(super) fn make_room(&self, lane: &Lane, bytes: usize) -> bool {
-        if self.room.charge(bytes) {
-            return true;
-        }
-        if bytes <= self.room.for_events() {
-            let _making = lock(&self.room.making);
-            if self.room.charge(bytes) {
-                return true;
-            }
-            self.cut(Some((lane, bytes)));
-        }
-        // The events that the others hold may be on their way to the store.
-        while !self.room.charge(bytes) {
-            if self.take_from(lane, lane.held().saturating_sub(1)) == 0 {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Ends have taken room: events that do not fit any more are given up.
-    pub(super) fn fit(&self) {
-        if self.room.events.load(Ordering::Relaxed) > self.room.for_events() {
-            let _making = lock(&self.room.making);
-            self.cut(None);
-        }
-    }
-
-    /// Takes events from the owners that hold the most, until the room asked for, and a part of the whole more, is free.
-    fn cut(&self, asked: Option<(&Lane, usize)>) {
-        let limit = self.room.for_events();
-        let held = self.room.events.load(Ordering::Relaxed);
-        let wanted = asked.map_or(0, |(_, bytes)| bytes);
-        let mut over = (held + wanted + limit / PART).saturating_sub(limit);
-        for (lane, keep) in self.shares(asked, over) {
-            if over == 0 {
-                return;
-            }
-            over = over.saturating_sub(self.take_from(&lane, keep));
-        }
-    }
-
-    /// Takes the oldest events of a lane until it holds no more than `keep`. Returns how many bytes it gave up.
-    fn take_from(&self, lane: &Lane, keep: usize) -> usize {
-        let (events, bytes) = lane.give_up(keep);
-        self.room.refund(bytes);
-        self.lost(events);
-        bytes
-    }
-
-    /// Lists the streams above the fair share of the owners above theirs, largest first, each with the bytes that it may keep
-    /// so that all together hold `less` bytes less. The bytes that are asked for count as already held.
-    fn shares(&self, asked: Option<(&Lane, usize)>, less: usize) -> Vec<(Arc<Lane>, usize)> {
-        let lanes = lock(&self.lanes);
-        let mut owners: HashMap<&Owner, Holders<'_>> = HashMap::new();
-        for lane in lanes.all() {
-            let asks =
-                asked.map_or(0, |(asking, bytes)| if std::ptr::eq(Arc::as_ptr(lane), asking) { bytes } else { 0 });
-            let bytes = lane.held() + asks;
-            if bytes > 0 {
-                owners.entry(&lane.key.owner).or_default().add(lane, bytes, asks);
-            }
-        }
-        let totals = owners.values().map(|holders| holders.bytes);
-        let share = share(totals.clone().collect(), totals.sum::<usize>().saturating_sub(less));
-        let mut over = Vec::new();
-        for holders in owners.into_values().filter(|holders| holders.bytes > share) {
-            let share = self::share(holders.lanes.iter().map(|(_, bytes, _)| *bytes).collect(), share);
-            over.extend(holders.lanes.into_iter().filter(|(_, bytes, _)| *bytes > share).map(|held| (held, share)));
-        }
-        over.sort_by_key(|((_, bytes, _), _)| std::cmp::Reverse(*bytes));
-        over.into_iter().map(|((lane, _, asks), share)| (Arc::clone(lane), share.saturating_sub(asks))).collect()
-    }
-}
-
-/// An owner's streams: how many bytes they hold, and how many of these are only asked for.
-#[derive(Default)]
-struct Holders<'a> {
-    bytes: usize,
-    lanes: Vec<(&'a Arc<Lane>, usize, usize)>,
-}
-
-impl<'a> Holders<'a> {
-    fn add(&mut self, lane: &'a Arc<Lane>, bytes: usize, asks: usize) {
-        self.bytes += bytes;
-        self.lanes.push((lane, bytes, asks));
-    }
-}
-
-/// The largest amount that each may have, so that together they have no more than `total`. Smaller amounts stay as they are.
-fn share(mut amounts: Vec<usize>, mut total: usize) -> usize {
-    amounts.sort_unstable();
-    for (index, amount) in amounts.iter().enumerate() {
-        let each = total / (amounts.len() - index);
-        if *amount > each {
-            return each;
-        }
-        total -= amount;
-    }
-    usize::MAX
-}
-
-#[cfg(test)]
-mod tests {
-    use super::share;
-
-    #[test]
-    fn a_share_takes_from_the_large_alone() {
-        assert_eq!(share(vec![10, 20, 30], 60), usize::MAX);
-        assert_eq!(share(vec![10, 20, 30], 50), 20);
-        assert_eq!(share(vec![100, 1, 100], 101), 50);
-        assert_eq!(share(vec![5, 5, 5], 9), 3);
-        assert_eq!(share(vec![], 0), usize::MAX);
     }
 }

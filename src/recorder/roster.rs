@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use super::Lane;
+use super::lane::Lane;
 use crate::model::{config::BEAT_PAGE, id::StreamKey};
 
 /// The running streams.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, Weak};
 
-use super::Lane;
+use super::lane::Lane;
 use crate::runtime::sync::lock;
 
 /// Streams that could not be registered, or were closed as orphaned while their producer serves on.

@@ -1,0 +1,68 @@
+//! How many bytes a run has made up to each of its events.
+
+use std::collections::VecDeque;
+
+/// How many bytes were made up to which event: exact enough to say where a log's bytes end.
+#[derive(Debug, Default)]
+pub(super) struct Pushed {
+    bytes: u64,
+    /// Seqs, and the bytes made up to and with them; a mark is set each time a part of the log's bytes was made.
+    marks: VecDeque<(u64, u64)>,
+}
+
+/// Into how many parts the marks divide what a log holds.
+const PARTS: u64 = 32;
+
+impl Pushed {
+    /// These bytes were made, up to this event.
+    pub(super) fn add(&mut self, bytes: usize, last: u64, max_bytes: u64) {
+        self.bytes += bytes as u64;
+        if self.bytes - self.marks.back().map_or(0, |mark| mark.1) >= max_bytes / PARTS {
+            self.marks.push_back((last, self.bytes));
+            // The newest of those that the log does not reach back to says what the oldest part of it begins with.
+            while self.marks.get(1).is_some_and(|mark| self.bytes - mark.1 > max_bytes) {
+                self.marks.pop_front();
+            }
+        }
+    }
+
+    /// The lowest event after which at most `max_bytes` were made, `more` included; `last` if there is no such mark.
+    pub(super) fn floor(&self, more: u64, max_bytes: u64, last: u64) -> u64 {
+        let Some(beyond) = (self.bytes + more).checked_sub(max_bytes).filter(|beyond| *beyond > 0) else { return 0 };
+        let index = self.marks.partition_point(|mark| mark.1 < beyond);
+        self.marks.get(index).map_or(last, |mark| mark.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MAX_BYTES: u64 = 3200;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// What was made after the floor fits, and no floor is higher by more than a part of the log than it must be.
+        #[test]
+        fn bytes_are_known_to_a_part_of_the_log(
+            sizes in prop::collection::vec(1..400_usize, 0..200),
+            more in 0..500_u64,
+        ) {
+            let mut pushed = Pushed::default();
+            for (index, size) in sizes.iter().enumerate() {
+                pushed.add(*size, index as u64 + 1, MAX_BYTES);
+            }
+            let last = sizes.len() as u64;
+            let after = |seq: u64| sizes[seq as usize..].iter().map(|size| *size as u64).sum::<u64>() + more;
+            let floor = pushed.floor(more, MAX_BYTES, last);
+            prop_assert!(floor <= last);
+            prop_assert!(floor == last || after(floor) <= MAX_BYTES, "{} bytes after {floor}", after(floor));
+            let lowest = (0..=last).find(|seq| after(*seq) <= MAX_BYTES).unwrap_or(last);
+            prop_assert!(floor == 0 || after(lowest) - after(floor) <= MAX_BYTES / PARTS + 400, "{lowest} to {floor}");
+            prop_assert!(pushed.marks.len() <= 2 + PARTS as usize);
+        }
+    }
+}

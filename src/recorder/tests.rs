@@ -1,0 +1,60 @@
+use std::time::Duration;
+
+use super::{EndRequest, Lane, Recorder, request::Op, roster::tests::open};
+use crate::{
+    Event, MemoryStore, Owner, ResilientSse, StreamId, StreamSpec,
+    model::stream::{StreamState, reason},
+    test_util::{Fault, FaultStore},
+};
+
+/// Asking how a stream stands, and keeping metadata with it, say nothing of its producer.
+#[tokio::test(start_paused = true)]
+async fn g5_only_a_producer_that_begins_or_an_event_starts_a_stream() {
+    let (sse, _guardian) =
+        ResilientSse::builder(FaultStore::new(MemoryStore::new()).batched()).anonymous().build().expect("valid");
+    let recorder = &sse.0.recorder;
+    let lane = Lane::new(open("a"), &std::sync::Arc::new(open("a").retention), 1, None);
+    let starts = |lane: &Lane| match lane.next_op() {
+        Some(Op::Append(append)) => Some(append.starts || !append.events.is_empty()),
+        _ => None,
+    };
+    assert_eq!(starts(&lane), None);
+    lane.look();
+    assert_eq!(starts(&lane), Some(false), "a look");
+    lane.landed();
+    lane.keep(recorder, "job".into(), "7".into()).expect("it fits");
+    assert_eq!(starts(&lane), Some(false), "metadata");
+    lane.landed();
+    lane.forgotten();
+    assert!(matches!(lane.next_op(), Some(Op::Reopen(reopen)) if !reopen.open.started), "registered again");
+    lane.reopened();
+    lane.start();
+    assert_eq!(starts(&lane), Some(true));
+    lane.landed();
+    assert_eq!(starts(&lane), None);
+    lane.forgotten();
+    assert!(matches!(lane.next_op(), Some(Op::Reopen(reopen)) if reopen.open.started));
+}
+
+/// A lane that is given up while its end is on the way to the store hears of that all the same.
+#[tokio::test(start_paused = true)]
+async fn g7_what_an_end_was_charged_is_given_back_once() {
+    let store = FaultStore::new(MemoryStore::new()).batched();
+    let (sse, guardian) = ResilientSse::builder(store.clone()).anonymous().build().expect("valid");
+    let guardian = tokio::spawn(guardian);
+    let spec = StreamSpec::new(Owner::ANONYMOUS, StreamId::new("a").expect("valid"));
+    let mut publication = sse.publisher().open(spec).await.expect("open");
+    publication.send(Event::new("one")).await.expect("sent");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    store.fail_on("close", Fault::Delay(Duration::from_millis(300)));
+    let recorder: &std::sync::Arc<Recorder> = &sse.0.recorder;
+    let lane = recorder.lane(publication.key()).expect("it runs");
+    lane.end(recorder, EndRequest::supplied(StreamState::Failed, reason::ERROR));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(recorder.held() > 0, "the end waits");
+    recorder.abandon(&lane);
+    assert_eq!(recorder.held(), 0);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((recorder.held(), store.calls("close")), (0, 1));
+    guardian.abort();
+}
