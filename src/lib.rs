@@ -143,7 +143,7 @@ pub use model::{
     voice::Voice,
 };
 pub use node::{owner::Access, reject::Rejection};
-pub use produce::body::ResilientSseBody;
+pub use produce::{body::ResilientSseBody, inner_body::InnerBody};
 pub use publish::{Publication, PublishError, Publisher, Relay, Stopped, StreamSpec};
 pub use recover::Recover;
 pub use resume::{Resume, Stop};

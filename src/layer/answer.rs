@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use http_body::Body;
 
 use super::admit::{Admission, Asked, Registered, registration};
 use crate::{
@@ -14,18 +13,14 @@ use crate::{
         tell_step,
     },
     layer::context::StreamContext,
-    model::{
-        error::{BodyError, BoxError},
-        id::EventId,
-        kept::KeptHeaders,
-    },
+    model::{error::BodyError, id::EventId, kept::KeptHeaders},
     node::{
         Node,
         headers::{STREAM_RECORDED, event_stream, give_again},
         owner::Head,
         reject::Rejection,
     },
-    produce::{body::ResilientSseBody, engine::Engine, live::Live, producer::Producer},
+    produce::{body::ResilientSseBody, engine::Engine, inner_body::InnerBody, live::Live, producer::Producer},
     protocol::{
         admission::Position,
         replay::{Owed, Replay},
@@ -76,8 +71,7 @@ pub(super) fn unprotected<ResBody>(
     reason: Option<Bypassed>,
 ) -> Answer<ResBody>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     if let Some(reason) = reason.filter(|_| claims(node, &response)) {
         node.telemetry.bypassed(reason);
@@ -96,8 +90,7 @@ pub(super) fn serve<ResBody>(
     context: &StreamContext,
 ) -> Answer<ResBody>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     match admission {
         Admission::Produce(registered) => produce(node, route, asked, registered, response, context),
@@ -131,8 +124,7 @@ pub(super) fn start<ResBody>(
     context: &StreamContext,
 ) -> Started<ResBody>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     let previous = registered.previous;
     let lane = registered.start();
@@ -165,8 +157,7 @@ fn engage<ResBody>(
     context: &StreamContext,
 ) -> Arc<Producer<ResBody>>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     let engine = Engine::new(Arc::clone(node), Arc::clone(route), Arc::clone(lane), context.stopper(), body);
     Producer::new(node, route, engine, asked.comes_again)
@@ -182,8 +173,7 @@ fn produce<ResBody>(
     context: &StreamContext,
 ) -> Answer<ResBody>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     check_version(node, route, asked);
     let (mut parts, body) = response.into_parts();
@@ -222,8 +212,7 @@ where
 /// Begins a first run. A client with a cursor is told that its events are gone.
 fn begin<ResBody>(node: &Node, asked: &Asked, mut live: Live<ResBody>, run: EventId) -> ResilientSseBody<ResBody>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     let step = match asked.position {
         Position::Newest | Position::Live => return ResilientSseBody::live(live),
@@ -249,8 +238,7 @@ fn unrecorded<ResBody>(
     context: &StreamContext,
 ) -> Answer<ResBody>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     check_version(node, route, asked);
     node.telemetry.bypassed(Bypassed::Unavailable);
@@ -269,8 +257,7 @@ where
 /// An answer that needs no inner service.
 pub(super) fn answer<ResBody>(node: &Arc<Node>, route: &Route, asked: &Asked, admission: Admission) -> Answer<ResBody>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     match admission {
         Admission::Follow(follow, headers) => {
@@ -293,8 +280,7 @@ where
 /// A body that breaks at once, after what the route's voice has to say.
 fn broken<ResBody>(node: &Node, route: &Route, error: BodyError) -> ResilientSseBody<ResBody>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     let mut speaker = Speaker::new(Arc::clone(&node.framing), route.voice, None, Some(node.retry()));
     let closing = finish(&mut speaker, End::Unfinished(error), route.endless);
@@ -303,8 +289,7 @@ where
 
 fn events<ResBody>(node: &Arc<Node>, route: &Route, asked: &Asked, body: ResilientSseBody<ResBody>) -> Answer<ResBody>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     check_version(node, route, asked);
     let mut response = Response::new(body);
@@ -316,8 +301,7 @@ where
 
 pub(super) fn reject<ResBody>(node: &Node, rejection: &Rejection, head: &Head) -> Answer<ResBody>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     let empty = |bytes: Bytes| ResilientSseBody::closing(Some(bytes), crate::follow::ending::Closing::clean());
     node.reject(rejection, head).map(empty)

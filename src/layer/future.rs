@@ -23,9 +23,9 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use crate::{
     follow::AnswerBody,
     layer::context::StreamContext,
-    model::{error::BoxError, kept::KeptHeaders, stream::Disconnect},
+    model::{kept::KeptHeaders, stream::Disconnect},
     node::{Node, owner::Head, reject::Rejection},
-    produce::body::ResilientSseBody,
+    produce::{body::ResilientSseBody, inner_body::InnerBody},
     route::settings::Route,
     runtime::{executor::BoxFuture, sync::Entered},
     telemetry::Bypassed,
@@ -50,10 +50,7 @@ pin_project! {
     pub struct ResilientSseFuture<S, ReqBody, ResBody>
     where
         S: Service<Request<ReqBody>>,
-        ResBody: Body,
-        ResBody: Send,
-        ResBody: 'static,
-        ResBody::Error: Into<BoxError>,
+        ResBody: InnerBody,
         S::Error: 'static,
     {
         node: Arc<Node>,
@@ -74,10 +71,7 @@ pin_project! {
     #[project = StateProjection]
     enum State<F, ResBody, E>
     where
-        ResBody: Body,
-        ResBody: Send,
-        ResBody: 'static,
-        ResBody::Error: Into<BoxError>,
+        ResBody: InnerBody,
         E: 'static,
     {
         // The inner service answers a request that is not the layer's business.
@@ -114,8 +108,7 @@ pin_project! {
 impl<S, ReqBody, ResBody> ResilientSseFuture<S, ReqBody, ResBody>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     fn new(node: Arc<Node>, state: State<S::Future, ResBody, S::Error>) -> Self {
         Self { node, route: None, asked: None, waiting: None, counted: None, let_go: None, state }
@@ -180,8 +173,7 @@ where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
     S::Future: Send + 'static,
     S::Error: 'static,
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     type Output = Result<Response<ResilientSseBody<ResBody>>, S::Error>;
 
@@ -290,8 +282,7 @@ where
 
 impl<F, ResBody, E> State<F, ResBody, E>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     /// Whether the inner service has not answered, and no lane stands for its stream.
     fn is_with_handler(&self) -> bool {
@@ -311,8 +302,7 @@ type Next<F, ResBody, E> = Option<State<F, ResBody, E>>;
 
 fn done<F, ResBody, E>(response: Response<ResilientSseBody<ResBody>>) -> Next<F, ResBody, E>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     Some(State::Answered { response: Some(response) })
 }
@@ -327,8 +317,7 @@ fn generated<F, ResBody, E>(
     unanswered: Option<Unanswered>,
 ) -> Next<F, ResBody, E>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     match is_protected(node, &response) {
         Err(reason) => {
@@ -347,8 +336,7 @@ fn refused_or_plain<ResBody>(
     context: Option<&StreamContext>,
 ) -> Response<ResilientSseBody<ResBody>>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     if let Some(context) = context {
         context.name_refused(&mut response);
@@ -366,8 +354,7 @@ fn registering<F, ResBody, E>(
     unanswered: Option<Unanswered>,
 ) -> Next<F, ResBody, E>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     let (route, asked) = (Arc::clone(route.as_ref()?), asked.as_mut()?);
     let Some(context) = context else { return done(reject(node, &node.nobody("-"), &asked.head)) };
@@ -390,8 +377,7 @@ fn admitted<S, ReqBody, ResBody>(
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
     S::Future: Send + 'static,
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     let (route, asked) = (route.as_ref()?, asked.as_mut()?);
     let (mut service, request) = waiting.take()?;
@@ -449,8 +435,7 @@ fn answered<F, ResBody, E>(
     context: &StreamContext,
 ) -> Next<F, ResBody, E>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     match is_protected(node, &response) {
         // Dropping the registration withdraws it.
@@ -471,8 +456,7 @@ fn serving<F, ResBody, E>(
     context: &StreamContext,
 ) -> Next<F, ResBody, E>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     let (route, asked) = (route.as_ref()?, asked.as_ref()?);
     done(serve(node, route, asked, admission, response, context))
@@ -481,8 +465,7 @@ where
 /// The stream ended, or went to another producer, before the inner service answered: the client follows it.
 fn halted<F, ResBody, E>(node: &Arc<Node>, route: &Option<Arc<Route>>, asked: &Option<Asked>) -> Next<F, ResBody, E>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     let (node, route, asked) = (Arc::clone(node), Arc::clone(route.as_ref()?), asked.clone()?);
     let admission = Box::pin(async move { Admission::follow(&node, &route, asked, true).await });
@@ -492,8 +475,7 @@ where
 impl<S, ReqBody, ResBody> fmt::Debug for ResilientSseFuture<S, ReqBody, ResBody>
 where
     S: Service<Request<ReqBody>>,
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResilientSseFuture").finish_non_exhaustive()

@@ -15,7 +15,6 @@ use std::{
 };
 
 use http::Response;
-use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::{
@@ -24,9 +23,12 @@ use super::{
 };
 use crate::{
     layer::context::StreamContext,
-    model::{error::BoxError, stream::StreamState},
+    model::stream::StreamState,
     node::Node,
-    produce::absence::{Attendance, Unread},
+    produce::{
+        absence::{Attendance, Unread},
+        inner_body::InnerBody,
+    },
     recorder::{EndRequest, Lane, Producing},
     route::settings::Route,
     runtime::{
@@ -135,8 +137,7 @@ impl Waiting {
 /// The inner service's future, which outlives its request.
 pub(super) struct Handler<ResBody, E>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
     E: 'static,
 {
     work: Option<Box<Work<ResBody, E>>>,
@@ -154,8 +155,7 @@ struct Work<ResBody, E> {
 
 impl<ResBody, E> Handler<ResBody, E>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
     E: 'static,
 {
     pub(super) fn new(
@@ -194,8 +194,7 @@ where
 
 impl<ResBody, E> Drop for Handler<ResBody, E>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
     E: 'static,
 {
     /// The request was dropped before the inner service answered.
@@ -207,8 +206,7 @@ where
 
 impl<ResBody, E> Work<ResBody, E>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
     E: 'static,
 {
     /// Waits for the response without the request, and drives its body on.
@@ -259,10 +257,7 @@ pin_project! {
     #[project = NamingProjection]
     pub(super) enum Naming<F, ResBody, E>
     where
-        ResBody: Body,
-        ResBody: Send,
-        ResBody: 'static,
-        ResBody::Error: Into<BoxError>,
+        ResBody: InnerBody,
         E: 'static,
     {
         InPlace { #[pin] future: F },
@@ -274,8 +269,7 @@ pin_project! {
 impl<F, ResBody, E> Future for Naming<F, ResBody, E>
 where
     F: Future<Output = Result<Response<ResBody>, E>>,
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     type Output = F::Output;
 
@@ -290,8 +284,7 @@ where
 /// A handler's future that is handed to the executor if it is dropped once the handler has begun to register its stream.
 pub(super) struct Leaving<ResBody, E>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
     E: 'static,
 {
     node: Arc<Node>,
@@ -304,8 +297,7 @@ where
 
 impl<ResBody, E> Leaving<ResBody, E>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
     E: 'static,
 {
     pub(super) fn new(
@@ -333,8 +325,7 @@ where
 
 impl<ResBody, E> Drop for Leaving<ResBody, E>
 where
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
     E: 'static,
 {
     /// The request was dropped before the handler answered.

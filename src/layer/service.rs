@@ -19,7 +19,6 @@ use crate::{
     layer::context::StreamContext,
     model::{
         config::OnUnavailable,
-        error::BoxError,
         id::{Cursor, Owner, StreamId, StreamKey},
         metadata::{METADATA_BYTES, MetadataTooLarge},
         turn::Turn,
@@ -30,6 +29,7 @@ use crate::{
         reject::Rejection,
         request::{asks_by_name, inner_target, last_seen},
     },
+    produce::inner_body::InnerBody,
     protocol::{admission::Position, cursor::LastSeen},
     recover::recover,
     route::{
@@ -69,8 +69,7 @@ where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
     S::Future: Send + 'static,
     S::Error: 'static,
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    ResBody: InnerBody,
 {
     type Response = Response<crate::ResilientSseBody<ResBody>>;
     type Error = S::Error;
@@ -242,8 +241,7 @@ impl<S> ResilientSseService<S> {
     ) -> ResilientSseFuture<S, ReqBody, ResBody>
     where
         S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-        ResBody: Body + Send + 'static,
-        ResBody::Error: Into<BoxError>,
+        ResBody: InnerBody,
     {
         ResilientSseFuture::forwarding(Arc::clone(&self.node), self.inner.call(request), reason)
     }
@@ -258,8 +256,7 @@ impl<S> ResilientSseService<S> {
     where
         S: Service<Request<ReqBody>, Response = Response<ResBody>>,
         S::Future: Send + 'static,
-        ResBody: Body + Send + 'static,
-        ResBody::Error: Into<BoxError>,
+        ResBody: InnerBody,
     {
         // Without an owner there will be no stream, so the handler gets no context.
         let context = (!nobody).then(|| asked.context(&self.node, &self.route, None));
@@ -275,8 +272,7 @@ impl<S> ResilientSseService<S> {
     ) -> ResilientSseFuture<S, ReqBody, ResBody>
     where
         S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
-        ResBody: Body + Send + 'static,
-        ResBody::Error: Into<BoxError>,
+        ResBody: InnerBody,
     {
         // The request takes the ready service along, since only an admitted one may reach it.
         let next = self.inner.clone();

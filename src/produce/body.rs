@@ -12,12 +12,12 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::{
     follow::{AnswerBody, FollowBody, ending::Closing, tell_step},
-    model::{
-        error::{BodyError, BoxError},
-        id::EventId,
-    },
+    model::{error::BodyError, id::EventId},
     node::Node,
-    produce::live::{Attached, Live, Next},
+    produce::{
+        inner_body::InnerBody,
+        live::{Attached, Live, Next},
+    },
 };
 
 /// The body of a response that passed a [`ResilientSseLayer`](crate::ResilientSseLayer).
@@ -32,16 +32,14 @@ use crate::{
 /// says, and what the client has not seen is in the log.
 pub struct ResilientSseBody<B>
 where
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: InnerBody,
 {
     state: State<B>,
 }
 
 enum State<B>
 where
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: InnerBody,
 {
     Pass(Pin<Box<B>>),
     Live(Box<Live<B>>),
@@ -57,8 +55,7 @@ where
 
 struct Rerun<B>
 where
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: InnerBody,
 {
     node: Arc<Node>,
     missed: FollowBody,
@@ -68,8 +65,7 @@ where
 
 impl<B> ResilientSseBody<B>
 where
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: InnerBody,
 {
     pub(crate) fn pass(body: B) -> Self {
         Self { state: State::Pass(Box::pin(body)) }
@@ -166,8 +162,7 @@ where
 
 impl<B> Body for ResilientSseBody<B>
 where
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: InnerBody,
 {
     type Data = Bytes;
     type Error = BodyError;
@@ -204,8 +199,7 @@ where
 
 impl<B> fmt::Debug for ResilientSseBody<B>
 where
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: InnerBody,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.state {

@@ -7,7 +7,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use http_body::Body;
 use tokio::time::Sleep;
 
 use super::{
@@ -19,9 +18,9 @@ use super::{
 use crate::{
     model::{
         config::BATCH_EVENTS,
-        error::BoxError,
         stream::{Disconnect, StreamState},
     },
+    produce::inner_body::InnerBody,
     recorder::{EndRequest, Status},
     telemetry::add,
 };
@@ -29,8 +28,7 @@ use crate::{
 /// A body that runs without its client.
 pub(crate) struct Drive<B>
 where
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: InnerBody,
 {
     producer: Arc<Producer<B>>,
     engine: Engine<B>,
@@ -40,17 +38,11 @@ where
 }
 
 // Nothing in it is pinned in place: the inner body has a box of its own.
-impl<B> Unpin for Drive<B>
-where
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-}
+impl<B> Unpin for Drive<B> where B: InnerBody {}
 
 impl<B> Drop for Drive<B>
 where
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: InnerBody,
 {
     /// Dropped before the body is over, by an executor that goes down or has no runtime.
     ///
@@ -74,8 +66,7 @@ where
 
 impl<B> Future for Drive<B>
 where
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: InnerBody,
 {
     type Output = ();
 
@@ -108,8 +99,7 @@ where
 
 impl<B> Drive<B>
 where
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: InnerBody,
 {
     pub(crate) fn new(producer: Arc<Producer<B>>, engine: Engine<B>, attendance: Attendance) -> Self {
         Self { producer, engine, attendance, patience: Patience::default(), store_wait: None }

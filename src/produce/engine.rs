@@ -8,7 +8,6 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http_body::Body;
 
 use super::{
     after_last::AfterLast,
@@ -23,6 +22,7 @@ use crate::{
         stream::{Ending, Frame, StreamState, reason},
     },
     node::Node,
+    produce::inner_body::InnerBody,
     recorder::{EndRequest, EntryLimits, Inner, Lane},
     route::settings::Route,
     runtime::panics::guarded,
@@ -149,8 +149,7 @@ pub(crate) struct Engine<B> {
 
 impl<B> Engine<B>
 where
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: InnerBody,
 {
     pub(crate) fn new(node: Arc<Node>, route: Arc<Route>, lane: Arc<Lane>, stop: Stop, body: B) -> Self {
         let scanner = node.framing.scanner(node.settings.max_event);

@@ -9,7 +9,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::Body;
 use tokio::time::{Instant, Sleep};
 
 use super::{
@@ -23,10 +22,11 @@ use crate::{
     },
     model::{
         config::{AHEAD_BYTES, AHEAD_EVENTS, BATCH_BYTES},
-        error::{BodyError, BoxError},
+        error::BodyError,
         id::EventId,
         stream::{Ended, Ending, StreamState},
     },
+    produce::inner_body::InnerBody,
     recorder::{EndRequest, Lane, Status},
     route::speaker::Speaker,
     runtime::{pulse::Pulse, sync::Entered},
@@ -39,8 +39,7 @@ const TURN: u64 = 2048;
 /// What a body gives next.
 pub(crate) enum Next<B>
 where
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: InnerBody,
 {
     Frame(Bytes),
     /// The rest is in the log: another producer, or a task, drives the work on.
@@ -52,8 +51,7 @@ where
 /// A client, attached to the producer.
 pub(crate) struct Live<B>
 where
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: InnerBody,
 {
     producer: Arc<Producer<B>>,
     /// Taken along by the body that follows, if somebody else drives the work.
@@ -85,13 +83,11 @@ where
 /// Tells the producer when the client goes away, however it goes.
 pub(crate) struct Attached<B>(Arc<Producer<B>>)
 where
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>;
+    B: InnerBody;
 
 impl<B> Drop for Attached<B>
 where
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: InnerBody,
 {
     fn drop(&mut self) {
         self.0.client_gone();
@@ -100,8 +96,7 @@ where
 
 impl<B> Live<B>
 where
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: InnerBody,
 {
     pub(crate) fn new(producer: Arc<Producer<B>>, speaker: Speaker, manner: Manner, opened: Instant) -> Self {
         let (node, lane) = (Arc::clone(&producer.node), Arc::clone(&producer.lane));

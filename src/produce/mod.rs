@@ -7,6 +7,8 @@ pub(crate) mod after_last;
 pub(crate) mod body;
 pub(crate) mod drive;
 pub(crate) mod engine;
+mod hand_over;
+pub(crate) mod inner_body;
 pub(crate) mod live;
 pub(crate) mod patience;
 pub(crate) mod producer;

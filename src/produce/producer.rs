@@ -10,13 +10,7 @@ use std::{
     time::Duration,
 };
 
-use http_body::Body;
-
-use super::{
-    absence::Attendance,
-    drive::Drive,
-    engine::{Engine, Made, Progress},
-};
+use super::engine::{Engine, Made, Progress};
 use crate::{
     model::{
         config::{AHEAD_EVENTS, BATCH_EVENTS, Durability},
@@ -24,9 +18,10 @@ use crate::{
         stream::{Disconnect, StreamState, reason},
     },
     node::Node,
-    recorder::{EndRequest, Lane, Producing},
+    produce::inner_body::InnerBody,
+    recorder::{EndRequest, Lane},
     route::settings::Route,
-    runtime::{pulse::Stall, sync::lock},
+    runtime::sync::lock,
 };
 
 /// An engine, shared between the client's body and those who may take it over.
@@ -34,21 +29,20 @@ pub(crate) struct Producer<B> {
     pub(crate) node: Arc<Node>,
     pub(crate) route: Arc<Route>,
     pub(crate) lane: Arc<Lane>,
-    engine: Mutex<Option<Engine<B>>>,
+    pub(super) engine: Mutex<Option<Engine<B>>>,
     /// A task drives the engine, or did: what the client has not read is in the log.
-    driven: AtomicBool,
+    pub(super) driven: AtomicBool,
     /// The inner body is to be dropped, whoever drives it.
     discarded: AtomicBool,
     /// The client was let go, to follow on another node.
-    released: AtomicBool,
+    pub(super) released: AtomicBool,
     /// Whether the client reconnects by itself when its body breaks.
-    comes_again: bool,
+    pub(super) comes_again: bool,
 }
 
 impl<B> Producer<B>
 where
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: InnerBody,
 {
     pub(crate) fn new(node: &Arc<Node>, route: &Arc<Route>, engine: Engine<B>, comes_again: bool) -> Arc<Self> {
         let producer = Arc::new(Self {
@@ -110,62 +104,6 @@ where
         self.released.load(Ordering::Acquire)
     }
 
-    /// The client went away.
-    pub(crate) fn client_gone(self: &Arc<Self>) {
-        self.lane.readers.detach_client();
-        let engine = lock(&self.engine).take();
-        match engine {
-            Some(engine) if !engine.is_over() => self.go_on_without_client(engine),
-            Some(_) => {}
-            None => self.lane.wake_drive(),
-        }
-    }
-
-    /// Drives the body on if somebody reads or may return; otherwise ends the work at once.
-    fn go_on_without_client(self: &Arc<Self>, mut engine: Engine<B>) {
-        // Nobody could ever read its events.
-        if self.lane.is_unrecorded() {
-            return engine.abort(EndRequest::Interrupt);
-        }
-        if self.may_run_unread().is_zero() && !self.node.is_read(&self.lane) {
-            return engine.abort(self.end_unread());
-        }
-        self.drive(engine, Attendance::new(&self.node, &self.lane));
-    }
-
-    /// Drives on the body of a request that was dropped before the inner service answered.
-    pub(crate) fn go_on(self: &Arc<Self>, attendance: Attendance) {
-        let engine = lock(&self.engine).take();
-        if let Some(engine) = engine {
-            self.drive(engine, attendance);
-        }
-    }
-
-    fn drive(self: &Arc<Self>, engine: Engine<B>, attendance: Attendance) {
-        self.lane.set_driven();
-        self.node.executor.spawn(Drive::new(Arc::clone(self), engine, attendance));
-    }
-
-    /// Takes the engine from a client that is still there, and drives it on.
-    fn take_over(self: &Arc<Self>) {
-        // What is not recorded any more cannot be followed: only its client has it, and is waited for.
-        if self.lane.is_halted() || self.lane.is_unrecorded() {
-            return;
-        }
-        let engine = {
-            let mut engine = lock(&self.engine);
-            if engine.as_ref().is_none_or(Engine::is_over) {
-                return;
-            }
-            // Under the lock: a client that finds no engine knows why.
-            self.driven.store(true, Ordering::Release);
-            engine.take()
-        };
-        let Some(engine) = engine else { return };
-        self.lane.waker.wake();
-        self.drive(engine, Attendance::new(&self.node, &self.lane));
-    }
-
     /// For how long the work goes on while nobody reads.
     pub(crate) fn may_run_unread(&self) -> Duration {
         match self.route.disconnect {
@@ -184,48 +122,7 @@ where
     }
 
     /// Whether the work goes on when nobody reads.
-    fn outlives_readers(&self) -> bool {
+    pub(super) fn outlives_readers(&self) -> bool {
         matches!(self.route.disconnect, Disconnect::Detach { .. })
-    }
-}
-
-impl<B> Stall for Producer<B>
-where
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    fn stalled(self: Arc<Self>) {
-        if self.outlives_readers() || self.lane.readers.followers() > 0 || self.node.is_read_elsewhere(&self.lane) {
-            // On the executor: the lock may be held while the inner body is polled.
-            let executor = self.node.executor.clone();
-            executor.spawn(async move { self.take_over() });
-        }
-    }
-}
-
-impl<B> Producing for Producer<B>
-where
-    B: Body + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    fn halted(self: Arc<Self>) {
-        if !self.node.serves_on(&self.lane.status()) {
-            Producer::discard(&self);
-        }
-    }
-
-    fn release(self: Arc<Self>) {
-        if self.outlives_readers() && self.comes_again {
-            self.released.store(true, Ordering::Release);
-            self.take_over();
-        }
-    }
-
-    fn discard(self: Arc<Self>) {
-        Producer::discard(&self);
-    }
-
-    fn is_endless(&self) -> bool {
-        self.route.endless
     }
 }

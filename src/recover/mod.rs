@@ -4,6 +4,7 @@
 
 mod answer;
 mod page;
+mod query;
 mod service;
 
 pub use service::Recover;

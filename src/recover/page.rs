@@ -1,6 +1,6 @@
 //! A page of a stream's events, and how many are lost before and in it.
 
-use super::answer::{After, RecoverQuery};
+use super::query::{After, RecoverQuery};
 use crate::{
     model::{
         error::StoreError,

@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::answer::{Answer, RecoverQuery};
+use super::{answer::Answer, query::RecoverQuery};
 use crate::{
     follow::{
         AnswerBody, AnswerFuture, FollowRequest, Manner, Unknown,
