@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use http_body::{Body, Frame, SizeHint};
 
-use super::{FollowBody, FollowRequest, ending::Closing};
+use super::{body::FollowBody, closing::Closing, request::FollowRequest};
 use crate::{
     model::{error::BodyError, kept::KeptHeaders},
     node::{

@@ -1,6 +1,5 @@
 //! Which page to read next, and what of it is news.
 
-use super::{PAGE_BYTES, PAGE_EVENTS};
 use crate::{
     model::{
         error::StoreError,
@@ -14,6 +13,10 @@ use crate::{
     runtime::executor::BoxFuture,
     store::{From, Page, Read, StoreHandle},
 };
+
+/// Entries and bytes that a page holds.
+const PAGE_EVENTS: usize = 512;
+const PAGE_BYTES: usize = 128 << 10;
 
 /// A reader's place in a stored log.
 #[derive(Debug)]

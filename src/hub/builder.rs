@@ -9,6 +9,7 @@ use super::ResilientSse;
 use crate::{
     guardian::Guardian,
     hooks::{Acknowledge, EndedStream, ProbeAnswer, on_end, probe},
+    layer::ResilientSseLayer,
     model::{
         config::{ConfigError, Durability, OnUnavailable},
         id::{NodeId, Owner},
@@ -289,6 +290,20 @@ impl Builder {
         let node = Arc::new(self.0.into_node(challenge));
         let guardian = Guardian::new(Arc::clone(&node));
         Ok((ResilientSse(node), guardian))
+    }
+}
+
+impl ResilientSseLayer {
+    /// The short form: a layer on a store with all defaults, and its guardian.
+    ///
+    /// The owner is an [`Owner`](crate::Owner) in the request's extensions.
+    ///
+    /// # Errors
+    ///
+    /// None today: the defaults fit together. The type is that of [`Builder::build`](crate::Builder::build).
+    pub fn pair(store: impl Store) -> Result<(Self, Guardian), ConfigError> {
+        let (sse, guardian) = Builder::new(store).build()?;
+        Ok((sse.layer(), guardian))
     }
 }
 

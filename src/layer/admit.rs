@@ -19,7 +19,7 @@ use crate::{
         turn::{Overlap, Turn},
         voice::Voice,
     },
-    node::{Node, owner::Head, readers::BEGIN_WAIT, reject::Rejection},
+    node::{Node, head::Head, readers::BEGIN_WAIT, reject::Rejection},
     protocol::{admission::Position, replay::Owed},
     recorder::{Lane, Opening},
     route::settings::Route,

@@ -9,15 +9,16 @@ use super::admit::{Admission, Asked, Registered, registration};
 use crate::{
     follow::{
         FollowBody, FollowRequest, Unknown,
-        ending::{End, come_again, finish, no_content},
+        brief::{come_again, no_content},
+        closing::{End, finish},
         tell_step,
     },
     layer::context::StreamContext,
     model::{error::BodyError, id::EventId, kept::KeptHeaders},
     node::{
         Node,
+        head::Head,
         headers::{STREAM_RECORDED, event_stream, give_again},
-        owner::Head,
         reject::Rejection,
     },
     produce::{body::ResilientSseBody, engine::Engine, inner_body::InnerBody, live::Live, producer::Producer},
@@ -303,6 +304,6 @@ pub(super) fn reject<ResBody>(node: &Node, rejection: &Rejection, head: &Head) -
 where
     ResBody: InnerBody,
 {
-    let empty = |bytes: Bytes| ResilientSseBody::closing(Some(bytes), crate::follow::ending::Closing::clean());
+    let empty = |bytes: Bytes| ResilientSseBody::closing(Some(bytes), crate::follow::closing::Closing::clean());
     node.reject(rejection, head).map(empty)
 }

@@ -24,7 +24,7 @@ use crate::{
     follow::AnswerBody,
     layer::context::StreamContext,
     model::{kept::KeptHeaders, stream::Disconnect},
-    node::{Node, owner::Head, reject::Rejection},
+    node::{Node, head::Head, reject::Rejection},
     produce::{body::ResilientSseBody, inner_body::InnerBody},
     route::settings::Route,
     runtime::{executor::BoxFuture, sync::Entered},

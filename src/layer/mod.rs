@@ -23,10 +23,8 @@ pub use service::ResilientSseService;
 use tower_layer::Layer;
 
 use crate::{
-    guardian::Guardian,
-    hub::ResilientSse,
     model::{
-        config::{ConfigError, Durability, OnUnavailable, bounded},
+        config::{Durability, OnUnavailable, bounded},
         stream::Disconnect,
         turn::Overlap,
         voice::Voice,
@@ -36,7 +34,7 @@ use crate::{
     store::Store,
 };
 
-/// Makes event streams resilient: see [`ResilientSse`]. Cheap to clone.
+/// Makes event streams resilient: see [`ResilientSse`](crate::ResilientSse). Cheap to clone.
 ///
 /// Authentication belongs outside of it: a follow, a replay and a 204 do not run the inner service.
 #[derive(Clone, Debug)]
@@ -49,18 +47,6 @@ pub struct ResilientSseLayer {
 impl ResilientSseLayer {
     pub(crate) fn new(node: Arc<Node>, route: Route) -> Self {
         Self { node, route: Arc::new(route) }
-    }
-
-    /// The short form: a layer on a store with all defaults, and its guardian.
-    ///
-    /// The owner is an [`Owner`](crate::Owner) in the request's extensions.
-    ///
-    /// # Errors
-    ///
-    /// None today: the defaults fit together. The type is that of [`Builder::build`](crate::Builder::build).
-    pub fn pair(store: impl Store) -> Result<(Self, Guardian), ConfigError> {
-        let (sse, guardian) = ResilientSse::builder(store).build()?;
-        Ok((sse.layer(), guardian))
     }
 
     fn with(self, change: impl FnOnce(&mut Route)) -> Self {
@@ -78,7 +64,7 @@ impl ResilientSseLayer {
     ///
     /// Each request is then a new stream, registered before its handler runs. Its id is made up, or the one that
     /// [`id`](Self::id) finds, such as an `Idempotency-Key`; a key or a cursor that names a stream which is held joins that
-    /// stream, and begins no turn. [`ResilientSse::resume`] and [`ResilientSse::stop`](crate::ResilientSse::stop) find the newest turn by
+    /// stream, and begins no turn. [`ResilientSse::resume`](crate::ResilientSse::resume) and [`ResilientSse::stop`](crate::ResilientSse::stop) find the newest turn by
     /// the same name. A malformed name is answered with 400. A request for which the identifier names none
     /// ([`Identity::bypass`]) is a turn of no conversation.
     ///

@@ -1,10 +1,13 @@
 //! What the parts of one process share: settings, the store handle, the recorder, the owner rule, rejections, hooks, and what is
 //! read from a request.
 
-pub(crate) mod forgotten;
+mod authorize;
+mod forgotten;
+pub(crate) mod head;
 pub(crate) mod headers;
 pub(crate) mod owner;
 pub(crate) mod readers;
+mod refuse;
 pub(crate) mod reject;
 pub(crate) mod request;
 pub(crate) mod setup;

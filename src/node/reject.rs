@@ -11,11 +11,9 @@ use crate::{
         metadata::MetadataTooLarge,
     },
     node::{
-        Node,
+        head::Head,
         headers::{no_store, stream_id},
-        owner::Head,
     },
-    telemetry::{log_alert, log_error},
 };
 
 /// Why the library answers a request itself, with an error.
@@ -149,43 +147,5 @@ impl Rejecter {
             (Some(shape), Some(request)) => shape(rejection, request, response),
             _ => response,
         }
-    }
-}
-
-impl Node {
-    /// Rejects a path from which a relay without an identifier cannot tell the stream.
-    pub(crate) fn unnamed(&self, path: &str) -> Rejection {
-        if let Some(requests) = self.unnamed.due() {
-            log_error!(
-                path = path,
-                requests = requests,
-                "a relay was not told which stream a path means: use `Relay::id`"
-            );
-        }
-        Rejection::NotFound
-    }
-
-    /// Rejects a request on a route of the kind `asks` for a stream that a route of the kind `kind` produces.
-    pub(crate) fn other_kind(&self, id: &StreamId, asks: &str, kind: Cow<'static, str>) -> Rejection {
-        if let Some(requests) = self.shared_ids.due() {
-            log_alert!(
-                stream = id.as_str(),
-                route = asks,
-                producer = &*kind,
-                requests = requests,
-                "a stream is asked for on a route of another kind than its producer's: two routes share ids"
-            );
-        }
-        Rejection::OtherKind { kind }
-    }
-
-    pub(crate) fn reject(&self, rejection: &Rejection, head: &Head) -> Response<Bytes> {
-        self.reject_with(rejection, head, rejection.response())
-    }
-
-    /// The same, with an answer in a form of its own.
-    pub(crate) fn reject_with(&self, rejection: &Rejection, head: &Head, response: Response<Bytes>) -> Response<Bytes> {
-        crate::telemetry::add(&self.telemetry.rejected, 1);
-        self.rejecter.shape(rejection, head, response)
     }
 }

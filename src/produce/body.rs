@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::{
-    follow::{AnswerBody, FollowBody, ending::Closing, tell_step},
+    follow::{AnswerBody, FollowBody, closing::Closing, tell_step},
     model::{error::BodyError, id::EventId},
     node::Node,
     produce::{

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     follow::{
         FollowBody, Manner,
-        ending::{Closing, End, finish},
+        closing::{Closing, End, finish},
     },
     model::{
         config::{AHEAD_BYTES, AHEAD_EVENTS, BATCH_BYTES},

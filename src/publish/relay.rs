@@ -16,7 +16,7 @@ use tower_service::Service;
 use crate::{
     follow::{
         AnswerBody, AnswerFuture, FollowRequest, Manner, Unknown,
-        ending::{come_again, no_content, options},
+        brief::{come_again, no_content, options},
     },
     model::{
         config::bounded,
@@ -26,7 +26,7 @@ use crate::{
     },
     node::{
         Node,
-        owner::Head,
+        head::Head,
         readers::BEGIN_WAIT,
         reject::Rejection,
         request::{asks_by_name, last_seen},

@@ -16,13 +16,13 @@ use super::{answer::Answer, query::RecoverQuery};
 use crate::{
     follow::{
         AnswerBody, AnswerFuture, FollowRequest, Manner, Unknown,
-        ending::{come_again, no_content, options},
+        brief::{come_again, no_content, options},
     },
     model::{id::StreamKey, stream::StreamInfo, voice::Voice},
     node::{
         Node,
+        head::Head,
         headers::no_store,
-        owner::Head,
         readers::BEGIN_WAIT,
         reject::Rejection,
         request::{asks_by_name, last_seen, prefers_events},

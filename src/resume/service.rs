@@ -17,7 +17,7 @@ use super::conversation;
 use crate::{
     follow::{
         AnswerBody, AnswerFuture,
-        ending::{come_again, no_content, options},
+        brief::{come_again, no_content, options},
     },
     model::{
         error::StoreError,
@@ -27,7 +27,7 @@ use crate::{
     },
     node::{
         Node,
-        owner::Head,
+        head::Head,
         readers::BEGIN_WAIT,
         reject::Rejection,
         request::{asks_by_name, last_seen},

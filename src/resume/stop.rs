@@ -14,7 +14,7 @@ use tower_service::Service;
 use super::conversation;
 use crate::{
     conversation::{Current, stream_of},
-    follow::{AnswerBody, AnswerFuture, ending::no_content},
+    follow::{AnswerBody, AnswerFuture, brief::no_content},
     model::{
         error::StoreError,
         id::{StreamId, StreamKey},
@@ -22,8 +22,8 @@ use crate::{
     },
     node::{
         Node,
+        head::Head,
         headers::{no_store, stream_id},
-        owner::Head,
         reject::Rejection,
         request::parameter,
         stop::Stopped,

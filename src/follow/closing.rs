@@ -1,7 +1,4 @@
-//! How a body ends, and how a client is told to come again (guarantee G12).
-//!
-//! Every body of the library ends through [`finish`], and every answer to a client that cannot be served now is made by
-//! [`come_again`].
+//! How a body ends (guarantee G12). Every body of the library ends through [`finish`].
 
 use std::{
     pin::Pin,
@@ -9,22 +6,12 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Response, StatusCode, header};
 use tokio::time::Sleep;
 
-use super::AnswerBody;
 use crate::{
     model::{
         error::{BodyError, BoxError},
-        id::StreamId,
         stream::{Ended, StreamState},
-    },
-    node::{
-        Node,
-        headers::{event_stream, no_store},
-        owner::Head,
-        reject::Rejection,
     },
     route::speaker::Speaker,
 };
@@ -112,37 +99,4 @@ impl Closing {
     pub(crate) fn is_over(&self) -> bool {
         self.error.is_none()
     }
-}
-
-/// Tells a client that cannot be served now to reconnect.
-///
-/// A browser's `EventSource` gives up for good on any status but 200, so a request that asks for an event stream `by_name` gets
-/// 200, `retry:` and a body that breaks. Any other client gets 503 with `Retry-After`.
-pub(crate) fn come_again(node: &Node, id: Option<&StreamId>, by_name: bool, head: &Head) -> Response<AnswerBody> {
-    if !by_name {
-        return node.reject(&Rejection::ComeAgain, head).map(AnswerBody::full);
-    }
-    let mut line = BytesMut::new();
-    node.framing.retry(node.retry(), &mut line);
-    let mut response = Response::new(AnswerBody::breaking(line.freeze(), BodyError::ComeAgain));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(node.framing.content_type()));
-    event_stream(headers, id, node.settings.heartbeat);
-    response
-}
-
-/// Tells a client that it has everything: an `EventSource` does not reconnect after 204.
-pub(crate) fn no_content(node: &Node) -> Response<AnswerBody> {
-    let mut response = Response::new(AnswerBody::full(Bytes::new()));
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    no_store(response.headers_mut());
-    crate::node::headers::heartbeat(response.headers_mut(), node.settings.heartbeat);
-    response
-}
-
-/// Says which methods a service answers.
-pub(crate) fn options(node: &Node) -> Response<AnswerBody> {
-    let mut response = no_content(node);
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
-    response
 }

@@ -1,0 +1,352 @@
+//! The body of a consumer that follows a stream: pages from the log at the client's own pace, then what comes.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::time::Sleep;
+
+use super::{
+    closing::{Closing, End, finish},
+    following::Following,
+    replayer::Replayer,
+    request::{FollowRequest, Manner, Unknown},
+};
+use crate::{
+    model::{
+        error::{BodyError, StoreError},
+        id::{EventId, StreamKey},
+        kept::KeptHeaders,
+    },
+    node::Node,
+    protocol::{
+        admission::Position,
+        backoff::Backoff,
+        replay::{Owed, Step},
+    },
+    route::speaker::{Notice, Speaker},
+    runtime::{executor::BoxFuture, pulse::Pulse, sync::WakerCell},
+    store::Page,
+};
+
+/// The body of a consumer that follows a stream.
+pub(crate) struct FollowBody {
+    pub(super) state: Phase,
+    pub(super) node: Arc<Node>,
+    pub(super) key: StreamKey,
+    pub(super) replayer: Replayer,
+    pub(super) speaker: Speaker,
+    pub(super) manner: Manner,
+    pub(super) until: Option<EventId>,
+    handed_on: bool,
+    /// The store did not answer the last request.
+    pub(super) failing: bool,
+    greeted: bool,
+    /// The first page was small, and the next one is asked for before the client has taken it.
+    pub(super) reads_ahead: bool,
+    /// The headers of the producer's response, until this body's response has them.
+    pub(super) kept: Option<KeptHeaders>,
+    /// How far the log was read, until the client was given all of that.
+    pub(super) read_up_to: Option<EventId>,
+    /// None for a body that reads the missed events and then goes over to a live run.
+    pub(super) following: Option<Following>,
+    pulse: Pulse,
+    pub(super) backoff: Backoff,
+    /// How long to wait for a stream that is not opened yet, and the timer of that wait.
+    pub(super) unopened: Option<(Duration, Pin<Box<Sleep>>)>,
+    pub(super) unknown: Unknown,
+    pub(super) last_look: LastLook,
+}
+
+/// The look at the log that a drain grants before the body breaks off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LastLook {
+    Due,
+    UnderWay,
+    Done,
+}
+
+pub(super) enum Phase {
+    /// A page is on its way.
+    Fetching(BoxFuture<Result<Option<Page>, StoreError>>),
+    /// All that is held was read.
+    Waiting,
+    /// The store failed.
+    Pausing(Pin<Box<Sleep>>),
+    /// The body is over; what was written last is still to be given.
+    Over(Closing),
+}
+
+impl FollowBody {
+    pub(crate) fn new(node: &Arc<Node>, request: FollowRequest) -> Self {
+        let FollowRequest { key, position, owed, manner, prefix, retry, wait, unknown, until } = request;
+        let retry = retry.unwrap_or_else(|| node.retry());
+        let speaker = Speaker::new(Arc::clone(&node.framing), manner.voice, prefix, Some(retry));
+        let body = Self::speaking(node, Replayer::new(key, position, owed), manner, speaker, wait, until);
+        Self { unknown, ..body }
+    }
+
+    /// Follows once the producing node knows of the reader, so that it does not take the stream for one that nobody reads.
+    pub(crate) async fn announced(node: &Arc<Node>, request: FollowRequest) -> Self {
+        let key = request.key.clone();
+        let mut body = Self::new(node, request);
+        body.begin().await;
+        node.announce(&key).await;
+        body
+    }
+
+    /// Asks for the first page: what else is asked of the store before the response's head is sent is asked at the same time.
+    pub(crate) async fn begin(&mut self) {
+        if !self.node.store.is_immediate() {
+            poll_fn(|cx| {
+                self.read_ahead(cx);
+                Poll::Ready(())
+            })
+            .await;
+        }
+    }
+
+    /// Waits for the first page, or until it is known that there is none. Returns the headers that are kept with the stream.
+    pub(crate) async fn begun(&mut self) -> KeptHeaders {
+        poll_fn(|cx| {
+            if self.kept.is_none() {
+                self.read_ahead(cx);
+            }
+            let waits = self.kept.is_none() && matches!(self.state, Phase::Fetching(_));
+            if waits { Poll::Pending } else { Poll::Ready(self.kept.take().unwrap_or_default()) }
+        })
+        .await
+    }
+
+    /// Sees to it that the page which is wanted next is on its way.
+    fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        if let Phase::Fetching(fetch) = &mut self.state
+            && let Poll::Ready(page) = fetch.as_mut().poll(cx)
+        {
+            self.greet();
+            self.take_page(page);
+        }
+    }
+
+    fn greet(&mut self) {
+        if !std::mem::replace(&mut self.greeted, true) {
+            self.speaker.notice(&Notice::Connected(&self.key.id));
+        }
+    }
+
+    /// Goes on for a body that has been speaking already.
+    pub(crate) fn taking_over(
+        node: &Arc<Node>,
+        key: StreamKey,
+        after: EventId,
+        manner: Manner,
+        speaker: Speaker,
+    ) -> Self {
+        let replayer = Replayer::new(key, Position::After(after), Owed::Run);
+        let mut body = Self::speaking(node, replayer, manner, speaker, None, None);
+        body.greeted = true;
+        body
+    }
+
+    fn speaking(
+        node: &Arc<Node>,
+        mut replayer: Replayer,
+        manner: Manner,
+        speaker: Speaker,
+        wait: Option<Duration>,
+        until: Option<EventId>,
+    ) -> Self {
+        let key = replayer.key.clone();
+        let following = until.is_none().then(|| Following::new(node, &key, replayer.place.at()));
+        let fetch = replayer.fetch(&node.store);
+        Self {
+            state: Phase::Fetching(fetch),
+            replayer,
+            speaker,
+            manner,
+            until,
+            handed_on: false,
+            failing: false,
+            greeted: false,
+            reads_ahead: false,
+            kept: None,
+            read_up_to: None,
+            following,
+            pulse: node.pulses.enter(Arc::new(WakerCell::default()), manner.heartbeat, None),
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(2)),
+            unopened: wait.map(|wait| (wait, Box::pin(tokio::time::sleep(wait)))),
+            unknown: Unknown::Nothing,
+            last_look: LastLook::Due,
+            node: Arc::clone(node),
+            key,
+        }
+    }
+
+    /// The next frame: `None` once the body is over, an error where it breaks.
+    ///
+    /// # Cancel safety
+    ///
+    /// The next follower reads events again that were not given yet.
+    pub(crate) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        self.pulse.polled();
+        self.greet();
+        loop {
+            if std::mem::take(&mut self.reads_ahead) {
+                self.read_ahead(cx);
+            }
+            if let Some(piece) = self.speaker.take_piece() {
+                self.pulse.spoke();
+                self.note_place(piece.up_to);
+                return Poll::Ready(Some(Ok(piece.bytes)));
+            }
+            let read = self.read_up_to.take();
+            self.note_place(read);
+            let going_on = match &mut self.state {
+                Phase::Over(closing) => return closing.poll(cx).map(|error| error.map(Err)),
+                Phase::Fetching(fetch) => match fetch.as_mut().poll(cx) {
+                    Poll::Ready(page) => self.take_page(page),
+                    Poll::Pending => false,
+                },
+                Phase::Waiting => self.wait(cx),
+                Phase::Pausing(pause) => pause.as_mut().poll(cx).is_ready() && self.fetch(),
+            };
+            if !going_on {
+                let idle = self.idle(cx);
+                // Once the waker is registered: a drain that begins now wakes the body.
+                if idle.is_pending() && self.gives_up(cx) {
+                    continue;
+                }
+                return idle;
+            }
+        }
+    }
+
+    /// The client was given everything up to here.
+    fn note_place(&self, at: Option<EventId>) {
+        if let (Some(_), Some(Following { reader: Some(reader), .. })) = (at, &self.following) {
+            reader.at(at);
+        }
+    }
+
+    /// Nothing to give now, but perhaps a heartbeat.
+    fn idle(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        self.speaker.rest();
+        if !self.pulse.silent(cx.waker()) {
+            return Poll::Pending;
+        }
+        self.speaker.heartbeat();
+        self.pulse.beat();
+        Poll::Ready(self.speaker.take().map(Ok))
+    }
+
+    /// The state machine's steps return whether there is more to do at once.
+    pub(super) fn fetch(&mut self) -> bool {
+        self.state = Phase::Fetching(self.replayer.fetch(&self.node.store));
+        true
+    }
+
+    fn wait(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.is_let_go() {
+            return self.let_go();
+        }
+        let changed = |following: &mut Following| following.tail.poll_changed(cx).is_ready();
+        self.following.as_mut().is_some_and(changed) && self.fetch()
+    }
+
+    /// Whether the body breaks off instead of waiting on.
+    fn gives_up(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.is_let_go() {
+            return self.let_go();
+        }
+        if self.is_reading() {
+            return false;
+        }
+        let Some((waited, unopened)) = &mut self.unopened else { return false };
+        let waited = *waited;
+        unopened.as_mut().poll(cx).is_ready() && self.break_off(BodyError::NotOpened { waited })
+    }
+
+    /// Whether the process shuts down and the client is to go on elsewhere: at once where it reconnects by itself, else
+    /// when the time is nearly over. The follower of a stream of this node waits for its end. A page that is on its way is
+    /// waited for, unless the store fails.
+    fn is_let_go(&self) -> bool {
+        let node = &self.node;
+        let looks = self.last_look == LastLook::UnderWay && self.is_reading();
+        if !node.is_draining() || node.is_down() {
+            return node.is_down() && !looks;
+        }
+        let is_elsewhere = || node.is_letting_go() && node.recorder.lane(&self.key).is_none();
+        !self.is_reading() && (self.manner.comes_again || is_elsewhere())
+    }
+
+    /// Breaks off, unless the log holds the stream's end. The lane of a stream leaves this node because its end is stored, and the
+    /// process may be down before the follower is polled again: so the log is looked at once more, whatever the body was at.
+    fn let_go(&mut self) -> bool {
+        if self.manner.comes_again || self.last_look != LastLook::Due {
+            return self.break_off(BodyError::Draining);
+        }
+        self.last_look = LastLook::UnderWay;
+        self.failing = false;
+        self.fetch()
+    }
+
+    /// Whether a page is on its way from a store that answers.
+    fn is_reading(&self) -> bool {
+        matches!(self.state, Phase::Fetching(_)) && !self.failing
+    }
+
+    /// The body ends before the stream has.
+    pub(super) fn break_off(&mut self, error: BodyError) -> bool {
+        self.end(End::Unfinished(error))
+    }
+
+    pub(super) fn end(&mut self, end: End) -> bool {
+        self.state = Phase::Over(finish(&mut self.speaker, end, self.manner.endless));
+        true
+    }
+
+    /// There is nothing more to give.
+    pub(super) fn finish_cleanly(&mut self) -> bool {
+        self.state = Phase::Over(Closing::clean());
+        true
+    }
+
+    /// The reader goes over to a run that it follows live.
+    pub(super) fn hand_on(&mut self) -> bool {
+        self.handed_on = true;
+        self.finish_cleanly()
+    }
+
+    /// Whether the reader has all missed events, and goes over to the live run.
+    pub(crate) fn is_handed_on(&self) -> bool {
+        self.handed_on
+    }
+
+    /// For a reader that goes over to a live run: what is left to be told, and who speaks on.
+    pub(crate) fn hand_over(&mut self, run: EventId) -> Step {
+        self.replayer.place.hand_over(run)
+    }
+
+    pub(crate) fn into_speaker(self) -> Speaker {
+        self.speaker
+    }
+}
+
+impl FollowBody {
+    /// Whether nothing more will be given.
+    pub(crate) fn is_end_stream(&self) -> bool {
+        matches!(&self.state, Phase::Over(closing) if closing.is_over()) && self.speaker.is_empty()
+    }
+}
+
+impl fmt::Debug for FollowBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FollowBody").field("key", &self.key).finish_non_exhaustive()
+    }
+}
