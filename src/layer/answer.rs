@@ -5,7 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-use super::admit::{Admission, Asked, Registered, registration};
+use super::{
+    admit::Admission,
+    asked::{Asked, registration},
+    registered::Registered,
+};
 use crate::{
     follow::{
         FollowBody, FollowRequest, Unknown,

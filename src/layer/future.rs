@@ -8,22 +8,22 @@ use std::{
 };
 
 use http::{Request, Response};
-use http_body::Body;
 use pin_project_lite::pin_project;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tower_service::Service;
 
 use super::{
-    admit::{Admission, Asked, Registered},
-    answer::{answer, is_protected, reject, serve, unprotected},
-    handler::{Handler, Leaving, Naming, Unanswered, Waiting},
-    service::inner_request,
+    admit::Admission,
+    answer::{answer, reject, unprotected},
+    asked::Asked,
+    context::{Unanswered, Waiting},
+    naming::{Leaving, Naming},
+    steps::{State, StateProjection, admitted, answered, answered_by_itself, done, generated, halted, serving},
 };
-use tokio_util::sync::WaitForCancellationFutureOwned;
-
 use crate::{
     follow::AnswerBody,
     layer::context::StreamContext,
-    model::{kept::KeptHeaders, stream::Disconnect},
+    model::stream::Disconnect,
     node::{Node, head::Head, reject::Rejection},
     produce::{body::ResilientSseBody, inner_body::InnerBody},
     route::settings::Route,
@@ -64,44 +64,6 @@ pin_project! {
         let_go: Option<WaitForCancellationFutureOwned>,
         #[pin]
         state: State<S::Future, ResBody, S::Error>,
-    }
-}
-
-pin_project! {
-    #[project = StateProjection]
-    enum State<F, ResBody, E>
-    where
-        ResBody: InnerBody,
-        E: 'static,
-    {
-        // The inner service answers a request that is not the layer's business.
-        Forwarding { #[pin] future: F, reason: Option<Bypassed> },
-        // The inner service answers; only an event stream is registered then.
-        Generating {
-            #[pin] future: Naming<F, ResBody, E>,
-            context: Option<StreamContext>,
-            unanswered: Option<Unanswered>,
-        },
-        Registering {
-            admission: BoxFuture<Admission>,
-            response: Option<Response<ResBody>>,
-            context: StreamContext,
-            unanswered: Option<Unanswered>,
-        },
-        // The stream is registered, then the inner service answers.
-        Admitting { admission: BoxFuture<Admission> },
-        Producing {
-            #[pin] future: F,
-            waiting: Option<Waiting>,
-            context: StreamContext,
-            unanswered: Option<Unanswered>,
-        },
-        // The same, where the inner service's future outlives the request.
-        Handling { handler: Handler<ResBody, E> },
-        // The stream was stopped, or went to another producer, before the inner service answered.
-        Halted { admission: BoxFuture<Admission> },
-        Recovering { answer: BoxFuture<Response<AnswerBody>> },
-        Answered { response: Option<Response<ResilientSseBody<ResBody>>> },
     }
 }
 
@@ -278,198 +240,6 @@ where
             this.state.set(next);
         }
     }
-}
-
-impl<F, ResBody, E> State<F, ResBody, E>
-where
-    ResBody: InnerBody,
-{
-    /// Whether the inner service has not answered, and no lane stands for its stream.
-    fn is_with_handler(&self) -> bool {
-        matches!(self, Self::Generating { .. } | Self::Producing { waiting: None, .. })
-    }
-}
-
-/// The inner service has answered, and its body or nobody stops its work from here on.
-fn answered_by_itself(unanswered: Option<Unanswered>) {
-    if let Some(unanswered) = unanswered {
-        unanswered.answered();
-    }
-}
-
-/// `None` only where a future is polled after its end.
-type Next<F, ResBody, E> = Option<State<F, ResBody, E>>;
-
-fn done<F, ResBody, E>(response: Response<ResilientSseBody<ResBody>>) -> Next<F, ResBody, E>
-where
-    ResBody: InnerBody,
-{
-    Some(State::Answered { response: Some(response) })
-}
-
-/// The inner service has answered, and no stream is registered yet.
-fn generated<F, ResBody, E>(
-    node: &Arc<Node>,
-    route: &Option<Arc<Route>>,
-    asked: &mut Option<Asked>,
-    response: Response<ResBody>,
-    context: &Option<StreamContext>,
-    unanswered: Option<Unanswered>,
-) -> Next<F, ResBody, E>
-where
-    ResBody: InnerBody,
-{
-    match is_protected(node, &response) {
-        Err(reason) => {
-            answered_by_itself(unanswered);
-            done(refused_or_plain(node, response, reason, context.as_ref()))
-        }
-        Ok(()) => registering(node, route, asked, response, context, unanswered),
-    }
-}
-
-/// The inner service has answered something else than an event stream.
-fn refused_or_plain<ResBody>(
-    node: &Arc<Node>,
-    mut response: Response<ResBody>,
-    reason: Option<Bypassed>,
-    context: Option<&StreamContext>,
-) -> Response<ResilientSseBody<ResBody>>
-where
-    ResBody: InnerBody,
-{
-    if let Some(context) = context {
-        context.name_refused(&mut response);
-    }
-    unprotected(node, response, reason)
-}
-
-/// The inner service has answered with an event stream: registers it.
-fn registering<F, ResBody, E>(
-    node: &Arc<Node>,
-    route: &Option<Arc<Route>>,
-    asked: &mut Option<Asked>,
-    response: Response<ResBody>,
-    context: &Option<StreamContext>,
-    unanswered: Option<Unanswered>,
-) -> Next<F, ResBody, E>
-where
-    ResBody: InnerBody,
-{
-    let (route, asked) = (Arc::clone(route.as_ref()?), asked.as_mut()?);
-    let Some(context) = context else { return done(reject(node, &node.nobody("-"), &asked.head)) };
-    asked.metadata = context.kept();
-    if asked.headers == KeptHeaders::Awaited {
-        asked.headers = node.kept_headers(&asked.key, response.headers(), &route.keep_headers);
-    }
-    let admission = Box::pin(Admission::register(Arc::clone(node), route, asked.clone()));
-    Some(State::Registering { admission, response: Some(response), context: context.clone(), unanswered })
-}
-
-/// The store has said what becomes of a request.
-fn admitted<S, ReqBody, ResBody>(
-    node: &Arc<Node>,
-    route: &Option<Arc<Route>>,
-    asked: &mut Option<Asked>,
-    waiting: &mut Option<(S, Request<ReqBody>)>,
-    admission: Admission,
-) -> Next<S::Future, ResBody, S::Error>
-where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    S::Future: Send + 'static,
-    ResBody: InnerBody,
-{
-    let (route, asked) = (route.as_ref()?, asked.as_mut()?);
-    let (mut service, request) = waiting.take()?;
-    let context = |asked: &Asked, inner_id| asked.context(node, route, inner_id);
-    match admission {
-        Admission::Produce(registered) => {
-            let context = context(asked, registered.inner_id.clone());
-            context.registered(&registered.lane);
-            if registered.has_begun_before() {
-                context.set_runs_again();
-            }
-            let waiting = Waiting::new(registered, context.clone(), route.endless);
-            let future = service.call(inner_request(request, Some(&context)));
-            Some(match route.disconnect {
-                Disconnect::Detach { at_most } => {
-                    let handler = Handler::new(node, route, asked, waiting, at_most, Box::pin(future));
-                    State::Handling { handler }
-                }
-                Disconnect::Interrupt | Disconnect::Cancel => {
-                    State::Producing { future, waiting: Some(waiting), context, unanswered: None }
-                }
-            })
-        }
-        Admission::Unrecorded => {
-            let context = context(asked, None);
-            context.unrecorded();
-            let future = service.call(inner_request(request, Some(&context)));
-            let unanswered = Some(Unanswered::new(context.clone()));
-            Some(State::Producing { future, waiting: None, context, unanswered })
-        }
-        Admission::Anew => {
-            asked.begin_anew(node);
-            if asked.begins {
-                // A turn is registered before its handler runs.
-                let admission = Admission::ask(Arc::clone(node), Arc::clone(route), asked.clone());
-                *waiting = Some((service, request));
-                return Some(State::Admitting { admission: Box::pin(admission) });
-            }
-            let context = context(asked, None);
-            let future = service.call(inner_request(request, Some(&context)));
-            let unanswered = Some(Unanswered::new(context.clone()));
-            Some(State::Generating { future: Naming::InPlace { future }, context: Some(context), unanswered })
-        }
-        other => done(answer(node, route, asked, other)),
-    }
-}
-
-/// The inner service has answered for a stream that is registered, or cannot be.
-fn answered<F, ResBody, E>(
-    node: &Arc<Node>,
-    route: &Option<Arc<Route>>,
-    asked: &Option<Asked>,
-    registered: Option<Registered>,
-    response: Response<ResBody>,
-    context: &StreamContext,
-) -> Next<F, ResBody, E>
-where
-    ResBody: InnerBody,
-{
-    match is_protected(node, &response) {
-        // Dropping the registration withdraws it.
-        Err(reason) => done(refused_or_plain(node, response, reason, Some(context))),
-        Ok(()) => {
-            let admission = registered.map_or(Admission::Unrecorded, Admission::Produce);
-            serving(node, route, asked, admission, response, context)
-        }
-    }
-}
-
-fn serving<F, ResBody, E>(
-    node: &Arc<Node>,
-    route: &Option<Arc<Route>>,
-    asked: &Option<Asked>,
-    admission: Admission,
-    response: Response<ResBody>,
-    context: &StreamContext,
-) -> Next<F, ResBody, E>
-where
-    ResBody: InnerBody,
-{
-    let (route, asked) = (route.as_ref()?, asked.as_ref()?);
-    done(serve(node, route, asked, admission, response, context))
-}
-
-/// The stream ended, or went to another producer, before the inner service answered: the client follows it.
-fn halted<F, ResBody, E>(node: &Arc<Node>, route: &Option<Arc<Route>>, asked: &Option<Asked>) -> Next<F, ResBody, E>
-where
-    ResBody: InnerBody,
-{
-    let (node, route, asked) = (Arc::clone(node), Arc::clone(route.as_ref()?), asked.clone()?);
-    let admission = Box::pin(async move { Admission::follow(&node, &route, asked, true).await });
-    Some(State::Halted { admission })
 }
 
 impl<S, ReqBody, ResBody> fmt::Debug for ResilientSseFuture<S, ReqBody, ResBody>

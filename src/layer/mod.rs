@@ -9,10 +9,17 @@
 
 mod admit;
 mod answer;
+mod asked;
 mod context;
 mod future;
 mod handler;
+mod inner;
+mod join;
+mod naming;
+mod registered;
 mod service;
+mod steps;
+mod turn;
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
@@ -31,7 +38,6 @@ use crate::{
     },
     node::{Node, headers::is_set_here},
     route::{classify::Classify, identify::Identify, settings::Route},
-    store::Store,
 };
 
 /// Makes event streams resilient: see [`ResilientSse`](crate::ResilientSse). Cheap to clone.

@@ -7,14 +7,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderValue, Method, Request, Response, Uri, request::Parts};
-use http_body::Body;
+use http::{Method, Request, Response, Uri, request::Parts};
 use tower_service::Service;
 
-use super::{
-    admit::{Admission, Asked},
-    future::ResilientSseFuture,
-};
+use super::{admit::Admission, asked::Asked, future::ResilientSseFuture, inner::inner_request};
 use crate::{
     layer::context::StreamContext,
     model::{
@@ -25,9 +21,8 @@ use crate::{
     },
     node::{
         Node,
-        headers::LAST_EVENT_ID,
         reject::Rejection,
-        request::{asks_by_name, inner_target, last_seen},
+        request::{asks_by_name, last_seen},
     },
     produce::inner_body::InnerBody,
     protocol::{admission::Position, cursor::LastSeen},
@@ -259,7 +254,7 @@ impl<S> ResilientSseService<S> {
         ResBody: InnerBody,
     {
         // Without an owner there will be no stream, so the handler gets no context.
-        let context = (!nobody).then(|| asked.context(&self.node, &self.route, None));
+        let context = (!nobody).then(|| StreamContext::new(&self.node, &self.route, &asked, None));
         let future = self.inner.call(inner_request(request, context.as_ref()));
         ResilientSseFuture::generating(Arc::clone(&self.node), Arc::clone(&self.route), future, asked, context)
     }
@@ -304,26 +299,4 @@ fn check_kept(identity: &mut Identity, fingerprint: Option<&str>, parts: &Parts)
     }
     identity.metadata.clear();
     if fixed > METADATA_BYTES { Err(Rejection::OtherRequest) } else { Ok(()) }
-}
-
-/// The request as the inner service gets it: it knows its stream, and no cursor but its own, byte for byte.
-///
-/// An id that no header can hold (one with control characters) is only in the context. A foreign cursor in the query stays.
-pub(super) fn inner_request<B>(mut request: Request<B>, context: Option<&StreamContext>) -> Request<B> {
-    let own = context.and_then(StreamContext::last_inner_id).filter(|id| !id.is_empty());
-    match own.and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok()) {
-        Some(id) => {
-            request.headers_mut().insert(LAST_EVENT_ID, id);
-        }
-        None => {
-            request.headers_mut().remove(LAST_EVENT_ID);
-        }
-    }
-    if let Some(target) = inner_target(request.uri()) {
-        *request.uri_mut() = target;
-    }
-    if let Some(context) = context {
-        request.extensions_mut().insert(context.clone());
-    }
-    request
 }

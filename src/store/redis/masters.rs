@@ -15,7 +15,6 @@ use std::{
 };
 
 use redis::{Client, ConnectionAddr, Pipeline, ServerErrorKind, Value};
-
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{

@@ -7,8 +7,12 @@ use std::{
 
 use redis::cmd;
 
-use super::super::{Shared, fleet::Request, script, value};
-use super::{ANSWER, PAGE, stream::Stream, tell::say_farewell};
+use super::{
+    super::{Shared, fleet::Request, script, value},
+    ANSWER, PAGE,
+    stream::Stream,
+    tell::say_farewell,
+};
 use crate::{
     model::id::{EventId, NodeId},
     runtime::sync::lock,

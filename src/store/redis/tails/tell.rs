@@ -8,8 +8,10 @@ use std::{
 use redis::cmd;
 use tokio::sync::Notify;
 
-use super::super::{Shared, error::RedisStoreError, fleet::Request, keys, value};
-use super::{ANSWER, PAGE};
+use super::{
+    super::{Shared, error::RedisStoreError, fleet::Request, keys, value},
+    ANSWER, PAGE,
+};
 use crate::{model::id::StreamKey, runtime::sync::lock};
 
 /// What is to be told at once.

@@ -2,92 +2,25 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll},
+    sync::{Arc, atomic::Ordering},
 };
 
 use tokio_util::sync::WaitForCancellationFuture;
 
+use super::state::{Early, Inner, StreamContext, Waiting};
 use crate::{
-    layer::{
-        admit::{Admission, Asked, Registered},
-        handler::Waiting,
-    },
+    layer::{admit::Admission, asked::Asked},
     model::{
         id::{EventId, Owner, StreamId},
-        metadata::{Metadata, MetadataTooLarge, keep},
+        metadata::{MetadataTooLarge, keep},
         turn::Turn,
     },
-    node::{Node, headers::stream_id, reject::Rejection},
-    produce::stop::Stop,
+    node::reject::Rejection,
     recorder::Lane,
-    route::settings::Route,
     runtime::sync::lock,
 };
 
-/// The stream that a request is part of: an extension of the inner request.
-///
-/// ```
-/// # use resilient_sse::StreamContext;
-/// async fn start(stream: &StreamContext, job: &str) {
-///     // Stored before the first event is delivered: a probe on another node can find the job.
-///     stream.metadata("job", job).expect("fits");
-/// }
-/// ```
-#[derive(Clone)]
-pub struct StreamContext(Arc<Inner>);
-
-struct Inner {
-    recorded: OnceLock<bool>,
-    last_inner_id: Option<String>,
-    stop: Stop,
-    /// The metadata to keep with the stream, until it is registered.
-    metadata: Mutex<Metadata>,
-    lane: OnceLock<Arc<Lane>>,
-    node: Arc<Node>,
-    route: Arc<Route>,
-    asked: Asked,
-    /// Whether the stream had a run before this one.
-    runs_again: AtomicBool,
-    /// The stream that was in the way when the handler named its conversation.
-    in_the_way: OnceLock<StreamId>,
-    early: Mutex<Early>,
-    /// Whether the handler goes on without its request.
-    outlives: AtomicBool,
-}
-
-/// A registration that the handler asked for before it answered, on a route that makes up ids.
-enum Early {
-    /// The handler has not answered, and has asked for none.
-    Open,
-    /// It is under way: one at a time.
-    UnderWay,
-    Registered(Box<Waiting>),
-    /// The handler has answered, or its future is gone.
-    Over,
-}
-
 impl StreamContext {
-    pub(super) fn new(node: &Arc<Node>, route: &Arc<Route>, asked: &Asked, last_inner_id: Option<String>) -> Self {
-        Self(Arc::new(Inner {
-            recorded: OnceLock::new(),
-            last_inner_id,
-            stop: Stop::default(),
-            metadata: Mutex::new(asked.metadata.clone()),
-            lane: OnceLock::new(),
-            node: Arc::clone(node),
-            route: Arc::clone(route),
-            asked: asked.clone(),
-            runs_again: AtomicBool::new(false),
-            in_the_way: OnceLock::new(),
-            early: Mutex::new(Early::Open),
-            outlives: AtomicBool::new(false),
-        }))
-    }
-
     /// The stream's name.
     #[must_use]
     pub fn id(&self) -> &StreamId {
@@ -232,13 +165,6 @@ impl StreamContext {
         rejection
     }
 
-    /// Names the stream that was in the way of the turn, where the handler says so by its answer.
-    pub(super) fn name_refused<B>(&self, response: &mut http::Response<B>) {
-        if let Some(stream) = self.0.in_the_way.get().filter(|_| response.status() == http::StatusCode::CONFLICT) {
-            stream_id(response.headers_mut(), stream);
-        }
-    }
-
     /// Registers the stream as a turn, before its handler has answered.
     async fn register(&self, turn: Turn) -> Result<(), Rejection> {
         let Inner { node, route, asked, .. } = &*self.0;
@@ -263,109 +189,6 @@ impl StreamContext {
             }
             refused => Err(self.refused(refused)),
         }
-    }
-
-    /// Holds a registration until the handler answers, unless that has happened, or the handler's future is gone.
-    fn hold(&self, waiting: Box<Waiting>) -> Result<(), Box<Waiting>> {
-        let mut early = lock(&self.0.early);
-        if !matches!(*early, Early::UnderWay) {
-            return Err(waiting);
-        }
-        *early = Early::Registered(waiting);
-        Ok(())
-    }
-
-    /// The stream has run before: it is no new turn.
-    pub(super) fn set_runs_again(&self) {
-        self.0.runs_again.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it is known what becomes of the stream: its handler asked, and has answered since.
-    pub(super) fn is_settled(&self) -> bool {
-        self.is_recorded().is_some()
-    }
-
-    /// The registration that the handler asked for, once it has answered.
-    pub(super) fn take_registered(&self) -> Option<Registered> {
-        match std::mem::replace(&mut *lock(&self.0.early), Early::Over) {
-            Early::Registered(waiting) => Some(waiting.into_registered()),
-            Early::Open | Early::UnderWay | Early::Over => None,
-        }
-    }
-
-    /// The request is gone, and its handler's future may go on. Whether it is to: the handler has registered its stream, or is about to.
-    pub(super) fn outlives_request(&self) -> bool {
-        let outlives = matches!(*lock(&self.0.early), Early::UnderWay | Early::Registered(_));
-        self.0.outlives.store(outlives, Ordering::Relaxed);
-        outlives
-    }
-
-    /// Whether the handler's registration is under way.
-    pub(super) fn is_registering(&self) -> bool {
-        matches!(*lock(&self.0.early), Early::UnderWay)
-    }
-
-    /// The registration that the handler has asked for, before it answers.
-    pub(super) fn take_waiting(&self) -> Option<Waiting> {
-        let mut early = lock(&self.0.early);
-        match std::mem::replace(&mut *early, Early::Over) {
-            Early::Registered(waiting) => Some(*waiting),
-            other => {
-                *early = other;
-                None
-            }
-        }
-    }
-
-    /// Ready once the stream that the handler has registered was stopped, or went to another producer.
-    pub(super) fn poll_halted(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match &*lock(&self.0.early) {
-            Early::Registered(waiting) => waiting.poll_halted(cx),
-            Early::Open | Early::UnderWay | Early::Over => Poll::Pending,
-        }
-    }
-
-    /// The metadata from before the stream is registered.
-    pub(crate) fn kept(&self) -> Metadata {
-        lock(&self.0.metadata).clone()
-    }
-
-    /// The stream is registered.
-    pub(crate) fn registered(&self, lane: &Arc<Lane>) {
-        let kept = {
-            let mut metadata = lock(&self.0.metadata);
-            let _ = self.0.lane.set(Arc::clone(lane));
-            let _ = self.0.recorded.set(true);
-            std::mem::take(&mut *metadata)
-        };
-        for (key, value) in kept {
-            // Pairs that the stream was registered with change nothing; those added since were within the bound.
-            let _ = lane.keep(&self.0.node.recorder, key, value);
-        }
-    }
-
-    /// The stream cannot be registered.
-    pub(crate) fn unrecorded(&self) {
-        let _ = self.0.recorded.set(false);
-    }
-
-    /// What stops the work, for those who have no other business with the handler.
-    pub(super) fn stopper(&self) -> Stop {
-        self.0.stop.clone()
-    }
-
-    pub(crate) fn stop(&self) {
-        self.0.stop.stop();
-    }
-
-    /// The handler's future is gone, and its work with it: what it registered is withdrawn.
-    pub(super) fn abandon(&self) {
-        if self.0.outlives.load(Ordering::Relaxed) {
-            return;
-        }
-        self.stop();
-        let early = std::mem::replace(&mut *lock(&self.0.early), Early::Over);
-        drop(early);
     }
 }
 

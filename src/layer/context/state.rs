@@ -1,0 +1,292 @@
+//! What the layer and a handler share about the handler's stream, until the handler has answered.
+
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use crate::{
+    layer::{asked::Asked, registered::Registered},
+    model::{id::StreamId, metadata::Metadata},
+    node::{Node, headers::stream_id},
+    produce::stop::Stop,
+    recorder::{Lane, Producing},
+    route::settings::Route,
+    runtime::sync::lock,
+};
+
+/// The stream that a request is part of: an extension of the inner request.
+///
+/// ```
+/// # use resilient_sse::StreamContext;
+/// async fn start(stream: &StreamContext, job: &str) {
+///     // Stored before the first event is delivered: a probe on another node can find the job.
+///     stream.metadata("job", job).expect("fits");
+/// }
+/// ```
+#[derive(Clone)]
+pub struct StreamContext(pub(in crate::layer) Arc<Inner>);
+
+pub(in crate::layer) struct Inner {
+    pub(in crate::layer) recorded: OnceLock<bool>,
+    pub(in crate::layer) last_inner_id: Option<String>,
+    pub(in crate::layer) stop: Stop,
+    /// The metadata to keep with the stream, until it is registered.
+    pub(in crate::layer) metadata: Mutex<Metadata>,
+    pub(in crate::layer) lane: OnceLock<Arc<Lane>>,
+    pub(in crate::layer) node: Arc<Node>,
+    pub(in crate::layer) route: Arc<Route>,
+    pub(in crate::layer) asked: Asked,
+    /// Whether the stream had a run before this one.
+    pub(in crate::layer) runs_again: AtomicBool,
+    /// The stream that was in the way when the handler named its conversation.
+    pub(in crate::layer) in_the_way: OnceLock<StreamId>,
+    pub(in crate::layer) early: Mutex<Early>,
+    /// Whether the handler goes on without its request.
+    pub(in crate::layer) outlives: AtomicBool,
+}
+
+/// A registration that the handler asked for before it answered, on a route that makes up ids.
+pub(in crate::layer) enum Early {
+    /// The handler has not answered, and has asked for none.
+    Open,
+    /// It is under way: one at a time.
+    UnderWay,
+    Registered(Box<Waiting>),
+    /// The handler has answered, or its future is gone.
+    Over,
+}
+
+impl StreamContext {
+    pub(in crate::layer) fn new(
+        node: &Arc<Node>,
+        route: &Arc<Route>,
+        asked: &Asked,
+        last_inner_id: Option<String>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            recorded: OnceLock::new(),
+            last_inner_id,
+            stop: Stop::default(),
+            metadata: Mutex::new(asked.metadata.clone()),
+            lane: OnceLock::new(),
+            node: Arc::clone(node),
+            route: Arc::clone(route),
+            asked: asked.clone(),
+            runs_again: AtomicBool::new(false),
+            in_the_way: OnceLock::new(),
+            early: Mutex::new(Early::Open),
+            outlives: AtomicBool::new(false),
+        }))
+    }
+
+    /// Names the stream that was in the way of the turn, where the handler says so by its answer.
+    pub(in crate::layer) fn name_refused<B>(&self, response: &mut http::Response<B>) {
+        if let Some(stream) = self.0.in_the_way.get().filter(|_| response.status() == http::StatusCode::CONFLICT) {
+            stream_id(response.headers_mut(), stream);
+        }
+    }
+
+    /// Holds a registration until the handler answers, unless that has happened, or the handler's future is gone.
+    pub(in crate::layer) fn hold(&self, waiting: Box<Waiting>) -> Result<(), Box<Waiting>> {
+        let mut early = lock(&self.0.early);
+        if !matches!(*early, Early::UnderWay) {
+            return Err(waiting);
+        }
+        *early = Early::Registered(waiting);
+        Ok(())
+    }
+
+    /// The stream has run before: it is no new turn.
+    pub(in crate::layer) fn set_runs_again(&self) {
+        self.0.runs_again.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is known what becomes of the stream: its handler asked, and has answered since.
+    pub(in crate::layer) fn is_settled(&self) -> bool {
+        self.is_recorded().is_some()
+    }
+
+    /// The registration that the handler asked for, once it has answered.
+    pub(in crate::layer) fn take_registered(&self) -> Option<Registered> {
+        match std::mem::replace(&mut *lock(&self.0.early), Early::Over) {
+            Early::Registered(waiting) => Some(waiting.into_registered()),
+            Early::Open | Early::UnderWay | Early::Over => None,
+        }
+    }
+
+    /// The request is gone, and its handler's future may go on. Whether it is to: the handler has registered its stream, or is about to.
+    pub(in crate::layer) fn outlives_request(&self) -> bool {
+        let outlives = matches!(*lock(&self.0.early), Early::UnderWay | Early::Registered(_));
+        self.0.outlives.store(outlives, Ordering::Relaxed);
+        outlives
+    }
+
+    /// Whether the handler's registration is under way.
+    pub(in crate::layer) fn is_registering(&self) -> bool {
+        matches!(*lock(&self.0.early), Early::UnderWay)
+    }
+
+    /// The registration that the handler has asked for, before it answers.
+    pub(in crate::layer) fn take_waiting(&self) -> Option<Waiting> {
+        let mut early = lock(&self.0.early);
+        match std::mem::replace(&mut *early, Early::Over) {
+            Early::Registered(waiting) => Some(*waiting),
+            other => {
+                *early = other;
+                None
+            }
+        }
+    }
+
+    /// Ready once the stream that the handler has registered was stopped, or went to another producer.
+    pub(in crate::layer) fn poll_halted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &*lock(&self.0.early) {
+            Early::Registered(waiting) => waiting.poll_halted(cx),
+            Early::Open | Early::UnderWay | Early::Over => Poll::Pending,
+        }
+    }
+
+    /// The metadata from before the stream is registered.
+    pub(crate) fn kept(&self) -> Metadata {
+        lock(&self.0.metadata).clone()
+    }
+
+    /// The stream is registered.
+    pub(crate) fn registered(&self, lane: &Arc<Lane>) {
+        let kept = {
+            let mut metadata = lock(&self.0.metadata);
+            let _ = self.0.lane.set(Arc::clone(lane));
+            let _ = self.0.recorded.set(true);
+            std::mem::take(&mut *metadata)
+        };
+        for (key, value) in kept {
+            // Pairs that the stream was registered with change nothing; those added since were within the bound.
+            let _ = lane.keep(&self.0.node.recorder, key, value);
+        }
+    }
+
+    /// The stream cannot be registered.
+    pub(crate) fn unrecorded(&self) {
+        let _ = self.0.recorded.set(false);
+    }
+
+    /// What stops the work, for those who have no other business with the handler.
+    pub(in crate::layer) fn stopper(&self) -> Stop {
+        self.0.stop.clone()
+    }
+
+    pub(crate) fn stop(&self) {
+        self.0.stop.stop();
+    }
+
+    /// The handler's future is gone, and its work with it: what it registered is withdrawn.
+    pub(in crate::layer) fn abandon(&self) {
+        if self.0.outlives.load(Ordering::Relaxed) {
+            return;
+        }
+        self.stop();
+        let early = std::mem::replace(&mut *lock(&self.0.early), Early::Over);
+        drop(early);
+    }
+}
+
+/// A registration whose inner service has not answered yet.
+pub(in crate::layer) struct Waiting {
+    pub(in crate::layer) registered: Registered,
+    /// The receiver of the lane's news of a stop.
+    pub(in crate::layer) halting: Arc<Halting>,
+    pub(in crate::layer) unanswered: Unanswered,
+}
+
+impl Waiting {
+    pub(in crate::layer) fn new(registered: Registered, context: StreamContext, endless: bool) -> Self {
+        let (node, lane) = (registered.node(), Arc::clone(&registered.lane));
+        let halting = Arc::new(Halting { node, lane, context, discarded: AtomicBool::new(false), endless });
+        let producer: Arc<dyn Producing> = halting.clone();
+        halting.lane.set_producer(Arc::downgrade(&producer));
+        if halting.lane.is_ending() {
+            // The stop came before this producer was registered with the lane.
+            producer.discard();
+        }
+        let unanswered = Unanswered::new(halting.context.clone());
+        Self { registered, halting, unanswered }
+    }
+
+    /// Ready once the stream was stopped, or went to another producer.
+    pub(in crate::layer) fn poll_halted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.halting.lane.waker.register(cx.waker());
+        if !self.halting.is_halted() {
+            return Poll::Pending;
+        }
+        self.halting.context.stop();
+        Poll::Ready(())
+    }
+
+    /// The inner service has answered.
+    pub(in crate::layer) fn into_registered(self) -> Registered {
+        self.unanswered.answered();
+        self.registered
+    }
+}
+
+/// Stops the work that a handler has begun, if it is dropped before the handler answers.
+pub(in crate::layer) struct Unanswered(Option<StreamContext>);
+
+impl Unanswered {
+    pub(in crate::layer) fn new(context: StreamContext) -> Self {
+        Self(Some(context))
+    }
+
+    /// The handler has answered: from here on its body's end decides.
+    pub(in crate::layer) fn answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(context) = &self.0 {
+            context.abandon();
+        }
+    }
+}
+
+/// Tells the inner service, through its context, that the stream was stopped or taken over.
+pub(in crate::layer) struct Halting {
+    pub(in crate::layer) node: Arc<Node>,
+    pub(in crate::layer) lane: Arc<Lane>,
+    pub(in crate::layer) context: StreamContext,
+    /// The process ends: the inner service's future is dropped, however the stream stands.
+    pub(in crate::layer) discarded: AtomicBool,
+    pub(in crate::layer) endless: bool,
+}
+
+impl Halting {
+    fn is_halted(&self) -> bool {
+        self.discarded.load(Ordering::Acquire) || (self.lane.is_halted() && !self.node.serves_on(&self.lane.status()))
+    }
+}
+
+impl Producing for Halting {
+    fn halted(self: Arc<Self>) {
+        if self.is_halted() {
+            self.context.stop();
+        }
+    }
+
+    fn release(self: Arc<Self>) {}
+
+    fn discard(self: Arc<Self>) {
+        self.discarded.store(true, Ordering::Release);
+        self.context.stop();
+        self.lane.waker.wake();
+    }
+
+    fn is_endless(&self) -> bool {
+        self.endless
+    }
+}

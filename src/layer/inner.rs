@@ -1,0 +1,28 @@
+//! The request as the inner service gets it.
+
+use http::{HeaderValue, Request};
+
+use super::context::StreamContext;
+use crate::node::{headers::LAST_EVENT_ID, request::inner_target};
+
+/// The request as the inner service gets it: it knows its stream, and no cursor but its own, byte for byte.
+///
+/// An id that no header can hold (one with control characters) is only in the context. A foreign cursor in the query stays.
+pub(super) fn inner_request<B>(mut request: Request<B>, context: Option<&StreamContext>) -> Request<B> {
+    let own = context.and_then(StreamContext::last_inner_id).filter(|id| !id.is_empty());
+    match own.and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok()) {
+        Some(id) => {
+            request.headers_mut().insert(LAST_EVENT_ID, id);
+        }
+        None => {
+            request.headers_mut().remove(LAST_EVENT_ID);
+        }
+    }
+    if let Some(target) = inner_target(request.uri()) {
+        *request.uri_mut() = target;
+    }
+    if let Some(context) = context {
+        request.extensions_mut().insert(context.clone());
+    }
+    request
+}
