@@ -149,7 +149,8 @@ pub use recover::Recover;
 pub use resume::{Resume, Stop};
 pub use route::{
     classify::{Classify, Ends, Outcome},
-    identify::{Extension, Generate, Header, Identify, Identity, PathTemplate, QueryParameter},
+    identify::{Identify, Identity},
+    ready_made::{Extension, Generate, Header, PathTemplate, QueryParameter},
 };
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]

@@ -5,7 +5,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,12 +19,7 @@ use crate::{
         FollowBody, Manner,
         closing::{Closing, End, finish},
     },
-    model::{
-        config::{AHEAD_BYTES, AHEAD_EVENTS, BATCH_BYTES},
-        error::BodyError,
-        id::EventId,
-        stream::{Ended, Ending, StreamState},
-    },
+    model::{config::BATCH_BYTES, error::BodyError, id::EventId},
     produce::inner_body::InnerBody,
     recorder::{EndRequest, Lane, Status},
     route::speaker::Speaker,
@@ -53,23 +47,23 @@ pub(crate) struct Live<B>
 where
     B: InnerBody,
 {
-    producer: Arc<Producer<B>>,
+    pub(super) producer: Arc<Producer<B>>,
     /// Taken along by the body that follows, if somebody else drives the work.
     attached: Option<Attached<B>>,
     speaker: Speaker,
     manner: Manner,
-    pulse: Pulse,
+    pub(super) pulse: Pulse,
     /// Made, and not delivered yet: perhaps because the store has not acknowledged it.
-    made: VecDeque<Made>,
+    pub(super) made: VecDeque<Made>,
     /// How many events were made since the body last waited.
     turn: u64,
     delivered: EventId,
     /// How the inner body ended, once it has.
-    end: Option<EndRequest>,
+    pub(super) end: Option<EndRequest>,
     /// While the store is waited for.
-    wait: Option<Pin<Box<Sleep>>>,
+    pub(super) wait: Option<Pin<Box<Sleep>>>,
     /// The store was waited for in vain, and nothing since: an end that comes now may have been made before that.
-    held_up: bool,
+    pub(super) held_up: bool,
     /// Since when there is silence; before the first event, when the request came.
     silent_since: Option<Instant>,
     /// Whether there was an event yet.
@@ -201,7 +195,7 @@ where
         self.lane().readers.client_at(self.delivered.seq);
     }
 
-    fn deliverable(&self) -> u64 {
+    pub(super) fn deliverable(&self) -> u64 {
         if self.producer.node.store.is_broken(&self.lane().key) {
             self.lane().pass_by();
             return u64::MAX;
@@ -228,64 +222,8 @@ where
         self.speaker.take().map_or(Poll::Pending, |frame| Poll::Ready(Next::Frame(frame)))
     }
 
-    /// Events wait for their acknowledgement, for no longer than the store's time limit.
-    ///
-    /// The steps return whether there is more to do at once.
-    fn wait_for_store(&mut self, cx: &mut Context<'_>) -> bool {
-        self.pulse.register(cx.waker());
-        let Some(Made::Events(_, last)) = self.made.front() else { return true };
-        let last = *last;
-        // Looked at first: once nothing more is stored, what was stored by then is known for good.
-        let halted = self.lane().is_halted();
-        if last <= self.deliverable() {
-            self.waits_no_more();
-            return true;
-        }
-        if halted {
-            self.made.clear();
-            if self.is_cut_off() {
-                // The log has events that were not given yet, before the end that somebody else has said.
-                self.end = None;
-            }
-            return true;
-        }
-        if self.wait_up_to(self.producer.node.settings.store_limit, cx) {
-            self.lane().pass_by();
-            self.held_up = true;
-            return true;
-        }
-        // What landed while the body was polled has woken nobody.
-        self.run_ahead(cx) || last <= self.deliverable()
-    }
-
-    /// While the store is waited for, the inner body makes what is to be stored next, so that each round trip carries as much
-    /// as the window holds.
-    fn run_ahead(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.end.is_some() || self.is_window_made() || self.lane().room_ahead() == 0 {
-            return false;
-        }
-        match self.make(cx) {
-            Some(Progress::Made) => true,
-            Some(Progress::Over(end)) => {
-                self.end = Some(end);
-                true
-            }
-            Some(Progress::Waiting) | None => false,
-        }
-    }
-
-    /// Whether the window is full, or the recorder is too full for more: what it gives up for want of room is never stored.
-    fn is_window_made(&self) -> bool {
-        let (mut events, mut bytes) = (0, 0);
-        for made in &self.made {
-            // Lines that are no event count as one.
-            (events, bytes) = (events + made.events().max(1), bytes + made.len());
-        }
-        events >= AHEAD_EVENTS || bytes >= AHEAD_BYTES || !self.producer.node.recorder.has_room_ahead()
-    }
-
     /// Has the inner body make a batch; `None` if somebody else drives it now.
-    fn make(&mut self, cx: &mut Context<'_>) -> Option<Progress> {
+    pub(super) fn make(&mut self, cx: &mut Context<'_>) -> Option<Progress> {
         let before = self.made.len();
         let progress = self.producer.make(cx, &mut self.made);
         if matches!(progress, Some(Progress::Made)) {
@@ -294,72 +232,13 @@ where
         progress
     }
 
-    fn waits_no_more(&mut self) {
-        self.held_up |= self.wait.take().is_some() && self.producer.node.store.is_broken(&self.lane().key);
-    }
-
-    fn wait_up_to(&mut self, limit: Duration, cx: &mut Context<'_>) -> bool {
-        let wait = self.wait.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        let elapsed = wait.as_mut().poll(cx).is_ready();
-        if elapsed {
-            self.wait = None;
-        }
-        elapsed
-    }
-
-    /// The inner body is over. Its terminal event is delivered once it is stored, or after 2 s.
-    fn wait_for_end(&mut self, cx: &mut Context<'_>) -> bool {
-        self.pulse.register(cx.waker());
-        let ended = match self.lane().status() {
-            Status::Superseded => None,
-            Status::Ended(stored) => Some(self.end_to_tell(*stored)),
-            Status::Running => match &self.end {
-                Some(EndRequest::Close(ending)) => {
-                    let ending = Ending::clone(ending);
-                    let settings = &self.producer.node.settings;
-                    let waited = if self.held_up { settings.store_limit } else { Duration::ZERO };
-                    if !self.wait_up_to(settings.terminal_limit.saturating_sub(waited), cx) {
-                        return false;
-                    }
-                    Some(self.own_end(ending))
-                }
-                // An interruption has no event that would have to be stored before it is told.
-                _ => None,
-            },
-        };
-        match ended {
-            Some(ended) => {
-                let cause = self.producer.take_error();
-                self.finish(End::Stream { ended, cause });
-            }
-            None => self.finish_unfinished(),
-        }
-        true
-    }
-
-    /// The first end counts, whoever said it; but a client that was still served when its stream was
-    /// taken for an orphan gets the real one.
-    fn end_to_tell(&self, stored: Ended) -> Ended {
-        match &self.end {
-            Some(EndRequest::Close(own)) if stored.ending.state == StreamState::Orphaned => {
-                self.own_end(Ending::clone(own))
-            }
-            _ => stored,
-        }
-    }
-
-    fn own_end(&self, ending: Ending) -> Ended {
-        let lane = self.lane();
-        Ended { ending, id: EventId::terminal(lane.epoch), last: lane.last(), at: 0 }
-    }
-
-    fn finish(&mut self, end: End) {
+    pub(super) fn finish(&mut self, end: End) {
         self.beyond_record = None;
         self.closing = Some(Box::new(finish(&mut self.speaker, end, self.manner.endless)));
     }
 
     /// The stream goes on without this body, or not at all for now.
-    fn finish_unfinished(&mut self) {
+    pub(super) fn finish_unfinished(&mut self) {
         let error = match &self.end {
             _ if self.producer.node.is_draining() => BodyError::Draining,
             Some(EndRequest::Interrupt) => BodyError::Interrupted,
@@ -435,7 +314,7 @@ where
 
     /// Whether somebody else ended the stream behind events that the client was not given: the log has them, or knows that they
     /// are missing.
-    fn is_cut_off(&self) -> bool {
+    pub(super) fn is_cut_off(&self) -> bool {
         let lane = self.lane();
         match lane.status() {
             Status::Ended(ended) => {

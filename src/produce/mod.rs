@@ -14,3 +14,4 @@ pub(crate) mod patience;
 pub(crate) mod producer;
 pub(crate) mod source;
 pub(crate) mod stop;
+mod store_wait;

@@ -2,5 +2,6 @@
 
 pub(crate) mod classify;
 pub(crate) mod identify;
+pub(crate) mod ready_made;
 pub(crate) mod settings;
 pub(crate) mod speaker;

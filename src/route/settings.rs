@@ -6,7 +6,8 @@ use http::{HeaderName, request::Parts};
 
 use super::{
     classify::{Classify, Ends},
-    identify::{Generate, Identify},
+    identify::Identify,
+    ready_made::Generate,
 };
 use crate::{
     model::{
