@@ -370,7 +370,7 @@ export class ResilientEventSource extends TypedEventTarget {
     if (!reader) return;
     const signal = /** @type {AbortController} */ (this.#connection).signal;
     const cancel = () => void reader.cancel().catch(() => {});
-    signal.addEventListener('abort', cancel);
+    signal.addEventListener('abort', cancel, { once: true });
     const parser = new EventStreamParser({ lastEventId: this.#cursor, maxEventBytes: this.#policy.maxEventBytes });
     try {
       while (!this.#isOver) {
@@ -382,8 +382,9 @@ export class ResilientEventSource extends TypedEventTarget {
         this.#watch(0);
         for (const event of parser.push(value)) {
           for (const mailbox of this.#mailboxes) await mailbox.room();
-          if (!this.#isOver) this.#receive(event, isRecorded);
+          // A listener, or somebody meanwhile, may have closed the source.
           signal.throwIfAborted();
+          this.#receive(event, isRecorded);
         }
         // Blocks without data may hold an id or a delay, too.
         this.#cursor = parser.lastEventId;
@@ -391,7 +392,6 @@ export class ResilientEventSource extends TypedEventTarget {
       }
     } finally {
       this.#retry = parser.retry ?? this.#retry;
-      signal.removeEventListener('abort', cancel);
       cancel();
     }
   }
@@ -615,10 +615,11 @@ export class ResilientEventSource extends TypedEventTarget {
   #untilCut(promise) {
     const signal = /** @type {AbortController} */ (this.#connection).signal;
     return new Promise((resolve, reject) => {
+      // The signal is that of one attempt, and its listeners go with it.
       const cut = () => reject(signal.reason);
       if (signal.aborted) return cut();
-      signal.addEventListener('abort', cut);
-      Promise.resolve(promise).then(resolve, reject).finally(() => signal.removeEventListener('abort', cut));
+      signal.addEventListener('abort', cut, { once: true });
+      Promise.resolve(promise).then(resolve, reject);
     });
   }
 
@@ -670,7 +671,6 @@ export class ResilientEventSource extends TypedEventTarget {
     globalThis.document?.removeEventListener?.('visibilitychange', this.#wake);
     globalThis.removeEventListener?.('online', this.#wake);
     this.#enter(state);
-    this.#watch(0);
     this.#connection?.abort();
     this.#pause?.end();
     for (const mailbox of this.#mailboxes) mailbox.end(state === 'gaveup' ? this.#error : null);

@@ -86,6 +86,19 @@ test('a signal that was aborted before, or a source that is closed at once: no r
   assert.deepEqual([aborted.state, closed.state, requests.length], ['closed', 'closed', 0]);
 });
 
+/** The timers that are set and have not gone off. */
+function countTimers(t) {
+  const timers = new Set();
+  const { setTimeout: set, clearTimeout: clear } = globalThis;
+  global(t, 'setTimeout', (run, delay) => {
+    const timer = set(() => (timers.delete(timer), run()), delay);
+    timers.add(timer);
+    return timer;
+  });
+  global(t, 'clearTimeout', (timer) => (timers.delete(timer), clear(timer)));
+  return timers;
+}
+
 for (const [what, fetch] of [
   ['the terminal event', fakeFetch(whole(events(1, 2) + completed(), { 'x-stream-heartbeat': '15' })).fetch],
   ['204', fakeFetch(status(204)).fetch],
@@ -94,17 +107,28 @@ for (const [what, fetch] of [
 ]) {
   test(`nothing is left after ${what}: no listener, no timer`, async (t) => {
     const page = fakePage(t);
-    const timers = new Set();
-    const { setTimeout: set, clearTimeout: clear } = globalThis;
-    global(t, 'setTimeout', (run, delay) => {
-      const timer = set(() => (timers.delete(timer), run()), delay);
-      timers.add(timer);
-      return timer;
-    });
-    global(t, 'clearTimeout', (timer) => (timers.delete(timer), clear(timer)));
+    const timers = countTimers(t);
     const { source: made } = source(t, { fetch, minDelay: 1, maxDelay: 1 });
     assert.equal(page.listeners.size, 2);
     await made.finished.catch(() => {});
+    await settle();
+    assert.deepEqual([page.listeners.size, timers.size], [0, 0]);
+  });
+}
+
+for (const [state, fetch] of [
+  ['open', fakeFetch(() => open({ 'x-stream-heartbeat': '15' }).response).fetch],
+  ['waiting', fakeFetch(down()).fetch],
+  ['waiting', fakeFetch(status(503, { 'retry-after': '60' })).fetch],
+]) {
+  test(`nothing is left of a source that is closed while it is ${state}`, async (t) => {
+    const page = fakePage(t);
+    const timers = countTimers(t);
+    const { source: made } = source(t, { fetch });
+    await settle();
+    assert.deepEqual([made.state, timers.size], [state, 1]);
+    page.online();
+    made.close();
     await settle();
     assert.deepEqual([page.listeners.size, timers.size], [0, 0]);
   });
@@ -289,6 +313,20 @@ for (const [what, happen] of [
     assert.equal(requests.length, 1);
   });
 }
+
+test('a connection that fails just after the page is seen again is replaced at once', async (t) => {
+  fakeTime(t);
+  const page = fakePage(t);
+  const stream = open();
+  const { fetch, requests } = fakeFetch(() => stream.response, () => open().response);
+  const { source: made } = source(t, { fetch, minDelay: 600_000 });
+  await pass(2000);
+  // A page that was frozen learns of its lost connection only after it is seen again.
+  page.show('visible');
+  stream.cut();
+  await pass(50);
+  assert.deepEqual([requests.length, made.state], [2, 'open']);
+});
 
 test('a connection that died while the device slept is noticed when the page is seen', async (t) => {
   fakeTime(t);

@@ -40,6 +40,24 @@ test('after a cut it resumes from its cursor, and gives each event once', async 
   assert.ok(states[1].delay >= 250 && states[1].delay <= 4000);
 });
 
+test('a listener finds the cursor at its event', async (t) => {
+  const { fetch } = fakeFetch(whole(events(1, 3, 1) + completed(2)));
+  const { source: made } = source(t, { fetch });
+  const cursors = [];
+  made.addEventListener('message', ({ lastEventId }) => cursors.push([lastEventId, made.lastEventId]));
+  await made.finished;
+  assert.deepEqual(cursors, [['e1-1', 'e1-1'], ['e1-2', 'e1-2'], ['e1-3', 'e1-3']]);
+});
+
+test('a block without data moves the cursor, too', async (t) => {
+  fakeTime(t);
+  const { fetch, requests } = fakeFetch(broken('data: 1\nid: e1-1\n\nid: e1-2\n\n'), whole(completed(2)));
+  const { source: made } = source(t, { fetch });
+  await pass(5000);
+  await made.finished;
+  assert.equal(requests[1].headers.get('last-event-id'), 'e1-2');
+});
+
 test('the end of a response is not the end of the stream', async (t) => {
   fakeTime(t);
   const { fetch, requests } = fakeFetch(whole(events(1, 2)), whole(completed()));
