@@ -7,23 +7,26 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use axum::{
-    body::{Body, Bytes, HttpBody as _},
+    body::{Body, Bytes, HttpBody},
     extract::{Request, State},
     http::{HeaderMap, Method, header},
     middleware::Next,
     response::Response,
 };
-use futures_util::stream;
-use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::Frame;
+use futures_util::task::AtomicWaker;
+use hyper::body::{Frame, SizeHint};
 use resilient_sse::{StreamId, StreamKey};
-use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Sleep, sleep};
 
 use crate::hub;
 
@@ -39,19 +42,19 @@ pub(crate) struct Readers(Arc<Mutex<Open>>);
 #[derive(Default)]
 struct Open {
     next: u64,
-    readers: HashMap<StreamKey, HashMap<u64, CancellationToken>>,
+    readers: HashMap<StreamKey, HashMap<u64, Arc<Cut>>>,
 }
 
 impl Readers {
     /// Cuts every response that carries this stream, and returns how many there were.
     pub(crate) fn cut(&self, stream: &StreamKey) -> usize {
         let readers = self.lock().readers.remove(stream).unwrap_or_default();
-        readers.values().for_each(CancellationToken::cancel);
+        readers.values().for_each(|cut| cut.ask());
         readers.len()
     }
 
     fn enter(&self, stream: StreamKey) -> Reader {
-        let cut = CancellationToken::new();
+        let cut = Arc::new(Cut::default());
         let mut open = self.lock();
         let number = open.next;
         open.next += 1;
@@ -65,12 +68,36 @@ impl Readers {
     }
 }
 
+/// Asks one response body to break off.
+#[derive(Default)]
+struct Cut {
+    asked: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Cut {
+    fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+
+    /// Whether it is asked; if not, the task is woken once it is.
+    fn poll_asked(&self, cx: &Context<'_>) -> bool {
+        self.waker.register(cx.waker());
+        self.is_asked()
+    }
+}
+
 /// A response's entry among the readers. Dropping it, with the body, removes the entry.
 struct Reader {
     readers: Readers,
     stream: StreamKey,
     number: u64,
-    cut: CancellationToken,
+    cut: Arc<Cut>,
 }
 
 impl Drop for Reader {
@@ -93,7 +120,7 @@ pub(crate) async fn watch(State(readers): State<Readers>, request: Request, next
     match (owner, stream_id(response.headers())) {
         (Some(owner), Some(id)) if has_body && !response.body().is_end_stream() => {
             let reader = readers.enter(StreamKey::new(owner, id));
-            response.map(|body| cuttable(body, reader))
+            response.map(|body| Body::new(Cuttable { body, reader, stage: Stage::Whole }))
         }
         _ => response,
     }
@@ -106,37 +133,65 @@ fn stream_id(headers: &HeaderMap) -> Option<StreamId> {
     kind.starts_with("text/event-stream").then(|| StreamId::new(id).ok()).flatten()
 }
 
-fn cuttable(body: Body, reader: Reader) -> Body {
-    let body = Cuttable { body, reader, halved: false };
-    Body::new(StreamBody::new(stream::unfold(body, async |mut body| Some((body.next().await?, body)))))
-}
-
 /// A response body that can be cut.
 struct Cuttable {
     body: Body,
     reader: Reader,
-    /// Whether half of a frame was its last.
-    halved: bool,
+    stage: Stage,
 }
 
-impl Cuttable {
-    async fn next(&mut self) -> Option<Result<Frame<Bytes>, axum::Error>> {
-        if self.halved {
-            sleep(FLUSH).await;
-            return Some(Err(broken()));
-        }
-        tokio::select! {
-            biased;
-            () = self.reader.cut.cancelled() => {}
-            frame = self.body.frame() => return frame,
-        }
-        match timeout(NEXT_EVENT, self.body.frame()).await {
-            Ok(Some(Ok(frame))) => {
-                self.halved = true;
-                Some(Ok(frame.map_data(half)))
+enum Stage {
+    /// Nobody has asked for a cut.
+    Whole,
+    /// The next frame will be cut, if it comes in time.
+    Breaking(Pin<Box<Sleep>>),
+    /// Half of a frame was the last one.
+    Halved(Pin<Box<Sleep>>),
+}
+
+impl HttpBody for Cuttable {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = &mut *self;
+        loop {
+            match &mut this.stage {
+                Stage::Whole => {
+                    if !this.reader.cut.is_asked() {
+                        let frame = Pin::new(&mut this.body).poll_frame(cx);
+                        if frame.is_ready() || !this.reader.cut.poll_asked(cx) {
+                            return frame;
+                        }
+                    }
+                    this.stage = Stage::Breaking(Box::pin(sleep(NEXT_EVENT)));
+                }
+                Stage::Breaking(limit) => {
+                    return match Pin::new(&mut this.body).poll_frame(cx) {
+                        Poll::Ready(Some(Ok(frame))) => {
+                            this.stage = Stage::Halved(Box::pin(sleep(FLUSH)));
+                            Poll::Ready(Some(Ok(frame.map_data(half))))
+                        }
+                        Poll::Ready(end) => Poll::Ready(end),
+                        Poll::Pending => limit.as_mut().poll(cx).map(|()| Some(Err(broken()))),
+                    };
+                }
+                Stage::Halved(flush) => {
+                    ready!(flush.as_mut().poll(cx));
+                    return Poll::Ready(Some(Err(broken())));
+                }
             }
-            Ok(ended) => ended,
-            Err(_) => Some(Err(broken())),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.stage, Stage::Whole) && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.stage {
+            Stage::Whole => self.body.size_hint(),
+            Stage::Breaking(_) | Stage::Halved(_) => SizeHint::default(),
         }
     }
 }

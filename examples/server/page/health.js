@@ -5,7 +5,7 @@ const FIGURES = [
   ['followers', 'reading the log', 'Connections that are served from the log'],
   ['recorded', 'events recorded', 'Events that the store has acknowledged'],
   ['unheard', 'made unheard', 'Events that were made while nobody read'],
-  ['resumed', 'resumed', 'Connections that came back with a cursor'],
+  ['resumed', 'resumed', 'Requests that continued a stream, or asked recovery for it'],
   ['gaps', 'gaps told', 'Gaps that clients were told of'],
   ['lost', 'events lost', 'Events that could not be recorded'],
   ['orphaned', 'orphaned', 'Streams that this node closed because the node that worked on them was gone'],
