@@ -1,6 +1,6 @@
 // What a user does.
 import { deepStrictEqual, strictEqual } from 'node:assert';
-import { AFTER_TEN } from './stream.mjs';
+import { AFTER_TEN, UNTIL_STOPPED } from './stream.mjs';
 
 export async function reload({ world, source }) {
   await world.node();
@@ -42,8 +42,8 @@ function ids(tab) {
 
 export async function stopFromAnotherTab({ world, source }) {
   await world.node();
-  const one = await world.tab(source, '/api/stream/a?n=1000&rate=20');
-  const two = await world.tab(source, '/api/stream/a?n=1000&rate=20');
+  const one = await world.tab(source, UNTIL_STOPPED);
+  const two = await world.tab(source, UNTIL_STOPPED);
   await Promise.all([one.seen(5), two.seen(5)]);
   await two.evaluate(() => source.stop());
   for (const tab of [one, two]) {

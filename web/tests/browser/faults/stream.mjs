@@ -7,6 +7,9 @@ import { after } from '../harness/front.mjs';
  */
 export const AFTER_TEN = after('"s":10,');
 
+/** A stream that lasts for longer than any test. */
+export const UNTIL_STOPPED = '/api/stream/a?n=10000&rate=20';
+
 /** The numbers of so many events. */
 export function count(end) {
   return Array.from({ length: end }, (_, number) => number);

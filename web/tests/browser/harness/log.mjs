@@ -45,6 +45,6 @@ export class Log {
 
   /** The latest entries, a line each. */
   toString() {
-    return this.entries.slice(-20).map((entry) => `  ${JSON.stringify(entry)}`).join('\n') || '  nothing';
+    return this.entries.slice(-60).map((entry) => `  ${JSON.stringify(entry)}`).join('\n') || '  nothing';
   }
 }
