@@ -147,7 +147,7 @@ type Url = string | URL | null | undefined;
  *
  * const append = (text, event) => (event.type === 'message' ? text + JSON.parse(event.data).data.text : text);
  *
- * function Answer({ id }) {
+ * export function Answer({ id }) {
  *   const { status, data, error, gap, stop, reconnect } = useResilientSSE(`/api/stream/${id}`, { reduce: append, initial: '' });
  *   return (
  *     <article>
@@ -163,7 +163,12 @@ type Url = string | URL | null | undefined;
  * A chat. The page shows a turn that runs already, also one that was begun before a reload; `send` begins the next one:
  *
  * ```jsx
- * function Chat({ id }) {
+ * import { useState } from 'react';
+ * import { useResilientSSE } from 'resilient-sse/react';
+ *
+ * const append = (text, event) => (event.type === 'message' ? text + JSON.parse(event.data).data.text : text);
+ *
+ * export function Chat({ id }) {
  *   const [turns, setTurns] = useState([]);
  *   const chat = useResilientSSE(`/api/chat/${id}/stream`, { conversation: true, reduce: append, initial: '' });
  *   const runs = ['connecting', 'connected', 'reconnecting'].includes(chat.status);

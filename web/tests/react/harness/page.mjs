@@ -4,6 +4,7 @@ import { JSDOM } from 'jsdom';
 const { window } = new JSDOM('<!doctype html><body></body>', { url: 'http://127.0.0.1/', pretendToBeVisual: true });
 globalThis.window = window;
 globalThis.document = window.document;
+globalThis.FormData = window.FormData;
 globalThis.sessionStorage = window.sessionStorage;
 Object.defineProperty(globalThis, 'navigator', { value: window.navigator, configurable: true });
 globalThis.requestAnimationFrame = (callback) => window.requestAnimationFrame(callback);

@@ -9,6 +9,8 @@ export function initialize({ from }) {
 }
 
 export function resolve(specifier, context, nextResolve) {
+  // As the examples of the documentation import it.
+  if (specifier === 'resilient-sse/react') return nextResolve(new URL('../../../react.js', import.meta.url).href, context);
   if (!/^react(-dom)?(\/|$)/.test(specifier)) return nextResolve(specifier, context);
   return { url: String(pathToFileURL(require.resolve(specifier))), shortCircuit: true };
 }
