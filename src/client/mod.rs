@@ -64,8 +64,8 @@
 //! | silence for 2.5 intervals of `X-Stream-Heartbeat` | it tries again |
 //! | an event is larger than [`max_event_bytes`](EventSourceBuilder::max_event_bytes) | it gives up; the error names the limit |
 //!
-//! It waits a random time between attempts: at least 250 ms, or what the server asks for (`retry:`), and at most 30 s, longer after
-//! each attempt without an event. After 10 of them in a row it gives up. All attempts of a POST carry one `Idempotency-Key`.
+//! It waits a random time between attempts: from 250 ms, or what the server asks for (`retry:`), to 30 s, longer after each attempt
+//! without an event. After 10 of them in a row it gives up. All attempts of a POST carry one `Idempotency-Key`.
 //!
 //! # Voices
 //!

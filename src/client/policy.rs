@@ -83,8 +83,8 @@ impl Policy {
 
     /// An attempt is over: returns how long to wait before the next one, or `None` after too many attempts without an event.
     ///
-    /// `asked` is the wait that the server asked for, by `retry:` or `Retry-After`. The wait is never shorter; it is random
-    /// above that, since servers give the same number to many clients that they let go together. `random` is uniform.
+    /// `asked` is the wait that the server asked for, by `retry:` or `Retry-After`. The wait is never shorter, and up to half as
+    /// long again, since a server may give the same number to many clients that it lets go together. `random` is uniform.
     pub(super) fn failed(&mut self, asked: Option<Duration>, random: u64) -> Option<Duration> {
         if !std::mem::take(&mut self.has_event) {
             self.failures = self.failures.saturating_add(1);
@@ -92,9 +92,10 @@ impl Policy {
                 return None;
             }
         }
-        let floor = self.limits.min_delay.max(asked.unwrap_or_default()).min(LONGEST_WAIT);
-        let cap = self.limits.max_delay.max(floor + floor / 4);
-        Some(backoff::wait(floor, cap, self.failures + 1, random))
+        let Limits { min_delay, max_delay, .. } = self.limits;
+        let shortest = min_delay.max(asked.unwrap_or_default()).min(LONGEST_WAIT);
+        let longest = backoff::ceiling(min_delay, max_delay, self.failures + 1).max(shortest + shortest / 2);
+        Some(backoff::between(shortest, longest, random))
     }
 
     /// After how much silence a connection whose response has these headers is dead; `None` where no interval is known.
@@ -195,7 +196,7 @@ mod tests {
     #[test]
     fn clients_that_are_cut_together_do_not_come_back_together() {
         let random = Seeded::new(Some(7));
-        for (asked, spread) in [(None, 200), (Some(Duration::from_secs(3)), 2_500)] {
+        for (asked, spread) in [(None, 200), (Some(Duration::from_secs(3)), 1_200)] {
             let mut waits: Vec<_> = (0..1000)
                 .map(|_| {
                     let mut policy = policy();

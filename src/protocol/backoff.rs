@@ -18,7 +18,7 @@ impl Backoff {
     /// Something failed: how long to wait; `random` is uniform.
     pub(crate) fn failed(&mut self, random: u64) -> Duration {
         self.failures = self.failures.saturating_add(1);
-        wait(self.base, self.cap, self.failures, random)
+        between(self.base, ceiling(self.base, self.cap, self.failures), random)
     }
 
     /// It worked again.
@@ -27,12 +27,16 @@ impl Backoff {
     }
 }
 
-/// The wait after the n-th failure in a row; `random` is uniform.
-pub(crate) fn wait(base: Duration, cap: Duration, failures: u32, random: u64) -> Duration {
-    let ceiling = base.saturating_mul(1 << failures.min(16)).min(cap);
-    let span = ceiling.saturating_sub(base);
+/// The longest wait after the n-th failure in a row.
+pub(crate) fn ceiling(base: Duration, cap: Duration, failures: u32) -> Duration {
+    base.saturating_mul(1 << failures.min(16)).min(cap)
+}
+
+/// A wait of at least `shortest` and, if that is not less, at most `longest`; `random` is uniform.
+pub(crate) fn between(shortest: Duration, longest: Duration, random: u64) -> Duration {
+    let span = longest.saturating_sub(shortest);
     let part = (random >> 11) as f64 / (1u64 << 53) as f64;
-    base + span.mul_f64(part)
+    shortest + span.mul_f64(part)
 }
 
 #[cfg(test)]

@@ -1,0 +1,70 @@
+//! The HTTP clients that a source works over.
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use resilient_sse::{StreamState, client::EventSource};
+use tower::{ServiceBuilder, service_fn};
+
+use crate::{
+    Nodes,
+    front::{Front, Plan},
+    reader::Reader,
+    redis_servers::{End, Proxy},
+};
+
+/// Two cuts on the way, and the last part from the other node.
+async fn front(nodes: &Nodes) -> Front {
+    let cut = |bytes, end| Plan { node: nodes.a.address, cut: Some((bytes, end)) };
+    Front::start([cut(1500, End::Finish), cut(2000, End::Reset), Plan { node: nodes.b.address, cut: None }]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reqwest_by_an_adapter() {
+    let nodes = Nodes::start(&[]);
+    let front = front(&nodes).await;
+    let client = reqwest::Client::new();
+    let service = service_fn(move |request: Request<Bytes>| {
+        let client = client.clone();
+        async move { client.execute(request.try_into()?).await.map(http::Response::from) }
+    });
+    let request = Request::get(front.url("/api/stream/reqwest?n=100&rate=200")).body(Bytes::new()).unwrap();
+    let mut reader = Reader::of(EventSource::builder(service, request)).hasty();
+    reader.to_end().await;
+    reader.has_all(100, StreamState::Completed);
+    assert_eq!((reader.cuts.len(), front.connections()), (2, 3));
+}
+
+/// With layers of tower between, and a client that keeps its connections.
+#[tokio::test(flavor = "multi_thread")]
+async fn hyper_util_behind_a_stack_of_layers() {
+    let nodes = Nodes::start(&[]);
+    let front = front(&nodes).await;
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let service = ServiceBuilder::new().concurrency_limit(1).service(client);
+    let request = Request::get(front.url("/api/stream/stack?n=100&rate=200")).body(Full::default()).unwrap();
+    let mut reader = Reader::of(EventSource::builder(service, request)).hasty();
+    reader.to_end().await;
+    reader.has_all(100, StreamState::Completed);
+    assert_eq!((reader.cuts.len(), front.connections()), (2, 3));
+}
+
+/// HTTP/2, whose streams are reset where HTTP/1.1 breaks.
+#[tokio::test(flavor = "multi_thread")]
+async fn http_2() {
+    let Nodes { a, b, redis: _redis } = Nodes::start(&["--drain", "8"]);
+    let proxy = Proxy::start(a.address);
+    let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http::<Full<Bytes>>();
+    let url = format!("http://{}/api/stream/second?n=200&rate=50", proxy.address());
+    let source = EventSource::builder(client, Request::get(url).body(Full::default()).unwrap());
+    let mut reader = Reader::of(source).hasty();
+    reader.until(20).await;
+    proxy.cut(End::Reset);
+    reader.until(60).await;
+    a.signal("TERM");
+    proxy.point_at(b.address);
+    reader.to_end().await;
+    reader.has_all(200, StreamState::Completed);
+    assert!(reader.cuts.len() >= 2, "{:?}", reader.cuts);
+}

@@ -1,0 +1,70 @@
+//! What happens to connections, and to those who read.
+
+use std::time::Duration;
+
+use resilient_sse::{StreamState, client::CutCause};
+
+use crate::{
+    Nodes,
+    reader::{Reader, get},
+    redis_servers::Proxy,
+};
+
+/// A host that went away without a word: nothing passes, and no connection ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_half_open_is_noticed() {
+    let nodes = Nodes::start(&["--heartbeat", "0.4"]);
+    let proxy = Proxy::start(nodes.a.address);
+    let mut reader = Reader::of(get(&format!("http://{}/api/stream/half?n=100&rate=50", proxy.address())));
+    reader.until(20).await;
+    proxy.point_at(nodes.b.address);
+    proxy.strand();
+    reader.to_end().await;
+    reader.has_all(100, StreamState::Completed);
+    assert!(
+        matches!(reader.cuts[..], [CutCause::Silent { waited }] if waited == Duration::from_secs(1)),
+        "{:?}",
+        reader.cuts
+    );
+}
+
+/// A stream that is silent for longer than the watchdog waits is kept alive by heartbeats.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_stream_is_not_taken_for_a_dead_one() {
+    let nodes = Nodes::start(&["--heartbeat", "0.3"]);
+    let mut reader = Reader::of(get(&format!("http://{}/api/stream/slow?n=3&rate=0.5", nodes.a.address)));
+    reader.to_end().await;
+    reader.has_all(3, StreamState::Completed);
+    assert!(reader.cuts.is_empty(), "{:?}", reader.cuts);
+}
+
+/// A program that is started again, after any event: the next one goes on with the last id.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_source_goes_on_where_the_last_one_was_dropped() {
+    let nodes = Nodes::start(&[]);
+    // The id of the stream is made up, so only the cursor names it.
+    let [to_a, to_b] = [&nodes.a, &nodes.b].map(|node| format!("http://{}/api/stream?n=60&rate=300", node.address));
+    let (mut cursor, mut numbers) = (String::new(), Vec::new());
+    for part in 1..=10 {
+        let mut reader = Reader::of(get(if part % 2 == 0 { &to_a } else { &to_b }).last_event_id(&*cursor));
+        reader.until(6).await;
+        numbers.extend_from_slice(reader.numbers());
+        reader.source.last_event_id().clone_into(&mut cursor);
+    }
+    let mut last = Reader::of(get(&to_a).last_event_id(cursor));
+    last.to_end().await;
+    assert_eq!((numbers, last.numbers().len()), (Vec::from_iter(0..60), 0));
+    assert_eq!(nodes.a.figure("started").await + nodes.b.figure("started").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_readers_at_two_nodes_get_the_same() {
+    let nodes = Nodes::start(&[]);
+    let [mut first, mut second] = [&nodes.a, &nodes.b]
+        .map(|node| Reader::of(get(&format!("http://{}/api/stream/shared?n=100&rate=100", node.address))));
+    tokio::join!(first.to_end(), second.to_end());
+    for reader in [&first, &second] {
+        reader.has_all(100, StreamState::Completed);
+    }
+    assert_eq!(nodes.a.figure("started").await + nodes.b.figure("started").await, 1);
+}

@@ -1,0 +1,169 @@
+//! What is asked, and how it is refused.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http_body_util::Full;
+use resilient_sse::{
+    StreamState,
+    client::{CutCause, EventSource, GaveUp},
+};
+use serde_json::Value;
+
+use crate::{
+    Nodes,
+    front::{Front, Plan},
+    reader::{Reader, get, http},
+    redis_servers::End,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_gone_is_refused_for_good() {
+    let nodes = Nodes::start(&[]);
+    let url = format!("http://{}/api/stream/gone", nodes.a.address);
+    let mut reader = Reader::of(get(&url).last_event_id("e1700000000000-5"));
+    let GaveUp::Refused(response) = reader.to_failure().await else { panic!("404 is final") };
+    assert_eq!((response.status(), reader.connected, reader.cuts.len()), (StatusCode::NOT_FOUND, 0, 0));
+    let mut reader = Reader::of(get(&format!("http://{}/api/stream/not%20an%20id", nodes.a.address)));
+    let GaveUp::Refused(response) = reader.to_failure().await else { panic!("400 is final") };
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    assert!(response.body().starts_with(b"a stream id is 1 to 128 characters"), "{:?}", response.body());
+}
+
+/// A token that may be replaced, as the headers of an attempt.
+fn bearer(
+    token: &Arc<Mutex<String>>,
+) -> impl FnMut() -> std::future::Ready<Result<HeaderMap, header::InvalidHeaderValue>> + Send + use<> {
+    let token = Arc::clone(token);
+    move || {
+        let value = HeaderValue::try_from(format!("Bearer {}", token.lock().unwrap()));
+        std::future::ready(value.map(|value| HeaderMap::from_iter([(header::AUTHORIZATION, value)])))
+    }
+}
+
+/// A token expires in the middle: 401 is final, and with a new token the same source goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_token_is_replaced() {
+    let nodes = Nodes::start(&[]);
+    let cut = |bytes| Plan { node: nodes.a.address, cut: Some((bytes, End::Finish)) };
+    let front = Front::start([cut(1500), cut(1500), Plan { node: nodes.b.address, cut: None }]).await;
+    front.ask_for_token("old");
+    let token = Arc::new(Mutex::new("old".to_owned()));
+    let mut reader = Reader::of(get(&front.url("/api/stream/mine?n=100&rate=100")).headers(bearer(&token))).hasty();
+    reader.until(3).await;
+    front.ask_for_token("new");
+    let GaveUp::Refused(response) = reader.to_failure().await else { panic!("401 is final") };
+    assert_eq!((response.status(), &response.body()[..]), (StatusCode::UNAUTHORIZED, &b"sign in"[..]));
+    assert_eq!(response.headers()[header::WWW_AUTHENTICATE], "Bearer");
+
+    "new".clone_into(&mut token.lock().unwrap());
+    reader.source.reconnect();
+    reader.to_end().await;
+    reader.has_all(100, StreamState::Completed);
+    assert_eq!((front.connections(), reader.cuts.len()), (3, 1), "one was cut, one refused");
+}
+
+/// A token that is replaced in time is never refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_attempt_has_the_token_of_its_time() {
+    let nodes = Nodes::start(&[]);
+    let front = Front::start([
+        Plan { node: nodes.a.address, cut: Some((1500, End::Reset)) },
+        Plan { node: nodes.b.address, cut: None },
+    ]);
+    let front = front.await;
+    front.ask_for_token("old");
+    let token = Arc::new(Mutex::new("old".to_owned()));
+    let mut reader = Reader::of(get(&front.url("/api/stream/mine?n=100&rate=100")).headers(bearer(&token))).hasty();
+    reader.until(3).await;
+    front.ask_for_token("new");
+    "new".clone_into(&mut token.lock().unwrap());
+    reader.to_end().await;
+    reader.has_all(100, StreamState::Completed);
+    assert_eq!(reader.cuts.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_that_no_stream_has_is_a_gap_and_then_everything() {
+    let nodes = Nodes::start(&[]);
+    let url = format!("http://{}/api/stream/whole?n=20&rate=0", nodes.a.address);
+    let mut whole = Reader::of(get(&url));
+    whole.to_end().await;
+    whole.has_all(20, StreamState::Completed);
+    for (cursor, node) in [("1700000000000-3", &nodes.a), ("0", &nodes.b), ("e17-3", &nodes.b), ("x.e17-3", &nodes.a)] {
+        let url = format!("http://{}/api/stream/whole?n=20&rate=0", node.address);
+        let mut reader = Reader::of(get(&url).last_event_id(cursor));
+        reader.to_end().await;
+        assert_eq!(reader.gaps.len(), 1, "{cursor}: {:?}", reader.gaps);
+        assert_eq!(reader.numbers(), whole.numbers(), "{cursor}");
+        assert_eq!(reader.end, whole.end, "{cursor}");
+    }
+}
+
+/// A client that has everything is told so by the status.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_at_the_end_is_an_end() {
+    let nodes = Nodes::start(&[]);
+    let mut whole = Reader::of(get(&format!("http://{}/api/stream/over?n=3&rate=0", nodes.a.address)));
+    whole.to_end().await;
+    let mut again = Reader::of(
+        get(&format!("http://{}/api/stream/over", nodes.b.address)).last_event_id(whole.source.last_event_id()),
+    );
+    again.to_end().await;
+    assert_eq!((again.connected, again.end.unwrap().event), (0, None));
+}
+
+/// All attempts of a POST join the stream that the first one began.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_of_a_conversation_is_posted_once_whatever_happens() {
+    let nodes = Nodes::start(&[]);
+    let plans = [(0, &nodes.a), (100, &nodes.b), (900, &nodes.a), (1500, &nodes.b)];
+    let plans = plans.map(|(bytes, node)| Plan { node: node.address, cut: Some((bytes, End::Finish)) });
+    let front = Front::start(plans.into_iter().chain([Plan { node: nodes.a.address, cut: None }])).await;
+    let turn = Request::post(front.url("/api/chat/talk")).body(Full::<Bytes>::from(r#"{"n":60,"rate":100}"#)).unwrap();
+    let mut reader = Reader::of(EventSource::builder(http(), turn)).hasty();
+    reader.to_end().await;
+    reader.has_all(60, StreamState::Completed);
+    assert_eq!((front.connections(), reader.cuts.len()), (5, 4));
+    assert!(matches!(reader.cuts[0], CutCause::Request(_)), "{:?}", reader.cuts);
+    assert_eq!(nodes.a.figure("started").await + nodes.b.figure("started").await, 1, "the question was answered once");
+}
+
+/// A page that is loaded asks for the turn that runs; nothing runs, so there is nothing to wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_is_resumed_or_idle() {
+    let nodes = Nodes::start(&[]);
+    let resume = |node: &crate::Server| format!("http://{}/api/chat/talk/stream", node.address);
+    let mut idle = Reader::of(get(&resume(&nodes.a)));
+    idle.to_end().await;
+    assert_eq!((idle.connected, idle.end.unwrap().event), (0, None));
+
+    let turn = Request::post(format!("http://{}/api/chat/talk", nodes.a.address))
+        .body(Full::<Bytes>::from(r#"{"n":60,"rate":100}"#));
+    let mut posting = Reader::of(EventSource::builder(http(), turn.unwrap()));
+    posting.until(5).await;
+    let mut resuming = Reader::of(get(&resume(&nodes.b)));
+    tokio::join!(posting.to_end(), resuming.to_end());
+    for reader in [posting, resuming] {
+        reader.has_all(60, StreamState::Completed);
+    }
+}
+
+/// Recovery is asked first: it has the stream although its own route could not serve it any more, and runs nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn recovery_first_runs_nothing_that_was_run() {
+    let nodes = Nodes::start(&[]);
+    let [url, recover] = ["", "/recover"].map(|path| format!("http://{}/api/stream/found{path}", nodes.a.address));
+    let source = || get(&format!("{url}?n=30&rate=0")).recover(recover.parse().unwrap());
+    let mut first = Reader::of(source());
+    first.to_end().await;
+    first.has_all(30, StreamState::Completed);
+    // Another question under the same name: recovery does not look at it.
+    let mut late = Reader::of(source());
+    late.to_end().await;
+    late.has_all(30, StreamState::Completed);
+    let (_, told) = nodes.a.json("/api/stream/found/recover").await;
+    assert_eq!(told["status"], Value::from("completed"));
+    assert_eq!(nodes.a.figure("started").await, 1);
+}

@@ -1,0 +1,142 @@
+//! The library's own words, in each voice: they are never given as events.
+
+use resilient_sse::{
+    StreamState,
+    client::{Ended, Update},
+};
+
+use crate::{
+    Nodes, QUICK,
+    reader::{Reader, get},
+    redis_servers::{End, Proxy},
+};
+
+const VOICES: [&str; 4] = ["named", "json", "openai", "silent"];
+
+/// A stream of a killed node runs again: that is a restart, and no event is lost or given twice within a run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_is_told_in_each_voice() {
+    for voice in VOICES {
+        let options = [&QUICK[..], &["--on-disconnect", "interrupt", "--voice", voice]].concat();
+        let Nodes { a, b, redis: _redis } = Nodes::trusting(&options).await;
+        let proxy = Proxy::start(a.address);
+        let mut reader = Reader::of(get(&format!("http://{}/api/stream/again?n=80&rate=100", proxy.address()))).hasty();
+        reader.until(20).await;
+        a.kill();
+        proxy.point_at(b.address);
+        reader.to_end().await;
+        reader.is_whole();
+        assert_eq!((reader.runs.len(), reader.numbers().len()), (2, 80), "{voice}: {:?}", reader.runs);
+        assert_eq!(reader.ending().0, Some(StreamState::Completed), "{voice}");
+    }
+}
+
+/// Events that fell out of a log are a gap, where the voice can go on after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_is_told_in_each_voice() {
+    for voice in VOICES {
+        let nodes = Nodes::start(&["--max-events", "50", "--voice", voice]);
+        let path = "/api/stream/long?n=300&rate=0";
+        let mut reader = Reader::of(get(&format!("http://{}{path}", nodes.a.address)));
+        reader.until(10).await;
+        let cursor = reader.source.last_event_id().to_owned();
+        drop(reader);
+        nodes.b.until_status("long", "completed").await;
+        let mut late =
+            Reader::of(get(&format!("http://{}{path}", nodes.b.address)).last_event_id(&*cursor).max_attempts(3))
+                .hasty();
+        if voice == "silent" {
+            // It has no word for a gap, so the response breaks off each time.
+            let gave_up = late.to_failure().await;
+            assert!(gave_up.to_string().contains("3 attempts"), "{gave_up}");
+            assert_eq!((late.gaps.len(), late.numbers().len()), (0, 0));
+            continue;
+        }
+        if voice == "openai" {
+            late.to_failure().await;
+            assert_eq!(
+                (late.gaps.len(), late.gaps[0].after.as_deref(), late.numbers().len()),
+                (1, Some(&*cursor), 0),
+                "{:?}",
+                late.gaps
+            );
+            continue;
+        }
+        late.to_end().await;
+        let [gap] = &late.gaps[..] else { panic!("{voice}: {:?}", late.gaps) };
+        let missed = gap.missed.expect("both ends are known");
+        assert_eq!(
+            (gap.after.as_deref(), late.numbers()),
+            (Some(&*cursor), &Vec::from_iter(10 + missed..300)[..]),
+            "{voice}"
+        );
+        assert!(missed >= 200, "{voice}: {missed}");
+    }
+}
+
+/// An ending that the library supplies is an end, with its state and reason, wherever the voice has a word for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supplied_ending_is_told_in_each_voice() {
+    for voice in VOICES {
+        let nodes = Nodes::start(&["--voice", voice]);
+        let proxy = Proxy::start(nodes.a.address);
+        let source = get(&format!("http://{}/api/stream/eof?n=5&rate=0&end=eof", proxy.address()));
+        let mut reader = Reader::of(source).hasty();
+        reader.to_end().await;
+        reader.is_whole();
+        assert_eq!(reader.numbers().len(), 5, "{voice}");
+        let Some(Ended { state, reason, .. }) = reader.end else { panic!("{voice}: an end") };
+        let expected = match voice {
+            "named" | "json" => (Some(StreamState::Completed), Some("eof".to_owned())),
+            // Nothing is said: the client asks once more, and is told that it has everything.
+            _ => (None, None),
+        };
+        assert_eq!((state, reason), expected, "{voice}");
+
+        let path = format!("http://{}/api/stream/stopped?n=100000&rate=50", proxy.address());
+        let mut reader = Reader::of(get(&path)).hasty();
+        reader.until(5).await;
+        nodes.b.delete("/api/stream/stopped").await;
+        reader.to_end().await;
+        reader.is_whole();
+        let expected = match voice {
+            "silent" => (None, None),
+            _ => (Some(StreamState::Cancelled), Some("stopped")),
+        };
+        assert_eq!(reader.ending(), expected, "{voice}");
+        proxy.cut(End::Finish);
+    }
+}
+
+/// A server that lets a client go says why, where its voice has a word for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_is_a_cut_and_no_event_in_each_voice() {
+    for voice in VOICES {
+        let Nodes { a, b, redis: _redis } = Nodes::start(&["--drain", "8", "--voice", voice]);
+        let proxy = Proxy::start(a.address);
+        let source = get(&format!("http://{}/api/stream/drained?n=100&rate=50", proxy.address())).build();
+        let (mut source, mut numbers, mut reasons, mut end) = (source, 0, Vec::new(), None);
+        while let Some(update) = source.next().await {
+            match update.unwrap() {
+                Update::Event(event) => {
+                    assert!(event.data.contains(r#""type":"token""#), "{voice}: {event:?}");
+                    numbers += 1;
+                    if numbers == 10 {
+                        a.signal("TERM");
+                        proxy.point_at(b.address);
+                    }
+                }
+                Update::Cut(cut) => {
+                    reasons.push(cut.reason);
+                    source.reconnect();
+                }
+                Update::Ended(ended) => end = ended.state,
+                Update::Connected(_) => {}
+                other => panic!("{voice}: {other:?}"),
+            }
+        }
+        assert_eq!((numbers, end), (100, Some(StreamState::Completed)), "{voice}");
+        let expected = (voice == "openai").then(|| "shutdown".to_owned());
+        assert_eq!(reasons, [expected], "{voice}");
+    }
+}
