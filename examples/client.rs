@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 print!("{}", event.json::<Token>()?.data.text);
                 std::io::stdout().flush()?;
             }
-            Update::Gap(gap) => eprintln!("\n{} events are lost", gap.missed.map_or("some".into(), |n| n.to_string())),
+            Update::Gap(gap) => eprintln!("\nevents are lost: {gap:?}"),
             Update::Restart(_) => eprintln!("\nthe answer begins anew"),
             Update::Cut(cut) => {
                 eprintln!("\n{}: again in {:?}, after {:?}", cut.cause, cut.retry_in, source.last_event_id())

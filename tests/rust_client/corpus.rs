@@ -1,10 +1,15 @@
 //! The corpus of event streams through an event source: what a response says, and which cursor it leaves.
 
-use std::{convert::Infallible, pin::Pin, task::Poll};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use futures_util::stream::iter;
+use futures_util::stream::{StreamExt as _, iter};
 use http::{Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -20,7 +25,7 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 #[derive(Clone)]
 struct Chunks {
     chunks: Vec<Bytes>,
-    cursors: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
+    cursors: Arc<Mutex<Vec<String>>>,
 }
 
 impl tower::Service<Request<Full<Bytes>>> for Chunks {
@@ -28,7 +33,7 @@ impl tower::Service<Request<Full<Bytes>>> for Chunks {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
@@ -48,12 +53,10 @@ impl tower::Service<Request<Full<Bytes>>> for Chunks {
     }
 }
 
-use futures_util::StreamExt as _;
-
 /// Name, data and id of each event, and the cursor of the next request.
 async fn read(chunks: Vec<Bytes>) -> (Vec<[String; 3]>, String) {
-    let cursors = std::sync::Arc::default();
-    let server = Chunks { chunks, cursors: std::sync::Arc::clone(&cursors) };
+    let cursors = Arc::default();
+    let server = Chunks { chunks, cursors: Arc::clone(&cursors) };
     let request = Request::get("/").body(Full::default()).unwrap();
     let mut source = EventSource::builder(server, request).ends(Ends::none()).build();
     let mut events = Vec::new();
@@ -61,7 +64,7 @@ async fn read(chunks: Vec<Bytes>) -> (Vec<[String; 3]>, String) {
         match update {
             Ok(Update::Event(event)) => events.push([event.name, event.data, event.last_event_id]),
             Ok(Update::Connected(_) | Update::Cut(_)) => {}
-            Err(GaveUp::Refused(_)) | Err(GaveUp::Cursor { .. }) => break,
+            Err(GaveUp::Refused(_) | GaveUp::Cursor { .. }) => break,
             other => panic!("{other:?}"),
         }
     }

@@ -46,7 +46,7 @@ async fn survives(first: &Server, second: &Server, path: &str, cut: (u64, End)) 
     let to = |node: &Server, cut| Plan { node: node.address, cut };
     let front = Front::start([to(first, Some(cut)), to(second, None)]).await;
     let mut reader = Reader::of(get(&front.url(path))).hasty();
-    reader.to_end().await;
+    reader.until_end().await;
     reader.has_all(TOKENS, StreamState::Completed);
     reader
 }
@@ -91,7 +91,7 @@ async fn a_running_stream_survives_cut_after_cut() {
     let last = Plan { node: nodes.b.address, cut: None };
     let front = Front::start(plans.chain([last])).await;
     let mut reader = Reader::of(get(&front.url("/api/stream/running?n=400&rate=400"))).hasty();
-    reader.to_end().await;
+    reader.until_end().await;
     reader.has_all(400, StreamState::Completed);
     assert_eq!((reader.cuts.len(), front.connections()), (40, 41));
     assert_eq!(nodes.a.figure("started").await + nodes.b.figure("started").await, 1, "the work was done once");

@@ -97,7 +97,8 @@ async fn serve(mut client: TcpStream, plan: Plan, token: Option<String>) -> io::
         return client.shutdown().await;
     }
     let mut node = TcpStream::connect(plan.node).await?;
-    (client.set_nodelay(true)?, node.set_nodelay(true)?);
+    client.set_nodelay(true)?;
+    node.set_nodelay(true)?;
     node.write_all(head.as_bytes()).await?;
     let (mut from_client, mut to_client) = client.split();
     let (from_node, mut to_node) = node.split();

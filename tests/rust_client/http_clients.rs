@@ -31,7 +31,7 @@ async fn reqwest_by_an_adapter() {
     });
     let request = Request::get(front.url("/api/stream/reqwest?n=100&rate=200")).body(Bytes::new()).unwrap();
     let mut reader = Reader::of(EventSource::builder(service, request)).hasty();
-    reader.to_end().await;
+    reader.until_end().await;
     reader.has_all(100, StreamState::Completed);
     assert_eq!((reader.cuts.len(), front.connections()), (2, 3));
 }
@@ -45,7 +45,7 @@ async fn hyper_util_behind_a_stack_of_layers() {
     let service = ServiceBuilder::new().concurrency_limit(1).service(client);
     let request = Request::get(front.url("/api/stream/stack?n=100&rate=200")).body(Full::default()).unwrap();
     let mut reader = Reader::of(EventSource::builder(service, request)).hasty();
-    reader.to_end().await;
+    reader.until_end().await;
     reader.has_all(100, StreamState::Completed);
     assert_eq!((reader.cuts.len(), front.connections()), (2, 3));
 }
@@ -64,7 +64,7 @@ async fn http_2() {
     reader.until(60).await;
     a.signal("TERM");
     proxy.point_at(b.address);
-    reader.to_end().await;
+    reader.until_end().await;
     reader.has_all(200, StreamState::Completed);
     assert!(reader.cuts.len() >= 2, "{:?}", reader.cuts);
 }

@@ -19,7 +19,7 @@ async fn a_connection_that_is_half_open_is_noticed() {
     reader.until(20).await;
     proxy.point_at(nodes.b.address);
     proxy.strand();
-    reader.to_end().await;
+    reader.until_end().await;
     reader.has_all(100, StreamState::Completed);
     assert!(
         matches!(reader.cuts[..], [CutCause::Silent { waited }] if waited == Duration::from_secs(1)),
@@ -33,7 +33,7 @@ async fn a_connection_that_is_half_open_is_noticed() {
 async fn a_silent_stream_is_not_taken_for_a_dead_one() {
     let nodes = Nodes::start(&["--heartbeat", "0.3"]);
     let mut reader = Reader::of(get(&format!("http://{}/api/stream/slow?n=3&rate=0.5", nodes.a.address)));
-    reader.to_end().await;
+    reader.until_end().await;
     reader.has_all(3, StreamState::Completed);
     assert!(reader.cuts.is_empty(), "{:?}", reader.cuts);
 }
@@ -52,7 +52,7 @@ async fn a_new_source_goes_on_where_the_last_one_was_dropped() {
         reader.source.last_event_id().clone_into(&mut cursor);
     }
     let mut last = Reader::of(get(&to_a).last_event_id(cursor));
-    last.to_end().await;
+    last.until_end().await;
     assert_eq!((numbers, last.numbers().len()), (Vec::from_iter(0..60), 0));
     assert_eq!(nodes.a.figure("started").await + nodes.b.figure("started").await, 1);
 }
@@ -62,7 +62,7 @@ async fn two_readers_at_two_nodes_get_the_same() {
     let nodes = Nodes::start(&[]);
     let [mut first, mut second] = [&nodes.a, &nodes.b]
         .map(|node| Reader::of(get(&format!("http://{}/api/stream/shared?n=100&rate=100", node.address))));
-    tokio::join!(first.to_end(), second.to_end());
+    tokio::join!(first.until_end(), second.until_end());
     for reader in [&first, &second] {
         reader.has_all(100, StreamState::Completed);
     }

@@ -30,7 +30,7 @@ async fn a_node_is_killed_and_started_again() {
     let again = node(&redis, &QUICK);
     trusting(&again).await;
     proxy.point_at(again.address);
-    reader.to_end().await;
+    reader.until_end().await;
     reader.is_whole();
     assert_eq!(reader.ending(), (Some(StreamState::Orphaned), Some("node_lost")));
     assert!(reader.numbers().len() >= 20 && !reader.cuts.is_empty());
@@ -47,7 +47,7 @@ async fn the_work_of_a_killed_node_begins_anew_where_its_route_allows_that() {
     let Nodes { a, b, redis: _redis } = nodes;
     a.kill();
     proxy.point_at(b.address);
-    reader.to_end().await;
+    reader.until_end().await;
     reader.is_whole();
     let lengths: Vec<_> = reader.runs.iter().map(Vec::len).collect();
     assert!(lengths.len() == 2 && lengths[0] >= 20 && lengths[1] == 150, "{lengths:?}");
@@ -65,11 +65,11 @@ async fn the_producer_s_node_is_killed_while_another_one_serves() {
     let mut reader = Reader::of(get(&format!("http://{}{path}", b.address)));
     reader.until(20).await;
     a.kill();
-    reader.to_end().await;
+    reader.until_end().await;
     reader.is_whole();
     assert_eq!(reader.ending(), (Some(StreamState::Orphaned), Some("node_lost")));
     assert_eq!((reader.cuts.len(), reader.connected), (0, 1));
-    let gave_up = producing.to_failure().await;
+    let gave_up = producing.until_failure().await;
     assert!(gave_up.to_string().contains("brought no event"), "{gave_up}");
 }
 
@@ -83,7 +83,7 @@ async fn a_node_that_drains_hands_its_client_to_another_one() {
     a.signal("TERM");
     // A load balancer sends new connections to the node that is ready.
     proxy.point_at(b.address);
-    reader.to_end().await;
+    reader.until_end().await;
     reader.has_all(200, StreamState::Completed);
     assert!(matches!(reader.cuts[..], [CutCause::Body(_)]), "{:?}", reader.cuts);
     let status = tokio::time::timeout(PATIENCE, a.exit()).await.expect("it goes down in time");
@@ -96,7 +96,7 @@ async fn a_stop_at_another_node_ends_the_stream() {
     let mut reader = Reader::of(get(&format!("http://{}/api/stream/stopped?n=100000&rate=100", nodes.a.address)));
     reader.until(10).await;
     assert_eq!(nodes.b.delete("/api/stream/stopped").await, StatusCode::ACCEPTED);
-    reader.to_end().await;
+    reader.until_end().await;
     reader.is_whole();
     assert_eq!(reader.ending(), (Some(StreamState::Cancelled), Some("stopped")));
     assert!(reader.cuts.is_empty());
@@ -121,7 +121,7 @@ async fn a_stream_ends_while_its_client_is_away() {
         proxy.point_at(b.address);
         proxy.refuse(false);
     };
-    tokio::join!(reader.to_end(), coming_back);
+    tokio::join!(reader.until_end(), coming_back);
     reader.has_all(50, StreamState::Completed);
     assert!(reader.cuts.len() > 1, "{:?}", reader.cuts);
 }
@@ -138,6 +138,6 @@ async fn redis_hangs_while_the_connection_is_cut() {
     proxy.cut(End::Finish);
     tokio::time::sleep(Duration::from_millis(300)).await;
     nodes.redis.cont();
-    reader.to_end().await;
+    reader.until_end().await;
     reader.has_all(300, StreamState::Completed);
 }

@@ -78,7 +78,7 @@ impl Reader {
     }
 
     /// Reads to the stream's end.
-    pub async fn to_end(&mut self) {
+    pub async fn until_end(&mut self) {
         while self.end.is_none() {
             self.step().await.unwrap();
         }
@@ -86,7 +86,7 @@ impl Reader {
     }
 
     /// Reads until the source gives up.
-    pub async fn to_failure(&mut self) -> GaveUp {
+    pub async fn until_failure(&mut self) -> GaveUp {
         loop {
             if let Err(gave_up) = self.step().await {
                 return gave_up;

@@ -23,10 +23,10 @@ async fn a_stream_that_is_gone_is_refused_for_good() {
     let nodes = Nodes::start(&[]);
     let url = format!("http://{}/api/stream/gone", nodes.a.address);
     let mut reader = Reader::of(get(&url).last_event_id("e1700000000000-5"));
-    let GaveUp::Refused(response) = reader.to_failure().await else { panic!("404 is final") };
+    let GaveUp::Refused(response) = reader.until_failure().await else { panic!("404 is final") };
     assert_eq!((response.status(), reader.connected, reader.cuts.len()), (StatusCode::NOT_FOUND, 0, 0));
     let mut reader = Reader::of(get(&format!("http://{}/api/stream/not%20an%20id", nodes.a.address)));
-    let GaveUp::Refused(response) = reader.to_failure().await else { panic!("400 is final") };
+    let GaveUp::Refused(response) = reader.until_failure().await else { panic!("400 is final") };
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     assert!(response.body().starts_with(b"a stream id is 1 to 128 characters"), "{:?}", response.body());
 }
@@ -53,13 +53,13 @@ async fn a_refused_token_is_replaced() {
     let mut reader = Reader::of(get(&front.url("/api/stream/mine?n=100&rate=100")).headers(bearer(&token))).hasty();
     reader.until(3).await;
     front.ask_for_token("new");
-    let GaveUp::Refused(response) = reader.to_failure().await else { panic!("401 is final") };
+    let GaveUp::Refused(response) = reader.until_failure().await else { panic!("401 is final") };
     assert_eq!((response.status(), &response.body()[..]), (StatusCode::UNAUTHORIZED, &b"sign in"[..]));
     assert_eq!(response.headers()[header::WWW_AUTHENTICATE], "Bearer");
 
     "new".clone_into(&mut token.lock().unwrap());
     reader.source.reconnect();
-    reader.to_end().await;
+    reader.until_end().await;
     reader.has_all(100, StreamState::Completed);
     assert_eq!((front.connections(), reader.cuts.len()), (3, 1), "one was cut, one refused");
 }
@@ -79,7 +79,7 @@ async fn each_attempt_has_the_token_of_its_time() {
     reader.until(3).await;
     front.ask_for_token("new");
     "new".clone_into(&mut token.lock().unwrap());
-    reader.to_end().await;
+    reader.until_end().await;
     reader.has_all(100, StreamState::Completed);
     assert_eq!(reader.cuts.len(), 1);
 }
@@ -89,12 +89,12 @@ async fn a_cursor_that_no_stream_has_is_a_gap_and_then_everything() {
     let nodes = Nodes::start(&[]);
     let url = format!("http://{}/api/stream/whole?n=20&rate=0", nodes.a.address);
     let mut whole = Reader::of(get(&url));
-    whole.to_end().await;
+    whole.until_end().await;
     whole.has_all(20, StreamState::Completed);
     for (cursor, node) in [("1700000000000-3", &nodes.a), ("0", &nodes.b), ("e17-3", &nodes.b), ("x.e17-3", &nodes.a)] {
         let url = format!("http://{}/api/stream/whole?n=20&rate=0", node.address);
         let mut reader = Reader::of(get(&url).last_event_id(cursor));
-        reader.to_end().await;
+        reader.until_end().await;
         assert_eq!(reader.gaps.len(), 1, "{cursor}: {:?}", reader.gaps);
         assert_eq!(reader.numbers(), whole.numbers(), "{cursor}");
         assert_eq!(reader.end, whole.end, "{cursor}");
@@ -106,11 +106,11 @@ async fn a_cursor_that_no_stream_has_is_a_gap_and_then_everything() {
 async fn a_cursor_at_the_end_is_an_end() {
     let nodes = Nodes::start(&[]);
     let mut whole = Reader::of(get(&format!("http://{}/api/stream/over?n=3&rate=0", nodes.a.address)));
-    whole.to_end().await;
+    whole.until_end().await;
     let mut again = Reader::of(
         get(&format!("http://{}/api/stream/over", nodes.b.address)).last_event_id(whole.source.last_event_id()),
     );
-    again.to_end().await;
+    again.until_end().await;
     assert_eq!((again.connected, again.end.unwrap().event), (0, None));
 }
 
@@ -123,7 +123,7 @@ async fn a_turn_of_a_conversation_is_posted_once_whatever_happens() {
     let front = Front::start(plans.into_iter().chain([Plan { node: nodes.a.address, cut: None }])).await;
     let turn = Request::post(front.url("/api/chat/talk")).body(Full::<Bytes>::from(r#"{"n":60,"rate":100}"#)).unwrap();
     let mut reader = Reader::of(EventSource::builder(http(), turn)).hasty();
-    reader.to_end().await;
+    reader.until_end().await;
     reader.has_all(60, StreamState::Completed);
     assert_eq!((front.connections(), reader.cuts.len()), (5, 4));
     assert!(matches!(reader.cuts[0], CutCause::Request(_)), "{:?}", reader.cuts);
@@ -136,7 +136,7 @@ async fn a_conversation_is_resumed_or_idle() {
     let nodes = Nodes::start(&[]);
     let resume = |node: &crate::Server| format!("http://{}/api/chat/talk/stream", node.address);
     let mut idle = Reader::of(get(&resume(&nodes.a)));
-    idle.to_end().await;
+    idle.until_end().await;
     assert_eq!((idle.connected, idle.end.unwrap().event), (0, None));
 
     let turn = Request::post(format!("http://{}/api/chat/talk", nodes.a.address))
@@ -144,7 +144,7 @@ async fn a_conversation_is_resumed_or_idle() {
     let mut posting = Reader::of(EventSource::builder(http(), turn.unwrap()));
     posting.until(5).await;
     let mut resuming = Reader::of(get(&resume(&nodes.b)));
-    tokio::join!(posting.to_end(), resuming.to_end());
+    tokio::join!(posting.until_end(), resuming.until_end());
     for reader in [posting, resuming] {
         reader.has_all(60, StreamState::Completed);
     }
@@ -157,11 +157,11 @@ async fn recovery_first_runs_nothing_that_was_run() {
     let [url, recover] = ["", "/recover"].map(|path| format!("http://{}/api/stream/found{path}", nodes.a.address));
     let source = || get(&format!("{url}?n=30&rate=0")).recover(recover.parse().unwrap());
     let mut first = Reader::of(source());
-    first.to_end().await;
+    first.until_end().await;
     first.has_all(30, StreamState::Completed);
     // Another question under the same name: recovery does not look at it.
     let mut late = Reader::of(source());
-    late.to_end().await;
+    late.until_end().await;
     late.has_all(30, StreamState::Completed);
     let (_, told) = nodes.a.json("/api/stream/found/recover").await;
     assert_eq!(told["status"], Value::from("completed"));

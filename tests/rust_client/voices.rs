@@ -24,7 +24,7 @@ async fn a_restart_is_told_in_each_voice() {
         reader.until(20).await;
         a.kill();
         proxy.point_at(b.address);
-        reader.to_end().await;
+        reader.until_end().await;
         reader.is_whole();
         assert_eq!((reader.runs.len(), reader.numbers().len()), (2, 80), "{voice}: {:?}", reader.runs);
         assert_eq!(reader.ending().0, Some(StreamState::Completed), "{voice}");
@@ -47,13 +47,13 @@ async fn a_gap_is_told_in_each_voice() {
                 .hasty();
         if voice == "silent" {
             // It has no word for a gap, so the response breaks off each time.
-            let gave_up = late.to_failure().await;
+            let gave_up = late.until_failure().await;
             assert!(gave_up.to_string().contains("3 attempts"), "{gave_up}");
             assert_eq!((late.gaps.len(), late.numbers().len()), (0, 0));
             continue;
         }
         if voice == "openai" {
-            late.to_failure().await;
+            late.until_failure().await;
             assert_eq!(
                 (late.gaps.len(), late.gaps[0].after.as_deref(), late.numbers().len()),
                 (1, Some(&*cursor), 0),
@@ -62,7 +62,7 @@ async fn a_gap_is_told_in_each_voice() {
             );
             continue;
         }
-        late.to_end().await;
+        late.until_end().await;
         let [gap] = &late.gaps[..] else { panic!("{voice}: {:?}", late.gaps) };
         let missed = gap.missed.expect("both ends are known");
         assert_eq!(
@@ -82,7 +82,7 @@ async fn a_supplied_ending_is_told_in_each_voice() {
         let proxy = Proxy::start(nodes.a.address);
         let source = get(&format!("http://{}/api/stream/eof?n=5&rate=0&end=eof", proxy.address()));
         let mut reader = Reader::of(source).hasty();
-        reader.to_end().await;
+        reader.until_end().await;
         reader.is_whole();
         assert_eq!(reader.numbers().len(), 5, "{voice}");
         let Some(Ended { state, reason, .. }) = reader.end else { panic!("{voice}: an end") };
@@ -97,7 +97,7 @@ async fn a_supplied_ending_is_told_in_each_voice() {
         let mut reader = Reader::of(get(&path)).hasty();
         reader.until(5).await;
         nodes.b.delete("/api/stream/stopped").await;
-        reader.to_end().await;
+        reader.until_end().await;
         reader.is_whole();
         let expected = match voice {
             "silent" => (None, None),
