@@ -42,9 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             }
             Update::Gap(gap) => eprintln!("\nevents are lost: {gap:?}"),
             Update::Restart(_) => eprintln!("\nthe answer begins anew"),
-            Update::Cut(cut) => {
-                eprintln!("\n{}: again in {:?}, after {:?}", cut.cause, cut.retry_in, source.last_event_id())
-            }
+            Update::Cut(cut) => eprintln!("\n{}; trying again in {:.1?}", cut.cause, cut.retry_in),
             Update::Ended(ended) => println!("\n{:?}", ended.state),
             _ => {}
         }
