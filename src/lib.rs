@@ -107,7 +107,6 @@ mod hub;
 mod layer;
 mod model;
 mod node;
-mod percent;
 mod produce;
 mod protocol;
 mod publish;

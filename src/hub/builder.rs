@@ -5,7 +5,7 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderValue, Response, request::Parts};
 
-use super::ResilientSse;
+use super::sse::ResilientSse;
 use crate::{
     guardian::Guardian,
     hooks::{Acknowledge, EndedStream, ProbeAnswer, on_end, probe},
@@ -290,6 +290,13 @@ impl Builder {
         let node = Arc::new(self.0.into_node(challenge));
         let guardian = Guardian::new(Arc::clone(&node));
         Ok((ResilientSse(node), guardian))
+    }
+}
+
+impl ResilientSse {
+    /// Begins a hub on this store.
+    pub fn builder(store: impl Store) -> Builder {
+        Builder::new(store)
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod event;
 pub(crate) mod id;
 pub(crate) mod kept;
 pub(crate) mod metadata;
+pub(crate) mod percent;
 pub(crate) mod stream;
 pub(crate) mod turn;
 pub(crate) mod voice;

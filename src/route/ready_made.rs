@@ -6,7 +6,6 @@ use super::identify::{Identify, Identity};
 use crate::{
     model::id::{InvalidStreamId, StreamId},
     node::request::parameter,
-    percent::decoded,
 };
 
 /// A new stream for each request: see [`Identity::generate`].

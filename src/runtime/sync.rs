@@ -18,6 +18,8 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A place for one waker.
+///
+/// `atomic-waker` does the same, but clones a waker while it holds its place: one that panics there closes the place for good.
 #[derive(Debug, Default)]
 pub(crate) struct WakerCell(Mutex<Option<Waker>>);
 

@@ -1,4 +1,6 @@
 //! What a request accepts (RFC 9110 § 12.5.1).
+//!
+//! Parsers of media types refuse a list as a whole where one range is malformed; here such a range alone says nothing.
 
 use http::{Method, header, request::Parts};
 

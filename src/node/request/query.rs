@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 
 use http::request::Parts;
-
-use crate::percent::leniently_decoded;
+use percent_encoding::percent_decode_str;
 
 /// The value of a query parameter, percent-decoded; the first of several.
 pub(crate) fn parameter(request: &Parts, name: &str) -> Option<String> {
@@ -18,7 +17,8 @@ pub(crate) fn parameters<'a>(request: &'a Parts, name: &'a str) -> impl Iterator
     pairs.filter(move |(key, _)| **key == *name.as_bytes()).map(|(_, value)| value)
 }
 
-/// The pairs of a query string, percent-decoded. A `+` stands for itself.
+/// The pairs of a query string, percent-decoded. A `+` stands for itself, since a cursor may hold one: so `form_urlencoded`, which
+/// makes it a blank, is of no use here.
 pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)> {
     query.split('&').map(pair)
 }
@@ -26,7 +26,7 @@ pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_,
 /// A part of a query string as key and value, percent-decoded.
 pub(crate) fn pair(text: &str) -> (Cow<'_, [u8]>, Cow<'_, [u8]>) {
     let (key, value) = text.split_once('=').unwrap_or((text, ""));
-    (leniently_decoded(key), leniently_decoded(value))
+    (percent_decode_str(key).into(), percent_decode_str(value).into())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The parts of a URL that names several hosts, or has parameters.
 
 use super::error::RedisStoreError;
-use crate::percent;
+use crate::model::percent;
 
 /// `[user:password@]host:port,host:port[/path]`, in its parts.
 pub(super) struct Hosts<'a> {
