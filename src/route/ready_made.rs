@@ -4,7 +4,10 @@ use http::{HeaderName, Method, request::Parts};
 
 use super::identify::{Identify, Identity};
 use crate::{
-    model::id::{InvalidStreamId, StreamId},
+    model::{
+        id::{InvalidStreamId, StreamId},
+        percent::decoded,
+    },
     node::request::parameter,
 };
 
