@@ -37,7 +37,8 @@ export interface ResilientEventSourceOptions {
   terminal?: string | Iterable<string> | ((event: StreamEvent) => boolean) | undefined;
   /**
    * The number of attempts without an event after which the source gives up. Default: 10. `Infinity` suits a feed that may be silent for
-   * days. The source does not give up while the browser is offline.
+   * days. The source does not give up while the browser is offline, and the count begins anew if the page is seen again or the
+   * network is back during a wait.
    */
   maxAttempts?: number | undefined;
   /** The shortest wait before an attempt, in milliseconds. Default: 250. The first wait is at most 16 times as long. */

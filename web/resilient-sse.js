@@ -48,18 +48,17 @@ const TypedEventTarget = /** @type {new () => Pick<api.ResilientEventSource, key
  * @implements {api.ResilientEventSource}
  */
 export class ResilientEventSource extends TypedEventTarget {
-  #options;
   #policy;
-  /** @type {string} */ #url;
-  /** @type {string | null} */ #recoverUrl;
-  #method;
-  #body;
+  #requests;
   #isTerminal;
   #storage;
-  #idempotencyKey = '';
+  /** @type {AbortSignal | undefined} */ #signal;
 
   /** @type {api.SourceState} */ #state = 'connecting';
   /** @type {ResilientEventSourceError | null} */ #error = null;
+  #cursor = '';
+  /** @type {string | null} */ #streamId = null;
+
   #attempts = 0;
   /** Whether the last attempt brought no event. */
   #fruitless = true;
@@ -67,23 +66,14 @@ export class ResilientEventSource extends TypedEventTarget {
   #triedAt = 0;
   /** When the page was seen again, or the network was back, without a wait to cut short. In milliseconds. */
   #wokenAt = -Infinity;
-
-  #cursor = '';
-  /** @type {string | null} */ #streamId = null;
   /** The `retry:` that the server said last, in milliseconds. @type {number | null} */ #retry = null;
-  /** The heartbeat's interval in milliseconds, once it is known. */
-  #heartbeat = 0;
-  /** Whether this response's voice has words for notices. */
-  #saysNotices = false;
-  /** Whether events of a response that is not recorded were delivered: the next response begins anew. */
-  #unrecorded = false;
 
   /** Ends the attempt that runs. @type {AbortController | null} */ #connection = null;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */ #watchdog;
-  /** When the watchdog is due. */
-  #deadline = Infinity;
-  /** The wait for the next attempt. @type {{ end: () => void, mayShorten: boolean, timer?: ReturnType<typeof setTimeout> } | null} */
-  #pause = null;
+  #watchdog = new Watchdog((limit) => this.#connection?.abort(silent(limit)));
+  /** The heartbeat's interval in seconds, once the server has said it. */ #heartbeat = 0;
+  /** Whether this response's voice has words for notices. */ #saysNotices = false;
+  /** Whether events of a response that is not recorded were delivered: the next response begins anew. */ #unrecorded = false;
+  /** The wait for the next attempt. @type {Pause | null} */ #pause = null;
 
   /** @type {Set<Mailbox>} */ #mailboxes = new Set();
   /** @type {Promise<api.TerminalEvent>} */ #finished;
@@ -96,19 +86,12 @@ export class ResilientEventSource extends TypedEventTarget {
    */
   constructor(url, options = {}) {
     super();
-    this.#options = options;
     this.#policy = policy(options);
-    this.#url = resolve(url);
-    this.#recoverUrl = options.recover === undefined ? null : resolve(options.recover);
-    this.#method = (options.method ?? (options.body == null ? 'GET' : 'POST')).toUpperCase();
-    this.#body = requestBody(options.body);
-    this.#isTerminal = terminalRule(options.terminal);
     this.#storage = new CursorStorage(options.storage);
+    this.#requests = new Requests(url, options, this.#storage);
+    this.#isTerminal = terminalRule(options.terminal);
     this.#cursor = options.lastEventId ?? this.#storage.cursor;
-    if (this.#repeats) {
-      this.#idempotencyKey = this.#storage.idempotencyKey || randomId();
-      this.#storage.idempotencyKey = this.#idempotencyKey;
-    }
+    this.#signal = options.signal;
     this.#finished = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
@@ -116,17 +99,17 @@ export class ResilientEventSource extends TypedEventTarget {
     // A page that does not look at `finished` has not forgotten to handle an error.
     this.#finished.catch(() => {});
 
-    options.signal?.addEventListener('abort', this.#abort);
+    this.#signal?.addEventListener('abort', this.#abort);
     globalThis.document?.addEventListener?.('visibilitychange', this.#wake);
     globalThis.addEventListener?.('online', this.#wake);
-    if (options.signal?.aborted) this.#abort();
+    if (this.#signal?.aborted) this.#abort();
     // A source that is closed at once, as React's strict mode does, sends no request.
     else queueMicrotask(() => void this.#run());
   }
 
   /** The URL, resolved. */
   get url() {
-    return this.#url;
+    return this.#requests.url;
   }
 
   /** What the source does now. */
@@ -210,7 +193,7 @@ export class ResilientEventSource extends TypedEventTarget {
    * @returns {Promise<ResilientEventSourceError>}
    */
   async #attempt() {
-    const asksRecovery = this.#recoverUrl !== null && this.#fruitless;
+    const asksRecovery = this.#requests.canRecover && this.#fruitless;
     this.#attempts += 1;
     this.#fruitless = true;
     this.#triedAt = Date.now();
@@ -219,12 +202,12 @@ export class ResilientEventSource extends TypedEventTarget {
     try {
       const answer = asksRecovery ? await this.#askRecovery() : null;
       if (answer && hasEnded(answer)) await this.#conclude(answer);
-      else await this.#follow(this.#url, { isRecovery: false });
+      else await this.#connect();
       return unfinished();
     } catch (error) {
       return asFailure(connection.signal.aborted ? connection.signal.reason : error);
     } finally {
-      this.#watch(0);
+      this.#watchdog.rest();
       connection.abort();
       this.#connection = null;
     }
@@ -234,22 +217,17 @@ export class ResilientEventSource extends TypedEventTarget {
    * Waits before the next attempt.
    * @param {ResilientEventSourceError} failure
    */
-  #wait(failure) {
+  async #wait({ retryAfter }) {
     // A page that was frozen, on a device that slept, learns only once it is seen again that its connection was lost.
-    const isBelated = failure.retryAfter === undefined && Date.now() - this.#wokenAt < WAKE_PATIENCE;
+    const isBelated = retryAfter === undefined && Date.now() - this.#wokenAt < WAKE_PATIENCE;
     this.#wokenAt = -Infinity;
-    const floor = failure.retryAfter ?? this.#retry;
-    const delay = isBelated ? this.#untilSpaced() : reconnectDelay(this.#policy, this.#attempts, floor);
+    const delay = isBelated ? this.#untilSpaced() : reconnectDelay(this.#policy, this.#attempts, retryAfter ?? this.#retry);
     this.#enter('waiting', delay);
-    if (this.#isOver) return Promise.resolve();
-    return new Promise((/** @type {(value?: undefined) => void} */ end) => {
-      // A server that said `Retry-After` is not asked earlier because a page is looked at.
-      const pause = { end, mayShorten: failure.retryAfter === undefined, timer: setTimeout(end, delay) };
-      this.#pause = pause;
-    }).finally(() => {
-      clearTimeout(this.#pause?.timer);
-      this.#pause = null;
-    });
+    if (this.#isOver) return;
+    // A server that said `Retry-After` is not asked earlier because a page is looked at.
+    this.#pause = new Pause(delay, { mayShorten: retryAfter === undefined });
+    await this.#pause.over;
+    this.#pause = null;
   }
 
   /** The page is seen again, or the network is back. */
@@ -258,14 +236,11 @@ export class ResilientEventSource extends TypedEventTarget {
     if (this.#pause?.mayShorten) {
       // The failures of before say nothing about now. But however often this is called, attempts are a second apart.
       this.#attempts = 0;
-      const { timer, end } = this.#pause;
-      clearTimeout(timer);
-      this.#pause = { end, mayShorten: false, timer: setTimeout(end, this.#untilSpaced()) };
+      this.#pause.shorten(this.#untilSpaced());
       return;
     }
     this.#wokenAt = Date.now();
-    // Timers stand still while a device sleeps, so the watchdog may not have noticed yet.
-    if (Date.now() > this.#deadline) this.#connection?.abort(silent(this.#patience));
+    this.#watchdog.look();
   };
 
   /** In how many milliseconds an attempt may begin for which only the page or the network calls. */
@@ -273,90 +248,47 @@ export class ResilientEventSource extends TypedEventTarget {
     return Math.max(0, this.#triedAt + WAKE_SPACING - Date.now());
   }
 
-  // --------------------------------------------------------------------------------------------- Requests, responses
+  // ---------------------------------------------------------------------------------------------------- Connections
 
-  /**
-   * Sends a request, once more with new headers if the first ones are refused as unauthorized.
-   * @param {string} url
-   * @param {string} accept
-   * @param {boolean} isRecovery A recovery request is a GET, whatever the stream's own is.
-   */
-  async #request(url, accept, isRecovery) {
-    const first = await this.#headers(accept, isRecovery, false);
-    const response = await this.#fetch(url, first, isRecovery);
-    if (response.status !== 401 || typeof this.#options.headers !== 'function') return response;
-    const renewed = await this.#headers(accept, isRecovery, true);
-    if (isSame(first, renewed)) return response;
-    discard(response);
-    return this.#fetch(url, renewed, isRecovery);
+  /** The signal of the attempt that runs. */
+  get #cut() {
+    return /** @type {AbortController} */ (this.#connection).signal;
+  }
+
+  /** Asks for the stream on its own route, and delivers it. */
+  async #connect() {
+    this.#watchForHead(!this.#requests.mayBeginLate || this.#cursor !== '');
+    const response = await this.#requests.stream(this.#cursor, this.#cut);
+    if (response.status !== 204) return this.#follow(response);
+    // The stream is over, and all of it was delivered. Recovery may know how it ended.
+    const answer = this.#requests.canRecover ? await this.#askRecovery() : null;
+    if (answer && hasEnded(answer)) this.#endAs(answer);
+    else this.#end({ type: 'ended', data: '', lastEventId: this.#cursor });
+  }
+
+  /** @param {boolean} isPrompt Whether the server answers such a request at once, so that a connection that is dead already is noticed. */
+  #watchForHead(isPrompt) {
+    if (isPrompt && this.#patience > 0) this.#watchdog.watch(Math.max(this.#patience, HEAD_PATIENCE));
   }
 
   /**
-   * @param {string} accept
-   * @param {boolean} isRecovery
-   * @param {boolean} unauthorized
+   * Delivers a response. Returns where it ends cleanly.
+   * @param {Response} response
    */
-  async #headers(accept, isRecovery, unauthorized) {
-    const { headers: given, body } = this.#options;
-    let headers;
-    try {
-      headers = new Headers(typeof given === 'function' ? await this.#untilCut(given({ unauthorized })) : given);
-    } catch (error) {
-      throw new ResilientEventSourceError('headers', `the request's headers cannot be had: ${text(error)}`, { cause: error });
-    }
-    headers.set('accept', accept);
-    if (this.#cursor) headers.set('last-event-id', headerValue(this.#cursor));
-    if (!isRecovery && this.#repeats && !headers.has('idempotency-key')) headers.set('idempotency-key', this.#idempotencyKey);
-    if (!isRecovery && isJson(body) && !headers.has('content-type')) headers.set('content-type', 'application/json');
-    return headers;
-  }
-
-  /**
-   * @param {string} url
-   * @param {Headers} headers
-   * @param {boolean} isRecovery
-   */
-  async #fetch(url, headers, isRecovery) {
-    const signal = /** @type {AbortController} */ (this.#connection).signal;
-    const fetch = this.#options.fetch ?? globalThis.fetch;
-    /** @type {RequestInit} */
-    const init = { headers, signal, cache: 'no-store', method: 'GET' };
-    if (!isRecovery) {
-      init.method = this.#method;
-      init.body = this.#body;
-    }
-    const response = Promise.resolve(fetch(url, init));
-    // One that does not heed its signal is not kept open.
-    response.then((late) => signal.aborted && discard(late), () => {});
-    return this.#untilCut(response);
-  }
-
-  /**
-   * Connects to an event stream and delivers it. Returns where the response ended cleanly, or was 204.
-   * @param {string} url
-   * @param {{ isRecovery: boolean }} kind
-   * @returns {Promise<void>}
-   */
-  async #follow(url, { isRecovery }) {
-    // A GET is answered within 2 s, so a connection that is dead already can be noticed. A POST may take its time to begin.
-    const mayBeLate = !isRecovery && this.#method !== 'GET' && this.#cursor === '';
-    if (this.#patience > 0 && !mayBeLate) this.#watch(Math.max(this.#patience, HEAD_PATIENCE));
-    const response = await this.#request(url, 'text/event-stream', isRecovery);
-    if (response.status === 204) return this.#nothingLeft(isRecovery);
+  async #follow(response) {
     const failure = refusal(response);
     if (failure) {
       discard(response);
       throw failure;
     }
-    const seconds = Number(response.headers.get('x-stream-heartbeat') ?? NaN);
-    if (seconds > 0) this.#heartbeat = seconds * 1000;
+    this.#heartbeat = Number(response.headers.get('x-stream-heartbeat')) || this.#heartbeat;
     this.#streamId = response.headers.get('x-stream-id') ?? this.#streamId;
     this.#saysNotices = false;
     const isRecorded = response.headers.get('x-stream-recorded') !== 'false';
     this.#enter('open');
     if (!this.#isOver) this.dispatchEvent(new Event('open'));
     if (this.#isOver) return discard(response);
-    if (this.#unrecorded) this.#notice('restart', '', { epoch: null });
+    if (this.#unrecorded) this.#notice('restart', { epoch: null });
     this.#unrecorded = false;
     await this.#read(response, isRecorded);
   }
@@ -368,18 +300,18 @@ export class ResilientEventSource extends TypedEventTarget {
   async #read(response, isRecorded) {
     const reader = response.body?.getReader();
     if (!reader) return;
-    const signal = /** @type {AbortController} */ (this.#connection).signal;
+    const signal = this.#cut;
     const cancel = () => void reader.cancel().catch(() => {});
     signal.addEventListener('abort', cancel, { once: true });
     const parser = new EventStreamParser({ lastEventId: this.#cursor, maxEventBytes: this.#policy.maxEventBytes });
     try {
       while (!this.#isOver) {
-        this.#watch(this.#patience);
+        this.#watchdog.watch(this.#patience);
         const { done, value } = await reader.read();
         signal.throwIfAborted();
         if (done) return;
-        // Nobody expects bytes while nobody reads: the watchdog sleeps until the iterators have room.
-        this.#watch(0);
+        // Nobody expects bytes while nobody reads: the watchdog rests until the iterators have room.
+        this.#watchdog.rest();
         for (const event of parser.push(value)) {
           for (const mailbox of this.#mailboxes) await mailbox.room();
           // A listener, or somebody meanwhile, may have closed the source.
@@ -404,12 +336,9 @@ export class ResilientEventSource extends TypedEventTarget {
    * @returns {Promise<RecoveryAnswer | null>}
    */
   async #askRecovery({ limit = 1, after = this.#cursor } = {}) {
-    /** @type {Record<string, string>} */
-    const query = { limit: String(limit) };
-    if (after) query.after = after;
-    const url = withQuery(/** @type {string} */ (this.#recoverUrl), query);
-    this.#watch(HEAD_PATIENCE);
-    const response = await this.#request(url, 'application/json', true);
+    this.#watchdog.watch(HEAD_PATIENCE);
+    const query = { limit: String(limit), ...(after && { after }) };
+    const response = await this.#requests.recovery('application/json', this.#cursor, this.#cut, query);
     const isUnknown = response.status === 404 || response.status === 400;
     const failure = isUnknown ? null : refusal(response, 'application/json');
     if (isUnknown || failure) {
@@ -418,9 +347,8 @@ export class ResilientEventSource extends TypedEventTarget {
       if (failure) throw failure;
       return null;
     }
-    const body = await this.#untilCut(response.text());
-    this.#watch(0);
-    const answer = parseObject(body);
+    const answer = parseObject(await untilCut(response.text(), this.#cut));
+    this.#watchdog.rest();
     if (typeof answer?.status !== 'string') throw notRecovery('its JSON has no `status`');
     return /** @type {any} */ (answer);
   }
@@ -435,10 +363,12 @@ export class ResilientEventSource extends TypedEventTarget {
   async #conclude(answer) {
     let failure = unfinished();
     try {
-      await this.#follow(/** @type {string} */ (this.#recoverUrl), { isRecovery: true });
+      this.#watchForHead(true);
+      const response = await this.#requests.recovery('text/event-stream', this.#cursor, this.#cut);
+      if (response.status !== 204) await this.#follow(response);
     } catch (error) {
       failure = asFailure(error);
-      if (this.#isOver || this.#connection?.signal.aborted) throw failure;
+      if (this.#cut.aborted) throw failure;
       if (failure.reason === 'content-type') return this.#concludeFromJson(answer);
     }
     if (this.#isOver) return;
@@ -454,6 +384,8 @@ export class ResilientEventSource extends TypedEventTarget {
    * @param {RecoveryAnswer} answer
    */
   async #concludeFromJson(answer) {
+    // `missing` counts what is lost, so holes between ids need not be counted again.
+    this.#saysNotices = true;
     for (let after = this.#cursor; ; ) {
       const page = await this.#askRecovery({ limit: RECOVERY_PAGE, after });
       if (page && page.missing !== 0 && page.missing !== undefined) this.#gap(after, page.events?.[0]?.id ?? null, page.missing);
@@ -461,6 +393,7 @@ export class ResilientEventSource extends TypedEventTarget {
         for (const mailbox of this.#mailboxes) await mailbox.room();
         if (this.#isOver) return;
         const name = /** @type {{ type?: unknown } | null} */ (json)?.type === type ? 'message' : type;
+        this.#heedIds({ id }, { countsHoles: false });
         this.#receive({ type: name, data, lastEventId: id, id }, true);
       }
       if (!page?.next || page.next === after || this.#isOver) break;
@@ -482,17 +415,6 @@ export class ResilientEventSource extends TypedEventTarget {
     this.#end(event);
   }
 
-  /**
-   * The server says that the stream is over, and that all of it was delivered.
-   * @param {boolean} isRecovery
-   */
-  async #nothingLeft(isRecovery) {
-    if (isRecovery) return;
-    const answer = this.#recoverUrl === null ? null : await this.#askRecovery();
-    if (answer && hasEnded(answer)) this.#endAs(answer);
-    else this.#end({ type: 'ended', data: '', lastEventId: this.#cursor });
-  }
-
   // ------------------------------------------------------------------------------------------------------- Events
 
   /**
@@ -505,7 +427,7 @@ export class ResilientEventSource extends TypedEventTarget {
     if (notice && (notice.name !== 'error' || isRecorded)) return this.#heed(notice, event);
     // Before the cursor moves: if the host's function throws, the event is not lost.
     const ends = notice !== null || this.#isTerminal(event);
-    if (!this.#saysNotices && isNewRun(this.#cursor, event.id)) this.#notice('restart', '', { epoch: readId(event.id)?.epoch ?? null });
+    if (!this.#saysNotices) this.#heedIds(event);
     if (this.#isOver) return;
     this.#cursor = event.lastEventId;
     this.#attempts = 0;
@@ -522,27 +444,42 @@ export class ResilientEventSource extends TypedEventTarget {
    * @param {api.ParsedEvent} event
    */
   #heed(notice, { data }) {
-    if (notice.name !== 'error') this.#saysNotices = true;
-    switch (notice.name) {
-      case 'connected':
-        this.#streamId = notice.detail.streamId;
-        this.dispatchEvent(new NoticeEvent('connected', data, this.#cursor, notice.detail));
-        return;
-      case 'gap':
-      case 'restart':
-        return this.#notice(notice.name, data, notice.detail);
-      case 'error':
-        // The voice `openai` has no other word, and the response breaks off after it. With this cursor it would do so for ever.
-        if (notice.code === 'gap') {
-          if (!this.#cursor) throw new ResilientEventSourceError('gap', 'events are lost, and the server cannot go on after them');
-          this.#gap(this.#cursor, null, null);
-        }
-        if (notice.code === 'gap' || notice.code === 'restart') {
-          this.#cursor = '';
-          this.#notice('restart', '', { epoch: null });
-        }
-        throw unfinished();
+    if (notice.name === 'error') return this.#heedError(notice.code);
+    this.#saysNotices = true;
+    if (notice.name !== 'connected') return this.#notice(notice.name, notice.detail, data);
+    this.#streamId = notice.detail.streamId;
+    this.dispatchEvent(new NoticeEvent('connected', notice.detail, this.#cursor, data));
+  }
+
+  /**
+   * Takes an error in the voice `openai`, which has no other word. The response breaks off after it.
+   * @param {string} code
+   */
+  #heedError(code) {
+    if (code === 'gap') {
+      if (!this.#cursor) throw new ResilientEventSourceError('gap', 'events are lost, and the server cannot go on after them');
+      this.#gap(this.#cursor, null, null);
     }
+    if (code === 'gap' || code === 'restart') {
+      // After this cursor the server would break off for ever.
+      this.#cursor = '';
+      this.#notice('restart', { epoch: null });
+    }
+    throw unfinished();
+  }
+
+  /**
+   * Takes what the ids say, where there are no words for it: another run has another epoch, and lost events leave a hole.
+   * @param {{ id?: string | undefined }} event
+   * @param {{ countsHoles: boolean }} [options]
+   */
+  #heedIds({ id }, { countsHoles } = { countsHoles: true }) {
+    const [before, now] = [readId(this.#cursor), readId(id)];
+    if (!before || !now || now.isEnd || before.stream !== now.stream) return;
+    const isNewRun = before.epoch !== now.epoch;
+    const lost = now.seq - 1 - (isNewRun ? 0 : before.seq);
+    if (lost > 0 && countsHoles) this.#gap(this.#cursor, id ?? null, isNewRun ? null : lost);
+    if (isNewRun) this.#notice('restart', { epoch: now.epoch });
   }
 
   /**
@@ -551,16 +488,16 @@ export class ResilientEventSource extends TypedEventTarget {
    * @param {number | null | undefined} missed
    */
   #gap(after, resumesAt, missed = null) {
-    this.#notice('gap', '', { after: after || null, resumesAt, missed });
+    this.#notice('gap', { after: after || null, resumesAt, missed });
   }
 
   /**
    * @param {'gap' | 'restart'} name
-   * @param {string} data As it stands on the wire; empty if it does not.
    * @param {api.GapDetail | api.RestartDetail} detail
+   * @param {string} [data] As it stands on the wire, if it does.
    */
-  #notice(name, data, detail) {
-    if (!this.#isOver) this.#deliver(new NoticeEvent(name, data || JSON.stringify(detail), this.#cursor, detail));
+  #notice(name, detail, data = JSON.stringify(detail)) {
+    if (!this.#isOver) this.#deliver(new NoticeEvent(name, detail, this.#cursor, data));
   }
 
   /** @param {MessageEvent<string>} event */
@@ -586,41 +523,9 @@ export class ResilientEventSource extends TypedEventTarget {
     return this.#state === 'ended' || this.#state === 'closed' || this.#state === 'gaveup';
   }
 
-  /** Whether requests are sent that must not be done twice. */
-  get #repeats() {
-    return this.#method !== 'GET' && this.#method !== 'HEAD';
-  }
-
   /** How long a connection may be silent, in milliseconds. 0: for ever. */
   get #patience() {
-    return this.#policy.heartbeat === undefined ? this.#heartbeat * HEARTBEATS : this.#policy.heartbeat * 1000 * HEARTBEATS;
-  }
-
-  /**
-   * Gives the connection up when this time has passed; 0 calls that off.
-   * @param {number} limit In milliseconds.
-   */
-  #watch(limit) {
-    clearTimeout(this.#watchdog);
-    this.#deadline = limit > 0 ? Date.now() + limit : Infinity;
-    if (limit > 0) this.#watchdog = setTimeout(() => this.#connection?.abort(silent(limit)), Math.min(limit, MAX_TIMER));
-  }
-
-  /**
-   * Waits for a promise, but no longer than the connection lives.
-   * @template T
-   * @param {T | PromiseLike<T>} promise
-   * @returns {Promise<T>}
-   */
-  #untilCut(promise) {
-    const signal = /** @type {AbortController} */ (this.#connection).signal;
-    return new Promise((resolve, reject) => {
-      // The signal is that of one attempt, and its listeners go with it.
-      const cut = () => reject(signal.reason);
-      if (signal.aborted) return cut();
-      signal.addEventListener('abort', cut, { once: true });
-      Promise.resolve(promise).then(resolve, reject);
-    });
+    return (this.#policy.heartbeat ?? this.#heartbeat) * 1000 * HEARTBEATS;
   }
 
   /**
@@ -645,15 +550,14 @@ export class ResilientEventSource extends TypedEventTarget {
 
   /** @param {ResilientEventSourceError} error */
   #giveUp(error) {
-    // With this cursor or key nothing is to be had, and a reload should not try it again. After a login or without a fault of the
-    // cursor's a reload may go on.
+    // What the server refuses it will refuse after a reload, too, unless somebody has logged in meanwhile.
     if (error.status !== undefined && error.status !== 401 && error.status !== 403) this.#storage.clear();
     this.#error = error;
     this.#reject(error);
     this.#stop('gaveup');
   }
 
-  #abort = () => this.#close(this.#options.signal?.reason);
+  #abort = () => this.#close(this.#signal?.reason);
 
   /** @param {unknown} cause */
   #close(cause) {
@@ -667,7 +571,7 @@ export class ResilientEventSource extends TypedEventTarget {
    * @param {'ended' | 'closed' | 'gaveup'} state
    */
   #stop(state) {
-    this.#options.signal?.removeEventListener('abort', this.#abort);
+    this.#signal?.removeEventListener('abort', this.#abort);
     globalThis.document?.removeEventListener?.('visibilitychange', this.#wake);
     globalThis.removeEventListener?.('online', this.#wake);
     this.#enter(state);
@@ -815,11 +719,11 @@ function isOffline() {
 class NoticeEvent extends MessageEvent {
   /**
    * @param {string} type
-   * @param {string} data
-   * @param {string} lastEventId
    * @param {D} detail
+   * @param {string} lastEventId
+   * @param {string} data
    */
-  constructor(type, data, lastEventId, detail) {
+  constructor(type, detail, lastEventId, data) {
     super(type, { data, lastEventId });
     /** What the notice says. */
     this.detail = detail;
@@ -879,23 +783,195 @@ const ENDS = new Map([
 
 /**
  * Takes an id of a resilient-sse server apart: `e<epoch>-<seq>`, with the stream's name in front where the server made that up. The
- * seq 0 is the stream's end.
+ * seqs of a run count from 1 without a hole; 0 is the stream's end.
  * @param {string | undefined} id
  */
-function readId(id) {
-  const parts = id === undefined ? null : /^(?:(.+)\.)?e(\d+)-(\d+)$/.exec(id);
-  return parts && { stream: parts[1] ?? '', epoch: parts[2], isEnd: parts[3] === '0' };
+function readId(id = '') {
+  const [, stream = '', epoch = '', digits] = /^(?:(.+)\.)?e(\d+)-(\d+)$/.exec(id) ?? [];
+  const seq = Number(digits);
+  return digits === undefined ? null : { stream, epoch, seq, isEnd: seq === 0 };
 }
 
+// -------------------------------------------------------------------------------------------------------- Requests
+
 /**
- * Whether another run of the work begins with an event: the voice `silent` says it by ids alone.
- * @param {string} cursor
- * @param {string | undefined} id
+ * A request to send. `headers` are those that the host's own go before.
+ * @typedef {{ url: string, method: string, body?: BodyInit | null, accept: string, cursor: string, signal: AbortSignal,
+ *   headers: Record<string, string> }} OneRequest
  */
-function isNewRun(cursor, id) {
-  const [before, now] = [readId(cursor), readId(id)];
-  if (!before || !now || now.isEnd || before.stream !== now.stream) return false;
-  return before.epoch !== now.epoch;
+
+/** Sends requests: for the stream on its own route, and to its recovery. */
+class Requests {
+  /** The stream's URL, resolved. */ url;
+  /** @type {string | null} */ #recoverUrl;
+  #options;
+  #method;
+  #body;
+  #idempotencyKey = '';
+
+  /**
+   * @param {string | URL} url
+   * @param {api.ResilientEventSourceOptions} options
+   * @param {CursorStorage} storage
+   */
+  constructor(url, options, storage) {
+    const { recover, body, method = body == null ? 'GET' : 'POST' } = options;
+    this.url = resolve(url);
+    this.#recoverUrl = recover === undefined ? null : resolve(recover);
+    this.#options = options;
+    this.#method = method.toUpperCase();
+    this.#body = requestBody(body);
+    if (this.#method === 'GET' || this.#method === 'HEAD') return;
+    this.#idempotencyKey = storage.idempotencyKey || randomId();
+    storage.idempotencyKey = this.#idempotencyKey;
+  }
+
+  /** Whether there is a recovery to ask. */
+  get canRecover() {
+    return this.#recoverUrl !== null;
+  }
+
+  /** Whether the server may take its time to answer: it answers a GET within 2 s, but a POST once the work has begun to answer. */
+  get mayBeginLate() {
+    return this.#method !== 'GET';
+  }
+
+  /**
+   * Asks for the stream.
+   * @param {string} cursor
+   * @param {AbortSignal} signal
+   */
+  stream(cursor, signal) {
+    /** @type {Record<string, string>} */
+    const headers = {};
+    if (this.#idempotencyKey) headers['idempotency-key'] = this.#idempotencyKey;
+    if (isJson(this.#options.body)) headers['content-type'] = 'application/json';
+    const request = { method: this.#method, body: this.#body, cursor, signal };
+    return this.#send({ ...request, url: this.url, accept: 'text/event-stream', headers });
+  }
+
+  /**
+   * Asks recovery: a GET without a body, whatever the stream's own request is.
+   * @param {string} accept
+   * @param {string} cursor
+   * @param {AbortSignal} signal
+   * @param {Record<string, string>} [query]
+   */
+  recovery(accept, cursor, signal, query = {}) {
+    const url = withQuery(this.#recoverUrl ?? '', query);
+    return this.#send({ url, method: 'GET', accept, cursor, signal, headers: {} });
+  }
+
+  /**
+   * Sends a request; once more with new headers if the first ones are refused as unauthorized.
+   * @param {OneRequest} request
+   */
+  async #send(request) {
+    const first = await this.#headers(request, false);
+    const response = await this.#fetch(request, first);
+    if (response.status !== 401 || typeof this.#options.headers !== 'function') return response;
+    const renewed = await this.#headers(request, true);
+    if (isSame(first, renewed)) return response;
+    discard(response);
+    return this.#fetch(request, renewed);
+  }
+
+  /**
+   * @param {OneRequest} request
+   * @param {boolean} unauthorized
+   */
+  async #headers({ accept, cursor, signal, headers: defaults }, unauthorized) {
+    const { headers: given } = this.#options;
+    let headers;
+    try {
+      headers = new Headers(typeof given === 'function' ? await untilCut(given({ unauthorized }), signal) : given);
+    } catch (error) {
+      throw new ResilientEventSourceError('headers', `the request's headers cannot be had: ${text(error)}`, { cause: error });
+    }
+    for (const [name, value] of Object.entries(defaults)) if (!headers.has(name)) headers.set(name, value);
+    headers.set('accept', accept);
+    if (cursor) headers.set('last-event-id', headerValue(cursor));
+    return headers;
+  }
+
+  /**
+   * @param {OneRequest} request
+   * @param {Headers} headers
+   */
+  #fetch({ url, method, body = null, signal }, headers) {
+    const fetch = this.#options.fetch ?? globalThis.fetch;
+    const response = Promise.resolve(fetch(url, { method, headers, body, signal, cache: 'no-store' }));
+    // A fetch that does not heed its signal may answer late: then nobody reads the response.
+    response.then((late) => signal.aborted && discard(late), () => {});
+    return untilCut(response, signal);
+  }
+}
+
+// --------------------------------------------------------------------------------------------------------- Timers
+
+/** Notices that a connection is silent for too long. */
+class Watchdog {
+  #bark;
+  #limit = 0;
+  #deadline = Infinity;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
+
+  /** @param {(limit: number) => void} bark */
+  constructor(bark) {
+    this.#bark = bark;
+  }
+
+  /**
+   * Barks after so many milliseconds, counted from now. 0: never.
+   * @param {number} limit
+   */
+  watch(limit) {
+    this.rest();
+    if (limit <= 0) return;
+    this.#limit = limit;
+    this.#deadline = Date.now() + limit;
+    this.#timer = setTimeout(() => this.#bark(limit), Math.min(limit, MAX_TIMER));
+  }
+
+  rest() {
+    clearTimeout(this.#timer);
+    this.#deadline = Infinity;
+  }
+
+  /** Barks if the time has passed unnoticed: timers stand still while a device sleeps. */
+  look() {
+    if (Date.now() > this.#deadline) this.#bark(this.#limit);
+  }
+}
+
+/** A wait that can be shortened once, if at all. */
+class Pause {
+  /** Settles when the wait is over. @type {Promise<void>} */ over;
+  mayShorten;
+  /** Ends the wait. */ end = () => {};
+  /** @type {ReturnType<typeof setTimeout>} */ #timer;
+
+  /**
+   * @param {number} delay In milliseconds.
+   * @param {{ mayShorten: boolean }} options
+   */
+  constructor(delay, { mayShorten }) {
+    this.mayShorten = mayShorten;
+    this.over = new Promise((resolve) => {
+      this.end = () => {
+        clearTimeout(this.#timer);
+        resolve();
+      };
+    });
+    this.#timer = setTimeout(this.end, delay);
+  }
+
+  /** @param {number} delay In milliseconds, from now. */
+  shorten(delay) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(this.end, delay);
+    this.mayShorten = false;
+  }
 }
 
 // --------------------------------------------------------------------------------------------------------- Parser
@@ -1201,6 +1277,22 @@ function asFailure(error) {
   return new ResilientEventSourceError('network', `the connection failed: ${text(error)}`, { cause: error });
 }
 
+/**
+ * Waits for a promise, but no longer than the attempt lasts whose signal this is.
+ * @template T
+ * @param {T | PromiseLike<T>} promise
+ * @param {AbortSignal} signal
+ * @returns {Promise<T>}
+ */
+function untilCut(promise, signal) {
+  return new Promise((resolve, reject) => {
+    const cut = () => reject(signal.reason);
+    if (signal.aborted) return cut();
+    signal.addEventListener('abort', cut, { once: true });
+    Promise.resolve(promise).then(resolve, reject);
+  });
+}
+
 function unfinished() {
   return new ResilientEventSourceError('unfinished', "the response ended without the stream's terminal event");
 }
@@ -1256,7 +1348,8 @@ function resolve(url) {
  */
 function withQuery(url, parameters) {
   const address = url.replace(/#.*/, '');
-  return `${address}${address.includes('?') ? '&' : '?'}${new URLSearchParams(parameters)}`;
+  const query = new URLSearchParams(parameters).toString();
+  return query ? `${address}${address.includes('?') ? '&' : '?'}${query}` : address;
 }
 
 /**

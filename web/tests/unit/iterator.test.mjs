@@ -12,8 +12,8 @@ async function collect(iterable) {
 test('it gives the events, gaps and restarts in order, and ends with the terminal event', async (t) => {
   fakeTime(t);
   const gap = 'event: gap\ndata: {"after":"e1-2","resumesAt":"e1-5","missed":2}\n\n';
-  const first = `event: connected\ndata: {"streamId":"42"}\n\n${events(1, 2, 1)}${gap}`;
-  const { fetch } = fakeFetch(broken(first), down(), whole(events(5, 6, 1) + completed(2)));
+  const connected = 'event: connected\ndata: {"streamId":"42"}\n\n';
+  const { fetch } = fakeFetch(broken(connected + events(1, 2, 1) + gap), down(), whole(connected + events(5, 6, 1) + completed(2)));
   const { source: made, seen } = source(t, { fetch });
   const collected = collect(made);
   await pass(20_000);

@@ -93,6 +93,15 @@ test('recovery that speaks JSON only: its pages, each event once, then the end',
   assert.ok(!route.all.includes('connected'));
 });
 
+test('recovery that speaks JSON only: what it lacks is one gap, and another run a restart', async (t) => {
+  const page = ended({ events: [{ id: 'e1-5', type: 'message', data: '{"s":5}' }, { id: 'e7-1', type: 'message', data: '{"s":1}' }], missing: 2, next: null });
+  const route = routes({ asked: [page], followed: [page] });
+  const { source: made, seen } = source(t, { fetch: route.fetch, recover: RECOVER, lastEventId: 'e1-2' });
+  await made.finished;
+  assert.deepEqual(names(seen), ['gap', 'message', 'restart', 'message', 'completed']);
+  assert.deepEqual(seen[0].detail, { after: 'e1-2', resumesAt: 'e1-5', missed: 2 });
+});
+
 test('after an attempt without an event recovery is asked again; after one with events it is not', async (t) => {
   fakeTime(t);
   const route = routes({ asked: [running()], connected: [broken(events(1, 1, 1)), down(), broken(events(2, 2, 1)), whole(completed(2))] });

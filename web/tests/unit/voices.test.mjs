@@ -108,6 +108,15 @@ test('silent: the ids tell a restart', async (t) => {
   assert.deepEqual(seen[4].detail, { epoch: '7' });
 });
 
+test('silent: a hole in the ids is a gap', async (t) => {
+  const { fetch } = fakeFetch(whole(events(1, 2, 1) + events(6, 6, 1) + events(3, 3, 7) + 'data: end\nid: e8-0\n\n'));
+  const { source: made, seen } = source(t, { fetch });
+  await made.finished;
+  assert.deepEqual(names(seen), ['open', 'message', 'message', 'gap', 'message', 'gap', 'restart', 'message', 'message']);
+  assert.deepEqual(seen[3].detail, { after: 'e1-2', resumesAt: 'e1-6', missed: 3 });
+  assert.deepEqual(seen[5].detail, { after: 'e1-6', resumesAt: 'e7-3', missed: null });
+});
+
 test('silent: another stream, and an end, are no restart', async (t) => {
   const { fetch } = fakeFetch(whole(events(1, 1, 1, 'a.') + events(1, 1, 7, 'b.') + 'data: end\nid: b.e8-0\n\n'));
   const { source: made, seen } = source(t, { fetch });
