@@ -46,6 +46,8 @@ static FILES: &[File] = &files! {
     "/", HTML, "page/index.html";
     "/demo/icon.svg", SVG, "page/icon.svg";
     "/demo/page.css", CSS, "page/page.css";
+    "/demo/parts.css", CSS, "page/parts.css";
+    "/demo/widths.css", CSS, "page/widths.css";
     "/demo/page.js", SCRIPT, "page/page.js";
     "/demo/follow.js", SCRIPT, "page/follow.js";
     "/demo/health.js", SCRIPT, "page/health.js";

@@ -23,8 +23,8 @@ const PAGE = 10_000;
  * @returns {ResilientEventSource}
  */
 export function follow(run, nodes) {
-  const { id, ...plan } = run.plan;
-  const path = `/api/stream/${encodeURIComponent(id)}`;
+  const { id: _, ...plan } = run.plan;
+  const { path } = run;
   /** The ids of the events that were recorded before the connection was asked for: what comes of them is a replay. */
   let recorded = new Set();
   let resuming = false;
@@ -67,7 +67,11 @@ export function follow(run, nodes) {
     run.token(s, data.text, recorded.has(event.lastEventId));
   });
   source.finished.then(
-    ({ type }) => run.ended(type, ENDS[type] ?? `Ended: ${type}.`),
+    ({ type, data }) => {
+      const tokens = type === 'completed' ? JSON.parse(data).data?.tokens : undefined;
+      if (uncertain) afterGap(run, tokens ?? run.tokens.length);
+      run.ended(type, ENDS[type] ?? `Ended: ${type}.`, tokens);
+    },
     (error) => {
       if (source.state === 'gaveup') run.ended('gaveup', `Gave up: ${error.message}.`);
     },
@@ -75,11 +79,11 @@ export function follow(run, nodes) {
   return source;
 }
 
-/** The server has said that it cannot continue exactly; the next token shows where it goes on. */
+/** The server has said that it cannot continue exactly. The number of the next token, or of all, shows where it goes on. */
 function afterGap(run, s) {
   const known = run.tokens.length;
   if (s > known) {
-    run.lost.push({ from: known, to: s - 1 });
+    run.lost.push({ from: known, to: s - 1, at: run.now });
     run.happened('gap', `A gap: ${s - known} events are lost, and the server says so.`);
   } else {
     run.forget(s);

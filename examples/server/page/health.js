@@ -16,12 +16,17 @@ const EVERY = 1000;
 
 /** Shows a node's health, once a second while somebody can see it. */
 export class Health {
-  #place;
   #nodes;
+  #standing;
   #shown = new Map();
 
-  constructor(place, nodes) {
-    this.#place = place;
+  /**
+   * @param {HTMLElement} place gets the figures
+   * @param {HTMLElement} standing gets a word where the node goes down or is gone
+   * @param {import('./nodes.js').Nodes} nodes
+   */
+  constructor(place, standing, nodes) {
+    this.#standing = standing;
     this.#nodes = nodes;
     for (const [name, word, title] of FIGURES) {
       const [row, term, figure] = ['div', 'dt', 'dd'].map((tag) => document.createElement(tag));
@@ -47,9 +52,8 @@ export class Health {
       .fetch('/healthz')
       .then((response) => response.json())
       .catch(() => null);
-    this.#place.dataset.reachable = String(health !== null);
+    this.#standing.textContent = !health ? 'does not answer' : health.draining ? 'goes down' : '';
     if (!health) return;
-    this.#place.dataset.draining = String(health.draining);
     for (const [name] of FIGURES) {
       const figure = this.#shown.get(name);
       const value = String(health[name] ?? '–');

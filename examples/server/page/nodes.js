@@ -10,10 +10,10 @@ export class Nodes extends EventTarget {
   /** Breaks every request that runs. */
   #line = new AbortController();
 
-  /** @param {string[]} others the addresses of further nodes */
+  /** @param {string[]} others the addresses of further nodes; what is none is left out */
   constructor(others) {
     super();
-    this.#origins = [location.origin, ...others];
+    this.#origins = [location.origin, ...others.flatMap(origin)];
   }
 
   /** The address of the node that is asked now. */
@@ -26,7 +26,7 @@ export class Nodes extends EventTarget {
   }
 
   set others(origins) {
-    this.#origins = [location.origin, ...origins];
+    this.#origins = [location.origin, ...origins.flatMap(origin)];
     this.#use(0);
   }
 
@@ -71,4 +71,10 @@ export class Nodes extends EventTarget {
     this.#current = index;
     this.dispatchEvent(new Event('change'));
   }
+}
+
+/** The origin of an address, in a list that is empty where it has none. */
+function origin(address) {
+  const url = URL.canParse(address) ? new URL(address) : null;
+  return url?.protocol === 'http:' || url?.protocol === 'https:' ? [url.origin] : [];
 }

@@ -16,7 +16,7 @@ const address = new URLSearchParams(location.search);
 const nodes = new Nodes(address.getAll('node'));
 const timeline = new Timeline($('timeline'));
 const transcript = new Transcript($('text'));
-new Health($('health'), nodes);
+new Health($('health'), $('standing'), nodes);
 
 /** @type {Run | null} */
 let run = null;
@@ -44,8 +44,13 @@ function randomId() {
 function takeUp() {
   const id = address.get('stream');
   if (!id) return show(null);
-  const plan = { id, n: Number(address.get('n')), rate: Number(address.get('rate')), file: address.get('file') };
-  for (const name of ['n', 'rate', 'file']) $('begin').elements[name].value = plan[name];
+  const fields = $('begin').elements;
+  for (const name of ['n', 'rate', 'file']) {
+    const value = address.get(name);
+    if ([...fields[name].options].some((option) => option.value === value)) fields[name].value = value;
+  }
+  const [n, rate] = ['n', 'rate'].map((name) => Number(address.get(name)) || Number(fields[name].value));
+  const plan = { id, n, rate, file: address.get('file') ?? fields.file.value };
   const kept = Run.restore(id);
   show(kept ?? new Run(plan));
   if (run.end) return;
@@ -71,11 +76,13 @@ function connect(cursor = run.cursor) {
 
 function show(shown) {
   run = shown;
-  run?.addEventListener('change', ({ detail }) => changed(detail));
+  // The run before may still have something to say.
+  run?.addEventListener('change', ({ detail }) => run === shown && changed(detail));
   timeline.show(run);
   transcript.show(run);
   $('log').firstElementChild.replaceChildren(...(run?.happenings ?? []).map(entry));
   $('hint').hidden = run !== null;
+  $('text').lang = run?.plan.file === 'cicero.txt' ? 'la' : 'en';
   name(run);
   tell();
 }
@@ -196,10 +203,10 @@ $('begin').addEventListener('submit', (event) => {
   event.preventDefault();
   begin();
 });
-$('stop').addEventListener('click', () => ask(`/api/stream/${run.plan.id}`, 'DELETE', 'Stop'));
+$('stop').addEventListener('click', () => ask(run.path, 'DELETE', 'Stop'));
 $('cut').addEventListener('click', async () => {
   const asked = run;
-  const response = await ask(`/demo/cut/${asked.plan.id}`, 'POST', 'Cut');
+  const response = await ask(`/demo/cut/${encodeURIComponent(asked.plan.id)}`, 'POST', 'Cut');
   if (!response) return;
   const { cut } = await response.json();
   asked.happened('note', `The server cuts ${cut === 1 ? '1 connection' : `${cut} connections`}, within an event.`);
@@ -215,14 +222,23 @@ $('lose').addEventListener('click', () => {
 
 $('kill').addEventListener('click', () => {
   $('address').value = nodes.others[0] ?? '';
+  linkThere();
   $('killing').showModal();
 });
 $('other').addEventListener('submit', () => {
-  const other = $('address').value.replace(/\/$/, '');
-  nodes.others = other ? [other] : [];
+  nodes.others = [$('address').value];
   name(run);
   tell();
 });
+$('address').addEventListener('input', linkThere);
+
+/** Links to the same stream on the other node. */
+function linkThere() {
+  const there = $('address').value;
+  $('there').hidden = !run || there === '' || !$('address').validity.valid;
+  if (!$('there').hidden) $('there').firstElementChild.href = new URL(location.search, there);
+}
+
 nodes.addEventListener('change', () => {
   if (run && !run.end) run.happened('node', `Turns to the node at ${new URL(nodes.current).host}.`);
   tellSoon();

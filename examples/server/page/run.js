@@ -23,7 +23,7 @@ export class Run extends EventTarget {
   states = [];
   /** What happened, in words: `{ at, kind, words, s }`, where `s` counts the tokens by then. */
   happenings = [];
-  /** The ranges of tokens that the server has said are lost: `{ from, to }`, both inclusive. */
+  /** The tokens that the server has said are lost: `{ from, to, at }`, both numbers inclusive. */
   lost = [];
   /** How many requests for the stream this tab has made. */
   requests = 0;
@@ -37,6 +37,11 @@ export class Run extends EventTarget {
   constructor(plan) {
     super();
     this.plan = plan;
+  }
+
+  /** Where the server has the stream. */
+  get path() {
+    return `/api/stream/${encodeURIComponent(this.plan.id)}`;
   }
 
   /** The time in this run, now or when it ended. */
@@ -82,8 +87,14 @@ export class Run extends EventTarget {
     this.#changed({ happening });
   }
 
-  ended(end, words) {
+  /**
+   * @param {string} end a terminal event's type, or `gaveup`
+   * @param {string} words
+   * @param {number} [tokens] how many there are, where the end says it: those that have not come are missing
+   */
+  ended(end, words, tokens = this.tokens.length) {
     if (this.end) return;
+    this.tokens.length = tokens;
     this.endedAt = this.now;
     this.end = end;
     this.happened('end', words);

@@ -68,10 +68,10 @@ export class Timeline {
     if (!this.#run) return;
     this.#withoutConnection(scale);
     this.#pace(scale);
-    this.#losses(scale);
     this.#tokens(scale);
     this.#states(scale);
     this.#marks(scale);
+    this.#losses(scale);
     this.#replays(scale);
   }
 
@@ -129,16 +129,18 @@ export class Timeline {
     pen.lineWidth = 1;
   }
 
-  #losses({ y, left, right }) {
+  /** Draws what is lost as an empty place beside the events that came instead. */
+  #losses({ x, y, right }) {
     const pen = this.#pen;
-    for (const { from, to } of this.#run.lost) {
-      const [high, low] = [y(to + 1), y(from)];
-      pen.fillStyle = this.#colors['broken-wash'];
-      pen.fillRect(left, high, right - left, Math.max(low - high, 3));
+    pen.textBaseline = 'middle';
+    for (const { from, to, at } of this.#run.lost) {
+      const [high, low] = [y(to), y(from)];
+      pen.strokeStyle = this.#colors.broken;
+      pen.setLineDash([3, 2]);
+      pen.strokeRect(x(at) - 4, high, 8, Math.max(low - high, 2));
+      pen.setLineDash([]);
       pen.fillStyle = this.#colors.broken;
-      pen.textAlign = 'left';
-      pen.textBaseline = 'middle';
-      pen.fillText(`${to - from + 1} lost`, left + 6, (high + low) / 2);
+      this.#labelBeside(`${to - from + 1} lost`, x(at), (high + low) / 2, right);
     }
   }
 
@@ -174,10 +176,7 @@ export class Timeline {
     pen.fillStyle = this.#colors.replayed;
     for (const { from, to, at } of replays(this.#run.arrivals)) {
       if (y(from) - y(to) < 10) continue;
-      const words = `${to - from + 1} replayed`;
-      const isTight = x(at) + 10 + pen.measureText(words).width > right;
-      pen.textAlign = isTight ? 'right' : 'left';
-      this.#label(words, x(at) + (isTight ? -10 : 10), (y(from) + y(to)) / 2);
+      this.#labelBeside(`${to - from + 1} replayed`, x(at), (y(from) + y(to)) / 2, right);
     }
   }
 
@@ -215,13 +214,17 @@ export class Timeline {
     }
   }
 
-  /** Text that stays legible on lines. */
-  #label(words, x, y) {
-    this.#pen.strokeStyle = this.#colors.card;
-    this.#pen.lineWidth = 4;
-    this.#pen.strokeText(words, x, y);
-    this.#pen.fillText(words, x, y);
-    this.#pen.lineWidth = 1;
+  /** Writes to the right of a place, or to its left where there is no room, legibly also on lines. */
+  #labelBeside(words, x, y, right) {
+    const pen = this.#pen;
+    const isTight = x + 12 + pen.measureText(words).width > right;
+    pen.textAlign = isTight ? 'right' : 'left';
+    const place = x + (isTight ? -12 : 12);
+    pen.strokeStyle = this.#colors.card;
+    pen.lineWidth = 4;
+    pen.strokeText(words, place, y);
+    pen.fillText(words, place, y);
+    pen.lineWidth = 1;
   }
 
   #line(x1, y1, x2, y2) {
