@@ -14,7 +14,7 @@
 //! multi-thread runtime, so that their CPU time and memory are theirs alone. Redis is started by the suite, on a port of its own. Every
 //! client checks that the events it reads are numbered without a gap and without a repeat, and a run that is not so fails.
 
-#[path = "../../tests/redis_servers/mod.rs"]
+#[path = "../../tests/support/redis/mod.rs"]
 mod redis_servers;
 
 mod child;

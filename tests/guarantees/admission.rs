@@ -16,9 +16,11 @@ use tokio::sync::Notify;
 use tower::{ServiceBuilder, ServiceExt as _, service_fn, util::BoxCloneService};
 
 use crate::{
-    checker::Cursor,
-    common::{Body, Finish, Handler, Script, app, plain},
     stage::Stage,
+    support::{
+        checker::Cursor,
+        handlers::{Body, Finish, Handler, Script, app, plain},
+    },
 };
 
 #[tokio::test(start_paused = true)]
@@ -83,8 +85,8 @@ fn first_waits(
                 gate.notified().await;
                 return first();
             }
-            let alive = crate::common::Alive::new(&Arc::default());
-            Ok(crate::common::sse(Script::events(2).body("-/a#2".to_owned(), 1, alive)))
+            let alive = crate::support::handlers::Alive::new(&Arc::default());
+            Ok(crate::support::handlers::sse(Script::events(2).body("-/a#2".to_owned(), 1, alive)))
         }
     });
     let layer = layer.id(StreamId::path("/chat/{id}"));
@@ -146,8 +148,8 @@ async fn g6_a_request_that_is_dropped_while_its_handler_works_is_withdrawn() {
 async fn g11_a_handler_whose_request_is_dropped_works_on_where_the_work_outlives_its_client() {
     let mut stage = Stage::new();
     let (app, go, calls) = first_waits(stage.sse().generation(), || {
-        let alive = crate::common::Alive::new(&Arc::default());
-        Ok(crate::common::sse(Script::events(2).body("-/a#1".into(), 1, alive)))
+        let alive = crate::support::handlers::Alive::new(&Arc::default());
+        Ok(crate::support::handlers::sse(Script::events(2).body("-/a#1".into(), 1, alive)))
     });
     let request = || Request::get("/chat/a").header("accept", "text/event-stream").body(()).unwrap();
     let mut first = Box::pin(app.clone().oneshot(request()));
@@ -188,7 +190,11 @@ async fn g6_a_handler_that_nobody_waits_for_is_dropped_when_its_time_is_over() {
 async fn g6_whoever_waits_too_long_for_an_answer_follows() {
     let stage = Stage::new();
     let (app, go, calls) = first_waits(stage.sse().generation(), || {
-        Ok(crate::common::sse(Script::events(2).body("-/a#1".into(), 1, crate::common::Alive::new(&Arc::default()))))
+        Ok(crate::support::handlers::sse(Script::events(2).body(
+            "-/a#1".into(),
+            1,
+            crate::support::handlers::Alive::new(&Arc::default()),
+        )))
     });
     let request = || Request::get("/chat/a").header("accept", "text/event-stream").body(()).unwrap();
     let first = tokio::spawn(app.clone().oneshot(request()));

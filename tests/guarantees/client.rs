@@ -13,9 +13,11 @@ use std::sync::Arc;
 use tower::ServiceExt as _;
 
 use crate::{
-    checker::{Cursor, Facts, Witness, check_bytes},
-    common::{App, Body},
     stage::AllFacts,
+    support::{
+        checker::{Cursor, Facts, Witness, check_bytes},
+        handlers::{App, Body},
+    },
 };
 
 /// How a client sends its cursor.

@@ -1,30 +1,27 @@
-//! The guarantees G1 to G6 and the table of admissions, each in scenarios that one checker judges.
-#![cfg(feature = "test-util")]
+//! The guarantees G1 to G12, a folder each, in one process and mostly on the memory store.
+//!
+//! A test's name begins with the guarantee that it holds. A file lies in the folder of the guarantee that most of its tests hold.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-#[path = "../common/mod.rs"]
-mod common;
+#[path = "../support/mod.rs"]
+mod support;
 
-mod admission;
-mod checker;
 mod client;
 mod stage;
 
-mod g1_cursors;
-mod g1_emptied;
-mod g1_nodes;
-mod g1_policies;
-mod g1_resume;
-mod g1_runs;
-mod g2_durability;
-mod g3_endings;
-mod g3_failover;
-mod g3_hooks;
-mod g3_terminal;
-mod g4_fencing;
-mod g4_races;
-mod g5_drain;
-mod g5_orphans;
-mod g5_real;
-mod g5_trust;
-mod stops;
+mod admission;
+mod conversations;
+mod g1;
+mod g10;
+mod g11;
+mod g12;
+mod g2;
+mod g3;
+mod g4;
+mod g5;
+mod g6;
+mod g7;
+mod g8;
+mod g9;
+mod publishing;
+mod stress;

@@ -12,9 +12,11 @@ use resilient_sse::{
 };
 
 use crate::{
-    checker::{Facts, check_health},
     client::Client,
-    common::App,
+    support::{
+        checker::{Facts, check_health},
+        handlers::App,
+    },
 };
 
 /// Short enough that a scenario can wait for it.

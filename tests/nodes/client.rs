@@ -13,7 +13,7 @@ use resilient_sse::{
 use serde_json::Value;
 use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
 
-use crate::process::{PATIENCE, connect, get};
+use crate::support::example::{PATIENCE, connect, get};
 
 /// The names of events after which no other comes.
 const ENDINGS: [&str; 5] = ["completed", "failed", "cancelled", "orphaned", "expired"];

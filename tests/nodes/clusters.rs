@@ -8,10 +8,12 @@ use tokio::{task::JoinHandle, time::Instant};
 use crate::{
     addresses,
     client::{Client, Visit},
-    figure, node,
-    process::{Server, eventually},
-    redis_servers::{Options, RedisCluster},
-    sum, trusting,
+    figure, node, sum,
+    support::{
+        example::{Server, eventually},
+        redis::{Options, RedisCluster},
+    },
+    trusting,
 };
 
 /// Streams that run until they are stopped, each with a client that stays where it is produced, one that stays elsewhere,

@@ -13,7 +13,7 @@ use resilient_sse::{
 };
 use tokio::runtime::{self, Runtime};
 
-use crate::{process::eventually, redis_servers::RedisServer};
+use crate::support::{example::eventually, redis::RedisServer};
 
 const STALE: Duration = Duration::from_millis(600);
 const SWEEP: Duration = Duration::from_millis(100);

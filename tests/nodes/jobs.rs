@@ -8,10 +8,12 @@ use serde_json::{Value, json};
 use crate::{
     QUICK,
     client::{Client, Visit},
-    figure, node,
-    process::{Server, eventually},
-    redis_servers::RedisServer,
-    sum, trusting,
+    figure, node, sum,
+    support::{
+        example::{Server, eventually},
+        redis::RedisServer,
+    },
+    trusting,
 };
 
 /// A folder of the test's own, which all nodes see; it goes when this does.

@@ -8,10 +8,12 @@ use tokio::time::Instant;
 use crate::{
     QUICK,
     client::{Client, Visit},
-    figure, node,
-    process::{PATIENCE, eventually},
-    redis_servers::RedisServer,
-    sum, trusting,
+    figure, node, sum,
+    support::{
+        example::{PATIENCE, eventually},
+        redis::RedisServer,
+    },
+    trusting,
 };
 
 /// Stale threshold and sweep of [`QUICK`], and what a busy machine may add: a guardian whose own beats are late begins

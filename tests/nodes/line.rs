@@ -10,7 +10,7 @@ use hyper::{
 };
 use tokio::time::timeout;
 
-use crate::process::{PATIENCE, connect};
+use crate::support::example::{PATIENCE, connect};
 
 pub struct Line {
     address: SocketAddr,

@@ -1,11 +1,8 @@
 //! Example servers, real processes, on real Redis servers: what the library promises across nodes.
-#![cfg(all(feature = "full", feature = "test-util"))]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-#[path = "../server/process.rs"]
-mod process;
-#[path = "../redis_servers/mod.rs"]
-mod redis_servers;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod client;
 mod clusters;
@@ -23,8 +20,9 @@ mod stores;
 
 use std::net::SocketAddr;
 
-use process::{Server, eventually};
 use serde_json::Value;
+
+use crate::support::example::{Server, eventually};
 
 /// Looks for orphans often.
 const QUICK: [&str; 4] = ["--stale", "1.5", "--sweep", "0.5"];

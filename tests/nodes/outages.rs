@@ -7,8 +7,10 @@ use hyper::body::Incoming;
 
 use crate::{
     node,
-    process::{Server, event_source, eventually, get, numbers, some, whole},
-    redis_servers::RedisServer,
+    support::{
+        example::{Server, event_source, eventually, get, numbers, some, whole},
+        redis::RedisServer,
+    },
 };
 
 /// The headers that say how a response is to be treated; what differs from stream to stream is left out.

@@ -6,10 +6,11 @@ use resilient_sse::test_util::{Seen, collect};
 use crate::{
     figure,
     line::Line,
-    node,
-    process::{eventually, get, numbers},
-    redis_servers::RedisServer,
-    sum,
+    node, sum,
+    support::{
+        example::{eventually, get, numbers},
+        redis::RedisServer,
+    },
 };
 
 const STREAMS: usize = 1000;

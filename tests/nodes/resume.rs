@@ -6,8 +6,7 @@ use crate::{
     addresses,
     client::{Client, Via, Visit},
     node,
-    process::eventually,
-    redis_servers::RedisServer,
+    support::{example::eventually, redis::RedisServer},
 };
 
 /// G1: begun on one node, cut, resumed on the other, which does not produce.

@@ -2,10 +2,8 @@
 
 use crate::{
     clusters::{Traffic, heals, records},
-    node,
-    process::eventually,
-    redis_servers::Sentinels,
-    sum,
+    node, sum,
+    support::{example::eventually, redis::Sentinels},
 };
 
 /// G1, G5, G7: the master changes while streams run. Live streams notice nothing; others have a gap at most; nobody is

@@ -21,8 +21,10 @@ use crate::{
     figure,
     line::Line,
     node,
-    process::{PATIENCE, eventually},
-    redis_servers::RedisServer,
+    support::{
+        example::{PATIENCE, eventually},
+        redis::RedisServer,
+    },
     trusting,
 };
 

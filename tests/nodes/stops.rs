@@ -8,8 +8,7 @@ use tokio::time::Instant;
 use crate::{
     client::{Client, Visit},
     figure, node,
-    process::eventually,
-    redis_servers::RedisServer,
+    support::{example::eventually, redis::RedisServer},
 };
 
 /// Stop, to the producer's end.

@@ -14,8 +14,10 @@ use crate::{
     addresses,
     client::{Client, Visit},
     figure, node,
-    process::{Server, by_user, command, eventually},
-    redis_servers::{Options, RedisServer, Sentinels, Tls, acl_user},
+    support::{
+        example::{Server, by_user, command, eventually},
+        redis::{Options, RedisServer, Sentinels, Tls, acl_user},
+    },
 };
 
 /// A node whose store does not work says why in one sentence, and nobody's password.

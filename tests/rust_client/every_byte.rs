@@ -11,9 +11,8 @@ use tokio::{
 use crate::{
     Nodes,
     front::{Front, Plan},
-    process::Server,
     reader::{Reader, get},
-    redis_servers::End,
+    support::{example::Server, redis::End},
 };
 
 /// How many tokens the transcript has.

@@ -13,7 +13,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-use crate::redis_servers::End;
+use crate::support::redis::End;
 
 /// What becomes of a connection.
 #[derive(Clone, Copy, Debug)]

@@ -11,7 +11,7 @@ use crate::{
     Nodes,
     front::{Front, Plan},
     reader::Reader,
-    redis_servers::{End, Proxy},
+    support::redis::{End, Proxy},
 };
 
 /// Two cuts on the way, and the last part from the other node.

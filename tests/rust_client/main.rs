@@ -1,11 +1,8 @@
 //! The Rust client over real sockets: two nodes, real processes, on one Redis, and what happens to connections between.
-#![cfg(all(feature = "full", feature = "test-util"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
-#[path = "../server/process.rs"]
-mod process;
-#[path = "../redis_servers/mod.rs"]
-mod redis_servers;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod corpus;
 mod every_byte;
@@ -17,9 +14,12 @@ mod reader;
 mod requests;
 mod voices;
 
-use process::{Server, eventually};
-use redis_servers::RedisServer;
 use serde_json::Value;
+
+use crate::support::{
+    example::{Server, eventually},
+    redis::RedisServer,
+};
 
 /// Looks for orphans often.
 const QUICK: [&str; 4] = ["--stale", "1.5", "--sweep", "0.5"];

@@ -7,7 +7,7 @@ use resilient_sse::{StreamState, client::CutCause};
 use crate::{
     Nodes,
     reader::{Reader, get},
-    redis_servers::Proxy,
+    support::redis::Proxy,
 };
 
 /// A host that went away without a word: nothing passes, and no connection ends.

@@ -7,9 +7,11 @@ use resilient_sse::{StreamState, client::CutCause};
 
 use crate::{
     Nodes, QUICK, node,
-    process::{PATIENCE, eventually},
     reader::{Reader, get},
-    redis_servers::{End, Proxy},
+    support::{
+        example::{PATIENCE, eventually},
+        redis::{End, Proxy},
+    },
     trusting,
 };
 

@@ -14,7 +14,7 @@ use resilient_sse::{
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::process::PATIENCE;
+use crate::support::example::PATIENCE;
 
 pub type Http = Client<HttpConnector, Full<Bytes>>;
 

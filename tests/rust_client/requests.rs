@@ -15,7 +15,7 @@ use crate::{
     Nodes,
     front::{Front, Plan},
     reader::{Reader, get, http},
-    redis_servers::End,
+    support::redis::End,
 };
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@ use resilient_sse::{
 use crate::{
     Nodes, QUICK,
     reader::{Reader, get},
-    redis_servers::{End, Proxy},
+    support::redis::{End, Proxy},
 };
 
 const VOICES: [&str; 4] = ["named", "json", "openai", "silent"];

@@ -5,7 +5,7 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use serde_json::json;
 
-use crate::process::{Server, event_source, eventually, numbers, some, until, whole};
+use crate::support::example::{Server, event_source, eventually, numbers, some, until, whole};
 
 const CHAT: &str = "/api/chat/c1";
 const STREAM: &str = "/api/chat/c1/stream";
@@ -117,7 +117,7 @@ async fn a_new_turn_is_refused_or_runs_beside() {
     some(30, first.body_mut()).await;
     assert_eq!(server.figure("active").await, 2);
     assert_eq!(id(&ask(&server, "u", Request::get(STREAM)).await), id(&second));
-    let output = crate::process::command(&["--overlap", "both"]).output().unwrap();
+    let output = crate::support::example::command(&["--overlap", "both"]).output().unwrap();
     assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("replace, refuse, allow"));
 }
 
@@ -143,7 +143,9 @@ async fn a_stop_stops_what_it_means() {
         Some(("cancelled", r#"{"reason":"stopped"}"#))
     );
     assert_eq!(stop("u", "").await.status(), StatusCode::NOT_FOUND, "none runs");
-    let told =
-        crate::process::answer(server.ask(by("u", Request::get(format!("/api/stream/{named}/recover")))).await).await;
+    let told = crate::support::example::answer(
+        server.ask(by("u", Request::get(format!("/api/stream/{named}/recover")))).await,
+    )
+    .await;
     assert_eq!((&told.1["status"], &told.1["reason"]), (&json!("cancelled"), &json!("stopped")));
 }

@@ -3,7 +3,7 @@
 use http::{StatusCode, request};
 use serde_json::{Value, json};
 
-use crate::process::{Server, answer, by_user, event_source, eventually, get, numbers, some};
+use crate::support::example::{Server, answer, by_user, event_source, eventually, get, numbers, some};
 
 #[tokio::test]
 async fn g1_cursors_are_read_wherever_clients_put_them() {

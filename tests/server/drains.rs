@@ -9,7 +9,7 @@ use std::{
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::process::{Server, by_user, event_source, eventually, numbers, some, until, whole};
+use crate::support::example::{Server, by_user, event_source, eventually, numbers, some, until, whole};
 
 /// A file of a test's own; it goes when this does.
 struct Lines(PathBuf);

@@ -7,7 +7,7 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::process::{Server, answer, by_user, get};
+use crate::support::example::{Server, answer, by_user, get};
 
 #[tokio::test]
 async fn head_answers_at_once_and_begins_nothing() {

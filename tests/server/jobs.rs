@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::process::{Server, eventually, numbers};
+use crate::support::example::{Server, eventually, numbers};
 
 /// A folder of a test's own; it goes when this does.
 struct Folder(PathBuf);

@@ -4,7 +4,7 @@ use http::{StatusCode, header};
 use http_body_util::BodyExt as _;
 use resilient_sse::test_util::collect;
 
-use crate::process::{PATIENCE, Server, command, eventually, numbers};
+use crate::support::example::{PATIENCE, Server, command, eventually, numbers};
 
 #[tokio::test]
 async fn health_and_metrics_tell_how_the_node_is_doing() {

@@ -1,6 +1,8 @@
 //! The example server as a process, over real sockets: what a newcomer starts first works as it says.
-#![cfg(feature = "test-util")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+#[path = "../support/mod.rs"]
+mod support;
 
 mod chats;
 mod cursors;
@@ -9,7 +11,6 @@ mod heads;
 mod jobs;
 mod lifecycle;
 mod page;
-mod process;
 mod publish;
 mod readers;
 mod refusals;

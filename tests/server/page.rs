@@ -7,7 +7,9 @@ use resilient_sse::test_util::{Transcript, collect};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::process::{PATIENCE, Server, answer, by_user, connect_http2, event_source, eventually, get, numbers, some};
+use crate::support::example::{
+    PATIENCE, Server, answer, by_user, connect_http2, event_source, eventually, get, numbers, some,
+};
 
 /// A file of the page: its headers, and its text.
 async fn file(server: &Server, path: &str) -> (HeaderMap, String) {

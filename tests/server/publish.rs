@@ -5,7 +5,7 @@ use http_body_util::Full;
 use resilient_sse::test_util::{collect, cut_after};
 use serde_json::json;
 
-use crate::process::{PATIENCE, Server, get};
+use crate::support::example::{PATIENCE, Server, get};
 
 #[tokio::test]
 async fn the_relay_waits_for_a_stream_and_follows_it() {

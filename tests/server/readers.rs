@@ -9,7 +9,7 @@ use resilient_sse::test_util::{Transcript, cut_after};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-use crate::process::{
+use crate::support::example::{
     PATIENCE, Server, answer, by_user, connect_http2, connect_narrow, event_source, eventually, get, numbers, some,
     whole,
 };

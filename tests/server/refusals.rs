@@ -3,7 +3,7 @@
 use http::{Request, StatusCode};
 use http_body_util::Full;
 
-use crate::process::{Server, answer, by_user, command, get};
+use crate::support::example::{Server, answer, by_user, command, get};
 
 #[tokio::test]
 async fn bad_requests_are_answered_with_a_sentence() {

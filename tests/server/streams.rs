@@ -11,7 +11,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::process::{PATIENCE, Server, answer, by_user, event_source, eventually, get, numbers};
+use crate::support::example::{PATIENCE, Server, answer, by_user, event_source, eventually, get, numbers};
 
 #[tokio::test]
 async fn a_cut_stream_resumes_at_the_very_next_event() {

@@ -1,0 +1,7 @@
+//! G3: the terminal event is never lost.
+
+mod endings;
+mod failover;
+mod hooks;
+mod terminal;
+mod unstored;

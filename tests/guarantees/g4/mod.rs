@@ -1,0 +1,4 @@
+//! G4: one producer.
+
+mod fencing;
+mod races;

@@ -1,0 +1,3 @@
+//! G6: nothing leaks.
+
+mod leaks;

@@ -1,0 +1,97 @@
+//! What a request costs in allocations, and what a log holds on to: counts that a change can raise only on purpose. What a
+//! frame costs is counted by `.ci/guard`.
+
+use std::{
+    convert::Infallible,
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
+use allocation_counter::{AllocationInfo, measure};
+use bytes::Bytes;
+use futures_util::{FutureExt as _, stream};
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::StreamBody;
+use resilient_sse::{StreamId, test_util::TestHub};
+use tower::{Layer as _, ServiceExt as _, service_fn};
+
+use crate::support::bodies::{App, Watch, app, numbers, request};
+
+fn ask(app: &App, uri: &str) -> AllocationInfo {
+    let (app, request): (_, Request<()>) = (app.clone(), request(uri));
+    let mut answer = None;
+    let cost = measure(|| answer = app.oneshot(request).now_or_never());
+    assert!(answer.expect("the store answers at once").is_ok());
+    cost
+}
+
+/// What the layer does not protect costs hardly anything.
+#[tokio::test(start_paused = true)]
+async fn a_request_costs_so_many_allocations() {
+    let hub = TestHub::new();
+    let app = app(hub.sse.generation().id(StreamId::path("/s/{id}")), &Watch::default(), numbers(1));
+    // What the first of all requests sets up for the process.
+    ask(&app, "/s/first");
+    ask(&app, "/other/first");
+    let (named, bypassed) = (ask(&app, "/s/fresh"), ask(&app, "/other"));
+    assert!(named.count_total <= 52, "{named:?}");
+    assert!(bypassed.count_total <= 8, "{bypassed:?}");
+}
+
+/// A body of which next to nothing is events: each chunk is a long comment, and one of these.
+fn padded(chunks: usize, event: &'static str) -> impl Body<Data = Bytes, Error = Infallible> + Send + 'static {
+    let chunk = move |_| Bytes::from(format!(":{}\n{event}", " ".repeat(64 << 10)));
+    StreamBody::new(stream::iter((0..chunks).map(chunk).map(|chunk| Ok(Frame::data(chunk)))))
+}
+
+/// Reads a stream to its end. Returns how many events it had.
+fn read_through(hub: &TestHub, id: &str, chunks: usize, event: &'static str) -> usize {
+    let inner = service_fn(move |_: Request<()>| async move {
+        let response = Response::builder().header("content-type", "text/event-stream");
+        Ok::<_, Infallible>(response.body(padded(chunks, event)).unwrap())
+    });
+    let app = hub.sse.generation().id(StreamId::path("/{id}")).layer(inner);
+    let answer = app.oneshot(request(&format!("/{id}"))).now_or_never().expect("the store answers at once").unwrap();
+    let mut body = pin!(answer.into_body());
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut events = 0;
+    loop {
+        match body.as_mut().poll_frame(&mut cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                events += memchr::memmem::find_iter(frame.data_ref().unwrap(), "data: x").count();
+            }
+            Poll::Ready(_) => return events,
+            Poll::Pending => {}
+        }
+    }
+}
+
+/// Guarantee G8: what a log holds is bounded by real memory, not by what the slices in it pretend to be.
+#[tokio::test(start_paused = true)]
+async fn g8_a_log_holds_on_to_its_events_and_to_nothing_else() {
+    const EVENTS: usize = 10_000;
+    let hub = TestHub::new();
+    read_through(&hub, "first", 10, "data: x\n\n");
+    let mut events = 0;
+    let held = measure(|| events = read_through(&hub, "a", EVENTS, "data: x\n\n"));
+    assert_eq!(events, EVENTS);
+    let counted = EVENTS * "data: x\n".len();
+    assert!(held.bytes_total > (EVENTS as u64) << 16, "the chunks alone are 640 MiB");
+    // Besides its event an entry of the log is 80 bytes, and a list has room for up to twice as many.
+    assert!(held.bytes_current < (counted + EVENTS * 2 * 80) as i64, "{} bytes for {counted}", held.bytes_current);
+}
+
+/// The same of a terminal event, which is kept for the recovery window.
+#[tokio::test(start_paused = true)]
+async fn g8_a_terminal_event_is_kept_without_its_chunk() {
+    let hub = TestHub::new();
+    let end = "event: completed\ndata: x\n\n";
+    read_through(&hub, "first", 1, end);
+    let held = measure(|| {
+        for id in 0..100 {
+            assert_eq!(read_through(&hub, &format!("s{id}"), 1, end), 1);
+        }
+    });
+    assert!(held.bytes_current < 100 * 4096, "{} bytes for 100 streams", held.bytes_current);
+}

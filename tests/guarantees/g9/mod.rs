@@ -1,0 +1,6 @@
+//! G9: no one else's stream.
+
+mod identity;
+mod names;
+mod owners;
+mod rejections;

@@ -1,0 +1,13 @@
+//! What a store must do: the contract on every store that ships, the memory store beside a model, and what is particular to
+//! Redis. `tests/valkey` runs `redis_store` on Valkey.
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod conformance;
+mod model;
+#[cfg(feature = "redis")]
+mod redis_store;
+#[cfg(feature = "redis-tls")]
+mod redis_tls;

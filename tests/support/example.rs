@@ -1,0 +1,295 @@
+//! The example server as a process of its own, and a client for it.
+
+use std::{
+    io::{self, BufRead as _, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant, SystemTime},
+};
+
+use http::{Request, Response, StatusCode, request};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{
+    body::{Bytes, Incoming},
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use resilient_sse::test_util::{Transcript, collect, cut_after};
+use serde_json::Value;
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
+
+/// How long anything may take before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running server; it is killed when this goes.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// Starts one on a free port, and waits until it serves.
+    pub fn start(options: &[&str]) -> Self {
+        Self::run(&mut command(options))
+    }
+
+    /// The same with a command of the test's own making.
+    pub fn run(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the server starts");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("stdout is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("stdout is text");
+        let address = line.trim_end().strip_prefix("listening on http://").expect("the first line says where");
+        Self { address: address.parse().expect("an address"), child }
+    }
+
+    /// Sends the process a signal by its name.
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill is there").success());
+    }
+
+    /// Ends it at once, as a crash does.
+    pub fn kill(mut self) {
+        self.child.kill().expect("its own child can be killed");
+        self.child.wait().expect("its own child can be waited for");
+    }
+
+    /// Waits until the server takes no new connections: it goes down, and holds on only to what it serves still.
+    pub async fn until_closed(&self) {
+        eventually(async || TcpStream::connect(self.address).await.is_err().then_some(())).await;
+    }
+
+    /// Waits until the process is gone.
+    pub async fn exit(mut self) -> ExitStatus {
+        eventually(async || self.child.try_wait().expect("the process can be waited for")).await
+    }
+
+    /// Sends a request over a connection of its own, which ends when the response is dropped.
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Response<Incoming> {
+        let mut sender = connect(self.address).await.expect("the server accepts");
+        sender.send_request(request).await.expect("the server answers")
+    }
+
+    pub async fn get(&self, path: &str) -> Response<Incoming> {
+        self.ask(get(path)).await
+    }
+
+    /// Sends a request without a body.
+    pub async fn ask(&self, request: request::Builder) -> Response<Incoming> {
+        self.send(request.body(Full::default()).unwrap()).await
+    }
+
+    /// Follows a stream to its end.
+    pub async fn collect(&self, path: &str) -> Transcript {
+        self.read(get(path)).await
+    }
+
+    /// The same with a request of the test's own making.
+    pub async fn read(&self, request: request::Builder) -> Transcript {
+        let told = format!("{request:?}");
+        let response = self.ask(request).await;
+        assert_eq!(response.status(), StatusCode::OK, "{told}");
+        whole(response).await
+    }
+
+    /// Follows a stream for so many events, then goes away.
+    pub async fn cut_after(&self, events: usize, path: &str) -> Transcript {
+        cut_after(events, self.get(path).await.into_body()).await
+    }
+
+    pub async fn json(&self, path: &str) -> (StatusCode, Value) {
+        answer(self.get(path).await).await
+    }
+
+    /// The ids of the user's streams, as they are listed.
+    pub async fn listed(&self, query: &str) -> Vec<String> {
+        let (status, listed) = answer(self.ask(by_user(&format!("/api/streams{query}"))).await).await;
+        assert_eq!(status, StatusCode::OK, "{listed}");
+        let streams = listed.as_array().expect("a list").iter();
+        streams.map(|stream| stream["streamId"].as_str().expect("an id").to_owned()).collect()
+    }
+
+    /// A figure of the node's health.
+    pub async fn figure(&self, name: &str) -> u64 {
+        let (_, health) = self.json("/healthz").await;
+        health[name].as_u64().unwrap_or_else(|| panic!("{name}: {health}"))
+    }
+
+    pub async fn post(&self, path: &str, body: &str) -> (StatusCode, Value) {
+        let request = Request::post(path).header("host", "test").body(Full::from(body.to_owned())).unwrap();
+        answer(self.send(request).await).await
+    }
+
+    pub async fn delete(&self, path: &str) -> StatusCode {
+        let request = Request::delete(path).header("host", "test").body(Full::default()).unwrap();
+        self.send(request).await.status()
+    }
+
+    /// Waits until recovery says that a stream stands so, and returns all that it says.
+    pub async fn until_status(&self, id: &str, status: &str) -> Value {
+        eventually(async || {
+            let (_, told) = self.json(&format!("/api/stream/{id}/recover")).await;
+            (told["status"] == status).then_some(told)
+        })
+        .await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Its own child, by its own handle; it may be gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A connection of one's own; an error where nobody listens.
+pub async fn connect(address: SocketAddr) -> io::Result<http1::SendRequest<Full<Bytes>>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(sender)
+}
+
+/// A connection whose client has hardly any room for what it does not read.
+pub async fn connect_narrow(address: SocketAddr) -> http1::SendRequest<Full<Bytes>> {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a size that the system takes");
+    let stream = socket.connect(address).await.expect("the server accepts");
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
+    tokio::spawn(async move { drop(connection.await) });
+    sender
+}
+
+/// An HTTP/2 connection for many requests, which all end when the last of its senders and responses is dropped.
+pub async fn connect_http2(address: SocketAddr) -> http2::SendRequest<Full<Bytes>> {
+    let stream = TcpStream::connect(address).await.expect("the server accepts");
+    stream.set_nodelay(true).expect("an option of every TCP socket");
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
+    tokio::spawn(async move { drop(connection.await) });
+    sender
+}
+
+pub fn get(path: &str) -> request::Builder {
+    Request::get(path).header("host", "test")
+}
+
+/// The request of a user, whose name is `u`.
+pub fn by_user(path: &str) -> request::Builder {
+    get(path).header("x-user-id", "u")
+}
+
+/// The request of that user's `EventSource`.
+pub fn event_source(path: &str) -> request::Builder {
+    by_user(path).header("accept", "text/event-stream")
+}
+
+/// Reads so many events of a body, in time; the rest stays for whoever reads on.
+pub async fn some(events: usize, body: &mut Incoming) -> Transcript {
+    timeout(PATIENCE, cut_after(events, body)).await.expect("events in time")
+}
+
+/// Reads a body until this has come, in time; the rest stays for whoever reads on.
+pub async fn until(text: &str, body: &mut Incoming) -> String {
+    let mut told = String::new();
+    while !told.contains(text) {
+        let frame = timeout(PATIENCE, body.frame()).await.unwrap_or_else(|_| panic!("nothing came after {told:?}"));
+        let frame = frame.unwrap_or_else(|| panic!("it ended after {told:?}")).expect("no error");
+        told.push_str(&String::from_utf8_lossy(frame.data_ref().expect("data")));
+    }
+    told
+}
+
+/// Reads a body to its end, in time.
+pub async fn whole(response: Response<Incoming>) -> Transcript {
+    timeout(PATIENCE, collect(response.into_body())).await.expect("an end in time")
+}
+
+/// A response's status, and its body: as JSON, or else as a JSON string.
+pub async fn answer(response: Response<Incoming>) -> (StatusCode, Value) {
+    let status = response.status();
+    let body = response.into_body().collect().await.expect("the whole body").to_bytes();
+    let text = String::from_utf8(body.to_vec()).expect("text");
+    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+/// The numbers of the token events that a client has seen.
+pub fn numbers(seen: &Transcript) -> Vec<u64> {
+    let payloads = seen.data().into_iter().map(|data| serde_json::from_str(data).expect("JSON"));
+    payloads.filter_map(|payload: Value| payload["s"].as_u64()).collect()
+}
+
+/// Asks again and again, until there is an answer.
+pub async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "it did not happen in time");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The server, to be started on a free port.
+pub fn command(options: &[&str]) -> Command {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let mut command = Command::new(BUILT.get_or_init(executable));
+    command.args(["--listen", "127.0.0.1:0"]).args(options).env("RUST_LOG", "info");
+    command
+}
+
+/// The example beside this test. Where only some tests are built, it may be missing, out of date, or built with fewer
+/// features than this test.
+fn executable() -> PathBuf {
+    let test = std::env::current_exe().expect("this test's own path");
+    let profile = test.parent().and_then(Path::parent).expect("<target>/<profile>/deps/<test>");
+    let server = profile.join("examples").join("server");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources = ["src", "examples/server", "examples/texts", "web/resilient-sse.js", "web/react.js"];
+    let sources = sources.map(|source| newest(&root.join(source)));
+    let built = server.metadata().and_then(|metadata| metadata.modified()).ok();
+    if built < sources.into_iter().max().flatten() || !has_features(&server) {
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--example", "server"]).args(FEATURES).current_dir(root);
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        let target = profile.parent().expect("<target>/<profile>");
+        assert!(build.env("CARGO_TARGET_DIR", target).status().expect("cargo runs").success(), "the example is built");
+    }
+    server
+}
+
+/// What this test was built with, as far as the example cares.
+const FEATURES: &[&str] = match (cfg!(feature = "full"), cfg!(feature = "test-util")) {
+    (true, true) => &["--all-features"],
+    (true, false) => &["--features", "full"],
+    (false, _) => &[],
+};
+
+/// Whether the example has what this test has: one without TLS, clusters or Redis says so before it looks at the rest
+/// of this address, which is wrong.
+fn has_features(server: &Path) -> bool {
+    let mut asked = Command::new(server);
+    let Ok(output) = asked.args(["--store", "rediss+cluster://127.0.0.1:1/2"]).output() else { return false };
+    FEATURES.is_empty() || !String::from_utf8_lossy(&output.stderr).contains("needs the feature")
+}
+
+/// When a file, or something under a folder, was last changed.
+fn newest(path: &Path) -> Option<SystemTime> {
+    let Ok(folder) = path.read_dir() else { return path.metadata().and_then(|metadata| metadata.modified()).ok() };
+    let entries = folder.filter_map(Result::ok);
+    let changed = entries.filter_map(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => newest(&entry.path()),
+        _ => entry.metadata().and_then(|metadata| metadata.modified()).ok(),
+    });
+    changed.max()
+}
