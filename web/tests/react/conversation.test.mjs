@@ -119,6 +119,17 @@ test('a turn in the place of another one closes it, and shows nothing of it', as
   await until(() => server.open === 1, 'one connection is open');
 });
 
+test('a turn that takes the place of another one in the middle of its events shows none of them', async (t) => {
+  const { server, view } = await chat(t, {
+    turn: (exchange) => (server.with('POST').length === 1 ? exchange.stream().count(1, 200) : exchange.stream().event('two', { id: 'e1-1' })),
+    options: { terminal: ({ data }) => data === '100' && queueMicrotask(() => view.last.send({})) },
+  });
+  await until(isIdle(view), 'nothing runs');
+  view.last.send({});
+  await until(() => view.last.data.includes('two'), 'the second turn');
+  assert.equal(view.last.data, 'two ');
+});
+
 test('components share a conversation, and the turns that one of them sends', async (t) => {
   const { server, view, page, url, element } = await chat(t, { turn: (exchange) => exchange.stream().count(1, 2) });
   const other = probe('other');

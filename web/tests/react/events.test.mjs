@@ -129,6 +129,19 @@ test('where no animation frame comes, as in a hidden tab, a timer renders', asyn
   await until(() => view.last.status === 'completed', 'it has ended');
 });
 
+test('the end does not wait for a frame or a timer, which a hidden tab may keep back', async (t) => {
+  const { requestAnimationFrame, setTimeout } = globalThis;
+  globalThis.requestAnimationFrame = () => 0;
+  globalThis.setTimeout = (callback, delay, ...rest) => setTimeout(callback, delay === 100 ? 1e6 : delay, ...rest);
+  t.after(() => Object.assign(globalThis, { requestAnimationFrame, setTimeout }));
+  const server = await serve(t, (exchange) => exchange.stream().count(1, 500).end());
+  const view = probe();
+  const page = mount(t, h(view.Probe, { url: `${server.url}/a`, options: { reduce: sum, initial: 0 } }));
+  await until(() => view.last?.status === 'completed', 'it has ended');
+  assert.equal(view.last.data, 125_250);
+  page.unmount();
+});
+
 test('a lost connection is resumed after the cursor', async (t) => {
   const server = await serve(t, (exchange) => {
     if (server.exchanges.length === 1) exchange.stream().count(1, 5);
