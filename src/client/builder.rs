@@ -40,8 +40,32 @@ pub struct EventSourceBuilder<S, B> {
     max_event_bytes: usize,
 }
 
+impl EventSource {
+    /// A source with the default settings. Nothing is sent before it is polled.
+    ///
+    /// The arguments are those of [`builder`](Self::builder).
+    pub fn new<S, B, R>(service: S, request: Request<B>) -> Self
+    where
+        S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send,
+        B: Clone + Send + 'static,
+        R: http_body::Body + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
+        Self::builder(service, request).build()
+    }
+
+    /// A builder of a source that makes this request, again and again, with clones of this HTTP client.
+    ///
+    /// `Accept`, `Cache-Control` and, for a POST, a random `Idempotency-Key` are added where the request has none.
+    pub fn builder<S, B>(service: S, request: Request<B>) -> EventSourceBuilder<S, B> {
+        EventSourceBuilder::new(service, request)
+    }
+}
+
 impl<S, B> EventSourceBuilder<S, B> {
-    pub(super) fn new(service: S, mut request: Request<B>) -> Self {
+    fn new(service: S, mut request: Request<B>) -> Self {
         let is_post = request.method() == Method::POST;
         let headers = request.headers_mut();
         headers.entry(header::ACCEPT).or_insert(EVENT_STREAM);

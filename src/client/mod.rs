@@ -128,5 +128,5 @@ mod words;
 
 pub use builder::EventSourceBuilder;
 pub use error::{CutCause, GaveUp};
-pub use source::{EventSource, State};
-pub use update::{Connected, Cut, Ended, Gap, Restart, Update};
+pub use source::EventSource;
+pub use update::{Connected, Cut, Ended, Gap, Restart, State, Update};

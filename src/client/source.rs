@@ -8,11 +8,8 @@ use std::{
 };
 
 use futures_core::{FusedStream, Stream};
-use http::{Request, Response};
-use tower_service::Service;
 
-use super::{EventSourceBuilder, GaveUp, Update, machine::Machine};
-use crate::model::error::BoxError;
+use super::{GaveUp, State, Update, machine::Machine};
 
 /// A [`Stream`] of a stream's events that outlives its connections. See the [module](super) for an example.
 ///
@@ -26,47 +23,7 @@ use crate::model::error::BoxError;
 #[must_use = "an event source does nothing unless it is polled"]
 pub struct EventSource(pub(super) Machine);
 
-/// Where an [`EventSource`] stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum State {
-    /// It makes an attempt, or will when it is polled.
-    Connecting,
-    /// It reads a response.
-    Open,
-    /// It waits before the next attempt.
-    Waiting,
-    /// The stream has ended.
-    Ended,
-    /// It gave up.
-    GaveUp,
-    /// Its owner has closed it.
-    Closed,
-}
-
 impl EventSource {
-    /// A source with the default settings. Nothing is sent before it is polled.
-    ///
-    /// The arguments are those of [`builder`](Self::builder).
-    pub fn new<S, B, R>(service: S, request: Request<B>) -> Self
-    where
-        S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: Send,
-        B: Clone + Send + 'static,
-        R: http_body::Body + Send + 'static,
-        R::Error: Into<BoxError>,
-    {
-        Self::builder(service, request).build()
-    }
-
-    /// A builder of a source that makes this request, again and again, with clones of this HTTP client.
-    ///
-    /// `Accept`, `Cache-Control` and, for a POST, a random `Idempotency-Key` are added where the request has none.
-    pub fn builder<S, B>(service: S, request: Request<B>) -> EventSourceBuilder<S, B> {
-        EventSourceBuilder::new(service, request)
-    }
-
     /// The next update; `None` after the last one. The same as the [`Stream`]'s, without a trait to import.
     ///
     /// # Errors

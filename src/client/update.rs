@@ -1,4 +1,4 @@
-//! What an event source tells its owner.
+//! What an event source tells its owner, and where it stands.
 
 use std::time::Duration;
 
@@ -92,4 +92,22 @@ pub struct Ended {
     pub state: Option<StreamState>,
     /// Why, where the library supplied the ending: `eof`, `stopped`, `node_lost` and others.
     pub reason: Option<String>,
+}
+
+/// Where an [`EventSource`](super::EventSource) stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// It makes an attempt, or will when it is polled.
+    Connecting,
+    /// It reads a response.
+    Open,
+    /// It waits before the next attempt.
+    Waiting,
+    /// The stream has ended.
+    Ended,
+    /// It gave up.
+    GaveUp,
+    /// Its owner has closed it.
+    Closed,
 }

@@ -222,6 +222,7 @@ or_generate!(Extension);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::identify::Name;
 
     fn parts(uri: &str) -> Parts {
         http::Request::get(uri).body(()).expect("a request").into_parts().0
