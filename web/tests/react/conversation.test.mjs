@@ -30,7 +30,8 @@ test('204 is idle; send posts a turn and follows it, and the next turn begins an
   assert.deepEqual(view.statuses, ['connecting', 'idle']);
   const end = await view.last.send({ question: 1 });
   assert.deepEqual(end, { type: 'completed', data: '{}', lastEventId: 'e2-0' });
-  await until(() => view.last.status === 'completed', 'the turn has ended');
+  // Who waits for the end finds it on the page.
+  assert.equal(view.last.status, 'completed');
   assert.equal(view.last.data, '{"question":1} ');
   const before = view.renders.length;
   view.last.send('plain text');
@@ -77,6 +78,20 @@ test('an Idempotency-Key in the headers does not make two turns one', async (t) 
   const [first, second] = server.with('POST');
   assert.notEqual(first.headers['idempotency-key'], second.headers['idempotency-key']);
   assert.equal(first.headers['x-token'], 'abc');
+});
+
+test('a stored cursor and recovery, which concern one stream, are not used for a conversation', async (t) => {
+  t.after(() => sessionStorage.clear());
+  sessionStorage.setItem('chat', 'e1-7');
+  const { server, view } = await chat(t, {
+    turn: (exchange) => exchange.stream().count(1, 2),
+    options: { storage: 'chat', recover: 'http://127.0.0.1:1/recover' },
+  });
+  await until(isIdle(view), 'nothing runs');
+  view.last.send({});
+  await until(() => view.last.data === '1 2 ', 'it runs');
+  assert.ok(server.exchanges.every(({ headers }) => headers['last-event-id'] === undefined));
+  assert.equal(sessionStorage.getItem('chat'), 'e1-7');
 });
 
 test('a turn that gave up is tried again by reconnect, with the same key', async (t) => {
