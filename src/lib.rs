@@ -29,7 +29,7 @@
 //! ([`ResilientSseLayer::id`]), a request with the same id gets the same answer until five minutes after its end (the recovery window), even if it
 //! asks another question.
 //!
-//! [`docs`] is for authors of clients: what a client sends and what it receives.
+//! [`protocol`] is for authors of clients in any language: what a client sends and what it receives. [`docs`] is for operators.
 //!
 //! # Words
 //!
@@ -64,7 +64,7 @@
 //! refusal do not run what stands inside. So the code that decides who may read stands outside, in the owner rule
 //! ([`Builder::owner`]) or in the hook that runs for every consumer ([`Builder::authorize`]). So does a layer that adds headers
 //! to every response: with CORS inside, a browser would see the first response of a stream and none of the later ones
-//! (in axum the layer that is added last is the outermost). The headers that a CORS layer should expose are in [`docs`].
+//! (in axum the layer that is added last is the outermost). The headers that a CORS layer should expose are in [`protocol`].
 //!
 //! Only GET and POST are looked at. HEAD passes untouched; routers such as axum's run the handler of GET for it, so a handler that begins
 //! work before it returns its response begins it for a HEAD too.
@@ -108,7 +108,7 @@ mod layer;
 mod model;
 mod node;
 mod produce;
-mod protocol;
+pub mod protocol;
 mod publish;
 mod recorder;
 mod recover;

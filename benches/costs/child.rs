@@ -129,9 +129,9 @@ fn set(mut builder: Builder, settings: &HashMap<String, String>) -> Result<Build
         let seconds = || value.parse().map(Duration::from_secs_f64);
         builder = match &**name {
             "window" => builder.recovery_window(seconds()?),
-            "sweep" => builder.sweep(seconds()?),
-            "max_events" => builder.max_events(value.parse()?),
-            "max_bytes" => builder.max_bytes(value.parse()?),
+            "sweep" => builder.sweep_every(seconds()?),
+            "max_events" => builder.max_log_events(value.parse()?),
+            "max_bytes" => builder.max_log_bytes(value.parse()?),
             "linger" => builder.linger(seconds()?),
             _ => return Err(format!("there is no setting `{name}`").into()),
         };

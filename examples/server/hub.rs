@@ -15,7 +15,7 @@ const AROUND: usize = 1024;
 
 /// Sets the hub up as the options say. The error is a sentence.
 pub(crate) async fn build(options: &Options, jobs: &Jobs) -> Result<(ResilientSse, Guardian), String> {
-    let mut builder = options.apply(on_store(options).await?).owner(owner).max_event(MAX_SIZE + AROUND);
+    let mut builder = options.apply(on_store(options).await?).owner(owner).max_event_bytes(MAX_SIZE + AROUND);
     if let Some(node) = &options.node {
         builder = builder.node(NodeId::new(node));
     }

@@ -177,16 +177,16 @@ impl Options {
     /// Sets the hub's options.
     pub(crate) fn apply(&self, builder: Builder) -> Builder {
         let builder = match self.max_events {
-            Some(max_events) => builder.max_events(max_events),
+            Some(max_events) => builder.max_log_events(max_events),
             None => builder,
         };
         builder
             .heartbeat(self.heartbeat)
-            .stale(self.stale)
-            .sweep(self.sweep)
+            .stale_after(self.stale)
+            .sweep_every(self.sweep)
             .recovery_window(self.recovery_window)
             .lifetime(self.lifetime)
-            .drain(self.drain)
+            .drain_limit(self.drain)
             .durability(self.durability)
             .on_unavailable(self.on_unavailable)
     }

@@ -48,7 +48,7 @@ async fn renew(node: &Arc<Node>, lanes: &[Arc<Lane>]) {
 }
 
 fn is_due(node: &Node, lane: &Lane) -> bool {
-    let every = (lane.retention().kept() / 4).min(node.settings.sweep.max(EVERY));
+    let every = (lane.retention().kept() / 4).min(node.settings.sweep_every.max(EVERY));
     lane.turn().is_some_and(|begun| begun.is_due(every.saturating_sub(node.settings.beat_every())))
 }
 

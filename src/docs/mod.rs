@@ -1,6 +1,5 @@
-#![doc = include_str!("clients.md")]
+//! Documents for operators.
 
-/// Managed services of Redis and Valkey.
 pub mod managed_redis {
     #![doc = include_str!("managed_redis.md")]
 }

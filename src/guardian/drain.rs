@@ -86,7 +86,7 @@ impl Limits {
 
 /// Drains the process.
 pub(super) async fn run(node: Arc<Node>) -> DrainReport {
-    let limits = Limits::new(node.settings.drain);
+    let limits = Limits::new(node.settings.drain_limit);
     node.start_draining();
     let running = node.recorder.lanes();
     log_debug!(running = running.len(), "the process goes down");

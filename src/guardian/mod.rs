@@ -75,7 +75,7 @@ pub struct Guardian {
 
 impl Guardian {
     pub(crate) fn new(node: Arc<Node>) -> Self {
-        let trust = Arc::new(Mutex::new(Trust::new(node.settings.stale)));
+        let trust = Arc::new(Mutex::new(Trust::new(node.settings.stale_after)));
         Self {
             flusher: Flusher::new(Arc::clone(&node.recorder)),
             notices: node.store.notices(&node.name),
@@ -94,7 +94,7 @@ impl Guardian {
 
     /// Takes the process down in order once `signal` is ready, and then ends with a report.
     ///
-    /// That takes at most the drain time ([`Builder::drain`](crate::Builder::drain), 25 s), whatever probes, hooks and the
+    /// That takes at most the drain time ([`Builder::drain_limit`](crate::Builder::drain_limit), 25 s), whatever probes, hooks and the
     /// store do, and no longer than it has to:
     ///
     /// - No new stream is begun here from then on.

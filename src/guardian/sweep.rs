@@ -51,7 +51,7 @@ pub(super) async fn run(node: Arc<Node>, trust: Arc<Mutex<Trust>>) {
     let sweeper = Arc::new(Sweeper::new(node));
     let mut number = 0;
     loop {
-        tokio::time::sleep(sweeper.node.hooks.sweep_every(sweeper.node.settings.sweep)).await;
+        tokio::time::sleep(sweeper.node.hooks.sweep_every(sweeper.node.settings.sweep_every)).await;
         if sweeper.node.is_draining() {
             // A stream that is found now could not be looked after any more.
             continue;
@@ -114,7 +114,7 @@ impl Sweeper {
     fn lease(&self) -> Duration {
         let settings = &self.node.settings;
         match (&self.node.probe, self.node.hooks.lease()) {
-            (None, None) => settings.stale,
+            (None, None) => settings.stale_after,
             (None, Some(hook)) => hook,
             (Some(_), None) => settings.lease(),
             (Some(_), Some(hook)) => hook.max(settings.probe_limit.saturating_mul(2)),

@@ -31,6 +31,11 @@ pub enum JobStatus {
 }
 
 /// The result of an `on_end` hook: `()` and `Ok` acknowledge the end, an error does not.
+#[diagnostic::on_unimplemented(
+    message = "an `on_end` hook cannot return `{Self}`",
+    label = "expected `()` or a `Result<(), E>`",
+    note = "`Ok(())` and `()` acknowledge the end; an error has the hook run again"
+)]
 pub trait Acknowledge: Send + 'static {
     /// The error, if it is one.
     ///
@@ -68,6 +73,11 @@ where
 }
 
 /// The answer of a probe: the status itself, or a `Result` of it.
+#[diagnostic::on_unimplemented(
+    message = "a job probe cannot return `{Self}`",
+    label = "expected a `JobStatus` or a `Result<JobStatus, E>`",
+    note = "an error counts as `JobStatus::Running`, for three sweeps"
+)]
 pub trait ProbeAnswer: Send + 'static {
     /// The status.
     ///

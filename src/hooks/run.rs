@@ -72,7 +72,7 @@ impl Hooks {
             shortest_window: AtomicU64::new(millis(settings.recovery_window)),
             queue: Mutex::default(),
             done: Notify::new(),
-            recent: Arc::new(RecentCloses::new(settings.stale, settings.recovery_window)),
+            recent: Arc::new(RecentCloses::new(settings.stale_after, settings.recovery_window)),
         }
     }
 

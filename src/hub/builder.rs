@@ -149,7 +149,7 @@ impl Builder {
     ///
     /// Runs on the executor, at most 16 at a time on a node, for which the owners that wait take turns, for at most
     /// [`hook_limit`](Self::hook_limit) each. One that fails, panics or takes too long is counted in
-    /// [`Health::hooks_failed`](crate::Health) and run again after [`stale`](Self::stale) or twice
+    /// [`Health::hooks_failed`](crate::Health) and run again after [`stale_after`](Self::stale_after) or twice
     /// [`probe_limit`](Self::probe_limit), whichever is longer, but at most a quarter of the recovery
     /// window. A graceful shutdown waits, within its limit, for the hooks of streams that ended here.
     ///
@@ -207,20 +207,20 @@ impl Builder {
         /// Silence after which a body sends a heartbeat comment. Default: 15 s.
         heartbeat: Duration,
         /// How long a node may be silent before its streams are taken for orphans. It beats three times within. Default: 30 s.
-        stale: Duration,
+        stale_after: Duration,
         /// How often the guardian looks for orphans. Default: 30 s.
-        sweep: Duration,
+        sweep_every: Duration,
         /// How long a stream lives on after its producer was last heard of. Default: 1 h.
         lifetime: Duration,
         /// How long an ended stream can be recovered. Default: 5 min.
         recovery_window: Duration,
         /// How many bytes an event may have; a larger one fails the stream. Default: 1 MiB.
-        max_event: usize,
+        max_event_bytes: usize,
         /// How many bytes of events, of all streams, may wait for the store. Beyond it, the owners that hold the most lose
         /// the oldest events of their largest streams, and readers get a `gap`, so that one loud stream costs a quiet one
         /// nothing. Ends are never lost for want of room: they take up to
         /// half of it and are held beyond it, for each stream at most one event, until they are stored or their
-        /// recovery window is over. It must not be less than `max_event`, and there is always room for one such event with its id. Default: 64 MiB.
+        /// recovery window is over. It must not be less than `max_event_bytes`, and there is always room for one such event with its id. Default: 64 MiB.
         recorder_bytes: usize,
         /// How long recording waits, once a stream has something for the store, for other streams to join the
         /// request. Zero does not wait, and is best for most stores: while requests are under way, what
@@ -246,13 +246,13 @@ impl Builder {
         /// How long a client may leave its response unread where others read the same stream, or its route has
         /// [`Disconnect::Detach`](crate::Disconnect::Detach): then the body is driven on without it, and it continues from the log.
         ///
-        /// Before it trims events that a reader on this node still needs, the producer waits for that reader: `stall` if
+        /// Before it trims events that a reader on this node still needs, the producer waits for that reader: `stall_limit` if
         /// another reader has caught up, otherwise as a plain body would (`Detach`: at most `at_most`). A reader that does
         /// not catch up in time gets a `gap`. Default: 10 s.
-        stall: Duration,
+        stall_limit: Duration,
         /// How long the process takes to go down at most, job probes and hooks included: see
         /// [`Guardian::with_graceful_shutdown`](crate::Guardian::with_graceful_shutdown). Default: 25 s.
-        drain: Duration,
+        drain_limit: Duration,
         /// How long a job probe may take. Default: 5 s.
         probe_limit: Duration,
         /// How long an [`on_end`](Self::on_end) hook may take before it counts as failed. Default: 30 s.
@@ -264,14 +264,14 @@ impl Builder {
     }
 
     /// How many events a log holds; older ones are trimmed. Default: 10,000, and 200,000 for `generation()`.
-    pub fn max_events(mut self, max_events: usize) -> Self {
-        self.0.settings.max_events = Some(max_events);
+    pub fn max_log_events(mut self, events: usize) -> Self {
+        self.0.settings.max_log_events = Some(events);
         self
     }
 
     /// How many bytes of events a log holds; older ones are trimmed. Default: 8 MiB, and 64 MiB for `generation()`.
-    pub fn max_bytes(mut self, max_bytes: usize) -> Self {
-        self.0.settings.max_bytes = Some(max_bytes);
+    pub fn max_log_bytes(mut self, bytes: usize) -> Self {
+        self.0.settings.max_log_bytes = Some(bytes);
         self
     }
 

@@ -122,6 +122,34 @@ impl ResilientSse {
         CompletionStore::new(Arc::clone(&self.0))
     }
 
+    /// Ready once this process begins to drain: one signal for the server and the guardian.
+    ///
+    /// The guardian begins the drain when its own signal comes ([`Guardian::with_graceful_shutdown`](crate::Guardian::with_graceful_shutdown)).
+    /// A server that stops to accept connections at this signal serves those that it has to their end. A drain that has begun
+    /// before this is called makes it ready at once; one that never begins, never.
+    ///
+    /// ```
+    /// use std::io;
+    ///
+    /// use axum::Router;
+    /// use resilient_sse::{Guardian, ResilientSse};
+    /// use tokio::net::TcpListener;
+    ///
+    /// async fn serve(listener: TcpListener, app: Router, sse: ResilientSse, guardian: Guardian) -> io::Result<()> {
+    ///     let signal = async { drop(tokio::signal::ctrl_c().await) };
+    ///     let guardian = tokio::spawn(guardian.with_graceful_shutdown(signal));
+    ///     axum::serve(listener, app).with_graceful_shutdown(sse.draining()).await?;
+    ///     guardian.await.map(drop).map_err(io::Error::other)
+    /// }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Waiting changes nothing.
+    pub fn draining(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.0.draining()
+    }
+
     /// How this node is doing.
     #[must_use]
     pub fn health(&self) -> Health {

@@ -175,14 +175,14 @@ impl ResilientSseLayer {
     ///
     /// # Panics
     ///
-    /// If it is shorter than a millisecond, or than [`Builder::stale`](crate::Builder::stale): a stream would expire between
+    /// If it is shorter than a millisecond, or than [`Builder::stale_after`](crate::Builder::stale_after): a stream would expire between
     /// two beats of its producer.
     #[track_caller]
     pub fn lifetime(self, lifetime: Duration) -> Self {
-        let (lifetime, stale) = (positive("lifetime", lifetime), self.node.settings.stale);
+        let (lifetime, stale) = (positive("lifetime", lifetime), self.node.settings.stale_after);
         assert!(
             lifetime >= stale,
-            "`lifetime` must not be shorter than the hub's `stale`, {stale:?}; it is {lifetime:?}"
+            "`lifetime` must not be shorter than the hub's `stale_after`, {stale:?}; it is {lifetime:?}"
         );
         self.with(|route| Arc::make_mut(&mut route.retention).lifetime = lifetime)
     }
@@ -200,27 +200,27 @@ impl ResilientSseLayer {
     }
 
     /// How many events the log of a stream holds; older ones are trimmed, and readers that missed them get a
-    /// `gap`. Default: [`Builder::max_events`](crate::Builder::max_events); 10,000, and 200,000 on `generation()`.
+    /// `gap`. Default: [`Builder::max_log_events`](crate::Builder::max_log_events); 10,000, and 200,000 on `generation()`.
     ///
     /// # Panics
     ///
     /// If it is 0.
     #[track_caller]
-    pub fn max_events(self, events: usize) -> Self {
-        assert!(events > 0, "`max_events` must be at least 1");
+    pub fn max_log_events(self, events: usize) -> Self {
+        assert!(events > 0, "`max_log_events` must be at least 1");
         self.with(|route| Arc::make_mut(&mut route.retention).max_events = events)
     }
 
     /// How many bytes of events the log of a stream holds; older events are trimmed. An event that is larger is delivered, but
-    /// not held: a reader that missed it gets a `gap`. Default: [`Builder::max_bytes`](crate::Builder::max_bytes); 8 MiB, and 64 MiB on
+    /// not held: a reader that missed it gets a `gap`. Default: [`Builder::max_log_bytes`](crate::Builder::max_log_bytes); 8 MiB, and 64 MiB on
     /// `generation()`.
     ///
     /// # Panics
     ///
     /// If it is 0.
     #[track_caller]
-    pub fn max_bytes(self, bytes: usize) -> Self {
-        assert!(bytes > 0, "`max_bytes` must be at least 1");
+    pub fn max_log_bytes(self, bytes: usize) -> Self {
+        assert!(bytes > 0, "`max_log_bytes` must be at least 1");
         self.with(|route| Arc::make_mut(&mut route.retention).max_bytes = bytes)
     }
 

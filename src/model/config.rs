@@ -41,15 +41,15 @@ pub enum OnUnavailable {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Settings {
     pub(crate) heartbeat: Duration,
-    pub(crate) stale: Duration,
-    pub(crate) sweep: Duration,
+    pub(crate) stale_after: Duration,
+    pub(crate) sweep_every: Duration,
     pub(crate) lifetime: Duration,
     pub(crate) recovery_window: Duration,
     /// `None`: [`LOG_EVENTS`], or what the kind of route has by default.
-    pub(crate) max_events: Option<usize>,
+    pub(crate) max_log_events: Option<usize>,
     /// `None`: [`LOG_BYTES`], or what the kind of route has by default.
-    pub(crate) max_bytes: Option<usize>,
-    pub(crate) max_event: usize,
+    pub(crate) max_log_bytes: Option<usize>,
+    pub(crate) max_event_bytes: usize,
     pub(crate) recorder_bytes: usize,
     pub(crate) linger: Duration,
     pub(crate) store_limit: Duration,
@@ -57,8 +57,8 @@ pub(crate) struct Settings {
     pub(crate) background_limit: Duration,
     pub(crate) terminal_limit: Duration,
     pub(crate) max_detached: usize,
-    pub(crate) stall: Duration,
-    pub(crate) drain: Duration,
+    pub(crate) stall_limit: Duration,
+    pub(crate) drain_limit: Duration,
     pub(crate) probe_limit: Duration,
     pub(crate) hook_limit: Duration,
     pub(crate) durability: Durability,
@@ -71,13 +71,13 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_secs(15),
-            stale: Duration::from_secs(30),
-            sweep: Duration::from_secs(30),
+            stale_after: Duration::from_secs(30),
+            sweep_every: Duration::from_secs(30),
             lifetime: Duration::from_secs(3600),
             recovery_window: Duration::from_secs(300),
-            max_events: None,
-            max_bytes: None,
-            max_event: 1 << 20,
+            max_log_events: None,
+            max_log_bytes: None,
+            max_event_bytes: 1 << 20,
             recorder_bytes: 64 << 20,
             linger: Duration::ZERO,
             store_limit: Duration::from_millis(500),
@@ -85,8 +85,8 @@ impl Default for Settings {
             background_limit: Duration::from_secs(5),
             terminal_limit: Duration::from_secs(2),
             max_detached: 1000,
-            stall: Duration::from_secs(10),
-            drain: Duration::from_secs(25),
+            stall_limit: Duration::from_secs(10),
+            drain_limit: Duration::from_secs(25),
             probe_limit: Duration::from_secs(5),
             hook_limit: Duration::from_secs(30),
             durability: Durability::Buffered,
@@ -145,26 +145,26 @@ const ID_BYTES: usize = 256;
 impl Settings {
     /// How many bytes of events may wait for the store: one of the largest fits in any case, as it is written, with its id.
     pub(crate) fn room(&self) -> usize {
-        self.recorder_bytes.max(self.max_event.saturating_add(ID_BYTES))
+        self.recorder_bytes.max(self.max_event_bytes.saturating_add(ID_BYTES))
     }
 
     /// How often a node says that it lives: three times within the stale threshold.
     pub(crate) fn beat_every(&self) -> Duration {
-        self.stale / 3
+        self.stale_after / 3
     }
 
     /// How long a node that takes a due stream has it to itself.
     pub(crate) fn lease(&self) -> Duration {
-        self.stale.max(self.probe_limit.saturating_mul(2))
+        self.stale_after.max(self.probe_limit.saturating_mul(2))
     }
 
     pub(crate) fn retention(&self) -> Retention {
         Retention {
-            stale: self.stale,
+            stale: self.stale_after,
             lifetime: self.lifetime,
             recovery_window: self.recovery_window,
-            max_events: self.max_events.unwrap_or(LOG_EVENTS),
-            max_bytes: self.max_bytes.unwrap_or(LOG_BYTES),
+            max_events: self.max_log_events.unwrap_or(LOG_EVENTS),
+            max_bytes: self.max_log_bytes.unwrap_or(LOG_BYTES),
         }
     }
 
@@ -172,8 +172,8 @@ impl Settings {
     pub(crate) fn bounded(self) -> Self {
         Self {
             heartbeat: bounded(self.heartbeat),
-            stale: bounded(self.stale),
-            sweep: bounded(self.sweep),
+            stale_after: bounded(self.stale_after),
+            sweep_every: bounded(self.sweep_every),
             lifetime: bounded(self.lifetime),
             recovery_window: bounded(self.recovery_window),
             linger: bounded(self.linger),
@@ -181,8 +181,8 @@ impl Settings {
             open_limit: bounded(self.open_limit),
             background_limit: bounded(self.background_limit),
             terminal_limit: bounded(self.terminal_limit),
-            stall: bounded(self.stall),
-            drain: bounded(self.drain),
+            stall_limit: bounded(self.stall_limit),
+            drain_limit: bounded(self.drain_limit),
             probe_limit: bounded(self.probe_limit),
             hook_limit: bounded(self.hook_limit),
             relay_wait: bounded(self.relay_wait),
@@ -193,14 +193,14 @@ impl Settings {
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let positive = [
             ("heartbeat", self.heartbeat),
-            ("stale", self.stale),
-            ("sweep", self.sweep),
+            ("stale_after", self.stale_after),
+            ("sweep_every", self.sweep_every),
             ("lifetime", self.lifetime),
             ("recovery_window", self.recovery_window),
             ("store_limit", self.store_limit),
             ("open_limit", self.open_limit),
             ("background_limit", self.background_limit),
-            ("stall", self.stall),
+            ("stall_limit", self.stall_limit),
             ("probe_limit", self.probe_limit),
             ("hook_limit", self.hook_limit),
         ];
@@ -210,9 +210,9 @@ impl Settings {
             }
         }
         let counted = [
-            ("max_events", self.max_events.unwrap_or(LOG_EVENTS)),
-            ("max_bytes", self.max_bytes.unwrap_or(LOG_BYTES)),
-            ("max_event", self.max_event),
+            ("max_log_events", self.max_log_events.unwrap_or(LOG_EVENTS)),
+            ("max_log_bytes", self.max_log_bytes.unwrap_or(LOG_BYTES)),
+            ("max_event_bytes", self.max_event_bytes),
             ("recorder_bytes", self.recorder_bytes),
         ];
         for (setting, value) in counted {
@@ -220,23 +220,23 @@ impl Settings {
                 return Err(ConfigError { setting, rule: "must be at least 1" });
             }
         }
-        if self.max_event > self.max_bytes.unwrap_or(LOG_BYTES) {
+        if self.max_event_bytes > self.max_log_bytes.unwrap_or(LOG_BYTES) {
             return Err(ConfigError {
-                setting: "max_event",
-                rule: "must not exceed `max_bytes`: the log could not hold it",
+                setting: "max_event_bytes",
+                rule: "must not exceed `max_log_bytes`: the log could not hold it",
             });
         }
-        if self.recorder_bytes < self.max_event {
+        if self.recorder_bytes < self.max_event_bytes {
             return Err(ConfigError {
                 setting: "recorder_bytes",
-                rule: "must not be less than `max_event`: such an event could never wait for the store",
+                rule: "must not be less than `max_event_bytes`: such an event could never wait for the store",
             });
         }
         if self.linger >= self.store_limit {
             return Err(ConfigError { setting: "linger", rule: "must be shorter than `store_limit`" });
         }
-        if self.lifetime < self.stale {
-            return Err(ConfigError { setting: "lifetime", rule: "must not be shorter than `stale`" });
+        if self.lifetime < self.stale_after {
+            return Err(ConfigError { setting: "lifetime", rule: "must not be shorter than `stale_after`" });
         }
         Ok(())
     }

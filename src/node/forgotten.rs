@@ -47,7 +47,7 @@ impl Node {
 
     /// Notes that the store has forgotten streams, which may register again.
     fn store_forgot(&self) {
-        let until = self.elapsed() + self.settings.stale.as_millis() as u64;
+        let until = self.elapsed() + self.settings.stale_after.as_millis() as u64;
         self.forgotten_until.store(until, Ordering::Relaxed);
     }
 

@@ -80,7 +80,7 @@ impl Setup {
             unattended: Arc::new(Unattended::new(settings.max_detached)),
             after_last: CancellationToken::new(),
             rests: Arc::default(),
-            pulses: Arc::new(Pulses::new(settings.heartbeat, settings.stall)),
+            pulses: Arc::new(Pulses::new(settings.heartbeat, settings.stall_limit)),
             settings,
             name: self.name,
             store,

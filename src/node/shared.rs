@@ -161,6 +161,11 @@ impl Node {
         self.pulses.wake_all();
     }
 
+    /// Ready once a drain begins, for those who outlive this borrow.
+    pub(crate) fn draining(&self) -> WaitForCancellationFutureOwned {
+        self.drain_began.clone().cancelled_owned()
+    }
+
     /// Ready once a drain begins.
     pub(crate) fn drain_began(&self) -> WaitForCancellationFuture<'_> {
         self.drain_began.cancelled()
@@ -230,7 +235,7 @@ impl Node {
 
     /// A beat, of these streams.
     pub(crate) fn beat_of(&self, streams: Arc<[(StreamKey, u64)]>) -> Beat {
-        Beat { node: self.name.clone(), streams, stale: self.settings.stale, lifetime: self.settings.lifetime }
+        Beat { node: self.name.clone(), streams, stale: self.settings.stale_after, lifetime: self.settings.lifetime }
     }
 
     pub(super) fn elapsed(&self) -> u64 {

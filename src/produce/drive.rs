@@ -141,7 +141,7 @@ where
             Disconnect::Detach { at_most } => Some(at_most),
             Disconnect::Interrupt | Disconnect::Cancel => None,
         };
-        let limits = Limits { stall: producer.node.settings.stall, alone };
+        let limits = Limits { stall: producer.node.settings.stall_limit, alone };
         self.patience.poll(cx, &producer.lane, limits, || producer.node.is_read_elsewhere(&producer.lane))
     }
 

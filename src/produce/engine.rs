@@ -152,7 +152,7 @@ where
     B: InnerBody,
 {
     pub(crate) fn new(node: Arc<Node>, route: Arc<Route>, lane: Arc<Lane>, stop: Stop, body: B) -> Self {
-        let scanner = node.framing.scanner(node.settings.max_event);
+        let scanner = node.framing.scanner(node.settings.max_event_bytes);
         let complete = !route.classify.needs_terminal();
         let source = Some(Source::new(body, scanner));
         let (writer, mut limits) = (lane.writer(), lane.entry_limits());

@@ -85,7 +85,7 @@ impl From<StoreError> for PublishError {
 /// An event's block, if it can be published.
 pub(super) fn encode(node: &Node, event: &Event) -> Result<Bytes, PublishError> {
     let block = node.framing.encode(event).map_err(PublishError::Encode)?;
-    let (bytes, limit) = (block.len(), node.settings.max_event);
+    let (bytes, limit) = (block.len(), node.settings.max_event_bytes);
     if bytes > limit { Err(PublishError::TooLarge { bytes, limit }) } else { Ok(block) }
 }
 

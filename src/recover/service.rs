@@ -36,7 +36,7 @@ use crate::{
 ///
 /// `GET` answers JSON: of a stream that has ended its completion, of one that runs or is interrupted
 /// a page of its events; 404 where there is none, or where it is another owner's. Where `Accept` prefers
-/// `text/event-stream` it follows the stream. Parameters and fields are in [`docs`](crate::docs).
+/// `text/event-stream` it follows the stream. Parameters and fields are in [`protocol`](crate::protocol).
 ///
 /// ```
 /// use axum::Router;

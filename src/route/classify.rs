@@ -28,6 +28,11 @@ impl Outcome {
 }
 
 /// Knows a wire format's terminal events.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say which event ends a stream",
+    label = "expected `Ends::named(…)`, another ready-made classifier, or a closure",
+    note = "a closure takes an event and returns how it ends the stream, and its parameter's type must be written out: `|event: &resilient_sse::wire::EventView<'_>| …`"
+)]
 pub trait Classify: Send + Sync + 'static {
     /// Whether a block may be a terminal event, from its raw bytes. Called for every event: it
     /// should be cheap, and may be wrong only by saying `true`. Default: `true`.

@@ -76,8 +76,8 @@ impl Route {
 
     pub(crate) fn generation(settings: &Settings) -> Self {
         let retention = Retention {
-            max_events: settings.max_events.unwrap_or(GENERATION_EVENTS),
-            max_bytes: settings.max_bytes.unwrap_or(GENERATION_BYTES),
+            max_events: settings.max_log_events.unwrap_or(GENERATION_EVENTS),
+            max_bytes: settings.max_log_bytes.unwrap_or(GENERATION_BYTES),
             ..settings.retention()
         };
         Self {

@@ -143,7 +143,7 @@ struct Limits {
 impl Limits {
     fn new(settings: &Settings) -> Self {
         let Settings { store_limit: write, open_limit: open, background_limit: background, .. } = *settings;
-        Self { write, open, beat: (settings.stale / 6).min(open).max(write), background }
+        Self { write, open, beat: (settings.stale_after / 6).min(open).max(write), background }
     }
 
     fn of(self, operation: &str, in_background: bool) -> Duration {

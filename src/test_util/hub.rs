@@ -43,10 +43,10 @@ impl TestHub {
     #[must_use]
     #[allow(clippy::expect_used, reason = "the defaults fit together, and a test wants to hear if not")]
     pub fn new() -> Self {
-        Self::with(Builder::anonymous).expect("the defaults fit together")
+        Self::with(|builder| builder).expect("the defaults fit together")
     }
 
-    /// A hub with settings of the test's own.
+    /// A hub with settings of the test's own. Its streams are anonymous, unless the test sets [`Builder::owner`].
     ///
     /// # Errors
     ///
@@ -61,7 +61,8 @@ impl TestHub {
     ///
     /// As [`Builder::build`].
     pub fn on(store: FaultStore<MemoryStore>, setup: impl FnOnce(Builder) -> Builder) -> Result<Self, ConfigError> {
-        let (sse, guardian) = setup(ResilientSse::builder(store.clone()).seed(store.next_node())).build()?;
+        let (sse, guardian) =
+            setup(ResilientSse::builder(store.clone()).anonymous().seed(store.next_node())).build()?;
         Ok(Self { sse, store, guardian: Box::pin(guardian), report: None })
     }
 

@@ -32,7 +32,7 @@ impl Node {
         let url = url.to_owned();
         let built = runtime.spawn(async move {
             let builder = ResilientSse::builder(RedisStore::connect(&url).await.unwrap()).anonymous();
-            let builder = builder.stale(STALE).sweep(SWEEP).probe_limit(STALE / 2).recovery_window(WINDOW);
+            let builder = builder.stale_after(STALE).sweep_every(SWEEP).probe_limit(STALE / 2).recovery_window(WINDOW);
             let (sse, guardian) = setup(builder).build().unwrap();
             tokio::spawn(guardian);
             sse

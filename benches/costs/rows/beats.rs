@@ -29,7 +29,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
     redis.command(&["CONFIG", "SET", "slowlog-log-slower-than", SLOW]);
     on_runtime(async {
         let mut lines = Vec::new();
-        let node = Hub::with(&redis.url(), |builder| builder.stale(STALE)).await?;
+        let node = Hub::with(&redis.url(), |builder| builder.stale_after(STALE)).await?;
         let opened = Instant::now();
         open(&node).await?;
         println!("   {STREAMS} streams were opened in {:.1?}", opened.elapsed());
@@ -48,7 +48,8 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
         lines.push(Line::new(WHAT, "heartbeats: of a core of the node", "%", Goal::AtMost(0.3), of_node));
         lines.extend(nothing_due(&redis).await?);
         // A node that dies says nothing any more.
-        let other = Hub::with(&redis.url(), |builder| builder.stale(STALE).sweep(Duration::from_secs(1))).await?;
+        let other =
+            Hub::with(&redis.url(), |builder| builder.stale_after(STALE).sweep_every(Duration::from_secs(1))).await?;
         drop(node);
         lines.extend(orphans(&redis, &other).await?);
         Ok(lines)

@@ -1,6 +1,8 @@
 //! The owner of streams.
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{borrow::Cow, error::Error, fmt, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Deserializer};
 
 /// The longest owner, in bytes.
 pub const MAX_OWNER: usize = 256;
@@ -34,6 +36,38 @@ impl Owner {
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.0.as_deref()
+    }
+}
+
+impl TryFrom<&str> for Owner {
+    type Error = InvalidOwner;
+
+    fn try_from(text: &str) -> Result<Self, Self::Error> {
+        Self::new(text)
+    }
+}
+
+impl TryFrom<String> for Owner {
+    type Error = InvalidOwner;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::new(&text)
+    }
+}
+
+impl FromStr for Owner {
+    type Err = InvalidOwner;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::new(text)
+    }
+}
+
+/// As a name; nobody is anonymous by what is read.
+impl<'de> Deserialize<'de> for Owner {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        Self::new(text).map_err(serde::de::Error::custom)
     }
 }
 

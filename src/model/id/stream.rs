@@ -110,6 +110,22 @@ impl FromStr for StreamId {
     }
 }
 
+impl TryFrom<&str> for StreamId {
+    type Error = InvalidStreamId;
+
+    fn try_from(text: &str) -> Result<Self, Self::Error> {
+        Self::new(text)
+    }
+}
+
+impl TryFrom<String> for StreamId {
+    type Error = InvalidStreamId;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::new(&text)
+    }
+}
+
 /// A text that is not a [`StreamId`](crate::StreamId).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidStreamId {

@@ -81,3 +81,16 @@ fn a_cursor_names_its_stream_where_the_library_made_it_up() {
         assert_eq!(Cursor::parse(bad), None, "{bad:?}");
     }
 }
+
+#[test]
+fn ids_are_read_from_json_and_from_texts_by_their_rules() {
+    assert_eq!(StreamId::try_from("a~b").expect("valid").as_str(), "a~b");
+    assert_eq!(StreamId::try_from("a/b".to_owned()), Err(InvalidStreamId::Character { position: 1 }));
+    assert_eq!(Owner::try_from("ann").expect("valid").name(), Some("ann"));
+    assert_eq!("".parse::<Owner>(), Err(InvalidOwner::Empty));
+    assert_eq!(EventId::try_from("e7-8"), Ok(EventId::new(7, 8)));
+    assert_eq!(serde_json::from_str::<Owner>(r#""ann""#).expect("valid").name(), Some("ann"));
+    assert!(serde_json::from_str::<Owner>(r#""""#).expect_err("empty").to_string().contains("empty"));
+    assert_eq!(serde_json::from_str::<EventId>(r#""e7-8""#).expect("valid"), EventId::new(7, 8));
+    assert!(serde_json::from_str::<EventId>(r#""7-8""#).is_err());
+}

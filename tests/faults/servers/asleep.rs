@@ -17,7 +17,7 @@ async fn g7_a_server_that_hangs_for_10_s() {
 /// Longer than the threshold that is the default.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g5_a_server_that_hangs_for_45_s() {
-    hangs(|hub| hub.sweep(Duration::from_secs(1)), Duration::from_secs(45), false).await;
+    hangs(|hub| hub.sweep_every(Duration::from_secs(1)), Duration::from_secs(45), false).await;
 }
 
 /// `trusted`: the guardians trust the store when it hangs.

@@ -17,7 +17,7 @@ async fn at(delay: Duration) {
     let proxy = Proxy::start(server.address());
     proxy.delay(delay);
     let stage = Stage::new();
-    let far = |builder: resilient_sse::Builder| builder.stale(STALE).sweep(Duration::from_secs(1));
+    let far = |builder: resilient_sse::Builder| builder.stale_after(STALE).sweep_every(Duration::from_secs(1));
     let [node, other, lost] =
         [stage.node(&proxy.url(), far).await, stage.node(&proxy.url(), far).await, stage.node(&proxy.url(), far).await];
     let live = stage.client(&node.generation, "a").attached().await;

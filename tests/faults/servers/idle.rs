@@ -17,7 +17,7 @@ const SWEEP: Duration = Duration::from_secs(4);
 async fn g5_orphans_are_found_where_idle_connections_are_closed() {
     let server = RedisServer::with(&Options::default().line("timeout 1"));
     let stage = Stage::new();
-    let node = async || stage.node(&server.url(), |hub| hub.stale(STALE).sweep(SWEEP)).await;
+    let node = async || stage.node(&server.url(), |hub| hub.stale_after(STALE).sweep_every(SWEEP)).await;
     let [first, second] = [node().await, node().await];
     let silent = stage.client(&first.generation, "silent").attached().await;
     second.until_trusting().await;

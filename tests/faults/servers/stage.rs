@@ -384,7 +384,7 @@ pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 
 /// A threshold short enough that a scenario can wait for it.
 pub fn quick(builder: Builder) -> Builder {
-    builder.stale(STALE).sweep(STALE / 6)
+    builder.stale_after(STALE).sweep_every(STALE / 6)
 }
 
 /// Lets the scenario go on for a while, as it is.

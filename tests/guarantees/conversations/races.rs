@@ -55,7 +55,7 @@ impl Race {
             let patience = Duration::from_secs(10);
             let builder = ResilientSse::builder(store).owner(owner).recovery_window(Duration::from_secs(5));
             let builder = builder.store_limit(patience).open_limit(patience).background_limit(patience);
-            let (sse, guardian) = builder.sweep(Duration::from_millis(500)).build().unwrap();
+            let (sse, guardian) = builder.sweep_every(Duration::from_millis(500)).build().unwrap();
             tokio::spawn(guardian);
             let layer = sse.generation().conversation(StreamId::path("/chat/{id}")).overlap(overlap);
             apps.push(BoxCloneSyncService::new(ServiceBuilder::new().layer(layer).service(service_fn(handle))));

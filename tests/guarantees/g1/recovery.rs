@@ -59,7 +59,7 @@ async fn stream(
 
 #[tokio::test(start_paused = true)]
 async fn g1_a_running_stream_s_page_is_complete_or_says_what_is_missing() {
-    let mut hub = TestHub::with(|builder| builder.anonymous().max_events(10)).unwrap();
+    let mut hub = TestHub::with(|builder| builder.anonymous().max_log_events(10)).unwrap();
     let layer = hub.sse.generation().id(path());
     let (_app, client) = stream(&mut hub, "/s/a", layer, then(numbers(25), Step::Hang)).await;
     let answer = recovered(&hub, "/s/a/recover").await;
@@ -181,7 +181,7 @@ async fn g3_an_ended_stream_gives_its_end_and_on_request_its_events() {
 #[tokio::test(start_paused = true)]
 async fn g1_what_is_lost_at_the_very_end_is_missing_too() {
     let mut hub = TestHub::on(FaultStore::new(MemoryStore::new()).batched(), |builder| {
-        builder.anonymous().recorder_bytes(100).max_event(100)
+        builder.anonymous().recorder_bytes(100).max_event_bytes(100)
     })
     .unwrap();
     let steps = vec![chunk("data: 0\n\n"), Step::Sleep(SECOND * 2)];
@@ -366,7 +366,7 @@ async fn recovery_answers_what_is_asked_for() {
 /// The page for whoever writes a client shows what recovery says.
 #[tokio::test(start_paused = true)]
 async fn the_documented_answers_are_the_real_ones() {
-    let page = include_str!("../../../src/docs/clients.md");
+    let page = include_str!("../../../src/protocol/clients.md");
     let blocks = page.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let documented: Vec<Value> = blocks.map(|block| serde_json::from_str(block).unwrap()).collect();
     let mut hub = TestHub::new();

@@ -89,7 +89,7 @@ async fn g1_a_library_made_name_is_resumed_at_the_same_url_with_the_last_id_alon
 
 #[tokio::test(start_paused = true)]
 async fn g1_what_was_trimmed_is_one_gap_in_its_place() {
-    let stage = Stage::nodes(1, |hub| hub.max_events(4));
+    let stage = Stage::nodes(1, |hub| hub.max_log_events(4));
     let handler = Handler::events(20);
     let app = app(stage.sse().generation().id(StreamId::path("/chat/{id}")), &handler);
     let mut client = stage.client(&app, "/chat/a");
@@ -106,7 +106,7 @@ async fn g1_what_was_trimmed_is_one_gap_in_its_place() {
 
 #[tokio::test(start_paused = true)]
 async fn g1_a_log_bounded_in_bytes_is_trimmed_with_a_gap() {
-    let stage = Stage::nodes(1, |hub| hub.max_bytes(40).max_event(40));
+    let stage = Stage::nodes(1, |hub| hub.max_log_bytes(40).max_event_bytes(40));
     let handler = Handler::events(20);
     let app = app(stage.sse().generation().id(StreamId::path("/chat/{id}")), &handler);
     let mut client = stage.client(&app, "/chat/a");
@@ -156,12 +156,12 @@ async fn g1_a_reader_without_a_cursor_is_told_that_the_beginning_was_trimmed() {
     for feed in [false, true] {
         // A feed never ends: it would only be run again.
         for ended in [false, true].into_iter().filter(|ended| !(feed && *ended)) {
-            let mut stage = Stage::nodes(2, |hub| hub.max_events(4));
+            let mut stage = Stage::nodes(2, |hub| hub.max_log_events(4));
             let finish = if ended { Finish::Event("completed") } else { Finish::Never };
             let handler = Handler::plays(Script::events(EVENTS).then(finish));
             let apps = [0, 1].map(|node: usize| {
                 let sse = &stage.hubs[node].sse;
-                let layer = if feed { sse.feed().max_events(4) } else { sse.generation().max_events(4) };
+                let layer = if feed { sse.feed().max_log_events(4) } else { sse.generation().max_log_events(4) };
                 app(layer.id(StreamId::path("/{id}")), &handler)
             });
             let mut first = stage.client(&apps[0], "/a");

@@ -294,7 +294,7 @@ async fn accept_decides_nothing_on_a_stream_s_own_route() {
 
 /// What a client gets of a stream of 20 events, of which only the last few are held, once it has ended.
 async fn of_what_is_left(voice: Voice, ends: bool, ask: fn(&str) -> Request<()>) -> Client<ResilientSseBody<Script>> {
-    let mut hub = TestHub::with(|builder| builder.anonymous().max_events(5)).unwrap();
+    let mut hub = TestHub::with(|builder| builder.anonymous().max_log_events(5)).unwrap();
     let layer = hub.sse.generation().id(path()).classify(Ends::openai_chat()).voice(voice);
     let steps = if ends { then(numbers(20), chunk("data: [DONE]\n\n")) } else { then(numbers(20), Step::Hang) };
     let app = app(layer, &Watch::default(), steps);
@@ -341,7 +341,7 @@ async fn g1_a_cursor_that_cannot_be_read_breaks_no_whole_answer() {
         client.finish(&mut hub).await;
         assert_eq!((client.broke, client.data().len()), (false, 21), "{voice:?}: {:?}", client.data());
         // A feed's reader is owed nothing before its first event.
-        let mut hub = TestHub::with(|builder| builder.anonymous().max_events(5)).unwrap();
+        let mut hub = TestHub::with(|builder| builder.anonymous().max_log_events(5)).unwrap();
         let app = app_of(hub.sse.feed().id(path()).voice(voice), then(numbers(20), Step::Hang));
         let mut first = Client::new(send(&app, request("/s/a")).await.into_body());
         first.drain();

@@ -144,7 +144,7 @@ async fn g11_a_stream_that_is_done_was_not_stopped() {
     ];
     for (how, end) in endings {
         for detached in [false, true] {
-            let mut hub = TestHub::with(|builder| builder.anonymous().max_event(4096)).unwrap();
+            let mut hub = TestHub::with(|builder| builder.anonymous().max_event_bytes(4096)).unwrap();
             let watch = Watch::default();
             let steps = numbers(2).into_iter().chain(end.clone()).collect();
             let (app, contexts) = watched(hub.sse.generation().id(path()), &watch, steps);
@@ -164,7 +164,7 @@ async fn g11_a_stream_that_is_done_was_not_stopped() {
 #[tokio::test(start_paused = true)]
 async fn g11_work_whose_event_is_too_large_hears_of_a_stop() {
     for detached in [false, true] {
-        let mut hub = TestHub::with(|builder| builder.anonymous().max_event(4096)).unwrap();
+        let mut hub = TestHub::with(|builder| builder.anonymous().max_event_bytes(4096)).unwrap();
         let watch = Watch::default();
         let steps = vec![chunk("data: 0\n\n"), chunk(format!("data: {}\n\n", "x".repeat(10_000))), Step::Hang];
         let (app, contexts) = watched(hub.sse.generation().id(path()), &watch, steps);
@@ -267,7 +267,7 @@ async fn g11_the_rest_of_a_body_does_not_wait_for_the_store() {
 /// A process that goes down has no longer for that than for all else, and leaves nothing of it behind.
 #[tokio::test(start_paused = true)]
 async fn g11_a_drain_drops_what_is_left_of_bodies_after_their_last_events() {
-    let mut hub = TestHub::with(|builder| builder.anonymous().drain(SECOND * 2)).unwrap();
+    let mut hub = TestHub::with(|builder| builder.anonymous().drain_limit(SECOND * 2)).unwrap();
     let watch = Watch::default();
     let app = app(hub.sse.generation().id(path()), &watch, vec![done(), Step::Hang]);
     let mut client = unread(&app, false).await;

@@ -70,7 +70,7 @@ async fn g12_a_follower_ends_in_a_drain_also_while_the_store_is_away() {
     for fault in [Fault::Hang, Fault::Refuse] {
         for asks in [request("/s/a"), resuming("/s/a", "e1700000000000-1")] {
             let store = batched();
-            let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous().drain(SECOND * 5)).unwrap();
+            let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous().drain_limit(SECOND * 5)).unwrap();
             let producing = TestHub::on(store.clone(), resilient_sse::Builder::anonymous).unwrap();
             let watch = Watch::default();
             let elsewhere = app(producing.sse.generation().id(path()), &watch, then(numbers(3), Step::Hang));
@@ -90,7 +90,7 @@ async fn g12_a_follower_ends_in_a_drain_also_while_the_store_is_away() {
 #[tokio::test(start_paused = true)]
 async fn g12_a_follower_of_work_that_is_left_to_other_nodes_ends_in_a_drain() {
     let probe = |_| async { JobStatus::Running };
-    let mut hub = TestHub::with(|builder| builder.anonymous().drain(SECOND * 5).job_probe(probe)).unwrap();
+    let mut hub = TestHub::with(|builder| builder.anonymous().drain_limit(SECOND * 5).job_probe(probe)).unwrap();
     let watch = Watch::default();
     let app = app(hub.sse.generation().id(path()), &watch, then(numbers(2), Step::Hang));
     let mut first = Client::new(send(&app, request("/s/a")).await.into_body());
@@ -122,7 +122,7 @@ async fn followed_to_the_end(
                 status
             }
         };
-        builder.anonymous().drain(SECOND * 25).job_probe(probe)
+        builder.anonymous().drain_limit(SECOND * 25).job_probe(probe)
     })
     .unwrap();
     let watch = Watch::default();
@@ -174,7 +174,7 @@ async fn read_by_its_client(
     events: usize,
 ) -> (FaultStore<MemoryStore>, TestHub, App, Client<resilient_sse::ResilientSseBody<Script>>) {
     let store = batched();
-    let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous().drain(SECOND * 5)).unwrap();
+    let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous().drain_limit(SECOND * 5)).unwrap();
     let app = app(hub.sse.generation().id(path()), &Watch::default(), then(numbers(events), Step::Hang));
     let mut first = Client::new(send(&app, request("/s/a")).await.into_body());
     first.drain();
@@ -223,7 +223,7 @@ async fn g12_a_follower_that_is_pages_behind_is_told_the_end_of_its_stream_in_a_
 #[tokio::test(start_paused = true)]
 async fn g12_a_follower_of_a_stream_that_cannot_be_settled_ends_in_a_drain() {
     let store = batched();
-    let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous().drain(SECOND * 5)).unwrap();
+    let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous().drain_limit(SECOND * 5)).unwrap();
     let watch = Watch::default();
     let steps = vec![chunk("data: 0\n\n"), Step::Sleep(SECOND * 2), chunk("data: 1\n\n"), Step::Hang];
     let app = app(hub.sse.generation().id(path()), &watch, steps);
@@ -242,7 +242,7 @@ async fn g12_a_follower_of_a_stream_that_cannot_be_settled_ends_in_a_drain() {
 #[tokio::test(start_paused = true)]
 async fn g12_a_request_that_waits_for_another_s_handler_hears_of_a_drain() {
     let store = batched();
-    let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous().drain(SECOND * 5)).unwrap();
+    let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous().drain_limit(SECOND * 5)).unwrap();
     let mut producing = TestHub::on(store, resilient_sse::Builder::anonymous).unwrap();
     let (runs, watch) = (Arc::new(AtomicUsize::new(0)), Watch::default());
     let there = slow(producing.sse.generation().id(path()), &runs, &watch);
@@ -267,7 +267,7 @@ async fn g12_a_request_that_waits_for_another_s_handler_hears_of_a_drain() {
 #[tokio::test(start_paused = true)]
 async fn g5_nothing_is_begun_in_a_drain_by_a_request_that_waited() {
     for feed in [false, true] {
-        let mut hub = TestHub::with(|builder| builder.anonymous().drain(SECOND * 5)).unwrap();
+        let mut hub = TestHub::with(|builder| builder.anonymous().drain_limit(SECOND * 5)).unwrap();
         let (runs, watch) = (Arc::new(AtomicUsize::new(0)), Watch::default());
         let layer = if feed { hub.sse.feed() } else { hub.sse.layer() };
         let app = slow(layer.id(path()), &runs, &watch);
@@ -318,7 +318,7 @@ async fn g7_an_unrecorded_feed_gives_its_last_events() {
 /// A feed may go at once, whether it is recorded or not.
 #[tokio::test(start_paused = true)]
 async fn g5_an_unrecorded_feed_holds_up_no_drain() {
-    let mut hub = TestHub::with(|builder| builder.anonymous().drain(SECOND * 60)).unwrap();
+    let mut hub = TestHub::with(|builder| builder.anonymous().drain_limit(SECOND * 60)).unwrap();
     let watch = Watch::default();
     let app = app(hub.sse.feed().id(path()), &watch, then(numbers(2), Step::Hang));
     hub.store.fail_on("open", Fault::Refuse);

@@ -127,7 +127,7 @@ impl Node {
         voice: Voice,
         setup: &impl Fn(Builder) -> Builder,
     ) -> Self {
-        let builder = setup(ResilientSse::builder(store.clone()).anonymous().drain(DRAIN));
+        let builder = setup(ResilientSse::builder(store.clone()).anonymous().drain_limit(DRAIN));
         let (sse, guardian) = builder.build().unwrap();
         let down = CancellationToken::new();
         tokio::spawn(guardian.with_graceful_shutdown(down.clone().cancelled_owned()));

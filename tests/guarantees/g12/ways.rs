@@ -92,7 +92,7 @@ way!(
     event_too_large,
     Ends::Terminal("failed", "event_too_large"),
     last "event-3",
-    |hub: Builder| hub.max_event(100),
+    |hub: Builder| hub.max_event_bytes(100),
     async |stage| stage.ask(0, sdk("/generation/x?then=large")).await.finish().await
 );
 
@@ -266,7 +266,7 @@ way!(
     gap,
     Ends::Gap,
     last "",
-    |hub: Builder| hub.max_events(4),
+    |hub: Builder| hub.max_log_events(4),
     async |stage| {
         let reading = stage.ask(0, sdk("/generation/x")).await.until("event-1\nid: ").await;
         let first = reading.epoch();
@@ -282,7 +282,7 @@ way!(
     gap_before_the_first_event,
     Ends::Gap,
     last "",
-    |hub: Builder| hub.max_events(4),
+    |hub: Builder| hub.max_log_events(4),
     async |stage| {
         stage.more(0, 20);
         let _producing = stage.ask(0, sdk("/generation/x")).await.until("event-23").await;

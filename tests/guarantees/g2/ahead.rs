@@ -27,7 +27,7 @@ use crate::support::rig::{Rig, Script, assert_unharmed, key, millis, watch};
 async fn g1_nothing_is_lost_to_a_slow_store_where_room_is_short() {
     let script = Script { events: 6000, every: Duration::ZERO, padding: 100, ..Script::default() };
     let setup = |hub: resilient_sse::Builder| {
-        hub.durability(Durability::BeforeSend).max_event(4 << 10).recorder_bytes(128 << 10)
+        hub.durability(Durability::BeforeSend).max_event_bytes(4 << 10).recorder_bytes(128 << 10)
     };
     let rig = Rig::with(true, script, setup, |layer| layer);
     rig.store.fail_on("append", Fault::Delay(millis(100)));

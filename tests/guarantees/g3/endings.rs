@@ -32,7 +32,7 @@ async fn ends(
     reason: Option<&str>,
 ) {
     for voice in VOICES {
-        let stage = Stage::nodes(1, |hub| hub.max_event(1000));
+        let stage = Stage::nodes(1, |hub| hub.max_event_bytes(1000));
         let handler = Handler::plays(Script::events(3).then(finish.clone()));
         let layer = route(stage.sse().generation()).id(StreamId::path("/chat/{id}")).voice(voice);
         let app = app(layer, &handler);

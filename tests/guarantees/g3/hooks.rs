@@ -389,7 +389,7 @@ async fn g1_a_hook_is_told_how_many_events_are_missing() {
     assert_eq!(missing(5, |builder| builder).await, (5, Some(0)));
     assert_eq!(missing(0, |builder| builder).await, (0, Some(0)));
     assert_eq!(missing(5000, |builder| builder).await, (5000, Some(0)), "many pages");
-    assert_eq!(missing(250, |builder| builder.max_events(100)).await, (100, Some(150)));
+    assert_eq!(missing(250, |builder| builder.max_log_events(100)).await, (100, Some(150)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -398,7 +398,7 @@ async fn g1_a_hook_is_told_of_what_was_lost_in_an_outage_and_with_a_store() {
         let told = Arc::new(Mutex::new(None));
         let seen = Arc::clone(&told);
         let mut hub = TestHub::with(|builder| {
-            builder.anonymous().max_event(1000).recorder_bytes(1000).on_end(move |stream| {
+            builder.anonymous().max_event_bytes(1000).recorder_bytes(1000).on_end(move |stream| {
                 let seen = Arc::clone(&seen);
                 async move {
                     *seen.lock().unwrap() =

@@ -21,7 +21,7 @@ use crate::{
 const WINDOW: Duration = Duration::from_secs(5);
 
 fn stage(nodes: usize) -> Stage {
-    Stage::nodes(nodes, |hub| hub.recovery_window(WINDOW).sweep(Duration::from_millis(100)))
+    Stage::nodes(nodes, |hub| hub.recovery_window(WINDOW).sweep_every(Duration::from_millis(100)))
 }
 
 /// A handler that counts its calls by stream.

@@ -81,7 +81,7 @@ async fn g5_a_feed_lets_its_process_go_at_once() {
 async fn g5_a_drain_takes_no_longer_than_its_limit_whatever_probes_do() {
     for limit in [MILLI * 200, SECOND, SECOND * 25] {
         for batched in [false, true] {
-            let mut hub = hub(batched, |builder| builder.drain(limit).job_probe(|_| pending::<JobStatus>()));
+            let mut hub = hub(batched, |builder| builder.drain_limit(limit).job_probe(|_| pending::<JobStatus>()));
             let mut jobs = Vec::new();
             for n in 0..100 {
                 jobs.push(open(&hub, &n.to_string()).await);
@@ -129,7 +129,7 @@ async fn g5_a_drain_takes_no_longer_than_its_limit_whatever_the_store_does() {
     for fault in [Fault::Hang, Fault::Refuse] {
         for probe in [false, true] {
             let mut hub = hub(true, |builder| {
-                let builder = builder.drain(SECOND * 10).on_end(|_| ready(()));
+                let builder = builder.drain_limit(SECOND * 10).on_end(|_| ready(()));
                 if probe { builder.job_probe(|_| ready(JobStatus::Unknown)) } else { builder }
             });
             let mut jobs = Vec::new();
@@ -150,7 +150,7 @@ async fn g5_a_drain_takes_no_longer_than_its_limit_whatever_the_store_does() {
 #[tokio::test(start_paused = true)]
 async fn g5_a_drain_takes_no_longer_than_its_limit_where_nothing_is_run() {
     let mut hub = hub(false, |builder| {
-        builder.drain(SECOND * 3).executor(drop).on_end(|_| ready(())).job_probe(|_| ready(JobStatus::Running))
+        builder.drain_limit(SECOND * 3).executor(drop).on_end(|_| ready(())).job_probe(|_| ready(JobStatus::Running))
     });
     let job = open(&hub, "a").await;
     let (report, took) = drain_alone(&mut hub).await;
@@ -202,7 +202,7 @@ async fn g3_a_drain_waits_for_the_hooks_of_what_ended_here() {
 
 #[tokio::test(start_paused = true)]
 async fn g3_a_drain_says_how_many_hooks_have_not_run() {
-    let mut hub = hub(false, |builder| builder.drain(SECOND * 10).on_end(|_| pending::<()>()));
+    let mut hub = hub(false, |builder| builder.drain_limit(SECOND * 10).on_end(|_| pending::<()>()));
     for n in 0..20 {
         open(&hub, &n.to_string()).await.complete(Event::new("done")).await.unwrap();
     }
@@ -235,7 +235,7 @@ async fn g5_a_client_that_would_lose_its_answer_is_served_until_shortly_before_t
 async fn g5_a_drain_drops_the_bodies_of_clients_that_do_not_read() {
     for batched in [false, true] {
         for disconnect in [Disconnect::Interrupt, Disconnect::Cancel, Disconnect::DETACH] {
-            let mut hub = hub(batched, |builder| builder.drain(SECOND).on_end(|_| ready(())));
+            let mut hub = hub(batched, |builder| builder.drain_limit(SECOND).on_end(|_| ready(())));
             let watch = Watch::default();
             let layer = hub.sse.layer().id(StreamId::path("/s/{id}")).on_disconnect(disconnect);
             let app = app(layer, &watch, then(numbers(1), Step::Hang));
@@ -256,7 +256,7 @@ async fn g5_a_drain_drops_the_bodies_of_clients_that_do_not_read() {
 #[tokio::test(start_paused = true)]
 async fn g5_a_drain_drops_the_bodies_of_streams_that_were_taken_for_orphans() {
     let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000)).batched();
-    let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous().drain(SECOND)).unwrap();
+    let mut hub = TestHub::on(store.clone(), |builder| builder.anonymous().drain_limit(SECOND)).unwrap();
     let mut other = TestHub::on(FaultStore::new(store.inner().clone()), Builder::anonymous).unwrap();
     let watch = Watch::default();
     let app = app(hub.sse.generation().id(StreamId::path("/s/{id}")), &watch, then(numbers(1), Step::Hang));
@@ -281,7 +281,7 @@ async fn g5_a_drain_drops_the_bodies_of_streams_that_were_taken_for_orphans() {
 #[tokio::test(start_paused = true)]
 async fn g5_a_drain_lets_bodies_finish_after_their_terminal_events() {
     for (rest, limit, finishes) in [(SECOND, SECOND * 25, true), (SECOND * 3, SECOND * 2, false)] {
-        let mut hub = hub(true, |builder| builder.drain(limit));
+        let mut hub = hub(true, |builder| builder.drain_limit(limit));
         let watch = Watch::default();
         let steps = vec![crate::support::bodies::chunk("event: completed\ndata: done\n\n"), Step::Sleep(rest)];
         let app = app(hub.sse.generation().id(StreamId::path("/s/{id}")), &watch, steps);
@@ -352,7 +352,7 @@ async fn g5_a_drain_asks_the_probe_also_where_the_store_is_slow_for_a_moment() {
 #[tokio::test(start_paused = true)]
 async fn g5_a_drain_drops_and_counts_unrecorded_work_whose_client_does_not_read() {
     for feed in [false, true] {
-        let mut hub = hub(false, |builder| builder.drain(SECOND * 10));
+        let mut hub = hub(false, |builder| builder.drain_limit(SECOND * 10));
         let watch = Watch::default();
         let layer = if feed { hub.sse.feed() } else { hub.sse.generation() };
         let app = app(layer.id(StreamId::path("/s/{id}")), &watch, then(numbers(1), Step::Hang));

@@ -18,7 +18,7 @@ use crate::support::handlers::{App, Handler, Script, app};
 const STALE: Duration = Duration::from_millis(200);
 
 fn node(store: &MemoryStore) -> (ResilientSse, Guardian) {
-    let builder = ResilientSse::builder(store.clone()).anonymous().stale(STALE).sweep(STALE / 4);
+    let builder = ResilientSse::builder(store.clone()).anonymous().stale_after(STALE).sweep_every(STALE / 4);
     builder.lifetime(Duration::from_secs(2)).recovery_window(STALE).build().unwrap()
 }
 

@@ -119,7 +119,7 @@ async fn g5_a_store_whose_clock_jumps_makes_no_orphans() {
     const HOUR_MS: i64 = 3_600_000;
     for disconnect in [Disconnect::Interrupt, Disconnect::Cancel, Disconnect::DETACH] {
         for jumps in [vec![HOUR_MS], vec![HOUR_MS, -HOUR_MS], vec![-HOUR_MS, HOUR_MS]] {
-            let stage = Stage::nodes(2, |hub| hub.sweep(SECOND * 25));
+            let stage = Stage::nodes(2, |hub| hub.sweep_every(SECOND * 25));
             let (mut stage, _, client, gate) = live_on(stage, disconnect).await;
             stage.advance(SECOND * 12).await;
             let sweeps = stage.store.calls("due");
@@ -198,7 +198,7 @@ async fn g5_a_stop_reaches_the_producer_from_any_node() {
 #[tokio::test(start_paused = true)]
 async fn g5_a_threshold_without_end_takes_no_stream_for_an_orphan() {
     let longest = Duration::MAX;
-    let mut stage = Stage::nodes(2, |hub| hub.stale(longest).lifetime(longest));
+    let mut stage = Stage::nodes(2, |hub| hub.stale_after(longest).lifetime(longest));
     stage.advance(SECOND * 60).await;
     let (script, gate) = Script::events(5).gated();
     let app = app(stage.sse().generation().id(StreamId::path("/{id}")), &Handler::plays(script));

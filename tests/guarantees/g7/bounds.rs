@@ -13,7 +13,7 @@ use crate::support::rig::{Rig, Script, account, assert_unharmed, millis};
 async fn g7_beyond_the_byte_limit_the_oldest_are_lost_and_told() {
     for batched in [false, true] {
         let script = Script { padding: 100, ..Script::default() };
-        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(4096).max_event(1024), |layer| layer);
+        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(4096).max_event_bytes(1024), |layer| layer);
         let client = rig.client().await;
         tokio::time::sleep(millis(1000)).await;
         rig.store.fail(Fault::Hang);
@@ -38,7 +38,7 @@ async fn g1_a_loss_at_the_end_is_told() {
     for batched in [false, true] {
         let script = Script { events: 60, padding: 600, ..Script::default() };
         // Room for one event, and not for the end beside it.
-        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(700).max_event(700), |layer| layer);
+        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(700).max_event_bytes(700), |layer| layer);
         let client = rig.client().await;
         tokio::time::sleep(script.length() / 2).await;
         rig.store.fail(Fault::Hang);
@@ -59,7 +59,7 @@ async fn g1_a_loss_at_the_end_is_told() {
 fn g8_room_for_less_than_an_event_is_no_setting() {
     for (room, event, fits) in [(1000, 1001, false), (1000, 1000, true), (600, 1 << 20, false)] {
         let hub = ResilientSse::builder(MemoryStore::new()).anonymous();
-        let built = hub.recorder_bytes(room).max_event(event).build();
+        let built = hub.recorder_bytes(room).max_event_bytes(event).build();
         assert_eq!(built.is_ok(), fits, "{room} bytes of room, events of {event}");
         if let Err(error) = built {
             let error = error.to_string();
@@ -74,7 +74,7 @@ async fn g8_there_is_room_for_the_largest_event() {
     for batched in [false, true] {
         let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000));
         let store = if batched { store.batched() } else { store };
-        let setup = |builder: Builder| builder.anonymous().max_event(1000).recorder_bytes(1000);
+        let setup = |builder: Builder| builder.anonymous().max_event_bytes(1000).recorder_bytes(1000);
         let mut hub = TestHub::on(store, setup).unwrap();
         let spec = StreamSpec::new(Owner::ANONYMOUS, StreamId::new("x".repeat(128)).unwrap());
         let mut job = hub.sse.publisher().open(spec).await.unwrap();
@@ -99,7 +99,7 @@ async fn g8_there_is_room_for_the_largest_event() {
 async fn g6_the_byte_limit_is_given_back() {
     for batched in [false, true] {
         let script = Script { events: 60, padding: 100, ..Script::default() };
-        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(60 * 160).max_event(1024), |layer| layer);
+        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(60 * 160).max_event_bytes(1024), |layer| layer);
         for round in 0..4 {
             let id = format!("stream-{round}");
             let start = tokio::time::Instant::now();
@@ -120,7 +120,7 @@ async fn g6_the_byte_limit_is_given_back() {
 async fn g3_an_end_finds_room_among_the_events_that_wait() {
     for batched in [false, true] {
         let script = Script { padding: 200, ..Script::default() };
-        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(600).max_event(600), |layer| layer);
+        let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(600).max_event_bytes(600), |layer| layer);
         let client = rig.client().await;
         tokio::time::sleep(script.length() - millis(100)).await;
         rig.store.fail(Fault::Hang);

@@ -82,7 +82,7 @@ async fn g7_a_store_that_answers_a_beat_first() {
         for (batched, durability) in cases() {
             for stale in (600..3000).step_by(300) {
                 let script = Script::default();
-                let hub = |hub: resilient_sse::Builder| hub.durability(durability).stale(millis(stale));
+                let hub = |hub: resilient_sse::Builder| hub.durability(durability).stale_after(millis(stale));
                 let rig = Rig::with(batched, script, hub, |layer| layer);
                 let client = rig.client().await;
                 tokio::time::sleep(BEGINS).await;

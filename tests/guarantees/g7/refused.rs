@@ -88,7 +88,7 @@ async fn g2_a_stream_that_is_taken_again_is_a_normal_one() {
 async fn g8_a_refused_stream_loses_its_own_events_only() {
     for (batched, durability) in cases() {
         let script = Script { padding: 100, ..Script::default() };
-        let hub = |hub: Builder| hub.durability(durability).recorder_bytes(4096).max_event(1024);
+        let hub = |hub: Builder| hub.durability(durability).recorder_bytes(4096).max_event_bytes(1024);
         let rig = Rig::with(batched, script, hub, |layer| layer);
         let mut clients = clients(&rig).await;
         tokio::time::sleep(BEGINS).await;

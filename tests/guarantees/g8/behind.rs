@@ -20,7 +20,7 @@ fn blocks(count: usize) -> Vec<Step> {
 }
 
 fn hub(max_events: usize, max_bytes: usize) -> TestHub {
-    TestHub::with(|builder| builder.anonymous().max_events(max_events).max_bytes(max_bytes)).unwrap()
+    TestHub::with(|builder| builder.anonymous().max_log_events(max_events).max_log_bytes(max_bytes)).unwrap()
 }
 
 async fn open(app: &App) -> Reader {
@@ -204,7 +204,7 @@ async fn g8_a_reader_that_crawls_does_not_set_the_pace_of_others() {
 #[tokio::test(start_paused = true)]
 async fn g8_readers_on_other_nodes_are_not_waited_for() {
     let mut here = hub(100, usize::MAX);
-    let there = TestHub::on(here.store.clone(), |builder| Builder::anonymous(builder).max_events(100)).unwrap();
+    let there = TestHub::on(here.store.clone(), |builder| Builder::anonymous(builder).max_log_events(100)).unwrap();
     let watch = Watch::default();
     let steps = then(blocks(1_000), Step::Hang);
     let app_here = app(here.sse.generation().id(path()), &watch, steps.clone());
@@ -223,7 +223,7 @@ async fn g8_readers_on_other_nodes_are_not_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn g8_readers_on_other_nodes_are_held_up_for_at_most_the_stall_limit() {
     let mut here = hub(100, usize::MAX);
-    let there = TestHub::on(here.store.clone(), |builder| Builder::anonymous(builder).max_events(100)).unwrap();
+    let there = TestHub::on(here.store.clone(), |builder| Builder::anonymous(builder).max_log_events(100)).unwrap();
     let watch = Watch::default();
     let steps = then(blocks(1_000), Step::Hang);
     let app_here = app(here.sse.generation().id(path()), &watch, steps.clone());

@@ -13,15 +13,15 @@ type Setter = (&'static str, fn(Builder, Duration) -> Builder);
 
 const DURATIONS: [Setter; 12] = [
     ("heartbeat", Builder::heartbeat),
-    ("stale", |builder, time| builder.stale(time).lifetime(Duration::MAX)),
-    ("sweep", Builder::sweep),
+    ("stale_after", |builder, time| builder.stale_after(time).lifetime(Duration::MAX)),
+    ("sweep_every", Builder::sweep_every),
     ("lifetime", Builder::lifetime),
     ("recovery_window", Builder::recovery_window),
     ("store_limit", Builder::store_limit),
     ("open_limit", Builder::open_limit),
     ("terminal_limit", Builder::terminal_limit),
-    ("stall", Builder::stall),
-    ("drain", Builder::drain),
+    ("stall_limit", Builder::stall_limit),
+    ("drain_limit", Builder::drain_limit),
     ("probe_limit", Builder::probe_limit),
     ("relay_wait", Builder::relay_wait),
 ];
@@ -74,20 +74,20 @@ async fn g11_a_duration_without_end_overflows_nothing() {
 #[tokio::test(start_paused = true)]
 async fn g11_numbers_without_end_overflow_nothing() {
     let all = |builder: Builder| {
-        let builder = builder.anonymous().max_events(usize::MAX).max_bytes(usize::MAX).max_detached(usize::MAX);
-        builder.recorder_bytes(usize::MAX).max_event(usize::MAX)
+        let builder = builder.anonymous().max_log_events(usize::MAX).max_log_bytes(usize::MAX).max_detached(usize::MAX);
+        builder.recorder_bytes(usize::MAX).max_event_bytes(usize::MAX)
     };
     live(TestHub::with(all).unwrap(), Duration::MAX).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn g8_a_route_has_limits_of_its_own() {
-    let mut hub = TestHub::with(|builder| builder.anonymous().max_events(50)).unwrap();
+    let mut hub = TestHub::with(|builder| builder.anonymous().max_log_events(50)).unwrap();
     let watch = Watch::default();
     let path = || StreamId::path("/s/{id}");
     let hang = || crate::support::bodies::then(crate::support::bodies::numbers(40), Step::Hang);
-    let small = app(hub.sse.generation().id(path()).max_events(5), &watch, hang());
-    let tight = app(hub.sse.generation().id(path()).max_bytes(200), &watch, hang());
+    let small = app(hub.sse.generation().id(path()).max_log_events(5), &watch, hang());
+    let tight = app(hub.sse.generation().id(path()).max_log_bytes(200), &watch, hang());
     let plain = app(hub.sse.generation().id(path()), &watch, hang());
     for (id, app, held) in [("small", small, 5..8), ("tight", tight, 5..8), ("plain", plain, 40..41)] {
         let mut client = Client::new(send(&app, request(&format!("/s/{id}"))).await.into_body());
@@ -103,7 +103,7 @@ async fn g8_a_route_has_limits_of_its_own() {
 
 #[tokio::test(start_paused = true)]
 async fn g3_a_route_has_a_window_of_its_own() {
-    let mut hub = TestHub::with(|builder| builder.anonymous().sweep(Duration::from_secs(1))).unwrap();
+    let mut hub = TestHub::with(|builder| builder.anonymous().sweep_every(Duration::from_secs(1))).unwrap();
     let watch = Watch::default();
     let layer = || hub.sse.generation().id(StreamId::path("/s/{id}"));
     let brief = app(layer().recovery_window(Duration::from_secs(20)), &watch, vec![chunk("data: 0\n\n")]);
@@ -125,9 +125,10 @@ async fn g3_a_route_has_a_window_of_its_own() {
 
 #[tokio::test(start_paused = true)]
 async fn g6_a_route_has_a_lifetime_of_its_own() {
-    let mut hub =
-        TestHub::with(|builder| builder.anonymous().stale(Duration::from_secs(3)).sweep(Duration::from_secs(1)))
-            .unwrap();
+    let mut hub = TestHub::with(|builder| {
+        builder.anonymous().stale_after(Duration::from_secs(3)).sweep_every(Duration::from_secs(1))
+    })
+    .unwrap();
     let watch = Watch::default();
     let steps = || crate::support::bodies::then(vec![chunk("data: 0\n\n")], Step::Hang);
     let brief = app(hub.sse.layer().id(StreamId::path("/s/{id}")).lifetime(Duration::from_secs(5)), &watch, steps());
@@ -175,10 +176,10 @@ fn a_route_s_setting_that_cannot_work_panics_and_is_named() {
     let bad: [Bad; 6] = [
         ("`heartbeat`", |layer| layer.heartbeat(Duration::ZERO)),
         ("`lifetime`", |layer| layer.lifetime(Duration::ZERO)),
-        ("`stale`", |layer| layer.lifetime(Duration::from_secs(29))),
+        ("`stale_after`", |layer| layer.lifetime(Duration::from_secs(29))),
         ("`recovery_window`", |layer| layer.recovery_window(Duration::from_micros(999))),
-        ("`max_events`", |layer| layer.max_events(0)),
-        ("`max_bytes`", |layer| layer.max_bytes(0)),
+        ("`max_log_events`", |layer| layer.max_log_events(0)),
+        ("`max_log_bytes`", |layer| layer.max_log_bytes(0)),
     ];
     for (name, set) in bad {
         let layer = sse.generation();
@@ -196,18 +197,18 @@ fn a_setting_that_cannot_work_is_named() {
     let build = |setup: fn(Builder) -> Builder| setup(ResilientSse::builder(MemoryStore::new())).build();
     let zero: [fn(Builder) -> Builder; 8] = [
         |builder| builder.heartbeat(Duration::ZERO),
-        |builder| builder.stale(Duration::ZERO),
-        |builder| builder.sweep(Duration::ZERO),
+        |builder| builder.stale_after(Duration::ZERO),
+        |builder| builder.sweep_every(Duration::ZERO),
         |builder| builder.lifetime(Duration::ZERO),
         |builder| builder.recovery_window(Duration::ZERO),
         |builder| builder.store_limit(Duration::ZERO),
-        |builder| builder.max_events(0),
-        |builder| builder.max_event(0),
+        |builder| builder.max_log_events(0),
+        |builder| builder.max_event_bytes(0),
     ];
     for setup in zero {
         assert!(build(setup).unwrap_err().to_string().contains("must be at least"));
     }
-    let error = build(|builder| builder.max_event(9 << 20)).unwrap_err().to_string();
-    assert!(error.contains("`max_event`") && error.contains("`max_bytes`"), "{error}");
-    assert!(build(|builder| builder.max_event(9 << 20).max_bytes(9 << 20)).is_ok());
+    let error = build(|builder| builder.max_event_bytes(9 << 20)).unwrap_err().to_string();
+    assert!(error.contains("`max_event_bytes`") && error.contains("`max_log_bytes`"), "{error}");
+    assert!(build(|builder| builder.max_event_bytes(9 << 20).max_log_bytes(9 << 20)).is_ok());
 }

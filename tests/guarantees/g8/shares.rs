@@ -16,7 +16,7 @@ const ROOM: usize = 64 << 10;
 fn hub(batched: bool) -> TestHub {
     let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000));
     let store = if batched { store.batched() } else { store };
-    TestHub::on(store, |builder| builder.anonymous().recorder_bytes(ROOM).max_event(ROOM)).unwrap()
+    TestHub::on(store, |builder| builder.anonymous().recorder_bytes(ROOM).max_event_bytes(ROOM)).unwrap()
 }
 
 fn key(owner: &str, id: &str) -> StreamKey {

@@ -237,7 +237,7 @@ async fn g8_an_endless_line_and_an_oversized_event_fail_the_stream() {
     let oversized = vec![chunk(format!("data: 0\n\ndata: {}\n\n", "x".repeat(5000)))];
     let many_lines = vec![chunk(format!("data: 0\n\n{}\n", "data: x\n".repeat(1000)))];
     for steps in [endless, oversized, many_lines] {
-        let mut hub = TestHub::with(|builder| builder.anonymous().max_event(4096)).unwrap();
+        let mut hub = TestHub::with(|builder| builder.anonymous().max_event_bytes(4096)).unwrap();
         let watch = Watch::default();
         let app = app(hub.sse.generation().id(path()), &watch, steps);
         let mut client = Client::new(send(&app, request("/s/a")).await.into_body());

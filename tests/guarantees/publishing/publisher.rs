@@ -166,7 +166,7 @@ async fn a_stateless_stream_lives_as_long_as_something_is_published() {
 
 #[tokio::test(start_paused = true)]
 async fn bad_events_and_too_much_metadata_are_refused() {
-    let hub = TestHub::with(|builder| builder.anonymous().max_event(1000)).unwrap();
+    let hub = TestHub::with(|builder| builder.anonymous().max_event_bytes(1000)).unwrap();
     let publisher = hub.sse.publisher();
     let mut job = open(&hub, "a").await;
     assert!(matches!(job.send(Event::new("x").named("a\nb")).await, Err(PublishError::Encode(_))));
@@ -243,7 +243,7 @@ async fn g3_an_ending_that_cannot_be_had_leaves_the_publication_open() {
     for batched in [false, true] {
         let store = FaultStore::new(MemoryStore::new());
         let store = if batched { store.batched() } else { store };
-        let mut hub = TestHub::on(store, |builder| builder.anonymous().max_event(1000)).unwrap();
+        let mut hub = TestHub::on(store, |builder| builder.anonymous().max_event_bytes(1000)).unwrap();
         let mut job = open(&hub, "a").await;
         let carriage_return = Event::new("a finished answer\r\nwith Windows lines").named("completed");
         assert!(matches!(job.complete(carriage_return).await, Err(PublishError::Encode(_))));

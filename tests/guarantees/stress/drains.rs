@@ -45,7 +45,7 @@ async fn g5_nodes_go_down_under_load_in_time_and_lose_nothing() {
 /// Returns what readers saw, and how long the drain took.
 async fn round(immediate: bool, random: &Random, what: &str, seed: u64) -> (Vec<Transcript>, Duration) {
     let world = World::new(immediate, random.clone());
-    let node = || world.node(|hub| hub.store_limit(SLACK).open_limit(SLACK).drain(DRAIN));
+    let node = || world.node(|hub| hub.store_limit(SLACK).open_limit(SLACK).drain_limit(DRAIN));
     let mut nodes = [node(), node()];
     let mut readers = JoinSet::new();
     for stream in 0..STREAMS {

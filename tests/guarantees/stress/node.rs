@@ -61,9 +61,9 @@ impl World {
         let builder = ResilientSse::builder(self.store.clone())
             .anonymous()
             .heartbeat(ms(50))
-            .stall(ms(40))
-            .stale(ms(10_000))
-            .sweep(ms(500))
+            .stall_limit(ms(40))
+            .stale_after(ms(10_000))
+            .sweep_every(ms(500))
             .recovery_window(ms(60_000))
             .on_end(move |stream| {
                 hooked.lock().unwrap().insert(stream.key().id.to_string());

@@ -78,7 +78,9 @@ impl Turn {
         // For so long nobody is told that a stream is gone.
         let stale = if store == Store::Forgets { ms(1000) } else { ms(10_000) };
         let node = || {
-            world.node(|hub| hub.store_limit(limit).open_limit(limit.max(ms(200))).stale(stale).max_events(max_events))
+            world.node(|hub| {
+                hub.store_limit(limit).open_limit(limit.max(ms(200))).stale_after(stale).max_log_events(max_events)
+            })
         };
         let nodes = [node(), node()];
         let quiet = store == Store::Well;

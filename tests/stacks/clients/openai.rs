@@ -200,10 +200,10 @@ fn serving(
         builder = builder.on_unavailable(OnUnavailable::Retry);
     }
     builder = match name {
-        "drained" | "drained_elsewhere" => builder.drain(Duration::from_secs(1)),
+        "drained" | "drained_elsewhere" => builder.drain_limit(Duration::from_secs(1)),
         // Until the test is over: another client reads on.
-        "draining" => builder.drain(PATIENCE * 2),
-        "trimmed" => builder.max_events(4),
+        "draining" => builder.drain_limit(PATIENCE * 2),
+        "trimmed" => builder.max_log_events(4),
         _ => builder,
     };
     let (sse, guardian) = builder.build().unwrap();

@@ -35,7 +35,7 @@ impl Drop for Hub {
 
 async fn hub(server: &RedisServer, max_events: usize) -> Hub {
     let store = RedisStore::connect(&server.url()).await.unwrap();
-    let (sse, guardian) = ResilientSse::builder(store).anonymous().max_events(max_events).build().unwrap();
+    let (sse, guardian) = ResilientSse::builder(store).anonymous().max_log_events(max_events).build().unwrap();
     Hub { sse, guardian: tokio::spawn(guardian).abort_handle() }
 }
 
