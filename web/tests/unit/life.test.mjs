@@ -328,6 +328,19 @@ test('a connection that fails just after the page is seen again is replaced at o
   assert.deepEqual([requests.length, made.state], [2, 'open']);
 });
 
+test('only the first attempt after that is at once', async (t) => {
+  fakeTime(t);
+  const page = fakePage(t);
+  const stream = open();
+  const { fetch, requests } = fakeFetch(() => stream.response, down());
+  source(t, { fetch, minDelay: 600_000 });
+  await pass(2000);
+  page.show('visible');
+  stream.cut();
+  await pass(60_000, 500);
+  assert.equal(requests.length, 2);
+});
+
 test('a connection that died while the device slept is noticed when the page is seen', async (t) => {
   fakeTime(t);
   const page = fakePage(t);

@@ -292,6 +292,15 @@ test('a POST has time to begin', async (t) => {
   assert.deepEqual([requests.length, made.state], [1, 'connecting']);
 });
 
+test('a POST that has begun is answered at once, or the connection is dead', async (t) => {
+  fakeTime(t);
+  const { fetch, requests } = fakeFetch(broken(events(1, 1), { 'x-stream-heartbeat': '1' }), () => new Promise(() => {}), whole(completed()));
+  const { source: made } = source(t, { fetch, body: 'q' });
+  await pass(60_000, 500);
+  assert.equal((await made.finished).type, 'completed');
+  assert.equal(requests.length, 3);
+});
+
 test('all attempts of a POST carry one key, and their body', async (t) => {
   fakeTime(t);
   const { fetch, requests } = fakeFetch(down(), status(503), broken(events(1, 1)), whole(completed()));
