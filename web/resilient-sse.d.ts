@@ -122,6 +122,8 @@ export class ResilientEventSourceError extends Error {
   readonly status: number | undefined;
   /** How many milliseconds the server asked to wait (`Retry-After`). */
   readonly retryAfter: number | undefined;
+  /** What it was made of: the error of `fetch`, or the last failure where the reason is `attempts`. */
+  cause?: unknown;
 }
 
 /** An event as it stands on the wire. `type` is its SSE name, or `message` where it has none. */
