@@ -26,7 +26,6 @@ use axum::{
 };
 use futures_util::{Stream, stream::unfold};
 use resilient_sse::{MemoryStore, Owner, ResilientSse, StreamId};
-use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -51,16 +50,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?.tap_io(|connection| {
         let _ = connection.set_nodelay(true);
     });
-    // The guardian and the server go down at the same time: the server waits for its responses to end, and the guardian
-    // ends the streams in time.
-    let down = CancellationToken::new();
-    let server = axum::serve(listener, app).with_graceful_shutdown(down.clone().cancelled_owned());
-    let guardian = guardian.with_graceful_shutdown(async move {
-        let _ = tokio::signal::ctrl_c().await;
-        down.cancel();
-    });
-    let guardian = tokio::spawn(guardian);
-    server.await?;
+    // At ctrl-c the guardian ends the streams in time, and the server waits for its responses to end.
+    let ctrl_c = async { drop(tokio::signal::ctrl_c().await) };
+    let guardian = tokio::spawn(guardian.with_graceful_shutdown(ctrl_c));
+    axum::serve(listener, app).with_graceful_shutdown(sse.draining()).await?;
     println!("{:?}", guardian.await?);
     Ok(())
 }

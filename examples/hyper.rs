@@ -34,15 +34,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let layer = sse.generation().id(StreamId::path("/stream/{id}")).recover_suffix("/recover");
     let service = TowerToHyperService::new(ServiceBuilder::new().layer(layer).service(service_fn(answer)));
 
-    let (down, is_down) = tokio::sync::oneshot::channel::<()>();
-    let guardian = tokio::spawn(guardian.with_graceful_shutdown(async { drop(is_down.await) }));
+    // At ctrl-c the guardian ends the streams in time, and connections end with their answers.
+    let ctrl_c = async { drop(tokio::signal::ctrl_c().await) };
+    let guardian = tokio::spawn(guardian.with_graceful_shutdown(ctrl_c));
     let listener = TcpListener::bind("127.0.0.1:3000").await?;
     let connections = GracefulShutdown::new();
-    let mut signal = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut draining = std::pin::pin!(sse.draining());
     loop {
         let connection = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = &mut signal => break,
+            () = &mut draining => break,
         };
         let Ok((connection, _)) = connection else {
             // Out of file descriptors, most likely: some will be given back.
@@ -59,8 +60,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             let _ = serving.await;
         });
     }
-    // The guardian ends streams in time, and connections end with their answers.
-    drop(down);
     let (report, ()) = tokio::join!(guardian, connections.shutdown());
     println!("{:?}", report?);
     Ok(())

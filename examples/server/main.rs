@@ -30,7 +30,6 @@ use std::{
 use axum::{Router, serve::ListenerExt as _};
 use resilient_sse::Guardian;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::{cut::Readers, jobs::Jobs, options::Options, routes::App};
@@ -73,16 +72,18 @@ async fn run(options: Options) -> Result<(), String> {
         .await
         .map_err(|error| format!("`--listen {}` does not work: {error}", options.listen))?;
     let address = listener.local_addr().map_err(|error| format!("the socket has no address: {error}"))?;
+    let draining = sse.draining();
     let app = routes::router(App { sse, jobs, options: Arc::new(options), readers: Readers::default() });
     announce(&format!("listening on http://{address}"))
         .map_err(|error| format!("stdout cannot be written: {error}"))?;
-    serve(listener, app, guardian, signal).await.map_err(|error| format!("the server failed: {error}"))
+    serve(listener, app, draining, guardian, signal).await.map_err(|error| format!("the server failed: {error}"))
 }
 
 /// Serves, with the guardian beside it.
 async fn serve(
     listener: TcpListener,
     app: Router,
+    draining: impl Future<Output = ()> + Send + 'static,
     guardian: Guardian,
     signal: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
@@ -92,15 +93,10 @@ async fn serve(
             tracing::debug!(%error, "TCP_NODELAY cannot be set");
         }
     });
-    let down = CancellationToken::new();
-    let server = axum::serve(listener, app).with_graceful_shutdown(down.clone().cancelled_owned());
-    let server = tokio::spawn(server.into_future());
     // Both go down at the same time: the server ends a connection once its answer has ended, and it is the guardian
     // that ends streams, in time.
-    let guardian = tokio::spawn(guardian.with_graceful_shutdown(async move {
-        signal.await;
-        down.cancel();
-    }));
+    let server = tokio::spawn(axum::serve(listener, app).with_graceful_shutdown(draining).into_future());
+    let guardian = tokio::spawn(guardian.with_graceful_shutdown(signal));
     let report = guardian.await.map_err(io::Error::other)?;
     tracing::info!(?report, "all streams are settled");
     match tokio::time::timeout(LAST_CALL, server).await {
