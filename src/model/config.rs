@@ -1,4 +1,4 @@
-//! Every limit and interval, with its default: see [`Settings`].
+//! The limits and intervals of a hub, with their defaults, see [`Settings`].
 
 use std::{error::Error, fmt, time::Duration};
 
@@ -7,37 +7,40 @@ use crate::store::Retention;
 /// When an event may be delivered (guarantee G2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// At once, at most 1,024 events, 256 KiB or 100 ms ahead of the store's acknowledgement.
+    /// Delivers an event at once, at most 1,024 events, 256 KiB or 100 ms ahead of the store's acknowledgement.
     #[default]
     Buffered,
-    /// Once the store has acknowledged it. In an outage an event waits for at most
-    /// [`Builder::store_limit`](crate::Builder::store_limit) (500 ms, guarantee G7); after that, events are delivered
-    /// unacknowledged until the store answers. Meanwhile the inner body makes up to 1,024 events or 256 KiB, which the next
-    /// appends carry.
+    /// Delivers an event once the store has acknowledged it.
+    ///
+    /// In an outage an event waits for at most [`Builder::store_limit`](crate::Builder::store_limit) (500 ms, guarantee
+    /// G7). After that, events are delivered unacknowledged until the store answers. While events wait for the store,
+    /// the inner body may produce up to 1,024 events or 256 KiB, which the next appends carry.
     BeforeSend,
 }
 
 /// How a request that needs the store is answered while the store does not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnUnavailable {
-    /// Its stream, unrecorded, and marked `X-Stream-Recorded: false`. A request with a cursor gets [`Retry`](Self::Retry):
-    /// it asks for events that only the store has.
+    /// Serves the stream unrecorded, marked `X-Stream-Recorded: false`. A request with a cursor is answered as with
+    /// [`Retry`](Self::Retry), because it asks for events that only the store has.
     #[default]
     Serve,
-    /// Tells the client to come again: a GET that asks for `text/event-stream` by name, as every `EventSource` does, gets 200,
-    /// `retry:` and a body that breaks off; any other request gets 503 with `Retry-After`.
+    /// Tells the client to reconnect: a GET that asks for `text/event-stream` by name, as every `EventSource` does,
+    /// gets 200, `retry:` and a body that breaks off. Any other request gets 503 with `Retry-After`.
     ///
-    /// On a route that makes up ids the inner service is not run once the breaker is open, even if its answer would be no
-    /// event stream: put such a layer only around routes that stream. Until then the inner service is run, and its event
-    /// stream is dropped.
+    /// On a route that generates stream ids the inner service does not run while the breaker is open, even if it would
+    /// answer with something other than an event stream. Put such a layer only around routes that stream. Before the
+    /// breaker opens, the inner service runs and its event stream is dropped.
     Retry,
-    /// 503 with `Retry-After`. A request with a cursor gets [`Retry`](Self::Retry): an `EventSource` would give up for good.
+    /// Answers 503 with `Retry-After`. A request with a cursor is answered as with [`Retry`](Self::Retry), because an
+    /// `EventSource` gives up for good on 503.
     ///
-    /// On a route that makes up ids the inner service is run as with [`Retry`](Self::Retry).
+    /// On a route that generates stream ids the inner service runs under the same conditions as with
+    /// [`Retry`](Self::Retry).
     Status,
 }
 
-/// All intervals and limits of a hub; [`Default`] gives what the field's documentation says.
+/// The intervals and limits of a hub, which [`Builder`](crate::Builder) sets and documents.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Settings {
     pub(crate) heartbeat: Duration,
@@ -45,9 +48,9 @@ pub(crate) struct Settings {
     pub(crate) sweep_every: Duration,
     pub(crate) lifetime: Duration,
     pub(crate) recovery_window: Duration,
-    /// `None`: [`LOG_EVENTS`], or what the kind of route has by default.
+    /// `None`: [`LOG_EVENTS`], or the default of the kind of route.
     pub(crate) max_log_events: Option<usize>,
-    /// `None`: [`LOG_BYTES`], or what the kind of route has by default.
+    /// `None`: [`LOG_BYTES`], or the default of the kind of route.
     pub(crate) max_log_bytes: Option<usize>,
     pub(crate) max_event_bytes: usize,
     pub(crate) recorder_bytes: usize,
@@ -63,7 +66,7 @@ pub(crate) struct Settings {
     pub(crate) hook_limit: Duration,
     pub(crate) durability: Durability,
     pub(crate) on_unavailable: OnUnavailable,
-    /// How long a relay waits for a stream that is not opened yet.
+    /// How long a relay waits for a stream to be opened.
     pub(crate) relay_wait: Duration,
 }
 
@@ -96,64 +99,68 @@ impl Default for Settings {
     }
 }
 
-/// Events and bytes of them that may be made ahead of the store's acknowledgement; a `Buffered` client is given them at once.
+/// How many events and bytes an inner body may produce ahead of the store's acknowledgement. A `Buffered` client
+/// receives them at once.
 pub(crate) const AHEAD_EVENTS: u64 = 1024;
 pub(crate) const AHEAD_BYTES: usize = 256 << 10;
 /// How long a `Buffered` client may be ahead of the store.
 pub(crate) const AHEAD_TIME: Duration = Duration::from_millis(100);
-/// Events and bytes that are made in one go: others get their turn.
+/// How many events and bytes are produced without a pause, so that other tasks get their turn.
 pub(crate) const BATCH_EVENTS: usize = 64;
 pub(crate) const BATCH_BYTES: usize = 64 << 10;
-/// Events and bytes that one append holds at most, but for a single larger event. Of large events no more than a batch and a
-/// half: buffers of hundreds of KiB come fresh from the system each time, which costs more than the entries that they save.
+/// How many events and bytes one append carries at most, except for a single larger event. The bytes are limited to one
+/// and a half batches: the allocator takes buffers of hundreds of KiB from the system each time, which costs more than
+/// the additional entries.
 pub(crate) const ENTRY_EVENTS: usize = 1024;
 pub(crate) const ENTRY_BYTES: usize = 96 << 10;
-/// An entry has this share of what the log may hold at most, so that the log can be cut where it must be.
+/// An entry takes at most 1/16 of a log's limits. A log is trimmed by whole entries, so it stays close to its limits.
 pub(crate) const ENTRY_SHARE: usize = 16;
-/// Events and bytes that a log holds by default.
+/// How many events and bytes a log holds by default.
 pub(crate) const LOG_EVENTS: usize = 10_000;
 pub(crate) const LOG_BYTES: usize = 8 << 20;
-/// Events and bytes that the log of a `generation()` holds by default: a long answer, from its first event.
+/// How many events and bytes the log of a `generation()` holds by default: enough for a long answer from its first
+/// event.
 pub(crate) const GENERATION_EVENTS: usize = 200_000;
 pub(crate) const GENERATION_BYTES: usize = 64 << 20;
-/// The default grace of `generation()` and `feed()`: how long work goes on without a reader before `Interrupt` or `Cancel` applies.
+/// The default grace of `generation()` and `feed()`: how long work continues without a reader before `Interrupt` or
+/// `Cancel` applies.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
-/// Time without a reader after which a stream counts towards `max_detached`.
+/// How long a stream has no reader before it counts towards `max_detached`.
 pub(crate) const UNATTENDED: Duration = Duration::from_secs(30);
-/// For how long an inner body is polled on after its terminal event.
+/// How long an inner body is polled after its terminal event.
 pub(crate) const AFTER_LAST: Duration = Duration::from_secs(5);
 /// How often an open breaker lets one request through.
 pub(crate) const PROBE_EVERY: Duration = Duration::from_secs(1);
-/// The longest duration of a setting, 100 years: no sum of it with a point in time leaves the range of any clock.
+/// The longest duration of a setting: 100 years. Adding it to the current time cannot overflow a clock.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// How many job probes run at a time.
 pub(crate) const PROBES: usize = 16;
-/// How many streams a sweep looks at in one step.
+/// How many streams a sweep takes from the store in one step.
 pub(crate) const SWEEP_PAGE: usize = 250;
-/// How many streams one beat names, and how many beats of a round are under way at a time.
+/// How many streams one beat names, and how many beats of a round are in flight at a time.
 pub(crate) const BEAT_PAGE: usize = 4000;
 pub(crate) const BEATS: usize = 2;
 
-/// A setting as it is counted with: "for ever" is a long time.
+/// Limits a duration to [`LONGEST`], so that `Duration::MAX` ("for ever") cannot overflow a deadline.
 pub(crate) fn bounded(duration: Duration) -> Duration {
     duration.min(LONGEST)
 }
 
-/// What an event's id, with a stream's longest name in front, adds to it at most.
+/// The most bytes that an id adds to an event, with the longest stream id as its prefix.
 const ID_BYTES: usize = 256;
 
 impl Settings {
-    /// How many bytes of events may wait for the store: one of the largest fits in any case, as it is written, with its id.
+    /// Returns how many bytes of events may wait for the store. The largest allowed event with its id always fits.
     pub(crate) fn room(&self) -> usize {
         self.recorder_bytes.max(self.max_event_bytes.saturating_add(ID_BYTES))
     }
 
-    /// How often a node says that it lives: three times within the stale threshold.
+    /// Returns the interval between a node's beats: a third of the stale threshold.
     pub(crate) fn beat_every(&self) -> Duration {
         self.stale_after / 3
     }
 
-    /// How long a node that takes a due stream has it to itself.
+    /// Returns how long a node that claims an overdue stream holds its lease.
     pub(crate) fn lease(&self) -> Duration {
         self.stale_after.max(self.probe_limit.saturating_mul(2))
     }
@@ -168,7 +175,7 @@ impl Settings {
         }
     }
 
-    /// The settings with every duration held to what can be counted with.
+    /// Returns the settings with every duration limited by [`bounded`].
     pub(crate) fn bounded(self) -> Self {
         Self {
             heartbeat: bounded(self.heartbeat),
@@ -242,7 +249,7 @@ impl Settings {
     }
 }
 
-/// A setting that cannot work.
+/// The error of building a hub or layer with an invalid setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     pub(crate) setting: &'static str,

@@ -1,50 +1,50 @@
-//! The errors of response bodies and of stores. The error of a name or a setting lies beside it.
+//! The errors of response bodies and of stores. The errors of names and settings are defined beside those types.
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use crate::model::stream::{Reason, StreamState};
 
-/// Any error, shared between those who wait for the same thing.
+/// An error of any type that several waiters of one operation share.
 pub(crate) type SharedError = Arc<dyn Error + Send + Sync>;
 
-/// Any error of a host's own code.
+/// An error of any type from the host's code.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Why a response body broke off before its stream's terminal event (guarantee G12).
 ///
-/// HTTP/1.1 and HTTP/2 clients see a broken response, so that nobody takes the end of the body for the end of the
-/// answer. An `EventSource` comes again.
+/// HTTP/1.1 and HTTP/2 clients see a broken response, so that they do not take the end of the body for the end of the
+/// answer. An `EventSource` reconnects.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BodyError {
-    /// The inner body of a response that the layer only passes on failed.
+    /// The inner body of a response that the layer passes through unchanged failed.
     Inner(BoxError),
-    /// The client cannot be served now, and is to come again.
+    /// The client cannot be served now and should reconnect.
     ComeAgain,
-    /// The process is shutting down: the client is to go on on another node.
+    /// The process is shutting down. The client should reconnect, to another node.
     Draining,
-    /// Another producer has taken the stream over: the client is to follow that one.
+    /// Another producer has taken the stream over. A client that reconnects follows the new producer.
     Superseded,
-    /// The stream has no producer now: the next request may start a new run.
+    /// The stream has no producer now. The next request may start a new run.
     Interrupted,
-    /// Events are lost, and the route's voice has no word for that.
+    /// Events are lost, and the route's voice has no message for a gap.
     Gap,
-    /// A new run began, and the route's voice has no word for that.
+    /// A new run began, and the route's voice has no message for a restart.
     Restart,
-    /// The stream is not held any more.
+    /// The store no longer holds the stream.
     Gone,
-    /// A relay waited for this long for a stream that nobody opened.
+    /// No producer opened the stream within the time that a relay waits.
     NotOpened {
-        /// How long it waited.
+        /// How long the relay waited.
         waited: Duration,
     },
-    /// The stream ended without a terminal event of its own, and the route's voice has no word for that.
+    /// The stream ended without a terminal event of its own, and the route's voice has no message for this ending.
     Ended {
-        /// How it ended.
+        /// The state in which the stream ended.
         state: StreamState,
-        /// Why, where that is known.
+        /// The reason for the ending, if it is known.
         reason: Option<Reason>,
-        /// The error of the inner body, where that is the cause.
+        /// The error of the inner body, if that caused the ending.
         source: Option<BoxError>,
     },
 }
@@ -76,7 +76,7 @@ impl Error for BodyError {
     }
 }
 
-/// A store that failed or did not answer in time.
+/// The error of a store operation: the store failed, did not answer in time, or was not asked.
 #[derive(Clone, Debug)]
 pub struct StoreError {
     operation: &'static str,
@@ -103,15 +103,15 @@ impl StoreError {
         Self { operation, cause: Cause::Failed(Arc::new(source)) }
     }
 
-    /// Whether the store gave no answer within its time limit, as opposed to an error.
+    /// Whether the store did not answer within its time limit.
     ///
-    /// What was asked may still have been done.
+    /// The store may have carried out the operation all the same.
     #[must_use]
     pub fn is_timeout(&self) -> bool {
         matches!(self.cause, Cause::TimedOut)
     }
 
-    /// Whether the store was not asked at all, because the breaker is open.
+    /// Whether the store was not asked, because the breaker is open.
     #[must_use]
     pub fn is_breaker_open(&self) -> bool {
         matches!(self.cause, Cause::BreakerOpen)

@@ -1,8 +1,8 @@
-//! An event that a host makes.
+//! An event that a host creates.
 
 use serde::Serialize;
 
-/// An event of the host's own making: for publishers, job results and tests.
+/// An event that the host creates, for publishers, job results and tests.
 ///
 /// ```
 /// use resilient_sse::Event;
@@ -18,48 +18,48 @@ pub struct Event {
 }
 
 impl Event {
-    /// An event with this data.
+    /// Creates an event with this data.
     #[must_use]
     pub fn new(data: impl Into<String>) -> Self {
         Self { name: None, data: data.into(), id: None }
     }
 
-    /// An event whose data is this value as JSON.
+    /// Creates an event whose data is this value as JSON.
     ///
     /// # Errors
     ///
-    /// Those of the value's own serialization.
+    /// The error of serializing the value.
     pub fn json(data: &impl Serialize) -> Result<Self, serde_json::Error> {
         serde_json::to_string(data).map(Self::new)
     }
 
-    /// Gives it a name; without one it is a `message`.
+    /// Sets the event's name. Clients call an event without a name `message`.
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Gives it an id of the host's own.
+    /// Sets the host's own id of the event.
     #[must_use]
     pub fn with_id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self
     }
 
-    /// Its name.
+    /// Returns the event's name.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// Its data.
+    /// Returns the event's data.
     #[must_use]
     pub fn data(&self) -> &str {
         &self.data
     }
 
-    /// The host's own id.
+    /// Returns the host's own id of the event.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()

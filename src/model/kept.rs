@@ -1,20 +1,20 @@
-//! The headers of a response that are kept with its stream.
+//! The response headers that are kept with a stream.
 
-/// What is kept of the headers of a stream's response: see
+/// The response headers that are kept with a stream, see
 /// [`ResilientSseLayer::keep_headers`](crate::ResilientSseLayer::keep_headers).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum KeptHeaders {
-    /// The stream's route keeps none.
+    /// The stream's route keeps no headers.
     #[default]
     None,
-    /// The producer has not answered yet.
+    /// The producer has not sent its response head yet.
     Awaited,
-    /// These, names and values: up to 4 KiB. A name may stand there more than once.
+    /// Names and values, up to 4 KiB. A name may appear more than once.
     Kept(Vec<(String, String)>),
 }
 
 impl KeptHeaders {
-    /// As it stands in stores: a header a line. Neither a name nor a value holds a line end.
+    /// Writes the headers as text for a store, one header a line. Header names and values cannot hold a line end.
     #[cfg(feature = "redis")]
     pub(crate) fn to_text(&self) -> String {
         match self {
@@ -26,7 +26,7 @@ impl KeptHeaders {
         }
     }
 
-    /// Reads it back. A text that is none of these says nothing.
+    /// Reads headers from a store's text. Any other text gives [`None`](Self::None).
     #[cfg(feature = "redis")]
     pub(crate) fn parse(text: &str) -> Self {
         let pair = |line: &str| line.split_once(':').map(|(name, value)| (name.to_owned(), value.to_owned()));

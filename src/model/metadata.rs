@@ -1,18 +1,18 @@
-//! What a host keeps with a stream: within one bound, each key once.
+//! The metadata that a host keeps with a stream: unique keys, bounded in bytes.
 
 use std::fmt;
 
-/// The most bytes of keys and values that are kept with a stream.
+/// The limit on the bytes of keys and values kept with a stream.
 pub(crate) const METADATA_BYTES: usize = 4096;
 
 /// Key and value pairs that the host keeps with a stream, such as the id of a job.
 pub type Metadata = Vec<(String, String)>;
 
-/// Keeps a value under a key, in place of the one before. Returns whether that changed anything.
+/// Sets the value of a key, replacing an earlier value. Returns whether the metadata changed.
 ///
 /// # Errors
 ///
-/// How many bytes of keys and values there would be, where that is more than may be held; nothing is changed then.
+/// The total number of bytes, if it would exceed [`METADATA_BYTES`]. The metadata is then left unchanged.
 pub(crate) fn keep(held: &mut Metadata, key: String, value: String) -> Result<bool, usize> {
     let others = held.iter().filter(|(other, _)| *other != key);
     let bytes = others.map(|(key, value)| key.len() + value.len()).sum::<usize>() + key.len() + value.len();
@@ -27,7 +27,7 @@ pub(crate) fn keep(held: &mut Metadata, key: String, value: String) -> Result<bo
     Ok(true)
 }
 
-/// More was to be kept with a stream than there is room for.
+/// The error of adding more metadata to a stream than its limit of 4 KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MetadataTooLarge {
     pub(crate) bytes: usize,

@@ -1,19 +1,21 @@
-//! Percent-decoding that refuses what is malformed (RFC 3986 § 2.1).
+//! Percent-decoding that refuses malformed input (RFC 3986 § 2.1).
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-/// A text that is not percent-encoded as RFC 3986 has it, or whose bytes are not UTF-8.
+/// The error of decoding a text that is not valid percent-encoding (RFC 3986 § 2.1), or not UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Undecodable;
 
-/// Decodes a text. The library decodes leniently: it leaves a `%` as it is that no two hexadecimal digits follow, so that two
-/// spellings would name one stream.
+/// Decodes a text.
+///
+/// The text is checked first, because `percent-encoding` decodes leniently: it keeps a `%` that is not followed by two
+/// hexadecimal digits, so that two spellings would name one stream.
 ///
 /// # Errors
 ///
-/// [`Undecodable`], if it is not percent-encoded UTF-8.
+/// [`Undecodable`] if the text is not percent-encoded UTF-8.
 pub(crate) fn decoded(text: &str) -> Result<Cow<'_, str>, Undecodable> {
     let encodes = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
     if !text.split('%').skip(1).all(encodes) {

@@ -2,26 +2,29 @@
 
 use crate::model::id::StreamId;
 
-/// What happens to the last stream of a conversation, if it still runs when a new turn begins.
+/// What happens to a conversation's last stream when a new turn begins while that stream is still running.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overlap {
-    /// It is stopped (`cancelled`, reason [`replaced`](crate::reason::REPLACED)) once the new turn has started: once its
-    /// handler has answered with an event stream. A turn that fails to begin leaves it alone. At the owner's limit of streams
-    /// (`max_streams`) the new turn may be one over it until then.
+    /// Stops the running stream (`cancelled`, reason [`replaced`](crate::reason::REPLACED)) once the new turn's handler
+    /// has answered with an event stream. A turn that fails to begin leaves the running stream alone. Until the running
+    /// stream is stopped, the owner may have one stream more than `max_streams` allows.
     #[default]
     Replace,
-    /// The new turn is refused with 409, and its handler does not run. `X-Stream-Id` names the stream that runs. One that is interrupted does
-    /// not run: it ends once the new turn has started, and may be run again until then only if the new turn fails to begin. Where the store registers
-    /// the turn but does not say whether one runs, the client is to come again. A store that answers nothing at all refuses
-    /// nobody: [`OnUnavailable`](crate::OnUnavailable) says what is done then. If the store loses everything, a turn that begins before a running
-    /// one has registered again replaces that.
+    /// Refuses the new turn with 409, without running its handler. `X-Stream-Id` names the running stream.
+    ///
+    /// An interrupted stream does not count as running. It ends once the new turn has started, and can only be run
+    /// again if the new turn fails to begin.
+    ///
+    /// If the store registers the turn but does not say whether a stream is running, the client is told to reconnect.
+    /// If the store does not answer at all, no turn is refused: [`OnUnavailable`](crate::OnUnavailable) applies. If the
+    /// store loses its data, a turn that begins before the running stream has registered again replaces that stream.
     Refuse,
-    /// It runs on. The conversation is the new turn's: a resume finds that one.
+    /// Lets the running stream continue. Resuming the conversation finds the new turn's stream.
     Allow,
 }
 
 impl Overlap {
-    /// The policy's name, as it stands in stores.
+    /// Returns the name under which stores keep the policy.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -31,29 +34,29 @@ impl Overlap {
         }
     }
 
-    /// Whether a turn that has started stops those before it.
+    /// Whether a turn stops the turns before it once it has started.
     pub(crate) fn stops(self) -> bool {
         self != Self::Allow
     }
 }
 
-/// The conversation that a stream is a turn of.
+/// A stream's membership in a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {
-    /// The owner's name for the conversation: the rules are those of a stream's.
+    /// The owner's name for the conversation, under the same rules as a stream's name.
     pub conversation: StreamId,
-    /// What the turn does to those before it.
+    /// What happens to the earlier turns that are still running.
     pub overlap: Overlap,
 }
 
 impl Turn {
-    /// As it stands in stores.
+    /// Writes the turn as text for a store.
     #[cfg(feature = "redis")]
     pub(crate) fn to_text(&self) -> String {
         format!("{} {}", self.overlap.as_str(), self.conversation)
     }
 
-    /// Reads it back; `None` if it is none.
+    /// Reads a turn from a store's text; `None` if the text is not a turn.
     #[cfg(feature = "redis")]
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (overlap, conversation) = text.split_once(' ')?;

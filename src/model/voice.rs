@@ -1,11 +1,11 @@
-//! The manner in which the library itself speaks to a stream's clients.
+//! The format of the library's own messages to a stream's clients.
 
 use crate::model::stream::{Ending, StreamState};
 
-/// How the library tells a stream's clients what is not an event of the inner service.
+/// The format in which the library sends its own messages, such as a gap or an ending, to a stream's clients.
 ///
-/// Strict clients fail on events that they do not know, so the voice must be one that the route's
-/// clients understand. It is stored with the stream: resume, relay and recovery speak it too.
+/// Strict clients fail on events that they do not know, so choose the voice that the route's clients understand. The
+/// voice is stored with the stream: resume, relay and recovery use it too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Voice {
     /// Named events with JSON data: `connected`, `gap`, `restart`, and endings by their state.
@@ -13,17 +13,17 @@ pub enum Voice {
     Named,
     /// Unnamed events: `data: {"type":"gap",…}`.
     Json,
-    /// No `connected`, and nothing at the end of a stream that is `completed`. Anything else is told as
-    /// `data: {"error":{"message","type","code"}}`, the only form that OpenAI's clients understand; unless the stream has
-    /// ended, the body breaks after it.
+    /// No `connected`, and nothing at the end of a stream that is `completed`. Every other message is sent as
+    /// `data: {"error":{"message","type","code"}}`, the only form that OpenAI's clients understand. The body breaks off
+    /// after the message, unless the stream has ended.
     OpenAi,
-    /// Ids only. A restart shows in the epoch of the ids. Lost events within a run, and an ending that the library supplies
-    /// (but for `completed`), have no word here: the body breaks.
+    /// No messages, only event ids. A restart shows in the epoch of the ids. The body breaks off where events of a run
+    /// are lost, and where the library supplies an ending other than `completed`.
     Silent,
 }
 
 impl Voice {
-    /// The voice's name, as it stands in stores.
+    /// Returns the name under which stores keep the voice.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -34,14 +34,14 @@ impl Voice {
         }
     }
 
-    /// Reads a name back. A stream that says none is one that was published.
+    /// Returns the voice with this name. A published stream has no voice in the store; it gets the default.
     #[cfg(feature = "redis")]
     pub(crate) fn named(name: Option<&str>) -> Self {
         let known = [Self::Named, Self::Json, Self::OpenAi, Self::Silent];
         known.into_iter().find(|known| Some(known.as_str()) == name).unwrap_or_default()
     }
 
-    /// Whether a client is told of an ending by an event, whose id it then has.
+    /// Whether a client receives an event, and with it the terminal id, for this ending.
     pub(crate) fn tells(self, ending: &Ending) -> bool {
         let supplied = match self {
             Self::Named | Self::Json => true,

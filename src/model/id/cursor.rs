@@ -4,9 +4,9 @@ use std::fmt;
 
 use super::{EventId, StreamId};
 
-/// An event's name as a client sees it: with the stream's id in front where the library made that up.
+/// An event id as a client sees it: prefixed with the stream's id if the library generated that id.
 ///
-/// An `EventSource` reconnects to the URL it was opened with, so only its cursor can name such a stream.
+/// An `EventSource` reconnects to the URL it was opened with, so only the cursor can name a stream with a generated id.
 ///
 /// Cursors are ordered by their events: epochs rise with time, so the greater one is the newer one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,7 +16,7 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    /// Reads a cursor; anything else than what [`CursorWriter`] writes is `None`.
+    /// Reads a cursor; `None` for any text that [`CursorWriter`] does not write.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         // Stream ids may hold dots, event ids do not.
         let (stream, at) = match text.rsplit_once('.') {
@@ -36,29 +36,29 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// Writes events' ids in their wire form: what the ids of a run share is written once.
+/// Writes event ids in their wire form. The part that the ids of a run share is written once.
 #[derive(Debug)]
 pub(crate) struct CursorWriter {
     stream: Option<StreamId>,
     text: Vec<u8>,
-    /// Whose ids begin with the text up to here.
+    /// The epoch that `text` is written for, and the length of the part that all ids of that epoch share.
     stem: Option<(u64, usize)>,
-    /// The seq that was written last.
+    /// The seq of the last id written.
     seq: u64,
 }
 
 impl CursorWriter {
-    /// For ids with this stream's in front.
+    /// Creates a writer; `stream` is the prefix of every id.
     pub(crate) fn new(stream: Option<StreamId>) -> Self {
         Self { stream, text: Vec::new(), stem: None, seq: 0 }
     }
 
-    /// The most bytes that the ids of a run may have.
+    /// Returns the greatest length of an id, in bytes.
     pub(crate) fn max_len(&self) -> usize {
         self.stream.as_ref().map_or(0, |stream| stream.as_str().len() + 1) + 2 * DIGITS + 2
     }
 
-    /// The id of an event, until the next one is written.
+    /// Writes an event id and returns its text.
     pub(crate) fn write(&mut self, id: EventId) -> &[u8] {
         let stem = self.stem.filter(|(epoch, _)| *epoch == id.epoch);
         let follows = stem.is_some() && self.seq.checked_add(1) == Some(id.seq);
@@ -73,7 +73,8 @@ impl CursorWriter {
         &self.text
     }
 
-    /// Mostly the next id differs by its last digit alone. `false`: it does not, and nothing was done.
+    /// Increments the last digit in place, which suffices for nine ids in ten. Returns `false`, with nothing changed,
+    /// if the digit is a 9.
     fn count_on(&mut self) -> bool {
         let last = self.text.last_mut().filter(|digit| **digit < b'9');
         last.map(|digit| *digit += 1).is_some()
@@ -92,10 +93,10 @@ impl CursorWriter {
     }
 }
 
-/// Of the longest `u64`.
+/// The number of digits of the greatest `u64`.
 const DIGITS: usize = 20;
 
-/// `fmt` costs more than the rest of delivering a small event.
+/// Appends a decimal number. `fmt` is not used: it costs more than the rest of delivering a small event.
 fn push_decimal(mut number: u64, out: &mut Vec<u8>) {
     let mut digits = [b'0'; DIGITS];
     let mut start = digits.len();

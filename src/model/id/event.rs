@@ -4,28 +4,32 @@ use std::{borrow::Cow, fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer};
 
-/// The id of an event within its stream: epoch and seq, strictly increasing, dense within an epoch.
+/// The id of an event within its stream: epoch and seq.
 ///
-/// Its text, wherever a client sees it, is `e<epoch>-<seq>`. No other system writes such ids, so an id that a host
-/// gave an event itself is never taken for one of these.
+/// Ids increase strictly, and an epoch has no holes between them.
 ///
-/// The epoch counts producer runs; `seq` starts at 1, and 0 marks the start or the end of a run.
+/// Clients see the text `e<epoch>-<seq>`. No other system writes such ids, so an id that a host gave an event is never
+/// taken for one of these.
+///
+/// The epoch names a producer run; later runs have greater epochs. `seq` starts at 1; seq 0 marks the start or the end
+/// of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventId {
-    /// Which producer run.
+    /// The producer run.
     pub epoch: u64,
-    /// Which event of that run.
+    /// The number of the event within the run, from 1.
     pub seq: u64,
 }
 
 impl EventId {
-    /// Puts epoch and seq together.
+    /// Creates an id from an epoch and a seq.
     #[must_use]
     pub const fn new(epoch: u64, seq: u64) -> Self {
         Self { epoch, seq }
     }
 
-    /// The id of the terminal event of the run `epoch`, whoever closes it.
+    /// Returns the id of the terminal event of the run `epoch`: epoch + 1, seq 0, whether the producer or another node
+    /// closes the stream.
     #[must_use]
     pub const fn terminal(epoch: u64) -> Self {
         Self::new(epoch.saturating_add(1), 0)
@@ -70,20 +74,20 @@ impl<'de> Deserialize<'de> for EventId {
 }
 
 impl EventId {
-    /// Reads `<epoch>-<seq>`: the form without the `e`, which is also that of a Redis stream's ids.
+    /// Reads `<epoch>-<seq>`, the form of the ids of a Redis stream.
     pub(crate) fn from_pair(text: &str) -> Option<Self> {
         let (epoch, seq) = text.split_once('-')?;
         Some(Self::new(digits(epoch)?, digits(seq)?))
     }
 
-    /// Writes `<epoch>-<seq>`: see [`from_pair`](Self::from_pair).
+    /// Writes `<epoch>-<seq>`, see [`from_pair`](Self::from_pair).
     #[cfg(feature = "redis")]
     pub(crate) fn to_pair(self) -> String {
         format!("{}-{}", self.epoch, self.seq)
     }
 }
 
-/// A canonical decimal number: no sign, no leading zero, so that one id has one spelling.
+/// Reads a decimal number without a sign or a leading zero, so that every id has exactly one spelling.
 fn digits(text: &str) -> Option<u64> {
     let canonical = !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_digit())
@@ -91,13 +95,13 @@ fn digits(text: &str) -> Option<u64> {
     if canonical { text.parse().ok() } else { None }
 }
 
-/// A text that is not an [`EventId`].
+/// The error of reading a text that is not an [`EventId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidEventId;
 
 impl fmt::Display for InvalidEventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an event id is `e`, two decimal numbers and a `-` between them, as in e1700000000000-7")
+        f.write_str("an event id has the form `e<epoch>-<seq>` with decimal numbers, such as e1700000000000-7")
     }
 }
 

@@ -2,17 +2,17 @@
 
 use super::{Owner, StreamId};
 
-/// What a store files a stream under.
+/// The key under which a store keeps a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamKey {
-    /// Whose stream it is.
+    /// The owner of the stream.
     pub owner: Owner,
-    /// Its name among the owner's streams.
+    /// The stream's name among the owner's streams.
     pub id: StreamId,
 }
 
 impl StreamKey {
-    /// Puts owner and id together.
+    /// Creates the key of an owner's stream.
     #[must_use]
     pub fn new(owner: Owner, id: StreamId) -> Self {
         Self { owner, id }

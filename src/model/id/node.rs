@@ -5,19 +5,21 @@ use std::{
     sync::Arc,
 };
 
-/// One process that runs streams; random unless the host names it.
+/// The name of a process that runs streams; random unless the host sets one.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(Arc<str>);
 
 impl NodeId {
-    /// A node's name. It must differ between processes that run at the same time, and should
-    /// differ between two starts of one process: that is what tells a restart from a survivor.
+    /// Creates a node id from a name.
+    ///
+    /// The name must differ between processes that run at the same time. It should also differ between two starts of
+    /// one process, so that a restarted process is not taken for the one before it.
     #[must_use]
     pub fn new(name: impl AsRef<str>) -> Self {
         Self(name.as_ref().into())
     }
 
-    /// A random name.
+    /// Creates a random node id.
     #[must_use]
     pub fn random() -> Self {
         let mut name = String::with_capacity(16);
@@ -25,7 +27,7 @@ impl NodeId {
         Self(name.into())
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -7,18 +7,18 @@ use serde::{Deserialize, Deserializer};
 /// The longest owner, in bytes.
 pub const MAX_OWNER: usize = 256;
 
-/// Whose a stream is: a user, a tenant, whatever the host says, or explicitly nobody.
+/// The owner of a stream: a user, a tenant or another name that the host chooses, or explicitly anonymous.
 ///
-/// The store's key is (owner, id), so a stream of another owner *is* a missing one (guarantee G9).
-/// An anonymous owner is one that all anonymous callers share: there the random id is the only secret.
+/// Stores keep streams by owner and id, so another owner's stream looks exactly like a missing one (guarantee G9).
+/// All anonymous callers share one owner: any of them can read a stream if it knows the stream's random id.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Owner(Option<Arc<str>>);
 
 impl Owner {
-    /// The owner of streams that everybody who knows their id may read.
+    /// The owner of anonymous streams, which every caller that knows their id may read.
     pub const ANONYMOUS: Self = Self(None);
 
-    /// Takes the host's name for a caller: 1 to 256 bytes, any characters.
+    /// Creates an owner from the host's name for a caller: 1 to 256 bytes, any characters.
     ///
     /// # Errors
     ///
@@ -32,7 +32,7 @@ impl Owner {
         }
     }
 
-    /// The host's name for the owner; `None` if anonymous.
+    /// Returns the host's name for the owner; `None` if anonymous.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.0.as_deref()
@@ -63,7 +63,7 @@ impl FromStr for Owner {
     }
 }
 
-/// As a name; nobody is anonymous by what is read.
+/// Reads a name. No text deserializes to [`Owner::ANONYMOUS`], so that input cannot select the anonymous owner.
 impl<'de> Deserialize<'de> for Owner {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Cow::<'de, str>::deserialize(deserializer)?;
@@ -80,14 +80,14 @@ impl fmt::Debug for Owner {
     }
 }
 
-/// A text that is not an [`Owner`](crate::Owner).
+/// The error of reading a text that is not an [`Owner`](crate::Owner).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidOwner {
-    /// It is empty. A caller without a name is [`Owner::ANONYMOUS`](crate::Owner::ANONYMOUS), if the host allows it.
+    /// The text is empty. Use [`Owner::ANONYMOUS`](crate::Owner::ANONYMOUS) for a caller without a name.
     Empty,
-    /// It is longer than 256 bytes.
+    /// The text is longer than 256 bytes.
     TooLong {
-        /// How long it is, in bytes.
+        /// The length of the text, in bytes.
         length: usize,
     },
 }

@@ -5,9 +5,6 @@ use std::{borrow::Cow, error::Error, fmt, str::FromStr, sync::Arc};
 use serde::{Deserialize, Deserializer};
 
 /// The longest stream id, in bytes.
-///
-/// Together with an event id it stays below the 128 bytes up to which browsers send
-/// `Last-Event-ID` cross-origin without a preflight only for short ids; longer names have no use.
 pub const MAX_STREAM_ID: usize = 128;
 
 /// The name of a stream among its owner's streams: 1 to 128 bytes of `[A-Za-z0-9._~-]`.
@@ -26,7 +23,7 @@ pub const MAX_STREAM_ID: usize = 128;
 pub struct StreamId(Arc<str>);
 
 impl StreamId {
-    /// Checks and takes a name.
+    /// Creates a stream id from a name.
     ///
     /// # Errors
     ///
@@ -45,7 +42,7 @@ impl StreamId {
         }
     }
 
-    /// A new name with 122 random bits, in the form of a version 4 UUID (RFC 9562 § 5.4).
+    /// Creates an id with 122 random bits, in the form of a version 4 UUID (RFC 9562 § 5.4).
     #[must_use]
     pub fn random() -> Self {
         Self::from_random(crate::runtime::random::u128())
@@ -60,13 +57,13 @@ impl StreamId {
         Self(parts.join("-").into())
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether the library may have made up this name: it has the form that [`random`](Self::random) gives.
+    /// Whether the library may have generated this id: whether it has the form that [`random`](Self::random) gives.
     pub(crate) fn is_made_up(&self) -> bool {
         let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         let as_made = |(at, byte)| match at {
@@ -126,22 +123,22 @@ impl TryFrom<String> for StreamId {
     }
 }
 
-/// A text that is not a [`StreamId`](crate::StreamId).
+/// The error of reading a text that is not a [`StreamId`](crate::StreamId).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidStreamId {
-    /// It is empty.
+    /// The text is empty.
     Empty,
-    /// It is longer than 128 bytes.
+    /// The text is longer than 128 bytes.
     TooLong {
-        /// How long it is, in bytes.
+        /// The length of the text, in bytes.
         length: usize,
     },
-    /// It holds a character outside `[A-Za-z0-9._~-]`.
+    /// The text has a character outside `[A-Za-z0-9._~-]`.
     Character {
-        /// The first such byte.
+        /// The offset of the first such byte.
         position: usize,
     },
-    /// It stands in a path whose percent-encoding cannot be read (RFC 3986 § 2.1), or is not UTF-8.
+    /// The text comes from a path and is not valid percent-encoding (RFC 3986 § 2.1), or not UTF-8.
     Encoding,
 }
 

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use super::StreamState;
 use crate::model::id::EventId;
 
-/// The reason for a stream's end, where its own terminal event does not say.
+/// The reason for a stream's end, for streams without a terminal event of their own.
 pub type Reason = Cow<'static, str>;
 
-/// The reasons that the library gives.
+/// The reasons that the library sets.
 pub mod reason {
     use crate::Reason;
 
@@ -22,61 +22,61 @@ pub mod reason {
     pub const PANIC: Reason = Reason::Borrowed("panic");
     /// An event was larger than the limit.
     pub const EVENT_TOO_LARGE: Reason = Reason::Borrowed("event_too_large");
-    /// The last reader left a route that cancels then.
+    /// The last reader left a [`Cancel`](crate::Disconnect::Cancel) route.
     pub const DISCONNECTED: Reason = Reason::Borrowed("disconnected");
     /// The stream was stopped on request.
     pub const STOPPED: Reason = Reason::Borrowed("stopped");
     /// The next turn of the stream's conversation has started.
     pub const REPLACED: Reason = Reason::Borrowed("replaced");
-    /// It ran longer without any reader than its route allows.
+    /// The stream ran without a reader for longer than its route allows.
     pub const DETACH_TIMEOUT: Reason = Reason::Borrowed("detach_timeout");
-    /// Too many streams of the process were read by nobody, and this one's owner had the most of them.
+    /// The process had too many streams without a reader, and this stream's owner had the most of them.
     pub const DETACH_LIMIT: Reason = Reason::Borrowed("detach_limit");
-    /// The process went down before the work was done.
+    /// The process shut down before the work was done.
     pub const SHUTDOWN: Reason = Reason::Borrowed("shutdown");
     /// A publication was dropped without an end.
     pub const DROPPED: Reason = Reason::Borrowed("dropped");
-    /// No producer was heard of for longer than the lifetime.
+    /// The store did not hear from a producer for longer than the lifetime.
     pub const LIFETIME: Reason = Reason::Borrowed("lifetime");
-    /// The producing node was not heard of for longer than the stale threshold.
+    /// The store did not hear from the producing node for longer than the stale threshold.
     pub const NODE_LOST: Reason = Reason::Borrowed("node_lost");
 }
 
 /// How a stream ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ending {
-    /// Always a terminal state.
+    /// The final state, which is always terminal.
     pub state: StreamState,
-    /// Why, where the terminal event does not say.
+    /// The reason for the ending; `None` where the producer's own terminal event gives it.
     pub reason: Option<Reason>,
-    /// The terminal event's block as the producer wrote it; `None` where the library supplies the ending,
-    /// which each route then tells in its own voice.
+    /// The terminal event's block as the producer wrote it. `None` if the library supplies the ending: each route then
+    /// announces it in its own voice.
     pub event: Option<Bytes>,
 }
 
 impl Ending {
-    /// An ending that the library supplies.
+    /// Creates an ending that the library supplies.
     #[must_use]
     pub fn supplied(state: StreamState, reason: Reason) -> Self {
         Self { state, reason: Some(reason), event: None }
     }
 
-    /// An ending with the producer's own terminal event.
+    /// Creates an ending with the producer's own terminal event.
     #[must_use]
     pub fn with_event(state: StreamState, event: Bytes) -> Self {
         Self { state, reason: None, event: Some(event) }
     }
 }
 
-/// A completion: the end of a stream as the store keeps it for the recovery window.
+/// A completion: the ending of a stream, which the store keeps for the recovery window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// How.
+    /// The ending.
     pub ending: Ending,
-    /// The terminal event's id.
+    /// The id of the terminal event.
     pub id: EventId,
-    /// The last event of its run that the producer made, recorded or not.
+    /// The last event that the producer of the run produced, recorded or not.
     pub last: EventId,
-    /// When, by the store's clock, in unix milliseconds.
+    /// When the stream ended, by the store's clock, in unix milliseconds.
     pub at: u64,
 }

@@ -1,4 +1,4 @@
-//! What a store tells of a stream.
+//! What a store knows about a stream.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use crate::model::{
     voice::Voice,
 };
 
-/// What a store knows of a stream, its log apart.
+/// What a store knows about a stream, apart from its log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamInfo {
     /// The stream's owner and id.
@@ -20,48 +20,48 @@ pub struct StreamInfo {
     pub kind: Cow<'static, str>,
     /// The origin of the stream.
     pub origin: Origin,
-    /// The fingerprint of the request that opened the stream, where the route has a rule for it.
+    /// The fingerprint of the request that opened the stream, if the route computes one.
     pub fingerprint: Option<String>,
-    /// The voice of the route that produces the stream: its clients are spoken to so.
+    /// The voice of the route that produces the stream, used towards all of its clients.
     pub voice: Voice,
     /// The conversation that the stream is a turn of.
     pub turn: Option<Turn>,
-    /// The headers of the newest run's response that its route keeps.
+    /// The kept headers of the newest run's response.
     pub headers: KeptHeaders,
-    /// Where it stands.
+    /// The stream's state.
     pub state: StreamState,
-    /// The newest run.
+    /// The epoch of the newest run.
     pub epoch: u64,
-    /// The last event that the run before the newest made, recorded or not; `None` where the newest is the first run that
-    /// the store knows of.
+    /// The last event that the previous run produced, recorded or not; `None` if the store knows of no previous run.
     pub previous: Option<EventId>,
-    /// The node whose guardian keeps it alive; `None` where it is published statelessly.
+    /// The node whose guardian keeps the stream alive; `None` for a stateless publication.
     pub node: Option<NodeId>,
-    /// Whether the producer of the newest run has begun to answer: it said so, or an event of that run was recorded. Until
-    /// then its registration may still be withdrawn.
+    /// Whether the producer of the newest run has begun to answer: it reported so, or an event of that run was
+    /// recorded. Until then its registration may still be withdrawn.
     pub started: bool,
-    /// Whether the stream may be run again once its producer is gone.
+    /// Whether the stream may be run again after its producer is gone.
     pub reruns: bool,
     /// When the newest run began, by the store's clock, in unix milliseconds.
     pub started_at: u64,
-    /// When its producer was last heard of, by the store's clock, in unix milliseconds.
+    /// When the store last heard from the producer, by the store's clock, in unix milliseconds.
     pub last_heartbeat: u64,
-    /// When a guardian may first look whether the stream's node died, in unix milliseconds.
+    /// The earliest time at which a guardian may check whether the stream's node died, by the store's clock, in unix
+    /// milliseconds.
     pub deadline: u64,
     /// The metadata that the host keeps with the stream.
     pub metadata: Metadata,
-    /// The newest recorded event or marker.
+    /// The id of the newest recorded event or marker.
     pub top: EventId,
-    /// The last id that the inner service gave an event of its own.
+    /// The last id that the inner service itself gave an event.
     pub inner_id: Option<String>,
-    /// The last reconnect delay that the inner service set, in milliseconds. Followers are told the same.
+    /// The last reconnect delay that the inner service set, in milliseconds. Followers receive the same delay.
     pub inner_retry: Option<u64>,
-    /// How it ended.
+    /// The stream's ending; `None` while it has not ended.
     pub ended: Option<Ended>,
 }
 
 impl StreamInfo {
-    /// The prefix of the stream's event ids on the wire: its own id, where the library made that up.
+    /// Returns the prefix of the stream's event ids on the wire: the stream's id if the library generated it.
     pub(crate) fn into_prefix(self) -> Option<StreamId> {
         (self.origin == Origin::Generated).then_some(self.key.id)
     }

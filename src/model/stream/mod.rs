@@ -1,4 +1,4 @@
-//! A stream: its states, its endings, what is known and held of it.
+//! A stream: its states and endings, its registration, and the entries of its log.
 
 mod disconnect;
 mod ending;

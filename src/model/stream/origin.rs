@@ -1,18 +1,18 @@
-//! The kind of producer that a stream has.
+//! The origin of a stream.
 
-/// Who produces a stream, and who named it.
+/// The producer of a stream, and the source of its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// An inner body; the request named the stream.
+    /// An inner body produces the stream, and the request named it.
     Named,
-    /// An inner body; the library made up the stream's id, which stands in front of its event ids.
+    /// An inner body produces the stream, and the library generated its id, which prefixes its event ids.
     Generated,
-    /// A publisher.
+    /// A publisher produces the stream.
     Published,
 }
 
 impl Origin {
-    /// The origin's name, as it stands in stores.
+    /// Returns the name under which stores keep the origin.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -24,7 +24,9 @@ impl Origin {
 }
 
 impl Origin {
-    /// The origin of a stream's new run, after one of this origin.
+    /// Returns the origin after a request starts a new run of a stream of this origin.
+    ///
+    /// A generated stream stays generated when a request names it, so that its event ids keep their prefix.
     pub(crate) fn of_new_run(self, request: Self) -> Self {
         if self == Self::Generated && request == Self::Named { self } else { request }
     }

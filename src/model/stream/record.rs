@@ -1,21 +1,21 @@
-//! What a log holds.
+//! The entries of a log.
 
 use bytes::Bytes;
 
 use super::Ended;
 use crate::model::id::EventId;
 
-/// Events of one run as they go over the wire, one after the other, each whole and with its id, without holes.
+/// Consecutive events of one run in their wire form, each whole and with its id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Frame {
-    /// How many events these are.
+    /// The number of events.
     pub count: u64,
-    /// The events.
+    /// The wire form of the events, one after the other.
     pub bytes: Bytes,
 }
 
 impl Frame {
-    /// Whether there is no event.
+    /// Whether the frame has no event.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count == 0
@@ -25,16 +25,16 @@ impl Frame {
 /// One entry of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Its id; of several events the last one's.
+    /// The id of the entry; for several events, the id of the last one.
     pub id: EventId,
-    /// When it was recorded, by the store's clock, in unix milliseconds.
+    /// When the entry was recorded, by the store's clock, in unix milliseconds.
     pub at: u64,
-    /// What it is.
+    /// The content of the entry.
     pub kind: RecordKind,
 }
 
 impl Record {
-    /// The id of its first event; of what is no event its own.
+    /// Returns the id of the first event; for an entry without events, the id of the entry.
     #[must_use]
     pub fn first(&self) -> EventId {
         match &self.kind {
@@ -45,7 +45,8 @@ impl Record {
         }
     }
 
-    /// The run that it belongs to. An end has the id of the run that would come next: that is what fences.
+    /// Returns the epoch that the entry belongs to. The id of an end has the epoch after its run's, which fences the
+    /// run.
     pub(crate) fn run(&self) -> u64 {
         match &self.kind {
             RecordKind::Events(_) | RecordKind::Run { .. } => self.id.epoch,
@@ -54,16 +55,16 @@ impl Record {
     }
 }
 
-/// What an entry of a log is.
+/// The content of a log's entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordKind {
-    /// Events, up to a batch of them.
+    /// One event or several events that were recorded together.
     Events(Frame),
-    /// A run begins; readers skip it, but learn where the run before it ended.
+    /// The start of a run. Readers take the end of the previous run from it and deliver nothing.
     Run {
-        /// The last event that the run before made, recorded or not.
+        /// The last event that the previous run produced, recorded or not.
         previous: Option<EventId>,
     },
-    /// The stream ended.
+    /// The end of the stream.
     End(Box<Ended>),
 }

@@ -4,23 +4,24 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// Where a stream stands.
+/// The state of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StreamState {
-    /// A producer runs.
+    /// A producer is running.
     Active,
-    /// No producer now; the log is kept, and a request may start a new run.
+    /// No producer is running. The log is kept, and a request may start a new run.
     Interrupted,
-    /// Ended: the producer was done.
+    /// The stream ended because the producer finished.
     Completed,
-    /// Ended: the producer failed.
+    /// The stream ended because the producer failed.
     Failed,
-    /// Ended: somebody stopped it, or its client left a route that cancels then.
+    /// The stream ended because it was stopped, or because its last reader left a [`Cancel`](crate::Disconnect::Cancel)
+    /// route.
     Cancelled,
-    /// Ended: its node died, and nobody knows how the work ended.
+    /// The stream ended because its node died. The outcome of the work is unknown.
     Orphaned,
-    /// Ended: it outlived its lifetime.
+    /// The stream ended because it exceeded its lifetime.
     Expired,
 }
 
@@ -31,7 +32,7 @@ impl StreamState {
         !matches!(self, Self::Active | Self::Interrupted)
     }
 
-    /// The state's name, as it stands in events, JSON and stores.
+    /// Returns the state's name in events, JSON and stores.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
