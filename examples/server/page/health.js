@@ -22,7 +22,7 @@ export class Health {
 
   /**
    * @param {HTMLElement} place gets the figures
-   * @param {HTMLElement} standing gets a word where the node goes down or is gone
+   * @param {HTMLElement} standing says so where the node goes down or does not answer
    * @param {import('./nodes.js').Nodes} nodes
    */
   constructor(place, standing, nodes) {
@@ -52,7 +52,8 @@ export class Health {
       .fetch('/healthz')
       .then((response) => response.json())
       .catch(() => null);
-    this.#standing.textContent = !health ? 'does not answer' : health.draining ? 'goes down' : '';
+    const silent = this.#nodes.offline ? 'not asked' : 'does not answer';
+    this.#standing.textContent = !health ? silent : health.draining ? 'goes down' : '';
     if (!health) return;
     for (const [name] of FIGURES) {
       const figure = this.#shown.get(name);

@@ -80,7 +80,7 @@ export class Run extends EventTarget {
     this.#changed({});
   }
 
-  /** Notes what happened: its kind is one of `start cut offline online open lost gap restart reload node end note`. */
+  /** Notes what happened: its kind is one of `start cut offline online open gap restart reload node end note`. */
   happened(kind, words) {
     const happening = { at: this.now, kind, words, s: this.tokens.length };
     this.happenings.push(happening);

@@ -19,6 +19,8 @@ export class Timeline {
   #colors = {};
   #still = matchMedia('(prefers-reduced-motion: reduce)');
   #asked = false;
+  /** The labels that this drawing has. @type {Array<{ left: number, width: number, y: number }>} */
+  #labels = [];
 
   /** @param {HTMLCanvasElement} canvas */
   constructor(canvas) {
@@ -62,6 +64,7 @@ export class Timeline {
     const [width, height] = [this.#canvas.width / devicePixelRatio, this.#canvas.height / devicePixelRatio];
     pen.clearRect(0, 0, width, height);
     pen.font = FONT;
+    this.#labels = [];
     if (width < 1 || height < 1) return;
     const scale = new Scale(this.#run, width, height);
     this.#axes(scale);
@@ -214,16 +217,20 @@ export class Timeline {
     }
   }
 
-  /** Writes to the right of a place, or to its left where there is no room, legibly also on lines. */
+  /** Writes to the right of a place, or to its left where there is no room; not over another label. */
   #labelBeside(words, x, y, right) {
     const pen = this.#pen;
-    const isTight = x + 12 + pen.measureText(words).width > right;
-    pen.textAlign = isTight ? 'right' : 'left';
-    const place = x + (isTight ? -12 : 12);
+    const { width } = pen.measureText(words);
+    const isTight = x + 12 + width > right;
+    const left = isTight ? x - 12 - width : x + 12;
+    const hides = (other) => Math.abs(other.y - y) < 14 && other.left < left + width && left < other.left + other.width;
+    if (this.#labels.some(hides)) return;
+    this.#labels.push({ left, width, y });
+    pen.textAlign = 'left';
     pen.strokeStyle = this.#colors.card;
     pen.lineWidth = 4;
-    pen.strokeText(words, place, y);
-    pen.fillText(words, place, y);
+    pen.strokeText(words, left, y);
+    pen.fillText(words, left, y);
     pen.lineWidth = 1;
   }
 

@@ -8,11 +8,16 @@ export class Transcript {
   #piece = null;
   #pieceReplayed = null;
   #empty;
+  /** Whether the end is in view. Whoever has scrolled back reads there, and is left in peace. */
+  #follows = true;
+  #top = 0;
+  #scrolls = false;
 
   /** @param {HTMLElement} place a scrolling region */
   constructor(place) {
     this.#place = place;
     this.#empty = place.firstElementChild;
+    place.addEventListener('scroll', () => this.#scrolled());
   }
 
   /** Shows a whole run anew. */
@@ -31,7 +36,6 @@ export class Transcript {
   }
 
   add({ text, replayed }) {
-    const follow = this.#isAtEnd();
     // Lines of the source end anywhere; only an empty one begins a paragraph.
     if (this.#paragraph === null || /\n\s*\n/.test(text)) this.#begin();
     if (this.#piece === null || this.#pieceReplayed !== replayed) {
@@ -41,7 +45,7 @@ export class Transcript {
       this.#paragraph.append(this.#piece);
     }
     this.#piece.append(text.replace(/\s+/g, ' ').replaceAll('_', ''));
-    if (follow) this.#toEnd();
+    this.#followSoon();
   }
 
   seam(kind) {
@@ -76,15 +80,25 @@ export class Transcript {
     this.#place.replaceChildren();
     this.#paragraph = null;
     this.#piece = null;
+    this.#follows = true;
+    this.#top = 0;
   }
 
-  /** Whoever has scrolled back reads there. */
-  #isAtEnd() {
+  /** The text may have grown since: only who scrolls up leaves the end, and who comes near it follows again. */
+  #scrolled() {
     const { scrollHeight, scrollTop, clientHeight } = this.#place;
-    return scrollHeight - scrollTop - clientHeight < 40;
+    if (scrollTop < this.#top) this.#follows = false;
+    else if (scrollHeight - scrollTop - clientHeight < 40) this.#follows = true;
+    this.#top = scrollTop;
   }
 
-  #toEnd() {
-    this.#place.scrollTop = this.#place.scrollHeight;
+  /** Scrolls to the end before the next frame: a replay brings many tokens at once. */
+  #followSoon() {
+    if (this.#scrolls) return;
+    this.#scrolls = true;
+    requestAnimationFrame(() => {
+      this.#scrolls = false;
+      if (this.#follows) this.#place.scrollTop = this.#place.scrollHeight;
+    });
   }
 }

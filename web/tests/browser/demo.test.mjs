@@ -142,6 +142,25 @@ describe('demo', { concurrency: 3 }, () => {
     demo.isClean(server);
   });
 
+  test('the text is followed to its end, but for a reader who has scrolled back', async (context) => {
+    const server = await node(context);
+    const demo = await Demo.open(context, server);
+    const text = demo.page.locator('#text');
+    const distance = () => text.evaluate(({ scrollHeight, scrollTop, clientHeight }) => scrollHeight - scrollTop - clientHeight);
+    await demo.start({ n: 2000, rate: 200 });
+    await demo.token(300);
+    await demo.page.waitForFunction(() => {
+      const { scrollHeight, scrollTop, clientHeight } = document.getElementById('text');
+      return scrollTop > 0 && scrollHeight - scrollTop - clientHeight < 40;
+    });
+    await text.evaluate((text) => text.scrollTo(0, 10));
+    await demo.token((await demo.last()) + 100);
+    strictEqual(await text.evaluate(({ scrollTop }) => scrollTop), 10);
+    await text.evaluate((text) => text.scrollTo(0, text.scrollHeight));
+    await demo.stop();
+    ok((await distance()) < 40, 'who comes back to the end follows again');
+  });
+
   test('a page that is offline comes back at once', async (context) => {
     const server = await node(context);
     const demo = await Demo.open(context, server);
