@@ -134,7 +134,8 @@ async fn only_connections_that_read_the_callers_stream_are_cut() {
 
 #[tokio::test]
 async fn a_silent_stream_is_cut_without_an_event_and_counted_once() {
-    let server = Server::start(&[]);
+    // No heartbeat comes in the time of this test.
+    let server = Server::start(&["--heartbeat", "60"]);
     let mut response = server.get("/api/stream?n=1&rate=0&end=never").await;
     // The library has made up its id.
     let path = format!("/demo/cut/{}", response.headers()["x-stream-id"].to_str().unwrap());
