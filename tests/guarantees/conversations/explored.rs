@@ -11,10 +11,13 @@ use tower::{ServiceBuilder, ServiceExt as _, service_fn, util::BoxCloneSyncServi
 
 use crate::{
     conversations::{
-        stage::{Random, SECOND, ada, key},
+        stage::{SECOND, ada, key},
         wire::Wire,
     },
-    support::handlers::{Alive, Body, Finish, Script, plain, sse},
+    support::{
+        handlers::{Alive, Body, Finish, Script, plain, sse},
+        random::Random,
+    },
 };
 
 type App = BoxCloneSyncService<Request<()>, Response<resilient_sse::ResilientSseBody<Body>>, Infallible>;

@@ -11,9 +11,9 @@ use resilient_sse::{
 use tokio::task::JoinSet;
 use tower::{ServiceBuilder, ServiceExt as _, service_fn, util::BoxCloneSyncService};
 
-use crate::{
-    conversations::stage::Random,
-    support::handlers::{Alive, Body, Finish, Script, plain, sse},
+use crate::support::{
+    handlers::{Alive, Body, Finish, Script, plain, sse},
+    random::Random,
 };
 
 const NODES: usize = 3;

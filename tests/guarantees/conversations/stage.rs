@@ -19,19 +19,6 @@ use crate::support::handlers::{App, Body, Handler, Script, app};
 pub const SECOND: Duration = Duration::from_secs(1);
 pub const LIFETIME: Duration = Duration::from_secs(600);
 
-/// SplitMix64.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-}
-
 /// Nodes that share a store, which fails for each by itself.
 pub struct Stage {
     pub store: MemoryStore,

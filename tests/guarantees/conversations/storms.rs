@@ -8,8 +8,11 @@ use resilient_sse::{Overlap, StreamContext, StreamId, test_util::Fault};
 use tower::{ServiceBuilder, service_fn, util::BoxCloneService};
 
 use crate::{
-    conversations::stage::{Random, SECOND, Stage, post, send},
-    support::handlers::{Alive, App, Body, Finish, Script, plain, sse},
+    conversations::stage::{SECOND, Stage, post, send},
+    support::{
+        handlers::{Alive, App, Body, Finish, Script, plain, sse},
+        random::Random,
+    },
 };
 
 const SEEDS: u64 = 60;

@@ -21,7 +21,7 @@ use resilient_sse::{
 };
 use tokio::{sync::oneshot, time::Instant};
 
-use crate::conversations::stage::Random;
+use crate::support::random::Random;
 
 /// A node's way to a store. Streams and pointers lie on two servers, with a connection to each.
 #[derive(Clone)]

@@ -15,7 +15,7 @@ use crate::{
         share_of_time,
         transcript::Transcript,
     },
-    support::random::{Random, seed},
+    support::random::{Shared, seed},
 };
 
 const STREAMS: u64 = 12;
@@ -27,7 +27,7 @@ const SLACK: Duration = Duration::from_secs(5);
 async fn g5_nodes_go_down_under_load_in_time_and_lose_nothing() {
     let seed = seed();
     eprintln!("STRESS_SEED={seed}");
-    let random = Random::new(seed);
+    let random = Shared::new(seed);
     let until = Instant::now() + share_of_time(2);
     let (mut rounds, mut events, mut slowest) = (0, 0, Duration::ZERO);
     while Instant::now() < until {
@@ -43,7 +43,7 @@ async fn g5_nodes_go_down_under_load_in_time_and_lose_nothing() {
 }
 
 /// Returns what readers saw, and how long the drain took.
-async fn round(immediate: bool, random: &Random, what: &str, seed: u64) -> (Vec<Transcript>, Duration) {
+async fn round(immediate: bool, random: &Shared, what: &str, seed: u64) -> (Vec<Transcript>, Duration) {
     let world = World::new(immediate, random.clone());
     let node = || world.node(|hub| hub.store_limit(SLACK).open_limit(SLACK).drain_limit(DRAIN));
     let mut nodes = [node(), node()];

@@ -15,7 +15,7 @@ use tower::{ServiceExt as _, service_fn, util::BoxCloneService};
 
 use crate::support::{
     bodies::{App, Step, Watch, chunk, events, serving},
-    random::Random,
+    random::Shared,
 };
 
 /// The routes of all policies; after them comes [`GRACEFUL`].
@@ -28,7 +28,7 @@ pub const GRACE: Duration = Duration::from_millis(400);
 #[derive(Clone)]
 pub struct World {
     pub store: FaultStore<MemoryStore>,
-    pub random: Random,
+    pub random: Shared,
     /// The inner bodies.
     pub watch: Watch,
     /// The streams whose `on_end` hook ran.
@@ -49,7 +49,7 @@ impl Drop for Node {
 }
 
 impl World {
-    pub fn new(immediate: bool, random: Random) -> Self {
+    pub fn new(immediate: bool, random: Shared) -> Self {
         let store = FaultStore::new(MemoryStore::new());
         let store = if immediate { store } else { store.batched() };
         Self { store, random, watch: Watch::default(), hooked: Arc::default() }
@@ -112,7 +112,7 @@ fn serving_route(sse: &ResilientSse, route: usize, world: &World) -> App {
 }
 
 /// Numbered events, some together, some after a pause, then the end.
-fn script(random: &Random) -> Vec<Step> {
+fn script(random: &Shared) -> Vec<Step> {
     let count = 20 + random.below(150);
     let (mut steps, mut text) = (Vec::new(), String::new());
     for n in 0..count {

@@ -13,7 +13,7 @@ use tower::ServiceExt as _;
 
 use crate::{
     stress::{node::GRACE, transcript::Transcript},
-    support::{bodies::App, random::Random},
+    support::{bodies::App, random::Shared},
 };
 
 /// Heartbeats come twenty times a second, answers within a second.
@@ -50,7 +50,7 @@ pub struct Reader {
     /// Asks as an `EventSource` does, which must not be refused. All others take 503 for what it is.
     pub event_source: bool,
     pub rules: Rules,
-    pub random: Random,
+    pub random: Shared,
     /// When it left last.
     pub left: Option<Instant>,
 }

@@ -16,7 +16,7 @@ use crate::{
         transcript::Transcript,
         trouble,
     },
-    support::random::{Random, seed},
+    support::random::{Shared, seed},
 };
 
 const STREAMS: u64 = 16;
@@ -40,7 +40,7 @@ const TURN: Duration = Duration::from_secs(1);
 async fn g1_streams_keep_their_order_whoever_comes_goes_and_fails() {
     let seed = seed();
     eprintln!("STRESS_SEED={seed}");
-    let random = Random::new(seed);
+    let random = Shared::new(seed);
     let turn_time = TURN.min(share_of_time(2) / 12);
     let until = Instant::now() + share_of_time(2);
     let (mut rounds, mut events) = (0, 0);
@@ -69,7 +69,7 @@ struct Turn {
 }
 
 impl Turn {
-    fn new(store: Store, immediate: bool, ample: bool, random: Random) -> Self {
+    fn new(store: Store, immediate: bool, ample: bool, random: Shared) -> Self {
         let world = World::new(immediate, random);
         let ms = Duration::from_millis;
         let max_events = if ample { 10_000 } else { 30 };

@@ -6,10 +6,8 @@ mod reference;
 
 use std::time::Duration;
 
-use self::{
-    nodes::{Random, World},
-    reference::Model,
-};
+use self::{nodes::World, reference::Model};
+use crate::support::random::Random;
 
 const START_MS: u64 = 1_700_000_000_000;
 const SEEDS: u64 = 400;

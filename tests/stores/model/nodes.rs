@@ -14,6 +14,7 @@ use resilient_sse::{
 };
 
 use super::reference::Model;
+use crate::support::random::Random;
 
 const RETENTION: Retention = Retention {
     stale: Duration::from_millis(100),
@@ -25,31 +26,6 @@ const RETENTION: Retention = Retention {
 const LIFETIME: u64 = 1000;
 const WINDOW: u64 = 300;
 const LEASE: Duration = Duration::from_millis(70);
-
-/// SplitMix64.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    pub(crate) fn pick<T: Clone>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as u64) as usize].clone()
-    }
-
-    fn one_in(&mut self, number: u64) -> bool {
-        self.below(number) == 0
-    }
-}
 
 /// A run that a node was given.
 #[derive(Clone)]
@@ -118,7 +94,7 @@ impl World {
                 Origin::Published,
             ]),
             node: NodeId::new(["one", "two", "three"][self.random.below(3) as usize]),
-            token: u128::from(self.random.next()),
+            token: u128::from(self.random.number()),
             create: !self.random.one_in(8),
             reruns: !self.random.one_in(4),
             started: self.random.one_in(5),
