@@ -76,7 +76,10 @@ impl Position {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::id::StreamId;
+    use crate::model::{
+        id::StreamId,
+        stream::{StreamState, reason},
+    };
 
     #[test]
     fn cursors_are_read_or_set_aside() {
@@ -93,6 +96,41 @@ mod tests {
     }
 
     #[test]
+    fn a_position_says_what_the_client_has_seen() {
+        let (seen, end) = (Position::After(EventId::new(5, 6)), Position::After(EventId::terminal(4)));
+        // Whether it is a reconnect, names what was, and is an end.
+        let table = [
+            (Position::Newest, [false, false, false]),
+            (Position::Live, [true, false, false]),
+            (seen, [true, true, false]),
+            (end, [true, true, true]),
+            (Position::Unreadable, [true, true, false]),
+        ];
+        for (position, said) in table {
+            let says = [position.is_reconnect(), position.names_what_was(), position.is_end()];
+            assert_eq!(says, said, "{position:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_has_all_at_the_end_or_before_an_end_that_it_is_not_told_of() {
+        let ending = Ending::supplied(StreamState::Completed, reason::EOF);
+        let ended = Ended { ending, id: EventId::terminal(5), last: EventId::new(5, 6), at: 0 };
+        // Whether a client has all that is told of the end, and one that is not.
+        let table = [
+            (Position::Newest, [false, false]),
+            (Position::After(EventId::new(4, 7)), [false, false]),
+            (Position::After(EventId::new(5, 5)), [false, false]),
+            (Position::After(EventId::new(5, 6)), [false, true]),
+            (Position::After(EventId::new(5, 7)), [false, true]),
+            (Position::After(ended.id), [true, true]),
+        ];
+        for (position, has) in table {
+            assert_eq!([true, false].map(|told| position.has_all(&ended, told)), has, "{position:?}");
+        }
+    }
+
+    #[test]
     fn work_that_is_paid_for_is_never_done_twice() {
         let seen = Position::After(EventId::new(5, 6));
         assert!(!seen.may_create(Disconnect::DETACH));
@@ -100,5 +138,7 @@ mod tests {
         assert!(seen.may_create(Disconnect::Interrupt));
         assert!(Position::Newest.may_create(Disconnect::DETACH));
         assert!(Position::Unreadable.may_create(Disconnect::DETACH));
+        let end = Position::After(EventId::terminal(4));
+        assert!(!end.may_create(Disconnect::Interrupt), "what has ended is not begun again");
     }
 }
