@@ -8,7 +8,6 @@ import { bundle } from './harness/bundle.mjs';
 import { PATIENCE } from './harness/log.mjs';
 import { addPage } from './harness/pages.mjs';
 import { makeFolder, Program, removeFolder } from './harness/process.mjs';
-import { Redis } from './harness/redis.mjs';
 import { World } from './harness/world.mjs';
 import { AFTER_TEN } from './faults/stream.mjs';
 
@@ -22,12 +21,11 @@ function snippet(name) {
 
 const shared = {};
 before(async () => {
-  [shared.redis, shared.browser] = await Promise.all([Redis.start(), Browser.start()]);
+  shared.browser = await Browser.start();
   shared.folder = await makeFolder('snippets');
 });
 after(async () => {
   await shared.browser?.stop();
-  await shared.redis?.stop();
   await removeFolder(shared.folder);
 });
 

@@ -16,7 +16,7 @@ async function post(node, event) {
 }
 
 export async function killedAndStarted({ world, source }) {
-  const node = await world.node();
+  const node = await world.nodeOnRedis();
   await publish(node, 0, 10);
   const tab = await world.tab(source, '/api/relay/a');
   await tab.seen(10);
@@ -31,7 +31,7 @@ export async function killedAndStarted({ world, source }) {
 
 /** The route's work may run again, and does: from its beginning, and the client is told. */
 export async function killedAndRunAgain({ world, source }) {
-  const node = await world.node(...QUICK, '--on-disconnect', 'interrupt');
+  const node = await world.nodeOnRedis(...QUICK, '--on-disconnect', 'interrupt');
   const tab = await world.tab(source, UNTIL_STOPPED);
   await tab.seen(5);
   await node.kill();
@@ -53,8 +53,8 @@ async function stopped(tab) {
 
 /** The node that does the work is lost; another one says so. */
 export async function orphaned({ world, source }) {
-  const lost = await world.node(...QUICK);
-  const other = await world.node(...QUICK);
+  const lost = await world.nodeOnRedis(...QUICK);
+  const other = await world.nodeOnRedis(...QUICK);
   const tab = await world.tab(source, UNTIL_STOPPED);
   await tab.seen(10);
   await lost.kill();
@@ -66,8 +66,8 @@ export async function orphaned({ world, source }) {
 
 /** A node goes down in order: its clients continue on the other one, while it finishes its work. */
 export async function drained({ world, source }) {
-  const node = await world.node('--drain', '60');
-  const other = await world.node();
+  const node = await world.nodeOnRedis('--drain', '60');
+  const other = await world.nodeOnRedis();
   const tab = await world.tab(source, UNTIL_STOPPED);
   await tab.seen(10);
   // A load balancer sends it nothing new.

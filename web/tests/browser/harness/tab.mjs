@@ -76,6 +76,7 @@ export class Tab {
     deepStrictEqual(this.numbers, expected, `the events' numbers; so far:\n${this.lines}`);
     deepStrictEqual([this.all('gap'), this.all('restart'), this.all('pageerror')], [[], [], []]);
     const ids = this.events.map(({ id }) => id);
+    ok(ids.every((id) => ID.test(id)), `events without an id of the server's; so far:\n${this.lines}`);
     ok(ids.every((id, index) => index === 0 || isAfter(id, ids[index - 1])), `ids that do not rise: ${ids}`);
   }
 
@@ -92,6 +93,8 @@ function isLast(line) {
   return line.what === 'end' || line.what === 'gaveup';
 }
 
+const ID = /e(\d+)-(\d+)$/;
+
 /** Whether an id `e<epoch>-<seq>` comes after another one. */
 function isAfter(id, other) {
   const [epoch, seq] = parts(id);
@@ -100,5 +103,5 @@ function isAfter(id, other) {
 }
 
 function parts(id) {
-  return /e(\d+)-(\d+)$/.exec(id).slice(1).map(Number);
+  return ID.exec(id).slice(1).map(Number);
 }

@@ -1,4 +1,4 @@
-// All that one case needs: nodes on one Redis, a front before them, and tabs in a profile of its own.
+// All that one case needs: nodes, a front before them, and tabs in a profile of its own.
 import { Browser } from './browser.mjs';
 import { Front } from './front.mjs';
 import { pages } from './pages.mjs';
@@ -40,12 +40,18 @@ export class World {
     if (failed.length > 0) throw failed[0];
   }
 
-  /** A node on the case's own store; new requests go to it if it is the first one. */
+  /** A node on its own. New requests go to the first one. */
   async node(...options) {
-    const store = ['--store', this.#shared.redis.url, '--key-prefix', this.#prefix];
-    const node = this.#ending(await Server.start([...store, ...options]), (server) => server.kill());
+    const node = this.#ending(await Server.start(options), (server) => server.kill());
     this.front.to ??= node;
     return node;
+  }
+
+  /** A node on the store that it shares with the case's other ones. */
+  nodeOnRedis(...options) {
+    const store = ['--store', this.#shared.redis.url, '--key-prefix', this.#prefix];
+    // On a busy machine Redis may be late. A stream that goes out unrecorded for that could not be resumed.
+    return this.node(...store, '--on-unavailable', 'retry', ...options);
   }
 
   /** Opens a tab on any page. */
