@@ -1,5 +1,5 @@
-//! Event streams that survive what really happens to them: tower middleware with replay, recovery
-//! and orphan detection for server-sent events.
+//! Tower middleware that lets server-sent event streams survive disconnects, reloads and restarts, by replay, recovery
+//! and orphan detection.
 //!
 //! # Quickstart
 //!
@@ -24,73 +24,80 @@
 //! # }
 //! ```
 //!
-//! A stream is **one answer**, one export, one feed. A conversation is the owner's name for a chat, which points at its newest stream: each
-//! request to it is a new turn ([`ResilientSseLayer::conversation`]). On a route whose requests name their streams themselves
-//! ([`ResilientSseLayer::id`]), a request with the same id gets the same answer until five minutes after its end (the recovery window), even if it
-//! asks another question.
+//! A stream is **one answer**, one export or one feed. A conversation is the owner's name for a chat. It points at its
+//! newest stream, and each request to it is a new turn ([`ResilientSseLayer::conversation`]). On a route whose requests
+//! name their streams themselves ([`ResilientSseLayer::id`]), a request with the same id gets the same answer, even if
+//! it asks another question, until five minutes after the answer's end (the recovery window).
 //!
-//! [`protocol`] is for authors of clients in any language: what a client sends and what it receives. [`docs`] is for operators.
+//! [`protocol`] describes what a client sends and receives, for authors of clients in any language. [`docs`] is for
+//! operators.
 //!
 //! # Words
 //!
-//! A *stream* is one logical run of events, named by its owner and a [`StreamId`]; it outlives any
-//! connection. Its *producer* is the wrapped inner body, or a [`Publication`]; each run of a producer is
-//! an *epoch*, and an event's id is `e<epoch>-<seq>`. To *follow* is to replay from the stream's *log* and
-//! then tail it. A *conversation* is an owner's name for a sequence of streams, its *turns*. A *completion* is the terminal event, kept for the recovery window. All of that lives in
-//! a [`Store`]; the [`Guardian`] is the future that looks after it.
+//! - A *stream* is one logical run of events, named by its owner and a [`StreamId`]. It outlives any connection.
+//! - A *producer* appends a stream's events: the wrapped inner body, or a [`Publication`]. Each run of a producer is an
+//!   *epoch*, and an event's id is `e<epoch>-<seq>`.
+//! - To *follow* a stream is to replay its *log* and then tail it.
+//! - A *conversation* is an owner's name for a sequence of streams, its *turns*.
+//! - A *completion* is a stream's terminal event, kept for the recovery window.
+//! - A [`Store`] holds all of this. The [`Guardian`] is the future that beats for running streams and sweeps orphans.
 //!
 //! # Guarantees
 //!
-//! Where two collide: G9, then G12, then G7 for a client already attached, then G4, G3, G1 and G2, then G5's time bound.
+//! Where two guarantees conflict, the earlier one in this order wins: G9, then G12, then G7 for a client already
+//! attached, then G4, G3, G1 and G2, then G5's time bound.
 //!
 //! | | |
 //! |---|---|
-//! | G1 | exactly after the cursor, or an explicit gap |
-//! | G2 | what a client saw can be replayed ([`Durability`]) |
+//! | G1 | a replay begins with the event right after the client's cursor, or with an explicit gap |
+//! | G2 | an event that a client saw can be replayed ([`Durability`]) |
 //! | G3 | the terminal event is never lost within the recovery window |
-//! | G4 | one producer; one that was declared dead is fenced |
-//! | G5 | no orphan lives on, and no live stream is taken for one |
+//! | G4 | a stream has one producer; a producer that was declared dead is fenced |
+//! | G5 | no orphan lives on, and no live stream is taken for an orphan |
 //! | G6 | nothing leaks |
 //! | G7 | the live stream comes first: per outage a store delays events by at most 500 ms, a registration or terminal event by at most 2 s |
-//! | G8 | backpressure and bounds |
-//! | G9 | no one else's stream |
-//! | G10 | the inner bytes are respected |
-//! | G11 | cancel and panic safety |
+//! | G8 | a slow client makes the inner body wait, and every buffer is bounded |
+//! | G9 | nobody reads a stream of another owner |
+//! | G10 | the content of the inner service's events passes byte for byte |
+//! | G11 | dropping a future, or a panic in inner code, breaks no guarantee and harms no other stream |
 //! | G12 | an unfinished stream never looks finished: its response breaks off ([`BodyError`]) |
 //!
 //! # Order of layers
 //!
-//! Outermost first: tracing, compression, **CORS**, **authentication**, this layer, the handler. A follow, a replay, a 204 and a
-//! refusal do not run what stands inside. So the code that decides who may read stands outside, in the owner rule
-//! ([`Builder::owner`]) or in the hook that runs for every consumer ([`Builder::authorize`]). So does a layer that adds headers
-//! to every response: with CORS inside, a browser would see the first response of a stream and none of the later ones
-//! (in axum the layer that is added last is the outermost). The headers that a CORS layer should expose are in [`protocol`].
+//! From the outermost to the innermost: tracing, compression, **CORS**, **authentication**, this layer, the handler.
+//! (In axum the layer that is added last is the outermost.)
 //!
-//! Only GET and POST are looked at. HEAD passes untouched; routers such as axum's run the handler of GET for it, so a handler that begins
-//! work before it returns its response begins it for a HEAD too.
+//! This layer answers a follow, a replay, a 204 and a refusal without the inner service, so layers inside of it do not
+//! run for them. The code that decides who may read therefore belongs outside, in the owner rule ([`Builder::owner`]),
+//! or in the hook that runs for every consumer ([`Builder::authorize`]). A layer that adds headers to every response
+//! belongs outside too: with CORS inside, a browser could read the first response of a stream and none of the later
+//! ones. [`protocol`] lists the headers that a CORS layer should expose.
+//!
+//! The layer handles GET and POST. A HEAD request passes untouched. Routers such as axum's run the handler of GET for
+//! HEAD, so a handler that begins work before it returns its response begins that work for a HEAD too.
 //!
 //! # Recovery or relay?
 //!
 //! | | [`ResilientSse::recover`] | [`ResilientSse::relay`] |
 //! |---|---|---|
-//! | for | a client that missed something, and wants to know how its stream stands | a client of a stream that a background job publishes |
-//! | answers | JSON: the end, or a page of events; on request it follows | an event stream, always |
-//! | a stream that is not opened yet | 404 | is waited for |
-//! | beside | the stream's own route, which runs the work | nothing: the work is begun elsewhere |
+//! | for | a client that was away and asks for its stream's state | a client of a stream that a background job publishes |
+//! | answers with | JSON: the end, or a page of events; on request an event stream | an event stream, always |
+//! | a stream that is not opened yet | 404 | the response waits for the stream |
+//! | the work is begun by | the stream's own route, beside this one | a job elsewhere |
 //!
-//! Neither runs a handler, and both serve streams of every kind.
+//! Neither service runs a handler, and both serve streams of every kind.
 //!
 //! # Features
 //!
 //! | feature | |
 //! |---|---|
 //! | `client` | `client`: the Rust client, an `EventSource` over any HTTP client that is a tower service |
-//! | `redis` | `RedisStore` on one server, or one that Sentinels look after |
+//! | `redis` | `RedisStore` on one server, or behind Sentinels |
 //! | `redis-cluster` | `RedisStore` on a Cluster |
 //! | `redis-tls` | `RedisStore` over TLS |
 //! | `tracing` | log events under the target `resilient_sse` |
 //! | `metrics` | the figures of [`telemetry`] through the `metrics` facade |
-//! | `test-util` | `test_util` for the tests of hosts, `store::conformance` for other stores |
+//! | `test-util` | `test_util` for the tests of applications, `store::conformance` for other stores |
 //! | `full` | all but `test-util` |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]

@@ -1,4 +1,4 @@
-//! Answers that no inner service has a part in: a text, or a stream that is followed.
+//! The answers of services that run no inner service: a text, or a followed stream.
 
 use std::{
     convert::Infallible,
@@ -22,11 +22,13 @@ use crate::{
     runtime::executor::BoxFuture,
 };
 
-/// The answer of [`Recover`](crate::Recover), [`Relay`](crate::Relay), [`Resume`](crate::Resume) and [`Stop`](crate::Stop).
+/// The response future of [`Recover`](crate::Recover), [`Relay`](crate::Relay), [`Resume`](crate::Resume) and
+/// [`Stop`](crate::Stop).
 ///
 /// # Cancel safety
 ///
-/// All but a stop only read: dropped at any point, nothing has changed. A stop that is dropped has stopped the stream or not.
+/// The futures of recover, relay and resume only read, so dropping one changes nothing. If the future of a stop is
+/// dropped, the stream may or may not be stopped.
 #[must_use = "futures do nothing unless polled"]
 pub struct AnswerFuture(pub(crate) BoxFuture<Response<AnswerBody>>);
 
@@ -44,23 +46,24 @@ impl fmt::Debug for AnswerFuture {
     }
 }
 
-/// The body of the answers of [`Recover`](crate::Recover), [`Relay`](crate::Relay), [`Resume`](crate::Resume) and
+/// The response body of [`Recover`](crate::Recover), [`Relay`](crate::Relay), [`Resume`](crate::Resume) and
 /// [`Stop`](crate::Stop).
 ///
-/// It ends cleanly only after the stream's terminal event; otherwise it breaks with a [`BodyError`].
+/// An event stream in it ends cleanly only after the stream's terminal event. Otherwise the body breaks with a
+/// [`BodyError`].
 #[derive(Debug)]
 pub struct AnswerBody(State);
 
 #[derive(Debug)]
 enum State {
     Full(Option<Bytes>),
-    /// Bytes, after which the body breaks.
+    /// Gives the bytes, then breaks.
     Breaking(Option<Bytes>, Closing),
     Follow(Box<FollowBody>),
 }
 
 impl AnswerBody {
-    /// Follows a stream.
+    /// Returns a response that follows a stream.
     pub(crate) async fn follow(node: &Arc<Node>, request: FollowRequest, kept: &KeptHeaders) -> Response<Self> {
         let (id, heartbeat) = (request.key.id.clone(), request.manner.heartbeat);
         let body = FollowBody::announced(node, request).await;
@@ -72,7 +75,7 @@ impl AnswerBody {
         response
     }
 
-    /// Gives bytes, and then breaks.
+    /// Returns a body that gives the bytes, then breaks.
     pub(crate) fn breaking(bytes: Bytes, error: BodyError) -> Self {
         Self(State::Breaking(Some(bytes).filter(|bytes| !bytes.is_empty()), Closing::broken(error)))
     }

@@ -1,4 +1,4 @@
-//! Setting up a hub.
+//! The builder of a hub.
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
@@ -29,7 +29,7 @@ use crate::{
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder(Setup);
 
-/// Makes the setters of plain settings.
+/// Generates the setters of plain settings.
 macro_rules! settings {
     ($($(#[$doc:meta])* $name:ident: $type:ty,)*) => {
         $($(#[$doc])*
@@ -45,27 +45,29 @@ impl Builder {
         Self(Setup::new(store))
     }
 
-    /// Sets the rule that finds a request's owner. `None` is answered with 401.
+    /// Sets the rule that finds a request's owner. A request for which it returns `None` is answered with 401.
     ///
-    /// Nothing that a client sends is an identity unless this rule says so. Default: an [`Owner`] in
-    /// the request's extensions, put there by the host's own authentication outside the layer.
+    /// The library takes nothing that a client sends for an identity, unless this rule does. Default: the [`Owner`] in
+    /// the request's extensions, which the application's own authentication puts there, outside the layer.
     pub fn owner(mut self, rule: impl Fn(&Parts) -> Option<Owner> + Send + Sync + 'static) -> Self {
         self.0.owner = Arc::new(rule);
         self
     }
 
-    /// All streams are [`Owner::ANONYMOUS`]: anybody who knows a stream's id may read it.
+    /// Makes [`Owner::ANONYMOUS`] the owner of all streams: anybody who knows a stream's id may read it.
     pub fn anonymous(self) -> Self {
         self.owner(|_| Some(Owner::ANONYMOUS))
     }
 
-    /// Asked for every consumer of a stream, also of a replay, for which no handler runs: whether the
-    /// caller, who owns the stream, may read it. A denied stream is answered like a missing one.
+    /// Sets the hook that decides whether a caller may read a stream of its own.
+    ///
+    /// The hook runs for every consumer of a stream, also for a replay, which runs no handler. A denied stream is
+    /// answered like a missing one.
     ///
     /// ```
     /// # use resilient_sse::{MemoryStore, ResilientSse};
     /// #[derive(Clone)]
-    /// struct Scopes(Vec<String>); // put into the request's extensions by the host's authentication
+    /// struct Scopes(Vec<String>); // the application's authentication puts it into the request's extensions
     ///
     /// let builder = ResilientSse::builder(MemoryStore::new()).authorize(|access| async move {
     ///     let scopes = access.extensions.get::<Scopes>();
@@ -82,14 +84,15 @@ impl Builder {
         self
     }
 
-    /// How a client may sign in: the `WWW-Authenticate` header of a 401, which RFC 9110 (§ 15.5.2) wants there, such as
-    /// `Bearer` or `Bearer realm="answers"`. Default: none, since only the host knows.
+    /// Sets the `WWW-Authenticate` header of a 401, such as `Bearer` or `Bearer realm="answers"`. RFC 9110 (§ 15.5.2)
+    /// requires the header. Default: none, since only the application knows its scheme.
     pub fn challenge(mut self, challenge: impl Into<String>) -> Self {
         self.0.challenge = Some(challenge.into());
         self
     }
 
-    /// Shapes the library's own error answers, given the request's head and the library's response.
+    /// Sets the function that shapes the library's own error answers. It gets the rejection, the request's head and the
+    /// library's response, and returns the response to send.
     ///
     /// ```
     /// use http::Response;
@@ -114,16 +117,18 @@ impl Builder {
         self
     }
 
-    /// Asked for each stream whose node seems to have died: what its job is doing.
+    /// Sets the hook that tells what the job of a stream is doing. The guardian asks it about each stream whose node
+    /// seems to have died, before it closes the stream as `orphaned`.
     ///
-    /// Runs on the executor, at most 16 at a time, for at most [`probe_limit`](Self::probe_limit) each. Also asked at the end of a
-    /// drain, for streams that still run then. With a single process the probe is asked only in a drain.
+    /// The guardian also asks at the end of a drain, about the streams that still run then. With a single process the
+    /// drain is the only time it asks. Probes run on the executor, at most 16 at a time, each for at most
+    /// [`probe_limit`](Self::probe_limit).
     ///
     /// ```
     /// # use resilient_sse::{Event, JobStatus, MemoryStore, ResilientSse};
     /// # async fn look_up(job: &str) -> Result<Option<String>, std::io::Error> { let _ = job; Ok(None) }
     /// let builder = ResilientSse::builder(MemoryStore::new()).job_probe(|stream| async move {
-    ///     // What the handler kept with `StreamContext::metadata`.
+    ///     // The handler has kept the job's id with `StreamContext::metadata`.
     ///     let job = stream.metadata.iter().find(|(key, _)| key == "job");
     ///     let Some((_, job)) = job else { return Ok(JobStatus::Unknown) };
     ///     let answer = look_up(job).await?; // an error counts as running
@@ -143,15 +148,17 @@ impl Builder {
         self
     }
 
-    /// Sets the hook that runs at least once for each stream that ends, on any node, until it is acknowledged or the recovery
-    /// window is over: to save the finished answer. An end that no store takes within that window is given up, and its hook
-    /// does not run.
+    /// Sets the hook that runs at least once for each stream that ends, on any node, for example to save the finished
+    /// answer.
     ///
-    /// Runs on the executor, at most 16 at a time on a node, for which the owners that wait take turns, for at most
-    /// [`hook_limit`](Self::hook_limit) each. One that fails, panics or takes too long is counted in
-    /// [`Health::hooks_failed`](crate::Health) and run again after [`stale_after`](Self::stale_after) or twice
-    /// [`probe_limit`](Self::probe_limit), whichever is longer, but at most a quarter of the recovery
-    /// window. A graceful shutdown waits, within its limit, for the hooks of streams that ended here.
+    /// The hook is repeated until it is acknowledged or the recovery window is over. If the store does not take an end
+    /// within that window, the end is given up, and its hook does not run.
+    ///
+    /// Hooks run on the executor, at most 16 at a time on a node, each for at most [`hook_limit`](Self::hook_limit).
+    /// Owners with waiting hooks take turns. A hook that fails, panics or takes too long is counted in
+    /// [`Health::hooks_failed`](crate::Health). It runs again after the longer of [`stale_after`](Self::stale_after)
+    /// and twice [`probe_limit`](Self::probe_limit), but after at most a quarter of the recovery window. A graceful
+    /// shutdown waits, within its limit, for the hooks of streams that ended on this node.
     ///
     /// ```
     /// # use resilient_sse::{BoxError, MemoryStore, ResilientSse, StreamState};
@@ -162,7 +169,7 @@ impl Builder {
     ///     }
     ///     let text = stream.events().await?.concat();
     ///     let key = stream.key();
-    ///     // It may run twice, on two nodes: saving must be repeatable. An error has it run again.
+    ///     // The hook may run twice, on two nodes, so saving must be repeatable. After an error it runs again.
     ///     save(key.owner.name(), key.id.as_str(), text).await?;
     ///     Ok::<(), BoxError>(())
     /// });
@@ -177,25 +184,25 @@ impl Builder {
         self
     }
 
-    /// Where detached bodies, probes and hooks run. Default: `tokio::spawn`.
+    /// Sets the executor that runs detached bodies, probes and hooks. Default: `tokio::spawn`.
     pub fn executor(mut self, spawn: impl Fn(BoxFuture<()>) + Send + Sync + 'static) -> Self {
         self.0.executor = Executor::new(spawn);
         self
     }
 
-    /// This process's name among the nodes that share the store. Default: random.
+    /// Sets this process's name among the nodes that share the store. Default: a random name.
     pub fn node(mut self, node: NodeId) -> Self {
         self.0.name = node;
         self
     }
 
-    /// The wire format of event streams. Default: server-sent events.
+    /// Sets the wire format of event streams. Default: server-sent events.
     pub fn framing(mut self, framing: impl Framing) -> Self {
         self.0.framing = Arc::new(framing);
         self
     }
 
-    /// Makes stream ids, tokens and reconnect delays repeatable: for tests.
+    /// Seeds the random numbers of stream ids, tokens and reconnect delays, so that tests can repeat them.
     #[cfg(feature = "test-util")]
     #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -204,84 +211,101 @@ impl Builder {
     }
 
     settings! {
-        /// Silence after which a body sends a heartbeat comment. Default: 15 s.
+        /// Sets after how long a silence a body sends a heartbeat comment. Default: 15 s.
         heartbeat: Duration,
-        /// How long a node may be silent before its streams are taken for orphans. It beats three times within. Default: 30 s.
+        /// Sets how long a node may be silent before its streams count as orphans. A node beats three times within this
+        /// time. Default: 30 s.
         stale_after: Duration,
-        /// How often the guardian looks for orphans. Default: 30 s.
+        /// Sets how often the guardian looks for orphans. Default: 30 s.
         sweep_every: Duration,
-        /// How long a stream lives on after its producer was last heard of. Default: 1 h.
+        /// Sets how long a stream that has not ended is held after its producer's last append or beat. Default: 1 h.
         lifetime: Duration,
-        /// How long an ended stream can be recovered. Default: 5 min.
+        /// Sets how long an ended stream can be recovered. Default: 5 min.
         recovery_window: Duration,
-        /// How many bytes an event may have; a larger one fails the stream. Default: 1 MiB.
+        /// Sets how many bytes an event may have. A larger event fails the stream. Default: 1 MiB.
         max_event_bytes: usize,
-        /// How many bytes of events, of all streams, may wait for the store. Beyond it, the owners that hold the most lose
-        /// the oldest events of their largest streams, and readers get a `gap`, so that one loud stream costs a quiet one
-        /// nothing. Ends are never lost for want of room: they take up to
-        /// half of it and are held beyond it, for each stream at most one event, until they are stored or their
-        /// recovery window is over. It must not be less than `max_event_bytes`, and there is always room for one such event with its id. Default: 64 MiB.
-        recorder_bytes: usize,
-        /// How long recording waits, once a stream has something for the store, for other streams to join the
-        /// request. Zero does not wait, and is best for most stores: while requests are under way, what
-        /// comes meanwhile gathers by itself. More makes fewer and larger requests, and each event's
-        /// acknowledgement later by as much: a delay for clients with [`Durability::BeforeSend`], for
-        /// terminal events and for followers. Shorter than [`store_limit`](Self::store_limit); of no effect
-        /// with a store that answers at once, as [`MemoryStore`](crate::MemoryStore) does. Default: 0.
-        linger: Duration,
-        /// How long a request to the store may take, and how long a stream waits for it. Default: 500 ms.
-        store_limit: Duration,
-        /// How long registering a stream may take, and reading of it; and a beat, which has a sixth of the stale threshold at
-        /// most. Default: 2 s.
-        open_limit: Duration,
-        /// How long a request to the store may take that no stream waits for: of sweeps and hooks, lists, deletions. Default: 5 s.
-        background_limit: Duration,
-        /// How long a terminal event waits for the store before it goes out unacknowledged. Default: 2 s.
-        terminal_limit: Duration,
-        /// How long a relay waits for a stream that is not opened yet: see [`Relay::wait`](crate::Relay::wait). Default: 30 s.
-        relay_wait: Duration,
-        /// The most unread streams (30 s without a reader) that a process keeps. Beyond it, the owner with the most of them
-        /// loses its oldest: that ends as `failed`, reason `detach_limit`. Default: 1000.
-        max_detached: usize,
-        /// How long a client may leave its response unread where others read the same stream, or its route has
-        /// [`Disconnect::Detach`](crate::Disconnect::Detach): then the body is driven on without it, and it continues from the log.
+        /// Sets how many bytes of events, of all streams together, may wait for the store. Default: 64 MiB.
         ///
-        /// Before it trims events that a reader on this node still needs, the producer waits for that reader: `stall_limit` if
-        /// another reader has caught up, otherwise as a plain body would (`Detach`: at most `at_most`). A reader that does
-        /// not catch up in time gets a `gap`. Default: 10 s.
+        /// Beyond this limit, the owners that hold the most bytes lose the oldest events of their largest streams, and
+        /// readers of these streams get a `gap`. A stream with many events thereby costs a small one nothing.
+        ///
+        /// Terminal events are never dropped for lack of room. They take up to half of the limit, and are held beyond
+        /// it, at most one event for each stream, until they are stored or their recovery window is over.
+        ///
+        /// The limit must not be less than [`max_event_bytes`](Self::max_event_bytes). There is always room for one
+        /// event of that size with its id.
+        recorder_bytes: usize,
+        /// Sets how long the recorder holds a stream's events back, so that events of other streams join the same
+        /// request to the store. Default: 0.
+        ///
+        /// Zero is best for most stores: events that arrive while a request is under way are batched anyway. A longer
+        /// time makes fewer and larger requests. It delays each event's acknowledgement by as much, and with it clients
+        /// with [`Durability::BeforeSend`], terminal events and followers.
+        ///
+        /// The time must be shorter than [`store_limit`](Self::store_limit). It has no effect with a store that answers
+        /// at once, as [`MemoryStore`](crate::MemoryStore) does.
+        linger: Duration,
+        /// Sets how long a request to the store may take, and how long a stream waits for it. Default: 500 ms.
+        store_limit: Duration,
+        /// Sets how long a request to the store may take that registers a stream, reads from it, or beats. A beat has a
+        /// sixth of [`stale_after`](Self::stale_after) at most. Default: 2 s.
+        open_limit: Duration,
+        /// Sets how long a request to the store may take that no stream waits for: requests of sweeps, hooks, lists and
+        /// deletions. Default: 5 s.
+        background_limit: Duration,
+        /// Sets how long a terminal event waits for the store before it is delivered unacknowledged. Default: 2 s.
+        terminal_limit: Duration,
+        /// Sets how long a relay waits for a stream that is not opened yet: see [`Relay::wait`](crate::Relay::wait).
+        /// Default: 30 s.
+        relay_wait: Duration,
+        /// Limits how many unread streams a process keeps running. A stream is unread after 30 s without a reader.
+        /// Beyond the limit, the owner with the most unread streams loses its oldest, which ends as `failed`, reason
+        /// `detach_limit`. Default: 1000.
+        max_detached: usize,
+        /// Sets how long a slow client may hold up its producer. Default: 10 s.
+        ///
+        /// The limit applies if others read the same stream, or if the route has
+        /// [`Disconnect::Detach`](crate::Disconnect::Detach). After it, the library drives the body on without the
+        /// client, and the client continues from the log.
+        ///
+        /// The producer also waits for a slow reader on this node before it trims events that the reader still needs.
+        /// It waits `stall_limit` if another reader has caught up. Otherwise it waits as a plain body would, with
+        /// `Detach` for at most `at_most`. A reader that does not catch up in time gets a `gap`.
         stall_limit: Duration,
-        /// How long the process takes to go down at most, job probes and hooks included: see
+        /// Sets how long a graceful shutdown takes at most, job probes and hooks included: see
         /// [`Guardian::with_graceful_shutdown`](crate::Guardian::with_graceful_shutdown). Default: 25 s.
         drain_limit: Duration,
-        /// How long a job probe may take. Default: 5 s.
+        /// Sets how long a job probe may take. Default: 5 s.
         probe_limit: Duration,
-        /// How long an [`on_end`](Self::on_end) hook may take before it counts as failed. Default: 30 s.
+        /// Sets how long an [`on_end`](Self::on_end) hook may take before it counts as failed. Default: 30 s.
         hook_limit: Duration,
-        /// When an event may be delivered. Default: [`Durability::Buffered`].
+        /// Sets when an event may be delivered to clients. Default: [`Durability::Buffered`].
         durability: Durability,
-        /// What a request gets while the store does not answer. Default: [`OnUnavailable::Serve`].
+        /// Sets how a request is answered while the store does not answer. Default: [`OnUnavailable::Serve`].
         on_unavailable: OnUnavailable,
     }
 
-    /// How many events a log holds; older ones are trimmed. Default: 10,000, and 200,000 for `generation()`.
+    /// Sets how many events a stream's log holds. Older events are trimmed. Default: 10,000, and 200,000 for
+    /// `generation()`.
     pub fn max_log_events(mut self, events: usize) -> Self {
         self.0.settings.max_log_events = Some(events);
         self
     }
 
-    /// How many bytes of events a log holds; older ones are trimmed. Default: 8 MiB, and 64 MiB for `generation()`.
+    /// Sets how many bytes of events a stream's log holds. Older events are trimmed. Default: 8 MiB, and 64 MiB for
+    /// `generation()`.
     pub fn max_log_bytes(mut self, bytes: usize) -> Self {
         self.0.settings.max_log_bytes = Some(bytes);
         self
     }
 
-    /// The hub, and its guardian, which the host's runtime must poll.
+    /// Builds the hub and its guardian. The application must poll the guardian, for example in a task of its own.
     ///
     /// A duration of more than 100 years counts as 100 years.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] names a setting that cannot work.
+    /// [`ConfigError`] if a setting breaks its rule. The error names the setting and the rule.
     pub fn build(mut self) -> Result<(ResilientSse, Guardian), ConfigError> {
         self.0.settings.check()?;
         self.0.settings = self.0.settings.bounded();
@@ -294,20 +318,20 @@ impl Builder {
 }
 
 impl ResilientSse {
-    /// Begins a hub on this store.
+    /// Returns a builder for a hub on this store.
     pub fn builder(store: impl Store) -> Builder {
         Builder::new(store)
     }
 }
 
 impl ResilientSseLayer {
-    /// The short form: a layer on a store with all defaults, and its guardian.
+    /// Returns a layer on a store with all defaults, and its guardian.
     ///
-    /// The owner is an [`Owner`](crate::Owner) in the request's extensions.
+    /// The owner of a stream is the [`Owner`](crate::Owner) in the request's extensions.
     ///
     /// # Errors
     ///
-    /// None today: the defaults fit together. The type is that of [`Builder::build`](crate::Builder::build).
+    /// None today, since the defaults are valid. The signature matches [`Builder::build`](crate::Builder::build).
     pub fn pair(store: impl Store) -> Result<(Self, Guardian), ConfigError> {
         let (sse, guardian) = Builder::new(store).build()?;
         Ok((sse.layer(), guardian))

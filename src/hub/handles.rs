@@ -1,4 +1,4 @@
-//! Looking into streams, and stopping them.
+//! The handles that read, stop and delete streams.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     wire::{Framing, single_events},
 };
 
-/// How many streams a list has at most that is not paged.
+/// How many streams an unpaged list has at most.
 const LIST: usize = 1000;
 
 impl Node {
@@ -33,7 +33,8 @@ impl Streams {
         Self(node)
     }
 
-    /// The streams of an owner that are held, ended ones included: the first 1,000 in the order of [`page`](Self::page).
+    /// Returns the streams of an owner that the store holds, ended ones included: the first 1,000 in the order of
+    /// [`page`](Self::page).
     ///
     /// # Errors
     ///
@@ -46,10 +47,11 @@ impl Streams {
         self.0.list(owner).await
     }
 
-    /// The same page by page: at most `limit` streams, from the one after `after` on, or from the first. Those that run come
-    /// first, then the others; of both the newest first. The cost depends on the page, not on how many streams the owner
-    /// has. A stream that changes its state between two pages may be on both, or on neither; after one that is not held any
-    /// more there is nothing.
+    /// Returns a page of an owner's streams: at most `limit` streams after the stream `after`, or from the first one.
+    ///
+    /// Running streams come first, then the others, in each group the newest first. The cost depends on the size of the
+    /// page, not on how many streams the owner has. A stream that changes its state between two pages may be on both,
+    /// or on neither. If the store no longer holds `after`, the page is empty.
     ///
     /// # Errors
     ///
@@ -62,20 +64,23 @@ impl Streams {
         self.0.store.list(List { owner: owner.clone(), after: after.cloned(), limit }).await
     }
 
-    /// Stops a stream, wherever it runs: it is closed as `cancelled`, reason `stopped`, and its node
-    /// drops the inner body. Answers with the stream's end, which is another one if it had ended
-    /// before; `None` if there is no such stream.
+    /// Stops a stream, on whatever node it runs. The stream is closed as `cancelled`, reason `stopped`, and its node
+    /// drops the inner body.
     ///
-    /// A stream that runs here is stopped at once, also while the store is away: if the store has not acknowledged the
-    /// end within 2 s, the answer is that end, and the recorder goes on trying.
+    /// Returns the stream's end, or `None` if there is no such stream. If the stream had ended before, this is its
+    /// earlier end.
+    ///
+    /// A stream that runs on this node is stopped at once, also while the store is away. If the store has not
+    /// acknowledged the end within 2 s, that end is returned all the same, and the recorder keeps trying to store it.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the store does not answer and the stream does not run here; it may be stopped all the same.
+    /// [`StoreError`] if the store does not answer and the stream does not run on this node. The stream may be stopped
+    /// all the same.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, the stream is stopped or not.
+    /// If the future is dropped, the stream may or may not be stopped.
     pub async fn stop(&self, owner: &Owner, id: &StreamId) -> Result<Option<Ended>, StoreError> {
         let stopped = self.0.stop(&StreamKey::new(owner.clone(), id.clone()), reason::STOPPED).await?;
         Ok(match stopped {
@@ -84,7 +89,7 @@ impl Streams {
         })
     }
 
-    /// The newest stream of an owner's conversation, whether it runs or has ended; `None` if there is none. See
+    /// Returns the newest stream of an owner's conversation, running or ended, or `None` if there is none. See
     /// [`ResilientSseLayer::conversation`](crate::ResilientSseLayer::conversation).
     ///
     /// # Errors
@@ -93,14 +98,16 @@ impl Streams {
     ///
     /// # Cancel safety
     ///
-    /// Reading changes nothing but what a process that died has left undone.
+    /// The future may be dropped at any time. Reading may finish a change of the conversation that a process which died
+    /// has left half done.
     pub async fn current(&self, owner: &Owner, conversation: &StreamId) -> Result<Option<StreamInfo>, StoreError> {
         let conversation = StreamKey::new(owner.clone(), conversation.clone());
         Ok(self.0.current(&conversation).await?.map(|current| current.info))
     }
 }
 
-/// Looks into what the store knows of streams: see [`ResilientSse::registry`](crate::ResilientSse::registry).
+/// Reads the store's records of streams, and deletes streams: see
+/// [`ResilientSse::registry`](crate::ResilientSse::registry).
 #[derive(Clone, Debug)]
 pub struct StreamRegistry(Arc<Node>);
 
@@ -109,7 +116,7 @@ impl StreamRegistry {
         Self(node)
     }
 
-    /// What is known of a stream.
+    /// Returns the store's record of a stream, or `None` if the store holds no such stream.
     ///
     /// # Errors
     ///
@@ -122,7 +129,7 @@ impl StreamRegistry {
         self.0.store.info(key.clone()).await
     }
 
-    /// The streams of an owner that are held, ended ones included: as [`Streams::list`].
+    /// Returns the streams of an owner that the store holds, like [`Streams::list`].
     ///
     /// # Errors
     ///
@@ -135,7 +142,7 @@ impl StreamRegistry {
         self.0.list(owner).await
     }
 
-    /// Active streams whose producer was last heard of longer ago than `threshold`; at most 1000.
+    /// Returns up to 1000 active streams whose producer's last append or beat is longer ago than `threshold`.
     ///
     /// # Errors
     ///
@@ -148,7 +155,7 @@ impl StreamRegistry {
         self.0.store.stale(threshold, 1000).await
     }
 
-    /// How many streams are active, whose ever.
+    /// Returns how many streams of all owners are active.
     ///
     /// # Errors
     ///
@@ -161,28 +168,29 @@ impl StreamRegistry {
         self.0.store.active_count().await
     }
 
-    /// Removes a stream and all that is held of it.
+    /// Removes a stream and all its events from the store.
     ///
-    /// An active one is stopped first, and its [`on_end`](super::Builder::on_end) hook is run while its events are still
-    /// held. So is a hook that runs here, or waits, for a stream that had ended before. A hook has one turn, for at most
-    /// [`hook_limit`](super::Builder::hook_limit) (and as long to wait for it); then the stream is removed even if the hook
-    /// failed, which is counted: a failing hook does not block a deletion. Hooks that are due on other nodes are not waited
-    /// for.
+    /// An active stream is stopped first, and its [`on_end`](super::Builder::on_end) hook runs while its events are
+    /// still held. If the stream had ended before, and its hook runs or waits on this node, the deletion waits for that
+    /// hook too. It does not wait for hooks that are due on other nodes.
+    ///
+    /// A hook runs once, for at most [`hook_limit`](super::Builder::hook_limit), and may wait as long for its turn.
+    /// Then the stream is removed even if the hook failed: a failing hook is counted, and does not block a deletion.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the store does not answer; the stream may be gone all the same. Where the stream runs on this node and
-    /// the store has not acknowledged its end within 2 s, it is stopped and still held, since its hook has not run: delete it
-    /// again.
+    /// [`StoreError`] if the store does not answer. The stream may be gone all the same. If the stream runs on this
+    /// node and the store has not acknowledged its end within 2 s, the stream is stopped but still held, since its hook
+    /// has not run: delete it again.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, the stream may be stopped and still held: delete it again.
+    /// If the future is dropped, the stream may be stopped and still held: delete it again.
     pub async fn delete(&self, key: &StreamKey) -> Result<(), StoreError> {
         let lane = self.0.recorder.lane(key);
         Streams::new(Arc::clone(&self.0)).stop(&key.owner, &key.id).await?;
         if lane.is_some_and(|lane| lane.status() == Status::Running) {
-            // Its hook is due once the end is stored, and needs the stream's events then.
+            // The hook is due once the end is stored, and needs the stream's events then.
             return Err(StoreError::timed_out("close"));
         }
         let hooks = &self.0.hooks;
@@ -192,7 +200,8 @@ impl StreamRegistry {
     }
 }
 
-/// Looks into what the store keeps of ended streams: see [`ResilientSse::completions`](crate::ResilientSse::completions).
+/// Reads the ends and events of streams, and deletes streams: see
+/// [`ResilientSse::completions`](crate::ResilientSse::completions).
 #[derive(Clone, Debug)]
 pub struct CompletionStore(Arc<Node>);
 
@@ -201,7 +210,7 @@ impl CompletionStore {
         Self(node)
     }
 
-    /// How a stream ended; `None` if it has not, or is not held.
+    /// Returns a stream's end, or `None` if the stream has not ended or is not held.
     ///
     /// # Errors
     ///
@@ -214,8 +223,8 @@ impl CompletionStore {
         Ok(self.0.store.info(key.clone()).await?.and_then(|info| info.ended))
     }
 
-    /// A page of a stream's log: up to `limit` entries after `after`, or from the first one held. Each event is an entry of its
-    /// own.
+    /// Returns a page of a stream's log: up to `limit` entries after `after`, or from the first one held. Each event is
+    /// an entry of its own.
     ///
     /// # Errors
     ///
@@ -236,22 +245,21 @@ impl CompletionStore {
         Ok(page.map(|page| of_single_events(&*self.0.framing, page, after, limit)))
     }
 
-    /// Removes an ended stream and all that is held of it; an active one is stopped first, and its hook run: see
-    /// [`StreamRegistry::delete`].
+    /// Removes a stream and all its events from the store, like [`StreamRegistry::delete`].
     ///
     /// # Errors
     ///
-    /// As [`StreamRegistry::delete`].
+    /// The errors of [`StreamRegistry::delete`].
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, the stream may be stopped and still held: delete it again.
+    /// If the future is dropped, the stream may be stopped and still held: delete it again.
     pub async fn delete(&self, key: &StreamKey) -> Result<(), StoreError> {
         StreamRegistry::new(Arc::clone(&self.0)).delete(key).await
     }
 }
 
-/// A page's entries after `after`, of one event each; at most so many, the end on top.
+/// Splits a page into entries of one event each, and keeps up to `limit` entries after `after`. The end does not count.
 fn of_single_events(framing: &dyn Framing, mut page: Page, after: Option<EventId>, limit: usize) -> Page {
     let records = std::mem::take(&mut page.records).into_iter();
     let mut left = limit.max(1);

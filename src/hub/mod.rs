@@ -1,4 +1,4 @@
-//! The hub: the only place that names every layer, service and future of the library.
+//! The hub, its builder and its handles. No other module names every layer, service and future of the library.
 
 mod builder;
 mod handles;

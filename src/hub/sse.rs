@@ -1,4 +1,4 @@
-//! The hub itself: makes layers and services.
+//! The hub: makes layers and services.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::{
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let (sse, guardian) = ResilientSse::builder(MemoryStore::new())
-///     // Put there by the host's own authentication, in a layer around this one. A header that a client may set is no identity.
+///     // Authentication in a layer around this one sets the extension. Never trust a header that a client can set.
 ///     .owner(|request| request.extensions.get::<Owner>().cloned())
 ///     .build()?;
 /// tokio::spawn(guardian);
@@ -38,70 +38,80 @@ use crate::{
 pub struct ResilientSse(pub(crate) Arc<Node>);
 
 impl ResilientSse {
-    /// A layer that behaves like plain server-sent events once nobody reads
-    /// ([`Disconnect::Interrupt`](crate::Disconnect::Interrupt), at once), and makes up a stream id for each request.
+    /// Returns a layer for work that ends when its clients leave, as with plain server-sent events
+    /// ([`Disconnect::Interrupt`](crate::Disconnect::Interrupt), without a grace). It makes up a stream id for each
+    /// request.
     pub fn layer(&self) -> ResilientSseLayer {
         ResilientSseLayer::new(Arc::clone(&self.0), Route::new(&self.0.settings))
     }
 
-    /// A layer for work that goes on when its clients leave: [`Disconnect::DETACH`](crate::Disconnect::DETACH), kind `generation`.
+    /// Returns a layer for work that goes on when its clients leave
+    /// ([`Disconnect::DETACH`](crate::Disconnect::DETACH)). The kind of its streams is `generation`.
     pub fn generation(&self) -> ResilientSseLayer {
         ResilientSseLayer::new(Arc::clone(&self.0), Route::generation(&self.0.settings))
     }
 
-    /// A layer for streams without an end: a body that ends is interrupted, and run again for the
-    /// next request; kind `feed`.
+    /// Returns a layer for streams without an end. The kind of its streams is `feed`.
     ///
-    /// All clients that ask for the same stream share one body, which runs for as long as one of them reads, and for 2 s more.
-    /// Events after that are not recorded. A handler that can look them up gives its events ids of its own, and goes on
-    /// after [`StreamContext::last_inner_id`](crate::StreamContext::last_inner_id) when it is run again.
+    /// All clients that ask for the same stream share one body. The body runs as long as one of them reads, and for 2 s
+    /// more. If the body ends, the stream is interrupted, and the next request runs the handler again.
+    ///
+    /// Events that occur while no body runs are not recorded. A handler that can look them up gives its events ids of
+    /// its own, and continues after [`StreamContext::last_inner_id`](crate::StreamContext::last_inner_id) when it runs
+    /// again.
     pub fn feed(&self) -> ResilientSseLayer {
         ResilientSseLayer::new(Arc::clone(&self.0), Route::feed(&self.0.settings))
     }
 
-    /// The recovery service: how a stream stands, its end, and its events page by page, as JSON. For a client that was away; a
-    /// [relay](Self::relay) is for one that wants to watch. It never runs an inner service.
+    /// Returns the recovery service, for clients that were away. It answers with a stream's state, its end, and its
+    /// events page by page, as JSON.
+    ///
+    /// It never runs an inner service. A client that wants to watch a published stream uses a [relay](Self::relay).
     #[must_use]
     pub fn recover(&self) -> Recover {
         Recover::new(Arc::clone(&self.0))
     }
 
-    /// The resume service of conversations: a page that is loaded again asks it for the stream that runs, and follows that
-    /// from its first event or after its cursor. It never runs an inner service. See [`ResilientSseLayer::conversation`].
+    /// Returns the resume service of conversations. A page that is loaded again asks it for the conversation's running
+    /// stream, and follows that stream from its first event or after the client's cursor.
+    ///
+    /// It never runs an inner service. See [`ResilientSseLayer::conversation`].
     #[must_use]
     pub fn resume(&self) -> Resume {
         Resume::new(Arc::clone(&self.0))
     }
 
-    /// A service that stops the stream of a conversation that runs. See [`ResilientSseLayer::conversation`].
+    /// Returns a service that stops the running stream of a conversation. See [`ResilientSseLayer::conversation`].
     #[must_use]
     pub fn stop(&self) -> Stop {
         Stop::new(Arc::clone(&self.0))
     }
 
-    /// A service that follows streams which others [publish](Self::publisher), and waits for those that are not opened yet. Streams that an
-    /// inner service produces are followed on their own route.
+    /// Returns a service that follows [published](Self::publisher) streams, and waits for streams that are not opened
+    /// yet.
+    ///
+    /// A stream that an inner service produces is followed on its own route instead.
     #[must_use]
     pub fn relay(&self) -> Relay {
         Relay::new(Arc::clone(&self.0))
     }
 
-    /// Publishes streams from background jobs.
+    /// Returns a handle that publishes streams from background jobs.
     #[must_use]
     pub fn publisher(&self) -> Publisher {
         Publisher::new(Arc::clone(&self.0))
     }
 
-    /// Lists and stops streams.
+    /// Returns a handle that lists and stops streams.
     ///
     /// ```
     /// # use resilient_sse::{Owner, ResilientSse, StreamId};
-    /// // Behind the host's own authentication, which says who `owner` is.
+    /// // `owner` comes from the application's own authentication.
     /// async fn stop(sse: &ResilientSse, owner: &Owner, id: &StreamId) -> Result<bool, resilient_sse::StoreError> {
     ///     for stream in sse.streams().list(owner).await? {
     ///         println!("{} is {}", stream.key.id, stream.state);
     ///     }
-    ///     // Wherever it runs; `None` if there is no such stream.
+    ///     // Stops the stream on whatever node it runs. `None`: there is no such stream.
     ///     Ok(sse.streams().stop(owner, id).await?.is_some())
     /// }
     /// ```
@@ -110,23 +120,25 @@ impl ResilientSse {
         Streams::new(Arc::clone(&self.0))
     }
 
-    /// Looks into what the store knows of streams.
+    /// Returns a handle that reads the store's records of streams, and deletes streams.
     #[must_use]
     pub fn registry(&self) -> StreamRegistry {
         StreamRegistry::new(Arc::clone(&self.0))
     }
 
-    /// Looks into what the store keeps of ended streams.
+    /// Returns a handle that reads the ends and events of streams, and deletes streams.
     #[must_use]
     pub fn completions(&self) -> CompletionStore {
         CompletionStore::new(Arc::clone(&self.0))
     }
 
-    /// Ready once this process begins to drain: one signal for the server and the guardian.
+    /// Returns a future that completes when this process begins to drain, so that the server and the guardian shut down
+    /// on one signal.
     ///
-    /// The guardian begins the drain when its own signal comes ([`Guardian::with_graceful_shutdown`](crate::Guardian::with_graceful_shutdown)).
-    /// A server that stops to accept connections at this signal serves those that it has to their end. A drain that has begun
-    /// before this is called makes it ready at once; one that never begins, never.
+    /// The guardian begins the drain when its own signal comes
+    /// ([`Guardian::with_graceful_shutdown`](crate::Guardian::with_graceful_shutdown)). A server that stops accepting
+    /// connections then still serves its open connections to their end. If the drain has already begun, the future
+    /// completes at once.
     ///
     /// ```
     /// use std::io;
@@ -150,13 +162,13 @@ impl ResilientSse {
         self.0.draining()
     }
 
-    /// How this node is doing.
+    /// Returns this node's health figures.
     #[must_use]
     pub fn health(&self) -> Health {
         self.0.health()
     }
 
-    /// This node's name.
+    /// Returns this node's name.
     #[must_use]
     pub fn node(&self) -> &NodeId {
         &self.0.name

@@ -1,11 +1,12 @@
 //! The middleware: a layer, its service, the service's future and the response body.
 //!
-//! The service asks [`Identify`] which stream a request means, and the hub's owner rule whose it is.
-//! Its future admits the request by the table of the design: it runs the inner service and wraps its
-//! body (`Live`), follows a stream that exists (`FollowBody`), or answers
-//! itself. A live body polls the inner body through the `Engine`, which cuts it into blocks and gives
-//! these to the recorder; when the client leaves, the `Producer` drops the engine or hands it to a `Drive`, which goes on
-//! with it for other readers and for those that come back.
+//! The service asks [`Identify`] for the request's stream and the hub's owner rule for its owner. Its future admits the
+//! request: it runs the inner service and wraps the body (`Live`), follows a stream that exists (`FollowBody`), or
+//! makes the answer itself.
+//!
+//! A live body polls the inner body through the `Engine`, which cuts the bytes into blocks and gives these to the
+//! recorder. When the client leaves, the `Producer` drops the engine or hands it to a `Drive`. The drive polls the
+//! inner body on, for other readers and for clients that return.
 
 mod admit;
 mod answer;
@@ -40,9 +41,12 @@ use crate::{
     route::{classify::Classify, identify::Identify, settings::Route},
 };
 
-/// Makes event streams resilient: see [`ResilientSse`](crate::ResilientSse). Cheap to clone.
+/// A tower layer that makes the event streams of a service resilient.
 ///
-/// Authentication belongs outside of it: a follow, a replay and a 204 do not run the inner service.
+/// [`ResilientSse::layer`](crate::ResilientSse::layer), [`generation`](crate::ResilientSse::generation) and
+/// [`feed`](crate::ResilientSse::feed) make one. It is cheap to clone.
+///
+/// Authentication belongs outside of this layer: a follow, a replay and a 204 do not run the inner service.
 #[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until a service is wrapped in it"]
 pub struct ResilientSseLayer {
@@ -61,18 +65,21 @@ impl ResilientSseLayer {
         Self { route: Arc::new(route), ..self }
     }
 
-    /// Which stream a request means. Default: a new one each time ([`Generate`]).
+    /// Sets the identifier that finds a request's stream. Default: each request is a new stream ([`Generate`]).
     pub fn id(self, identify: impl Identify) -> Self {
         self.with(|route| route.identify = Arc::new(identify))
     }
 
-    /// Which conversation a request is a turn of: an owner's name for a chat or a document, under the rules of a stream's name.
+    /// Sets the identifier that finds a request's conversation: an owner's name for a chat or a document. The rules for
+    /// the name are those for a stream's.
     ///
-    /// Each request is then a new stream, registered before its handler runs. Its id is made up, or the one that
-    /// [`id`](Self::id) finds, such as an `Idempotency-Key`; a key or a cursor that names a stream which is held joins that
-    /// stream, and begins no turn. [`ResilientSse::resume`](crate::ResilientSse::resume) and [`ResilientSse::stop`](crate::ResilientSse::stop) find the newest turn by
-    /// the same name. A malformed name is answered with 400. A request for which the identifier names none
-    /// ([`Identity::bypass`]) is a turn of no conversation.
+    /// Each request is then a turn of its conversation: a new stream, registered before the handler runs. The library
+    /// makes up the stream's id, unless [`id`](Self::id) finds one, such as an `Idempotency-Key`. A request whose key
+    /// or cursor names a stream that the store holds joins that stream, and begins no turn.
+    ///
+    /// [`ResilientSse::resume`](crate::ResilientSse::resume) and [`ResilientSse::stop`](crate::ResilientSse::stop) find
+    /// the newest turn by the same name. A malformed name is answered with 400. A request for which the identifier
+    /// returns [`Identity::bypass`] is a turn of no conversation.
     ///
     /// A handler that finds the name in its request's body uses [`StreamContext::conversation`] instead.
     ///
@@ -93,18 +100,18 @@ impl ResilientSseLayer {
         self.with(|route| route.conversation = Some(Arc::new(identify)))
     }
 
-    /// What happens to the last stream of a conversation, if it still runs when a new turn begins. Default:
-    /// [`Overlap::Replace`].
+    /// Sets what a new turn does to the conversation's last stream if that still runs. Default: [`Overlap::Replace`].
     pub fn overlap(self, overlap: Overlap) -> Self {
         self.with(|route| route.overlap = overlap)
     }
 
-    /// Keeps these headers of a handler's response with its stream, and gives them again to every client that follows,
-    /// resumes or is replayed the stream: a `Location`, a version, a deprecation. A client that comes before the handler
-    /// has answered waits for them for up to 2 s.
+    /// Keeps these headers of a handler's response with its stream, such as a `Location`, a version or a deprecation.
     ///
-    /// Up to 4 KiB of names and values are kept of a response, and only what is text. The rest is left out, and logged once a minute.
-    /// Default: none.
+    /// Every response that follows, resumes or replays the stream carries them again. A client that comes before the
+    /// handler has answered waits for them for up to 2 s.
+    ///
+    /// The store keeps up to 4 KiB of names and values per stream, and only values that are text. Other headers are
+    /// left out, and a log line says so once a minute. Default: none.
     ///
     /// # Panics
     ///
@@ -117,12 +124,15 @@ impl ResilientSseLayer {
         self.with(|route| route.keep_headers = names)
     }
 
-    /// What the route's streams are for: `generation`, `export`, any name.
+    /// Sets the kind of the route's streams: what they are for, such as `generation` or `export`. A request for a
+    /// stream of another kind is answered with 409. Default: `stream` on `layer()`, `generation` on `generation()`,
+    /// `feed` on `feed()`.
     pub fn kind(self, kind: impl Into<Cow<'static, str>>) -> Self {
         self.with(|route| route.kind = kind.into())
     }
 
-    /// What happens to the work once nobody reads the stream any more.
+    /// Sets what happens to the work when the last reader has left. Default: [`Disconnect::DETACH`] on `generation()`,
+    /// [`Disconnect::Interrupt`] on `layer()` and `feed()`.
     pub fn on_disconnect(self, disconnect: Disconnect) -> Self {
         let disconnect = match disconnect {
             Disconnect::Detach { at_most } => Disconnect::Detach { at_most: bounded(at_most) },
@@ -131,28 +141,31 @@ impl ResilientSseLayer {
         self.with(|route| route.disconnect = disconnect)
     }
 
-    /// Which events are terminal. Default: those named or typed `completed` or `failed` ([`Ends::default`]).
+    /// Sets the classifier that finds terminal events. Default: an event whose name or payload `type` is `completed` or
+    /// `failed` is terminal ([`Ends::default`]); on `feed()` none is.
     pub fn classify(self, classify: impl Classify) -> Self {
         self.with(|route| route.classify = Arc::new(classify))
     }
 
-    /// How the library itself speaks. Default: [`Voice::Named`].
+    /// Sets the form of the library's own events. Default: [`Voice::Named`].
     pub fn voice(self, voice: Voice) -> Self {
         self.with(|route| route.voice = voice)
     }
 
-    /// When an event may be delivered. Default: the hub's.
+    /// Sets when an event may be delivered to clients. Default: [`Builder::durability`](crate::Builder::durability).
     pub fn durability(self, durability: Durability) -> Self {
         self.with(|route| route.durability = durability)
     }
 
-    /// What a request gets while the store does not answer. Default: the hub's.
+    /// Sets how a request is answered while the store does not answer. Default:
+    /// [`Builder::on_unavailable`](crate::Builder::on_unavailable).
     pub fn on_unavailable(self, on_unavailable: OnUnavailable) -> Self {
         self.with(|route| route.on_unavailable = on_unavailable)
     }
 
-    /// Silence after which a response of this route sends a heartbeat comment; clients read it from `X-Stream-Heartbeat`,
-    /// in seconds. Default: [`Builder::heartbeat`](crate::Builder::heartbeat), 15 s.
+    /// Sets after how long a silence a response of this route sends a heartbeat comment. The header
+    /// `X-Stream-Heartbeat` tells clients the interval, in seconds. Default:
+    /// [`Builder::heartbeat`](crate::Builder::heartbeat), 15 s.
     ///
     /// # Panics
     ///
@@ -163,20 +176,22 @@ impl ResilientSseLayer {
         self.with(|route| route.heartbeat = heartbeat)
     }
 
-    /// How long the work goes on after the last reader has left, before [`Disconnect::Interrupt`] or [`Disconnect::Cancel`]
-    /// applies, so that a reload does not end it. [`Disconnect::Detach`] does not use it: its `at_most` counts from the same
-    /// moment. Zero: at once. Default: 2 s on `generation()` and `feed()`, 0 on `layer()`.
+    /// Sets how long the work goes on after the last reader has left, before [`Disconnect::Interrupt`] or
+    /// [`Disconnect::Cancel`] applies. The grace lets a client reload its page without ending the work.
+    ///
+    /// With zero the policy applies at once. [`Disconnect::Detach`] does not use the grace: its `at_most` counts from
+    /// the same moment. Default: 2 s on `generation()` and `feed()`, 0 on `layer()`.
     pub fn grace(self, grace: Duration) -> Self {
         self.with(|route| route.grace = bounded(grace))
     }
 
-    /// How long a stream of this route lives on after its producer was last heard of. Default:
-    /// [`Builder::lifetime`](crate::Builder::lifetime), 1 h.
+    /// Sets how long a stream of this route that has not ended is held after its producer's last append or beat.
+    /// Default: [`Builder::lifetime`](crate::Builder::lifetime), 1 h.
     ///
     /// # Panics
     ///
-    /// If it is shorter than a millisecond, or than [`Builder::stale_after`](crate::Builder::stale_after): a stream would expire between
-    /// two beats of its producer.
+    /// If it is shorter than a millisecond, or shorter than [`Builder::stale_after`](crate::Builder::stale_after): a
+    /// stream would expire between two beats of its producer.
     #[track_caller]
     pub fn lifetime(self, lifetime: Duration) -> Self {
         let (lifetime, stale) = (positive("lifetime", lifetime), self.node.settings.stale_after);
@@ -187,7 +202,7 @@ impl ResilientSseLayer {
         self.with(|route| Arc::make_mut(&mut route.retention).lifetime = lifetime)
     }
 
-    /// How long an ended stream of this route can be recovered. Default:
+    /// Sets how long an ended stream of this route can be recovered. Default:
     /// [`Builder::recovery_window`](crate::Builder::recovery_window), 5 min.
     ///
     /// # Panics
@@ -199,8 +214,9 @@ impl ResilientSseLayer {
         self.with(|route| Arc::make_mut(&mut route.retention).recovery_window = window)
     }
 
-    /// How many events the log of a stream holds; older ones are trimmed, and readers that missed them get a
-    /// `gap`. Default: [`Builder::max_log_events`](crate::Builder::max_log_events); 10,000, and 200,000 on `generation()`.
+    /// Sets how many events the log of a stream holds. Older events are trimmed, and a reader that missed them gets a
+    /// `gap`. Default: [`Builder::max_log_events`](crate::Builder::max_log_events), which is 10,000, and 200,000 on
+    /// `generation()`.
     ///
     /// # Panics
     ///
@@ -211,9 +227,9 @@ impl ResilientSseLayer {
         self.with(|route| Arc::make_mut(&mut route.retention).max_events = events)
     }
 
-    /// How many bytes of events the log of a stream holds; older events are trimmed. An event that is larger is delivered, but
-    /// not held: a reader that missed it gets a `gap`. Default: [`Builder::max_log_bytes`](crate::Builder::max_log_bytes); 8 MiB, and 64 MiB on
-    /// `generation()`.
+    /// Sets how many bytes of events the log of a stream holds. Older events are trimmed. A single event that is larger
+    /// than the log is delivered, but not held: a reader that missed it gets a `gap`. Default:
+    /// [`Builder::max_log_bytes`](crate::Builder::max_log_bytes), which is 8 MiB, and 64 MiB on `generation()`.
     ///
     /// # Panics
     ///
@@ -224,31 +240,36 @@ impl ResilientSseLayer {
         self.with(|route| Arc::make_mut(&mut route.retention).max_bytes = bytes)
     }
 
-    /// How many active streams an owner may have: one more is answered with 429, and a client that comes back with a cursor
-    /// is told to come again. Default: any number.
+    /// Limits how many active streams an owner may have. Default: no limit.
     ///
-    /// In a Redis Cluster the count lies on another server than the stream. Where that does not answer within 500 ms the stream is
-    /// admitted.
+    /// A request for one more stream is answered with 429. A client that reconnects with a cursor is told to come again
+    /// instead, since an `EventSource` would give up for good at a 429.
+    ///
+    /// In a Redis Cluster the count may be on another server than the stream. If that server does not answer within
+    /// 500 ms, the stream is admitted.
     pub fn max_streams(self, limit: usize) -> Self {
         self.with(|route| route.limit = Some(limit))
     }
 
-    /// Sets the fingerprint of a request. A request with another fingerprint under the same stream id is answered with 422. For
-    /// idempotent POST requests. It is kept with the stream, and counts towards its 4 KiB of metadata. Default: nothing is
+    /// Sets the rule that computes a request's fingerprint, for idempotent POST requests.
+    ///
+    /// A request with another fingerprint under the same stream id is answered with 422. The store keeps the
+    /// fingerprint with the stream, and it counts towards the stream's 4 KiB of metadata. Default: requests are not
     /// compared.
     pub fn fingerprint(self, fingerprint: impl Fn(&Parts) -> Option<String> + Send + Sync + 'static) -> Self {
         self.with(|route| route.fingerprint = Some(Arc::new(fingerprint)))
     }
 
-    /// Serves recovery too, under a stream's path with this suffix: for stacks without a router.
+    /// Serves recovery under a stream's path with this suffix, for stacks without a router.
     ///
-    /// With `/recover`, `/answers/42/recover` says how the stream of `/answers/42` stands, also where that stream is made by POST. A path with the suffix that names no stream without it goes to the inner service.
+    /// With the suffix `/recover`, a GET of `/answers/42/recover` recovers the stream of `/answers/42`, even if a POST
+    /// made that stream. If the path without the suffix names no stream, the request goes to the inner service.
     pub fn recover_suffix(self, suffix: impl Into<Cow<'static, str>>) -> Self {
         self.with(|route| route.recover_suffix = Some(suffix.into()))
     }
 }
 
-/// Refuses a duration shorter than a millisecond.
+/// Returns the duration, bounded. Panics if it is shorter than a millisecond.
 #[track_caller]
 fn positive(setting: &str, duration: Duration) -> Duration {
     assert!(duration >= Duration::from_millis(1), "`{setting}` must be at least a millisecond; it is {duration:?}");

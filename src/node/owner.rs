@@ -1,4 +1,4 @@
-//! Who calls: the host's rule, and what the host may say about a single access.
+//! The application's rule for owners, and its hook that allows or denies an access.
 
 use std::sync::Arc;
 
@@ -9,21 +9,22 @@ use crate::{
     runtime::executor::BoxFuture,
 };
 
-/// Finds a request's owner; `None` is answered with 401.
+/// The rule that finds a request's owner. `None` is answered with 401.
 pub(crate) type OwnerRule = dyn Fn(&Parts) -> Option<Owner> + Send + Sync;
 
-/// The rule of a host that sets none: an [`Owner`] in the request's extensions, put there by its
-/// own authentication, which must therefore stand outside the layer.
+/// The default owner rule: returns the [`Owner`] in the request's extensions. The application's authentication puts it
+/// there, so that must stand outside the layer.
 pub(crate) fn from_extension(request: &Parts) -> Option<Owner> {
     request.extensions.get().cloned()
 }
 
-/// Somebody who wants to read a stream, begin a turn or stop one: what the `authorize` hook is asked about.
+/// An attempt to read a stream, begin a turn or stop a stream, for the hook of
+/// [`Builder::authorize`](crate::Builder::authorize).
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// The stream; its owner is the caller.
+    /// The stream's owner, who is the caller, and its id.
     pub key: StreamKey,
-    /// The conversation that the request names: of a new turn, a resume and a stop. A new turn's stream does not exist yet.
+    /// The conversation, if the request begins a turn, resumes or stops. The stream of a new turn does not exist yet.
     pub conversation: Option<StreamId>,
     /// The request's method.
     pub method: http::Method,
@@ -37,7 +38,7 @@ pub struct Access {
 
 pub(crate) type Authorize = dyn Fn(Access) -> BoxFuture<bool> + Send + Sync;
 
-/// Boxes a host's `authorize` closure.
+/// Boxes the application's `authorize` closure.
 pub(crate) fn authorize<F, R>(hook: F) -> Arc<Authorize>
 where
     F: Fn(Access) -> R + Send + Sync + 'static,

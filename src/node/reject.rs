@@ -1,4 +1,4 @@
-//! The library's own answers that are no event stream.
+//! The library's own error answers.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -16,56 +16,60 @@ use crate::{
     },
 };
 
-/// Why the library answers a request itself, with an error.
+/// The reason for an error answer of the library's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rejection {
     /// 400: the stream's name breaks the rule for names.
     MalformedId(InvalidStreamId),
-    /// 400: the conversation's name breaks the rule for names, which is that for streams.
+    /// 400: the conversation's name breaks the rule for names, which is the same as for streams.
     MalformedConversation(InvalidStreamId),
-    /// 400: the host's identifier keeps more metadata with the stream than there is room for.
+    /// 400: the metadata that the route's identifier returned exceeds the limit of 4 KiB.
     MetadataTooLarge(MetadataTooLarge),
-    /// 400: a query parameter breaks its rule, which this says.
+    /// 400: a query parameter breaks its rule. The text names the parameter and the rule.
     BadQuery(&'static str),
-    /// 401: the owner rule finds nobody. With the challenge of [`Builder::challenge`](crate::Builder::challenge).
+    /// 401: the owner rule found no owner. The answer carries the challenge of
+    /// [`Builder::challenge`](crate::Builder::challenge).
     Unauthorized,
-    /// 404: there is no such stream, or it is another owner's, or access was denied. All three look the same.
+    /// 404: there is no such stream, the stream is another owner's, or access was denied. A client cannot tell which.
     NotFound,
-    /// 405: recovery, relays and resumes answer GET, HEAD and OPTIONS only, stops DELETE, POST and OPTIONS.
+    /// 405: the service does not answer this method. Recovery, relays and resumes answer GET, HEAD and OPTIONS. Stops
+    /// answer DELETE, POST and OPTIONS.
     MethodNotAllowed,
-    /// 409: a stream of the conversation runs, and new turns are refused meanwhile ([`Overlap::Refuse`](crate::Overlap::Refuse)); or 64 turns of it
-    /// wait for their handlers to answer. `X-Stream-Id` names the stream.
+    /// 409: a stream of the conversation runs and the route refuses new turns meanwhile
+    /// ([`Overlap::Refuse`](crate::Overlap::Refuse)), or 64 turns of the conversation wait for their handlers to
+    /// answer. `X-Stream-Id` names the running stream.
     Running {
-        /// The stream.
+        /// The id of the running stream.
         stream: StreamId,
     },
-    /// 409: the stream is a turn of another conversation, as a handler that names two finds, or a request that names a
-    /// stream of one conversation in another.
+    /// 409: the stream is a turn of another conversation. The handler has named a second conversation, or the request
+    /// names a stream of another conversation than its own.
     OtherConversation,
-    /// 409: a route of another kind produces this stream: two routes share ids by mistake.
+    /// 409: a route of another kind produces this stream. Two routes share ids by mistake.
     OtherKind {
         /// The kind of the stream.
         kind: Cow<'static, str>,
     },
-    /// 422: the stream was opened by another request.
+    /// 422: a request with another fingerprint has opened the stream.
     OtherRequest,
     /// 429: the owner has too many active streams.
     TooManyStreams {
-        /// How many are allowed.
+        /// How many active streams an owner may have.
         limit: usize,
     },
-    /// 503: the store does not answer. Also for an `EventSource` without a cursor, on recovery and with
-    /// [`OnUnavailable::Status`](crate::OnUnavailable::Status).
+    /// 503: the store does not answer. Recovery, and routes with
+    /// [`OnUnavailable::Status`](crate::OnUnavailable::Status), give this answer even to an `EventSource`, if it has no
+    /// cursor.
     Unavailable,
-    /// 503: the stream cannot be served now, because the process shuts down, the store does not answer or has been emptied,
-    /// or the owner has too many active streams. A GET that asks for `text/event-stream` by name gets 200, `retry:` and a
-    /// body that breaks instead.
+    /// 503: the stream cannot be served now, and the client should try again. The process shuts down, the store does
+    /// not answer or was emptied, or the owner has too many active streams. A GET that asks for `text/event-stream` by
+    /// name gets 200, `retry:` and a body that breaks instead.
     ComeAgain,
 }
 
 impl Rejection {
-    /// The status it is answered with.
+    /// Returns the status of the answer.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
@@ -82,7 +86,7 @@ impl Rejection {
         }
     }
 
-    /// The answer, as the library makes it.
+    /// Returns the library's answer, before the application shapes it.
     pub(crate) fn response(&self) -> Response<Bytes> {
         let mut response = Response::new(Bytes::from(format!("{self}\n")));
         *response.status_mut() = self.status();
@@ -129,7 +133,7 @@ impl std::error::Error for Rejection {}
 
 pub(crate) type OnReject = dyn Fn(&Rejection, &Parts, Response<Bytes>) -> Response<Bytes> + Send + Sync;
 
-/// Makes the answers, the host's way where it has one.
+/// Makes the error answers. The application may shape them ([`Builder::on_reject`](crate::Builder::on_reject)).
 #[derive(Clone, Default)]
 pub(crate) struct Rejecter {
     pub(crate) on_reject: Option<Arc<OnReject>>,
@@ -138,7 +142,7 @@ pub(crate) struct Rejecter {
 }
 
 impl Rejecter {
-    /// Shapes an answer, as the library makes it.
+    /// Adds the challenge to a 401, and lets the application shape the answer.
     pub(crate) fn shape(&self, rejection: &Rejection, head: &Head, mut response: Response<Bytes>) -> Response<Bytes> {
         if let (Rejection::Unauthorized, Some(challenge)) = (rejection, &self.challenge) {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge.clone());

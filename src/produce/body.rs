@@ -1,4 +1,4 @@
-//! The response body of everything the layer answers.
+//! The response body of the layer.
 
 use std::{
     fmt,
@@ -20,16 +20,16 @@ use crate::{
     },
 };
 
-/// The body of a response that passed a [`ResilientSseLayer`](crate::ResilientSseLayer).
+/// The response body of a [`ResilientSseLayer`](crate::ResilientSseLayer).
 ///
-/// A body that is no event stream passes frame by frame, with its hints and trailers. The body of an event stream ends cleanly
-/// only after the stream's terminal event (on [`feed()`](crate::ResilientSse::feed) routes, which never finish, always);
-/// otherwise it breaks with a [`BodyError`].
+/// A body that is no event stream passes frame by frame, with its hints and trailers. The body of an event stream ends
+/// cleanly only after the stream's terminal event, and otherwise breaks with a [`BodyError`]. On
+/// [`feed()`](crate::ResilientSse::feed) routes, whose streams never finish, it always ends cleanly.
 ///
 /// # Cancel safety
 ///
-/// Dropped at any point, the stream goes on or ends as its route's [`Disconnect`](crate::Disconnect)
-/// says, and what the client has not seen is in the log.
+/// The body may be dropped at any point. The stream then goes on or ends as the route's
+/// [`Disconnect`](crate::Disconnect) policy says, and the log holds the events that the client has not seen.
 pub struct ResilientSseBody<B>
 where
     B: InnerBody,
@@ -43,13 +43,13 @@ where
 {
     Pass(Pin<Box<B>>),
     Live(Box<Live<B>>),
-    /// First what the client missed of an earlier run, then the run that its request started.
+    /// Replays the events that the client missed of an earlier run, then gives the run that its request started.
     Rerun(Box<Rerun<B>>),
-    /// With the place of a client whose work somebody else drives.
-    Follow(Box<FollowBody>, #[expect(dead_code, reason = "its drop tells that the client went")] Option<Attached<B>>),
+    /// Follows the log. `Attached` is set if the client's own request started the producer, which a drive polls now.
+    Follow(Box<FollowBody>, #[expect(dead_code, reason = "dropping it reports that the client left")] Option<Attached<B>>),
     /// An answer of the library's own.
     Answer(AnswerBody),
-    /// The library's last events, and then the end.
+    /// Gives the library's last events, then ends.
     Closing(Option<Bytes>, Closing),
 }
 
@@ -91,13 +91,13 @@ where
         Self { state: State::Closing(last.filter(|bytes| !bytes.is_empty()), closing) }
     }
 
-    /// Breaks a live body off, once what is written has gone out.
+    /// Breaks a live body off after the bytes that are written already.
     pub(crate) fn broken(live: Live<B>, error: BodyError) -> Self {
         let (last, closing) = live.break_off(error);
         Self::closing(last, closing)
     }
 
-    /// The earlier run is told: goes over to the new one.
+    /// Switches from the replay of the earlier run to the new run.
     fn go_live(&mut self) {
         let over = State::Closing(None, Closing::clean());
         let State::Rerun(rerun) = std::mem::replace(&mut self.state, over) else { return };
@@ -119,7 +119,7 @@ where
                     Next::Over(closing) => self.state = State::Closing(None, closing),
                 },
                 State::Rerun(rerun) => {
-                    // A client that does not read of the earlier run holds up the new one.
+                    // Counts as a poll of the live body: a client that stalls in the replay holds up the new run.
                     rerun.live.polled();
                     match ready!(rerun.missed.poll_bytes(cx)) {
                         Some(Ok(frame)) => {
@@ -131,7 +131,8 @@ where
                             return Poll::Ready(Some(Err(error)));
                         }
                         None if rerun.missed.is_handed_on() => self.go_live(),
-                        // On a feed, what cannot be told ends the body cleanly: the client comes again.
+                        // On a feed, a loss that the voice cannot express ends the body cleanly, and the client comes
+                        // again.
                         None => self.state = State::Closing(None, Closing::clean()),
                     }
                 }
@@ -153,7 +154,7 @@ where
             self.state = State::Closing(None, Closing::clean());
         }
         Poll::Ready(frame.map(|frame| match frame {
-            // Free where the data is `Bytes` already.
+            // Copies nothing if the data is `Bytes` already.
             Ok(frame) => Ok(frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))),
             Err(error) => Err(BodyError::Inner(error.into())),
         }))

@@ -4,8 +4,9 @@ use http_body::Body;
 
 use crate::model::error::BoxError;
 
-/// A response body that a [`ResilientSseLayer`](crate::ResilientSseLayer) can protect: any body that may go to another
-/// thread, whose errors can be boxed. Implemented for all of them, and by nothing else.
+/// A response body that a [`ResilientSseLayer`](crate::ResilientSseLayer) can protect.
+///
+/// It is implemented for every `Send + 'static` body whose errors can be boxed. The trait is sealed.
 ///
 /// ```
 /// use axum::body::Body;

@@ -1,4 +1,4 @@
-//! Streams that background jobs make, and the relay that lets clients follow them.
+//! Streams that background jobs publish, and the relay through which clients follow them.
 
 mod publication;
 mod relay;
@@ -24,10 +24,10 @@ use crate::{
     store::{Open, Opened, Publish, Published},
 };
 
-/// What delivering writes around an event, at most.
+/// How many bytes delivery writes around an event at most.
 const AROUND: usize = 16;
 
-/// A stream to be published.
+/// The description of a stream to publish: its owner, id, kind, metadata and voice.
 #[derive(Clone, Debug)]
 pub struct StreamSpec {
     key: StreamKey,
@@ -37,7 +37,7 @@ pub struct StreamSpec {
 }
 
 impl StreamSpec {
-    /// This owner's stream of this name; kind `job`.
+    /// Describes this owner's stream of this name, with kind `job`.
     #[must_use]
     pub fn new(owner: Owner, id: StreamId) -> Self {
         Self {
@@ -48,7 +48,7 @@ impl StreamSpec {
         }
     }
 
-    /// How the library itself speaks to those who read the stream, unless a relay is told otherwise. Default:
+    /// Sets the form of the library's own events in the stream. A relay may set another ([`Relay::voice`]). Default:
     /// [`Voice::Named`], also for streams that [`Publisher::send`] opens.
     #[must_use]
     pub fn voice(mut self, voice: Voice) -> Self {
@@ -56,14 +56,15 @@ impl StreamSpec {
         self
     }
 
-    /// What the stream is for.
+    /// Sets the stream's kind: what it is for, such as `export`. Default: `job`.
     #[must_use]
     pub fn kind(mut self, kind: impl Into<Cow<'static, str>>) -> Self {
         self.kind = kind.into();
         self
     }
 
-    /// Keeps something with the stream, such as the job's id, for the job probe; up to 4 KiB in all.
+    /// Keeps a key and a value with the stream, such as the job's id, for the job probe. A stream keeps up to 4 KiB of
+    /// keys and values.
     #[must_use]
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.push((key.into(), value.into()));
@@ -94,18 +95,21 @@ impl Publisher {
         Self(node)
     }
 
-    /// Registers a stream, whose producer the returned publication is: the guardian of this process
-    /// keeps it alive. A job that has ended, as `expired` too, is not opened again under the same id.
+    /// Registers a stream, and returns its producer. The guardian of this process beats for the stream while the
+    /// publication lives.
+    ///
+    /// A stream that has ended, even as `expired`, cannot be opened again under the same id.
     ///
     /// # Errors
     ///
-    /// [`PublishError::Conflict`] if another producer runs, [`PublishError::Ended`] if the stream has
-    /// ended, [`PublishError::Store`] if the store does not answer.
+    /// [`PublishError::Conflict`] if another producer runs, [`PublishError::Ended`] if the stream has ended,
+    /// [`PublishError::MetadataTooLarge`] if the metadata exceeds 4 KiB, [`PublishError::Draining`] if this process
+    /// shuts down, [`PublishError::Store`] if the store does not answer.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, or unanswered, the registration is withdrawn. Should that fail too, nobody beats the
-    /// stream, so it is closed as `orphaned` after the stale threshold.
+    /// If the future is dropped, or the store does not answer, the registration is withdrawn. If the withdrawal fails
+    /// too, no node beats for the stream, and it is closed as `orphaned` after the stale threshold.
     pub async fn open(&self, spec: StreamSpec) -> Result<Publication, PublishError> {
         let mut metadata = Metadata::new();
         for (key, value) in spec.metadata {
@@ -125,7 +129,7 @@ impl Publisher {
             token: node.random.u128(),
             create: true,
             reruns: false,
-            // Said by the lane once the publication is there: until then a registration can be taken back.
+            // The lane reports the start once the publication exists. Until then the registration can be withdrawn.
             started: false,
             fingerprint: None,
             limit: None,
@@ -137,7 +141,7 @@ impl Publisher {
         };
         let (mut opening, opened) = node.recorder.open(open.clone()).await;
         match opened? {
-            // The registration is withdrawn: a stream that begins now would be cut short.
+            // Dropping `opening` withdraws the registration: the drain would cut a stream that begins now.
             Opened::New { .. } if node.is_draining() => Err(PublishError::Draining),
             Opened::New { epoch, .. } => {
                 let lane = Lane::new(open, &retention, epoch, node.hooks.lease_within(node.settings.recovery_window));
@@ -156,34 +160,35 @@ impl Publisher {
         }
     }
 
-    /// Publishes one event, from anywhere, without a standing producer: the store gives it the next
-    /// id. The first one opens the stream, of kind `job`; each renews its lifetime (1 h). A stream that nothing was sent to
-    /// for so long has ended as `expired`; the next event begins a new run of it.
+    /// Publishes one event without a standing producer, from any process, and returns the id that the store gives it.
+    ///
+    /// The first event opens the stream, with kind `job`. Each event renews the stream's lifetime (1 h). A stream that
+    /// gets no event for that long ends as `expired`, and the next event begins a new run of it.
     ///
     /// # Errors
     ///
-    /// [`PublishError::Conflict`] if the stream has a standing producer, [`PublishError::Ended`] if it
-    /// has ended, [`PublishError::Encode`] if the event cannot be encoded, [`PublishError::TooLarge`]
-    /// if it is larger than an event may be, [`PublishError::Store`] if the store does not answer: the
-    /// event may be published all the same, so repeat it [with a key](Self::send_once).
+    /// [`PublishError::Conflict`] if the stream has a standing producer, [`PublishError::Ended`] if it has ended,
+    /// [`PublishError::Encode`] if the event cannot be encoded, [`PublishError::TooLarge`] if the event exceeds the
+    /// limit for events, [`PublishError::Store`] if the store does not answer. In the last case the event may be
+    /// published all the same, so use [`send_once`](Self::send_once) where you repeat events.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, the event is published or not.
+    /// If the future is dropped, the event may or may not be published.
     pub async fn send(&self, owner: &Owner, id: &StreamId, event: Event) -> Result<EventId, PublishError> {
         self.publish(owner, id, &event, None, None).await
     }
 
-    /// The same, at most once for each `idempotency_key` among the stream's newest 1024: a repeat
-    /// answers with the first one's id.
+    /// Publishes one event like [`send`](Self::send), at most once for each `idempotency_key`. A repeat returns the id
+    /// of the first event with this key. A stream remembers its newest 1024 keys.
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send).
+    /// The errors of [`send`](Self::send).
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, the event is published or not: repeat it with the same key.
+    /// If the future is dropped, the event may or may not be published: repeat it with the same key.
     pub async fn send_once(
         &self,
         owner: &Owner,
@@ -194,16 +199,16 @@ impl Publisher {
         self.publish(owner, id, &event, None, Some(idempotency_key.into())).await
     }
 
-    /// Publishes a terminal event, which ends the stream: as `failed` if its name or its payload's
-    /// `type` is `failed`, else as `completed`.
+    /// Publishes a terminal event, which ends the stream. The stream is `failed` if the event's name or its payload's
+    /// `type` is `failed`, and `completed` otherwise.
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send).
+    /// The errors of [`send`](Self::send).
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, the stream has ended or not.
+    /// If the future is dropped, the stream may or may not have ended.
     pub async fn end(&self, owner: &Owner, id: &StreamId, event: Event) -> Result<EventId, PublishError> {
         let block = publication::encode(&self.0, &event)?;
         let outcome = Ends::default().classify(&self.0.framing.view(&block));

@@ -1,4 +1,4 @@
-//! A stream that a background job holds.
+//! The producer of a stream that a background job publishes.
 
 use std::{
     fmt,
@@ -24,29 +24,29 @@ use crate::{
     wire::EncodeError,
 };
 
-/// Why something could not be published.
+/// The error of opening, sending to or ending a published stream.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum PublishError {
-    /// Another producer has the stream.
+    /// Another producer holds the stream.
     Conflict,
     /// The stream has ended.
     Ended(Box<Ended>),
     /// The event cannot be encoded.
     Encode(EncodeError),
-    /// The event is larger than an event may be.
+    /// The event exceeds [`Builder::max_event_bytes`](crate::Builder::max_event_bytes).
     TooLarge {
-        /// How large it is, in bytes.
+        /// The event's size, in bytes.
         bytes: usize,
-        /// How large it may be.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// The stream's metadata has more than 4 KiB.
+    /// The stream's metadata exceeds 4 KiB.
     MetadataTooLarge {
-        /// How large it is, in bytes.
+        /// The metadata's size, in bytes.
         bytes: usize,
     },
-    /// The process goes down: publish from another node.
+    /// This process is shutting down: publish from another node.
     Draining,
     /// The store does not answer.
     Store(StoreError),
@@ -55,13 +55,13 @@ pub enum PublishError {
 impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Conflict => f.write_str("another producer has the stream"),
+            Self::Conflict => f.write_str("another producer holds the stream"),
             Self::Ended(ended) => write!(f, "the stream has ended as {}", ended.ending.state),
             Self::Encode(_) => f.write_str("the event cannot be encoded"),
             Self::TooLarge { bytes, limit } => write!(f, "the event has {bytes} bytes; it may have {limit}"),
             Self::MetadataTooLarge { bytes } => write!(f, "a stream keeps 4096 bytes of metadata; this is {bytes}"),
-            Self::Draining => f.write_str("this process goes down"),
-            Self::Store(_) => f.write_str("the store did not take it"),
+            Self::Draining => f.write_str("this process is shutting down"),
+            Self::Store(_) => f.write_str("the store did not answer"),
         }
     }
 }
@@ -82,7 +82,7 @@ impl From<StoreError> for PublishError {
     }
 }
 
-/// An event's block, if it can be published.
+/// Encodes an event as a block, and checks its size.
 pub(super) fn encode(node: &Node, event: &Event) -> Result<Bytes, PublishError> {
     let block = node.framing.encode(event).map_err(PublishError::Encode)?;
     let (bytes, limit) = (block.len(), node.settings.max_event_bytes);
@@ -91,7 +91,7 @@ pub(super) fn encode(node: &Node, event: &Event) -> Result<Bytes, PublishError> 
 
 /// The producer of a published stream: see [`Publisher::open`](super::Publisher::open).
 ///
-/// Dropped without an end, the stream is `failed`, reason `dropped`.
+/// A publication that is dropped before it ends its stream closes the stream as `failed`, reason `dropped`.
 #[derive(Debug)]
 pub struct Publication(Arc<Job>);
 
@@ -101,7 +101,7 @@ struct Job {
     node: Arc<Node>,
     lane: Arc<Lane>,
     stop: CancellationToken,
-    /// Held by the task that waits for the end to be stored: the lane wakes only one.
+    /// Held by the task that waits for the end to be stored. The lane wakes only one task, so others queue here.
     ending: tokio::sync::Mutex<()>,
 }
 
@@ -118,7 +118,7 @@ impl Producing for Job {
 }
 
 impl Job {
-    /// Whether the stream is still this publication's.
+    /// Returns an error if the stream has ended or has another producer.
     fn check(&self) -> Result<(), PublishError> {
         match self.lane.status() {
             Status::Running => self.lane.own_end().map_or(Ok(()), |ended| Err(PublishError::Ended(Box::new(ended)))),
@@ -176,23 +176,25 @@ impl Publication {
         Self(job)
     }
 
-    /// The stream's owner and id.
+    /// Returns the stream's owner and id.
     #[must_use]
     pub fn key(&self) -> &StreamKey {
         &self.0.lane.key
     }
 
-    /// Publishes an event, and answers with its id. Waits only while the store is more than 1,024
-    /// events or 256 KiB behind, for at most its time limit (500 ms).
+    /// Publishes an event, and returns its id.
+    ///
+    /// It waits only while the store is more than 1,024 events or 256 KiB behind, and for at most
+    /// [`Builder::store_limit`](crate::Builder::store_limit) (500 ms).
     ///
     /// # Errors
     ///
-    /// [`PublishError::Ended`] or [`PublishError::Conflict`] if the stream is not this publication's
-    /// any more, [`PublishError::Encode`] or [`PublishError::TooLarge`] for a bad event.
+    /// [`PublishError::Ended`] if the stream has ended, [`PublishError::Conflict`] if another producer has taken it
+    /// over, [`PublishError::Encode`] or [`PublishError::TooLarge`] if the event cannot be published.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, the event is published: it is given to the recorder at once.
+    /// If the future is dropped while it waits, the event is published all the same: the recorder has it already.
     pub async fn send(&mut self, event: Event) -> Result<EventId, PublishError> {
         let job = &*self.0;
         let block = encode(&job.node, &event)?;
@@ -203,64 +205,68 @@ impl Publication {
         job.lane.push(&job.node.recorder, frame, Inner { id: inner_id, retry: None });
         let room = poll_fn(|cx| job.poll_room(cx));
         if tokio::time::timeout(job.node.settings.store_limit, room).await.is_err() {
-            // The breaker stays closed: a late guardian may not have asked the store at all.
+            // This does not open the breaker: if the guardian is late, the store may not have been asked at all.
             job.lane.pass_by();
         }
         Ok(id)
     }
 
-    /// Ends the stream with its terminal event, as `completed`. Answers with the stream's end; where it was ended here
-    /// before, that is the first end.
+    /// Ends the stream as `completed`, with its terminal event, and returns the stream's end. If this publication has
+    /// ended the stream before, that first end is returned.
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send); after [`PublishError::Encode`] and [`PublishError::TooLarge`] the stream is open, and can
-    /// be ended with another event. [`PublishError::Store`] if the store has not acknowledged the end within 2 s: it is
-    /// tried until it is.
+    /// The errors of [`send`](Self::send). After [`PublishError::Encode`] and [`PublishError::TooLarge`] the stream is
+    /// still open, and can be ended with another event. [`PublishError::Store`] if the store has not acknowledged the
+    /// end within 2 s. The recorder then keeps trying to store the end.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, the stream ends all the same; dropped before its first poll, nothing has happened.
+    /// If the future is dropped while it waits, the stream ends all the same. If it is dropped before its first poll,
+    /// nothing has happened.
     pub fn complete(&self, event: Event) -> impl Future<Output = Result<Ended, PublishError>> + Send + use<> {
         Arc::clone(&self.0).end(StreamState::Completed, event)
     }
 
-    /// Ends the stream with its terminal event, as `failed`. Answers with the stream's end; where it was ended here
-    /// before, that is the first end.
+    /// Ends the stream as `failed`, with its terminal event, and returns the stream's end. If this publication has
+    /// ended the stream before, that first end is returned.
     ///
     /// # Errors
     ///
-    /// As [`complete`](Self::complete).
+    /// The errors of [`complete`](Self::complete).
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, the stream ends all the same; dropped before its first poll, nothing has happened.
+    /// If the future is dropped while it waits, the stream ends all the same. If it is dropped before its first poll,
+    /// nothing has happened.
     pub fn fail(&self, event: Event) -> impl Future<Output = Result<Ended, PublishError>> + Send + use<> {
         Arc::clone(&self.0).end(StreamState::Failed, event)
     }
 
-    /// Keeps something with the stream, such as the job's id, for the job probe. A key that is kept already is replaced.
+    /// Keeps a key and a value with the stream, such as the job's id, for the job probe. A value that the key had
+    /// before is replaced.
     ///
     /// # Errors
     ///
-    /// [`MetadataTooLarge`] if the stream would keep more than 4 KiB of keys and values; the metadata from before stays.
+    /// [`MetadataTooLarge`] if the stream would keep more than 4 KiB of keys and values. The earlier metadata stays.
     pub fn metadata(&self, key: impl Into<String>, value: impl Into<String>) -> Result<(), MetadataTooLarge> {
         let kept = self.0.lane.keep(&self.0.node.recorder, key.into(), value.into());
         kept.map_err(|bytes| MetadataTooLarge { bytes })
     }
 
-    /// Ready once the work is to stop: the stream was stopped or ended elsewhere, or a drain of the process ends it.
+    /// Returns a future that completes when the work should stop: the stream was stopped or ended elsewhere, or a drain
+    /// of the process ends it.
     ///
     /// # Cancel safety
     ///
-    /// Waiting changes nothing; once ready, always ready.
+    /// The future may be dropped at any time. A later call completes at once if the work should stop.
     pub fn stopped(&self) -> Stopped<'_> {
         Stopped { wait: self.0.stop.cancelled() }
     }
 }
 
 pin_project_lite::pin_project! {
-    /// Ready once a publication's work is to stop: see [`Publication::stopped`].
+    /// Completes when a publication's work should stop: see [`Publication::stopped`].
     #[must_use = "futures do nothing unless polled"]
     pub struct Stopped<'a> {
         #[pin]

@@ -1,4 +1,4 @@
-//! Following a stream that others publish: a service that never registers and never beats.
+//! The relay: a service that follows published streams. It never registers a stream and never beats.
 
 use std::{
     convert::Infallible,
@@ -36,18 +36,23 @@ use crate::{
     telemetry::add,
 };
 
-/// A service that follows streams which others publish: see [`ResilientSse::relay`](crate::ResilientSse::relay).
+/// A service that follows published streams: see [`ResilientSse::relay`](crate::ResilientSse::relay).
 ///
-/// It answers GET, HEAD with the head alone, OPTIONS with the methods that there are, and anything else with 405. On a
-/// stream that is not opened yet it answers at once, heartbeats, and waits; then the body breaks off, and the client comes again. Where the
-/// route of a stream that is opened keeps headers of its answer, these are waited for up to 2 s.
+/// GET follows the stream. HEAD is answered with the head alone, OPTIONS with the allowed methods, and any other method
+/// with 405.
+///
+/// If the stream is not opened yet, the response begins at once, and its body sends heartbeats and waits. If the stream
+/// is still not opened after [`wait`](Self::wait), the body breaks off, and the client comes again.
+///
+/// If the route of an opened stream keeps headers of its response
+/// ([`keep_headers`](crate::ResilientSseLayer::keep_headers)), the relay waits for them for up to 2 s.
 ///
 /// ```
 /// use axum::Router;
 /// use resilient_sse::{ResilientSse, StreamId};
 ///
 /// fn exports(sse: &ResilientSse) -> Router {
-///     // The work is done elsewhere, by a job that publishes; see `ResilientSse::publisher`.
+///     // A background job publishes the events: see `ResilientSse::publisher`.
 ///     let events = sse.relay().id(StreamId::path("/exports/{id}/events"));
 ///     Router::new().route_service("/exports/{id}/events", events)
 /// }
@@ -55,7 +60,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Relay {
     node: Arc<Node>,
-    /// `None`: the path must be nothing but the stream's name.
+    /// The identifier of the stream. `None`: the path is the stream's name and nothing else.
     identify: Option<Arc<dyn Identify>>,
     voice: Option<Voice>,
     wait: Duration,
@@ -67,27 +72,30 @@ impl Relay {
         Self { node, identify: None, voice: None, wait }
     }
 
-    /// Sets the rule that finds the stream of a request.
+    /// Sets the identifier that finds a request's stream.
     ///
-    /// Default: the path is `/{id}` and nothing more, as where the relay is nested under a prefix of its own
-    /// (`nest_service("/jobs", sse.relay())`). Any other path is 404, and logged: of a longer one, such as
-    /// `/exports/7/events`, no part is more likely to be the name than another.
+    /// Default: the path is exactly `/{id}`, as it is when the relay is nested under a prefix of its own
+    /// (`nest_service("/jobs", sse.relay())`). Any other path is answered with 404, and logged: in a longer path, such
+    /// as `/exports/7/events`, the relay cannot tell which segment is the name.
     #[must_use]
     pub fn id(mut self, identify: impl Identify) -> Self {
         self.identify = Some(Arc::new(identify));
         self
     }
 
-    /// How long a request waits for a stream that is not opened yet. Zero does not wait: such a stream is 404. Default:
-    /// [`Builder::relay_wait`](crate::Builder::relay_wait), 30 s.
+    /// Sets how long a response waits for a stream that is not opened yet. With zero such a stream is answered with
+    /// 404. Default: [`Builder::relay_wait`](crate::Builder::relay_wait), 30 s.
     #[must_use]
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = bounded(wait);
         self
     }
 
-    /// How the library itself speaks. Default: as the stream says ([`StreamSpec::voice`](crate::StreamSpec::voice)). A client
-    /// that waits for a stream which is not opened yet is greeted as with [`Voice::Named`]: a strict one needs to be told here.
+    /// Sets the form of the library's own events. Default: the stream's voice
+    /// ([`StreamSpec::voice`](crate::StreamSpec::voice)).
+    ///
+    /// Before a stream is opened its voice is not known, so a client that waits for it is greeted in [`Voice::Named`].
+    /// Set a voice here if the route's clients fail on events that they do not know.
     #[must_use]
     pub fn voice(mut self, voice: Voice) -> Self {
         self.voice = Some(voice);
@@ -163,7 +171,7 @@ impl Relay {
         if node.is_draining() && comes_again {
             return Ok(come_again(node, Some(&key.id), comes_again, head));
         }
-        // Errors are no answer yet: the store may answer while the body waits.
+        // A store error does not fail the request: the store may answer while the body waits.
         let info = node.store.info(key.clone()).await;
         let missing = matches!(info, Ok(None));
         let info = info.ok().flatten();
@@ -173,7 +181,8 @@ impl Relay {
         if has_all || (missing && position.is_end()) {
             return Ok(no_content(node));
         }
-        // Without a wait the stream is not waited for. A cursor says that it existed, so it has expired.
+        // Answer with 404 if the relay does not wait, or if a cursor shows that the stream existed and has expired
+        // since.
         let is_due = self.wait.is_zero() || matches!(position, Position::After(_));
         if missing && is_due && matches!(node.ask_whether_forgotten().await, Ok(false)) {
             return Err(Rejection::NotFound);
@@ -182,7 +191,7 @@ impl Relay {
             add(&node.telemetry.resumed, 1);
         }
         let manner = Manner { voice, heartbeat: node.settings.heartbeat, endless: false, comes_again };
-        // What is opened already is not waited for.
+        // Only a stream that is not opened yet is waited for.
         let wait = info.is_none().then_some(self.wait);
         let unknown = match info {
             Some(_) => Unknown::Nothing,

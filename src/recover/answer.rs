@@ -1,4 +1,4 @@
-//! What recovery says of a stream.
+//! The JSON answer of the recovery service.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -55,9 +55,9 @@ pub(super) struct RunningAnswer {
 #[derive(Debug, Serialize)]
 pub(super) struct PageAnswer {
     events: Vec<EventAnswer>,
-    /// How many events are lost, before the first one given and between them; null where that is not known.
+    /// How many events are lost before and between `events`; null if the number is not known.
     missing: Option<u64>,
-    /// What to ask for next as `after`; null where everything held was given.
+    /// The value of `after` for the next page; null if this page is the last one.
     next: Option<String>,
 }
 
@@ -72,7 +72,7 @@ pub(super) struct EventAnswer {
 }
 
 impl Answer {
-    /// Asks the store; `None` if there is no such stream.
+    /// Reads the answer from the store. Returns `None` if there is no such stream.
     pub(super) async fn ask(node: &Node, key: StreamKey, query: &RecoverQuery) -> Result<Option<Self>, StoreError> {
         let Some(info) = node.store.info(key).await? else { return Ok(None) };
         let page = if info.ended.is_none() || query.is_paged {
@@ -119,7 +119,7 @@ impl RunningAnswer {
 
 impl PageAnswer {
     fn new(info: &StreamInfo, page: &Events, framing: &dyn Framing) -> Self {
-        // As in the stream's own responses, so that an id from here is a cursor there.
+        // The ids have the form of the stream's own responses, so that a client can use them as cursors there.
         let named = (info.origin == Origin::Generated).then(|| info.key.id.clone());
         let wire = |at: EventId| Cursor { stream: named.clone(), at }.to_string();
         let events = page.records.iter().filter_map(|record| EventAnswer::new(record, wire, framing)).collect();

@@ -1,4 +1,4 @@
-//! The recovery service: how a stream stands, and what it has said, as JSON.
+//! The recovery service: a stream's state and events as JSON.
 //!
 //! It answers from the store alone, on any node, and never runs an inner service.
 

@@ -1,4 +1,4 @@
-//! A page of a stream's events, and how many are lost before and in it.
+//! A page of a stream's events, with the number of events lost before and in it.
 
 use super::query::{After, RecoverQuery};
 use crate::{
@@ -13,19 +13,19 @@ use crate::{
     wire::single_events,
 };
 
-/// Bytes of events in an answer at most, but for a single larger event.
+/// How many bytes of events a page has at most. A single larger event is a page of its own.
 const MAX_BYTES: usize = 4 << 20;
 
 /// Events of a log, in order.
 pub(super) struct Events {
     pub(super) records: Vec<Record>,
-    /// How many are lost before and between them; `None` where that is not known.
+    /// How many events are lost before and between `records`; `None` if the number is not known.
     pub(super) missing: Option<u64>,
-    /// The last of the events, if there are more.
+    /// The last event of this page, if there are more after it.
     pub(super) next: Option<EventId>,
 }
 
-/// Reads a page; `None` if there is no such stream.
+/// Reads a page. Returns `None` if there is no such stream.
 pub(super) async fn read(node: &Node, key: &StreamKey, query: &RecoverQuery) -> Result<Option<Events>, StoreError> {
     let (mut from, cursor) = match query.after {
         After::Nothing => (From::Newest, None),
@@ -33,17 +33,19 @@ pub(super) async fn read(node: &Node, key: &StreamKey, query: &RecoverQuery) -> 
         After::Elsewhere => (From::Start, None),
     };
     let mut events = Events { records: Vec::new(), missing: None, next: None };
-    // Up to the page's last event: what a marker behind it shows is missing on the next page, which begins with that marker.
+    // Losses up to the page's last event. A marker after that event shows a loss that the next page counts, since the
+    // next page begins with the marker.
     let mut up_to_last = Some(0);
     let (mut missing, mut bytes) = (None, 0);
-    // Entries that are no events fill a page of the store too; an answer without events that says `next` would be no help.
+    // Read on until the page has events: a page of the store may consist of markers only, and an answer without events
+    // but with a `next` would not help the client.
     loop {
-        // One more than fits tells whether there are more.
+        // One event more than the page holds shows whether there is a next page.
         let max_events = query.limit + 1 - events.records.len();
         let read = Read { key: key.clone(), from, max_events, max_bytes: (MAX_BYTES + 1).saturating_sub(bytes) };
         let Some(page) = node.store.read(read).await? else { return Ok(None) };
         if missing.is_none() && !page.known {
-            // A cursor that says nothing here hides nothing either: all that is held, as for one who follows.
+            // The store does not know the cursor, so the page begins with the first event held, as a follow does.
             from = From::Start;
             missing = Some(Missing::on(Replay::unknown(cursor, Owed::Run)));
             continue;
@@ -76,7 +78,7 @@ pub(super) async fn read(node: &Node, key: &StreamKey, query: &RecoverQuery) -> 
     }
 }
 
-/// The place of a reader before the first page.
+/// Returns the replay state of a reader before its first page.
 fn begin(after: After) -> Replay {
     match after {
         After::Nothing => Replay::fresh(Owed::Run),

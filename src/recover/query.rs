@@ -1,4 +1,4 @@
-//! What a recovery request asks for.
+//! The query of a recovery request.
 
 use http::request::Parts;
 
@@ -8,33 +8,33 @@ use crate::{
     protocol::cursor::LastSeen,
 };
 
-/// Events in an answer, unless the request asks for fewer or more.
+/// How many events a page has, unless the request sets `limit`.
 const DEFAULT_LIMIT: usize = 1000;
 
-/// Events in an answer at most.
+/// How many events a page has at most.
 const MAX_LIMIT: usize = 10_000;
 
-/// What a recovery request asks for.
+/// The query of a recovery request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RecoverQuery {
     pub(super) after: After,
     pub(super) limit: usize,
-    /// Whether the answer has a page of events also where the stream has ended.
+    /// Whether the answer has a page of events even if the stream has ended.
     pub(super) is_paged: bool,
 }
 
-/// From where a page of events goes on.
+/// The place in the log after which a page begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum After {
-    /// From the first event of the newest run.
+    /// The request has no cursor: the page begins with the first event of the newest run.
     Nothing,
     Event(EventId),
-    /// A cursor of another stream: it hides nothing.
+    /// The cursor belongs to another stream: the page begins with the first event held.
     Elsewhere,
 }
 
 impl RecoverQuery {
-    /// Reads `?events=true&after=<id>&limit=<n>` for the stream `id`; the error names the parameter and its rule.
+    /// Parses `?events=true&after=<id>&limit=<n>` for the stream `id`. The error names the parameter and its rule.
     pub(crate) fn parse(request: &Parts, id: &StreamId) -> Result<Self, &'static str> {
         let after = match LastSeen::of(std::iter::empty::<&[u8]>(), parameters(request, "after"), Some(id)) {
             LastSeen::Nothing => After::Nothing,

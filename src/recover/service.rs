@@ -34,9 +34,9 @@ use crate::{
 
 /// The recovery service of a hub: see [`ResilientSse::recover`](crate::ResilientSse::recover).
 ///
-/// `GET` answers JSON: of a stream that has ended its completion, of one that runs or is interrupted
-/// a page of its events; 404 where there is none, or where it is another owner's. Where `Accept` prefers
-/// `text/event-stream` it follows the stream. Parameters and fields are in [`protocol`](crate::protocol).
+/// `GET` answers with JSON: the completion of a stream that has ended, or a page of events of a stream that runs or is
+/// interrupted. If the caller owns no such stream, the answer is 404. If `Accept` prefers `text/event-stream`, the
+/// service follows the stream instead. [`protocol`](crate::protocol) describes the parameters and fields.
 ///
 /// ```
 /// use axum::Router;
@@ -60,14 +60,16 @@ impl Recover {
         Self { node, identify: Arc::new(identify), voice: None }
     }
 
-    /// Which stream a request means. Default: the path's last segment but one, before `recover`.
+    /// Sets the identifier that finds a request's stream. Default: the segment before `recover` at the path's end
+    /// (`/{id}/recover`).
     #[must_use]
     pub fn id(mut self, identify: impl Identify) -> Self {
         self.identify = Arc::new(identify);
         self
     }
 
-    /// How the library speaks to a client that follows. Default: as on the route that produces the stream.
+    /// Sets the form of the library's own events for a client that follows. Default: the voice of the route that
+    /// produces the stream.
     #[must_use]
     pub fn voice(mut self, voice: Voice) -> Self {
         self.voice = Some(voice);
@@ -97,12 +99,13 @@ impl<B> Service<Request<B>> for Recover {
     }
 }
 
-/// Answers a recovery request for the stream of this name.
+/// Answers a recovery request for the stream `name`.
 pub(crate) async fn recover(node: Arc<Node>, parts: Parts, name: Name, voice: Option<Voice>) -> Response<AnswerBody> {
     let head = node.head(&parts);
     match answer(&node, &parts, &head, name, voice).await {
         Ok(response) => response,
-        // A stream that is missing, another owner's or denied: nobody can tell which.
+        // One answer for a missing stream, another owner's stream and a denied one, so that a caller cannot tell which
+        // it is.
         Err(Rejection::NotFound) => {
             let response = json(StatusCode::NOT_FOUND, br#"{"status":"not_found"}"#.to_vec());
             node.reject_with(&Rejection::NotFound, &head, response).map(AnswerBody::full)
@@ -156,11 +159,11 @@ async fn follow(
     let comes_again = asks_by_name(parts);
     let again = |node| Ok(come_again(node, Some(&key.id), comes_again, head));
     let info = match node.store.info(key.clone()).await {
-        // An `EventSource` would give up for good.
+        // An `EventSource` would give up for good at a 503.
         Err(_) if position.is_reconnect() => return again(node),
         Err(_) => return Err(Rejection::Unavailable),
         Ok(None) if position.is_end() => return Ok(no_content(node)),
-        // It may be about to register again.
+        // After the store was emptied, the stream's producer may be about to register it again.
         Ok(None) if !matches!(node.ask_whether_forgotten().await, Ok(false)) => return again(node),
         Ok(None) => return Err(Rejection::NotFound),
         Ok(Some(info)) => info,
@@ -168,8 +171,8 @@ async fn follow(
     follow_known(node, info, position, parts, head, voice, Instant::now() + BEGIN_WAIT).await
 }
 
-/// Follows a stream that is held, or answers that the client has everything. `headers_by`: until when the headers are waited for that
-/// are kept of its producer's answer.
+/// Follows a stream that the store holds, or answers with 204 if the client has everything. It waits until `headers_by`
+/// for the headers that the stream's route keeps.
 pub(crate) async fn follow_known(
     node: &Arc<Node>,
     info: StreamInfo,
@@ -198,7 +201,8 @@ pub(crate) async fn follow_known(
     Ok(AnswerBody::follow(node, request, &headers).await)
 }
 
-/// A stream that the store does not know may be about to register again: 404 would be final for a client.
+/// Returns the rejection for a stream that the store does not know. After the store was emptied this is 503, since the
+/// stream's producer may be about to register it again, and a 404 would be final for a client.
 async fn missing(node: &Node) -> Rejection {
     match node.ask_whether_forgotten().await {
         Ok(false) => Rejection::NotFound,

@@ -1,6 +1,6 @@
-//! What a page needs besides the route that begins turns: to find the stream of its conversation that runs, and to stop it.
+//! The services that resume and stop the running stream of a conversation. A route of the layer begins the turns.
 //!
-//! Neither service runs an inner service, and a conversation of another owner is one that has no stream.
+//! Neither service runs an inner service. Both answer for another owner's conversation as for one without a stream.
 
 mod service;
 mod stop;

@@ -1,4 +1,4 @@
-//! Following the stream of a conversation that runs.
+//! The service that follows the running stream of a conversation.
 
 use std::{
     convert::Infallible,
@@ -39,12 +39,15 @@ use crate::{
 
 /// The resume service of a hub: see [`ResilientSse::resume`](crate::ResilientSse::resume).
 ///
-/// `GET` answers with the stream of the conversation that runs, from its first event or after the client's cursor, whatever `Accept`
-/// says; with 204 where none runs. A stream that has ended is given to a client whose cursor stands before its end, and
-/// is 204 otherwise. A client whose cursor is that of an earlier turn is told of a `gap`, unless it has seen that turn's end. Another
-/// owner's conversation, and one that [`Builder::authorize`](crate::Builder::authorize) denies, has no stream.
+/// `GET` follows the conversation's running stream, from its first event or after the client's cursor, regardless of
+/// `Accept`. If no stream runs, the answer is 204. A client whose cursor stands before the end of a stream that has
+/// ended still gets the rest of that stream.
 ///
-/// HEAD is answered with the head alone, OPTIONS with the methods that there are, and anything else with 405.
+/// A client whose cursor belongs to an earlier turn gets a `gap`, unless it has seen that turn's end. Another owner's
+/// conversation, and a conversation that [`Builder::authorize`](crate::Builder::authorize) denies, is answered with
+/// 204.
+///
+/// HEAD is answered with the head alone, OPTIONS with the allowed methods, and any other method with 405.
 ///
 /// ```
 /// use axum::Router;
@@ -67,14 +70,15 @@ impl Resume {
         Self { node, conversation: Arc::new(crate::StreamId::path("/{id}/stream")), voice: None }
     }
 
-    /// Which conversation a request means. Default: the path's last segment but one, before `stream`.
+    /// Sets the identifier that finds a request's conversation. Default: the segment before `stream` at the path's end
+    /// (`/{id}/stream`).
     #[must_use]
     pub fn conversation(mut self, identify: impl Identify) -> Self {
         self.conversation = Arc::new(identify);
         self
     }
 
-    /// How the library itself speaks. Default: as on the route that produces the stream.
+    /// Sets the form of the library's own events. Default: the voice of the route that produces the stream.
     #[must_use]
     pub fn voice(mut self, voice: Voice) -> Self {
         self.voice = Some(voice);
@@ -128,18 +132,18 @@ impl Resume {
         let has_cursor = last_seen(parts, None) != LastSeen::Nothing;
         let again = || Ok(come_again(node, None, asks_by_name(parts), head));
         let info = match self.newest(&conversation, deadline).await {
-            // An `EventSource` would give up for good.
+            // An `EventSource` would give up for good at a 503.
             Err(_) if has_cursor => return again(),
             Err(_) => return Err(Rejection::Unavailable),
             Ok(None) => {
-                // It may be about to register again.
+                // After the store was emptied, the stream's producer may be about to register it again.
                 let forgotten =
                     node.may_be_forgotten() || (has_cursor && !matches!(node.ask_whether_forgotten().await, Ok(false)));
                 return if forgotten { again() } else { Ok(no_content(node)) };
             }
             Ok(Some(info)) => info,
         };
-        // Denied is missing, and where a conversation has no stream the answer is this.
+        // A denied conversation is answered like one without a stream, so that the answer does not give it away.
         if node.authorize_in(&info.key, Some(&conversation.id), head).await.is_err() {
             return Ok(no_content(node));
         }
@@ -151,13 +155,13 @@ impl Resume {
         follow_known(node, info, position, parts, head, self.voice, deadline).await
     }
 
-    /// The newest turn; one whose handler has not answered is waited for: it may be withdrawn, and the one before it is then the newest
-    /// again.
+    /// Finds the newest turn. It waits until `deadline` for a turn whose handler has not answered: that turn may be
+    /// withdrawn, and the turn before it is then the newest again.
     async fn newest(&self, conversation: &StreamKey, deadline: Instant) -> Result<Option<StreamInfo>, StoreError> {
         loop {
             let Some(current) = self.node.current(conversation).await? else { return Ok(None) };
             let mut tail = self.node.store.tail(&current.info.key);
-            // Looked at once the tail is there: what changes from now on wakes it.
+            // Read after the tail is taken: a change from then on wakes the tail.
             let Some(info) = self.node.store.info(current.info.key.clone()).await? else { continue };
             let waits = info.state == StreamState::Active && !info.started;
             let changed = poll_fn(|cx| tail.poll_changed(cx));
@@ -168,8 +172,9 @@ impl Resume {
     }
 }
 
-/// Where a client goes on in the stream. The end of an earlier turn says that it has all of that one: any end but the stream's own, since
-/// the epochs of two streams say nothing of which is older.
+/// Returns where a client continues in the stream. A cursor at the end of an earlier turn shows that the client has all
+/// of that turn, so it begins this stream at its first event. Any end but this stream's own counts as an earlier
+/// turn's, since comparing the epochs of two streams does not tell which stream is older.
 fn position(parts: &Parts, info: &StreamInfo) -> Position {
     let seen = last_seen(parts, Some(&info.key.id));
     match &seen {

@@ -1,4 +1,4 @@
-//! Stopping the stream of a conversation that runs.
+//! The service that stops the running stream of a conversation.
 
 use std::{
     convert::Infallible,
@@ -36,13 +36,16 @@ const METHODS: HeaderValue = HeaderValue::from_static("DELETE, POST, OPTIONS");
 
 /// The stop service of a hub: see [`ResilientSse::stop`](crate::ResilientSse::stop).
 ///
-/// `DELETE` and `POST` stop the stream of the conversation that runs, wherever it runs (`cancelled`, reason `stopped`), and are answered
-/// with 202, whose `X-Stream-Id` names the stream; with 404 where none runs, and 503 where the store may only have forgotten it. `?stream=<id>` stops only that stream, and only if it
-/// is still the conversation's: a stop that comes late changes nothing. A turn whose handler has not answered does not replace the
-/// one before it yet, so both are stopped.
+/// `DELETE` and `POST` stop the conversation's running stream, on whatever node it runs. The stream ends as
+/// `cancelled`, reason `stopped`. The answer is 202, and its `X-Stream-Id` names the stream. If no stream runs, the
+/// answer is 404. If the store may have lost the stream because it was emptied, the answer is 503.
 ///
-/// Another owner's conversation, and one that [`Builder::authorize`](crate::Builder::authorize) denies, has no stream. OPTIONS is answered
-/// with the methods that there are, and anything else with 405.
+/// `?stream=<id>` stops only that stream, and only if it is still the conversation's newest, so that a late stop does
+/// not end a later turn. A turn whose handler has not answered has not replaced the turn before it yet, so both are
+/// stopped.
+///
+/// Another owner's conversation, and a conversation that [`Builder::authorize`](crate::Builder::authorize) denies, is
+/// answered with 404. OPTIONS is answered with the allowed methods, and any other method with 405.
 ///
 /// ```
 /// use axum::{Router, routing::delete_service};
@@ -64,7 +67,8 @@ impl Stop {
         Self { node, conversation: Arc::new(StreamId::path("/{id}/stream")) }
     }
 
-    /// Which conversation a request means. Default: the path's last segment but one, before `stream`.
+    /// Sets the identifier that finds a request's conversation. Default: the segment before `stream` at the path's end
+    /// (`/{id}/stream`).
     #[must_use]
     pub fn conversation(mut self, identify: impl Identify) -> Self {
         self.conversation = Arc::new(identify);
@@ -134,7 +138,7 @@ impl Stop {
         match (stopped, failed) {
             (Some(stream), _) => Ok(accepted(&stream)),
             (None, Some(rejection)) => Err(rejection),
-            // It may be about to register again.
+            // After the store was emptied, the stream's producer may be about to register it again.
             (None, None) if !matches!(self.node.ask_whether_forgotten().await, Ok(false)) => {
                 Err(Rejection::Unavailable)
             }
@@ -142,7 +146,7 @@ impl Stop {
         }
     }
 
-    /// Stops a stream of the conversation. Returns whether it ran.
+    /// Stops a stream of the conversation. Returns whether the stream was running.
     async fn stop(&self, conversation: &StreamKey, stream: &StreamId, head: &Head) -> Result<bool, Rejection> {
         let key = stream_of(conversation, stream);
         self.node.authorize_in(&key, Some(&conversation.id), head).await?;
@@ -152,8 +156,9 @@ impl Stop {
         }
     }
 
-    /// The streams that may run: the newest turn, and while that has not begun those that it is to replace. While the store is
-    /// away, or knows of none, those of this node.
+    /// Returns the streams of the conversation that may be running: the newest turn and, until that has started, the
+    /// turns that it will replace. If the store does not answer, or knows no turn, these are the running streams of
+    /// this node.
     async fn running(&self, conversation: &StreamKey) -> Result<Vec<StreamId>, StoreError> {
         let current = self.node.current(conversation).await;
         if let Ok(Some(Current { pointer, info })) = current {
