@@ -236,7 +236,7 @@ impl FollowBody {
 
     /// Nothing to give now, but perhaps a heartbeat.
     fn idle(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        self.speaker.rest();
+        self.speaker.shrink();
         if !self.pulse.silent(cx.waker()) {
             return Poll::Pending;
         }

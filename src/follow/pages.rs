@@ -51,13 +51,13 @@ impl FollowBody {
             Unknown::Nothing => return,
             Unknown::Response => {
                 self.kept = Some(page.headers.clone());
-                return self.speaker.learn_retry(page.inner_retry);
+                return self.speaker.set_retry(page.inner_retry);
             }
             Unknown::Stream => {}
             Unknown::StreamAndVoice => self.manner.voice = page.voice,
         }
         let prefix = (page.origin == Origin::Generated).then(|| self.key.id.clone());
-        self.speaker.learn(prefix, page.inner_retry, self.manner.voice);
+        self.speaker.set_stream(prefix, page.inner_retry, self.manner.voice);
     }
 
     /// The store has answered: that it failed before is over.

@@ -46,7 +46,10 @@ where
     /// Replays the events that the client missed of an earlier run, then gives the run that its request started.
     Rerun(Box<Rerun<B>>),
     /// Follows the log. `Attached` is set if the client's own request started the producer, which a drive polls now.
-    Follow(Box<FollowBody>, #[expect(dead_code, reason = "dropping it reports that the client left")] Option<Attached<B>>),
+    Follow(
+        Box<FollowBody>,
+        #[expect(dead_code, reason = "dropping it reports that the client left")] Option<Attached<B>>,
+    ),
     /// An answer of the library's own.
     Answer(AnswerBody),
     /// Gives the library's last events, then ends.

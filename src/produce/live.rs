@@ -213,7 +213,7 @@ where
         if self.made.is_empty() && self.made.capacity() > FEW {
             self.made = VecDeque::new();
         }
-        self.speaker.rest();
+        self.speaker.shrink();
         if !self.pulse.silent(cx.waker()) {
             return Poll::Pending;
         }

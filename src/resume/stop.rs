@@ -40,8 +40,8 @@ const METHODS: HeaderValue = HeaderValue::from_static("DELETE, POST, OPTIONS");
 /// `cancelled`, reason `stopped`. The answer is 202, and its `X-Stream-Id` names the stream. If no stream runs, the
 /// answer is 404. If the store may have lost the stream because it was emptied, the answer is 503.
 ///
-/// `?stream=<id>` stops only that stream, and only if it is still the conversation's newest, so that a late stop does
-/// not end a later turn. A turn whose handler has not answered has not replaced the turn before it yet, so both are
+/// `?stream=<id>` stops only that stream. If a later turn has replaced it, nothing is stopped, so that a late stop does
+/// not end the later turn. A turn whose handler has not answered has not replaced the turn before it yet, so both are
 /// stopped.
 ///
 /// Another owner's conversation, and a conversation that [`Builder::authorize`](crate::Builder::authorize) denies, is

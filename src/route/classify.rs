@@ -1,4 +1,4 @@
-//! Which event is the last one, and what it says of the work.
+//! Classifiers: they find the terminal event of a stream, and read from it whether the work succeeded.
 
 use std::fmt;
 
@@ -9,12 +9,12 @@ use crate::{
     wire::{EventView, fields::payload_type},
 };
 
-/// How the work went, as a terminal event says.
+/// The outcome of the work that a terminal event reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is done.
+    /// The work is done.
     Completed,
-    /// It failed.
+    /// The work failed.
     Failed,
 }
 
@@ -27,41 +27,45 @@ impl Outcome {
     }
 }
 
-/// Knows a wire format's terminal events.
+/// Finds the terminal events of a route's streams.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say which event ends a stream",
     label = "expected `Ends::named(…)`, another ready-made classifier, or a closure",
     note = "a closure takes an event and returns how it ends the stream, and its parameter's type must be written out: `|event: &resilient_sse::wire::EventView<'_>| …`"
 )]
 pub trait Classify: Send + Sync + 'static {
-    /// Whether a block may be a terminal event, from its raw bytes. Called for every event: it
-    /// should be cheap, and may be wrong only by saying `true`. Default: `true`.
+    /// Returns whether a block may be a terminal event, judged by its raw bytes.
+    ///
+    /// It is called for every event, so it should be cheap. It may return `true` for an event that is not terminal, but
+    /// never `false` for one that is. Default: `true`.
     fn may_end(&self, block: &[u8]) -> bool {
         let _ = block;
         true
     }
 
-    /// How the stream ends with this event, if it does. Called where [`may_end`](Self::may_end) says so.
+    /// Returns the outcome if the event is terminal, and `None` otherwise. It is called if [`may_end`](Self::may_end)
+    /// returned `true`.
     fn classify(&self, event: &EventView<'_>) -> Option<Outcome>;
 
-    /// Whether the format always ends with a terminal event, so that a body which ends without one
-    /// was cut off. Default: `false`.
+    /// Returns whether the format requires a terminal event, so that a body that ends without one was cut off. Default:
+    /// `false`.
     fn needs_terminal(&self) -> bool {
         false
     }
 
-    /// Returns whether a body that ends after this event (given as its raw block) is complete without a terminal event;
-    /// `None` if the event says nothing about that. The last event that says something counts. Called for every event of formats that
-    /// [need a terminal one](Self::needs_terminal): it should be cheap. Default: `None`.
+    /// Returns whether a body that ends after this event, given as its raw block, is complete without a terminal event.
+    ///
+    /// `None` keeps the result of the last event that had one. It is called for every event of formats that
+    /// [need a terminal event](Self::needs_terminal), so it should be cheap. Default: `None`.
     fn completes(&self, block: &[u8]) -> Option<bool> {
         let _ = block;
         None
     }
 }
 
-/// Terminal events by their name, their JSON payload's `type`, or their whole data.
+/// A classifier that finds terminal events by their name, their JSON payload's `type`, or their data.
 ///
-/// The default knows `completed` and `failed`, by name or by type.
+/// By default an event whose name or `type` is `completed` or `failed` is terminal.
 ///
 /// ```
 /// use resilient_sse::{Ends, Outcome};
@@ -72,11 +76,11 @@ pub trait Classify: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub struct Ends {
     rules: Vec<Rule>,
-    /// What a block with a terminal event holds one of, unless its JSON is written with escapes.
+    /// Texts of which a block with a terminal event holds at least one, unless its JSON is written with escapes.
     needles: Vec<Finder<'static>>,
-    /// What is part of each of them, if there is such a text: one search instead of several.
+    /// A text that is part of every needle, if there is one. Searching for it first saves the other searches.
     common: Option<Finder<'static>>,
-    /// The escapes with which JSON may write the type of a terminal event.
+    /// Beginnings of the escapes with which JSON may write the type of a terminal event.
     escapes: Vec<Finder<'static>>,
     needs_terminal: bool,
     /// The JSON key whose value says why a chat completion is complete.
@@ -95,7 +99,7 @@ enum Place {
     Name,
     Type,
     Data,
-    /// How the data begins, blanks apart.
+    /// The beginning of the data, after leading blanks.
     Start,
 }
 
@@ -110,7 +114,7 @@ impl Default for Ends {
 }
 
 impl Ends {
-    /// No event is terminal: the body's end is the stream's.
+    /// Returns a classifier for which no event is terminal. The stream ends with its body.
     #[must_use]
     pub fn none() -> Self {
         Self {
@@ -123,16 +127,18 @@ impl Ends {
         }
     }
 
-    /// OpenAI's chat completions, and all that imitate them: `data: [DONE]`, always.
+    /// Returns the classifier for OpenAI's chat completions and compatible APIs: `data: [DONE]` is required.
     ///
-    /// As for OpenAI's own clients, data that begins with `[DONE]` counts, blanks before it or not. Some providers
-    /// leave it out: a body is complete if its last chunk with a `finish_reason` holds a text there, and not null.
+    /// Any data that begins with `[DONE]`, after leading blanks, is terminal, as for OpenAI's own clients. Some
+    /// providers leave it out, so a body without it is complete if the `finish_reason` of its last chunk that has one
+    /// is a string.
     #[must_use]
     pub fn openai_chat() -> Self {
         Self { finish: Some(Finder::new(FINISH_REASON)), ..Self::ai_sdk() }
     }
 
-    /// OpenAI's responses: `response.completed`, `response.incomplete`, `response.failed` or `error`, always.
+    /// Returns the classifier for OpenAI's responses: one of `response.completed`, `response.incomplete`,
+    /// `response.failed` and `error` is required.
     #[must_use]
     pub fn openai_responses() -> Self {
         Self::none()
@@ -143,25 +149,25 @@ impl Ends {
             .always()
     }
 
-    /// Anthropic's messages: `message_stop` or `error`, always.
+    /// Returns the classifier for Anthropic's messages: `message_stop` or `error` is required.
     #[must_use]
     pub fn anthropic() -> Self {
         Self::none().on_type("message_stop", Outcome::Completed).on_type("error", Outcome::Failed).always()
     }
 
-    /// The AI SDK's UI message stream: `data: [DONE]`, always.
+    /// Returns the classifier for the AI SDK's UI message stream: `data: [DONE]` is required.
     #[must_use]
     pub fn ai_sdk() -> Self {
         Self::none().rule(Place::Start, "[DONE]", Outcome::Completed).always()
     }
 
-    /// An event of this name is terminal.
+    /// Makes an event of this name terminal.
     #[must_use]
     pub fn on_name(self, name: &str, outcome: Outcome) -> Self {
         self.rule(Place::Name, name, outcome)
     }
 
-    /// An event whose data is a JSON object with this `type` is terminal.
+    /// Makes an event terminal whose data is a JSON object with this `type`.
     #[must_use]
     pub fn on_type(mut self, kind: &str, outcome: Outcome) -> Self {
         for escape in escapes_of(kind) {
@@ -170,13 +176,14 @@ impl Ends {
         self.rule(Place::Type, kind, outcome)
     }
 
-    /// An event with exactly this data is terminal.
+    /// Makes an event with exactly this data terminal.
     #[must_use]
     pub fn on_data(self, data: &str, outcome: Outcome) -> Self {
         self.rule(Place::Data, data, outcome)
     }
 
-    /// A body that ends without a terminal event was cut off: the stream failed, reason `eof`.
+    /// Requires a terminal event: if the body ends without one, it was cut off, and the stream is `failed`, reason
+    /// `eof`.
     #[must_use]
     pub fn always(mut self) -> Self {
         self.needs_terminal = true;
@@ -229,14 +236,15 @@ impl Classify for Ends {
     }
 }
 
-/// Adds a text that blocks are searched for, once.
+/// Adds a text to search blocks for, unless it is there already.
 fn add(needles: &mut Vec<Finder<'static>>, text: &str) {
     if needles.iter().all(|held| held.needle() != text.as_bytes()) {
         needles.push(Finder::new(text).into_owned());
     }
 }
 
-/// The longest text, of two bytes at least, that is part of several needles, if these are short. O(bytes of the first one, cubed).
+/// Returns the longest text of at least two bytes that is part of all needles, if there are several and the first is at
+/// most 64 bytes long. The cost is cubic in the length of the first needle.
 fn common(needles: &[Finder<'static>]) -> Option<Finder<'static>> {
     const SHORT: usize = 64;
     let (first, others) = needles.split_first().filter(|(_, others)| !others.is_empty())?;
@@ -249,8 +257,9 @@ fn common(needles: &[Finder<'static>]) -> Option<Finder<'static>> {
     found.map(Finder::into_owned)
 }
 
-/// The beginnings of the escapes of which JSON holds one where it does not hold this text as it is (RFC 8259 § 7): `/` may be
-/// escaped, as PHP does, `"`, `\` and control characters must be, and `\u` may stand for any character.
+/// Returns the beginnings of the escapes in JSON that stands for this text but does not contain it literally (RFC 8259
+/// § 7). JSON must escape `"`, `\` and control characters. It may escape `/`, as PHP does, and may write any character
+/// with `\u`.
 fn escapes_of(text: &str) -> impl Iterator<Item = &'static str> {
     let must_be = text.contains(|c: char| c == '"' || c == '\\' || c.is_ascii_control());
     let slash = text.contains('/').then_some("\\/");
@@ -258,10 +267,10 @@ fn escapes_of(text: &str) -> impl Iterator<Item = &'static str> {
     [must_be.then_some("\\"), slash, Some(unicode)].into_iter().flatten()
 }
 
-/// The key in an OpenAI chunk; within a JSON string its quotes would be escaped.
+/// The key in an OpenAI chunk. A match is a key, since within a JSON string the quotes would be escaped.
 const FINISH_REASON: &str = r#""finish_reason""#;
 
-/// Whether a JSON key is followed by a string, as its value.
+/// Whether the value that follows a JSON key is a string.
 fn is_text_value(rest: &[u8]) -> bool {
     let rest = rest.trim_ascii_start().strip_prefix(b":");
     rest.is_some_and(|value| value.trim_ascii_start().starts_with(b"\""))

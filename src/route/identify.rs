@@ -1,4 +1,4 @@
-//! Which stream a request means.
+//! Identifiers: they find the stream that a request means.
 
 use std::borrow::Cow;
 
@@ -9,10 +9,10 @@ use crate::model::{
     metadata::Metadata,
 };
 
-/// What a request is to the layer.
+/// The stream that a request means, with its kind and metadata.
 ///
-/// An id names one answer, one export, one feed: one run of the inner service. Do not use a conversation's id: a
-/// conversation has many answers.
+/// An id names one answer, one export or one feed: one run of the inner service. Do not use a conversation's id, since
+/// a conversation has many answers.
 ///
 /// ```
 /// use resilient_sse::{Identity, ResilientSse, StreamId};
@@ -20,9 +20,9 @@ use crate::model::{
 /// fn exports(sse: &ResilientSse) -> resilient_sse::ResilientSseLayer {
 ///     sse.generation().id(|request: &http::request::Parts| {
 ///         let Some(name) = request.uri.path().strip_prefix("/exports/") else { return Identity::bypass() };
-///         Identity::from(StreamId::new(name)) // 400 where the name breaks the rule for names
+///         Identity::from(StreamId::new(name)) // a malformed name is answered with 400
 ///             .kind("export")
-///             .metadata("plan", "paid") // a job probe and the `on_end` hook get it
+///             .metadata("plan", "paid") // for the job probe and the `on_end` hook
 ///     })
 /// }
 /// ```
@@ -42,42 +42,42 @@ pub(crate) enum Name {
 }
 
 impl Identity {
-    /// Not the layer's business: passes untouched, with no call to the store.
+    /// Lets the request pass untouched, without a call to the store.
     #[must_use]
     pub fn bypass() -> Self {
         Name::Bypass.into()
     }
 
-    /// A new stream each time, whose id the library makes up once the inner service has answered
-    /// with an event stream.
+    /// Makes each request a new stream whose id the library makes up. The stream is registered once the inner service
+    /// has answered with an event stream.
     #[must_use]
     pub fn generate() -> Self {
         Name::Generate.into()
     }
 
-    /// This stream.
+    /// Names the stream.
     #[must_use]
     pub fn id(id: StreamId) -> Self {
         Name::Id(id).into()
     }
 
-    /// The stream of this name, which a client has sent; answered with 400 if it is malformed.
+    /// Names the stream by a text that a client has sent. A malformed name is answered with 400.
     #[must_use]
     pub fn parse(id: &str) -> Self {
         StreamId::new(id).into()
     }
 
-    /// What the stream is for, in place of the route's kind.
+    /// Sets the stream's kind, in place of the route's.
     #[must_use]
     pub fn kind(mut self, kind: impl Into<Cow<'static, str>>) -> Self {
         self.kind = Some(kind.into());
         self
     }
 
-    /// Keeps something with the stream: up to 4 KiB of keys and values in all.
+    /// Keeps a key and a value with the stream. A stream keeps up to 4 KiB of keys and values.
     ///
-    /// Beyond that the request is answered with 400, which names the limit, and nothing is stored. A request with a
-    /// cursor goes on without its metadata, since an `EventSource` would give up for good at a 400.
+    /// A request that exceeds the limit is answered with 400, and nothing is stored. A request with a cursor is served
+    /// without its metadata instead, since an `EventSource` would give up for good at a 400.
     #[must_use]
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.push((key.into(), value.into()));
@@ -97,7 +97,7 @@ impl From<StreamId> for Identity {
     }
 }
 
-/// A malformed name is answered with 400, which names the rule.
+/// An error is answered with 400. The answer names the rule that the name breaks.
 impl From<Result<StreamId, InvalidStreamId>> for Identity {
     fn from(id: Result<StreamId, InvalidStreamId>) -> Self {
         match id {
@@ -107,18 +107,18 @@ impl From<Result<StreamId, InvalidStreamId>> for Identity {
     }
 }
 
-/// `None` is [`Identity::bypass`].
+/// `None` becomes [`Identity::bypass`].
 impl<I: Into<Identity>> From<Option<I>> for Identity {
     fn from(identity: Option<I>) -> Self {
         identity.map_or_else(Self::bypass, Into::into)
     }
 }
 
-/// Says which stream a request means.
+/// Finds the stream that a request means.
 ///
-/// Ready-made ones are [`StreamId::path`], [`StreamId::query`], [`StreamId::header`] and [`StreamId::extension`]. Any
-/// closure that returns an [`Identity`], or what becomes one (a `StreamId`, an `Option` or a `Result` of it), is one too; its
-/// parameter's type must be written out: `|request: &http::request::Parts| …`.
+/// Ready-made identifiers are [`StreamId::path`], [`StreamId::query`], [`StreamId::header`] and
+/// [`StreamId::extension`]. A closure is an identifier too, if it returns an [`Identity`], a `StreamId`, or an `Option`
+/// or `Result` of one. The closure's parameter type must be written out: `|request: &http::request::Parts| …`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say which stream a request means",
     label = "expected `StreamId::path(\"/answers/{{id}}\")`, another ready-made identifier, or a closure",
@@ -126,7 +126,7 @@ impl<I: Into<Identity>> From<Option<I>> for Identity {
     note = "a closure takes the request's head, and its parameter's type must be written out: `|request: &http::request::Parts| …`"
 )]
 pub trait Identify: Send + Sync + 'static {
-    /// Looks at a request's head.
+    /// Returns the stream that the request with this head means.
     fn identify(&self, request: &Parts) -> Identity;
 }
 

@@ -1,4 +1,5 @@
-//! A route's settings: how requests name their streams, which event ends a stream, and in which voice the library speaks.
+//! A route's settings: the identifier of streams, the classifier of terminal events, and the form of the library's own
+//! events.
 
 pub(crate) mod classify;
 pub(crate) mod identify;

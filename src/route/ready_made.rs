@@ -11,12 +11,12 @@ use crate::{
     node::request::parameter,
 };
 
-/// A new stream for each request: see [`Identity::generate`].
+/// An identifier that makes each request a new stream: see [`Identity::generate`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Generate;
 
 impl Generate {
-    /// Only for requests of this method; any other is bypassed.
+    /// Limits the identifier to requests of this method. Any other request is bypassed.
     #[must_use]
     pub fn only(self, method: Method) -> impl Identify {
         move |request: &Parts| if request.method == method { Identity::generate() } else { Identity::bypass() }
@@ -29,7 +29,7 @@ impl Identify for Generate {
     }
 }
 
-/// The requests that a ready-made identifier is for, and how it treats requests without a name.
+/// The method that a ready-made identifier is limited to, and whether it makes up a name for a request without one.
 #[derive(Clone, Debug, Default)]
 struct Scope {
     only: Option<Method>,
@@ -45,7 +45,7 @@ impl Scope {
     }
 }
 
-/// The stream that a part of the path names: made by [`StreamId::path`].
+/// An identifier that reads the stream's id from the path. [`StreamId::path`] makes it.
 #[derive(Clone, Debug)]
 pub struct PathTemplate {
     segments: Vec<Segment>,
@@ -81,7 +81,7 @@ impl PathTemplate {
         Self { segments, scope: Scope::default() }
     }
 
-    /// The stream that the path names, if the path's tail matches.
+    /// Returns the stream that the path names, if the end of the path matches the template.
     fn find(&self, path: &str) -> Option<Result<StreamId, InvalidStreamId>> {
         let mut parts = path.rsplit('/');
         let mut id = None;
@@ -99,7 +99,7 @@ impl PathTemplate {
     }
 }
 
-/// The stream that a query parameter names: made by [`StreamId::query`].
+/// An identifier that reads the stream's id from a query parameter. [`StreamId::query`] makes it.
 #[derive(Clone, Debug)]
 pub struct QueryParameter {
     name: &'static str,
@@ -112,7 +112,7 @@ impl Identify for QueryParameter {
     }
 }
 
-/// The stream that a header names: made by [`StreamId::header`].
+/// An identifier that reads the stream's id from a header. [`StreamId::header`] makes it.
 #[derive(Clone, Debug)]
 pub struct Header {
     name: HeaderName,
@@ -121,13 +121,13 @@ pub struct Header {
 
 impl Identify for Header {
     fn identify(&self, request: &Parts) -> Identity {
-        // Bytes that are no text are no id either: the lossy text says so.
+        // Bytes that are no UTF-8 become U+FFFD, which no id may hold, so they are refused as malformed.
         let name = || Some(Identity::parse(&String::from_utf8_lossy(request.headers.get(&self.name)?.as_bytes())));
         self.scope.identity(request, name)
     }
 }
 
-/// The stream that a request extension names: made by [`StreamId::extension`].
+/// An identifier that takes the stream's id from a request extension. [`StreamId::extension`] makes it.
 #[derive(Clone, Debug)]
 pub struct Extension {
     scope: Scope,
@@ -139,54 +139,55 @@ impl Identify for Extension {
     }
 }
 
-/// Ready-made ways to say which stream a request means.
+/// Ready-made identifiers.
 impl StreamId {
-    /// By the segment `{id}` of the path, percent-decoded; any other `{name}` matches any segment.
+    /// Returns an identifier that reads the id from the path segment `{id}`, percent-decoded. Any other `{name}`
+    /// matches any segment. A request whose path does not match is bypassed.
     ///
-    /// The template matches the tail of the path that the layer sees: what stands before it, such as
-    /// the prefix of a router around, does not matter. A router that is nested under a prefix sees
-    /// only what follows it, so a layer in there must not name the prefix: in axum's
-    /// `nest("/answers", …)` the template is `/{id}`. A path that does not match is bypassed.
+    /// The template matches the end of the path that the layer sees. Segments before it, such as the prefix of an outer
+    /// router, do not matter. A router that is nested under a prefix sees only the path after the prefix, so the
+    /// template of a layer in it must not name the prefix: in axum's `nest("/answers", …)` the template is `/{id}`.
     ///
     /// # Panics
     ///
-    /// If the template does not have exactly one segment `{id}`: it would protect nothing.
+    /// If the template does not have exactly one segment `{id}`. Such a template would protect nothing.
     #[must_use]
     #[track_caller]
     pub fn path(template: &str) -> PathTemplate {
         PathTemplate::new(template)
     }
 
-    /// By a query parameter, percent-decoded; a request without it is bypassed, unless
-    /// [`or_generate`](QueryParameter::or_generate) is said.
+    /// Returns an identifier that reads the id from a query parameter, percent-decoded. A request without the parameter
+    /// is bypassed, unless [`or_generate`](QueryParameter::or_generate) is set.
     #[must_use]
     pub fn query(name: &'static str) -> QueryParameter {
         QueryParameter { name, scope: Scope::default() }
     }
 
-    /// By a header such as `Idempotency-Key`; a request without it is bypassed, unless
-    /// [`or_generate`](Header::or_generate) is said.
+    /// Returns an identifier that reads the id from a header such as `Idempotency-Key`. A request without the header is
+    /// bypassed, unless [`or_generate`](Header::or_generate) is set.
     #[must_use]
     pub fn header(name: HeaderName) -> Header {
         Header { name, scope: Scope::default() }
     }
 
-    /// By a `StreamId` in the request's extensions; a request without it is bypassed, unless
-    /// [`or_generate`](Extension::or_generate) is said.
+    /// Returns an identifier that takes the `StreamId` in the request's extensions. A request without one is bypassed,
+    /// unless [`or_generate`](Extension::or_generate) is set.
     #[must_use]
     pub fn extension() -> Extension {
         Extension { scope: Scope::default() }
     }
 }
 
-/// Makes `only` for a ready-made identifier.
+/// Generates `only` for a ready-made identifier.
 macro_rules! only {
     ($type:ident) => {
         impl $type {
-            /// Only for requests of this method; any other is bypassed. Without it GET and POST requests are looked at.
+            /// Limits the identifier to requests of this method. Any other request is bypassed. Without a limit the
+            /// identifier is for GET and POST requests.
             ///
-            /// Around a router in which one path answers GET with a stream and POST with something else, this keeps the
-            /// second from being taken for a request for the first one's stream.
+            /// Use it around a router in which one path answers GET with a stream and POST with something else.
+            /// Otherwise the layer takes the POST for a request for the stream.
             #[must_use]
             pub fn only(mut self, method: Method) -> Self {
                 self.scope.only = Some(method);
@@ -196,12 +197,12 @@ macro_rules! only {
     };
 }
 
-/// Makes `or_generate` for a ready-made identifier whose name a request may lack.
+/// Generates `or_generate` for a ready-made identifier whose name a request may lack.
 macro_rules! or_generate {
     ($type:ident) => {
         impl $type {
-            /// A request without a name gets one that the library makes up, so it is protected too: see [`Identity::generate`].
-            /// Without this it is bypassed.
+            /// Makes up an id for a request that names no stream, so that it is protected too: see
+            /// [`Identity::generate`]. Otherwise such a request is bypassed.
             #[must_use]
             pub fn or_generate(mut self) -> Self {
                 self.scope.generates = true;

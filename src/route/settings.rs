@@ -22,32 +22,32 @@ use crate::{
 
 pub(crate) type Fingerprint = dyn Fn(&Parts) -> Option<String> + Send + Sync;
 
-/// What one layer does differently from others of the same hub.
+/// The settings of one layer.
 #[derive(Clone)]
 pub(crate) struct Route {
     pub(crate) identify: Arc<dyn Identify>,
     pub(crate) kind: Cow<'static, str>,
     pub(crate) disconnect: Disconnect,
-    /// What a body's end without a terminal event means: that the stream is only interrupted.
+    /// Whether the end of a body without a terminal event only interrupts the stream, as on `feed()` routes.
     pub(crate) endless: bool,
     pub(crate) classify: Arc<dyn Classify>,
     pub(crate) voice: Voice,
     pub(crate) durability: Durability,
     pub(crate) on_unavailable: OnUnavailable,
-    /// How long nobody may read a stream before `disconnect` applies.
+    /// How long a stream may be without a reader before `disconnect` applies.
     pub(crate) grace: Duration,
-    /// Silence after which a body sends a heartbeat.
+    /// After how long a silence a body sends a heartbeat.
     pub(crate) heartbeat: Duration,
-    /// How long and how much is kept of a stream.
+    /// How long a stream is kept, and how many of its events.
     pub(crate) retention: Arc<Retention>,
-    /// Which conversation a request is a turn of.
+    /// The identifier of a request's conversation.
     pub(crate) conversation: Option<Arc<dyn Identify>>,
     pub(crate) overlap: Overlap,
     /// The headers of a response that are stored with its stream.
     pub(crate) keep_headers: Arc<[HeaderName]>,
     pub(crate) limit: Option<usize>,
     pub(crate) fingerprint: Option<Arc<Fingerprint>>,
-    /// Under which suffix of a stream's path the layer itself serves recovery.
+    /// The suffix of a stream's path under which the layer itself serves recovery.
     pub(crate) recover_suffix: Option<Cow<'static, str>>,
 }
 
@@ -101,7 +101,7 @@ impl Route {
 }
 
 impl Route {
-    /// What is kept of a response's headers before there is one.
+    /// Returns the state of the kept headers before the handler has answered.
     pub(crate) fn headers(&self) -> KeptHeaders {
         if self.keep_headers.is_empty() { KeptHeaders::None } else { KeptHeaders::Awaited }
     }

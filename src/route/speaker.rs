@@ -1,4 +1,4 @@
-//! How the library itself speaks on a route.
+//! The writer of a response body: it writes the events of the log and the library's own notices.
 
 use std::collections::VecDeque;
 
@@ -17,11 +17,12 @@ use crate::{
     wire::Framing,
 };
 
-/// Frames of so few bytes are put together, up to so many bytes: two small writes cost more than one.
+/// Frames of up to `SMALL` bytes are joined into pieces of about `TOGETHER` bytes, since two small writes cost more
+/// than one.
 const SMALL: usize = 16 << 10;
 const TOGETHER: usize = 64 << 10;
 
-/// What the library has to say.
+/// A notice of the library's own to a client.
 #[derive(Debug)]
 pub(crate) enum Notice<'a> {
     Connected(&'a StreamId),
@@ -30,20 +31,23 @@ pub(crate) enum Notice<'a> {
     Ending(&'a Ended),
 }
 
-/// Gives a body its bytes: the frames of the inner service's events, and the library's own words between them.
+/// Writes the bytes of a response body: the frames of the inner service's events, and the library's notices between
+/// them.
 #[derive(Debug)]
 pub(crate) struct Speaker {
     framing: std::sync::Arc<dyn Framing>,
     voice: Voice,
-    /// The reconnect delay, until it is said.
+    /// The reconnect delay, until it is written.
     retry: Option<u64>,
-    /// What stands before every id, where the library made up the stream's.
+    /// The prefix of every event id, if the library made up the stream's id.
     prefix: Option<StreamId>,
-    /// Whether the library's endings carry ids: those of a stream that could not be registered do not.
+    /// Whether the library's endings carry ids. Those of an unrecorded stream do not.
     ids: bool,
-    /// The piece to give next, those after it, and what is to be given after all of them.
+    /// The piece to give next. It is apart from `pieces` so that a single piece needs no allocation.
     next: Option<Piece>,
+    /// The pieces after `next`.
     pieces: VecDeque<Piece>,
+    /// The bytes to give after all pieces.
     out: BytesMut,
     /// The last event in `out`.
     out_up_to: Option<EventId>,
@@ -57,7 +61,7 @@ pub(crate) struct Piece {
 }
 
 impl Speaker {
-    /// `prefix` stands before every id where the library made up the stream's.
+    /// Makes a speaker. `prefix` stands before every event id, if the library made up the stream's id.
     pub(crate) fn new(
         framing: std::sync::Arc<dyn Framing>,
         voice: Voice,
@@ -77,60 +81,60 @@ impl Speaker {
         }
     }
 
-    /// For a stream that could not be registered: a cursor that nobody can serve is worse than none.
+    /// Makes a speaker for an unrecorded stream. It writes no ids, since no store could serve them as cursors.
     pub(crate) fn without_ids(framing: std::sync::Arc<dyn Framing>, voice: Voice, retry: Option<u64>) -> Self {
         Self { ids: false, ..Self::new(framing, voice, None, retry) }
     }
 
-    /// The store has said what stream it is: its name, where the library made that up, its voice, and the inner service's own
-    /// delay. That is said even after another one was: the last one counts.
-    pub(crate) fn learn(&mut self, prefix: Option<StreamId>, retry: Option<u64>, voice: Voice) {
+    /// Sets what the store has reported of the stream: its prefix, its voice, and the inner service's reconnect delay.
+    /// That delay is written even if another was written before, since a client uses the last one.
+    pub(crate) fn set_stream(&mut self, prefix: Option<StreamId>, retry: Option<u64>, voice: Voice) {
         self.voice = voice;
         self.prefix = prefix;
         self.retry = retry.or(self.retry);
     }
 
-    /// The store has said the inner service's own delay.
-    pub(crate) fn learn_retry(&mut self, retry: Option<u64>) {
+    /// Sets the inner service's reconnect delay, if the store has reported one.
+    pub(crate) fn set_retry(&mut self, retry: Option<u64>) {
         self.retry = retry.or(self.retry);
     }
 
-    /// Hands its place in the conversation to another body.
+    /// Returns a speaker for the body that continues this one.
     pub(crate) fn replacement(&mut self) -> Self {
         let framing = std::sync::Arc::clone(&self.framing);
         Self { ids: self.ids, ..Self::new(framing, self.voice, self.prefix.clone(), self.retry.take()) }
     }
 
-    /// Whether everything written was taken.
+    /// Whether all written bytes were taken.
     pub(crate) fn is_empty(&self) -> bool {
         self.next.is_none() && self.out.is_empty()
     }
 
-    /// Takes the next bytes of what is written.
+    /// Takes the next written bytes.
     pub(crate) fn take(&mut self) -> Option<Bytes> {
         self.take_piece().map(|piece| piece.bytes)
     }
 
-    /// The same, with the last event in them.
+    /// Takes the next written bytes, with the id of the last event in them.
     pub(crate) fn take_piece(&mut self) -> Option<Piece> {
         let written = self.next.take().or_else(|| self.cut());
         self.next = self.pieces.pop_front();
         written
     }
 
-    /// What was written after all frames.
+    /// Takes the bytes that were written after all pieces.
     fn cut(&mut self) -> Option<Piece> {
         (!self.out.is_empty()).then(|| Piece { bytes: self.out.split().freeze(), up_to: self.out_up_to.take() })
     }
 
-    /// There is nothing to say for now: the room for it is given back.
-    pub(crate) fn rest(&mut self) {
+    /// Frees the buffers if they are empty, so that a silent body holds no memory.
+    pub(crate) fn shrink(&mut self) {
         if self.is_empty() {
             (self.pieces, self.out) = (VecDeque::new(), BytesMut::new());
         }
     }
 
-    /// Events of the log, up to this one, as they were written for everybody.
+    /// Writes a frame of the log's events, the last of which is `up_to`.
     pub(crate) fn frame(&mut self, frame: Bytes, up_to: EventId) {
         if let Some(retry) = self.retry.take() {
             // The inner service's own delay wins.
@@ -157,7 +161,7 @@ impl Speaker {
         }
     }
 
-    /// A terminal event.
+    /// Writes a terminal event.
     fn event(&mut self, block: &[u8], id: EventId) {
         // The inner service's own delay wins.
         let retry = self.retry.take().filter(|_| self.framing.retry_in(block).is_none());
@@ -166,7 +170,7 @@ impl Speaker {
         self.framing.deliver(block, true, id, retry, &mut self.out);
     }
 
-    /// Lines that are no event.
+    /// Writes lines of the inner body that are no event, such as comments.
     pub(crate) fn aside(&mut self, lines: &[u8]) {
         if self.retry.is_some() && self.framing.retry_in(lines).is_some() {
             self.retry = None;
@@ -178,14 +182,15 @@ impl Speaker {
         self.out.extend_from_slice(self.framing.heartbeat());
     }
 
-    /// The reconnect delay alone, for a body without events.
+    /// Writes the reconnect delay alone, unless it is written already.
     pub(crate) fn retry_only(&mut self) {
         if let Some(retry) = self.retry.take() {
             self.framing.retry(retry, &mut self.out);
         }
     }
 
-    /// The end of the stream: its own terminal event, or the library's word for it. Returns whether there was one.
+    /// Writes the end of the stream: its own terminal event, or the voice's notice of it. Returns whether an event was
+    /// written.
     pub(crate) fn end(&mut self, ended: &Ended) -> bool {
         match &ended.ending.event {
             Some(block) => {
@@ -196,10 +201,10 @@ impl Speaker {
         }
     }
 
-    /// The last words of a body that breaks: the voice's error form where it has one, and the reconnect delay.
+    /// Writes the last bytes of a body that breaks: the voice's error event if it has one, and the reconnect delay.
     pub(crate) fn unfinished(&mut self, error: &BodyError) {
         match (self.voice, error) {
-            // The library's own ending was told in that form already, where there is one.
+            // `end` has written an ending of the library's own in that form already.
             (Voice::OpenAi, error) if !matches!(error, BodyError::Ended { .. }) => {
                 self.say(&openai(&error.to_string(), code(error)), None);
             }
@@ -207,7 +212,8 @@ impl Speaker {
         }
     }
 
-    /// Says what the library has to say, in the route's voice. Returns whether the voice has a word for it.
+    /// Writes a notice in the stream's voice. Returns whether the client learns of it: from an event, or from the ids
+    /// that follow.
     pub(crate) fn notice(&mut self, notice: &Notice<'_>) -> bool {
         let event = match self.voice {
             Voice::Silent => return tells_by_ids(notice),
@@ -239,7 +245,7 @@ impl Speaker {
     }
 
     fn say(&mut self, event: &Event, id: Option<EventId>) {
-        // JSON without line ends, names from this file: there is nothing that could not be encoded.
+        // Encoding cannot fail: the data is JSON without line ends, and the names are those of this file.
         let Ok(block) = self.framing.encode(event) else { return };
         match id {
             Some(id) => self.event(&block, id),
@@ -247,7 +253,7 @@ impl Speaker {
         }
     }
 
-    /// A notice's name and JSON data.
+    /// Returns a notice's event name and JSON data.
     fn words(&self, notice: &Notice<'_>) -> (&'static str, Value) {
         match notice {
             Notice::Connected(id) => ("connected", json!({ "streamId": id.as_str() })),
@@ -265,7 +271,7 @@ impl Speaker {
     }
 }
 
-/// Whether the ids that follow tell this to a client that gets ids only.
+/// Whether a client that gets ids only can tell the notice from the ids that follow.
 fn tells_by_ids(notice: &Notice<'_>) -> bool {
     match notice {
         Notice::Connected(_) | Notice::Restart(_) => true,
@@ -274,12 +280,12 @@ fn tells_by_ids(notice: &Notice<'_>) -> bool {
     }
 }
 
-/// The form in which OpenAI's clients understand that something went wrong.
+/// Returns an event in the error form of OpenAI's clients.
 fn openai(message: &str, code: &str) -> Event {
     Event::new(json!({ "error": { "message": message, "type": "stream_error", "code": code } }).to_string())
 }
 
-/// How an ending that the library supplies reads as an error: its message and its code.
+/// Returns the error message and code for an ending that the library supplies.
 fn ending(ended: &Ended) -> (&'static str, &str) {
     let (message, code) = match ended.ending.state {
         StreamState::Cancelled => ("the stream was cancelled", "cancelled"),
@@ -290,7 +296,7 @@ fn ending(ended: &Ended) -> (&'static str, &str) {
     (message, ended.ending.reason.as_deref().unwrap_or(code))
 }
 
-/// The code of an error chunk for a body that breaks.
+/// Returns the code of the error event for a body that breaks.
 fn code(error: &BodyError) -> &'static str {
     match error {
         BodyError::Draining => "shutdown",

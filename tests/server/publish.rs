@@ -59,5 +59,5 @@ async fn nobody_posts_into_a_handler_s_stream() {
     let _client = server.get("/api/stream/busy?n=1&rate=0&end=never").await;
     server.until_status("busy", "active").await;
     let (status, why) = server.post("/api/stream/busy/events", r#"{"type":"token","data":1}"#).await;
-    assert_eq!((status, why), (StatusCode::CONFLICT, json!("another producer has the stream\n")));
+    assert_eq!((status, why), (StatusCode::CONFLICT, json!("another producer holds the stream\n")));
 }
