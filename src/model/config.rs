@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, time::Duration};
 
-use crate::store::Retention;
+use super::retention::Retention;
 
 /// When an event may be delivered (guarantee G2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,6 +7,7 @@ pub(crate) mod id;
 pub(crate) mod kept;
 pub(crate) mod metadata;
 pub(crate) mod percent;
+pub(crate) mod retention;
 pub(crate) mod stream;
 pub(crate) mod turn;
 pub(crate) mod voice;

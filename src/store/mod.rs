@@ -24,11 +24,12 @@ pub(crate) use handle::StoreHandle;
 pub use memory::MemoryStore;
 pub use notify::{Notices, NoticesSender, Post, Tail, TailCell};
 pub use ops::{
-    Append, Appended, Beat, Beaten, Close, Closed, Due, DueReason, Fence, From, Hook, Interrupt, Interrupted, List,
-    Listed, Open, Opened, Page, Publish, Published, Read, Reopen, Reopened, Retention,
+    Append, Appended, Beat, Beaten, Close, Closed, Due, DueReason, Fence, From, Interrupt, Interrupted, List, Listed,
+    Open, Opened, Page, Publish, Published, Read, Reopen, Reopened,
 };
 pub use pointer::{Expected, Place, Point, Pointed, Pointer, Renew, Renewed};
 
+pub use crate::model::retention::Retention;
 use crate::{
     model::{
         id::{NodeId, StreamId, StreamKey},

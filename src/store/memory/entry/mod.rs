@@ -18,7 +18,7 @@ use crate::{
         voice::Voice,
     },
     store::{
-        Append, Appended, Close, Closed, Fence, Hook, Interrupt, Interrupted, Open, Opened, Publish, Reopen, Retention,
+        Append, Appended, Close, Closed, Fence, Interrupt, Interrupted, Open, Opened, Publish, Reopen, Retention,
         TailCell,
     },
 };
@@ -62,6 +62,14 @@ pub(super) struct Entry {
     pub(super) tail: Arc<TailCell>,
     /// When the store looks at the stream next.
     pub(super) timer: u64,
+}
+
+/// Whether a stream's `on_end` hook must run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hook {
+    None,
+    /// The time, in unix milliseconds, from which any guardian may run it.
+    DueAt(u64),
 }
 
 /// What is still asked of the run before a stream's newest one.
