@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::entry::millis;
+use super::clock::millis;
 use crate::{
     model::id::{StreamId, StreamKey},
     store::{Expected, Place, Point, Pointed, Pointer, Renew, pointer::BEHIND},

@@ -195,5 +195,5 @@ fn who_waits_no_more_for_a_missing_stream_is_forgotten() {
         drop(store.tail(&key(&format!("s{number}"))));
     }
     let waiting: usize = store.0.shards.iter().map(|shard| crate::runtime::sync::lock(shard).waiting.len()).sum();
-    assert!(waiting <= super::SHARDS * 16, "{waiting} are remembered");
+    assert!(waiting <= super::store::SHARDS * 16, "{waiting} are remembered");
 }

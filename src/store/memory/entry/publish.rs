@@ -1,10 +1,10 @@
 //! Stateless publishing: events without a standing producer.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Entry;
+use super::state::Entry;
 use crate::{
     model::{
         id::{EventId, NodeId},
@@ -13,24 +13,22 @@ use crate::{
         stream::{Ended, Ending, Frame, Origin, StreamState},
         voice::Voice,
     },
-    store::{Open, Publish, Published},
+    store::{Open, Publish, Published, TailCell, memory::log::Log},
 };
 
-/// How many of the newest idempotency keys a published stream remembers.
-const KEYS_REMEMBERED: usize = 1024;
-
-/// Idempotency keys, and the ids of the events that came with them: the newest last.
-pub(super) type Remembered = VecDeque<(String, EventId)>;
-
 impl Entry {
+    /// A stream that nobody beats: it lives as long as something is published.
+    pub(in super::super) fn published(publish: &Publish, epoch: u64, tail: Arc<TailCell>, now: u64) -> Self {
+        Self { node: None, ..Self::new(&registration(publish), epoch, Log::default(), tail, now) }
+    }
+
     pub(in super::super) fn publish(&mut self, publish: Publish, now: u64) -> Published {
         if let Some(key) = &publish.idempotency_key
-            && let Some((_, id)) =
-                self.published.iter().flat_map(|published| published.iter()).find(|(held, _)| held == key)
+            && let Some(id) = self.keys.as_ref().and_then(|keys| keys.id_of(key))
         {
             return match &self.ended {
-                Some(ended) if ended.id == *id => Published::Ended(Ended::clone(ended)),
-                _ => Published::Stored(*id),
+                Some(ended) if ended.id == id => Published::Ended(Ended::clone(ended)),
+                _ => Published::Stored(id),
             };
         }
         if self.node.is_none() && self.state == StreamState::Expired {
@@ -49,11 +47,7 @@ impl Entry {
                 Published::Ended(ended) => ended.id,
                 _ => self.log.top(),
             };
-            let published = self.published.get_or_insert_default();
-            published.push_back((key, id));
-            if published.len() > KEYS_REMEMBERED {
-                published.pop_front();
-            }
+            self.keys.get_or_insert_default().remember(key, id);
         }
         outcome
     }
@@ -73,7 +67,7 @@ impl Entry {
 }
 
 /// The registration that stands for a publisher without one.
-pub(super) fn registration(publish: &Publish) -> Open {
+fn registration(publish: &Publish) -> Open {
     Open {
         key: publish.key.clone(),
         kind: publish.kind.clone(),

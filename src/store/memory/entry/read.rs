@@ -1,6 +1,6 @@
 //! Pages of a log.
 
-use super::Entry;
+use super::state::Entry;
 use crate::{
     model::{
         id::EventId,

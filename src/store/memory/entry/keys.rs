@@ -1,0 +1,30 @@
+//! The idempotency keys of a published stream.
+
+use std::collections::VecDeque;
+
+use crate::model::id::EventId;
+
+/// How many keys are remembered.
+const REMEMBERED: usize = 1024;
+
+/// The newest idempotency keys, and the ids of the events that came with them.
+#[derive(Debug, Default)]
+pub(super) struct RememberedKeys(
+    /// The newest last.
+    VecDeque<(String, EventId)>,
+);
+
+impl RememberedKeys {
+    /// The id of the event that came with this key, if that is remembered.
+    pub(super) fn id_of(&self, key: &str) -> Option<EventId> {
+        self.0.iter().find(|(held, _)| held == key).map(|(_, id)| *id)
+    }
+
+    /// Remembers a key, and forgets the oldest one if there are too many.
+    pub(super) fn remember(&mut self, key: String, id: EventId) {
+        self.0.push_back((key, id));
+        if self.0.len() > REMEMBERED {
+            self.0.pop_front();
+        }
+    }
+}

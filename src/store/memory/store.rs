@@ -1,0 +1,143 @@
+//! The memory store itself: its parts, and the order in which their locks are taken.
+
+use std::{
+    collections::{HashMap, hash_map::RandomState},
+    fmt,
+    hash::BuildHasher as _,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use super::{
+    clock::{Clock, unix_now},
+    owners::Owners,
+    pointers::Pointers,
+    shard::Shard,
+};
+#[cfg(feature = "test-util")]
+use crate::store::notify::Woken;
+use crate::{
+    model::id::{NodeId, StreamKey},
+    runtime::sync::lock,
+    store::NoticesSender,
+};
+
+pub(super) const SHARDS: usize = 64;
+
+/// A store in the process's memory. Clones are the same store: several hubs may share one.
+///
+/// What it holds ends with the process. Its clock is monotonic: it starts at the system's time and
+/// then does not follow when that is set. No waker runs under its locks.
+///
+/// Complexity: appending and reading are O(1) and O(entries read); [`due`](Store::due) is
+/// O(streams due), not O(streams).
+#[derive(Clone)]
+pub struct MemoryStore(pub(super) Arc<Inner>);
+
+/// Wakers are collected under the locks and woken once no lock is held: each method declares its `Woken` before the locks, so
+/// that it is dropped after them.
+pub(super) struct Inner {
+    pub(super) run: Mutex<u128>,
+    pub(super) clock: Clock,
+    pub(super) hasher: RandomState,
+    pub(super) shards: [Mutex<Shard>; SHARDS],
+    /// Taken before any shard, never after.
+    pub(super) owners: Mutex<Owners>,
+    /// Taken after any shard, never before.
+    pub(super) pointers: Mutex<Pointers>,
+    pub(super) nodes: Mutex<HashMap<NodeId, NoticesSender>>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryStore {
+    /// An empty store, whose clock starts at the system's time.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::starting_at(unix_now())
+    }
+
+    /// An empty store, whose clock starts at this time, in unix milliseconds: for tests with seeded ids.
+    #[must_use]
+    pub fn starting_at(unix_ms: u64) -> Self {
+        Self(Arc::new(Inner {
+            run: Mutex::new(crate::runtime::random::u128()),
+            clock: Clock::starting_at(unix_ms),
+            hasher: RandomState::new(),
+            shards: std::array::from_fn(|_| Mutex::default()),
+            owners: Mutex::default(),
+            pointers: Mutex::default(),
+            nodes: Mutex::default(),
+        }))
+    }
+
+    /// How many streams are held, ended ones and such as nobody has cleaned up yet included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.shards.iter().map(|shard| lock(shard).entries.len()).sum()
+    }
+
+    /// Whether nothing is held: no stream, no index, no pointer, nobody who waits for a stream.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let bare = |shard: &Mutex<Shard>| {
+            let shard = lock(shard);
+            let indexed = shard.timers.len() + shard.waiting.len() + shard.removed.len();
+            shard.entries.is_empty() && indexed == 0
+        };
+        self.0.shards.iter().all(bare) && lock(&self.0.owners).is_empty() && lock(&self.0.pointers).is_empty()
+    }
+
+    /// Loses everything, as a server does that restarts without persistence.
+    #[cfg(feature = "test-util")]
+    pub(crate) fn forget(&self) {
+        let mut woken = Woken::default();
+        let now = self.now();
+        lock(&self.0.owners).clear();
+        *lock(&self.0.pointers) = Pointers::default();
+        *lock(&self.0.run) = crate::runtime::random::u128();
+        for shard in &self.0.shards {
+            let mut shard = lock(shard);
+            shard.timers.clear();
+            for (key, entry) in std::mem::take(&mut shard.entries) {
+                shard.take_leave(key, &entry, now, &mut woken);
+            }
+        }
+    }
+
+    /// Sets the clock forwards or backwards, by so many milliseconds.
+    #[cfg(feature = "test-util")]
+    pub(crate) fn shift_clock(&self, by: i64) {
+        self.0.clock.shift(by);
+    }
+
+    /// Tells every node that the store was away.
+    #[cfg(feature = "test-util")]
+    pub(crate) fn reconnected(&self) {
+        let nodes: Vec<_> = lock(&self.0.nodes).values().cloned().collect();
+        nodes.iter().for_each(NoticesSender::reconnected);
+    }
+
+    pub(super) fn shard(&self, key: &StreamKey) -> MutexGuard<'_, Shard> {
+        let hash = self.0.hasher.hash_one(key);
+        lock(&self.0.shards[hash as usize % SHARDS])
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.0.clock.now()
+    }
+
+    /// A sender of its own, since it wakes.
+    pub(super) fn sender(&self, node: &NodeId) -> Option<NoticesSender> {
+        lock(&self.0.nodes).get(node).cloned()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").field("streams", &self.len()).finish()
+    }
+}
