@@ -1,5 +1,7 @@
 //! The parts of a URL that names several hosts, or has parameters.
 
+use redis::{ConnectionInfo, IntoConnectionInfo as _};
+
 use super::error::RedisStoreError;
 use crate::model::percent;
 
@@ -65,4 +67,9 @@ fn expected(known: &[&str]) -> String {
     }
     let known: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
     format!("which is none of {}", known.join(", "))
+}
+
+/// Reads the address of one server. `whole` is the URL that errors name.
+pub(super) fn connection_info(url: &str, whole: &str) -> Result<ConnectionInfo, RedisStoreError> {
+    url.into_connection_info().map_err(|error| RedisStoreError::unreadable(whole, error))
 }

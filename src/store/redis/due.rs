@@ -6,14 +6,14 @@ use redis::{Value, cmd};
 use tokio::time::Instant;
 
 use super::{
-    Shared,
     clock::millis,
     error::RedisStoreError,
-    fleet::Request,
     keys::{self, StreamKeys},
+    known::Known,
     leases,
-    look::Known,
+    request::Request,
     script,
+    shared::Shared,
     stored::Standing,
     value,
 };

@@ -1,61 +1,17 @@
-//! Which server has what: one for everything, or in a cluster the master of each slot.
+//! The servers of a store: one for everything, or in a Cluster the master of each slot.
 
 #[cfg(feature = "redis-cluster")]
 use std::sync::Arc;
 
-use redis::{Cmd, Pipeline, RedisError, ServerErrorKind, Value};
-
 #[cfg(feature = "redis-cluster")]
 use super::masters::Masters;
-use super::{error::RedisStoreError, link::Link, script::Script, source::field, value};
-
-/// A command, and the slot of its keys.
-pub(super) struct Request {
-    #[cfg_attr(not(feature = "redis-cluster"), allow(dead_code, reason = "one server has all slots"))]
-    pub(super) slot: u16,
-    pub(super) command: Cmd,
-    script: Option<&'static Script>,
-    /// Whether it goes over the connection for bulk reads: see [`Fleet::look`].
-    is_bulk: bool,
-}
-
-impl Request {
-    pub(super) fn new(slot: u16, command: Cmd) -> Self {
-        Self { slot, command, script: None, is_bulk: false }
-    }
-
-    pub(super) fn script(slot: u16, script: &'static Script, keys: &[&str]) -> Self {
-        Self { slot, command: script.call(keys), script: Some(script), is_bulk: false }
-    }
-
-    pub(super) fn arg(mut self, argument: impl redis::ToRedisArgs) -> Self {
-        self.command.arg(argument);
-        self
-    }
-
-    /// Appends how many arguments another request has, and these: see each.lua.
-    pub(super) fn with_all_of(self, one: &Self) -> Self {
-        let counted = self.arg(one.command.args_iter().count());
-        one.command.args_iter().fold(counted, |all, argument| match argument {
-            redis::Arg::Simple(argument) => all.arg(argument),
-            _ => all,
-        })
-    }
-
-    /// The way that a flight of requests takes to a server: all of one flight were sent or looked for together.
-    pub(super) async fn fly(&self, link: &Link, commands: &Pipeline) -> Result<Vec<Value>, RedisStoreError> {
-        if self.is_bulk { link.look(commands).await } else { link.send(commands).await }
-    }
-
-    /// The same, to a server that does not know the script.
-    pub(super) fn spell_out(&mut self) -> bool {
-        let Some(script) = self.script.take() else { return false };
-        self.command = script.spelled_out(&self.command);
-        true
-    }
-}
-
-pub(super) type Reply = Result<Value, RedisStoreError>;
+use super::{
+    error::RedisStoreError,
+    link::Link,
+    request::{Reply, Request},
+    single::{fits_alone, send_to_one},
+    value,
+};
 
 /// The servers.
 pub(super) enum Fleet {
@@ -90,11 +46,8 @@ impl Fleet {
     /// # Errors
     ///
     /// As those of [`send`](Self::send).
-    pub(super) async fn look(&self, mut requests: Vec<Request>) -> Result<Vec<Reply>, RedisStoreError> {
-        for request in &mut requests {
-            request.is_bulk = true;
-        }
-        self.send(requests).await
+    pub(super) async fn look(&self, requests: Vec<Request>) -> Result<Vec<Reply>, RedisStoreError> {
+        self.send(requests.into_iter().map(Request::in_bulk).collect()).await
     }
 
     /// Looks for one thing: [`look`](Self::look).
@@ -190,65 +143,3 @@ impl Fleet {
 
 #[cfg(feature = "redis-cluster")]
 const NO_CLUSTER: &str = "no node of a cluster: its URL begins with redis:// (or rediss://)";
-
-/// Whether a server has all keys, and takes writes. A server that turns into a replica later is another matter: its primary
-/// is looked for.
-async fn fits_alone(link: &Link) -> Result<(), RedisStoreError> {
-    let mut info = Pipeline::with_capacity(2);
-    info.cmd("INFO").arg("server").cmd("INFO").arg("replication");
-    let replies = link.send(&info).await?;
-    let mut told = String::new();
-    for reply in replies {
-        let part = redis::from_redis_value::<String>(server_error(link, reply)?);
-        told += &part.map_err(|_| value::unexpected("INFO"))?;
-    }
-    // Valkey has another name for it.
-    let mode = ["redis_mode", "server_mode"].map(|name| field(&told, name)).concat();
-    let what = match (&*mode, field(&told, "role")) {
-        ("cluster", _) => "a node of a cluster: its URL begins with redis+cluster:// (or rediss+cluster://)",
-        ("sentinel", _) => "a Sentinel: its URL is redis+sentinel://host:port/name, with the name of the primary",
-        (_, "slave" | "replica") => "a replica, which takes no writes: name its primary, or the Sentinels that know it",
-        _ => return Ok(()),
-    };
-    Err(RedisStoreError::unfit(link.address(), what))
-}
-
-async fn send_to_one(link: &Link, mut requests: Vec<Request>) -> Result<Vec<Reply>, RedisStoreError> {
-    let send = async |requests: &[Request], commands: &Pipeline| match requests.first() {
-        Some(first) => first.fly(link, commands).await,
-        None => Ok(Vec::new()),
-    };
-    let mut commands = Pipeline::with_capacity(requests.len());
-    for request in &mut requests {
-        // Only a script may have to be sent again.
-        let command = if request.script.is_some() { request.command.clone() } else { request.command.take() };
-        commands.add_command(command);
-    }
-    let replies = send(&requests, &commands).await?.into_iter();
-    let mut replies: Vec<_> = replies.map(|reply| server_error(link, reply)).collect();
-    let unknown: Vec<_> = (0..replies.len()).filter(|index| is(&replies[*index], ServerErrorKind::NoScript)).collect();
-    // Each again, in order: what came after them has happened already, as it may where connections are shared.
-    let mut again = Pipeline::with_capacity(unknown.len());
-    for index in &unknown {
-        requests[*index].spell_out();
-        again.add_command(requests[*index].command.clone());
-    }
-    if !unknown.is_empty() {
-        for (index, reply) in unknown.into_iter().zip(send(&requests, &again).await?) {
-            replies[index] = server_error(link, reply);
-        }
-    }
-    Ok(replies)
-}
-
-pub(super) fn server_error(link: &Link, reply: Value) -> Reply {
-    match reply {
-        Value::ServerError(error) => Err(RedisStoreError::redis(link.address(), RedisError::from(error))),
-        reply => Ok(reply),
-    }
-}
-
-fn is(reply: &Reply, kind: ServerErrorKind) -> bool {
-    let error = reply.as_ref().err().and_then(RedisStoreError::as_redis);
-    error.is_some_and(|error| error.kind() == redis::ErrorKind::Server(kind))
-}

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use redis::cmd;
+use redis::{Value, cmd};
 
 use super::{
     clock::millis,
-    fleet::Request,
+    error::RedisStoreError,
     keys::{Keys, StreamKeys},
-    script,
+    request::Request,
+    script, value,
 };
 use crate::{model::id::StreamKey, store::Retention};
 
@@ -141,4 +142,13 @@ impl Indexed {
     pub(super) fn ended(ttl: u64, hook: Option<Duration>) -> Self {
         Self { ttl, active: false, overdue: hook.map(millis) }
     }
+}
+
+/// Reads what the script says of a stream.
+pub(super) fn standing(reply: Value) -> Result<Indexed, RedisStoreError> {
+    const WHAT: &str = "standing";
+    let mut parts = value::array(reply, WHAT)?.into_iter();
+    let mut number = || parts.next().as_ref().map(value::number).ok_or_else(|| value::unexpected(WHAT));
+    let (ttl, active, overdue) = (number()?, number()?, number()?);
+    Ok(Indexed { ttl: ttl.unwrap_or(0), active: active == Some(1), overdue })
 }

@@ -6,14 +6,16 @@ use std::{sync::Arc, time::Duration};
 use redis::{Value, cmd};
 
 use super::{
-    Shared,
+    background::Settling,
     clock::millis,
-    cluster::{Settling, standing},
     error::RedisStoreError,
-    fleet::{Fleet, Request},
-    indexes::Indexed,
+    fleet::Fleet,
+    indexes::{Indexed, standing},
     keys::{Keys, StreamKeys, name_of},
-    script, value,
+    request::Request,
+    script,
+    shared::Shared,
+    value,
 };
 use crate::{
     model::{

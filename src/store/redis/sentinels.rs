@@ -9,8 +9,7 @@ use redis::{
 use tokio::sync::Mutex;
 
 use super::{
-    address::{Hosts, Parameters},
-    connect::info,
+    address::{Hosts, Parameters, connection_info},
     error::RedisStoreError,
 };
 
@@ -47,7 +46,7 @@ impl Sentinels {
             return Err(RedisStoreError::address(url, "must end in the name by which the Sentinels know the primary"));
         }
         // The library that reads addresses knows how to unquote a login.
-        let primary = info(&format!("{scheme}://{login}primary/{database}"), url)?;
+        let primary = connection_info(&format!("{scheme}://{login}primary/{database}"), url)?;
         let mut node =
             SentinelNodeConnectionInfo::default().set_redis_connection_info(primary.redis_settings().clone());
         if let ConnectionAddr::TcpTls { .. } = primary.addr() {
@@ -120,7 +119,7 @@ impl<'a> Access<'a> {
     }
 
     fn to(&self, url: &str, host: &str) -> Result<ConnectionInfo, RedisStoreError> {
-        let info = info(&format!("{}://{}", self.scheme, with_port(host)), url)?;
+        let info = connection_info(&format!("{}://{}", self.scheme, with_port(host)), url)?;
         let mut settings = info.redis_settings().clone();
         if let Some(username) = self.username {
             settings = settings.set_username(username);

@@ -6,15 +6,18 @@ use redis::Value;
 
 use super::{
     error::RedisStoreError,
-    value::{self, Fields},
+    value::{self, Fields, Told},
 };
-use crate::model::{
-    id::{EventId, NodeId, StreamKey},
-    kept::KeptHeaders,
-    metadata::Metadata,
-    stream::{Ended, Ending, Frame, Origin, Record, RecordKind, StreamInfo, StreamState},
-    turn::Turn,
-    voice::Voice,
+use crate::{
+    model::{
+        id::{EventId, NodeId, StreamKey},
+        kept::KeptHeaders,
+        metadata::Metadata,
+        stream::{Ended, Ending, Frame, Origin, Record, RecordKind, StreamInfo, StreamState},
+        turn::Turn,
+        voice::Voice,
+    },
+    store::Fence,
 };
 
 /// A stream's hash.
@@ -276,4 +279,14 @@ impl Entry {
 /// A reply to `XRANGE` or `XREVRANGE`.
 pub(super) fn entries(reply: Value) -> Result<Vec<Entry>, RedisStoreError> {
     Ok(value::array(reply, "XRANGE")?.into_iter().filter_map(Entry::read).collect())
+}
+
+/// The end that a script tells of. `None`: one that this version cannot read.
+pub(super) fn end(told: &mut Told) -> Result<Option<Ended>, RedisStoreError> {
+    Ok(ended(told.fields()?))
+}
+
+/// The end that fences. One that cannot be read, another version's perhaps, fences as a newer run does.
+pub(super) fn fence(told: &mut Told) -> Result<Fence, RedisStoreError> {
+    Ok(ended(told.fields()?).map_or(Fence::Newer, Fence::Ended))
 }

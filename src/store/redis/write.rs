@@ -3,12 +3,13 @@
 use redis::{Value, cmd};
 
 use super::{
-    Shared,
     error::RedisStoreError,
-    fleet::{Reply, Request},
     keys::{self, StreamKeys},
     logs::{Amount, Cut, Mark, Position},
-    script, stored,
+    request::{Reply, Request},
+    script,
+    shared::Shared,
+    stored::fence,
     value::{self, Stored, Told},
 };
 use crate::{
@@ -313,9 +314,4 @@ fn amount(reply: Value) -> Option<Amount> {
 fn must_compare(error: &RedisStoreError) -> bool {
     let not_above = error.as_redis().and_then(redis::RedisError::detail).is_some_and(|text| text.contains(NOT_ABOVE));
     not_above || error.is_of_one_key()
-}
-
-/// The end that fences. One that cannot be read, another version's perhaps, fences as a newer run does.
-pub(super) fn fence(told: &mut Told) -> Result<Fence, RedisStoreError> {
-    Ok(stored::ended(told.fields()?).map_or(Fence::Newer, Fence::Ended))
 }

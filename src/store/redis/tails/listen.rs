@@ -12,16 +12,13 @@ use std::{
 use redis::{PushInfo, PushKind, Value, aio::MultiplexedConnection, cmd};
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{
-    super::{
-        Shared,
-        error::RedisStoreError,
-        link::{Link, Watch as _, spread},
-        source::Connected,
-    },
-    ANSWER,
-    net::NET,
+use super::super::{
+    error::RedisStoreError,
+    link::{Link, Watch as _, spread},
+    shared::Shared,
+    source::Connected,
 };
+use super::pace::{ANSWER, NET};
 use crate::{protocol::backoff::Backoff, runtime::sync::lock};
 
 /// A listening connection that lasted for so long was worth making.

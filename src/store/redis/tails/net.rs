@@ -1,15 +1,12 @@
 //! The net: looks now and then at what is waited for, since messages may be lost.
 
-use std::{
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::sync::{Arc, Weak};
 
 use redis::cmd;
 
+use super::super::{request::Request, script, shared::Shared, value};
 use super::{
-    super::{Shared, fleet::Request, script, value},
-    ANSWER, PAGE,
+    pace::{ANSWER, NET, PAGE},
     stream::Stream,
     tell::say_farewell,
 };
@@ -18,8 +15,6 @@ use crate::{
     runtime::sync::lock,
 };
 
-/// How often the net is drawn; a lost message is made up for within twice this.
-pub(super) const NET: Duration = Duration::from_secs(1);
 /// How seldom the net is drawn through streams that are produced here: once in so many times.
 const SELDOM: u64 = 8;
 

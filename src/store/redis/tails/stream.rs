@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{ASK_EVERY, Wanted};
+use super::{pace::ASK_EVERY, wanted::Wanted};
 use crate::{model::id::EventId, runtime::sync::lock, store::TailCell};
 
 /// A stream that is waited for.

@@ -1,40 +1,15 @@
 //! What this process tells others of the streams that are followed here, and of those that others follow.
 
 use std::{
-    collections::{BTreeMap, HashSet},
-    sync::{Arc, Mutex, Weak},
+    collections::BTreeMap,
+    sync::{Arc, Weak},
 };
 
 use redis::cmd;
-use tokio::sync::Notify;
 
-use super::{
-    super::{Shared, error::RedisStoreError, fleet::Request, keys, value},
-    ANSWER, PAGE,
-};
+use super::super::{error::RedisStoreError, keys, request::Request, shared::Shared, value};
+use super::pace::{ANSWER, PAGE};
 use crate::{model::id::StreamKey, runtime::sync::lock};
-
-/// What is to be told at once.
-#[derive(Default)]
-pub(super) struct Telling {
-    /// Streams of this process that others have just begun to follow: what was appended before that was not published.
-    followed: Mutex<HashSet<String>>,
-    /// Streams that are followed here, and whose producing nodes may not know.
-    producers: Mutex<HashSet<String>>,
-    wake: Notify,
-}
-
-impl Telling {
-    pub(super) fn is_followed(&self, name: &str) {
-        lock(&self.followed).insert(name.to_owned());
-        self.wake.notify_one();
-    }
-
-    pub(super) fn follows(&self, name: &str) {
-        lock(&self.producers).insert(name.to_owned());
-        self.wake.notify_one();
-    }
-}
 
 /// Tells others for as long as the store lives.
 pub(in super::super) async fn tell(shared: Weak<Shared>) {

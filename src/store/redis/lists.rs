@@ -1,23 +1,22 @@
-//! Looking: what is known of streams, lists of them.
+//! Lists of streams.
 
-use std::borrow::Borrow;
+use std::time::Duration;
 
-use redis::{Value, cmd};
+use redis::cmd;
 
 use super::{
-    Shared,
+    clock::millis,
     error::RedisStoreError,
-    fleet::{Reply, Request},
     keys::{self, StreamKeys},
     leases,
-    page::peek,
-    stored::{self, Entry, Held, Holds, Standing},
+    request::Request,
+    shared::Shared,
     value,
 };
 use crate::{
     model::{
-        id::{EventId, StreamId, StreamKey},
-        stream::{Ended, StreamInfo, StreamState},
+        id::{StreamId, StreamKey},
+        stream::{StreamInfo, StreamState},
     },
     store::{List, Listed},
 };
@@ -30,113 +29,7 @@ const RANGES: usize = 16;
 /// Leases that are looked through for stale streams, in each part of the indexes.
 const LEASES_READ: usize = 1000;
 
-/// All that is stored of a stream but its log, and the log's newest entry.
-pub(super) struct Known {
-    pub(super) held: Held,
-    pub(super) ended: Option<Ended>,
-    /// Whether its hook waits.
-    pub(super) hook: bool,
-    /// The log's newest entry that is no seal.
-    pub(super) log: Option<EventId>,
-    /// Whether a seal is the newest entry.
-    pub(super) is_sealed: bool,
-    /// When the newest entry was written.
-    pub(super) written: u64,
-    /// What stands in the indexes.
-    pub(super) active: Option<u64>,
-    pub(super) due: Option<u64>,
-}
-
-impl Known {
-    /// As a reader sees it: a deleted stream is a missing one.
-    pub(super) fn info(self, key: &StreamKey) -> Option<StreamInfo> {
-        let Standing::Is(state) = self.held.standing() else { return None };
-        let deadline = match state {
-            StreamState::Active => self.active,
-            _ => self.due,
-        };
-        Some(self.held.info(key, state, deadline.unwrap_or(0), self.log, self.ended))
-    }
-}
-
 impl Shared {
-    fn known_requests(&self, keys: &StreamKeys, deadline: bool) -> impl Iterator<Item = Request> {
-        let part = self.keys.part(keys.slot);
-        let command = |name: &str, key: &str| {
-            let mut command = cmd(name);
-            command.arg(key);
-            command
-        };
-        let mut top = command("XREVRANGE", &keys.log);
-        top.arg("+").arg("-").arg("COUNT").arg(1);
-        let mut due = command("ZSCORE", &self.keys.due(part));
-        due.arg(&keys.name);
-        let all = [
-            Request::new(keys.slot, command("HGETALL", &keys.stream)),
-            Request::new(keys.slot, command("HGETALL", &keys.completion)),
-            Request::new(keys.slot, top),
-            Request::new(self.keys.part_slot(part), due),
-        ];
-        all.into_iter().chain(deadline.then(|| self.keys.deadline(keys)))
-    }
-
-    /// What is known of streams; `None` where nothing is, and where the server would not say.
-    pub(super) async fn know_all(
-        &self,
-        of: &[impl Borrow<StreamKeys>],
-    ) -> Result<Vec<Result<Known, RedisStoreError>>, RedisStoreError> {
-        self.look_at(of, true).await
-    }
-
-    /// The same of streams that were leased, whose deadlines are known.
-    pub(super) async fn know_leased(
-        &self,
-        of: &[impl Borrow<StreamKeys>],
-    ) -> Result<Vec<Result<Known, RedisStoreError>>, RedisStoreError> {
-        self.look_at(of, false).await
-    }
-
-    async fn look_at(
-        &self,
-        of: &[impl Borrow<StreamKeys>],
-        deadline: bool,
-    ) -> Result<Vec<Result<Known, RedisStoreError>>, RedisStoreError> {
-        let mut requests = Vec::with_capacity(5 * of.len());
-        for keys in of {
-            requests.extend(self.known_requests(keys.borrow(), deadline));
-        }
-        let mut replies = self.fleet.look(requests).await?.into_iter();
-        let mut all: Vec<_> = of.iter().map(|_| known(&mut replies, deadline)).collect();
-        self.look_behind_seals(of, &mut all).await?;
-        Ok(all)
-    }
-
-    /// Looks for the newest entry before the seal of each log that has one, where an end does not say it all.
-    async fn look_behind_seals(
-        &self,
-        of: &[impl Borrow<StreamKeys>],
-        all: &mut [Result<Known, RedisStoreError>],
-    ) -> Result<(), RedisStoreError> {
-        let is_hidden = |known: &Known| known.is_sealed && !(known.ended.is_some() && known.held.flag("started"));
-        let pairs = all.iter_mut().zip(of);
-        let hidden: Vec<_> = pairs.filter(|(known, _)| known.as_ref().is_ok_and(is_hidden)).collect();
-        let peeks = hidden.iter().map(|(_, keys)| peek((*keys).borrow(), "XREVRANGE", "+")).collect();
-        for ((entry, _), reply) in hidden.into_iter().zip(self.fleet.look(peeks).await?) {
-            // What one server does not say is not known of that stream alone.
-            match (value::own(reply).and_then(stored::entries), &mut *entry) {
-                (Ok(newest), Ok(known)) => known.log = newest.first().map(|entry| entry.id),
-                (Err(error), _) => *entry = Err(error),
-                (Ok(_), Err(_)) => {}
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) async fn info(&self, key: StreamKey) -> Result<Option<StreamInfo>, RedisStoreError> {
-        let known = self.know_all(&[self.keys.of(&key)]).await?.pop();
-        Ok(known.transpose()?.and_then(|known| known.info(&key)))
-    }
-
     pub(super) async fn list(&self, list: List) -> Result<Listed, RedisStoreError> {
         let (slot, index) = self.keys.owner(&list.owner);
         let first = match &list.after {
@@ -185,12 +78,8 @@ impl Shared {
         replies.into_iter().map(|reply| Ok(value::number(&reply?).unwrap_or(0))).sum()
     }
 
-    pub(super) async fn stale(
-        &self,
-        threshold: std::time::Duration,
-        limit: usize,
-    ) -> Result<Vec<StreamInfo>, RedisStoreError> {
-        let before = self.time().await?.saturating_sub(super::clock::millis(threshold));
+    pub(super) async fn stale(&self, threshold: Duration, limit: usize) -> Result<Vec<StreamInfo>, RedisStoreError> {
+        let before = self.time().await?.saturating_sub(millis(threshold));
         let mut stale = Vec::new();
         let mut ranges = self.ranges(before).await?;
         while !ranges.is_empty() && stale.len() < limit {
@@ -266,33 +155,4 @@ struct Range {
     to: String,
     /// How many of them have been looked at.
     at: usize,
-}
-
-/// Reads the replies about one stream, in the order in which they were asked for.
-fn known(replies: &mut impl Iterator<Item = Reply>, deadline: bool) -> Result<Known, RedisStoreError> {
-    let all: Vec<Reply> = replies.take(if deadline { 5 } else { 4 }).collect();
-    let mut all = all.into_iter();
-    let mut next = || -> Result<Value, RedisStoreError> {
-        value::own(all.next().unwrap_or_else(|| Err(value::unexpected("what is known of a stream"))))
-    };
-    let held = Held::new(value::fields(next()?, "HGETALL")?);
-    let completion = value::fields(next()?, "HGETALL")?;
-    let tops = stored::entries(next()?)?;
-    // In a cluster these lie elsewhere: what the stream's own keys say is known without them.
-    let mut score = || value::number(&next().unwrap_or_default());
-    let due = score();
-    let active = deadline.then(score).flatten();
-    let top = tops.first();
-    let is_sealed = top.is_some_and(|entry| matches!(entry.holds, Holds::Seal));
-    Ok(Known {
-        hook: completion.get("onEnd").is_some_and(|mark| mark == b"due"),
-        ended: stored::ended(completion)
-            .filter(|_| matches!(held.standing(), Standing::Is(state) if state.is_terminal())),
-        log: top.filter(|_| !is_sealed).map(|entry| entry.id),
-        is_sealed,
-        written: top.map_or(0, Entry::at),
-        held,
-        active,
-        due,
-    })
 }

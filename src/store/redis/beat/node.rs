@@ -1,15 +1,18 @@
-//! Signs of life: a node's own, and those of its streams.
+//! A node's own sign of life.
 
 use std::{
-    collections::{HashMap, HashSet, hash_map::DefaultHasher},
+    collections::{HashSet, hash_map::DefaultHasher},
     hash::{Hash as _, Hasher as _},
-    time::Duration,
 };
 
 use redis::{Value, cmd};
 use tokio::time::Instant;
 
-use super::{Shared, clock::millis, error::RedisStoreError, fleet::Request, leases::Renewal, push::Spoken, value};
+use super::super::{clock::millis, error::RedisStoreError, leases::Renewal, request::Request, shared::Shared, value};
+use super::{
+    outcome::{Heard, Said, Spoken},
+    pulse::{DAY, Pulse},
+};
 use crate::{
     model::id::NodeId,
     store::{Beat, Beaten},
@@ -20,79 +23,8 @@ const NODE_KEPT: u32 = 3;
 /// Not the name of a stream: no name has a space.
 const NO_STREAM: &str = "no stream";
 
-const DAY: Duration = Duration::from_secs(86_400);
-
-/// What a node's beats have found out.
-pub(super) struct Pulse {
-    /// The number of the last beat that was sent.
-    sent: u64,
-    /// What each part of the indexes has said.
-    parts: Vec<PartPulse>,
-    /// How often the store turned out to have lost what it had acknowledged.
-    losses: u64,
-    /// Which run of the servers the last beat was sent to.
-    run: String,
-    /// When a beat was last sent.
-    last: Option<Instant>,
-    stale: Duration,
-    /// Until when each stream is looked at: somebody may have taken it over unnoticed.
-    suspicious: Instant,
-}
-
-#[derive(Clone, Copy, Default)]
-struct PartPulse {
-    /// The number of the last beat that it acknowledged, and when: the node's own key says this one, a later one, or one in
-    /// between.
-    acknowledged: Option<(u64, Instant)>,
-    /// When it last refused a beat, or did not answer: for a whole stale threshold it says nothing of who is dead.
-    failed: Option<Instant>,
-}
-
-pub(super) type Pulses = HashMap<NodeId, Pulse>;
-
-impl Pulse {
-    fn new(parts: usize) -> Self {
-        Self {
-            sent: 0,
-            parts: vec![PartPulse::default(); parts],
-            losses: 0,
-            run: String::new(),
-            last: None,
-            stale: Duration::ZERO,
-            suspicious: Instant::now(),
-        }
-    }
-}
-
-/// What became of a node's sign of life.
-pub(super) struct Said {
-    /// What the server of each part of the indexes said.
-    pub(super) parts: Vec<Heard>,
-    /// The parts whose server has renewed the leases of the listed streams.
-    pub(super) renewed: HashSet<u16>,
-    /// Why one did not take it.
-    error: Option<RedisStoreError>,
-}
-
-/// What the server of a part of the indexes said to a node's sign of life.
-#[derive(Clone, Copy)]
-pub(super) enum Heard {
-    /// It took it; its clock.
-    Taken(u64),
-    /// It answered, and did not take it.
-    Refused,
-    /// It did not answer.
-    Nothing,
-}
-
-impl Heard {
-    pub(super) fn taken(self) -> Option<u64> {
-        if let Self::Taken(now) = self { Some(now) } else { None }
-    }
-}
-
 impl Shared {
-    pub(super) async fn beat(&self, beat: Beat) -> Result<Beaten, RedisStoreError> {
+    pub(in super::super) async fn beat(&self, beat: Beat) -> Result<Beaten, RedisStoreError> {
         let listed = self.leases.listed(&beat.streams, |key, epoch| self.listed(key, epoch));
         // One at a time: the node's own keys are compared with what the last beat wrote.
         let mut pulses = self.pulses.lock().await;
@@ -162,7 +94,7 @@ impl Shared {
 
     /// Which parts of the indexes have taken every beat of this process for a whole stale threshold, as far as it has sent
     /// any: only there may an overdue stream be taken for an orphan (guarantee G5).
-    pub(super) async fn vouches(&self) -> Vec<bool> {
+    pub(in super::super) async fn vouches(&self) -> Vec<bool> {
         let pulses = self.pulses.lock().await;
         let vouches = |part: u16| {
             let sound =
@@ -242,7 +174,7 @@ impl Shared {
     }
 
     /// The store's clock.
-    pub(super) async fn time(&self) -> Result<u64, RedisStoreError> {
+    pub(in super::super) async fn time(&self) -> Result<u64, RedisStoreError> {
         let now = time_of(self.fleet.ask(Request::new(self.keys.part_slot(0), cmd("TIME"))).await?)?;
         self.clock.heard(now);
         Ok(now)

@@ -1,0 +1,129 @@
+//! Looking whether streams are still their node's, and renewing what is kept of them.
+
+use std::collections::HashSet;
+
+use redis::Value;
+
+use super::super::{
+    clock::millis, error::RedisStoreError, indexes::Watching, keys::StreamKeys, request::Request, script,
+    shared::Shared, value,
+};
+use super::outcome::{Pushed, Spoken};
+
+/// Streams that are looked at in one script: a script holds the server up for all it does.
+const RENEWALS: usize = 50;
+/// A stream itself is looked at once in so many rounds of beats, or more often: three times in its lifetime at least.
+const LOOK_EVERY: u64 = 120;
+
+impl Shared {
+    /// Looks whether streams are still the node's, and renews what is kept of those that are: besides those to be looked at
+    /// a share each time, so that each one's keys are renewed well within its lifetime. The share goes by the time, not by a
+    /// count of beats: the pages of one round must not drift apart.
+    pub(super) async fn look_at_own(&self, spoken: Spoken<'_>, look: &[bool], pushed: &mut Pushed) {
+        let Spoken { beat, listed, .. } = spoken;
+        let round = self.clock.now() / (millis(beat.stale) / 3).max(1);
+        let share = (millis(beat.lifetime) / millis(beat.stale).max(1)).clamp(1, LOOK_EVERY);
+        let silent = self.keys.parts().filter(|part| spoken.is_silent(*part));
+        let silent: HashSet<u64> = silent.map(|part| self.fleet.part(self.keys.part_slot(part))).collect();
+        let missed: HashSet<usize> = pushed.missed.iter().copied().collect();
+        let is_looked_at = |index: &usize| {
+            let stream = &listed[*index];
+            let has_turn = look[*index] || stream.epoch % share == round % share;
+            let answers = || silent.is_empty() || !silent.contains(&self.fleet.part(stream.slot));
+            has_turn && !missed.contains(index) && answers()
+        };
+        let looked_at: Vec<usize> = (0..listed.len()).filter(is_looked_at).collect();
+        let of: Vec<StreamKeys> = looked_at.iter().map(|index| self.keys.of(&beat.streams[*index].0)).collect();
+        let renewed = match self.renew_each(spoken, &looked_at, &of).await {
+            Ok(renewed) => renewed,
+            Err(error) => {
+                pushed.missed.extend(looked_at);
+                pushed.error = Some(error);
+                return;
+            }
+        };
+        let mut indexes = Vec::new();
+        for ((index, keys), renewed) in looked_at.iter().zip(&of).zip(renewed) {
+            match renewed {
+                // Its deadline is pushed; that it is renewed has to be said again.
+                Err(error) => {
+                    pushed.missed.push(*index);
+                    pushed.error = Some(error);
+                }
+                Ok(Renewed::Lost) => {
+                    self.leases.forget(&keys.name);
+                    pushed.lost.push(*index);
+                }
+                Ok(Renewed::For(ttl)) if self.cluster => {
+                    let watching = Watching { overdue: millis(beat.stale), ttl };
+                    indexes.push(self.keys.registering(keys, watching, true));
+                    indexes.push(self.keys.owning(&beat.streams[*index].0, ttl, true));
+                }
+                Ok(Renewed::For(_) | Renewed::Damaged) => {}
+            }
+        }
+        // What of this fails, a later beat does again.
+        let _ = self.fleet.send(indexes).await;
+        pushed.lost.sort_unstable();
+    }
+
+    /// Renews streams, in a cluster each by itself. One server looks at many in one script, which costs it half.
+    async fn renew_each(
+        &self,
+        spoken: Spoken<'_>,
+        looked_at: &[usize],
+        of: &[StreamKeys],
+    ) -> Result<Vec<Result<Renewed, RedisStoreError>>, RedisStoreError> {
+        let beat = spoken.beat;
+        let size = if self.cluster { 1 } else { RENEWALS };
+        let pages = || looked_at.chunks(size).zip(of.chunks(size));
+        let active = self.keys.active(0);
+        let renewal = |(indexes, of): (&[usize], &[StreamKeys])| {
+            let owners: Vec<String> =
+                indexes.iter().map(|index| self.keys.owner(&beat.streams[*index].0.owner).1).collect();
+            let mut names = Vec::with_capacity(3 * of.len() + 1);
+            for (keys, owner) in of.iter().zip(&owners) {
+                names.extend([&*keys.stream, &*keys.log]);
+                names.extend((!self.cluster).then_some(&**owner));
+            }
+            names.extend((!self.cluster).then_some(&*active));
+            let now = self.now_in(spoken, spoken.part(indexes[0]));
+            let renewal = Request::script(of[0].slot, &script::RENEW, &names)
+                .arg(now + millis(beat.stale))
+                .arg(millis(beat.lifetime) + millis(beat.stale))
+                .arg(now);
+            indexes.iter().zip(of).fold(renewal, |renewal, (index, keys)| {
+                let (key, epoch) = &beat.streams[*index];
+                renewal.arg(&keys.name).arg(key.id.as_str()).arg(*epoch)
+            })
+        };
+        let replies = self.fleet.send(pages().map(renewal).collect()).await?;
+        let mut all = Vec::with_capacity(of.len());
+        for ((page, _), reply) in pages().zip(replies) {
+            match reply.and_then(|reply| value::array(reply, "renew")) {
+                Ok(renewed) => all.extend(page.iter().zip(renewed).map(|(_, ttl)| Ok(Renewed::of(&ttl)))),
+                Err(error) => all.extend(page.iter().map(|_| Err(error.clone()))),
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// What became of a stream that was to be renewed.
+enum Renewed {
+    /// It is kept for so many milliseconds.
+    For(u64),
+    /// It is not the node's any more.
+    Lost,
+    /// What stands in the place of its owner's index is no reason to take it for another's.
+    Damaged,
+}
+
+impl Renewed {
+    fn of(ttl: &Value) -> Self {
+        match ttl {
+            Value::Int(..0) => Self::Damaged,
+            ttl => value::number(ttl).filter(|ttl| *ttl > 0).map_or(Self::Lost, Self::For),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What a process remembers of one of its nodes: which of its streams stand under which lease.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::super::clock::millis;
+use super::number::number;
+use crate::runtime::random;
+
+/// In how many rounds of beats each stream is named once. A stream that its process lists no more is found so many rounds
+/// later at most.
+pub(super) const TURNS: u64 = 16;
+
+/// A stream as a beat lists it.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Listed {
+    /// Of its name.
+    pub(in super::super) hash: u64,
+    pub(in super::super) epoch: u64,
+    /// The slot of its keys, and the part of the indexes that it is in.
+    pub(in super::super) slot: u16,
+    pub(in super::super) part: u16,
+}
+
+/// Hashes what is a hash.
+#[derive(Default)]
+pub(super) struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Not that anything but a number is hashed here.
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+pub(super) type ByHash<T> = HashMap<u64, T, BuildHasherDefault<AsItIs>>;
+
+/// What is remembered of one node.
+pub(super) struct Held {
+    begun: Instant,
+    /// When its last beat began.
+    pub(super) last: Instant,
+    /// The newest last.
+    pub(super) leases: VecDeque<Lease>,
+    pub(super) streams: ByHash<Under>,
+    /// How many of them by part and lease.
+    pub(super) counts: HashMap<(u16, u64), usize>,
+    /// Streams that did not stand where they should, and in which round that was noticed.
+    pub(super) suspects: HashMap<u64, u64>,
+}
+
+pub(super) struct Lease {
+    pub(super) number: u64,
+    pub(super) round: u64,
+    stale: Duration,
+    /// Whether it is not known of some streams that they were put under it. To put them under it once more would change
+    /// nothing, and so look as if they were missing: another lease takes its place.
+    pub(super) is_spoiled: bool,
+}
+
+/// Where a stream stands, as a server has acknowledged.
+#[derive(Clone, Copy)]
+pub(super) struct Under {
+    pub(super) lease: u64,
+    pub(super) epoch: u64,
+    pub(super) part: u16,
+}
+
+impl Held {
+    pub(super) fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            last: Instant::now(),
+            leases: VecDeque::new(),
+            streams: ByHash::default(),
+            counts: HashMap::new(),
+            suspects: HashMap::new(),
+        }
+    }
+
+    fn round(&self, stale: Duration) -> u64 {
+        millis(self.begun.elapsed()) / (millis(stale) / 3).max(1)
+    }
+
+    /// The newest lease, which is of this round.
+    pub(super) fn newest(&mut self, stale: Duration) -> u64 {
+        let round = self.round(stale);
+        let is_newest = |lease: &&Lease| (lease.round, lease.stale) == (round, stale) && !lease.is_spoiled;
+        if let Some(lease) = self.leases.back().filter(is_newest) {
+            return lease.number;
+        }
+        self.leases.retain(|lease| lease.stale == stale && lease.round + TURNS >= round);
+        let known: HashSet<u64> = self.leases.iter().map(|lease| lease.number).collect();
+        self.retain(|_, under| known.contains(&under.lease));
+        self.suspects.retain(|_, since| *since + TURNS >= round);
+        let number = number(millis(stale), random::u128() as u64);
+        self.leases.push_back(Lease { number, round, stale, is_spoiled: false });
+        number
+    }
+
+    pub(super) fn under(&self, stream: Listed) -> Option<Under> {
+        self.streams.get(&stream.hash).copied().filter(|under| under.epoch == stream.epoch && under.part == stream.part)
+    }
+
+    /// Whether a stream is to be named: it stands under no lease, or has its turn.
+    pub(super) fn is_due(&self, stream: Listed) -> bool {
+        let (Some(under), Some(newest)) = (self.under(stream), self.leases.back()) else { return true };
+        let Some(lease) = self.leases.iter().find(|lease| lease.number == under.lease) else { return true };
+        let has_turn = stream.hash % TURNS == newest.round % TURNS && lease.round < newest.round;
+        has_turn || newest.round >= lease.round + TURNS
+    }
+
+    pub(super) fn count(&self, part: u16, lease: u64) -> usize {
+        self.counts.get(&(part, lease)).copied().unwrap_or(0)
+    }
+
+    pub(super) fn take(&mut self, hash: u64) {
+        let Some(under) = self.streams.remove(&hash) else { return };
+        let key = (under.part, under.lease);
+        if let Some(count) = self.counts.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&key);
+            }
+        }
+    }
+
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&u64, &Under) -> bool) {
+        let counts = &mut self.counts;
+        counts.clear();
+        self.streams.retain(|hash, under| {
+            let stays = keep(hash, under);
+            if stays {
+                *counts.entry((under.part, under.lease)).or_default() += 1;
+            }
+            stays
+        });
+    }
+}

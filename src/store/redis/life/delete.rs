@@ -1,0 +1,39 @@
+//! Removing a stream, or what is left to do for it.
+
+use super::super::{error::RedisStoreError, pointers::Follows, request::Request, script, shared::Shared, value::Told};
+use super::call::Indexes;
+use crate::model::{id::StreamKey, turn::Turn};
+
+impl Shared {
+    pub(in super::super) async fn delete(&self, key: StreamKey) -> Result<(), RedisStoreError> {
+        let keys = self.keys.of(&key);
+        self.leases.forget(&keys.name);
+        let call = self
+            .call(&keys, &key, &script::DELETE, Indexes::BOTH)
+            .arg(self.keys.tail_channel(&keys.name))
+            .arg(self.keys.node_channel(""));
+        let mut told = Told::read(self.fleet.ask(call).await?, "delete")?;
+        if told.word == "deleted" {
+            let turn = Turn::parse(&told.text()?);
+            let followed = self.has_followed(&key, turn.as_ref(), Follows::Unpoint(told.number().ok()));
+            self.forget(&keys.name);
+            self.settle(&key, None).await;
+            followed.wait().await;
+        }
+        self.tails.wake(&keys.name);
+        Ok(())
+    }
+
+    pub(in super::super) async fn hook_done(&self, key: StreamKey) -> Result<(), RedisStoreError> {
+        let keys = self.keys.of(&key);
+        let due = self.keys.due(0);
+        let mut names = vec![&*keys.completion];
+        if !self.cluster {
+            names.push(&due);
+        }
+        let hooked = Request::script(keys.slot, &script::HOOKED, &names).arg(&keys.name);
+        self.fleet.ask(hooked).await?;
+        self.settle_hook(keys).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,46 @@
+//! Leaving a stream without a producer.
+
+use super::super::{error::RedisStoreError, pointers::Follows, script, shared::Shared, stored::fence, value::Told};
+use super::call::{Indexes, optional};
+use crate::{
+    model::turn::Turn,
+    store::{Fence, Interrupt, Interrupted},
+};
+
+impl Shared {
+    pub(in super::super) async fn interrupt(&self, interrupt: Interrupt) -> Result<Interrupted, RedisStoreError> {
+        let Interrupt { key, epoch, last, if_deadline } = interrupt;
+        let keys = self.keys.of(&key);
+        if self.has_moved(&keys, if_deadline).await? {
+            return Ok(Interrupted::Moved);
+        }
+        self.leases.forget(&keys.name);
+        let call = self
+            .call(&keys, &key, &script::INTERRUPT, Indexes::DUE.compared())
+            .arg(epoch)
+            .arg(optional(last))
+            .arg(optional(if_deadline))
+            .arg(self.keys.tail_channel(&keys.name))
+            .arg(self.keys.node_channel(""));
+        let mut told = Told::read(self.fleet.ask(call).await?, "interrupt")?;
+        let interrupted = match &*told.word {
+            "done" => {
+                let ttl = told.number()?;
+                let followed = self.has_followed(&key, Turn::parse(&told.text()?).as_ref(), Follows::Expire(ttl));
+                self.settle(&key, None).await;
+                followed.wait().await;
+                Interrupted::Done
+            }
+            "newer" => Interrupted::Fenced(Fence::Newer),
+            "ended" => Interrupted::Fenced(fence(&mut told)?),
+            "moved" => Interrupted::Moved,
+            "missing" => Interrupted::Missing,
+            _ => return Err(told.unknown()),
+        };
+        if interrupted != Interrupted::Moved {
+            self.forget(&keys.name);
+        }
+        self.tails.wake(&keys.name);
+        Ok(interrupted)
+    }
+}

@@ -1,0 +1,158 @@
+//! Registering a producer, and taking that back.
+
+use super::super::{
+    clock::millis,
+    error::RedisStoreError,
+    indexes::Watching,
+    keys::StreamKeys,
+    logs::Amount,
+    pointers::Follows,
+    request::Request,
+    reservation::Came,
+    script,
+    shared::Shared,
+    stored::{self, end},
+    value::{self, Told},
+};
+use super::call::{Indexes, flagged, hex, written};
+use crate::{
+    model::{
+        id::{EventId, StreamKey},
+        metadata::{Metadata, keep},
+        stream::StreamState,
+        turn::Turn,
+    },
+    store::{Open, Opened},
+};
+
+impl Shared {
+    pub(in super::super) async fn open(&self, open: Open) -> Result<Opened, RedisStoreError> {
+        if let Some(refused) = self.admit(&open).await? {
+            return Ok(refused);
+        }
+        let keys = self.keys.of(&open.key);
+        let reservation = self.reserve(&open.key, Watching::produced(&open.retention), open.limit.is_some());
+        let reply = match self.fleet.ask(self.opening(&keys, &open)).await {
+            // A full server begins nothing, but what is held can still be followed.
+            Err(error) if error.code() == Some("OOM") => {
+                reservation.settle(Came::Nothing).await;
+                return self.held(&open).await.and_then(|held| held.ok_or(error));
+            }
+            reply => reply?,
+        };
+        let mut told = Told::read(reply, "open")?;
+        let opened = self.opened(&mut told, &keys.name, &open)?;
+        let came = match &opened {
+            Opened::New { .. } => {
+                self.leases.forget(&keys.name);
+                Came::Registered
+            }
+            Opened::Active { .. } => Came::Active,
+            _ => Came::Nothing,
+        };
+        reservation.settle(came).await;
+        self.tails.wake(&keys.name);
+        Ok(opened)
+    }
+
+    /// What a request to open is told that need not register anything; `None` if it would have to.
+    async fn held(&self, open: &Open) -> Result<Option<Opened>, RedisStoreError> {
+        let Some(info) = self.info(open.key.clone()).await? else {
+            return Ok((!open.create).then_some(Opened::Missing));
+        };
+        let refused = open.refused_by(info.origin, &info.kind, info.fingerprint.as_deref());
+        Ok(match (info.ended, info.state) {
+            _ if refused.is_some() => refused,
+            (Some(ended), _) => Some(Opened::Ended(ended)),
+            (None, StreamState::Active) => Some(Opened::Active { started: info.started }),
+            (None, _) => None,
+        })
+    }
+
+    fn opening(&self, keys: &StreamKeys, open: &Open) -> Request {
+        let retention = &open.retention;
+        let (turn, headers) = (open.turn.as_ref().map_or_else(String::new, Turn::to_text), open.headers.to_text());
+        let fingerprint = flagged(open.fingerprint.as_deref());
+        let mut request = self
+            .call(keys, &open.key, &script::OPEN, Indexes::default())
+            .arg(hex(open.token))
+            .arg(u8::from(open.create))
+            .arg(&fingerprint)
+            .arg(open.limit.filter(|_| !self.cluster).map_or(String::new(), |limit| limit.to_string()))
+            .arg(Watching::produced(retention).overdue)
+            .arg(millis(retention.kept()))
+            .arg(self.keys.tail_channel(&keys.name))
+            .arg(open.origin.as_str())
+            .arg(&*open.kind)
+            .arg(u8::from(open.started))
+            .arg(&turn)
+            .arg(&headers)
+            .arg(retention.max_events);
+        request = written(request, ("v", 1));
+        request = written(request, ("state", StreamState::Active.as_str()));
+        request = written(request, ("token", hex(open.token)));
+        request = written(request, ("node", open.node.as_str()));
+        request = written(request, ("kind", &*open.kind));
+        request = written(request, ("owner", open.key.owner.name().unwrap_or_default()));
+        request = written(request, ("reruns", u8::from(open.reruns)));
+        request = written(request, ("started", u8::from(open.started)));
+        request = written(request, ("stale", millis(retention.stale)));
+        request = written(request, ("life", millis(retention.lifetime)));
+        request = written(request, ("window", millis(retention.recovery_window)));
+        request = written(request, ("maxEvents", retention.max_events));
+        request = written(request, ("maxBytes", retention.max_bytes));
+        request = written(request, ("voice", open.voice.as_str()));
+        for (name, text) in [("fp", fingerprint), ("turn", turn), ("headers", headers)] {
+            if !text.is_empty() {
+                request = written(request, (name, text));
+            }
+        }
+        let mut kept = Metadata::new();
+        for (name, value) in &open.metadata {
+            // The pairs that fit are kept.
+            let _ = keep(&mut kept, name.clone(), value.clone());
+        }
+        kept.into_iter().fold(request, |request, (name, value)| written(request, (&*format!("m:{name}"), value)))
+    }
+
+    fn opened(&self, told: &mut Told, name: &str, open: &Open) -> Result<Opened, RedisStoreError> {
+        Ok(match &*told.word {
+            "new" => {
+                let epoch = told.number()?;
+                let previous = EventId::from_pair(&told.text()?);
+                let inner_id = value::text(told.next()?);
+                self.clock.heard(told.number()?);
+                let taken = Amount::new(told.number()?, told.number()?);
+                let max = Amount::new(open.retention.max_events as u64, open.retention.max_bytes as u64);
+                self.know(name, EventId::new(epoch, 0), taken, max);
+                let origin = stored::origin(told.text().ok().as_deref());
+                Opened::New { epoch, previous, inner_id, origin }
+            }
+            "active" => Opened::Active { started: told.number()? == 1 },
+            // An end that cannot be read, another version's perhaps, is that of a stream that cannot be served.
+            "ended" => end(told)?.map_or(Opened::Missing, Opened::Ended),
+            "missing" => Opened::Missing,
+            "over" => Opened::OverLimit,
+            "other" => Opened::OtherFingerprint,
+            "kind" => Opened::OtherKind { kind: told.text()?.into() },
+            _ => return Err(told.unknown()),
+        })
+    }
+
+    pub(in super::super) async fn withdraw(&self, key: StreamKey, token: u128) -> Result<(), RedisStoreError> {
+        let keys = self.keys.of(&key);
+        self.leases.forget(&keys.name);
+        let channel = self.keys.tail_channel(&keys.name);
+        let call = self.call(&keys, &key, &script::WITHDRAW, Indexes::DUE).arg(hex(token)).arg(channel);
+        let mut told = Told::read(self.fleet.ask(call).await?, "withdraw")?;
+        if told.word == "taken" {
+            let turn = Turn::parse(&told.text()?);
+            let followed = self.has_followed(&key, turn.as_ref(), Follows::Unpoint(told.number().ok()));
+            self.forget(&keys.name);
+            self.settle(&key, None).await;
+            followed.wait().await;
+        }
+        self.tails.wake(&keys.name);
+        Ok(())
+    }
+}

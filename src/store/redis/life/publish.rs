@@ -1,0 +1,73 @@
+//! Publishing without a registration.
+
+use super::super::{
+    clock::millis,
+    error::RedisStoreError,
+    indexes::{Indexed, Watching},
+    reservation::Came,
+    script,
+    shared::Shared,
+    stored::end,
+    value::{Stored, Told},
+};
+use super::call::{Indexes, optional};
+use crate::{
+    model::{
+        id::EventId,
+        stream::{Ending, StreamState},
+    },
+    store::{Publish, Published},
+    wire::{Sse, fields::terminal},
+};
+
+impl Shared {
+    pub(in super::super) async fn publish(&self, publish: Publish) -> Result<Published, RedisStoreError> {
+        let keys = self.keys.of(&publish.key);
+        let retention = &publish.retention;
+        let ending = publish.ends.map(|state| Ending::with_event(state, publish.block.clone()));
+        let (kind, data) = ending.map(|ending| terminal(&Sse, &ending)).unwrap_or_default();
+        let call = self
+            .call(&keys, &publish.key, &script::SEND, Indexes::BOTH)
+            .arg(&*publish.kind)
+            .arg(if publish.ends.is_some() { Stored::block(&publish.block) } else { Stored::frame(&publish.block) })
+            .arg(publish.ends.map(StreamState::as_str).unwrap_or_default())
+            .arg(u8::from(publish.idempotency_key.is_some()))
+            .arg(publish.idempotency_key.as_deref().unwrap_or_default())
+            .arg(optional(publish.hook.map(millis)))
+            .arg(millis(retention.stale))
+            .arg(millis(retention.lifetime))
+            .arg(millis(retention.recovery_window))
+            .arg(retention.max_events)
+            .arg(retention.max_bytes)
+            .arg(publish.key.owner.name().unwrap_or_default())
+            .arg(self.keys.tail_channel(&keys.name))
+            .arg(kind)
+            .arg(data.to_string())
+            .arg(&*publish.after_id);
+        let reservation = self.reserve(&publish.key, Watching::published(retention), false);
+        let mut told = Told::read(self.fleet.ask(call).await?, "send")?;
+        let published = match &*told.word {
+            "stored" => {
+                let id = EventId::from_pair(&told.text()?).ok_or_else(|| told.unknown())?;
+                self.clock.heard(told.number()?);
+                Published::Stored(id)
+            }
+            "ended" => {
+                let ended = end(&mut told)?.ok_or_else(|| told.unknown())?;
+                Published::Ended(ended)
+            }
+            "conflict" => Published::Conflict,
+            "before" => end(&mut told)?.map_or(Published::Conflict, Published::EndedBefore),
+            _ => return Err(told.unknown()),
+        };
+        reservation
+            .settle(match &published {
+                Published::Stored(_) => Came::Registered,
+                Published::Ended(_) => Came::Ended(Indexed::ended(millis(retention.recovery_window), publish.hook)),
+                Published::Conflict | Published::EndedBefore(_) => Came::Nothing,
+            })
+            .await;
+        self.tails.wake(&keys.name);
+        Ok(published)
+    }
+}

@@ -1,0 +1,103 @@
+//! Sending commands over a connection, and noticing that nothing comes back.
+
+use std::{
+    sync::{Arc, Weak, atomic::Ordering},
+    time::Duration,
+};
+
+use redis::{Pipeline, RedisError, ServerErrorKind, Value, aio::ConnectionLike as _};
+use tokio::time::Instant;
+
+use super::super::error::RedisStoreError;
+use super::state::{Inner, Link, Live, State, Watch};
+use crate::runtime::sync::lock;
+
+/// Requests in a row that were given up before a connection counts as half open.
+const UNANSWERED: u32 = 2;
+/// A request that was dropped sooner says nothing of its server.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+impl Link {
+    /// Sends commands, and returns a reply for each; one that the server refused is `Value::ServerError`.
+    ///
+    /// Dropped while it waits, the commands may be executed all the same.
+    pub(in super::super) async fn send(&self, commands: &Pipeline) -> Result<Vec<Value>, RedisStoreError> {
+        let live = self.live().await?;
+        self.exchange(live, commands).await
+    }
+
+    /// Sends commands that only read, and may read much, over a connection of their own: what is written to the server is
+    /// not acknowledged later for them. Where that connection is not there (yet), they go the way of all others.
+    pub(in super::super) async fn look(&self, commands: &Pipeline) -> Result<Vec<Value>, RedisStoreError> {
+        // The main connection says which server it is. One that only reads would never hear that it is a replica by now.
+        let live = self.live().await?;
+        let bulk = self.0.bulk.get_or_init(|| {
+            Self::with(Arc::clone(&self.0.address), Arc::clone(&self.0.source), Weak::<Unwatched>::new())
+        });
+        let replies = match bulk.live_now() {
+            Some(live) if *bulk.run() == *self.run() => bulk.exchange(live, commands).await,
+            _ => self.exchange(live, commands).await,
+        };
+        match replies {
+            // Closed meanwhile. What only reads may be read twice.
+            Err(error) if error.is_of_the_connection() => self.send(commands).await,
+            replies => replies,
+        }
+    }
+
+    async fn exchange(&self, live: Live, commands: &Pipeline) -> Result<Vec<Value>, RedisStoreError> {
+        let mut unanswered = Unanswered { link: &self.0, number: live.number, since: Instant::now(), answered: false };
+        let mut connection = live.connection;
+        let replies = connection.req_packed_commands(commands, 0, commands.len()).await;
+        unanswered.answered = !replies.as_ref().is_err_and(RedisError::is_timeout);
+        drop(unanswered);
+        match replies {
+            Ok(replies) => {
+                match replies.iter().find(|reply| is_read_only(reply)) {
+                    Some(Value::ServerError(error)) => self.0.demoted(live.number, error.clone()),
+                    _ if self.0.unproven.swap(false, Ordering::Relaxed) => lock(&self.0.backoff).succeeded(),
+                    _ => {}
+                }
+                Ok(replies)
+            }
+            Err(error) => {
+                if !error.is_timeout() {
+                    self.0.discard(live.number, State::Idle);
+                }
+                Err(RedisStoreError::redis(&self.0.address, error))
+            }
+        }
+    }
+}
+
+/// Nobody has to hear of connections for bulk reads: nothing is written on these that could be lost.
+struct Unwatched;
+
+impl Watch for Unwatched {
+    fn reconnected(&self) {}
+}
+
+/// A request on its way. Whoever waits for it has a time limit, and drops it: that is all that is heard of a server
+/// which does not answer.
+struct Unanswered<'a> {
+    link: &'a Inner,
+    number: u64,
+    since: Instant,
+    answered: bool,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if self.answered {
+            self.link.unanswered.store(0, Ordering::Relaxed);
+        } else if self.since.elapsed() >= PATIENCE
+            && self.link.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= UNANSWERED
+        {
+            self.link.discard(self.number, State::Silent { error: RedisStoreError::slow(&self.link.address) });
+        }
+    }
+}
+
+fn is_read_only(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::ReadOnly))
+}

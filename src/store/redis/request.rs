@@ -1,0 +1,77 @@
+//! What is sent to a server, and its reply.
+
+use redis::{Cmd, Pipeline, RedisError, Value};
+
+use super::{error::RedisStoreError, link::Link, script::Script};
+
+/// A command, and the slot of its keys.
+pub(super) struct Request {
+    #[cfg_attr(not(feature = "redis-cluster"), allow(dead_code, reason = "one server has all slots"))]
+    pub(super) slot: u16,
+    command: Cmd,
+    script: Option<&'static Script>,
+    /// Whether it goes over the connection for bulk reads: see [`Fleet::look`].
+    is_bulk: bool,
+}
+
+impl Request {
+    pub(super) fn new(slot: u16, command: Cmd) -> Self {
+        Self { slot, command, script: None, is_bulk: false }
+    }
+
+    pub(super) fn script(slot: u16, script: &'static Script, keys: &[&str]) -> Self {
+        Self { slot, command: script.call(keys), script: Some(script), is_bulk: false }
+    }
+
+    pub(super) fn arg(mut self, argument: impl redis::ToRedisArgs) -> Self {
+        self.command.arg(argument);
+        self
+    }
+
+    /// Appends how many arguments another request has, and these: see each.lua.
+    pub(super) fn with_all_of(self, one: &Self) -> Self {
+        let counted = self.arg(one.command.args_iter().count());
+        one.command.args_iter().fold(counted, |all, argument| match argument {
+            redis::Arg::Simple(argument) => all.arg(argument),
+            _ => all,
+        })
+    }
+
+    /// The command, to be sent. It stays here if it is a script's, which may have to be sent again.
+    pub(super) fn take_command(&mut self) -> Cmd {
+        if self.script.is_some() { self.command.clone() } else { self.command.take() }
+    }
+
+    /// The command, to be sent again if the server redirects it.
+    pub(super) fn command(&self) -> Cmd {
+        self.command.clone()
+    }
+
+    /// Has the request go over the connection for bulk reads.
+    pub(super) fn in_bulk(self) -> Self {
+        Self { is_bulk: true, ..self }
+    }
+
+    /// Sends the commands of a flight over the connection that this request, one of them, goes over: all requests of a
+    /// flight are bulk reads, or none is.
+    pub(super) async fn send_flight(&self, link: &Link, commands: &Pipeline) -> Result<Vec<Value>, RedisStoreError> {
+        if self.is_bulk { link.look(commands).await } else { link.send(commands).await }
+    }
+
+    /// Replaces the script's hash by its text, for a server that does not know the script. `false`: it is no script, or that
+    /// was done before.
+    pub(super) fn spell_out(&mut self) -> bool {
+        let Some(script) = self.script.take() else { return false };
+        self.command = script.spelled_out(&self.command);
+        true
+    }
+}
+
+pub(super) type Reply = Result<Value, RedisStoreError>;
+
+pub(super) fn server_error(link: &Link, reply: Value) -> Reply {
+    match reply {
+        Value::ServerError(error) => Err(RedisStoreError::redis(link.address(), RedisError::from(error))),
+        reply => Ok(reply),
+    }
+}

@@ -1,0 +1,146 @@
+//! Setting the indexes of a cluster right, in a task of its own.
+
+use std::{sync::Arc, time::Duration};
+
+use redis::Value;
+use tokio::sync::oneshot;
+
+use super::{
+    error::RedisStoreError,
+    fleet::Fleet,
+    indexes::{Indexed, Watching, standing},
+    keys::Keys,
+    request::Request,
+    reservation::Came,
+    value,
+};
+use crate::{model::id::StreamKey, protocol::backoff::Backoff, runtime::random};
+
+/// How soon the indexes of a stream are tried again, at first and later.
+const SOONEST: Duration = Duration::from_millis(100);
+const LATEST: Duration = Duration::from_secs(2);
+
+/// The indexes, as a task has them that may outlive its caller but not the store.
+#[derive(Clone)]
+pub(super) struct Indexes {
+    pub(super) keys: Keys,
+    pub(super) fleet: Arc<Fleet>,
+}
+
+impl Indexes {
+    /// Sends commands; `Ok` if all of them worked.
+    async fn send(&self, requests: Vec<Request>) -> Result<Vec<Value>, RedisStoreError> {
+        self.fleet.send(requests).await?.into_iter().collect()
+    }
+
+    pub(super) async fn reserve(
+        self,
+        key: StreamKey,
+        watching: Watching,
+        counted: bool,
+        told: oneshot::Receiver<Came>,
+    ) {
+        let keys = self.keys.of(&key);
+        let mut asked = vec![self.keys.reserving(&keys, watching)];
+        if !counted {
+            asked.push(self.keys.owning_new(&key, watching.ttl));
+        }
+        let mut replies = match self.fleet.send(asked).await {
+            Ok(replies) => replies.into_iter(),
+            Err(_) => Vec::new().into_iter(),
+        };
+        let mut written = || replies.next()?.ok().and_then(|reply| value::number(&reply)).filter(|number| *number > 0);
+        let (deadline, owned) = (written(), written().is_some());
+        let Ok(came) = told.await else { return };
+        match came {
+            Came::Registered => {
+                let mut missing = Vec::new();
+                if deadline.is_none() {
+                    // Whoever put it in before may take it out again.
+                    missing.push(self.keys.registering(&keys, watching, false));
+                }
+                if !owned {
+                    missing.push(self.keys.owning(&key, watching.ttl, true));
+                }
+                if !missing.is_empty() && self.send(missing).await.is_err() {
+                    self.settle_in_time(&key, None).await;
+                }
+            }
+            Came::Ended(told) => self.settle(&key, Some(told)).await,
+            // The owner's index says of it what need not be so.
+            Came::Active | Came::Nothing if owned || counted => self.settle_in_time(&key, None).await,
+            // The index names it rightly, whoever put it in.
+            Came::Active => {}
+            Came::Nothing => {
+                if let Some(deadline) = deadline {
+                    let active = self.keys.active(self.keys.part(keys.slot));
+                    let _ = self.send(vec![self.keys.unwatching(&active, &keys, deadline, None)]).await;
+                }
+            }
+        }
+    }
+
+    /// Sets the indexes right after a stream was changed: by what is known of it, at first.
+    pub(super) async fn settle(&self, key: &StreamKey, told: Option<Indexed>) {
+        if let Some(told) = told {
+            let keys = self.keys.of(key);
+            let part = self.keys.part(keys.slot);
+            let (active, due) = (self.keys.active(part), self.keys.due(part));
+            // Its hook first: once it is out of the one index it must be in the other.
+            let looked_after = match told.overdue {
+                Some(overdue) => self.keys.watching_due(&keys, overdue),
+                None => self.keys.removing(&due, &keys),
+            };
+            let all =
+                vec![looked_after, self.keys.removing(&active, &keys), self.keys.owning(key, told.ttl, told.active)];
+            if self.send(all).await.is_ok() {
+                return;
+            }
+        }
+        self.settle_in_time(key, told).await;
+    }
+
+    /// Sets the indexes right by what the stream itself says, again and again until that works.
+    async fn settle_in_time(&self, key: &StreamKey, told: Option<Indexed>) {
+        let mut backoff = Backoff::new(SOONEST, LATEST);
+        while self.look(key, told).await.is_err() {
+            tokio::time::sleep(backoff.failed(random::u128() as u64)).await;
+        }
+    }
+
+    /// The same once. What stands in the indexes is marked before the stream is looked at, and taken out only if it still
+    /// bears the mark: whoever registers the stream meanwhile is not undone.
+    async fn look(&self, key: &StreamKey, told: Option<Indexed>) -> Result<(), RedisStoreError> {
+        let keys = self.keys.of(key);
+        let part = self.keys.part(keys.slot);
+        let (active, due) = (self.keys.active(part), self.keys.due(part));
+        let marks = self.send(vec![self.keys.marking(&active, &keys), self.keys.marking(&due, &keys)]).await?;
+        let mut marks = marks.iter().map(|mark| value::number(mark).filter(|mark| *mark > 0));
+        let (was_active, was_due) = (marks.next().flatten(), marks.next().flatten());
+        let stands = standing(self.fleet.ask(self.keys.standing(&keys)).await?)?;
+        let mut all = Vec::with_capacity(3);
+        if stands.active {
+            if was_active.is_none() {
+                let overdue = stands.overdue.unwrap_or(0);
+                all.push(self.keys.registering(&keys, Watching { overdue, ttl: stands.ttl }, true));
+            }
+        } else {
+            match (stands.overdue, told) {
+                // A hook that waits, and that a guardian may have leased.
+                (Some(0), None) if was_due.is_some() => {}
+                (Some(overdue), told) => {
+                    let lease = told.and_then(|told| told.overdue).unwrap_or(0);
+                    all.push(self.keys.watching_due(&keys, overdue.max(lease)));
+                }
+                (None, _) => all.extend(was_due.map(|mark| self.keys.unwatching(&due, &keys, mark, None))),
+            }
+            all.extend(was_active.map(|mark| self.keys.unwatching(&active, &keys, mark, None)));
+        }
+        all.push(if stands.ttl > 0 {
+            self.keys.owning(key, stands.ttl, stands.active)
+        } else {
+            self.keys.disowning(key)
+        });
+        self.send(all).await.map(drop)
+    }
+}

@@ -1,0 +1,86 @@
+//! The messages between processes: those that came, and those to send.
+
+use std::sync::atomic::Ordering;
+
+use redis::{PushInfo, PushKind};
+
+use super::super::{followed::Word, keys, request::Request, script, value};
+use super::table::Tails;
+use crate::{
+    model::id::{EventId, NodeId},
+    runtime::sync::lock,
+};
+
+impl Tails {
+    /// Somebody else changed a node's stream.
+    pub(in super::super) fn post(&self, node: &str, name: &str) {
+        let sender = lock(&self.nodes).get(&NodeId::new(node)).cloned();
+        if let (Some(sender), Some(key)) = (sender, keys::key_of(name)) {
+            sender.post(key);
+        }
+    }
+
+    /// Somebody deleted a node's stream: the newest run and the stream's name.
+    fn post_deletion(&self, node: &str, text: &str) {
+        let Some((epoch, name)) = text.split_once(' ') else { return };
+        let sender = lock(&self.nodes).get(&NodeId::new(node)).cloned();
+        if let (Some(sender), Ok(epoch), Some(key)) = (sender, epoch.parse(), keys::key_of(name)) {
+            sender.deleted(key, epoch);
+        }
+    }
+
+    /// The messages of this process about a stream: `tail`, it is followed here; `left`, it no longer is.
+    pub(super) fn word(&self, what: &str, name: &str) -> String {
+        format!("{what} {name} {} {}", self.process, self.said.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The request that tells a stream's producing node that it is followed here.
+    pub(super) fn announcing(&self, name: &str) -> Request {
+        let own: Vec<_> = lock(&self.nodes).keys().map(|node| node.as_str().to_owned()).collect();
+        Request::script(self.keys.slot(name), &script::ANNOUNCE, &[&self.keys.stream(name)])
+            .arg(self.keys.node_channel(""))
+            .arg(self.word("tail", name))
+            .arg(own)
+    }
+
+    /// A message came.
+    pub(super) fn heard(&self, push: PushInfo) {
+        if push.kind != PushKind::Message {
+            return;
+        }
+        let mut data = push.data.into_iter();
+        let (Some(channel), Some(text)) = (data.next().and_then(value::text), data.next().and_then(value::text)) else {
+            return;
+        };
+        if let Some(name) = self.keys.tail_of(&channel) {
+            self.heard_of(name, &text);
+        } else if let Some(node) = self.keys.node_of(&channel) {
+            self.heard_as(node, &text);
+        }
+    }
+
+    /// A message about a stream that is followed here: how far it is, or only that something has changed.
+    fn heard_of(&self, name: &str, text: &str) {
+        self.wake(name);
+        let Some(id) = EventId::from_pair(text) else { return };
+        let Some(stream) = lock(&self.streams).get(name).cloned() else { return };
+        if stream.heard(id) && stream.is_used() {
+            // Its producer may be another one, which publishes nothing until it is told.
+            self.wanted.telling.follows(name);
+        }
+    }
+
+    /// A message to one of this process's nodes.
+    fn heard_as(&self, node: &str, text: &str) {
+        let Some((what, rest)) = text.split_once(' ') else { return };
+        match (what, Word::read(rest)) {
+            ("look", _) => self.post(node, rest),
+            ("deleted", _) => self.post_deletion(node, rest),
+            ("tail", Some(word)) if self.followed.begins(&word) => {
+                self.wanted.telling.is_followed(word.name);
+            }
+            ("left", Some(word)) => self.followed.ends(&word),
+            _ => {}
+        }
+    }
+}
