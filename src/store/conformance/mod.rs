@@ -21,10 +21,13 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "checks are made of assertions")]
 
 mod bench;
+mod pointer_bench;
 
 pub mod append;
 pub mod close;
 pub mod due;
+pub mod epoch;
+pub mod identity;
 pub mod open;
 pub mod owners;
 pub mod pointer;
@@ -32,6 +35,7 @@ pub mod publish;
 pub mod read;
 pub mod reopen;
 pub mod tail;
+pub mod turn;
 pub mod withdraw;
 
 use std::future::Future;
@@ -53,16 +57,16 @@ macro_rules! __store_checks {
             open::a_missing_stream_is_not_created_unasked,
             open::a_limit_counts_active_streams,
             open::of_racing_requests_exactly_the_limit_is_allowed,
-            open::another_fingerprint_is_refused,
-            open::another_kind_is_refused,
-            open::the_same_kind_is_not_refused,
-            open::a_made_up_id_opens_only_its_own,
-            open::a_made_up_id_stays_made_up,
-            open::a_published_stream_has_no_kind_to_compare,
-            open::origin_kind_and_fingerprint_are_told,
-            open::epochs_are_times_and_rise,
-            open::epochs_rise_across_withdrawal_and_deletion,
-            open::epochs_rise_across_expiry,
+            identity::another_fingerprint_is_refused,
+            identity::another_kind_is_refused,
+            identity::the_same_kind_is_not_refused,
+            identity::a_made_up_id_opens_only_its_own,
+            identity::a_made_up_id_stays_made_up,
+            identity::a_published_stream_has_no_kind_to_compare,
+            identity::origin_kind_and_fingerprint_are_told,
+            epoch::epochs_are_times_and_rise,
+            epoch::epochs_rise_across_withdrawal_and_deletion,
+            epoch::epochs_rise_across_expiry,
             open::of_ten_thousand_racing_requests_one_per_stream_produces,
             append::a_log_is_dense,
             append::a_repeat_changes_nothing,
@@ -143,19 +147,19 @@ macro_rules! __store_checks {
             pointer::a_pointer_goes_back,
             pointer::a_pointer_is_bounded,
             pointer::a_newer_run_stays_in_its_pointer,
-            pointer::a_key_that_is_sent_again_at_once_stays_in_its_pointer,
+            turn::a_key_that_is_sent_again_at_once_stays_in_its_pointer,
             pointer::a_turn_that_began_earlier_goes_behind,
             pointer::racing_moves_lose_nobody,
             pointer::of_racing_moves_from_one_place_one_wins,
             pointer::a_pointer_expires,
-            pointer::a_withdrawal_takes_its_stream_out,
-            pointer::a_pointer_that_goes_back_expires_with_its_stream,
-            pointer::a_pointer_expires_with_its_stream,
-            pointer::a_repeated_end_reaches_the_pointer,
-            pointer::a_deleted_stream_is_taken_out,
-            pointer::a_lost_pointer_comes_back_with_its_stream,
+            turn::a_withdrawal_takes_its_stream_out,
+            turn::a_pointer_that_goes_back_expires_with_its_stream,
+            turn::a_pointer_expires_with_its_stream,
+            turn::a_repeated_end_reaches_the_pointer,
+            turn::a_deleted_stream_is_taken_out,
+            turn::a_lost_pointer_comes_back_with_its_stream,
             pointer::a_foreign_conversation_is_a_missing_one,
-            pointer::what_a_route_says_is_told,
+            identity::what_a_route_says_is_told,
             tail::an_append_wakes,
             tail::an_end_wakes,
             tail::an_interruption_wakes,

@@ -1,81 +1,15 @@
-//! Where conversations point: what is moved, what goes back, and what a stream's change means for the pointer that names it.
+//! Where conversations point: what is moved, what goes back, what expires.
 
 use std::time::Duration;
 
-use super::bench::{Bench, LONG, SOON, close, epoch_of, owner, reopen, retention};
-use crate::{
-    KeptHeaders, Overlap, Turn, Voice,
-    model::{
-        id::{StreamId, StreamKey},
-        stream::StreamState,
-    },
-    store::{Closed, Expected, From, Open, Opened, Place, Point, Pointed, Pointer, Renew, Renewed, Retention, Store},
+use super::{
+    bench::{Bench, LONG, SOON, owner},
+    pointer_bench::{brief, stream},
 };
-
-/// A turn that begins now.
-const NEW: Place = Place { epoch: 1, since: Duration::ZERO };
-
-fn stream(id: &str) -> StreamId {
-    StreamId::new(id).expect("a valid id")
-}
-
-/// A pointer in short: the stream that it names, then those behind it.
-fn brief(pointer: Option<Pointer>) -> String {
-    let Some(Pointer { stream, behind, .. }) = pointer else { return "-".to_owned() };
-    std::iter::once(stream).chain(behind).map(|id| id.to_string()).collect::<Vec<_>>().join(" ")
-}
-
-impl<S: Store> Bench<S> {
-    async fn pointer_of(&self, conversation: &str) -> String {
-        brief(self.pointer(self.key(conversation)).await.expect("the store answers"))
-    }
-
-    async fn move_to(&self, conversation: &str, to: &str, expected: Expected, ttl: Duration) -> Pointed {
-        self.move_run(conversation, to, NEW, expected, ttl).await
-    }
-
-    async fn move_run(&self, conversation: &str, to: &str, place: Place, expected: Expected, ttl: Duration) -> Pointed {
-        let point = Point { conversation: self.key(conversation), stream: stream(to), place, expected, ttl };
-        self.point(point).await.expect("the store answers")
-    }
-
-    /// Moves a pointer that is to be moved. Returns where it stands then.
-    async fn moved(&self, conversation: &str, to: &str) -> String {
-        match self.move_to(conversation, to, Expected::Any, LONG).await {
-            Pointed::Moved(pointer) => brief(Some(pointer)),
-            kept @ Pointed::Kept(_) => panic!("not moved: {kept:?}"),
-        }
-    }
-
-    async fn take_out(&self, conversation: &str, id: &str) -> String {
-        brief(self.unpoint(self.key(conversation), stream(id), None).await.expect("the store answers"))
-    }
-
-    async fn renew_one(&self, conversation: &str, id: &str, ttl: Duration, put_back: bool) -> String {
-        let put_back = put_back.then_some(NEW);
-        let renew = Renew { conversation: self.key(conversation), stream: stream(id), ttl, put_back };
-        let renewed = self.renew(vec![renew]).await.expect("the store answers");
-        match <[_; 1]>::try_from(renewed) {
-            Ok([Renewed::Stands(pointer)]) => brief(pointer),
-            other => panic!("one answer for each: {other:?}"),
-        }
-    }
-
-    /// A request to open a turn.
-    fn turn(&self, id: &str, conversation: &str) -> Open {
-        let turn = Turn { conversation: stream(conversation), overlap: Overlap::Replace };
-        Open { turn: Some(turn), ..self.request(id) }
-    }
-
-    /// Opens a turn, and moves the pointer to it.
-    async fn begin_turn(&self, id: &str, conversation: &str) -> (StreamKey, u64, u128) {
-        let open = self.turn(id, conversation);
-        let (key, token) = (open.key.clone(), open.token);
-        let epoch = epoch_of(&self.ask(open).await);
-        self.move_run(conversation, id, Place { epoch, since: Duration::ZERO }, Expected::Any, LONG).await;
-        (key, epoch, token)
-    }
-}
+use crate::{
+    model::id::StreamKey,
+    store::{Expected, Place, Pointed, Renew, Store},
+};
 
 /// A pointer names the newest stream, and before that has begun, those that it named before.
 pub async fn a_pointer_names_the_newest(store: impl Store) {
@@ -171,31 +105,6 @@ pub async fn a_newer_run_stays_in_its_pointer(store: impl Store) {
     assert_eq!(take_out(11).await, "-", "no stream is held that it could go back to");
 }
 
-/// The same, where a withdrawal and the next registration race.
-pub async fn a_key_that_is_sent_again_at_once_stays_in_its_pointer(store: impl Store) {
-    let bench = Bench::new(store);
-    for round in 0..30 {
-        let id = format!("k{round}");
-        let (key, _, token) = bench.begin_turn(&id, &id).await;
-        let withdraws = bench.clone();
-        let withdrawal = tokio::spawn(async move { withdraws.withdraw(key, token).await.expect("the store answers") });
-        let again = loop {
-            if let Opened::New { epoch, .. } = bench.ask(bench.turn(&id, &id)).await {
-                break epoch;
-            }
-            tokio::task::yield_now().await;
-        };
-        let place = Place { epoch: again, since: Duration::ZERO };
-        assert!(matches!(bench.move_run(&id, &id, place, Expected::Any, LONG).await, Pointed::Moved(_)));
-        withdrawal.await.expect("it ends");
-    }
-    bench.until_clock(bench.now().await + SOON.as_millis() as u64).await;
-    for round in 0..30 {
-        let id = format!("k{round}");
-        assert_eq!(bench.pointer_of(&id).await, id);
-    }
-}
-
 /// Which of two turns is newer says the pointer's own clock, whatever epochs their streams have.
 pub async fn a_turn_that_began_earlier_goes_behind(store: impl Store) {
     let bench = Bench::new(store);
@@ -279,115 +188,6 @@ pub async fn a_pointer_expires(store: impl Store) {
     bench.until("it expires after changes, too", async || bench.pointer_of("kept").await == "-").await;
 }
 
-/// A withdrawn turn is taken out of the pointer; one that runs again is not.
-pub async fn a_withdrawal_takes_its_stream_out(store: impl Store) {
-    let bench = Bench::new(store);
-    bench.begin_turn("a", "chat").await;
-    let (key, _, token) = bench.begin_turn("b", "chat").await;
-    assert_eq!(bench.pointer_of("chat").await, "b a");
-    bench.withdraw(key.clone(), 1).await.expect("the store answers");
-    bench.withdraw(key, token).await.expect("the store answers");
-    bench.until("it goes back", async || bench.pointer_of("chat").await == "a").await;
-
-    let (key, epoch, _) = bench.begin_turn("c", "chat").await;
-    bench.stand_still(&key, epoch).await;
-    let again = bench.turn("c", "chat");
-    let token = again.token;
-    bench.ask(again).await;
-    bench.withdraw(key.clone(), token).await.expect("the store answers");
-    assert_eq!(bench.look(&key).await.state, StreamState::Interrupted);
-    assert_eq!(bench.pointer_of("chat").await, "c a", "there is still such a stream");
-}
-
-/// A pointer that goes back names a stream that is held, and expires when that does.
-pub async fn a_pointer_that_goes_back_expires_with_its_stream(store: impl Store) {
-    let bench = Bench::new(store);
-    let retention = Retention { recovery_window: SOON, ..retention() };
-    let epoch = epoch_of(&bench.ask(Open { retention, ..bench.turn("over", "chat") }).await);
-    bench.moved("chat", "over").await;
-    bench.moved("chat", "never").await;
-    let (key, _, token) = bench.begin_turn("new", "chat").await;
-    bench.finish(&bench.key("over"), epoch).await;
-    assert_eq!(bench.pointer_of("chat").await, "new never over");
-    bench.withdraw(key, token).await.expect("the store answers");
-    bench.until("it expires", async || bench.pointer_of("chat").await == "-").await;
-    let (old, _, _) = bench.begin_turn("old", "other").await;
-    bench.begin_turn("next", "other").await;
-    assert_eq!(bench.take_out("other", "next").await, "old");
-    assert_eq!(bench.look(&old).await.state, StreamState::Active);
-}
-
-/// The pointer expires with the stream that it names, however that ends.
-pub async fn a_pointer_expires_with_its_stream(store: impl Store) {
-    let bench = Bench::new(store);
-    for (name, ends) in [("closed", true), ("interrupted", false)] {
-        let retention = Retention { recovery_window: SOON, lifetime: if ends { LONG } else { SOON }, ..retention() };
-        let open = Open { retention, ..bench.turn(name, name) };
-        let epoch = epoch_of(&bench.ask(open).await);
-        let key = bench.key(name);
-        bench.moved(name, name).await;
-        if ends {
-            bench.finish(&key, epoch).await;
-        } else {
-            bench.stand_still(&key, epoch).await;
-        }
-        bench.until("the pointer expires", async || bench.pointer_of(name).await == "-").await;
-    }
-    // One that names another stream is none of this one's.
-    let (key, epoch, _) = bench.begin_turn("old", "chat").await;
-    bench.moved("chat", "new").await;
-    bench.finish(&key, epoch).await;
-    assert_eq!(bench.pointer_of("chat").await, "new old");
-}
-
-/// Whoever ended a stream may have died before its pointer followed: a repeat has it follow.
-pub async fn a_repeated_end_reaches_the_pointer(store: impl Store) {
-    let bench = Bench::new(store);
-    for (name, ends) in [("closed", true), ("interrupted", false)] {
-        let retention = Retention { recovery_window: SOON, lifetime: if ends { LONG } else { SOON }, ..retention() };
-        let epoch = epoch_of(&bench.ask(Open { retention, ..bench.turn(name, name) }).await);
-        let key = bench.key(name);
-        if ends {
-            bench.finish(&key, epoch).await;
-        } else {
-            bench.stand_still(&key, epoch).await;
-        }
-        // As if that had not reached the pointer.
-        bench.move_to(name, name, Expected::Any, LONG).await;
-        if ends {
-            assert!(matches!(bench.end(close(&key, Some(epoch))).await, Closed::Before(_)));
-        } else {
-            bench.stand_still(&key, epoch).await;
-        }
-        bench.until("the pointer expires", async || bench.pointer_of(name).await == "-").await;
-    }
-}
-
-/// Of a deleted stream no pointer is left.
-pub async fn a_deleted_stream_is_taken_out(store: impl Store) {
-    let bench = Bench::new(store);
-    let (key, epoch, _) = bench.begin_turn("a", "chat").await;
-    bench.finish(&key, epoch).await;
-    assert_eq!(bench.pointer_of("chat").await, "a");
-    bench.delete(key).await.expect("the store answers");
-    bench.until("it is gone", async || bench.pointer_of("chat").await == "-").await;
-}
-
-/// A stream that is registered again puts back the pointer that was lost with it, and no other.
-pub async fn a_lost_pointer_comes_back_with_its_stream(store: impl Store) {
-    let bench = Bench::new(store);
-    let open = bench.turn("lost", "chat");
-    let epoch = bench.begin_forgotten(open.clone()).await;
-    bench.reopen(reopen(open, epoch, 3)).await.expect("the store answers");
-    bench.until("it is back", async || bench.pointer_of("chat").await == "lost").await;
-    let open = bench.turn("older", "chat");
-    let epoch = bench.begin_forgotten(open.clone()).await;
-    bench.reopen(reopen(open, epoch, 3)).await.expect("the store answers");
-    bench.until_clock(bench.now().await + SOON.as_millis() as u64).await;
-    assert_eq!(bench.pointer_of("chat").await, "lost");
-    assert_eq!(bench.look(&bench.key("older")).await.turn.map(|turn| turn.conversation), Some(stream("chat")));
-}
-
 /// Another owner's conversation of the same name is another one.
 pub async fn a_foreign_conversation_is_a_missing_one(store: impl Store) {
     let bench = Bench::new(store);
@@ -400,40 +200,4 @@ pub async fn a_foreign_conversation_is_a_missing_one(store: impl Store) {
         bench.give_way(foreign, vec![stream("a")]).await.expect("the store answers");
     }
     assert_eq!(bench.pointer_of("chat").await, "a");
-}
-
-/// What a route says of its stream is told: its voice, its turn, its headers; a repeat may say more, and a new run says it
-/// anew, but for the turn.
-pub async fn what_a_route_says_is_told(store: impl Store) {
-    let bench = Bench::new(store);
-    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let kept = KeptHeaders::Kept(vec![pair("location", "/a:b=c"), pair("location", ""), pair("x-é", "ü")]);
-    let open = Open { voice: Voice::OpenAi, headers: KeptHeaders::Awaited, ..bench.request("said") };
-    let epoch = epoch_of(&bench.ask(open.clone()).await);
-    let key = bench.key("said");
-    let told = async || {
-        let info = bench.look(&key).await;
-        let page = bench.all(&key, From::Start).await;
-        assert_eq!(
-            (page.origin, page.voice, &page.headers),
-            (info.origin, info.voice, &info.headers),
-            "a page says so too"
-        );
-        (info.voice, info.turn.map(|turn| (turn.conversation.to_string(), turn.overlap)), info.headers)
-    };
-    assert_eq!(told().await, (Voice::OpenAi, None, KeptHeaders::Awaited));
-    let turn = |name: &str| Some(Turn { conversation: stream(name), overlap: Overlap::Refuse });
-    let more = Open { turn: turn("chat"), headers: kept.clone(), create: false, ..open.clone() };
-    assert_eq!(epoch_of(&bench.ask(more).await), epoch, "the same request");
-    let named = Some(("chat".to_owned(), Overlap::Refuse));
-    assert_eq!(told().await, (Voice::OpenAi, named.clone(), kept.clone()));
-    bench.ask(Open { turn: turn("other"), ..open }).await;
-    assert_eq!(told().await, (Voice::OpenAi, named.clone(), kept), "what is said stays");
-    bench.stand_still(&key, epoch).await;
-    let again = Open { voice: Voice::Json, turn: turn("other"), ..bench.request("said") };
-    assert!(matches!(bench.ask(again.clone()).await, Opened::New { .. }));
-    assert_eq!(told().await, (Voice::Json, named, KeptHeaders::None));
-    assert!(!bench.look(&key).await.started);
-    bench.ask(Open { started: true, ..again }).await;
-    assert!(bench.look(&key).await.started);
 }
