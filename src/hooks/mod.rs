@@ -19,6 +19,7 @@ use crate::{
 
 /// The state of a job that produces a stream, as the host knows it on any node.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum JobStatus {
     /// It runs: the stream is left as it is, and a later sweep asks again.
     Running,

@@ -26,6 +26,20 @@ use crate::{
 };
 
 /// Sets up a hub: see [`ResilientSse::builder`].
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use resilient_sse::{Durability, MemoryStore, ResilientSse};
+///
+/// let (sse, guardian) = ResilientSse::builder(MemoryStore::new())
+///     .anonymous() // anybody who knows a stream's id may read it
+///     .durability(Durability::BeforeSend)
+///     .recovery_window(Duration::from_secs(600))
+///     .build()?;
+/// # let _ = (sse, guardian);
+/// # Ok::<(), resilient_sse::ConfigError>(())
+/// ```
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder(Setup);
 

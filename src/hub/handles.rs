@@ -25,6 +25,18 @@ impl Node {
 }
 
 /// Lists and stops streams: see [`ResilientSse::streams`](crate::ResilientSse::streams).
+///
+/// ```
+/// use resilient_sse::{Owner, ResilientSse, StoreError, StreamId};
+///
+/// async fn stop_all(sse: &ResilientSse, owner: &Owner) -> Result<(), StoreError> {
+///     let streams = sse.streams();
+///     for stream in streams.list(owner).await? {
+///         streams.stop(owner, &stream.key.id).await?;
+///     }
+///     Ok(())
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Streams(Arc<Node>);
 

@@ -41,12 +41,32 @@ impl ResilientSse {
     /// Returns a layer for work that ends when its clients leave, as with plain server-sent events
     /// ([`Disconnect::Interrupt`](crate::Disconnect::Interrupt), without a grace). It makes up a stream id for each
     /// request.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use resilient_sse::ResilientSse;
+    ///
+    /// fn app(sse: &ResilientSse) -> Router {
+    ///     Router::new().route("/progress", get(|| async { "…" }).layer(sse.layer()))
+    /// }
+    /// ```
     pub fn layer(&self) -> ResilientSseLayer {
         ResilientSseLayer::new(Arc::clone(&self.0), Route::new(&self.0.settings))
     }
 
     /// Returns a layer for work that goes on when its clients leave
     /// ([`Disconnect::DETACH`](crate::Disconnect::DETACH)). The kind of its streams is `generation`.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use resilient_sse::{ResilientSse, StreamId};
+    ///
+    /// fn app(sse: &ResilientSse) -> Router {
+    ///     // The client makes up an id for each question, and asks again with the same one after a cut.
+    ///     let layer = sse.generation().id(StreamId::path("/answers/{id}"));
+    ///     Router::new().route("/answers/{id}", get(|| async { "…" }).layer(layer))
+    /// }
+    /// ```
     pub fn generation(&self) -> ResilientSseLayer {
         ResilientSseLayer::new(Arc::clone(&self.0), Route::generation(&self.0.settings))
     }
@@ -59,6 +79,17 @@ impl ResilientSse {
     /// Events that occur while no body runs are not recorded. A handler that can look them up gives its events ids of
     /// its own, and continues after [`StreamContext::last_inner_id`](crate::StreamContext::last_inner_id) when it runs
     /// again.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use resilient_sse::{ResilientSse, StreamId};
+    ///
+    /// fn app(sse: &ResilientSse) -> Router {
+    ///     // All clients of a room share one run of the handler.
+    ///     let layer = sse.feed().id(StreamId::path("/rooms/{id}"));
+    ///     Router::new().route("/rooms/{id}", get(|| async { "…" }).layer(layer))
+    /// }
+    /// ```
     pub fn feed(&self) -> ResilientSseLayer {
         ResilientSseLayer::new(Arc::clone(&self.0), Route::feed(&self.0.settings))
     }
@@ -121,12 +152,29 @@ impl ResilientSse {
     }
 
     /// Returns a handle that reads the store's records of streams, and deletes streams.
+    ///
+    /// ```
+    /// use resilient_sse::{ResilientSse, StoreError, StreamKey};
+    ///
+    /// async fn is_running(sse: &ResilientSse, key: &StreamKey) -> Result<bool, StoreError> {
+    ///     let info = sse.registry().stream(key).await?;
+    ///     Ok(info.is_some_and(|info| !info.state.is_terminal()))
+    /// }
+    /// ```
     #[must_use]
     pub fn registry(&self) -> StreamRegistry {
         StreamRegistry::new(Arc::clone(&self.0))
     }
 
     /// Returns a handle that reads the ends and events of streams, and deletes streams.
+    ///
+    /// ```
+    /// use resilient_sse::{Reason, ResilientSse, StoreError, StreamKey};
+    ///
+    /// async fn why_it_ended(sse: &ResilientSse, key: &StreamKey) -> Result<Option<Reason>, StoreError> {
+    ///     Ok(sse.completions().completion(key).await?.and_then(|ended| ended.ending.reason))
+    /// }
+    /// ```
     #[must_use]
     pub fn completions(&self) -> CompletionStore {
         CompletionStore::new(Arc::clone(&self.0))
@@ -163,6 +211,15 @@ impl ResilientSse {
     }
 
     /// Returns this node's health figures.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use resilient_sse::ResilientSse;
+    ///
+    /// fn metrics(sse: ResilientSse) -> Router {
+    ///     Router::new().route("/metrics", get(async move || sse.health().to_prometheus()))
+    /// }
+    /// ```
     #[must_use]
     pub fn health(&self) -> Health {
         self.0.health()

@@ -6,6 +6,7 @@ use super::retention::Retention;
 
 /// When an event may be delivered (guarantee G2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Durability {
     /// Delivers an event at once, at most 1,024 events, 256 KiB or 100 ms ahead of the store's acknowledgement.
     #[default]
@@ -20,6 +21,7 @@ pub enum Durability {
 
 /// How a request that needs the store is answered while the store does not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OnUnavailable {
     /// Serves the stream unrecorded, marked `X-Stream-Recorded: false`. A request with a cursor is answered as with
     /// [`Retry`](Self::Retry), because it asks for events that only the store has.

@@ -4,6 +4,7 @@ use crate::model::id::StreamId;
 
 /// What happens to a conversation's last stream when a new turn begins while that stream is still running.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Overlap {
     /// Stops the running stream (`cancelled`, reason [`replaced`](crate::reason::REPLACED)) once the new turn's handler
     /// has answered with an event stream. A turn that fails to begin leaves the running stream alone. Until the running

@@ -7,6 +7,7 @@ use crate::model::stream::{Ending, StreamState};
 /// Strict clients fail on events that they do not know, so choose the voice that the route's clients understand. The
 /// voice is stored with the stream: resume, relay and recovery use it too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Voice {
     /// Named events with JSON data: `connected`, `gap`, `restart`, and endings by their state.
     #[default]

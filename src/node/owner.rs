@@ -21,6 +21,7 @@ pub(crate) fn from_extension(request: &Parts) -> Option<Owner> {
 /// An attempt to read a stream, begin a turn or stop a stream, for the hook of
 /// [`Builder::authorize`](crate::Builder::authorize).
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Access {
     /// The stream's owner, who is the caller, and its id.
     pub key: StreamKey,

@@ -28,6 +28,14 @@ use crate::{
 const AROUND: usize = 16;
 
 /// The description of a stream to publish: its owner, id, kind, metadata and voice.
+///
+/// ```
+/// use resilient_sse::{Owner, StreamId, StreamSpec};
+///
+/// let spec = StreamSpec::new(Owner::new("ann")?, StreamId::new("export-7")?).kind("export").metadata("job", "7");
+/// # let _ = spec;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct StreamSpec {
     key: StreamKey,

@@ -92,6 +92,17 @@ pub(super) fn encode(node: &Node, event: &Event) -> Result<Bytes, PublishError> 
 /// The producer of a published stream: see [`Publisher::open`](super::Publisher::open).
 ///
 /// A publication that is dropped before it ends its stream closes the stream as `failed`, reason `dropped`.
+///
+/// ```
+/// use resilient_sse::{Event, PublishError, ResilientSse, StreamSpec};
+///
+/// async fn export(sse: &ResilientSse, spec: StreamSpec) -> Result<(), PublishError> {
+///     let mut publication = sse.publisher().open(spec).await?;
+///     publication.send(Event::new("half of it is done")).await?;
+///     publication.complete(Event::new("all of it is done").named("completed")).await?;
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Publication(Arc<Job>);
 

@@ -11,6 +11,16 @@ use serde::Serialize;
 use super::{Bypassed, ENDINGS, Telemetry};
 
 /// How this node is doing, as of now. Its JSON form (through `serde`) has the fields in camel case.
+///
+/// ```
+/// use resilient_sse::ResilientSse;
+///
+/// /// Ready for requests: the guardian is polled, and the store answers.
+/// fn is_ready(sse: &ResilientSse) -> bool {
+///     let health = sse.health();
+///     health.guarded && health.breaker == "closed" && !health.draining
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]

@@ -38,6 +38,20 @@ pub enum Fault {
 }
 
 /// Wraps a store, counts what it is asked, and fails where it is told to. Clones are the same store.
+///
+/// ```
+/// use resilient_sse::{
+///     MemoryStore, ResilientSse,
+///     test_util::{Fault, FaultStore},
+/// };
+///
+/// let store = FaultStore::new(MemoryStore::new()).batched();
+/// let (sse, guardian) = ResilientSse::builder(store.clone()).anonymous().build()?;
+/// store.fail(Fault::Hang); // from now on no request is answered
+/// store.heal();
+/// # let _ = (sse, guardian);
+/// # Ok::<(), resilient_sse::ConfigError>(())
+/// ```
 #[derive(Debug)]
 pub struct FaultStore<S> {
     inner: S,

@@ -22,6 +22,20 @@ const STEP: Duration = Duration::from_millis(250);
 /// A hub on memory with seeded ids, whose guardian is stepped by hand.
 ///
 /// Time should be paused: `#[tokio::test(start_paused = true)]`.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use resilient_sse::test_util::TestHub;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(async {
+/// let mut hub = TestHub::new();
+/// let layer = hub.sse.generation(); // around the handler under test
+/// hub.advance(Duration::from_secs(30)).await; // no real time passes
+/// assert_eq!(hub.sse.health().active, 0);
+/// # let _ = layer;
+/// # });
+/// ```
 #[derive(Debug)]
 pub struct TestHub {
     /// The hub.

@@ -13,6 +13,14 @@ use serde::{Deserialize, Deserializer};
 ///
 /// The epoch names a producer run; later runs have greater epochs. `seq` starts at 1; seq 0 marks the start or the end
 /// of a run.
+///
+/// ```
+/// use resilient_sse::EventId;
+///
+/// let id: EventId = "e1700000000000-7".parse()?;
+/// assert_eq!((id.epoch, id.seq), (1_700_000_000_000, 7));
+/// # Ok::<(), resilient_sse::InvalidEventId>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventId {
     /// The producer run.

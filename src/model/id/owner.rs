@@ -11,6 +11,14 @@ pub const MAX_OWNER: usize = 256;
 ///
 /// Stores keep streams by owner and id, so another owner's stream looks exactly like a missing one (guarantee G9).
 /// All anonymous callers share one owner: any of them can read a stream if it knows the stream's random id.
+///
+/// ```
+/// use resilient_sse::Owner;
+///
+/// assert_eq!(Owner::new("ann")?.name(), Some("ann"));
+/// assert!(Owner::new("").is_err());
+/// # Ok::<(), resilient_sse::InvalidOwner>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Owner(Option<Arc<str>>);
 
@@ -82,6 +90,7 @@ impl fmt::Debug for Owner {
 
 /// The error of reading a text that is not an [`Owner`](crate::Owner).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum InvalidOwner {
     /// The text is empty. Use [`Owner::ANONYMOUS`](crate::Owner::ANONYMOUS) for a caller without a name.
     Empty,

@@ -125,6 +125,7 @@ impl TryFrom<String> for StreamId {
 
 /// The error of reading a text that is not a [`StreamId`](crate::StreamId).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum InvalidStreamId {
     /// The text is empty.
     Empty,

@@ -12,6 +12,7 @@ use std::time::Duration;
 /// [`grace`](crate::ResilientSseLayer::grace) after the last reader has left (2 s; none on `layer()`), so that a page reload
 /// does not end it. [`Detach`](Self::Detach) measures `at_most` from the moment the last reader left; `grace` does not apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Disconnect {
     /// Drops the inner body. The next request runs the handler again, as with plain server-sent events.
     Interrupt,

@@ -13,6 +13,7 @@ use crate::model::{
 
 /// What a store knows about a stream, apart from its log.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StreamInfo {
     /// The stream's owner and id.
     pub key: StreamKey,
@@ -61,6 +62,34 @@ pub struct StreamInfo {
 }
 
 impl StreamInfo {
+    /// An active stream without recorded events. A store sets the other fields that it knows.
+    #[must_use]
+    pub fn new(key: StreamKey, kind: impl Into<Cow<'static, str>>, origin: Origin, epoch: u64) -> Self {
+        Self {
+            key,
+            kind: kind.into(),
+            origin,
+            fingerprint: None,
+            voice: Voice::default(),
+            turn: None,
+            headers: KeptHeaders::None,
+            state: StreamState::Active,
+            epoch,
+            previous: None,
+            node: None,
+            started: false,
+            reruns: false,
+            started_at: 0,
+            last_heartbeat: 0,
+            deadline: 0,
+            metadata: Metadata::new(),
+            top: EventId::new(epoch, 0),
+            inner_id: None,
+            inner_retry: None,
+            ended: None,
+        }
+    }
+
     /// Returns the prefix of the stream's event ids on the wire: the stream's id if the library generated it.
     pub(crate) fn into_prefix(self) -> Option<StreamId> {
         (self.origin == Origin::Generated).then_some(self.key.id)

@@ -273,6 +273,7 @@ async fn a_turn_at_the_owners_limit() {
             }
             Overlap::Refuse => assert_eq!((next.status, next.id()), (StatusCode::CONFLICT, old.id())),
             Overlap::Allow => assert_eq!(next.status, StatusCode::TOO_MANY_REQUESTS),
+            other => panic!("what does {other:?} do?"),
         }
         let other = crate::conversations::stage::send(&second, crate::conversations::stage::post("/chat/other")).await;
         assert_eq!(other.status, StatusCode::TOO_MANY_REQUESTS, "{overlap:?}: it makes no room");

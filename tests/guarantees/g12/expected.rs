@@ -30,6 +30,7 @@ fn ending(voice: Voice, state: &str, reason: &str) -> Option<String> {
         Voice::Json => Some(format!("data: {{\"reason\":\"{reason}\",\"type\":\"{state}\"}}\n")),
         Voice::OpenAi => Some(error(reason)),
         Voice::Silent => None,
+        other => panic!("how does {other:?} word it?"),
     }
 }
 

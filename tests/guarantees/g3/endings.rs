@@ -21,6 +21,7 @@ fn words(voice: Voice, state: &str, reason: &str) -> Option<(String, serde_json:
             Some(("message".to_owned(), json!({ "error": error })))
         }
         Voice::OpenAi | Voice::Silent => None,
+        other => panic!("how does {other:?} word it?"),
     }
 }
 

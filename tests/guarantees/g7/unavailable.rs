@@ -44,6 +44,7 @@ async fn g7_a_request_without_a_cursor_gets_what_the_route_says() {
                     assert!(seen.retry.is_some());
                 }
                 OnUnavailable::Status => assert_eq!((status, calls), (StatusCode::SERVICE_UNAVAILABLE, 0)),
+                other => panic!("what does {other:?} do?"),
             }
         }
     }

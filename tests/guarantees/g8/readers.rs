@@ -176,6 +176,7 @@ async fn g8_the_work_goes_on_for_whoever_reads_on_another_node() {
             Disconnect::Interrupt => (0, StreamState::Interrupted),
             Disconnect::Cancel => (0, StreamState::Cancelled),
             Disconnect::Detach { .. } => (1, StreamState::Active),
+            other => panic!("what does {other:?} do?"),
         };
         assert_eq!((watch.alive(), watch.made(), standing(&hubs[0]).await.0), (alive, 1, state), "{policy:?}");
     }
