@@ -7,36 +7,38 @@ use memchr::memmem::Finder;
 
 use super::lines::{BOM, Lines, is_field};
 
-/// Bytes that delivering may add to block and id: a delay's line or a comment, `id: `, line ends.
+/// The most bytes that delivery adds to a block and its id: a `retry` line or a comment, `id: `, and line ends.
 const ADDED: usize = "retry: \n".len() + DIGITS + "id: \n\n\n".len();
 
-/// Digits of the longest `u64`.
+/// The number of digits of the greatest `u64`.
 const DIGITS: usize = 20;
 
 /// Writes a block as one whole event, see [`Framing::deliver`](super::Framing::deliver).
 ///
-/// The id is the last line, because some clients commit it as soon as they see it.
+/// The id is the last line, because some clients store an id as soon as they read its line. If the connection breaks
+/// inside the event, they would skip the event on reconnect.
 #[inline]
 pub(super) fn deliver(block: &[u8], has_id: bool, id: Option<&[u8]>, retry: Option<u64>, out: &mut BytesMut) {
     out.reserve(block.len() + id.map_or(0, <[u8]>::len) + ADDED);
     match retry {
         Some(ms) => write_retry(ms, out),
-        // At a stream's very beginning this one would be taken away, and its line mean something else.
+        // A client drops a byte order mark at the start of the stream, which would change the field name of this line.
+        // An empty comment in front keeps the mark.
         None if block.starts_with(BOM) => out.extend_from_slice(b":\n"),
         None => {}
     }
-    // Told from the block: bytes that were only just written are slow to read.
+    // The last byte is taken from the block, because reading back bytes that were just written is slow.
     let last = if has_id { write_without_ids(block, out) } else { write(block, out) };
     match (id, last) {
         (Some(id), Some(b'\n' | b'\r') | None) => write_id(b"id: ", id, out),
         (Some(id), Some(_)) => write_id(b"\nid: ", id, out),
         (None, Some(b'\n')) => out.extend_from_slice(b"\n"),
-        // A carriage return would own the line feed after it, and the event would not end.
+        // A client reads a line feed after a carriage return as part of the same line end, so a second one is needed.
         (None, _) => out.extend_from_slice(b"\n\n"),
     }
 }
 
-/// Writes a block as one whole event but for its id, see [`Framing::deliver_around`](super::Framing::deliver_around).
+/// Writes the part of an event before its id, see [`Framing::deliver_around`](super::Framing::deliver_around).
 pub(super) fn deliver_around(block: &[u8], has_id: bool, out: &mut BytesMut) -> &'static [u8] {
     const END: &[u8] = b"\n\n";
     deliver(block, has_id, Some(b""), None, out);
@@ -44,7 +46,7 @@ pub(super) fn deliver_around(block: &[u8], has_id: bool, out: &mut BytesMut) -> 
     END
 }
 
-/// How long the first of some delivered events is.
+/// Returns the length in bytes of the first delivered event.
 pub(super) fn first(events: &[u8]) -> usize {
     static END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\n\n"));
     END.find(events).map_or(events.len(), |at| at + END.needle().len())
@@ -57,16 +59,16 @@ fn write_id(field: &[u8], id: &[u8], out: &mut BytesMut) {
     out.extend_from_slice(b"\n\n");
 }
 
-/// Writes a piece of a block, and says its last byte.
+/// Writes a piece of a block and returns its last byte.
 #[inline]
 fn write(piece: &[u8], out: &mut BytesMut) -> Option<u8> {
     out.extend_from_slice(piece);
     piece.last().copied()
 }
 
-/// Writes what is not an id, and says its last byte.
+/// Writes the lines that are not ids and returns the last byte written.
 fn write_without_ids(block: &[u8], out: &mut BytesMut) -> Option<u8> {
-    // What lies between two ids is written in one piece.
+    // The lines between two ids are written in one piece.
     let (mut kept, mut at, mut last) = (0, 0, None);
     for line in Lines::of(block) {
         let next = at + line.whole.len();
@@ -79,7 +81,7 @@ fn write_without_ids(block: &[u8], out: &mut BytesMut) -> Option<u8> {
     write(&block[kept..], out).or(last)
 }
 
-/// Writes a reconnect delay as a line.
+/// Writes a `retry` line.
 pub(super) fn write_retry(ms: u64, out: &mut BytesMut) {
     let mut digits = [0; DIGITS];
     let (mut at, mut rest) = (DIGITS, ms);

@@ -7,28 +7,28 @@ use memchr::{memchr, memchr_iter, memchr2};
 
 use crate::model::event::Event;
 
-/// Why an event has no form in which a client would read it unchanged (WHATWG HTML § 9.2.6).
+/// The error of encoding an event that no client could read back unchanged (WHATWG HTML § 9.2.6).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// The data has a carriage return, which ends a line like a line feed and would be read as one.
+    /// The data has a carriage return. Clients would read it as a line feed, because both end a line.
     CarriageReturnInData {
-        /// Where the first one is, in bytes.
+        /// The offset of the first carriage return, in bytes.
         at: usize,
     },
-    /// The name is empty, which reads as no name. Leave it out.
+    /// The name is empty. Clients read an empty name as no name, so leave it out.
     EmptyName,
-    /// The name has a line end, after which a new field would begin.
+    /// The name has a line end. Clients would read the rest as a new field.
     LineEndInName {
         /// The name.
         name: String,
     },
-    /// The id has a line end, after which a new field would begin.
+    /// The id has a line end. Clients would read the rest as a new field.
     LineEndInId {
         /// The id.
         id: String,
     },
-    /// The id has a NUL, for which clients ignore it.
+    /// The id has a NUL. Clients ignore such an id.
     NulInId {
         /// The id.
         id: String,
@@ -51,7 +51,7 @@ impl fmt::Display for EncodeError {
 
 impl Error for EncodeError {}
 
-/// Encodes an event as a block, its id last.
+/// Encodes an event as a block, with the id in the last line.
 pub(super) fn encode(event: &Event) -> Result<Bytes, EncodeError> {
     check(event)?;
     let data = event.data().as_bytes();

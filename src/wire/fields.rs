@@ -1,6 +1,6 @@
-//! What an event's payload says: its type, its JSON, and a completion's two fields.
+//! Reads the payload of an event: its type, its JSON, and the two fields of a completion.
 //!
-//! JSON is passed on as the producer wrote it: a number of many digits, the order of keys and blanks stay.
+//! JSON is passed on as the producer wrote it, so that long numbers, the order of keys and white space are preserved.
 
 use std::borrow::Cow;
 
@@ -10,9 +10,9 @@ use serde_json::value::RawValue;
 use super::Framing;
 use crate::model::stream::Ending;
 
-/// How an event's block reads: the same in recovery, in the store's completions and in the clients.
+/// The type and data of an event, read in the same way by recovery, the store's completions and the clients.
 pub(crate) struct EventFields {
-    /// The event's name, else its payload's `type`, else `message`.
+    /// The event's name; without one the `type` of the payload; without that `message`.
     pub(crate) kind: String,
     pub(crate) data: String,
 }
@@ -26,15 +26,15 @@ impl EventFields {
         Self { kind, data }
     }
 
-    /// The data as JSON, where it is JSON that any reader of JSON can read.
+    /// Returns the data as JSON; `None` if it is not JSON that every reader can parse, see [`is_portable`].
     pub(crate) fn json(&self) -> Option<&RawValue> {
         serde_json::from_str(&self.data).ok().filter(|json: &&RawValue| is_portable(json.get()))
     }
 }
 
-/// A completion's `terminalEventType` and `terminalEventData`, as recovery answers them and a store may keep them.
+/// Returns the `terminalEventType` and `terminalEventData` of a completion, for recovery's answers and for stores.
 ///
-/// A payload that is a `{type, data}` envelope and nothing more is unwrapped; any other is given whole.
+/// A payload that is exactly a `{type, data}` envelope is unwrapped. Any other payload is returned whole.
 pub(crate) fn terminal(framing: &dyn Framing, ending: &Ending) -> (String, Box<RawValue>) {
     let Some(block) = &ending.event else {
         return (ending.state.to_string(), raw(&serde_json::json!({ "reason": ending.reason.as_deref() })));
@@ -47,7 +47,7 @@ pub(crate) fn terminal(framing: &dyn Framing, ending: &Ending) -> (String, Box<R
     (fields.kind, data)
 }
 
-/// The `data` of a `{type, data}` envelope.
+/// Returns the `data` of a `{type, data}` envelope.
 fn envelope(json: &str) -> Option<&RawValue> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -57,24 +57,25 @@ fn envelope(json: &str) -> Option<&RawValue> {
         #[serde(borrow)]
         data: &'a RawValue,
     }
-    // An array would be read as the fields in their order.
+    // `serde` would also accept an array with the fields in this order.
     json.starts_with('{')
         .then(|| serde_json::from_str::<Envelope<'_>>(json).ok())
         .flatten()
         .map(|envelope| envelope.data)
 }
 
-/// A value of our own as JSON.
+/// Serializes one of the library's own values.
 fn raw(value: &impl serde::Serialize) -> Box<RawValue> {
-    // Texts, and maps of texts, always have a form in JSON.
+    // Serializing strings and maps of strings cannot fail.
     serde_json::value::to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
-/// How deep values may be nested in one another: with what an answer puts around them, every reader has room for that.
+/// The deepest nesting of values. With the levels that an answer adds around them, it stays within every reader's
+/// limit.
 const DEPTH: usize = 100;
 
-/// Whether every JSON reader can read this valid JSON, so that one event does not make a whole answer unreadable: it is not
-/// nested too deep, and its escapes hold no half of a surrogate pair (RFC 8259 § 8.2).
+/// Whether every JSON reader can parse this valid JSON: it is not nested too deep, and no escape is half of a surrogate
+/// pair (RFC 8259 § 8.2). Otherwise a single event could make a whole answer unreadable.
 fn is_portable(json: &str) -> bool {
     let (mut depth, mut quoted) = (0_usize, false);
     let mut rest = json.as_bytes();
@@ -98,7 +99,7 @@ fn is_portable(json: &str) -> bool {
     true
 }
 
-/// The text after an escape that is given from its `u` on; `None` for half of a pair of surrogates.
+/// Returns the text after an escape, whose `u` is the first byte of `text`; `None` if it is half of a surrogate pair.
 fn after_escape(text: &[u8]) -> Option<&[u8]> {
     let unit = |text: &[u8]| u16::from_str_radix(std::str::from_utf8(text.get(1..5)?).ok()?, 16).ok();
     let tail = text.get(5..)?;
@@ -112,14 +113,14 @@ fn after_escape(text: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The `type` of a JSON object.
+/// Returns the `type` of a JSON object.
 pub(crate) fn payload_type(data: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Typed<'a> {
         #[serde(borrow, rename = "type")]
         kind: Option<Cow<'a, str>>,
     }
-    // An array would be read as the fields in their order.
+    // `serde` would also accept an array with the fields in this order.
     if !data.trim_start().starts_with('{') {
         return None;
     }
@@ -205,7 +206,7 @@ mod tests {
         fn what_is_given_as_json_can_be_read(data in "[\\[\\]{}\",:\\\\ude80d81x0-9 a.]{0,24}") {
             if let Some(json) = fields(&data).json() {
                 prop_assert_eq!(json.get(), data.trim_matches([' ', '\n', '\t', '\r']));
-                // A number out of range is no fault of the text.
+                // `serde_json` reports a number out of range as an error, although the text is valid JSON.
                 if let Err(error) = serde_json::from_str::<serde_json::Value>(json.get()) {
                     prop_assert!(error.to_string().contains("number out of range"), "{}: {}", data, error);
                 }

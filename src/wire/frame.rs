@@ -1,7 +1,7 @@
-//! Frames: events of one run as they go over the wire, one after the other.
+//! Frames: consecutive events of one run in their wire form.
 //!
-//! A batch of events is written once. The same bytes are what the client gets, what the store keeps, and what followers on
-//! any node write to their sockets. Whoever wants single events takes a frame apart.
+//! A batch of events is written once. The client receives these bytes, the store keeps them, and followers on every
+//! node write them to their sockets. Code that needs single events splits a frame.
 
 use bytes::{Bytes, BytesMut};
 
@@ -15,12 +15,13 @@ use crate::model::{
 #[derive(Debug)]
 pub(crate) struct FrameWriter {
     id: CursorWriter,
-    /// Events of a stream that could not be registered have none: a cursor that nobody can serve is worse than none.
+    /// Whether events get ids. Events of a stream that could not be registered get none, because no node could serve a
+    /// client that reconnects with such an id.
     has_ids: bool,
 }
 
 impl FrameWriter {
-    /// `prefix` stands before every id where the library made up the stream's.
+    /// Creates a writer. `prefix` is the id of a stream whose id the library generated; it precedes every event id.
     pub(crate) fn new(prefix: Option<StreamId>) -> Self {
         Self { id: CursorWriter::new(prefix), has_ids: true }
     }
@@ -29,13 +30,13 @@ impl FrameWriter {
         Self { has_ids: false, ..Self::new(None) }
     }
 
-    /// Writes a block as the event of this id.
+    /// Writes a block as the event with this id.
     pub(crate) fn write(&mut self, framing: &dyn Framing, block: &[u8], has_id: bool, id: EventId, out: &mut BytesMut) {
         let id = if self.has_ids { Some(self.id.write(id)) } else { None };
         framing.deliver(block, has_id, id, None, out);
     }
 
-    /// A frame of one event.
+    /// Returns a frame with one event.
     pub(crate) fn one(&mut self, framing: &dyn Framing, block: &[u8], has_id: bool, id: EventId) -> Frame {
         let mut out = BytesMut::with_capacity(block.len() + self.id.max_len() + ADDED);
         self.write(framing, block, has_id, id, &mut out);
@@ -43,20 +44,20 @@ impl FrameWriter {
     }
 }
 
-/// What delivering adds to an event and its id, at most.
+/// The most bytes that delivery adds to an event and its id.
 const ADDED: usize = 16;
 
-/// Bytes in an allocation of their own, and exactly as large as they are: they are kept.
+/// Copies bytes into an allocation of exactly their size, so that keeping them does not keep a larger buffer alive.
 pub(crate) fn exact(bytes: &[u8]) -> Bytes {
     Bytes::from(Box::<[u8]>::from(bytes))
 }
 
-/// How long the first of some events is: at least one byte, so that whoever goes through them comes to their end.
+/// Returns the length of the first event: at least one byte, so that loops over events end.
 fn first(framing: &dyn Framing, events: &[u8]) -> usize {
     framing.first(events).clamp(1.min(events.len()), events.len())
 }
 
-/// The events of a frame, oldest first.
+/// Iterates over the events of a frame, oldest first.
 pub(crate) fn events<'a>(framing: &'a dyn Framing, frame: &'a Frame) -> impl Iterator<Item = &'a [u8]> {
     let mut rest = &frame.bytes[..];
     std::iter::from_fn(move || {
@@ -69,7 +70,7 @@ pub(crate) fn events<'a>(framing: &'a dyn Framing, frame: &'a Frame) -> impl Ite
     })
 }
 
-/// What is left of a frame without its first events. O(bytes of those).
+/// Returns a frame's bytes without its first events. Complexity: O(bytes of those events).
 pub(crate) fn without_first(framing: &dyn Framing, frame: &Frame, events: u64) -> Bytes {
     let mut at = 0;
     for _ in 0..events {
@@ -81,9 +82,9 @@ pub(crate) fn without_first(framing: &dyn Framing, frame: &Frame, events: u64) -
     frame.bytes.slice(at..)
 }
 
-/// A log's entry as entries of one event each; what is no event is an entry as it is.
+/// Splits an entry of a log into entries of one event each. An entry without events is returned unchanged.
 ///
-/// Events that are recorded together are one entry. O(bytes of the entry); nothing is copied.
+/// Events that were recorded together share an entry. Complexity: O(bytes of the entry); nothing is copied.
 #[must_use]
 pub fn single_events(framing: &dyn Framing, record: Record) -> Vec<Record> {
     let RecordKind::Events(frame) = &record.kind else { return vec![record] };

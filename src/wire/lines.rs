@@ -4,13 +4,13 @@ use std::sync::LazyLock;
 
 use memchr::{memchr, memchr2, memmem::Finder};
 
-/// U+FEFF in UTF-8, which may stand once before everything else.
+/// The byte order mark, U+FEFF in UTF-8, which may appear once at the start of a stream.
 pub(super) const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// Where a line ends: the length of its text, and of the whole line with its end.
+/// Finds the end of a line. Returns the length of the text, and the length of the whole line with its line end.
 ///
-/// A carriage return that is the last byte ends the line at once, though it may own the line feed
-/// that comes next. `has_cr` may be `false` only if `bytes` holds no carriage return.
+/// A carriage return as the last byte ends the line at once, although a line feed in the next chunk may belong to the
+/// same line end. `has_cr` may be `false` only if `bytes` holds no carriage return.
 #[inline]
 pub(super) fn line_end(bytes: &[u8], has_cr: bool) -> Option<(usize, usize)> {
     if !has_cr {
@@ -21,7 +21,7 @@ pub(super) fn line_end(bytes: &[u8], has_cr: bool) -> Option<(usize, usize)> {
     Some((at, at + 1 + usize::from(crlf)))
 }
 
-/// The lines of a block; a last one without an end counts.
+/// Iterates over the lines of a block, including a last line without a line end.
 pub(super) struct Lines<'a> {
     rest: &'a [u8],
     has_cr: bool,
@@ -33,7 +33,7 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// One line, without and with its end.
+/// A line without its end (`text`) and with it (`whole`).
 pub(super) struct Line<'a> {
     pub(super) text: &'a [u8],
     pub(super) whole: &'a [u8],
@@ -54,9 +54,9 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
-/// The last reconnect delay, in milliseconds, that lines set.
+/// Returns the last reconnect delay, in milliseconds, that the lines set.
 pub(super) fn retry_in(lines: &[u8]) -> Option<u64> {
-    // Looked for first: it is rare, and every event is asked.
+    // This runs for every event, and few events have a `retry` field: one search rules the others out.
     static RETRY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("retry:"));
     RETRY.find(lines)?;
     let delay = |line: Line<'_>| {
@@ -68,15 +68,15 @@ pub(super) fn retry_in(lines: &[u8]) -> Option<u64> {
     Lines::of(lines).filter_map(delay).last()
 }
 
-/// What a line that is not blank says.
+/// The field in a line that is not blank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Field<'a> {
     Comment(&'a [u8]),
     Event(&'a [u8]),
     Data(&'a [u8]),
-    /// Valid only without a NUL, see [`valid_id`].
+    /// An id; it may be invalid, see [`valid_id`].
     Id(&'a [u8]),
-    /// Valid only if it is a number, see [`delay`].
+    /// A reconnect delay; it may be invalid, see [`delay`].
     Retry(&'a [u8]),
     Unknown,
 }
@@ -96,13 +96,13 @@ impl<'a> Field<'a> {
     }
 }
 
-/// Whether a line is a field of this name, for those who need not know its value.
+/// Whether a line is a field of this name.
 #[inline]
 pub(super) fn is_field(text: &[u8], name: &[u8]) -> bool {
     text.strip_prefix(name).is_some_and(|rest| matches!(rest.first(), None | Some(b':')))
 }
 
-/// The value of the field `name`, if that is the line's.
+/// Returns the value of the field `name`; `None` if the line is another field.
 #[inline]
 fn value<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     match text.strip_prefix(name)? {
@@ -112,12 +112,13 @@ fn value<'a>(text: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     }
 }
 
-/// Whether clients heed an `id` with this value.
+/// Whether clients accept this value of an `id` field: they ignore an id that contains a NUL.
 pub(super) fn valid_id(value: &[u8]) -> bool {
     memchr(0, value).is_none()
 }
 
-/// The delay that a `retry` field sets: digits only. One that no `u64` holds is the longest there is.
+/// Returns the delay that a `retry` field sets; `None` unless the value is all digits. A number above [`u64::MAX`]
+/// gives [`u64::MAX`].
 pub(super) fn delay(value: &[u8]) -> Option<u64> {
     let digit = |sum: u64, byte: &u8| sum.saturating_mul(10).saturating_add(u64::from(byte - b'0'));
     let valid = !value.is_empty() && value.iter().all(u8::is_ascii_digit);

@@ -1,14 +1,14 @@
-//! Which responses are server-sent events.
+//! Recognizes responses that are server-sent events.
 
 /// Whether a `Content-Type` value means `text/event-stream`, in UTF-8.
 ///
-/// Other parameters do not count. Browsers refuse the type with another charset, so it is not ours.
+/// Browsers refuse the type with another charset, so such a response is not claimed. Other parameters are ignored.
 pub(super) fn is_event_stream(content_type: &str) -> bool {
     let (essence, parameters) = cut(content_type);
     essence.trim().eq_ignore_ascii_case("text/event-stream") && charset(parameters).is_none_or(is_utf8)
 }
 
-/// The value of the first `charset` parameter, without quotes.
+/// Returns the value of the first `charset` parameter, without quotes.
 fn charset(mut parameters: &str) -> Option<&str> {
     while !parameters.is_empty() {
         let (parameter, rest) = cut(parameters);

@@ -1,6 +1,7 @@
-//! Wire formats, without any I/O: where events begin and end, what they say, how they are written.
+//! Wire formats, without any I/O: finding, reading and writing the events of a stream.
 //!
-//! [`Framing`] is the seam: the rest of the crate names no wire format. [`Sse`] is the one that ships.
+//! The rest of the crate knows wire formats only through the trait [`Framing`]. [`Sse`] implements it for server-sent
+//! events.
 
 mod deliver;
 mod encode;
@@ -28,107 +29,108 @@ use crate::model::event::Event;
 
 /// A wire format of event streams.
 ///
-/// A *block* is an event's content lines, each with its line end, without whatever ends the event:
-/// the form in which events are scanned, recorded and delivered.
+/// A *block* is the content lines of an event, each with its line end, without the blank line (or other mark) that ends
+/// the event. Scanners find blocks, and events are recorded and delivered from them.
 pub trait Framing: Send + Sync + fmt::Debug + 'static {
-    /// The media type of responses that the library makes itself.
+    /// Returns the media type of the responses that the library creates itself.
     fn content_type(&self) -> &'static str;
 
-    /// Whether a response with this `Content-Type` is of this format.
+    /// Whether a response with this `Content-Type` has this format.
     fn claims(&self, content_type: &str) -> bool;
 
-    /// A scanner for one stream, which holds at most `max_block` bytes of an unfinished block.
+    /// Returns a scanner for one stream. It buffers at most `max_block` bytes of an unfinished block.
     fn scanner(&self, max_block: usize) -> Box<dyn Scan>;
 
-    /// Reads a block.
+    /// Reads the fields of a block.
     fn view<'a>(&self, block: &'a [u8]) -> EventView<'a>;
 
     /// Writes a block as one whole event.
     ///
-    /// `id` is its last line, in place of any id that the block has, which `has_id` says;
-    /// `retry`, a reconnect delay in milliseconds, is its first line. All else stands byte for byte.
+    /// `id` becomes the last line and replaces the ids in the block; `has_id` says whether the block may have any.
+    /// `retry`, a reconnect delay in milliseconds, becomes the first line. All other bytes of the block are kept.
     fn deliver(&self, block: &[u8], has_id: bool, id: Option<&[u8]>, retry: Option<u64>, out: &mut BytesMut);
 
-    /// Writes a block as one whole event, up to its id and without it: what is written, an id, and what is returned are
-    /// together what [`deliver`](Self::deliver) writes.
+    /// Writes the part of an event before its id, and returns the part after it.
     ///
-    /// A store that gives an event its id itself writes it in between.
+    /// The written part, an id and the returned part are together what [`deliver`](Self::deliver) writes. A store that
+    /// assigns the id itself puts it in between.
     fn deliver_around(&self, block: &[u8], has_id: bool, out: &mut BytesMut) -> &'static [u8];
 
-    /// How long the first of some events is that [`deliver`](Self::deliver) wrote one after the other, without a reconnect
-    /// delay of the library's. O(bytes of that event).
+    /// Returns the length in bytes of the first event in `events`, which [`deliver`](Self::deliver) wrote one after the
+    /// other with `retry: None`.
     ///
-    /// What is not such an event is one event to its end.
+    /// Bytes without the end of an event count as one event. Complexity: O(bytes of the first event).
     fn first(&self, events: &[u8]) -> usize;
 
-    /// Writes an event as a block.
+    /// Writes an event as a block. Reading the block gives back the same event.
     ///
     /// # Errors
     ///
-    /// [`EncodeError`] for what the format cannot say: reading the block gives back the very event.
+    /// [`EncodeError`] if the format cannot represent the event.
     fn encode(&self, event: &Event) -> Result<Bytes, EncodeError>;
 
-    /// Bytes that keep a connection alive, valid between events, which no client takes for an event.
+    /// Returns bytes that keep a connection alive. They are valid between events, and no client takes them for an
+    /// event.
     fn heartbeat(&self) -> &'static [u8];
 
-    /// The reconnect delay, in milliseconds, that lines set, of a block or between blocks; the last one counts.
+    /// Returns the last reconnect delay, in milliseconds, that these lines of a block or between blocks set.
     ///
-    /// Default: `None`, for a format whose lines set none.
+    /// The default implementation returns `None`, for a format without reconnect delays.
     fn retry_in(&self, lines: &[u8]) -> Option<u64> {
         let _ = lines;
         None
     }
 
-    /// Writes a reconnect delay, in milliseconds, that stands outside of any event.
+    /// Writes a reconnect delay, in milliseconds, outside of any event.
     fn retry(&self, ms: u64, out: &mut BytesMut);
 }
 
-/// Finds the events in a stream, however it is split into chunks.
+/// Finds the events in a stream that arrives in chunks split at any byte.
 pub trait Scan: Send {
-    /// Takes the next chunk. What the chunks before it hold is to be taken out first.
+    /// Takes the next chunk. Call [`next`](Self::next) until it returns `None` first.
     fn push(&mut self, chunk: Bytes);
 
-    /// The next thing found; `None` if another chunk is needed.
+    /// Returns the next item in the stream; `None` if it needs another chunk.
     ///
     /// # Errors
     ///
-    /// [`TooLarge`] for a block beyond the limit, and then for ever.
+    /// [`TooLarge`] if a block is larger than the limit. Every later call returns the same error.
     fn next(&mut self) -> Result<Option<Scanned<'_>>, TooLarge>;
 
-    /// The stream is over: a last block that nothing ends is whole all the same, and is to be taken out.
+    /// Ends the stream, so that [`next`](Self::next) returns a last block that lacks its end.
     ///
-    /// Called once, after what the chunks hold was taken out. Default: nothing is done, so such a block is dropped.
+    /// Called once, after [`next`](Self::next) has returned `None`. The default implementation does nothing, and such a
+    /// block is dropped.
     fn finish(&mut self) {}
 
-    /// Bytes held of an unfinished block.
+    /// Returns how many bytes of an unfinished block the scanner holds.
     fn pending(&self) -> usize;
 }
 
-/// What a scanner finds, borrowed from what it holds.
+/// An item that a scanner finds, borrowed from the scanner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scanned<'a> {
     /// An event.
     Event(Block<'a>),
-    /// Whole lines between events that no client takes for one, but that may matter to a client that
-    /// is there: comments, reconnect delays.
+    /// Whole lines between events: comments and reconnect delays. They matter only to clients that are connected.
     Aside(&'a [u8]),
-    /// An id that is set without an event.
+    /// An id that the stream sets without an event.
     Id(&'a [u8]),
 }
 
-/// An event as it came.
+/// The block of an event as it arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block<'a> {
-    /// Its content lines, byte for byte, each with its line end.
+    /// The content lines, byte for byte, each with its line end.
     pub bytes: &'a [u8],
-    /// Whether it may have an id of its own.
+    /// Whether the block may have an id of its own.
     pub has_id: bool,
 }
 
-/// A block is larger than it may be.
+/// The error of reading a block that is larger than the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLarge {
-    /// How many bytes it may have.
+    /// The limit, in bytes.
     pub limit: usize,
 }
 

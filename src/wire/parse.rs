@@ -1,4 +1,4 @@
-//! Interprets a stream of server-sent events as a client does (WHATWG HTML § 9.2.6).
+//! Parses a stream of server-sent events as a client does (WHATWG HTML § 9.2.6).
 
 use std::{collections::VecDeque, mem};
 
@@ -14,13 +14,13 @@ use super::{
 /// An event as a client sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Its name, `message` where the stream gives none.
+    /// The event's name; `message` if the stream sets none.
     pub name: String,
-    /// Its data, the lines joined by line feeds.
+    /// The data lines, joined by line feeds.
     pub data: String,
-    /// The last event id when it came, its own or an earlier event's; empty if there is none.
+    /// The last event id after this event: its own or that of an earlier event; empty if no event has set one.
     pub last_event_id: String,
-    /// The reconnect delay in milliseconds that its block set, if it did.
+    /// The reconnect delay, in milliseconds, that this event set.
     pub retry: Option<u64>,
 }
 
@@ -44,25 +44,25 @@ impl Message {
     ///
     /// # Errors
     ///
-    /// Those of `serde_json`, where the data is no JSON, or not of this type.
+    /// The error of `serde_json` if the data is not JSON or does not match the type.
     pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
         serde_json::from_str(&self.data)
     }
 }
 
-/// What a [`Parser`] finds.
+/// An item that a [`Parser`] finds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// An event.
     Message(Message),
-    /// A comment: what follows the colon. It shows that the server is alive, no more.
+    /// The text of a comment, after the colon. Servers send comments to show that they are alive.
     Comment(String),
 }
 
-/// The interpreter of one event stream.
+/// A parser of one event stream.
 ///
-/// It takes the bytes of a response body as they come, split anywhere. What it holds of an
-/// unfinished event is bounded: neither a line nor the fields of an event may be longer than its limit.
+/// It takes the bytes of a response body in pieces split at any byte. Its memory is bounded: neither a line nor the
+/// fields of an event may be longer than the limit.
 ///
 /// ```
 /// use resilient_sse::wire::{Parsed, Parser};
@@ -80,7 +80,7 @@ pub enum Parsed {
 pub struct Parser {
     limit: usize,
     found: VecDeque<Parsed>,
-    /// How much of the byte order mark was seen; all of it once the stream is past that.
+    /// How many bytes of the byte order mark were seen; its full length once the start of the stream is past.
     bom: usize,
     after_cr: bool,
     /// An unfinished line.
@@ -95,7 +95,7 @@ pub struct Parser {
 #[derive(Clone, Debug, Default)]
 struct Fields {
     name: Vec<u8>,
-    /// Every line with a line feed after it, so that it is empty only if there is none.
+    /// Every data line, each with a line feed after it. So this is empty only if the block has no data line.
     data: Vec<u8>,
     id: Option<Vec<u8>>,
     retry: Option<u64>,
@@ -108,7 +108,7 @@ impl Fields {
 }
 
 impl Parser {
-    /// A parser for events of up to `limit` bytes.
+    /// Creates a parser for lines and events of up to `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self {
@@ -124,19 +124,19 @@ impl Parser {
         }
     }
 
-    /// Sets the last event id, for a client that kept it from an earlier connection.
+    /// Sets the last event id that the client kept from an earlier connection.
     #[must_use]
     pub fn with_last_event_id(mut self, id: impl Into<String>) -> Self {
         self.last_event_id = id.into();
         self
     }
 
-    /// Takes the next bytes of the stream, whose messages [`pop`](Self::pop) then gives.
+    /// Takes the next bytes of the stream. Call [`pop`](Self::pop) for the messages in them.
     ///
     /// # Errors
     ///
-    /// [`TooLarge`] if a line or an event is longer than the limit. What came before it can still
-    /// be popped; nothing after it is read until [`reconnect`](Self::reconnect).
+    /// [`TooLarge`] if a line or an event is longer than the limit. The messages before it can still be popped. Nothing
+    /// after it is read until [`reconnect`](Self::reconnect) is called.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), TooLarge> {
         if self.failed {
             return Err(self.too_large());
@@ -150,13 +150,13 @@ impl Parser {
         pushed
     }
 
-    /// The next message or comment of what was pushed.
+    /// Returns the next message or comment.
     pub fn pop(&mut self) -> Option<Parsed> {
         self.found.pop_front()
     }
 
-    /// Begins a new stream, as after a reconnect: an unfinished event is dropped; the last event id, the
-    /// reconnect delay and what was not popped are kept.
+    /// Begins a new stream, as after a reconnect. Drops an unfinished event, and keeps the last event id, the reconnect
+    /// delay and the messages that were not popped.
     pub fn reconnect(&mut self) {
         *self = Self {
             found: mem::take(&mut self.found),
@@ -166,14 +166,16 @@ impl Parser {
         };
     }
 
-    /// The id to send as `Last-Event-ID`, of the last block that had one and is complete; empty if there is none.
+    /// Returns the id to send as `Last-Event-ID`: that of the last complete block that had one; empty if there is none.
     #[must_use]
     pub fn last_event_id(&self) -> &str {
         &self.last_event_id
     }
 
-    /// The reconnect delay in milliseconds, if the stream set one. It holds from its line on, also
-    /// where the block is cut off. A number that no `u64` holds is [`u64::MAX`].
+    /// Returns the reconnect delay, in milliseconds, if the stream set one.
+    ///
+    /// The delay counts as soon as its line is complete, even if the rest of the block is cut off. A number above
+    /// [`u64::MAX`] gives [`u64::MAX`].
     #[must_use]
     pub fn reconnection_time(&self) -> Option<u64> {
         self.reconnection_time
@@ -252,7 +254,7 @@ impl Parser {
         self.check(self.block.len())
     }
 
-    /// The block is complete: its id holds, and if it has data it is an event.
+    /// Ends a block: stores its id, and queues a message if the block has data.
     fn dispatch(&mut self) {
         let Fields { name, mut data, id, retry } = mem::take(&mut self.block);
         if let Some(id) = id {

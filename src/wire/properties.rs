@@ -1,4 +1,4 @@
-//! What holds of any bytes and any text.
+//! Properties that hold for any bytes and any text.
 
 use bytes::{Bytes, BytesMut};
 use proptest::{collection::vec, option, prelude::*};
@@ -6,7 +6,7 @@ use proptest::{collection::vec, option, prelude::*};
 use super::{EncodeError, Framing, Message, Parsed, Parser, Scan, Scanned, Sse, TooLarge, scan::tests::Found};
 use crate::model::event::Event;
 
-/// Bytes that are mostly pieces of event streams.
+/// Generates bytes that are mostly pieces of event streams.
 fn stream() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         8 => prop::sample::select(vec![
@@ -19,7 +19,7 @@ fn stream() -> impl Strategy<Value = Vec<u8>> {
     vec(piece, 0..24).prop_map(|pieces| pieces.concat())
 }
 
-/// Text that is mostly what makes trouble.
+/// Generates text of mostly troublesome characters.
 fn text() -> impl Strategy<Value = String> {
     let letter = prop_oneof![
         3 => prop::sample::select(vec!['\n', '\r', '\0', ' ', ':', '\u{feff}', '\u{2028}', 'a', '\u{b}']),
@@ -40,8 +40,8 @@ fn split<'a>(bytes: &'a [u8], lens: &[usize]) -> Vec<&'a [u8]> {
     chunks
 }
 
-/// What was found until the stream or the limit was at its end. Neighbouring asides are joined and
-/// their line ends made one, since both depend on the split.
+/// Scans chunks until the stream ends or a block exceeds the limit. Neighbouring asides are joined and their line ends
+/// unified, because both depend on the split.
 fn scan(chunks: &[&[u8]], limit: usize) -> (Vec<Found>, bool) {
     let mut scanner = Sse.scanner(limit);
     let mut found: Vec<Found> = Vec::new();
@@ -86,8 +86,8 @@ fn parse(chunks: &[&[u8]], limit: usize) -> (Vec<Parsed>, String, Option<u64>, b
     (found, parser.last_event_id().to_owned(), parser.reconnection_time(), failed)
 }
 
-/// The events of a stream, and the state it leaves. Which block set a delay is not told: one that a
-/// block without data sets counts for the next once it is delivered.
+/// Returns the events of a stream and the state of the parser after it. The delays of the events are left out: after
+/// delivery, a delay from a block without data belongs to the next event.
 fn messages(bytes: &[u8]) -> (Vec<Message>, String, Option<u64>) {
     let (found, last_event_id, reconnection_time, _) = parse(&[bytes], usize::MAX);
     let message = |parsed| match parsed {
@@ -97,12 +97,12 @@ fn messages(bytes: &[u8]) -> (Vec<Message>, String, Option<u64>) {
     (found.into_iter().filter_map(message).collect(), last_event_id, reconnection_time)
 }
 
-/// Each line of a block has its end.
+/// Asserts that the last line of a block has its line end.
 fn assert_whole(block: &[u8]) {
     assert!(matches!(block.last(), Some(b'\n' | b'\r')), "{block:?}");
 }
 
-/// The rules that an event must keep, and no others.
+/// Checks the rules for events independently of the encoder.
 fn rules(event: &Event) -> Result<(), EncodeError> {
     if let Some(at) = event.data().find('\r') {
         return Err(EncodeError::CarriageReturnInData { at });

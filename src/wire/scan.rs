@@ -1,7 +1,7 @@
-//! Finds blocks in a stream of server-sent events, however it is split.
+//! Finds blocks in a stream of server-sent events whose chunks are split at any byte.
 //!
-//! A block that lies in one chunk is read there, and found by looking for line ends alone. The
-//! beginning of one that does not is held, and its lines are appended as they come.
+//! A block within one chunk is borrowed from the chunk, and found by searching for line ends alone. If a block
+//! continues in the next chunk, its beginning is copied to a buffer, and its lines are appended as they arrive.
 
 use std::{mem, ops::Range};
 
@@ -13,39 +13,41 @@ use super::{
     lines::{BOM, Field, Lines, is_field, line_end, valid_id},
 };
 
-/// A held buffer of up to this capacity is kept for the next block.
+/// The greatest capacity of the buffer that is kept for the next block.
 const KEPT: usize = 1024;
 
 /// The scanner of one stream of server-sent events.
 ///
-/// A block's length is that of its lines with their ends; of a comment before a block, which is
-/// no part of it, only the text counts.
+/// The length of a block includes its line ends. A comment before a block is not part of the block, and only its text
+/// is limited.
 #[derive(Debug)]
 pub(super) struct SseScan {
     limit: usize,
     chunk: Bytes,
-    /// Where in the chunk the next block begins, or the held one goes on.
+    /// The offset in `chunk` at which the next block begins, or the held one continues.
     start: usize,
-    /// Whether the chunk has a carriage return.
+    /// Whether `chunk` has a carriage return.
     has_cr: bool,
-    /// Whether it was the last byte before what comes next, and so owns a line feed there.
+    /// Whether the last byte so far is a carriage return. A line feed right after it belongs to the same line end.
     after_cr: bool,
-    /// How much of the byte order mark was seen; all of it once the stream is past that.
+    /// How many bytes of the byte order mark were seen; its full length once the start of the stream is past.
     bom: usize,
+    /// The beginning of a block that continues in the next chunk.
     held: Vec<u8>,
-    /// Whether what is held was given, and is to be dropped.
+    /// Whether `held` was returned to the caller and can be cleared at the next call.
     given: bool,
-    /// Where in `held` the unfinished line begins.
+    /// The offset in `held` of the unfinished line.
     line: usize,
-    /// What the held block's whole lines are.
+    /// The kinds of fields in the whole lines of `held`.
     seen: Seen,
-    /// The lines of a block without data that work outside of one; and whether they are still to be given, after its id.
+    /// The lines of a block without data that take effect without an event.
     lines: Vec<u8>,
+    /// Whether `lines` are still to be returned, after the id of their block.
     queued: bool,
     failed: bool,
 }
 
-/// What was found, and where it lies.
+/// An item, with the place of its bytes.
 enum Item {
     Event(Place, bool),
     Aside(Place),
@@ -58,17 +60,17 @@ enum Place {
     Lines,
 }
 
-/// What comes next in a chunk.
+/// The next item in a chunk.
 enum Found {
-    /// A block's lines, from and to where.
+    /// The lines of a block: their start, their end and the kinds of their fields.
     Block(usize, usize, Seen),
-    /// Whole comment lines, from where; to where the scanner now stands.
+    /// Whole comment lines from this offset to [`SseScan::start`].
     Comments(usize),
-    /// Something unfinished, or nothing.
+    /// No whole item.
     Rest,
 }
 
-/// What a block's lines so far are.
+/// The kinds of fields in the lines of a block.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     any: bool,
@@ -104,7 +106,7 @@ impl SseScan {
         }
     }
 
-    /// Looks for an item that begins in this chunk.
+    /// Searches for an item that begins in this chunk.
     fn scan(&mut self) -> Result<Option<Item>, TooLarge> {
         loop {
             let (begin, end, seen) = match self.find() {
@@ -125,7 +127,7 @@ impl SseScan {
         }
     }
 
-    /// Goes on to the end of the next thing in the chunk.
+    /// Moves to the end of the next block or comment in the chunk.
     #[inline]
     fn find(&mut self) -> Found {
         let bytes = &self.chunk[..];
@@ -153,7 +155,7 @@ impl SseScan {
         Found::Rest
     }
 
-    /// Takes the whole comment lines from here on.
+    /// Takes the whole comment lines at the current offset.
     fn comments(&mut self) -> Found {
         let begin = self.start;
         while self.chunk.get(self.start) == Some(&b':') {
@@ -169,7 +171,7 @@ impl SseScan {
         Found::Rest
     }
 
-    /// Goes on with the held block.
+    /// Continues the held block.
     fn resume(&mut self) -> Result<Option<Item>, TooLarge> {
         while let Some((text, whole)) = line_end(&self.chunk[self.start..], self.has_cr) {
             let from = self.start;
@@ -187,7 +189,7 @@ impl SseScan {
                 self.drop_given();
                 return self.scan();
             }
-            // A comment is no part of the block that comes after it, so its end does not count.
+            // A comment is not part of the block after it, so its line end does not count.
             let comment = !self.seen.any && self.held.first() == Some(&b':');
             if self.held.len() + if comment { text } else { whole } > self.limit {
                 return self.fail();
@@ -202,7 +204,7 @@ impl SseScan {
         self.hold_rest()
     }
 
-    /// Holds the rest of the chunk, none of which ends the block.
+    /// Copies the rest of the chunk to `held`. It does not end the block.
     fn hold_rest(&mut self) -> Result<Option<Item>, TooLarge> {
         if self.chunk.is_empty() {
             return Ok(None);
@@ -216,7 +218,7 @@ impl SseScan {
         Ok(None)
     }
 
-    /// What is held is given, and dropped when the scanner is asked again.
+    /// Returns the range of the held bytes and marks them to be cleared at the next call.
     fn give_held(&mut self) -> Range<usize> {
         self.line = 0;
         self.given = true;
@@ -230,7 +232,7 @@ impl SseScan {
         }
     }
 
-    /// What is left of a block without data: its id first.
+    /// Returns the first item of a block without data: its id, or the lines that take effect without an event.
     fn left(&mut self, id: Option<Place>) -> Option<Item> {
         let lines = !self.lines.is_empty();
         match id {
@@ -270,7 +272,7 @@ impl SseScan {
         Err(TooLarge { limit: self.limit })
     }
 
-    /// Drops the byte order mark from the stream's first bytes.
+    /// Removes the byte order mark from the first bytes of the stream.
     fn skip_bom(&mut self, chunk: &mut Bytes) {
         while self.bom < BOM.len()
             && let Some(&first) = chunk.first()
@@ -285,7 +287,7 @@ impl SseScan {
         }
     }
 
-    /// Drops the line feed of a line end that was split, unless it belongs to a held line.
+    /// Removes the line feed of a line end that two chunks split. A held line keeps it.
     fn skip_owned_line_feed(&mut self, chunk: &mut Bytes) {
         if mem::take(&mut self.after_cr) && chunk.first() == Some(&b'\n') {
             chunk.advance(1);
@@ -329,8 +331,9 @@ impl Scan for SseScan {
     }
 
     fn finish(&mut self) {
-        // Ends the line, if one is unfinished, and then the block; outside of a block both are empty lines. A carriage
-        // return has ended its line already, and would own a line feed.
+        // The first line end completes an unfinished line, the second one ends the block. Outside of a block both are
+        // blank lines. After a carriage return the line is already complete, and a line feed would belong to its line
+        // end.
         self.push(Bytes::from_static(if self.after_cr { b"\r" } else { b"\n\n" }));
     }
 
@@ -339,14 +342,15 @@ impl Scan for SseScan {
     }
 }
 
-/// Reads a block that is no event: where its id lies, and into `lines` what works outside of one.
+/// Reads a block without data. Returns the range of its id, and fills `lines` with the lines that take effect without
+/// an event.
 fn dataless(block: &[u8], lines: &mut Vec<u8>) -> Option<Range<usize>> {
     lines.clear();
     let (mut id, mut at) = (None, 0);
     for line in Lines::of(block) {
         match Field::of(line.text) {
             Field::Id(value) if valid_id(value) => {
-                // A value lies at its line's end.
+                // The value is the last part of its line.
                 let end = at + line.text.len();
                 id = Some(end - value.len()..end);
             }

@@ -37,7 +37,7 @@ impl Framing for Sse {
         "text/event-stream"
     }
 
-    /// Compares the essence, without case. A charset other than UTF-8 is not claimed: browsers refuse it.
+    /// Compares the media type without case. Claims no charset other than UTF-8, because browsers refuse any other.
     fn claims(&self, content_type: &str) -> bool {
         is_event_stream(content_type)
     }
@@ -58,7 +58,7 @@ impl Framing for Sse {
         deliver::deliver_around(block, has_id, out)
     }
 
-    /// An empty line ends an event, and stands nowhere else.
+    /// Finds the first blank line, which ends an event and occurs nowhere else.
     fn first(&self, events: &[u8]) -> usize {
         deliver::first(events)
     }
@@ -67,12 +67,12 @@ impl Framing for Sse {
         encode(event)
     }
 
-    /// One line end only: several clients dispatch a block without data as an empty event.
+    /// Returns a comment with a single line end. After a blank line, several clients would dispatch an empty event.
     fn heartbeat(&self) -> &'static [u8] {
         b": heartbeat\n"
     }
 
-    /// A delay that is not made of digits alone sets nothing (WHATWG HTML § 9.2.6).
+    /// Ignores a delay that has anything but digits (WHATWG HTML § 9.2.6).
     fn retry_in(&self, lines: &[u8]) -> Option<u64> {
         retry_in(lines)
     }

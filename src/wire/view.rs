@@ -1,23 +1,23 @@
-//! Reads what a block says.
+//! Reads the fields of a block.
 
 use std::borrow::Cow;
 
 use super::lines::{Field, Lines, delay, valid_id};
 
-/// What an event says, borrowed from its block where one valid line says it.
+/// The fields of an event. A field is borrowed from the block if it is one line of valid UTF-8.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventView<'a> {
-    /// The event's name; `None` if it has none, or an empty one, which clients call `message`.
+    /// The event's name; `None` if it has no name or an empty one. Clients call such an event `message`.
     pub name: Option<Cow<'a, str>>,
-    /// The data, its lines joined by line feeds, U+FFFD for what is not UTF-8.
+    /// The data lines, joined by line feeds. Invalid UTF-8 becomes U+FFFD.
     pub data: Cow<'a, str>,
-    /// The inner id, if the event sets one; an empty one is reset by it.
+    /// The inner id, if the event sets one. An empty id resets the client's last event id.
     pub id: Option<Cow<'a, str>>,
     /// The reconnect delay in milliseconds, if the event sets one.
     pub retry: Option<u64>,
 }
 
-/// Reads a block of server-sent events, in which of repeated fields the last counts.
+/// Reads a block of server-sent events. The last of several names, ids or delays counts.
 pub(super) fn view(block: &[u8]) -> EventView<'_> {
     let (mut name, mut id, mut retry) = (None, None, None);
     let mut data: Option<Cow<'_, [u8]>> = None;
@@ -52,7 +52,7 @@ fn text(bytes: Cow<'_, [u8]>) -> Cow<'_, str> {
     }
 }
 
-/// Bytes as text, with U+FFFD for what is not UTF-8.
+/// Converts bytes to text. Invalid UTF-8 becomes U+FFFD.
 pub(super) fn owned_text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 /// the first client has left.
 ///
 /// With [`Interrupt`](Self::Interrupt) and [`Cancel`](Self::Cancel) the work continues for the route's
-/// [`grace`](crate::ResilientSseLayer::grace) after the last reader has left (2 s; none on `layer()`), so that a page reload
-/// does not end it. [`Detach`](Self::Detach) measures `at_most` from the moment the last reader left; `grace` does not apply.
+/// [`grace`](crate::ResilientSseLayer::grace) after the last reader has left (2 s; none on `layer()`), so that a page
+/// reload does not end it. [`Detach`](Self::Detach) measures `at_most` from the moment the last reader left; `grace`
+/// does not apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Disconnect {
@@ -20,8 +21,8 @@ pub enum Disconnect {
     Cancel,
     /// Keeps driving and recording the inner body, for at most this long.
     Detach {
-        /// How long the inner body may run without a reader, measured anew each time the last reader leaves. 10 minutes in
-        /// [`Disconnect::DETACH`].
+        /// How long the inner body may run without a reader, measured anew each time the last reader leaves. 10 minutes
+        /// in [`Disconnect::DETACH`].
         at_most: Duration,
     },
 }

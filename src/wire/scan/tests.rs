@@ -1,8 +1,8 @@
-//! What the scanner finds in streams of which each has one point.
+//! The items that the scanner finds in streams, each of which shows one rule.
 
 use super::*;
 
-/// What a scanner found, kept.
+/// An owned copy of an item that the scanner found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::wire) enum Found {
     Event(Vec<u8>, bool),
@@ -36,7 +36,7 @@ fn drain(scanner: &mut SseScan) -> Result<Vec<Found>, TooLarge> {
     std::iter::from_fn(|| scanner.next().map(|found| found.map(Found::from)).transpose()).collect()
 }
 
-/// What is found after each chunk.
+/// Returns the items found after each chunk.
 fn scan<const N: usize>(chunks: [&'static str; N]) -> [Vec<Found>; N] {
     let mut scanner = SseScan::new(1000);
     chunks.map(|chunk| {
@@ -164,7 +164,7 @@ fn a_large_block_leaves_no_large_buffer() {
     assert!(scanner.held.capacity() <= KEPT);
 }
 
-/// What is found in chunks and then at their end.
+/// Returns the items found in the chunks and after [`Scan::finish`].
 fn finished(chunks: &[&'static str]) -> Vec<Found> {
     let mut scanner = SseScan::new(1000);
     let mut found = Vec::new();
