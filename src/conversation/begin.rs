@@ -1,4 +1,4 @@
-//! How a turn begins: the pointer is moved to it, and those before it give way once its handler has answered.
+//! The beginning of a turn: the pointer is moved to it, and the earlier turns stop once its handler has answered.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,35 +17,36 @@ use crate::{
     store::{Expected, Place, Point, Pointed, Pointer},
 };
 
-/// How often a pointer that others move at the same time is tried.
+/// How often a move is tried while other turns move the pointer at the same time.
 const TRIES: usize = 32;
-/// How often a turn that has started has those before it give way, and how soon again at first. Should all fail, their own nodes find out.
+/// How often a started turn tries to stop the earlier ones, and the first pause between tries. If all tries fail, the
+/// nodes of the earlier turns find out when they renew the pointer.
 const TRIES_TO_FINISH: usize = 5;
 const SOON: Duration = Duration::from_millis(200);
 
-/// What came of moving the pointer to a turn.
+/// The result of moving the pointer to a turn.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Beginning {
     Pointed,
-    /// This stream runs.
+    /// The turn is refused, because this stream is running.
     Refused(StreamId),
-    /// One may run that the store has forgotten, and that is about to register again.
+    /// A stream may be running that the store has forgotten and that is about to register again.
     Unknown,
 }
 
 impl Node {
-    /// Makes a stream that is registered, and whose handler has not run, a turn of a conversation.
+    /// Moves a conversation's pointer to a registered stream whose handler has not run yet.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the pointer could not be moved: the keeper goes on trying as long as the stream runs.
+    /// [`StoreError`] if the pointer could not be moved. The keeper retries for as long as the stream runs.
     pub(crate) async fn begin_turn(self: &Arc<Self>, lane: &Arc<Lane>, turn: Turn) -> Result<Beginning, StoreError> {
         let refuses = turn.overlap == Overlap::Refuse;
         let begun = self.name_turn(lane, turn);
         if refuses && self.may_be_forgotten() { Ok(Beginning::Unknown) } else { self.point(lane, &begun).await }
     }
 
-    /// Names the turn that a stream is, before the pointer is moved to it.
+    /// Marks a stream as a turn, before the pointer is moved to it.
     pub(crate) fn name_turn(&self, lane: &Lane, turn: Turn) -> Arc<Begun> {
         if let Some(named) = lane.turn() {
             return Arc::clone(named);
@@ -56,12 +57,14 @@ impl Node {
         begun
     }
 
-    /// A stream that was a turn already runs again: its pointer is renewed, should it name the stream, and not moved. Those that still stand
-    /// behind it give way as soon as it has started. Under `Refuse` it does not run beside a newer turn: that is returned.
+    /// Marks a stream that was a turn and is run again. The pointer is renewed if it names the stream, and never moved.
+    /// The streams behind it are stopped once it has started.
+    ///
+    /// Returns a newer turn that is running, under `Refuse`: this stream must not run beside it.
     pub(crate) async fn rejoin_turn(&self, lane: &Arc<Lane>, turn: Turn) -> Option<StreamId> {
         let refuses = turn.overlap == Overlap::Refuse;
         let begun = Begun::new(&lane.key, lane.epoch, turn, true);
-        // Should this fail, whoever looks at the pointer next has them give way.
+        // If this fails, the next caller of `current` stops the streams behind this one.
         let pointer = self.store.pointer(begun.conversation.clone()).await.ok().flatten();
         if let Some(pointer) = &pointer {
             begun.pointed(&lane.key.id, pointer);
@@ -75,7 +78,7 @@ impl Node {
 
     async fn point(self: &Arc<Self>, lane: &Lane, begun: &Begun) -> Result<Beginning, StoreError> {
         let refuses = begun.turn.overlap == Overlap::Refuse;
-        // Said of each move: one that arrives late, when the pointer has been moved to a newer turn, is not to pass that.
+        // Each move names the pointer that it expects. A move that arrives late must not replace a newer turn.
         let mut expected = Expected::Nothing;
         let mut in_the_way = lane.key.id.clone();
         for _ in 0..TRIES {
@@ -87,19 +90,19 @@ impl Node {
                     begun.pointed(&lane.key.id, &pointer);
                     return Ok(Beginning::Pointed);
                 }
-                // A newer turn has been moved to since.
+                // The pointer has since been moved to a newer turn.
                 Pointed::Moved(pointer) => Some(pointer),
                 Pointed::Kept(pointer) => pointer,
             };
             expected = match pointer {
                 None => Expected::Nothing,
                 Some(pointer) if !refuses && expected == Expected::Stream(pointer.stream.clone()) => {
-                    // As many stand behind it as may be.
+                    // The pointer holds as many streams as it can.
                     return Ok(Beginning::Refused(pointer.stream));
                 }
                 Some(pointer) if !refuses => Expected::Stream(pointer.stream),
                 Some(pointer) => match self.current(&begun.conversation).await? {
-                    // Of one that the store has forgotten nobody knows whether it runs.
+                    // The store has forgotten the stream, so it may be running.
                     None if self.may_be_forgotten() => return Ok(Beginning::Refused(pointer.stream)),
                     None => Expected::Nothing,
                     Some(Current { info, .. }) if info.state == StreamState::Active => {
@@ -119,13 +122,13 @@ impl Node {
         let point = Point {
             conversation: begun.conversation.clone(),
             stream: lane.key.id.clone(),
-            // It begins now: whatever the pointer was moved to before is older.
+            // The turn begins now, so every stream in the pointer is older.
             place: Place { epoch: begun.epoch, since: Duration::ZERO },
             expected,
             ttl: lane.retention().kept(),
         };
         match self.send_move(begun, point.clone()).await {
-            // A repeat is the same request.
+            // Sending the same move twice is safe.
             Err(error) if !error.is_timeout() && !error.is_breaker_open() => self.send_move(begun, point).await,
             pointed => pointed,
         }
@@ -138,9 +141,10 @@ impl Node {
         pointed
     }
 
-    /// Finds a stream behind a turn that refuses to begin beside a running one, and that runs again since it was looked at: it was
-    /// interrupted then. Whoever runs it again looks at the pointer after it is registered, and this turn looks at it after the pointer
-    /// was moved, so that one of them sees the other.
+    /// Returns a stream behind a `Refuse` turn that was interrupted when it was checked and is running again now.
+    ///
+    /// The new run reads the pointer after it is registered. This turn reads the stream after the pointer is moved. So
+    /// one of the two sees the other.
     async fn runs_again(&self, begun: &Begun, pointer: &Pointer) -> Result<Option<StreamId>, StoreError> {
         for stream in &pointer.behind {
             let info = self.store.info(stream_of(&begun.conversation, stream)).await?;
@@ -151,14 +155,14 @@ impl Node {
         Ok(None)
     }
 
-    /// The handler of a turn has answered: those before it give way.
+    /// Notes that the handler of a turn has answered, and stops the earlier turns in a spawned task.
     pub(crate) fn turn_started(self: &Arc<Self>, lane: &Arc<Lane>) {
         let Some(begun) = lane.turn() else { return };
         lock(&begun.progress).started = true;
         if begun.is_to_finish() {
             let (node, lane) = (Arc::clone(self), Arc::clone(lane));
             self.executor.spawn(async move {
-                // The turn may be over before the store takes this, and its keeper looks after it no more then.
+                // Retried here, because the keeper stops retrying once the turn is over.
                 let mut backoff = Backoff::new(SOON, node.settings.beat_every());
                 for _ in 0..TRIES_TO_FINISH {
                     node.finish(&lane).await;
@@ -171,8 +175,10 @@ impl Node {
         }
     }
 
-    /// A turn has ended before its handler answered, perhaps even before the pointer was moved to it: the pointer is to expire with
-    /// the stream all the same. Once the store knows of the end, it goes back to the turn before, which may run on.
+    /// Cleans up after a turn that ended before its handler answered, perhaps even before the pointer was moved to it.
+    ///
+    /// The pointer is set to expire with the stream. Once the store has the end, the pointer moves back to the turn
+    /// before, which may still be running.
     pub(crate) fn turn_is_over(self: &Arc<Self>, lane: &Arc<Lane>) {
         let Some(begun) = lane.turn() else { return };
         let (store, renew) =
@@ -182,7 +188,7 @@ impl Node {
             drop(store.renew(vec![renew]).await);
             let settled = node.recorder.until_settled(&lane);
             if tokio::time::timeout(node.settings.terminal_limit, settled).await.is_ok() {
-                // Should this fail, whoever looks at the pointer next does it.
+                // If this fails, the next caller of `current` moves the pointer back.
                 drop(node.current(&conversation).await);
             }
             if lane.turn().is_some_and(|begun| begun.is_unanswered()) {
@@ -191,8 +197,8 @@ impl Node {
         });
     }
 
-    /// The maker of a turn has left before its handler answered, perhaps while the pointer was being moved: the move may arrive after the
-    /// withdrawal, or after the end.
+    /// Cleans up after a turn whose request was dropped before its handler answered. The pointer may have been moving
+    /// then: the move may arrive after the withdrawal, or after the end.
     pub(crate) fn turn_is_left(self: &Arc<Self>, lane: &Arc<Lane>) {
         let Some(begun) = lane.turn().map(Arc::clone) else { return };
         let (node, lane) = (Arc::clone(self), Arc::clone(lane));
@@ -200,14 +206,14 @@ impl Node {
             if begun.is_unanswered() {
                 node.tidy_late(&lane).await;
             } else {
-                // It may have been stopped while the pointer was moved to it: then nothing is withdrawn that the pointer would follow.
-                // Should this fail, whoever looks at the pointer next does it.
+                // The stream may have been stopped while the pointer was moved to it. Then there is no withdrawal that
+                // would move the pointer back. If this fails, the next caller of `current` does it.
                 let _ = node.tidy(&lane, &begun).await;
             }
         });
     }
 
-    /// Has those give way that stand behind a turn that has started. Should that fail, the keeper tries again.
+    /// Stops the streams behind a started turn. If that fails, the keeper tries again.
     pub(super) async fn finish(self: &Arc<Self>, lane: &Lane) {
         let Some(begun) = lane.turn() else { return };
         let behind = lock(&begun.progress).behind.clone();

@@ -1,5 +1,5 @@
-//! Keeping pointers: they are renewed with the streams of this node that they name, and what the store did not take is said
-//! again.
+//! Keeps the pointers of this node's turns: renews them while their streams run, and repeats the changes that the store
+//! did not take.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,11 +13,12 @@ use crate::{
 
 /// How many pointers are renewed with one request.
 const PAGE: usize = 1000;
-/// How often a pointer is renewed at most. Also how soon a stream that was to be stopped is found by its own node, if the
-/// node that was to stop it has died.
+/// The interval between renewals of a pointer, unless a quarter of its time to live is shorter or the interval between
+/// sweeps is longer. It is also how long a replaced stream may run on if the node that was to stop it has died: its own
+/// node finds out by the renewal.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// Looks at this node's turns as often as it beats.
+/// Goes through this node's turns at every beat.
 pub(crate) async fn run(node: Arc<Node>) {
     loop {
         tokio::time::sleep(node.settings.beat_every()).await;
@@ -28,7 +29,7 @@ pub(crate) async fn run(node: Arc<Node>) {
     }
 }
 
-/// Goes on where the store did not answer.
+/// Repeats the steps of a turn that the store did not answer.
 async fn go_on(node: &Arc<Node>, lane: &Arc<Lane>) {
     let Some(begun) = lane.turn() else { return };
     if node.store.is_broken(&begun.conversation) {
@@ -53,7 +54,7 @@ fn is_due(node: &Node, lane: &Lane) -> bool {
 }
 
 async fn renew_page(node: &Arc<Node>, lanes: &[&Arc<Lane>]) {
-    // Looked at again right before: a pointer that is renewed for a stream that has ended would outlive it.
+    // Checked right before the request: a renewal for a stream that has ended would let the pointer outlive the stream.
     let page = lanes.iter().filter_map(|lane| Some((*lane, lane.turn().filter(|_| runs(lane))?)));
     let page = page.filter(|(_, begun)| !node.store.is_broken(&begun.conversation));
     let page: Vec<_> = page.collect();
@@ -63,12 +64,12 @@ async fn renew_page(node: &Arc<Node>, lanes: &[&Arc<Lane>]) {
         ttl: lane.retention().kept(),
         put_back: begun.put_back(),
     });
-    // What is not renewed now is due again at the next beat.
+    // If this fails, the renewals are due again at the next beat.
     let Ok(renewed) = node.store.renew(renewals.collect()).await else { return };
     let settled = page.into_iter().zip(renewed).map(|((lane, begun), renewed)| async move {
         let Renewed::Stands(pointer) = renewed else { return Ok(()) };
         if begun.heard(&lane.key.id, pointer.as_ref()) {
-            // The turn that was to stop the stream may have died before it did.
+            // The node that was to stop this stream may have died first.
             let _ = node.current(&begun.conversation).await;
         }
         node.point_later(lane);

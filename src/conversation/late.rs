@@ -1,4 +1,4 @@
-//! Moves of a pointer that the store did not take when the turn began, or has lost since.
+//! Repeats the moves of a pointer that the store did not take when the turn began, or has lost since.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,13 +10,14 @@ use crate::{
     store::{Expected, Point, Pointed},
 };
 
-/// How often a pointer is looked after that a move may have reached late. Should all fail, whoever looks at it next does it.
+/// How often a pointer that a late move may have reached is cleaned up. If all tries fail, the next caller of `current`
+/// does it.
 const TRIES: u32 = 5;
-/// How soon a move is tried again.
+/// The first pause before a move is repeated.
 const SOON: Duration = Duration::from_millis(200);
 
 impl Node {
-    /// A turn is served although the store has not moved the pointer to it: that is done later.
+    /// Lets a turn begin although the store has not moved the pointer to it, and repeats the move in a spawned task.
     pub(crate) fn begin_anyway(self: &Arc<Self>, lane: &Arc<Lane>) {
         if let Some(begun) = lane.turn() {
             begun.begins_anyway();
@@ -24,7 +25,8 @@ impl Node {
         self.point_later(lane);
     }
 
-    /// Goes on moving the pointer to a turn that is served already, beside the caller, until it is moved or the turn runs no more.
+    /// Spawns a task that moves the pointer to a turn that is already served. The task ends once the pointer is moved,
+    /// or the turn no longer runs.
     pub(super) fn point_later(self: &Arc<Self>, lane: &Arc<Lane>) {
         let Some(begun) = lane.turn().filter(|begun| begun.begins_moving()) else { return };
         let (node, lane, begun) = (Arc::clone(self), Arc::clone(lane), Arc::clone(begun));
@@ -33,7 +35,7 @@ impl Node {
             while begun.is_to_point() && runs(&lane) {
                 tokio::time::sleep(backoff.failed(crate::runtime::random::u128() as u64)).await;
                 if runs(&lane) && !node.store.is_broken(&begun.conversation) {
-                    // Should this fail, it is tried again.
+                    // If this fails, the loop tries again.
                     let _ = node.catch_up(&lane, &begun).await;
                 }
             }
@@ -44,15 +46,16 @@ impl Node {
         });
     }
 
-    /// Moves the pointer to a turn, or puts the turn behind those that have begun since: to one that has started it gives way at once, since it
-    /// was not in the pointer to be stopped.
+    /// Moves the pointer to a turn, or enters the turn behind those that have begun since. If one of these has started,
+    /// this turn is stopped at once, because it was not in the pointer when that one stopped the others.
     async fn catch_up(self: &Arc<Self>, lane: &Arc<Lane>, begun: &Begun) -> Result<(), StoreError> {
         let named = self.store.pointer(begun.conversation.clone()).await?;
         let point = Point {
             conversation: begun.conversation.clone(),
             stream: lane.key.id.clone(),
             place: begun.place(),
-            // Should this arrive late, its place is not as long ago as it says: it is not to pass a turn that begins meanwhile.
+            // The age in `place` is wrong if this move arrives late. So the move names the pointer that it expects, and
+            // cannot replace a turn that begins in the meantime.
             expected: named.map_or(Expected::Nothing, |named| Expected::Stream(named.stream)),
             ttl: lane.retention().kept(),
         };
@@ -69,19 +72,20 @@ impl Node {
         Ok(())
     }
 
-    /// The same for a move that nothing was heard of, once it has arrived if it ever does.
+    /// Tidies up after a move that was not answered, at a time when the move must have arrived if it ever does.
     pub(super) async fn tidy_late(self: &Arc<Self>, lane: &Lane) {
         let Some(begun) = lane.turn() else { return };
         for _ in 0..TRIES {
             tokio::time::sleep(LATE).await;
-            // Whoever stands behind the turn was not known when that started.
+            // `current` stops the streams behind the turn, which were not known when the turn started.
             if self.tidy(lane, begun).await.is_ok() && self.current(&begun.conversation).await.is_ok() {
                 return;
             }
         }
     }
 
-    /// Sets right a pointer that was moved or put back for a stream that ran no more by then: it goes with the stream.
+    /// Corrects a pointer that was moved to, or restored for, a stream that had stopped running by then: the pointer
+    /// must not outlive the stream.
     pub(super) async fn tidy(&self, lane: &Lane, begun: &Begun) -> Result<(), StoreError> {
         if runs(lane) {
             return Ok(());
@@ -89,7 +93,7 @@ impl Node {
         let (conversation, stream) = (begun.conversation.clone(), lane.key.id.clone());
         match self.store.info(lane.key.clone()).await? {
             None => self.store.unpoint(conversation, stream, Some(lane.epoch)).await.map(drop),
-            // It was stopped before it began: the pointer goes back to the turn before.
+            // The stream was stopped before it began, so the pointer goes back to the turn before.
             Some(info) if info.state.is_terminal() && !info.started => {
                 self.store.unpoint(conversation, stream, Some(lane.epoch)).await.map(drop)
             }

@@ -1,9 +1,12 @@
-//! Conversations: a pointer to the newest stream of a chat, and what a new turn does to the one before.
+//! Conversations: a pointer to the newest stream of a chat, and the effect of a new turn on the earlier ones.
 //!
-//! A turn is registered first, then the pointer is moved to it, and only then its handler runs. Once it has
-//! started, the streams that stand behind it in the pointer are stopped. Until then a withdrawal moves the pointer back. Each of these steps is one
-//! step of one key of the store, so a process may die between any two. What it leaves undone is done by whoever looks at the pointer
-//! next ([`Node::current`]): a resume, the next turn, a sweep that finds the dead turn, or the node of a stream that was not stopped.
+//! A turn begins in this order: its stream is registered, the pointer is moved to it, and its handler runs. Once the
+//! handler has answered, the streams behind the new one in the pointer are stopped. If the turn is withdrawn before
+//! that, the pointer moves back.
+//!
+//! Each step changes a single key of the store, so a process may die between any two steps. The next caller of
+//! [`Node::current`] completes the rest: a resume, the next turn, a sweep that finds the dead turn, or the node of a
+//! stream that was to be stopped.
 
 mod begin;
 mod keep;
@@ -26,7 +29,7 @@ use crate::{
     store::Pointer,
 };
 
-/// How many streams a look at a pointer goes back at most: as many as may stand in one.
+/// How many streams [`Node::current`] checks at most: as many as a pointer can hold.
 const LOOKS: usize = crate::store::pointer::BEHIND + 1;
 
 /// The stream that a conversation's pointer names.
@@ -36,8 +39,10 @@ pub(crate) struct Current {
 }
 
 impl Node {
-    /// Looks which stream a conversation's pointer names. Sets right what a crash left undone: a turn that failed to begin
-    /// is taken out, and those that a turn that has started was to replace are stopped, beside the caller.
+    /// Returns the stream that a conversation's pointer names.
+    ///
+    /// Completes the steps that a crashed process left undone: removes a turn that failed to begin, and stops, in a
+    /// spawned task, the streams that a started turn replaces.
     pub(crate) async fn current(self: &Arc<Self>, conversation: &StreamKey) -> Result<Option<Current>, StoreError> {
         let mut pointer = self.store.pointer(conversation.clone()).await?;
         for _ in 0..LOOKS {
@@ -45,7 +50,7 @@ impl Node {
             let key = stream_of(conversation, &named.stream);
             let info = self.store.info(key.clone()).await?;
             let failed = match &info {
-                // One that the store forgot is about to be registered again.
+                // A stream that the store forgot is about to be registered again, so it has not failed.
                 None => self.recorder.lane(&key).is_none() && !self.ask_whether_forgotten().await?,
                 Some(info) => has_failed_to_begin(info) && !named.behind.is_empty(),
             };
@@ -60,7 +65,7 @@ impl Node {
         Ok(None)
     }
 
-    /// Does what a turn of another process was to do once it had started, should that process have died.
+    /// Stops the streams behind a started turn on behalf of its process, which may have died before it did so.
     fn finish_for(self: &Arc<Self>, conversation: &StreamKey, named: &Pointer, info: &StreamInfo) {
         let is_under_way = |lane: Arc<Lane>| lane.turn().is_none_or(|begun| begun.is_under_way());
         let is_here = self.recorder.lane(&info.key).is_some_and(is_under_way);
@@ -71,8 +76,10 @@ impl Node {
         self.executor.spawn(async move { drop(node.give_way(&conversation, overlap, behind).await) });
     }
 
-    /// Streams give way to a turn that has started: they are stopped, unless the turn lets them run, and stand behind it no
-    /// more. Returns which have; one that the store may only have forgotten has not, since it is about to register again.
+    /// Stops the streams behind a started turn, unless its policy lets them run, and removes them from the pointer.
+    ///
+    /// Returns the removed streams. A stream that the store may have forgotten stays, because it is about to register
+    /// again and must be stopped then.
     async fn give_way(
         self: &Arc<Self>,
         conversation: &StreamKey,
@@ -93,18 +100,18 @@ impl Node {
     }
 }
 
-/// The stream of a conversation's owner that has this id.
+/// Returns the key of the conversation owner's stream with this id.
 pub(crate) fn stream_of(conversation: &StreamKey, stream: &StreamId) -> StreamKey {
     StreamKey::new(conversation.owner.clone(), stream.clone())
 }
 
-/// Whether a turn has begun: its handler has answered, or its job was found to be done.
+/// Whether a turn has begun: its handler has answered, or a job probe found its job completed.
 fn has_begun(info: &StreamInfo) -> bool {
     info.started || info.state == StreamState::Completed
 }
 
-/// Whether a turn runs no more and has never begun: its node died or was drained, or it was stopped, before its handler answered. One that is
-/// interrupted may still be run again, and is pointed to again then.
+/// Whether a turn is over and has never begun: before its handler answered, its node died or was drained, or the stream
+/// was stopped. If an interrupted stream is run again later, the pointer is moved to it again.
 fn has_failed_to_begin(info: &StreamInfo) -> bool {
     let is_over = info.state.is_terminal() || (info.state == StreamState::Interrupted && info.previous.is_none());
     is_over && !has_begun(info)

@@ -1,4 +1,4 @@
-//! A stream that has ended, as the `on_end` hook gets it.
+//! The argument of the `on_end` hook.
 
 use std::{fmt, sync::Arc};
 
@@ -14,7 +14,7 @@ use crate::{
     wire::{Framing, frame},
 };
 
-/// A stream that has ended, as the `on_end` hook gets it.
+/// A stream that has ended, which the `on_end` hook receives.
 #[derive(Clone)]
 pub struct EndedStream {
     pub(crate) info: StreamInfo,
@@ -24,47 +24,48 @@ pub struct EndedStream {
 }
 
 impl EndedStream {
-    /// The stream's owner and id.
+    /// Returns the stream's owner and id.
     #[must_use]
     pub fn key(&self) -> &StreamKey {
         &self.info.key
     }
 
-    /// The kind of stream.
+    /// Returns the kind of stream.
     #[must_use]
     pub fn kind(&self) -> &str {
         &self.info.kind
     }
 
-    /// How it ended.
+    /// Returns the ending of the stream.
     #[must_use]
     pub fn ended(&self) -> &Ended {
         &self.ended
     }
 
-    /// The metadata that the host kept with the stream.
+    /// Returns the metadata that the host kept with the stream.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         &self.info.metadata
     }
 
-    /// The terminal event's data; `None` where the library supplied the ending.
+    /// Returns the terminal event's data; `None` if the library supplied the ending.
     #[must_use]
     pub fn terminal_data(&self) -> Option<String> {
         let block = self.ended.ending.event.as_ref()?;
         Some(self.framing.view(block).data.into_owned())
     }
 
-    /// The data of every event that the log still holds, oldest first, the terminal event left out.
-    /// [`missing`](Self::missing) says whether that is all of them.
+    /// Returns the data of every event in the log, oldest first, without the terminal event.
+    ///
+    /// The log may lack events: [`missing`](Self::missing) returns how many.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the store does not answer.
+    /// [`StoreError`] if the store fails or does not answer in time.
     ///
     /// # Cancel safety
     ///
-    /// Reading changes nothing.
+    /// Cancel safe: this method only reads.
     pub async fn events(&self) -> Result<Vec<String>, StoreError> {
         let mut events = Vec::new();
         self.read(|record| {
@@ -77,24 +78,25 @@ impl EndedStream {
         Ok(events)
     }
 
-    /// How many of the stream's events are not in [`events`](Self::events): trimmed from the log, never recorded in an
-    /// outage, or lost with a store. `Some(0)`: none, the answer is whole. `None`: some are missing, and nobody knows how
-    /// many.
+    /// Returns how many of the stream's events [`events`](Self::events) lacks, because they were trimmed from the log,
+    /// not recorded in an outage, or lost with a store.
+    ///
+    /// `Some(0)` means that the log is complete. `None` means that an unknown number of events is missing.
     ///
     /// # Errors
     ///
-    /// [`StoreError`] if the store does not answer.
+    /// [`StoreError`] if the store fails or does not answer in time.
     ///
     /// # Cancel safety
     ///
-    /// Reading changes nothing.
+    /// Cancel safe: this method only reads.
     pub async fn missing(&self) -> Result<Option<u64>, StoreError> {
         let mut missing = Missing::of_stream(self.info.previous);
         self.read(|record| missing.take(record)).await?;
         Ok(missing.count())
     }
 
-    /// Reads the whole log.
+    /// Reads the whole log, page by page.
     async fn read(&self, mut each: impl FnMut(&Record)) -> Result<(), StoreError> {
         let mut from = From::Start;
         loop {

@@ -17,17 +17,18 @@ use crate::{
     wire::Framing,
 };
 
-/// The state of a job that produces a stream, as the host knows it on any node.
+/// The state of the job that produces a stream, which the host can look up from any node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobStatus {
-    /// It runs: the stream is left as it is, and a later sweep asks again.
+    /// The job is running. The stream stays active, and a later sweep asks again.
     Running,
-    /// It is done, and this is its terminal event.
+    /// The job is done, with this terminal event.
     Completed(Event),
-    /// It failed, and this is its terminal event.
+    /// The job failed, with this terminal event.
     Failed(Event),
-    /// Nobody knows.
+    /// The host does not know the job's state. A sweep closes the stream as `orphaned`, or interrupts it if it may be
+    /// run again. A drain closes it as `failed`.
     Unknown,
 }
 
@@ -38,11 +39,11 @@ pub enum JobStatus {
     note = "`Ok(())` and `()` acknowledge the end; an error has the hook run again"
 )]
 pub trait Acknowledge: Send + 'static {
-    /// The error, if it is one.
+    /// Returns whether the hook acknowledged the end.
     ///
     /// # Errors
     ///
-    /// The hook is run again, here or on another node, until the recovery window is over.
+    /// The hook's error. The hook then runs again, on this node or another one, until the recovery window is over.
     fn acknowledge(self) -> Result<(), BoxError>;
 }
 
@@ -73,18 +74,18 @@ where
     })
 }
 
-/// The answer of a probe: the status itself, or a `Result` of it.
+/// The answer of a job probe: a [`JobStatus`], or a `Result` of one.
 #[diagnostic::on_unimplemented(
     message = "a job probe cannot return `{Self}`",
     label = "expected a `JobStatus` or a `Result<JobStatus, E>`",
     note = "an error counts as `JobStatus::Running`, for three sweeps"
 )]
 pub trait ProbeAnswer: Send + 'static {
-    /// The status.
+    /// Returns the status of the job.
     ///
     /// # Errors
     ///
-    /// The job's state could not be asked: it counts as running for three sweeps.
+    /// The error that kept the probe from finding the job's state. The job then counts as running, for three sweeps.
     fn status(self) -> Result<JobStatus, BoxError>;
 }
 
@@ -112,7 +113,7 @@ where
     })
 }
 
-/// The block of an event, in the form in which the log keeps it.
+/// Returns the block of an event; `None` if the event cannot be encoded.
 pub(crate) fn block_of(framing: &dyn Framing, event: &Event) -> Option<Bytes> {
     framing.encode(event).ok()
 }

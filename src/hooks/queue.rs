@@ -1,4 +1,4 @@
-//! The order in which hooks run: the owners that wait take turns.
+//! The queue of hooks, in which owners take turns.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -6,28 +6,29 @@ use tokio::time::Instant;
 
 use crate::model::id::{Owner, StreamKey};
 
-/// Hooks that run at a time on a node.
+/// How many hooks run at a time on a node.
 pub(crate) const RUNNING: usize = 16;
-/// Hooks that wait for their turn. One more stays due in the store, and a later sweep finds it.
+/// How many hooks may wait for their turn. A hook that is dropped from the queue stays due in the store, and a later
+/// sweep finds it.
 const WAITING: usize = 10_000;
 
-/// The hooks that run on this node, and those that wait for their turn.
+/// The running and waiting hooks of this node.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     running: usize,
-    /// The streams whose hook runs, or waits.
+    /// The streams with a running or waiting hook.
     busy: HashSet<StreamKey>,
-    /// By owner, each with the time up to which it waits.
+    /// The waiting hooks of each owner, each with the time at which it stops waiting.
     waiting: HashMap<Owner, VecDeque<(StreamKey, Instant)>>,
-    /// The owners that wait, in the order of their turns.
+    /// The owners with waiting hooks, in the order of their turns.
     turns: VecDeque<Owner>,
-    /// The newest hooks that were acknowledged, and when.
+    /// The hooks acknowledged last, with the time of their acknowledgement.
     acknowledged: VecDeque<(Instant, StreamKey)>,
 }
 
 impl Queue {
-    /// Has a hook wait for its turn, but not for ever: it stays due in the store, and may run on another node. Nothing
-    /// happens where it waits already, or runs.
+    /// Adds a hook, unless it is already waiting or running. It waits until `until` at most: it stays due in the store,
+    /// so another node may run it then.
     pub(crate) fn add(&mut self, key: StreamKey, until: Instant) {
         if !self.busy.insert(key.clone()) {
             return;
@@ -52,7 +53,8 @@ impl Queue {
         self.turns.push_front(key.owner.clone());
     }
 
-    /// The next hook to run, if one may: it takes a place, until it is [`done`](Self::done).
+    /// Returns the next hook to run, if fewer than [`RUNNING`] are running. The hook counts as running until
+    /// [`done`](Self::done) is called.
     pub(crate) fn next(&mut self, now: Instant) -> Option<StreamKey> {
         while self.running < RUNNING {
             let owner = self.turns.pop_front()?;
@@ -77,7 +79,8 @@ impl Queue {
         None
     }
 
-    /// Notes that a hook was acknowledged: a sweep that asked the store before may still be told that it is due.
+    /// Notes that a hook was acknowledged. A sweep that asked the store earlier may still learn that the hook is due,
+    /// and must not run it again.
     pub(crate) fn acknowledged(&mut self, key: StreamKey, now: Instant) {
         if self.acknowledged.len() >= WAITING {
             self.acknowledged.pop_front();
@@ -85,7 +88,7 @@ impl Queue {
         self.acknowledged.push_back((now, key));
     }
 
-    /// Whether a hook was acknowledged since `since`. Forgets hooks that were acknowledged before.
+    /// Whether a hook was acknowledged since `since`. Forgets older acknowledgements.
     pub(crate) fn was_acknowledged(&mut self, key: &StreamKey, since: Instant) -> bool {
         while self.acknowledged.front().is_some_and(|(at, _)| *at < since) {
             self.acknowledged.pop_front();
@@ -93,7 +96,7 @@ impl Queue {
         self.acknowledged.iter().any(|(_, acknowledged)| acknowledged == key)
     }
 
-    /// Gives back the place of a hook that has run.
+    /// Removes a hook that has run.
     pub(crate) fn done(&mut self, key: &StreamKey) {
         self.running -= 1;
         self.busy.remove(key);
@@ -103,12 +106,12 @@ impl Queue {
         self.busy.contains(key)
     }
 
-    /// The number of hooks that run or wait.
+    /// Returns the number of running and waiting hooks.
     pub(crate) fn len(&self) -> usize {
         self.busy.len()
     }
 
-    /// Drops the newest waiting hook of the owner that has the most.
+    /// Drops the newest waiting hook of the owner with the most waiting hooks.
     fn drop_newest(&mut self) {
         let Some(waiting) = self.waiting.values_mut().max_by_key(|waiting| waiting.len()) else { return };
         let Some((key, _)) = waiting.pop_back() else { return };
@@ -184,7 +187,7 @@ mod tests {
         assert_eq!((ran, queue.len(), queue.waiting.len(), queue.turns.len()), (WAITING, 0, 0, 0));
     }
 
-    /// An owner whose only hook gives way has no turn any more, and gets one with its next hook.
+    /// An owner whose only waiting hook is dropped loses its turn, and gets one again with its next hook.
     #[tokio::test(start_paused = true)]
     async fn g3_an_owner_whose_only_hook_gave_way_holds_up_no_other() {
         let now = Instant::now();

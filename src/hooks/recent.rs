@@ -1,4 +1,4 @@
-//! Ends that landed a short while ago: a store that fails over may have lost them.
+//! The ends that were stored recently, which a store may lose in a failover.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -14,11 +14,12 @@ use crate::{
     store::{Close, Reopen},
 };
 
-/// How many ends are kept, and how many bytes of terminal events, metadata, headers and conversations' names.
+/// The limits on the ends that are kept: their number, and the bytes of their terminal events, metadata, headers and
+/// conversation names.
 const MAX_ENDS: usize = 10_000;
 const MAX_BYTES: usize = 8 << 20;
 
-/// An end that the store has acknowledged, with what registers its stream again.
+/// An end that the store has acknowledged, with the request that registers its stream again.
 #[derive(Clone, Debug)]
 pub(crate) struct RecentClose {
     pub(crate) close: Close,
@@ -35,27 +36,30 @@ impl RecentClose {
     }
 }
 
-/// The ends of one stale threshold, as far as there is room. An outage does not count: that is where a failover comes from.
+/// The ends that were stored within the last stale threshold, up to a limit.
+///
+/// The time of an outage does not count, because a failover follows an outage.
 #[derive(Debug)]
 pub(crate) struct RecentCloses {
     keep: Duration,
-    /// Beyond this the store itself keeps no end.
+    /// The recovery window, after which the store itself drops an end.
     at_most: Duration,
     ends: Mutex<Ends>,
 }
 
 #[derive(Debug, Default)]
 struct Ends {
-    /// When they landed, in that order: of each stream the end of its newest run.
+    /// The ends in the order in which they were stored, with the time of that. Each stream has the end of its newest
+    /// run.
     queue: BTreeMap<u64, (Instant, RecentClose)>,
-    /// Where each stream's end is in the queue.
+    /// The position in `queue` of each stream's end.
     places: HashMap<StreamKey, u64>,
-    /// How many ends have landed so far.
+    /// The number of ends that were stored so far.
     landed: u64,
     bytes: usize,
-    /// Streams that were deleted, by their newest runs: when that was heard of.
+    /// The deleted streams, each with the time of the notice and the epoch of its newest run.
     deleted: HashMap<StreamKey, (Instant, u64)>,
-    /// Since when the store has not answered.
+    /// When the store stopped answering; `None` while it answers.
     away_since: Option<Instant>,
 }
 
@@ -77,12 +81,13 @@ impl RecentCloses {
         ends.expire(now, self.at_most);
     }
 
-    /// The store does not answer: from now on no time passes for what it may have lost.
+    /// Notes that the store does not answer. The kept ends do not age until it answers again.
     pub(crate) fn store_is_away(&self) {
         lock(&self.ends).away_since.get_or_insert_with(Instant::now);
     }
 
-    /// The store has answered, and was told what it may have lost: lets go of what is older than a failover can reach back.
+    /// Notes that the store answers and has received the ends that it may have lost. Drops the ends that are too old to
+    /// be lost in a failover.
     pub(crate) fn expire(&self) {
         let mut ends = lock(&self.ends);
         ends.away_since = None;
@@ -91,13 +96,13 @@ impl RecentCloses {
         ends.forget_deletions(now, self.at_most);
     }
 
-    /// The stream is about to be deleted here: its end is not to come back.
+    /// Drops the end of a stream that is about to be deleted on this node, so that the end is not stored again.
     pub(crate) fn forget(&self, key: &StreamKey) {
         lock(&self.ends).take(key);
     }
 
-    /// The stream was deleted, by whichever node, and its newest run was this one: no end of it is to come back, also one
-    /// that is acknowledged only after this was heard.
+    /// Notes that a node deleted a stream whose newest run was `epoch`. No end of these runs is stored again, not even
+    /// one that the store acknowledges after this notice.
     pub(crate) fn deleted(&self, key: StreamKey, epoch: u64) {
         let now = Instant::now();
         let mut ends = lock(&self.ends);
@@ -112,12 +117,12 @@ impl RecentCloses {
         }
     }
 
-    /// Whether the stream was deleted after this end.
+    /// Whether the stream was deleted after this end was stored.
     pub(crate) fn is_deleted(&self, recent: &RecentClose) -> bool {
         lock(&self.ends).is_deleted(recent)
     }
 
-    /// The end's hook was acknowledged: it does not run again, whatever the store has forgotten.
+    /// Notes that the hook of a stream was acknowledged. It does not run again, even if the store forgets that.
     pub(crate) fn hook_done(&self, key: &StreamKey) {
         let mut ends = lock(&self.ends);
         let Some(place) = ends.places.get(key).copied() else { return };
@@ -141,7 +146,7 @@ impl RecentCloses {
     }
 }
 
-/// Whether an end is one of this run or of an earlier one.
+/// Whether the end is that of the run `epoch` or of an earlier one.
 fn is_up_to(recent: &RecentClose, epoch: u64) -> bool {
     recent.close.epoch.is_none_or(|ended| ended <= epoch)
 }
@@ -151,17 +156,18 @@ impl Ends {
         self.deleted.get(&recent.close.key).is_some_and(|(_, epoch)| is_up_to(recent, *epoch))
     }
 
-    /// The end of a stream's newest run.
+    /// Returns the end of a stream's newest run.
     fn of(&self, key: &StreamKey) -> Option<&RecentClose> {
         self.queue.get(self.places.get(key)?).map(|(_, recent)| recent)
     }
 
-    /// Whether a later run of the same stream has ended too. Of two ends that are said again the older one could land first.
+    /// Whether the end of a later run of the same stream is kept. Ends are stored again concurrently, so an older end
+    /// may be acknowledged after a newer one.
     fn has_newer(&self, recent: &RecentClose) -> bool {
         self.of(&recent.close.key).is_some_and(|held| held.close.epoch > recent.close.epoch)
     }
 
-    /// Keeps an end, in the place of the one before of the same stream.
+    /// Keeps an end, replacing an earlier one of the same stream.
     fn push(&mut self, now: Instant, recent: RecentClose) {
         self.take(&recent.close.key);
         self.landed += 1;
@@ -288,7 +294,7 @@ mod tests {
         recent
     }
 
-    /// What is said again is said by many at a time, in no order.
+    /// Ends are stored again concurrently, in no particular order.
     #[tokio::test(start_paused = true)]
     async fn g3_of_a_streams_ends_only_that_of_its_newest_run_is_said_again() {
         for epochs in [[1, 2], [2, 1]] {

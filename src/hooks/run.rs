@@ -1,4 +1,4 @@
-//! Running the `on_end` hook: on the executor, few at a time, each for a while.
+//! Runs the `on_end` hook on the executor, with a limited number at a time and a time limit for each.
 
 use std::{
     sync::{
@@ -24,16 +24,16 @@ use crate::{
     wire::Framing,
 };
 
-/// The part of the recovery window for which a node has a hook to itself: should the hook fail, or the node die, there is
-/// time for more tries.
+/// A node's lease of a hook is at most the recovery window divided by this, so that there is time for more tries if the
+/// hook fails or the node dies.
 const LEASES: u32 = 4;
 
-/// How often a stream is looked at before its hook, should the store not answer, and how long to wait after the first time;
-/// each pause is twice the one before.
+/// How often a stream is read before its hook runs, if the store does not answer, and the pause after the first try.
+/// Each pause is twice the one before.
 const LOOKS: u32 = 4;
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// Runs the `on_end` hook, and tells the store once it is acknowledged.
+/// Runs the `on_end` hook, and acknowledges it to the store.
 pub(crate) struct Hooks {
     on_end: Option<Box<OnEnd>>,
     executor: Executor,
@@ -42,13 +42,14 @@ pub(crate) struct Hooks {
     framing: Arc<dyn Framing>,
     /// How long a hook may take.
     limit: Duration,
-    /// How long a node has a hook to itself at most, and the shortest recovery window in milliseconds.
+    /// The upper limit of a node's lease of a hook.
     longest_lease: Duration,
+    /// The shortest recovery window of any route, in milliseconds.
     shortest_window: AtomicU64,
     queue: Mutex<Queue>,
     /// Notified when a hook is done.
     done: Notify,
-    /// Told of hooks that were acknowledged: these are not to run again after a failover.
+    /// The recent ends. Those whose hook was acknowledged do not run it again after a failover.
     pub(crate) recent: Arc<RecentCloses>,
 }
 
@@ -76,20 +77,20 @@ impl Hooks {
         }
     }
 
-    /// For how long a node that ends a stream has the hook to itself, where there is one.
+    /// Returns how long a node that ends a stream leases its hook; `None` without a hook.
     pub(crate) fn lease(&self) -> Option<Duration> {
         self.on_end.as_ref()?;
         let window = Duration::from_millis(self.shortest_window.load(Ordering::Relaxed));
         Some(self.longest_lease.min(window / LEASES))
     }
 
-    /// The same, for a stream that can be recovered for so long after its end.
+    /// Returns the same for a stream with this recovery window.
     pub(crate) fn lease_within(&self, window: Duration) -> Option<Duration> {
         self.shortest_window.fetch_min(millis(window), Ordering::Relaxed);
         self.lease()
     }
 
-    /// How often to look for hooks that are due, where that is more often than `sweep`.
+    /// Returns the interval of the sweeps: `sweep`, or less where hooks become due sooner.
     pub(crate) fn sweep_every(&self, sweep: Duration) -> Duration {
         self.lease().map_or(sweep, |lease| sweep.min(lease.max(Duration::from_millis(100))))
     }
@@ -102,35 +103,35 @@ impl Hooks {
         }
     }
 
-    /// Queues a hook that the store, asked at this time, has leased to this node.
+    /// Queues a hook that the store leased to this node in answer to a request sent at `asked`.
     pub(crate) fn due(self: &Arc<Self>, key: StreamKey, asked: Instant) {
         if !lock(&self.queue).was_acknowledged(&key, asked) {
             self.ended(key);
         }
     }
 
-    /// Ready once the stream's hook has run, if it is this node's to run now. It is the next one to.
+    /// Moves the stream's hook to the front if it waits on this node, and waits until it has run.
     pub(crate) async fn finished(&self, key: &StreamKey) {
         lock(&self.queue).hurry(key, Instant::now() + self.patience());
         until(&self.done, || !lock(&self.queue).is_busy(key)).await;
     }
 
-    /// Ready once no hook runs here, or waits.
+    /// Waits until no hook is running or waiting on this node.
     pub(crate) async fn until_idle(&self) {
         until(&self.done, || self.unfinished() == 0).await;
     }
 
-    /// The number of hooks that run or wait.
+    /// Returns the number of running and waiting hooks.
     pub(crate) fn unfinished(&self) -> usize {
         lock(&self.queue).len()
     }
 
-    /// How long to wait until a hook has run: for its turn, and for the hook itself.
+    /// Returns how long to wait for a hook: for its turn, and for its run.
     pub(crate) fn patience(&self) -> Duration {
         self.limit.saturating_mul(2)
     }
 
-    /// Begins as many hooks as may run.
+    /// Starts as many hooks as may run.
     fn begin(self: &Arc<Self>) {
         loop {
             let Some(key) = lock(&self.queue).next(Instant::now()) else { return };
@@ -138,8 +139,8 @@ impl Hooks {
         }
     }
 
-    /// Looks at a stream that has ended, more than once if need be: its deletion waits for this one turn of its hook. Should
-    /// the store not answer at all, the hook stays due, and a sweep finds it.
+    /// Reads a stream that has ended. Retries, because a deletion of the stream waits for this run of its hook only. If
+    /// the store does not answer at all, the hook stays due, and a sweep finds it.
     async fn look(&self, key: &StreamKey) -> Option<StreamInfo> {
         for look in 1..LOOKS {
             if let Ok(info) = self.store.info(key.clone()).await {
@@ -179,7 +180,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A hook's place among those that run.
+/// A running hook. Dropping it frees its place for the next one.
 struct Place {
     hooks: Arc<Hooks>,
     key: StreamKey,
@@ -197,7 +198,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         lock(&self.hooks.queue).done(&self.key);
         self.hooks.done.notify_waiters();
-        // An executor that drops its futures would drop the next one as well.
+        // If the executor dropped this future, it would drop the next one as well.
         if self.finished {
             self.hooks.begin();
         }

@@ -68,8 +68,8 @@ impl Admission {
                 Err(admission) => return admission,
             };
             let (patience, at_most) = match &opened {
-                // From then on it gets heartbeats. Other clients wait until the producer answers or withdraws, since its answer may be
-                // no event stream.
+                // From then on it gets heartbeats. Other clients wait until the producer answers or withdraws, since
+                // its answer may be no event stream.
                 Ok(Opened::Active { started: false }) if asked.comes_again => (BEGIN_WAIT, BEGIN_WAIT),
                 Ok(Opened::Active { started: false }) => (node.settings.lifetime, node.settings.lifetime),
                 Ok(Opened::Missing) if !asked.position.is_end() && running.is_some() => (REOPEN_WAIT, REOPEN_LOOK),
@@ -80,7 +80,8 @@ impl Admission {
                 return Self::decide(&node, &route, asked, opening, opened).await;
             }
             match running {
-                // The store forgot a stream that runs here: the lane's own look registers it again, or learns that it was deleted.
+                // The store forgot a stream that runs here: the lane's own look registers it again, or learns that it
+                // was deleted.
                 Some(lane) if matches!(opened, Ok(Opened::Missing)) => node.recorder.look(&lane),
                 // It may have begun, and not have said so yet.
                 Some(lane) => node.recorder.ready(&lane),
@@ -177,7 +178,8 @@ impl Admission {
         }
     }
 
-    /// Begins nothing new. Ended streams are still told, and running ones still followed by clients that cannot reconnect.
+    /// Begins nothing new. Ended streams are still told, and running ones still followed by clients that cannot
+    /// reconnect.
     async fn while_draining(node: &Arc<Node>, route: &Route, asked: Asked) -> Self {
         let Ok(Some(info)) = node.store.info(asked.key.clone()).await else { return Self::Retry };
         let request = registration(node, route, &asked, 0, false);
@@ -206,10 +208,10 @@ impl Admission {
     }
 }
 
-/// Returns the error for a reconnect that the route's voice cannot express. Checked before the handler runs, so that no run
-/// is started for a body that breaks.
+/// Returns the error for a reconnect that the route's voice cannot express. Checked before the handler runs, so that no
+/// run is started for a body that breaks.
 async fn unspeakable(node: &Arc<Node>, route: &Route, asked: &Asked) -> Option<BodyError> {
-    if route.voice != Voice::OpenAi || !route.disconnect.reruns() || !asked.position.names_what_was() {
+    if route.voice != Voice::OpenAi || !route.disconnect.reruns() || !asked.position.shows_existence() {
         return None;
     }
     match node.store.info(asked.key.clone()).await {
@@ -227,8 +229,8 @@ fn running_here(node: &Node, asked: &Asked) -> Option<Arc<Lane>> {
 }
 
 /// Asks the store to register the request's producer. A stream that is held is looked for first, without being created,
-/// where the request names one that existed or that runs on this node. If it is missing, it is run anew, or not found, only if
-/// the store was not emptied since this node last heard of it.
+/// where the request names one that existed or that runs on this node. If it is missing, it is run anew, or not found,
+/// only if the store was not emptied since this node last heard of it.
 async fn open_held_first(
     node: &Arc<Node>,
     route: &Route,
@@ -236,7 +238,7 @@ async fn open_held_first(
     runs_here: bool,
 ) -> Result<Answered, Admission> {
     let request = registration(node, route, asked, node.random.u128(), false);
-    if !runs_here && !asked.position.names_what_was() {
+    if !runs_here && !asked.position.shows_existence() {
         return Ok(node.recorder.open(request).await);
     }
     let answered = node.recorder.open(Open { create: false, ..request.clone() }).await;

@@ -1,4 +1,4 @@
-//! What happens to a request, from its cursor, its route's policy and what the store said.
+//! Decides what happens to a request from its cursor, its route's policy and the store's answer.
 
 use super::cursor::LastSeen;
 use crate::model::{
@@ -6,23 +6,22 @@ use crate::model::{
     stream::{Disconnect, Ended, Ending, StreamInfo},
 };
 
-/// Where a consumer wants to go on.
+/// The position in a stream at which a consumer wants to continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Position {
-    /// No cursor: from the first event held of the newest run.
+    /// The first event held of the newest run, for a request without a cursor.
     Newest,
-    /// `$`: only what comes from now on.
+    /// New events only, for the cursor `$`.
     Live,
-    /// After the last event that the client saw.
+    /// The event after the last one that the client saw.
     After(EventId),
-    /// A cursor that cannot be read, or that is another stream's.
+    /// Unknown, because the cursor cannot be read or belongs to another stream.
     Unreadable,
 }
 
 impl Position {
-    /// The place of a client that names a stream and saw `seen` of it, a cursor with this stream's own name among them.
-    ///
-    /// A cursor that names another stream says nothing here.
+    /// Returns the position of a client of a stream from the cursor that it sent. A cursor that still carries a stream
+    /// id here names another stream, so it counts as unreadable.
     pub(crate) fn of(seen: &LastSeen) -> Self {
         match seen {
             LastSeen::Nothing => Self::Newest,
@@ -32,24 +31,26 @@ impl Position {
         }
     }
 
-    /// Whether the client sent any cursor: it is then a reconnect, which may never be answered 400, 429 or 503.
+    /// Whether the client sent any cursor. Such a reconnect is never answered 400, 429 or 503, because an `EventSource`
+    /// would give up for good.
     pub(crate) fn is_reconnect(self) -> bool {
         self != Self::Newest
     }
 
-    /// Whether the client sent a cursor of something that was: the stream existed.
-    pub(crate) fn names_what_was(self) -> bool {
+    /// Whether the client sent a cursor that shows that the stream existed.
+    pub(crate) fn shows_existence(self) -> bool {
         matches!(self, Self::After(_) | Self::Unreadable)
     }
 
-    /// Whether the client has seen the end of its stream: an id with seq 0 is a terminal event's.
+    /// Whether the client has seen the end of its stream. Only terminal events have ids with seq 0.
     pub(crate) fn is_end(self) -> bool {
         matches!(self, Self::After(at) if at.seq == 0)
     }
 
-    /// Whether the client has everything of a stream that stands like this, as in [`has_all`](Self::has_all).
+    /// Whether the client has every event of a stream in this state, see [`has_all`](Self::has_all).
     ///
-    /// A run that goes on after its own end was registered again with a store that forgot it, and is about to be ended again.
+    /// A client may have the end of a run that is still active: the store forgot the ended run, and the producer has
+    /// registered it again and is about to end it again.
     pub(crate) fn has_all_of(self, info: &StreamInfo, told: impl FnOnce(&Ending) -> bool) -> bool {
         match &info.ended {
             Some(ended) => self.has_all(ended, told(&ended.ending)),
@@ -59,14 +60,16 @@ impl Position {
 
     /// Whether a stream that the store does not know may be created for this request.
     ///
-    /// A readable cursor says that the stream existed: its work is done again only where work may be done again.
+    /// A readable cursor shows that the stream existed. Its handler runs again only on routes that allow that.
     pub(crate) fn may_create(self, policy: Disconnect) -> bool {
         !matches!(self, Self::After(_)) || (policy.reruns() && !self.is_end())
     }
 
-    /// Whether the client has everything: the end, or all before an end that it is not `told` of.
+    /// Whether the client has every event: the terminal event, or all events before it if the client is not `told` of
+    /// the end.
     ///
-    /// Without the latter it would come again for ever, for an id that no event of its route has.
+    /// A client that is not told of the end never sees the terminal id. Without the second case it would reconnect for
+    /// ever.
     pub(crate) fn has_all(self, ended: &Ended, told: bool) -> bool {
         let Self::After(at) = self else { return false };
         at == ended.id || (!told && at.epoch == ended.last.epoch && at >= ended.last)

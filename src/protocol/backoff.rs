@@ -1,8 +1,9 @@
-//! Waiting longer after each failure, and never in step with others.
+//! Exponential backoff with jitter.
 
 use std::time::Duration;
 
-/// Full-jitter exponential backoff: the n-th wait is random between `base` and `min(cap, base * 2^n)`.
+/// Exponential backoff with full jitter: the n-th wait is random between `base` and `min(cap, base * 2^n)`, so that
+/// clients do not retry in step.
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
     base: Duration,
@@ -15,24 +16,25 @@ impl Backoff {
         Self { base, cap, failures: 0 }
     }
 
-    /// Something failed: how long to wait; `random` is uniform.
+    /// Counts a failure and returns how long to wait. `random` must be uniform.
     pub(crate) fn failed(&mut self, random: u64) -> Duration {
         self.failures = self.failures.saturating_add(1);
         between(self.base, ceiling(self.base, self.cap, self.failures), random)
     }
 
-    /// It worked again.
+    /// Resets the count of failures.
     pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
     }
 }
 
-/// The longest wait after the n-th failure in a row.
+/// Returns the longest wait after the n-th failure in a row.
 pub(crate) fn ceiling(base: Duration, cap: Duration, failures: u32) -> Duration {
     base.saturating_mul(1 << failures.min(16)).min(cap)
 }
 
-/// A wait of at least `shortest` and, if that is not less, at most `longest`; `random` is uniform.
+/// Returns a random wait from `shortest` to `longest`, or `shortest` if that is the greater one. `random` must be
+/// uniform.
 pub(crate) fn between(shortest: Duration, longest: Duration, random: u64) -> Duration {
     let span = longest.saturating_sub(shortest);
     let part = (random >> 11) as f64 / (1u64 << 53) as f64;

@@ -1,17 +1,20 @@
-//! A breaker: after the store failed, nobody waits for it; one probe at a time asks whether it is back.
+//! A circuit breaker: while the store fails, callers do not wait for it, and one probe at a time tests whether it is
+//! back.
 
 use std::time::{Duration, Instant};
 
-/// Errors in a row, time-outs apart, that open the breaker.
+/// How many errors in a row open the breaker. A single timeout opens it.
 const ERRORS: u32 = 3;
 
-/// Closed while the store answers. Only the writes of the hot path open it (guarantee G7).
+/// The circuit breaker of a part of the store. It is closed while the store answers, and only writes of the hot path
+/// open it (guarantee G7).
 #[derive(Debug)]
 pub(crate) struct Breaker {
     probe_every: Duration,
     errors: u32,
     next_probe: Option<Instant>,
-    /// What needs room was refused last: the store answers, perhaps those who need none.
+    /// Whether the last error answered a write that needs room. Such a store is full: it may still answer reads and
+    /// writes that need no room.
     refuses: bool,
 }
 
@@ -24,18 +27,20 @@ impl Breaker {
         self.next_probe.is_some()
     }
 
-    /// Whether a success has anything to say.
+    /// Whether a success would change the breaker's state.
     pub(crate) const fn is_unsettled(&self) -> bool {
         self.is_open() || self.errors > 0
     }
 
-    /// When the store may be asked next: `None` means now.
+    /// Returns when the store may be asked next; `None` means now.
     pub(crate) fn wait_until(&self, now: Instant) -> Option<Instant> {
         self.next_probe.filter(|probe| *probe > now)
     }
 
-    /// Whether a write may be sent now. While the breaker is open, this takes the one probe that is due, unless the store is
-    /// known to answer what needs no room (`grows` says that this write needs some).
+    /// Whether a write may be sent now. `grows`: the write needs room in the store.
+    ///
+    /// While the breaker is open, an admitted write takes the probe that is due. A write that needs no room takes no
+    /// probe if the store is known to refuse only writes that do.
     pub(crate) fn admits_write(&mut self, grows: bool, now: Instant) -> bool {
         match &mut self.next_probe {
             None => true,
@@ -48,14 +53,16 @@ impl Breaker {
         }
     }
 
-    /// Whether somebody who only reads may ask now: also a store that refuses writes, and one that a probe is due for, which
-    /// is not taken.
+    /// Whether a read may be sent now: while the breaker is closed, while the store refuses only writes, or when a
+    /// probe is due. A read does not take the probe.
     pub(crate) fn admits_reader(&self, now: Instant) -> bool {
         self.refuses || self.wait_until(now).is_none()
     }
 
-    /// Something was answered in time; `grows`: a write that needs room, or a beat, which is one. Returns whether that closed
-    /// the breaker: a store that refuses what needs room may do so still.
+    /// Notes an answer in time. `grows`: it answered a write that needs room, such as a beat.
+    ///
+    /// Returns whether the answer closed the breaker. If the store has refused a write that needs room, only an answer
+    /// to such a write closes it.
     pub(crate) fn succeeded(&mut self, grows: bool) -> bool {
         if self.refuses && !grows {
             return false;
@@ -65,16 +72,16 @@ impl Breaker {
         self.next_probe.take().is_some()
     }
 
-    /// A write was not answered in time; returns whether that opened the breaker.
+    /// Notes a write that was not answered in time. Returns whether that opened the breaker.
     pub(crate) fn timed_out(&mut self, now: Instant) -> bool {
         self.refuses = false;
         self.open(now)
     }
 
-    /// A write was answered with an error; returns whether that opened the breaker.
+    /// Notes a write that was answered with an error. Returns whether that opened the breaker.
     pub(crate) fn errored(&mut self, grows: bool, now: Instant) -> bool {
         if self.is_open() && self.refuses && !grows {
-            // It was let through beside the probe, and says nothing of when the next one is due.
+            // This write was admitted without the probe, so its error does not delay the next probe.
             return false;
         }
         self.refuses |= grows;

@@ -1,28 +1,29 @@
-//! Reads the event that a client saw last from the cursors that it sent.
+//! Reads the last event that a client saw from the cursors in its request.
 
 use crate::model::id::{Cursor, StreamId};
 
-/// The event that a client says it saw last. Of several from one source the greater counts.
+/// The last event that a client saw, according to its cursor. Of several cursors from one source the greatest counts.
 ///
-/// The text is dropped here: a foreign cursor is never echoed.
+/// An unreadable cursor is not kept, so it can never be echoed to a client.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum LastSeen {
-    /// It sent no cursor, or an empty one.
+    /// The request has no cursor, or an empty one.
     Nothing,
-    /// A text that this library did not write.
+    /// The cursor is a text that this library did not write.
     Unreadable,
-    /// `$`: the client wants only what comes from now on.
+    /// The cursor is `$`: the client wants new events only.
     Live,
-    /// This event.
+    /// The cursor names this event.
     Event(Cursor),
 }
 
 impl LastSeen {
-    /// Chooses between the cursors that a request for the stream `own` holds. `None` is a stream whose name only a cursor knows.
+    /// Chooses between the cursors in a request for the stream `own`. `own` is `None` if only a cursor can name the
+    /// stream.
     ///
-    /// Some clients append the newest cursor to the old ones at each reconnect. So of several cursors one
-    /// that can be read beats `$`, which beats one that cannot. Of two of one stream the greater counts; of two of different
-    /// streams the one in a header.
+    /// Some clients append the newest cursor to the old ones at each reconnect. So a readable cursor wins over `$`, and
+    /// `$` over an unreadable one. Of two cursors of one stream the greater wins. Of two cursors of different streams
+    /// the one in a header wins.
     pub(crate) fn of<V: AsRef<[u8]>>(
         headers: impl Iterator<Item: AsRef<[u8]>>,
         query: impl Iterator<Item = V>,
@@ -39,7 +40,7 @@ impl LastSeen {
             Ok("") => Self::Nothing,
             Ok("$") => Self::Live,
             text => match text.ok().and_then(Cursor::parse) {
-                // With and without its name in front it is the same stream's.
+                // A cursor of the stream `own` means the same with and without the stream id in front.
                 Some(Cursor { stream, at }) => {
                     Self::Event(Cursor { stream: stream.filter(|name| Some(name) != own), at })
                 }
@@ -48,7 +49,7 @@ impl LastSeen {
         }
     }
 
-    /// Whether a cursor in the query may count in place of this one in a header.
+    /// Whether a cursor in the query may replace this one from a header.
     fn gives_way_to(&self, query: &Self) -> bool {
         match (self, query) {
             (Self::Event(header), Self::Event(query)) => header.stream == query.stream,

@@ -1,6 +1,6 @@
 #![doc = include_str!("clients.md")]
-// The floor's own: the decisions, without any I/O. Every function takes what is known, and `now`, and says what to do. It knows no
-// runtime, no HTTP and no store, so that its rules can be tested one by one.
+// This module makes decisions without any I/O. Each function takes the known facts and the current time, and returns
+// what to do. It depends on no runtime, no HTTP and no store, so that each rule can be tested on its own.
 
 pub(crate) mod admission;
 pub(crate) mod backoff;

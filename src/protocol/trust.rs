@@ -1,11 +1,11 @@
-//! When a guardian may believe the store that somebody else is dead (guarantee G5).
+//! Decides when a guardian may believe the store that another node is dead (guarantee G5).
 
 use std::time::{Duration, Instant};
 
-/// A guardian's own beats, as evidence that the store works, keeps what it is told, and keeps time.
+/// The record of a guardian's own beats. They are the evidence that the store works, keeps its data, and keeps time.
 ///
-/// Only after one whole stale threshold of unbroken evidence may a guardian take an overdue stream
-/// for an orphan: within that time every live node had its chance to say that it lives.
+/// A guardian may take an overdue stream for an orphan only after one whole stale threshold of unbroken evidence.
+/// Within that time every live node had the chance to send a beat.
 #[derive(Debug)]
 pub(crate) struct Trust {
     threshold: Duration,
@@ -21,12 +21,12 @@ struct Heard {
 }
 
 impl Trust {
-    /// `threshold`: the stale threshold.
+    /// Creates a record without beats. `threshold` is the stale threshold.
     pub(crate) const fn new(threshold: Duration) -> Self {
         Self { threshold, since: None, last: None }
     }
 
-    /// A beat was acknowledged at `now`, by a store whose clock says `store_ms` and whose run id is `run`.
+    /// Notes a beat that was acknowledged at `now` by a store with the clock `store_ms` and the run id `run`.
     pub(crate) fn acknowledged(&mut self, now: Instant, store_ms: u64, run: u128) {
         let heard = Heard { at: now, store_ms, run };
         let before = self.last.replace(heard);
@@ -35,7 +35,7 @@ impl Trust {
         }
     }
 
-    /// A beat was refused, lost or never sent.
+    /// Notes a beat that was refused, lost or never sent.
     pub(crate) fn failed(&mut self) {
         self.since = None;
         self.last = None;
@@ -48,22 +48,22 @@ impl Trust {
         fresh && proven
     }
 
-    /// Up to which time of the store's clock overdue streams may be claimed; `None`: none may.
+    /// Returns the time of the store's clock up to which overdue streams may be claimed; `None` if none may be.
     ///
-    /// It is this node's own clock that says how far the store's has come since the last beat: a store whose
-    /// clock jumped since then is not believed.
+    /// The time is computed from the last beat and this node's own clock, so that a jump of the store's clock since
+    /// that beat makes no live stream look overdue.
     pub(crate) fn claim(&self, now: Instant) -> Option<u64> {
         self.store_now(now).filter(|_| self.may_claim(now))
     }
 
-    /// The store's clock, in unix milliseconds, as far as the last beat tells.
+    /// Returns the time of the store's clock, in unix milliseconds, computed from the last beat.
     pub(crate) fn store_now(&self, now: Instant) -> Option<u64> {
         let last = self.last?;
         let since = u64::try_from(now.duration_since(last.at).as_millis()).unwrap_or(0);
         Some(last.store_ms.saturating_add(since))
     }
 
-    /// Whether two beats are one unbroken line: same store, no long silence, clocks in step.
+    /// Whether two beats are unbroken evidence: the same store run, no long silence, and clocks in step.
     fn follows(&self, before: Heard, heard: Heard) -> bool {
         let here = heard.at.duration_since(before.at);
         let there = Duration::from_millis(heard.store_ms.saturating_sub(before.store_ms));
@@ -81,7 +81,7 @@ mod tests {
     const THRESHOLD: Duration = Duration::from_secs(30);
     const STEP: Duration = Duration::from_secs(10);
 
-    /// Beats every 10 s from `from` up to `to`, store clock in step.
+    /// Notes a beat every 10 s from `from` to `to`, with the store's clock in step.
     fn beat(trust: &mut Trust, start: Instant, from: u64, to: u64) {
         for second in (from..=to).step_by(10) {
             trust.acknowledged(start + Duration::from_secs(second), second * 1000, 1);

@@ -1,9 +1,9 @@
-//! How many events a reader of pages is not given.
+//! Counts the events that are missing from a log.
 
 use super::{Gap, Owed, Replay};
 use crate::model::{id::EventId, stream::Record};
 
-/// Counts the events that a reader of pages is not given.
+/// Counts the events that a reader of a log's pages does not get.
 #[derive(Clone, Debug)]
 pub(crate) struct Missing {
     place: Replay,
@@ -11,30 +11,33 @@ pub(crate) struct Missing {
 }
 
 impl Missing {
-    /// For a reader of a page that begins where `place` is.
+    /// Creates the counter for a page that begins at `place`.
     pub(crate) const fn on(place: Replay) -> Self {
         Self { place, told: Some(0) }
     }
 
-    /// For a reader of a whole log; `previous`: see [`StreamInfo::previous`](crate::StreamInfo).
+    /// Creates the counter for a whole log. `previous`: see [`StreamInfo::previous`](crate::StreamInfo).
     pub(crate) const fn of_stream(previous: Option<EventId>) -> Self {
-        // Of a stream with one run the first events are missing wherever its marker is: how many, the ids say.
+        // If the stream has had a single run, the ids alone tell how many of its first events are missing, even if the
+        // entry that starts the run is gone.
         Self::on(Replay::fresh(if previous.is_some() { Owed::Stream } else { Owed::Run }))
     }
 
-    /// Takes the log's next entry.
+    /// Takes the next entry of the log.
     pub(crate) fn take(&mut self, record: &Record) {
         let step = self.place.step(record);
         self.told = add(self.told, step.and_then(|step| step.gap));
     }
 
-    /// The log holds no more, and the stream's newest event that is known of is `top`: a store that forgot a stream knows up
-    /// to where its producer had come, though no entry says so.
+    /// Ends the log. `top` is the newest event that the store knows of.
+    ///
+    /// The log may have no entry for it: after a store forgot a stream, the producer's registration tells how far it
+    /// had come.
     pub(crate) fn end_at(&mut self, top: EventId) {
         self.place.end_at(top);
     }
 
-    /// How many events were missing so far; `None` where that is not known.
+    /// Returns how many events were missing so far; `None` if the number is not known.
     pub(crate) fn count(&self) -> Option<u64> {
         add(self.told, self.place.gap)
     }

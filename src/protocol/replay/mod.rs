@@ -1,7 +1,7 @@
-//! Exactly after the cursor, or an explicit gap (guarantee G1): what a reader of a log is owed.
+//! Delivers a log exactly from the cursor on, and reports what is missing as a gap (guarantee G1).
 //!
-//! A log is dense within a run, says at the start of each run where the one before ended, and at its
-//! end where the last one ended. So whatever is missing shows, wherever it is missing.
+//! The ids of a run have no holes. The entry that starts a run names the last event of the previous run, and the end of
+//! the log names the last event of the last run. So events that are missing anywhere can be detected.
 
 mod missing;
 #[cfg(test)]
@@ -17,84 +17,86 @@ use crate::model::{
 /// Events that a reader cannot be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gap {
-    /// The last event that the reader has, where it is known to be this stream's.
+    /// The last event that the reader has; `None` if it is not known to be an event of this stream.
     pub(crate) after: Option<EventId>,
-    /// The next event; `None` where that is not known yet.
+    /// The next event; `None` if it is not known yet.
     pub(crate) resumes_at: Option<EventId>,
-    /// How many are missing, where that is known.
+    /// The number of missing events; `None` if it is not known.
     pub(crate) missed: Option<u64>,
-    /// Whether it only says that the cursor was no cursor of this stream: all that is held follows, and nothing is known to
-    /// be missing. A voice without a word for a gap goes on then.
+    /// Whether the gap only reports that the cursor was not one of this stream. All events held follow, and none is
+    /// known to be missing, so a voice without a message for gaps continues the body.
     pub(crate) of_nothing_known: bool,
 }
 
 impl Gap {
-    /// Whether what is missing lies between the run that the reader has seen and the one that comes next.
+    /// Whether the gap lies between the run that the reader has seen and the next one.
     pub(crate) fn crosses_runs(&self) -> bool {
-        // An end has the epoch after its run's, and seq 0.
+        // The id of an end has the epoch after its run's, and seq 0.
         let run = |id: EventId| if id.seq == 0 { id.epoch.saturating_sub(1) } else { id.epoch };
         self.after.zip(self.resumes_at).is_some_and(|(after, next)| after.epoch != run(next))
     }
 }
 
-/// The notices to give before an entry of the log.
+/// The notices to deliver before an entry of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
     pub(crate) gap: Option<Gap>,
     pub(crate) restart: bool,
-    /// How many of the entry's first events the reader has already.
+    /// The number of events at the start of the entry that the reader already has.
     pub(crate) skipped: u64,
 }
 
 /// The events owed to a reader without a cursor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owed {
-    /// Nothing before the first event that it is given: a feed's reader, or one that wants only what comes from now on.
+    /// No earlier events: the reader of a feed, or one that asked for new events only.
     Nothing,
-    /// Every event of the run that it reads, from the first one on.
+    /// Every event of the newest run.
     Run,
     /// Every event of every run.
     Stream,
 }
 
-/// Before every entry of every log.
+/// The position before every entry of every log.
 const START: EventId = EventId::new(0, 0);
 
-/// A reader's place in a log.
+/// A reader's position in a log.
 #[derive(Clone, Debug)]
 pub(crate) struct Replay {
-    /// How far the log was read: the last thing given, the cursor, or the start of the run that is read.
+    /// How far the log was read: the last entry delivered, the cursor, or the start of the current run.
     at: EventId,
-    /// The last thing given, or the cursor.
+    /// The last event or end delivered, or the cursor.
     given: Option<EventId>,
-    /// Until something was given to a reader without a cursor: what that is owed.
+    /// The events owed to a reader without a cursor; `None` once the first one is delivered.
     fresh: Option<Owed>,
+    /// The gap to report before the next event.
     gap: Option<Gap>,
+    /// Whether to report a restart before the next event.
     restart: bool,
 }
 
 impl Replay {
-    /// A reader without a cursor, which starts with the first event held.
+    /// Creates the position of a reader without a cursor, which starts with the first event held.
     pub(crate) const fn fresh(owed: Owed) -> Self {
         Self { at: START, given: None, fresh: Some(owed), gap: None, restart: false }
     }
 
-    /// A reader that has everything up to `cursor`.
+    /// Creates the position of a reader that has every event up to `cursor`.
     pub(crate) const fn after(cursor: EventId) -> Self {
         Self { at: cursor, given: Some(cursor), fresh: None, gap: None, restart: false }
     }
 
-    /// A reader whose cursor is not of this stream: it gets a `gap`, then everything held.
+    /// Creates the position of a reader whose cursor is not of this stream: it gets a gap, then every event held.
     ///
-    /// `cursor` is `None` where it could not be read: it is never echoed. `owed` is what a reader without a cursor is owed: this
-    /// one has nothing of the log either.
+    /// `cursor` is `None` if it could not be read; such a cursor is never echoed. `owed` is what a reader without a
+    /// cursor is owed, because this reader has no event of the log either.
     pub(crate) const fn unknown(cursor: Option<EventId>, owed: Owed) -> Self {
         let gap = Gap { after: cursor, resumes_at: None, missed: None, of_nothing_known: cursor.is_none() };
-        // Told as a restart, so that the client does not take events of another run for the beginning of this one.
+        // A restart keeps the client from treating the events it has, of another run, as the beginning of this one.
         Self { given: cursor, gap: Some(gap), restart: cursor.is_some(), ..Self::fresh(owed) }
     }
 
-    /// The same reader in a log that does not know where it stands: the store lost what it had, and began anew.
+    /// Returns the position of the same reader after the store lost the log and the stream was registered again.
     pub(crate) const fn forgotten(&self) -> Self {
         let owed = match self.fresh {
             Some(owed) => owed,
@@ -103,22 +105,23 @@ impl Replay {
         Self::unknown(self.given, owed)
     }
 
-    /// Whether the reader has the end of a stream: the id of a terminal event has seq 0.
+    /// Whether the reader has the end of the stream. Only terminal events have ids with seq 0.
     pub(crate) fn has_end(&self) -> bool {
         self.given.is_some_and(|given| given.seq == 0)
     }
 
-    /// Whether the reader has the end of this run.
+    /// Whether the reader has the end of the run `epoch`.
     pub(crate) fn has_end_of(&self, epoch: u64) -> bool {
         self.given == Some(EventId::terminal(epoch))
     }
 
-    /// How far the log was read; `None` where nothing of it was, and there is no cursor.
+    /// Returns how far the log was read; `None` if nothing was read and the reader has no cursor.
     pub(crate) fn at(&self) -> Option<EventId> {
         (self.at != START).then_some(self.at)
     }
 
-    /// Looks at the log's next entry. `None`: not for this reader.
+    /// Takes the next entry of the log. Returns the notices to deliver before it; `None` if the entry is not for this
+    /// reader.
     pub(crate) fn step(&mut self, record: &Record) -> Option<Step> {
         if record.id <= self.at {
             return None;
@@ -133,15 +136,17 @@ impl Replay {
         }
     }
 
-    /// Goes over to a run that the reader follows live from here on, whose log starts after `id`.
+    /// Moves to a run that the reader follows live from now on. `id` is the position before its first event.
     pub(crate) fn hand_over(&mut self, id: EventId) -> Step {
         self.restart |= self.fresh.is_none() && self.at.epoch != id.epoch;
         self.at = id;
         self.told(EventId::new(id.epoch, 1))
     }
 
-    /// Notes that the events before the next run cannot be read at all. A reader that has none of them is not told of that run as of
-    /// a truncated one: it gets that whole.
+    /// Notes that the events before the next run cannot be read.
+    ///
+    /// If the reader has no event and already gets a gap because its cursor was unknown, that gap stays as it is: the
+    /// reader receives the next run whole.
     pub(crate) fn unreadable(&mut self) {
         if self.given.is_some() || self.gap.is_none() {
             self.lose(None);
@@ -162,18 +167,18 @@ impl Replay {
         let first = self.fresh.is_some() && self.at == START;
         match (self.fresh, previous) {
             (Some(Owed::Nothing), _) => {}
-            // The log's first entry. Events before it are another run's.
+            // This is the first entry of the log, and events before it belong to another run.
             (Some(Owed::Run), _) | (Some(Owed::Stream), None) if first => {}
             (Some(Owed::Stream), Some(_)) if first => self.lose(None),
             (_, Some(previous)) => self.owed_up_to(previous),
-            // The store lost the runs before this one, and with them the number of their events.
+            // The store lost the runs before this one, so the number of their events is not known.
             (_, None) => self.lose(None),
         }
         self.restart |= self.fresh.is_none();
         self.at = id;
     }
 
-    /// Events of one run, from the first to the last; the reader may have some of them.
+    /// Takes events of one run, from `first` to `last`. The reader may already have some of them.
     fn events(&mut self, first: EventId, last: EventId) -> Step {
         self.enter(last.epoch);
         if self.fresh != Some(Owed::Nothing) {
@@ -191,29 +196,30 @@ impl Replay {
             }
             self.owed_up_to(ended.last);
         }
-        // The run that ended may have said nothing else, and its marker may be trimmed.
+        // The run that ended may have no events, and the entry that starts it may be trimmed. So the end itself may be
+        // the first sign of the run.
         self.restart |= self.fresh.is_none() && ended.last.epoch != self.at.epoch;
         self.at = ended.id;
         self.told(ended.id)
     }
 
-    /// Something of a run comes, whose marker may be gone.
+    /// Moves to the run of the next entry. The entry that starts the run may have been trimmed.
     fn enter(&mut self, epoch: u64) {
         if epoch == self.at.epoch {
             return;
         }
         match self.fresh {
             Some(Owed::Nothing) => return,
-            // Up to here nothing was read: the run's beginning is what is missed.
+            // Nothing was read so far: only the beginning of this run can be missing, and its ids tell how much.
             Some(Owed::Run) if self.at == START => {}
-            // The marker between the runs is gone, and with it the number of events before it.
+            // The entry that starts this run is gone, so the number of missing events before it is not known.
             _ => self.lose(None),
         }
         self.restart |= self.fresh.is_none();
         self.at = EventId::new(epoch, 0);
     }
 
-    /// Everything up to `last` was made: what lies between is missing.
+    /// Notes that events up to `last` were produced: those after the reader's position are missing.
     fn owed_up_to(&mut self, last: EventId) {
         if last <= self.at {
             return;

@@ -24,8 +24,8 @@ pub(super) fn end(epoch: u64, last: u64) -> Record {
     Record { id, at: 0, kind: RecordKind::End(Box::new(Ended { ending, id, last, at: 0 })) }
 }
 
-/// What a reader is told, as text: `-n` a gap of n, `-?` a gap of unknown size, `!` a restart; of events that are held
-/// together the first one it is given, and the last one.
+/// Writes what a reader receives as text: `-n` for a gap of n events, `-?` for a gap of unknown size, `!` for a
+/// restart, and for the events of an entry the first one that the reader receives and the last one.
 fn told(mut reader: Replay, log: &[Record]) -> String {
     let mut out = Vec::new();
     for record in log {
@@ -47,7 +47,7 @@ fn told(mut reader: Replay, log: &[Record]) -> String {
     out.join(" ")
 }
 
-/// A gap in which something is missing.
+/// Creates a gap with missing events.
 fn gap(after: Option<(u64, u64)>, resumes_at: (u64, u64), missed: Option<u64>) -> Gap {
     let after = after.map(|(epoch, seq)| EventId::new(epoch, seq));
     let resumes_at = Some(EventId::new(resumes_at.0, resumes_at.1));
@@ -96,7 +96,7 @@ fn g1_a_reader_without_a_cursor_is_owed_the_run_from_its_first_event() {
     assert_eq!(told(whole(), &[end(5, 3)]), "-3 6-0", "none is held");
     assert_eq!(told(whole(), &[end(5, 0)]), "6-0", "none was made");
     assert_eq!(told(whole(), &[event(5, 1), end(5, 3)]), "5-1 -2 6-0");
-    // What was before the run that it reads is another run's.
+    // Events before the run that the reader gets belong to another run.
     assert_eq!(told(whole(), &[run(9, Some((5, 3))), event(9, 1)]), "9-1");
     let mut reader = whole();
     let step = reader.step(&event(5, 6)).expect("news");
@@ -166,7 +166,7 @@ fn a_cursor_that_says_nothing_here_gets_a_gap_and_all_that_is_held() {
     assert_eq!(told(Replay::unknown(Some(EventId::new(4, 7)), Owed::Run), &log), "-? ! 5-1 ! 9-1");
 }
 
-/// The first gap that a reader is told of.
+/// Returns the first gap that is reported to a reader.
 fn first_gap(mut reader: Replay, log: &[Record]) -> Option<Gap> {
     log.iter().find_map(|record| reader.step(record)?.gap)
 }
@@ -190,7 +190,8 @@ fn g1_a_gap_is_of_nothing_known_only_where_all_is_held() {
     );
 }
 
-/// It holds a marker only when an event of the next run comes, whose marker is trimmed: what was between is not known.
+/// The log holds the start of one run and an event of the next run, whose own start is trimmed. So the number of events
+/// between the two is not known.
 #[test]
 fn g1_a_reader_that_was_given_nothing_is_told_what_it_missed_between_two_runs() {
     let log = [run(5, None), event(9, 4)];
@@ -198,7 +199,7 @@ fn g1_a_reader_that_was_given_nothing_is_told_what_it_missed_between_two_runs() 
     assert_eq!(first_gap(Replay::unknown(None, Owed::Run), &log), Some(gap(None, (9, 4), None)));
 }
 
-/// A reader that lost its place before it was given anything is owed what it was owed before.
+/// A reader that loses its position before it receives anything is owed the same events as before.
 #[test]
 fn g1_a_reader_of_an_emptied_store_is_owed_the_run_that_it_gets() {
     let owed = |owed| {
