@@ -11,7 +11,7 @@ use crate::{
         replay::{Owed, Replay, Step},
     },
     runtime::executor::BoxFuture,
-    store::{From, Page, Read, StoreHandle},
+    store::{Page, Read, ReadFrom, StoreHandle},
 };
 
 /// Entries and bytes that a page holds.
@@ -22,7 +22,7 @@ const PAGE_BYTES: usize = 128 << 10;
 #[derive(Debug)]
 pub(super) struct Replayer {
     pub(super) key: StreamKey,
-    from: From,
+    from: ReadFrom,
     pub(super) place: Replay,
     /// Only what comes from now on: where that is, the first page says.
     live: bool,
@@ -33,10 +33,10 @@ pub(super) struct Replayer {
 impl Replayer {
     pub(super) fn new(key: StreamKey, position: Position, owed: Owed) -> Self {
         let (from, place) = match position {
-            Position::Newest => (From::Newest, Replay::fresh(owed)),
-            Position::Live => (From::Newest, Replay::fresh(Owed::Nothing)),
-            Position::After(cursor) => (From::After(cursor), Replay::after(cursor)),
-            Position::Unreadable => (From::Start, Replay::unknown(None, owed)),
+            Position::Newest => (ReadFrom::Newest, Replay::fresh(owed)),
+            Position::Live => (ReadFrom::Newest, Replay::fresh(Owed::Nothing)),
+            Position::After(cursor) => (ReadFrom::After(cursor), Replay::after(cursor)),
+            Position::Unreadable => (ReadFrom::Start, Replay::unknown(None, owed)),
         };
         Self { key, from, place, live: position == Position::Live, is_first: true }
     }
@@ -58,7 +58,7 @@ impl Replayer {
     pub(super) fn starts_over(&mut self, page: &Page) -> bool {
         if !page.known {
             self.place = self.place.forgotten();
-            self.from = From::Start;
+            self.from = ReadFrom::Start;
             return true;
         }
         if std::mem::take(&mut self.live) {
@@ -66,7 +66,7 @@ impl Replayer {
             let end = page.state.is_terminal();
             let top = if end { EventId::new(page.epoch, u64::MAX) } else { page.top };
             self.place = Replay::after(top);
-            self.from = From::After(top);
+            self.from = ReadFrom::After(top);
             return true;
         }
         false
@@ -79,7 +79,7 @@ impl Replayer {
 
     /// The next entry; `None` if it is not for this reader.
     pub(super) fn take(&mut self, record: &Record) -> Option<Step> {
-        self.from = From::After(record.id);
+        self.from = ReadFrom::After(record.id);
         self.place.step(record)
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         stream::{Ended, Record, RecordKind, StreamInfo},
     },
     protocol::replay::Missing,
-    store::{From, Read, StoreHandle},
+    store::{Read, ReadFrom, StoreHandle},
     wire::{Framing, frame},
 };
 
@@ -98,12 +98,12 @@ impl EndedStream {
 
     /// Reads the whole log, page by page.
     async fn read(&self, mut each: impl FnMut(&Record)) -> Result<(), StoreError> {
-        let mut from = From::Start;
+        let mut from = ReadFrom::Start;
         loop {
             let read = Read { key: self.info.key.clone(), from, max_events: 1000, max_bytes: 1 << 20 };
             let Some(page) = self.store.read(read).await? else { return Ok(()) };
             for record in &page.records {
-                from = From::After(record.id);
+                from = ReadFrom::After(record.id);
                 each(record);
             }
             if !page.more {

@@ -10,7 +10,7 @@ use crate::{
     },
     node::{Node, stop::Stopped},
     recorder::Status,
-    store::{From, List, Listed, Page, Read},
+    store::{List, Listed, Page, Read, ReadFrom},
     wire::{Framing, single_events},
 };
 
@@ -251,7 +251,7 @@ impl CompletionStore {
         after: Option<EventId>,
         limit: usize,
     ) -> Result<Option<Page>, StoreError> {
-        let from = after.map_or(From::Start, From::After);
+        let from = after.map_or(ReadFrom::Start, ReadFrom::After);
         let read = Read { key: key.clone(), from, max_events: limit, max_bytes: usize::MAX };
         let page = self.0.store.read(read).await?;
         Ok(page.map(|page| of_single_events(&*self.0.framing, page, after, limit)))

@@ -9,7 +9,7 @@ use crate::{
     },
     node::Node,
     protocol::replay::{Missing, Owed, Replay},
-    store::{From, Read},
+    store::{Read, ReadFrom},
     wire::single_events,
 };
 
@@ -28,9 +28,9 @@ pub(super) struct Events {
 /// Reads a page. Returns `None` if there is no such stream.
 pub(super) async fn read(node: &Node, key: &StreamKey, query: &RecoverQuery) -> Result<Option<Events>, StoreError> {
     let (mut from, cursor) = match query.after {
-        After::Nothing => (From::Newest, None),
-        After::Event(at) => (From::After(at), Some(at)),
-        After::Elsewhere => (From::Start, None),
+        After::Nothing => (ReadFrom::Newest, None),
+        After::Event(at) => (ReadFrom::After(at), Some(at)),
+        After::Elsewhere => (ReadFrom::Start, None),
     };
     let mut events = Events { records: Vec::new(), missing: None, next: None };
     // Losses up to the page's last event. A marker after that event shows a loss that the next page counts, since the
@@ -46,13 +46,13 @@ pub(super) async fn read(node: &Node, key: &StreamKey, query: &RecoverQuery) -> 
         let Some(page) = node.store.read(read).await? else { return Ok(None) };
         if missing.is_none() && !page.known {
             // The store does not know the cursor, so the page begins with the first event held, as a follow does.
-            from = From::Start;
+            from = ReadFrom::Start;
             missing = Some(Missing::on(Replay::unknown(cursor, Owed::Run)));
             continue;
         }
         let has_more = page.more && !page.records.is_empty();
         let missing = missing.get_or_insert_with(|| Missing::on(begin(query.after)));
-        let after = if let From::After(after) = from { Some(after) } else { None };
+        let after = if let ReadFrom::After(after) = from { Some(after) } else { None };
         let records = page.records.into_iter().flat_map(|record| single_events(&*node.framing, record));
         for record in records.filter(|record| Some(record.id) > after) {
             let length = if let RecordKind::Events(event) = &record.kind { Some(event.bytes.len()) } else { None };
@@ -62,7 +62,7 @@ pub(super) async fn read(node: &Node, key: &StreamKey, query: &RecoverQuery) -> 
                 events.next = events.records.last().map(|record| record.id);
                 return Ok(Some(events));
             }
-            from = From::After(record.id);
+            from = ReadFrom::After(record.id);
             missing.take(&record);
             if let Some(length) = length {
                 bytes += length;

@@ -24,8 +24,8 @@ pub(crate) use handle::StoreHandle;
 pub use memory::MemoryStore;
 pub use notify::{Notices, NoticesSender, Post, Tail, TailCell};
 pub use ops::{
-    Append, Appended, Beat, Beaten, Close, Closed, Due, DueReason, Fence, From, Interrupt, Interrupted, List, Listed,
-    Open, Opened, Page, Publish, Published, Read, Reopen, Reopened,
+    Append, Appended, Beat, Beaten, Close, Closed, Due, DueReason, Fence, Interrupt, Interrupted, List, Listed, Open,
+    Opened, Page, Publish, Published, Read, ReadFrom, Reopen, Reopened,
 };
 pub use pointer::{Expected, Place, Point, Pointed, Pointer, Renew, Renewed};
 

@@ -16,7 +16,7 @@ use http_body_util::{BodyExt as _, Empty, StreamBody, combinators::BoxBody};
 use resilient_sse::{
     Builder, DrainReport, EventId, MemoryStore, Owner, RecordKind, ResilientSse, ResilientSseBody, ResilientSseLayer,
     Store, StreamContext, StreamId, StreamInfo, StreamKey,
-    store::{From, Page, Read},
+    store::{Page, Read, ReadFrom},
     test_util::FaultStore,
     wire::{Framing as _, Parsed, Parser, Sse, single_events},
 };
@@ -165,7 +165,7 @@ impl Rig {
     }
 
     pub(crate) async fn page(&self) -> Page {
-        let read = Read { key: key("a"), from: From::Start, max_events: usize::MAX, max_bytes: usize::MAX };
+        let read = Read { key: key("a"), from: ReadFrom::Start, max_events: usize::MAX, max_bytes: usize::MAX };
         self.store.inner().read(read).await.unwrap().unwrap()
     }
 

@@ -7,7 +7,7 @@ use crate::{
         metadata::Metadata,
         stream::RecordKind,
     },
-    store::{Append, Appended, Fence, From, Open, Opened, Store},
+    store::{Append, Appended, Fence, Open, Opened, ReadFrom, Store},
 };
 
 /// Events lie in the log in order, without holes, byte for byte, under the ids they were given.
@@ -30,9 +30,9 @@ pub async fn a_repeat_changes_nothing(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("repeat").await;
     bench.write(&key, epoch, 1, &["a", "b"]).await;
-    let before = bench.all(&key, From::Start).await;
+    let before = bench.all(&key, ReadFrom::Start).await;
     bench.write(&key, epoch, 1, &["a", "b"]).await;
-    assert_eq!(bench.all(&key, From::Start).await, before);
+    assert_eq!(bench.all(&key, ReadFrom::Start).await, before);
     bench.write(&key, epoch, 3, &["c"]).await;
     bench.write(&key, epoch, 1, &["a", "b"]).await;
     assert_eq!(bench.held(&key).await, ["r", "a", "b", "c"], "also an older one");
@@ -231,7 +231,7 @@ pub async fn the_inner_retry_is_kept(store: impl Store) {
     assert_eq!(bench.look(&key).await.inner_retry, Some(60_000));
     bench.put(Append { inner_retry: Some(7), ..append(&key, epoch, 3, &["c"]) }).await;
     assert_eq!(bench.look(&key).await.inner_retry, Some(7));
-    assert_eq!(bench.all(&key, From::Newest).await.inner_retry, Some(7));
+    assert_eq!(bench.all(&key, ReadFrom::Newest).await.inner_retry, Some(7));
 }
 
 /// The inner service's own last id is kept, and given to the next run.

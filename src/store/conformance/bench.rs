@@ -12,8 +12,8 @@ use crate::{
         stream::{Ended, Ending, Frame, Origin, Record, RecordKind, StreamInfo, StreamState, reason},
     },
     store::{
-        Append, Appended, Beat, Beaten, Close, Closed, Due, From, Interrupt, Interrupted, List, Open, Opened, Page,
-        Publish, Published, Read, Reopen, Retention, Store, Tail,
+        Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Open, Opened, Page, Publish,
+        Published, Read, ReadFrom, Reopen, Retention, Store, Tail,
     },
     wire::{Sse, single_events},
 };
@@ -271,26 +271,32 @@ impl<S: Store> Bench<S> {
         self.known(key).await.expect("the stream is held")
     }
 
-    pub(super) async fn page(&self, key: &StreamKey, from: From, max_events: usize, max_bytes: usize) -> Option<Page> {
+    pub(super) async fn page(
+        &self,
+        key: &StreamKey,
+        from: ReadFrom,
+        max_events: usize,
+        max_bytes: usize,
+    ) -> Option<Page> {
         let read = Read { key: key.clone(), from, max_events, max_bytes };
         self.read(read).await.expect("the store answers")
     }
 
     /// What is held after a cursor, each event an entry of its own.
     pub(super) async fn after(&self, key: &StreamKey, at: EventId) -> Page {
-        let mut page = self.all(key, From::After(at)).await;
+        let mut page = self.all(key, ReadFrom::After(at)).await;
         page.records = singles(&page).into_iter().map(|(record, _)| record).filter(|record| record.id > at).collect();
         page
     }
 
     /// A page of a stream that is held, as large as it comes.
-    pub(super) async fn all(&self, key: &StreamKey, from: From) -> Page {
+    pub(super) async fn all(&self, key: &StreamKey, from: ReadFrom) -> Page {
         self.page(key, from, usize::MAX, usize::MAX).await.expect("the stream is held")
     }
 
     /// The events that are held, marker and end included, in short.
     pub(super) async fn held(&self, key: &StreamKey) -> Vec<String> {
-        brief(&self.all(key, From::Start).await)
+        brief(&self.all(key, ReadFrom::Start).await)
     }
 
     pub(super) async fn end_all(&self, closes: Vec<Close>) -> Vec<Option<Closed>> {

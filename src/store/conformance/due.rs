@@ -202,7 +202,7 @@ pub async fn what_has_expired_is_gone(store: impl Store) {
     assert_eq!(bench.held(&key).await, ["r", "a", "e"], "for the whole window");
     let gone = async || bench.sweep(LONG, ALL).await.is_empty() && bench.known(&key).await.is_none();
     bench.until("an ended stream expires", gone).await;
-    assert_eq!(bench.page(&key, crate::store::From::Start, 1, 1).await, None);
+    assert_eq!(bench.page(&key, crate::store::ReadFrom::Start, 1, 1).await, None);
     assert_eq!(bench.listed().await, []);
     assert_eq!(bench.ask(Open { create: false, ..bench.request("over") }).await, crate::store::Opened::Missing);
 }

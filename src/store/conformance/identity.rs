@@ -7,7 +7,7 @@ use super::{
 use crate::{
     KeptHeaders, Overlap, Turn, Voice,
     model::stream::Origin,
-    store::{From, Open, Opened, Store},
+    store::{Open, Opened, ReadFrom, Store},
 };
 
 /// The same id for another request is refused, in whatever state the stream is.
@@ -190,7 +190,7 @@ pub async fn what_a_route_says_is_told(store: impl Store) {
     let key = bench.key("said");
     let told = async || {
         let info = bench.look(&key).await;
-        let page = bench.all(&key, From::Start).await;
+        let page = bench.all(&key, ReadFrom::Start).await;
         assert_eq!(
             (page.origin, page.voice, &page.headers),
             (info.origin, info.voice, &info.headers),

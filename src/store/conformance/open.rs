@@ -10,7 +10,7 @@ use crate::{
         id::EventId,
         stream::{Origin, StreamState},
     },
-    store::{Close, Closed, From, Interrupt, Open, Opened, Store},
+    store::{Close, Closed, Interrupt, Open, Opened, ReadFrom, Store},
 };
 
 /// A stream that is not held is created, active and unstarted, and the caller's.
@@ -98,7 +98,7 @@ pub async fn a_missing_stream_is_not_created_unasked(store: impl Store) {
     assert_eq!(bench.ask(request).await, Opened::Missing);
     let key = bench.key("missing");
     assert_eq!(bench.known(&key).await, None);
-    assert_eq!(bench.page(&key, From::Start, 1, 1).await, None);
+    assert_eq!(bench.page(&key, ReadFrom::Start, 1, 1).await, None);
     assert_eq!(bench.listed().await, []);
 }
 

@@ -8,7 +8,7 @@ use crate::{
         id::StreamId,
         stream::{StreamState, reason},
     },
-    store::{Appended, Closed, Fence, From, Interrupted, List, Opened, Reopened, Store},
+    store::{Appended, Closed, Fence, Interrupted, List, Opened, ReadFrom, Reopened, Store},
 };
 
 async fn ids<S: Store>(bench: &Bench<S>) -> Vec<StreamId> {
@@ -81,7 +81,7 @@ pub async fn a_foreign_stream_is_a_missing_one(store: impl Store) {
         let (key, theirs) = (alice.key(&id), bob.key(&id));
         let before = alice.look(&key).await;
         assert_eq!(bob.known(&theirs).await, None);
-        assert_eq!(bob.page(&theirs, From::Start, 1, 1).await, None);
+        assert_eq!(bob.page(&theirs, ReadFrom::Start, 1, 1).await, None);
         assert_eq!(bob.put(append(&theirs, epoch, 1, &["x"])).await, Appended::Gone);
         assert_eq!(bob.end(close(&theirs, None)).await, Closed::Missing);
         let interrupted = bob.interrupt(interrupt(&theirs, epoch)).await.expect("the store answers");
@@ -112,7 +112,7 @@ pub async fn a_deleted_stream_is_gone(store: impl Store) {
     for key in [&a, &b, &a] {
         bench.delete(key.clone()).await.expect("the store answers");
         assert_eq!(bench.known(key).await, None);
-        assert_eq!(bench.page(key, From::Start, 1, 1).await, None);
+        assert_eq!(bench.page(key, ReadFrom::Start, 1, 1).await, None);
     }
     assert_eq!(bench.listed().await, []);
     assert_eq!(bench.active_count().await.expect("the store answers"), 0);

@@ -6,7 +6,7 @@ use crate::{
         id::{EventId, StreamKey},
         stream::{Record, RecordKind, StreamState},
     },
-    store::{Close, From, Interrupt, Open, Page, Retention, Store},
+    store::{Close, Interrupt, Open, Page, ReadFrom, Retention, Store},
 };
 
 /// How many entries more than its bound a log may hold, whatever happens.
@@ -18,7 +18,7 @@ const LONGEST: usize = "data: eeeee\nid: e1234567890123-45\n\n".len();
 
 /// Reads page by page until there is no more. Returns all records, in short.
 async fn paged<S: Store>(bench: &Bench<S>, key: &StreamKey, max_events: usize, max_bytes: usize) -> Vec<String> {
-    let (mut from, mut all) = (From::Start, Vec::new());
+    let (mut from, mut all) = (ReadFrom::Start, Vec::new());
     loop {
         let page = bench.page(key, from, max_events, max_bytes).await.expect("the stream is held");
         let singles = singles(&page);
@@ -31,7 +31,7 @@ async fn paged<S: Store>(bench: &Bench<S>, key: &StreamKey, max_events: usize, m
         assert!(!page.more || !page.records.is_empty(), "a page that brings nobody on");
         all.extend(brief(&page));
         let Some(last) = page.records.last().filter(|_| page.more) else { return all };
-        from = From::After(last.id);
+        from = ReadFrom::After(last.id);
     }
 }
 
@@ -59,7 +59,7 @@ pub async fn pages_are_bounded_and_complete(store: impl Store) {
     for max_bytes in [1, 8, 9, 17, 30, 1000] {
         assert_eq!(paged(&bench, &key, 100, max_bytes).await, whole, "{max_bytes} bytes");
     }
-    assert!(!bench.all(&key, From::Start).await.more);
+    assert!(!bench.all(&key, ReadFrom::Start).await.more);
 }
 
 /// An event that is larger than the page is given all the same.
@@ -69,7 +69,7 @@ pub async fn a_page_holds_at_least_one_entry(store: impl Store) {
     bench.write(&key, epoch, 1, &["a large event"]).await;
     // A hole keeps them apart.
     bench.write(&key, epoch, 3, &["b"]).await;
-    let page = bench.page(&key, From::After(EventId::new(epoch, 0)), 10, 1).await.expect("the stream is held");
+    let page = bench.page(&key, ReadFrom::After(EventId::new(epoch, 0)), 10, 1).await.expect("the stream is held");
     assert_eq!((brief(&page), page.more), (vec!["a large event".to_owned()], true));
 }
 
@@ -82,25 +82,25 @@ pub async fn a_reader_starts_where_it_says(store: impl Store) {
     let (_, second) = bench.begin("from").await;
     bench.write(&key, second, 1, &["c", "d"]).await;
     let from = async |from| {
-        let at = if let From::After(at) = from { at } else { EventId::default() };
+        let at = if let ReadFrom::After(at) = from { at } else { EventId::default() };
         let after = |(record, data): (Record, Option<String>)| data.filter(|_| record.id > at);
         singles(&bench.all(&key, from).await).into_iter().filter_map(after).collect()
     };
-    assert_eq!(from(From::Start).await, ["a", "b", "c", "d"] as [&str; 4]);
-    let newest: Vec<String> = from(From::Newest).await;
+    assert_eq!(from(ReadFrom::Start).await, ["a", "b", "c", "d"] as [&str; 4]);
+    let newest: Vec<String> = from(ReadFrom::Newest).await;
     assert_eq!(newest, ["c", "d"]);
-    assert_eq!(from(From::After(EventId::new(first, 1))).await, ["b", "c", "d"] as [&str; 3]);
-    assert_eq!(from(From::After(EventId::new(first, 9))).await, ["c", "d"] as [&str; 2]);
-    assert_eq!(from(From::After(EventId::new(second, 1))).await, ["d"] as [&str; 1]);
-    assert_eq!(from(From::After(EventId::new(second, 7))).await, [""; 0]);
-    let page = bench.all(&key, From::After(EventId::new(second, 7))).await;
+    assert_eq!(from(ReadFrom::After(EventId::new(first, 1))).await, ["b", "c", "d"] as [&str; 3]);
+    assert_eq!(from(ReadFrom::After(EventId::new(first, 9))).await, ["c", "d"] as [&str; 2]);
+    assert_eq!(from(ReadFrom::After(EventId::new(second, 1))).await, ["d"] as [&str; 1]);
+    assert_eq!(from(ReadFrom::After(EventId::new(second, 7))).await, [""; 0]);
+    let page = bench.all(&key, ReadFrom::After(EventId::new(second, 7))).await;
     assert_eq!(
         (page.top, page.epoch),
         (EventId::new(second, 7), second),
         "the cursor, which is higher than the newest"
     );
     assert_eq!((page.state, page.more), (StreamState::Active, false));
-    let page = bench.all(&key, From::After(EventId::new(second, 1))).await;
+    let page = bench.all(&key, ReadFrom::After(EventId::new(second, 1))).await;
     assert_eq!((page.top, page.more), (EventId::new(second, 2), false));
 }
 
@@ -111,11 +111,11 @@ pub async fn an_epoch_is_known_or_not(store: impl Store) {
     bench.write(&key, first, 1, &["a"]).await;
     bench.stand_still(&key, first).await;
     let (_, second) = bench.begin("known").await;
-    let knows = async |epoch, seq| bench.all(&key, From::After(EventId::new(epoch, seq))).await.known;
+    let knows = async |epoch, seq| bench.all(&key, ReadFrom::After(EventId::new(epoch, seq))).await.known;
     assert!(knows(first, 1).await && knows(first, 99).await && knows(second, 0).await && knows(second, 99).await);
     assert!(!knows(first - 1, 1).await, "an epoch that never was");
     assert!(!knows(second + 1, 0).await, "an end that never was");
-    assert!(bench.all(&key, From::Start).await.known && bench.all(&key, From::Newest).await.known);
+    assert!(bench.all(&key, ReadFrom::Start).await.known && bench.all(&key, ReadFrom::Newest).await.known);
     let ended = bench.finish(&key, second).await;
     assert!(knows(ended.id.epoch, 0).await && knows(second, 1).await && knows(first, 1).await);
     assert!(!knows(ended.id.epoch + 1, 1).await);
@@ -131,7 +131,7 @@ pub async fn markers_say_where_the_run_before_ended(store: impl Store) {
     assert_eq!(bench.look(&key).await.previous, None, "the run that stands still is the first");
     let (_, second) = bench.begin("markers").await;
     assert_eq!(bench.look(&key).await.previous, Some(EventId::new(first, 6)));
-    let page = bench.all(&key, From::Start).await;
+    let page = bench.all(&key, ReadFrom::Start).await;
     let markers = page.records.iter().filter_map(|record| match &record.kind {
         RecordKind::Run { previous } => Some((record.id, *previous)),
         RecordKind::Events(_) | RecordKind::End(_) => None,
@@ -172,7 +172,7 @@ pub async fn logs_are_bounded_in_bytes(store: impl Store) {
     let event = size(EventId::new(1_700_000_000_000, 1), "1");
     let (key, epoch) = trimmed(&bench, "bytes", Retention { max_bytes: 3 * event + 1, ..retention() }).await;
     assert_eq!(bench.held(&key).await, ["7", "8", "9"]);
-    assert!(bench.all(&key, From::After(EventId::new(epoch, 2))).await.known);
+    assert!(bench.all(&key, ReadFrom::After(EventId::new(epoch, 2))).await.known);
 }
 
 /// Guarantee G6: a stream that runs again and again, and makes nothing, does not grow, nor does it lose what it holds. Who
@@ -232,8 +232,8 @@ pub async fn the_end_is_the_last_record(store: impl Store) {
     assert_eq!((page.state, page.top, page.epoch), (StreamState::Failed, ended.id, epoch));
     let [end] = &page.records[..] else { panic!("more than the end: {page:?}") };
     assert_eq!((end.id, &end.kind), (ended.id, &RecordKind::End(Box::new(ended.clone()))));
-    assert_eq!(brief(&bench.all(&key, From::Newest).await), ["a", "b", "e"]);
-    let page = bench.page(&key, From::Start, 1, usize::MAX).await.expect("the stream is held");
+    assert_eq!(brief(&bench.all(&key, ReadFrom::Newest).await), ["a", "b", "e"]);
+    let page = bench.page(&key, ReadFrom::Start, 1, usize::MAX).await.expect("the stream is held");
     assert!(page.more && !brief(&page).contains(&"e".to_owned()), "not before the others: {page:?}");
-    assert_eq!(bench.all(&key, From::After(ended.id)).await.records, []);
+    assert_eq!(bench.all(&key, ReadFrom::After(ended.id)).await.records, []);
 }

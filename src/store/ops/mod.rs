@@ -21,5 +21,5 @@ pub use interrupt::{Interrupt, Interrupted};
 pub use list::{List, Listed};
 pub use open::{Open, Opened};
 pub use publish::{Publish, Published};
-pub use read::{From, Page, Read};
+pub use read::{Page, Read, ReadFrom};
 pub use reopen::{Reopen, Reopened};

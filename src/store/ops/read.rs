@@ -9,7 +9,7 @@ use crate::model::{
 
 /// Where in a log a page begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum ReadFrom {
     /// At the first entry of the newest run that the store still holds.
     Newest,
     /// At the first entry that the store still holds.
@@ -28,7 +28,7 @@ pub struct Read {
     /// The stream to read.
     pub key: StreamKey,
     /// Where the page begins.
-    pub from: From,
+    pub from: ReadFrom,
     /// About how many events and run markers the page has. The end of the stream comes on top.
     pub max_events: usize,
     /// About how many bytes of events the page has. A page has at least one entry, whatever its size.
@@ -45,7 +45,7 @@ pub struct Page {
     /// The newest entry that the store knows of, or the cursor if that is higher. Unless [`more`](Self::more) is set, no
     /// entry is newer.
     pub top: EventId,
-    /// With [`From::After`]: whether the stream ever had a run of that epoch, as far as the store can tell.
+    /// With [`ReadFrom::After`]: whether the stream ever had a run of that epoch, as far as the store can tell.
     pub known: bool,
     /// The entries, in order. The end of the stream is the last of them, once everything before it has been read.
     pub records: Vec<Record>,

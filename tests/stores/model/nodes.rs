@@ -7,8 +7,8 @@ use resilient_sse::{
     Ending, Frame, KeptHeaders, MemoryStore, NodeId, Origin, Owner, RecordKind, Store as _, StreamId, StreamKey,
     StreamState, Voice, reason,
     store::{
-        Append, Appended, Beat, Close, Closed, Due, DueReason, Fence, From, Interrupt, Interrupted, Open, Opened, Read,
-        Reopen, Reopened, Retention,
+        Append, Appended, Beat, Close, Closed, Due, DueReason, Fence, Interrupt, Interrupted, Open, Opened, Read,
+        ReadFrom, Reopen, Reopened, Retention,
     },
     wire::{Sse, single_events},
 };
@@ -277,7 +277,7 @@ impl World {
     /// Looks at every stream through the store, and at the model's.
     pub(crate) async fn compare(&mut self) -> Result<(), String> {
         for key in &self.keys {
-            let read = Read { key: key.clone(), from: From::Start, max_events: usize::MAX, max_bytes: usize::MAX };
+            let read = Read { key: key.clone(), from: ReadFrom::Start, max_events: usize::MAX, max_bytes: usize::MAX };
             let info = self.store.info(key.clone()).await.unwrap();
             let page = self.store.read(read).await.unwrap();
             let known = info.map(|info| {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use resilient_sse::{
     NodeId, RedisStore,
-    store::{From, Store as _, Tail},
+    store::{ReadFrom, Store as _, Tail},
 };
 
 use crate::{
@@ -67,7 +67,7 @@ async fn bulk_reads_have_a_connection_of_their_own() {
         seq += 1;
         // A write that is on its way when its connection is closed fails, rightly: nobody knows what became of it.
         until("it is written", async || store.append(vec![append(&key, epoch, seq, &["x"])]).await.is_ok()).await;
-        assert_eq!(page(&store, &key, From::Start).await.records.len() as u64, 1 + seq);
+        assert_eq!(page(&store, &key, ReadFrom::Start).await.records.len() as u64, 1 + seq);
         clients(&server)
     };
     assert_eq!(clients(&server).len(), 2, "one to ask, one to listen: the third is made when it is needed");
@@ -155,7 +155,7 @@ async fn what_is_read_comes_from_the_server_that_is_written() {
     moving.go();
     until("the new server is written", async || store.publish(event("other", "new")).await.is_ok()).await;
     assert!(
-        crate::redis_store::steps::read(&store, &key("chat"), From::Start).await.is_none(),
+        crate::redis_store::steps::read(&store, &key("chat"), ReadFrom::Start).await.is_none(),
         "read from the old server"
     );
     until("nobody is at the old server", async || clients(&moving.old).is_empty()).await;
@@ -207,7 +207,7 @@ async fn in_a_cluster_it_listens_at_a_master() {
 async fn first_event(store: &RedisStore, tail: &mut Tail) {
     loop {
         std::future::poll_fn(|cx| tail.poll_changed(cx)).await;
-        let page = crate::redis_store::steps::read(store, &key("chat"), From::Start).await;
+        let page = crate::redis_store::steps::read(store, &key("chat"), ReadFrom::Start).await;
         if page.is_some_and(|page| page.records.len() > 1) {
             return;
         }

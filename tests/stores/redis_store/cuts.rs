@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use resilient_sse::{
     EventId, Frame, RedisStore, StreamKey,
-    store::{Append, Appended, Closed, From, Open, Publish, Retention, Store as _},
+    store::{Append, Appended, Closed, Open, Publish, ReadFrom, Retention, Store as _},
 };
 
 use crate::{
@@ -77,7 +77,7 @@ async fn g7_a_log_is_cut_without_a_script() {
         assert_eq!(scripts, 0, "a plain command writes and cuts");
         let held = bytes_held(&store, &key).await;
         assert!(held <= MAX_BYTES && held + MAX_BYTES / 16 + 2 * size.max(60_000) > MAX_BYTES, "{held} bytes");
-        let page = page(&store, &key, From::After(EventId::new(epoch, 1))).await;
+        let page = page(&store, &key, ReadFrom::After(EventId::new(epoch, 1))).await;
         assert_eq!(page.records.last().unwrap().id.seq, count);
     }
 }

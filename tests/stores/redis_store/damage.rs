@@ -8,7 +8,7 @@ use std::{
 use redis::{Connection, cmd};
 use resilient_sse::{
     EventId, RecordKind, RedisStore, StreamKey, StreamState,
-    store::{Appended, Close, From, Interrupt, List, Open, Publish, Read, Store as _},
+    store::{Appended, Close, Interrupt, List, Open, Publish, Read, ReadFrom, Store as _},
 };
 
 use crate::{
@@ -101,7 +101,7 @@ async fn everything(store: &RedisStore, id: &str, epoch: u64) {
         let mut tail = store.tail(&key);
         wait(&mut tail).await;
         let cursors = [EventId::default(), EventId::new(epoch, 1), EventId::new(u64::MAX, u64::MAX)];
-        let from = cursors.into_iter().map(From::After).chain([From::Start, From::Newest]);
+        let from = cursors.into_iter().map(ReadFrom::After).chain([ReadFrom::Start, ReadFrom::Newest]);
         for (from, max_bytes) in from.flat_map(|from| [(from, 1), (from, usize::MAX)]) {
             let _ = store.read(Read { key: key.clone(), from, max_events: 100, max_bytes }).await;
         }
@@ -439,7 +439,7 @@ async fn events_of_another_version_are_a_gap() {
     write(&store, &key, epoch, 6, &["6"]).await;
     let seen: Vec<_> = events(&store, &key).await.into_iter().map(|(id, data)| (id.seq, data)).collect();
     assert_eq!(seen, [(1, "1".to_owned()), (5, "5".to_owned()), (6, "6".to_owned())]);
-    let after = page(&store, &key, From::After(EventId::new(epoch, 2))).await;
+    let after = page(&store, &key, ReadFrom::After(EventId::new(epoch, 2))).await;
     assert!(after.known && after.top.seq == 6);
     assert!(after.records.iter().all(|record| matches!(record.kind, RecordKind::Events(_))));
 }
@@ -452,7 +452,7 @@ async fn a_state_of_another_version_is_not_touched() {
     write(&store, &key, epoch, 1, &["1"]).await;
     server.command(&["HSET", "sse:stream:{YWRh/chat}", "state", "paused"]);
     assert_eq!(store.info(key.clone()).await.unwrap(), None);
-    assert_eq!(read(&store, &key, From::Start).await, None);
+    assert_eq!(read(&store, &key, ReadFrom::Start).await, None);
     let opened = store.open(open("chat")).await.unwrap();
     assert_eq!(opened, resilient_sse::store::Opened::Missing, "not run a second time beside whoever knows what it is");
     assert_eq!(server.ask::<String>(&["HGET", "sse:stream:{YWRh/chat}", "state"]), "paused");
@@ -465,7 +465,7 @@ async fn the_highest_cursor_is_one_like_any_other() {
     let (key, epoch) = begin(&store, "chat").await;
     write(&store, &key, epoch, 1, &["1"]).await;
     for cursor in [EventId::new(u64::MAX, u64::MAX), EventId::new(u64::MAX, 0), EventId::new(epoch, u64::MAX)] {
-        let page = page(&store, &key, From::After(cursor)).await;
+        let page = page(&store, &key, ReadFrom::After(cursor)).await;
         assert_eq!((page.records.len(), page.known), (0, cursor.epoch == epoch));
     }
 }

@@ -2,7 +2,7 @@
 
 use resilient_sse::{
     EventId, RedisStore, StreamKey,
-    store::{Appended, From, Open, Read, Retention, Store as _},
+    store::{Appended, ReadFrom, Open, Read, Retention, Store as _},
     wire::{Sse, single_events},
 };
 
@@ -22,7 +22,7 @@ async fn a_reader_may_begin_within_an_entry() {
     write(&store, &key, epoch, 6, &["6", "7"]).await;
     assert_eq!(server.ask::<usize>(&["XLEN", "sse:events:{YWRh/chat}"]), 3, "a marker and two batches");
     for after in 0..=7 {
-        let page = page(&store, &key, From::After(EventId::new(epoch, after))).await;
+        let page = page(&store, &key, ReadFrom::After(EventId::new(epoch, after))).await;
         let seqs: Vec<u64> = page.records.iter().map(|record| record.id.seq).collect();
         assert_eq!(seqs, (after + 1..=7).collect::<Vec<_>>());
         assert!(page.records.iter().all(|record| brief(record) == record.id.seq.to_string()), "{page:?}");
@@ -41,7 +41,7 @@ async fn a_page_holds_entries_whole() {
     for max_events in [1, 7, 30, 64, 100, 299, 300, 301] {
         let (mut at, mut seen) = (EventId::new(epoch, 0), Vec::new());
         loop {
-            let read = Read { key: key.clone(), from: From::After(at), max_events, max_bytes: usize::MAX };
+            let read = Read { key: key.clone(), from: ReadFrom::After(at), max_events, max_bytes: usize::MAX };
             let page = store.read(read).await.unwrap().unwrap();
             let singles: Vec<_> = page.records.iter().cloned().flat_map(|record| single_events(&Sse, record)).collect();
             assert_eq!(singles.len(), 30 * page.records.len(), "within an entry");
@@ -150,7 +150,7 @@ async fn of_events_that_are_too_large_for_a_log_the_newest_stays() {
     }
     write(&store, &key, epoch, 21, &["small"]).await;
     assert_eq!(held(&store, &key).await, ["small"]);
-    let page = page(&store, &key, From::After(EventId::new(epoch, 3))).await;
+    let page = page(&store, &key, ReadFrom::After(EventId::new(epoch, 3))).await;
     assert_eq!((page.known, page.records[0].id), (true, EventId::new(epoch, 21)));
 }
 
@@ -181,7 +181,7 @@ async fn the_bounds_are_those_of_all_runs_together() {
         stand_still(store, &key, epoch).await;
     }
     let key = crate::redis_store::steps::key("chat");
-    let known = page(&one, &key, From::After(EventId::new(epochs[0], 3))).await;
+    let known = page(&one, &key, ReadFrom::After(EventId::new(epochs[0], 3))).await;
     assert!(known.known, "of a run that is trimmed away");
     assert!(known.records.iter().map(|record| record.id).is_sorted());
 }

@@ -2,7 +2,7 @@
 
 use resilient_sse::{
     EventId, RedisStore, StreamKey,
-    store::{Appended, Closed, From, Reopened, Store as _},
+    store::{Appended, Closed, ReadFrom, Reopened, Store as _},
 };
 
 use crate::{
@@ -30,7 +30,7 @@ async fn comes_back(store: &RedisStore, key: &StreamKey, epoch: u64, next: u64) 
     let again = store.reopen(reopen(open("chat"), epoch, 3)).await.unwrap();
     assert_eq!(again, Reopened::Registered);
     write(store, key, epoch, 4, &["4", "5"]).await;
-    let page = page(store, key, From::After(EventId::new(epoch, 2))).await;
+    let page = page(store, key, ReadFrom::After(EventId::new(epoch, 2))).await;
     let held: Vec<_> = page.records.iter().map(|record| (record.id.seq, brief(record))).collect();
     assert_eq!(held, [(4, "4".to_owned()), (5, "5".to_owned())], "3 is a hole, and no other event in its place");
     assert!(page.known && page.top == EventId::new(epoch, 5));
@@ -92,7 +92,7 @@ async fn after_a_flush_a_new_run_is_above_the_old_one() {
     assert_eq!(put(&one, append(&key, old, 4, &["old"])).await, Appended::Fenced(resilient_sse::store::Fence::Newer));
     let again = one.reopen(reopen(open("chat"), old, 3)).await.unwrap();
     assert_eq!(again, Reopened::Fenced(resilient_sse::store::Fence::Newer));
-    let page = page(&one, &key, From::After(EventId::new(old, 2))).await;
+    let page = page(&one, &key, ReadFrom::After(EventId::new(old, 2))).await;
     assert!(!page.known, "nothing is known of the old run: the reader is told of a gap");
 }
 
@@ -119,7 +119,7 @@ async fn a_second_run_whose_registration_a_failover_took_registers_again() {
     assert_eq!(store.close(close(&key, second)).await.unwrap(), Closed::Missing, "its end does not get lost either");
     assert_eq!(store.reopen(reopen(open("chat"), second, 2)).await.unwrap(), Reopened::Registered);
     write(&store, &key, second, 3, &["z"]).await;
-    let read = page(&store, &key, From::After(EventId::new(first, 1))).await;
+    let read = page(&store, &key, ReadFrom::After(EventId::new(first, 1))).await;
     assert!(read.known);
     let held: Vec<_> = read.records.iter().map(|record| (record.id, brief(record))).collect();
     let event = |epoch, seq, data: &str| (EventId::new(epoch, seq), data.to_owned());

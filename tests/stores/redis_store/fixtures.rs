@@ -8,7 +8,7 @@ use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use resilient_sse::{
     Ending, Origin, Owner, RecordKind, RedisStore, StreamId, StreamKey, StreamState, reason,
-    store::{Appended, Close, From, Interrupt, Open, Opened, Publish, Published, Store as _},
+    store::{Appended, Close, Interrupt, Open, Opened, Publish, Published, ReadFrom, Store as _},
 };
 use serde_json::{Value, json};
 
@@ -137,10 +137,10 @@ fn dump(server: &RedisServer, key: &str) -> Vec<Vec<String>> {
 async fn reading(store: &RedisStore, id: &str) -> Value {
     let key = named(id);
     let Some(info) = store.info(key.clone()).await.unwrap() else {
-        assert_eq!(read(store, &key, From::Start).await, None);
+        assert_eq!(read(store, &key, ReadFrom::Start).await, None);
         return Value::Null;
     };
-    let page = page(store, &key, From::Start).await;
+    let page = page(store, &key, ReadFrom::Start).await;
     let record = |record: &resilient_sse::Record| {
         let holds = match &record.kind {
             RecordKind::Run { previous } => {

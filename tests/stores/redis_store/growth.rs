@@ -2,7 +2,7 @@
 
 use resilient_sse::{
     EventId, RedisStore, StreamKey,
-    store::{Append, From, Interrupt, Interrupted, Open, Retention, Store as _},
+    store::{Append, Interrupt, Interrupted, Open, ReadFrom, Retention, Store as _},
 };
 
 use crate::{
@@ -52,9 +52,9 @@ async fn g6_five_thousand_runs_without_events_leave_nothing() {
     assert!(after <= before + 4096, "{before} bytes after {RUNS} runs, {after} after as many more");
     assert_eq!(events(&store, &key).await.len(), 3, "what it holds it keeps");
     for epoch in [epochs[0], epochs[RUNS / 2], epochs[RUNS - 1]] {
-        assert!(page(&store, &key, From::After(EventId::new(epoch, 0))).await.known);
+        assert!(page(&store, &key, ReadFrom::After(EventId::new(epoch, 0))).await.known);
     }
-    assert!(!page(&store, &key, From::After(EventId::new(first - 1, 0))).await.known);
+    assert!(!page(&store, &key, ReadFrom::After(EventId::new(first - 1, 0))).await.known);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,7 +70,7 @@ async fn g6_runs_of_which_events_were_lost_count_against_the_bound() {
     assert!(entries <= MAX_EVENTS + 2, "{entries} entries");
     // A log's first and last block, of 4 KiB each, may be full or not; 5,000 runs that stayed would be hundreds.
     assert!(after <= before + 2 * 4096, "{before} bytes after {RUNS} runs, {after} after as many more");
-    let page = page(&store, &key("feed"), From::After(EventId::new(epochs[0], 3))).await;
+    let page = page(&store, &key("feed"), ReadFrom::After(EventId::new(epochs[0], 3))).await;
     assert!(page.known, "what was trimmed was known once");
 
     // Events and markers share the bound.

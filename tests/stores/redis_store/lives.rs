@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use resilient_sse::{
     Ending, StreamState,
-    store::{Close, From, Open, Retention},
+    store::{Close, Open, ReadFrom, Retention},
 };
 
 use crate::{
@@ -121,5 +121,5 @@ async fn g6_an_owners_index_goes_with_its_last_stream() {
     finish(&store, Close { last: Some(0), ..close(&key("b"), epochs[1]) }).await;
     assert!(ttl() <= 400, "{} ms, and none is active", ttl());
     until("all goes", async || server.dbsize() == 0).await;
-    assert!(read(&store, &key("a"), From::Start).await.is_none());
+    assert!(read(&store, &key("a"), ReadFrom::Start).await.is_none());
 }

@@ -2,7 +2,7 @@
 
 use resilient_sse::{
     Ending, EventId, RecordKind, RedisStore, StreamKey, StreamState,
-    store::{Append, Close, From, Open, Read, Retention},
+    store::{Append, Close, Open, Read, ReadFrom, Retention},
 };
 
 use crate::{
@@ -23,14 +23,14 @@ struct Given {
     pages: u64,
 }
 
-async fn read_all(store: &RedisStore, key: &StreamKey, mut from: From) -> Given {
+async fn read_all(store: &RedisStore, key: &StreamKey, mut from: ReadFrom) -> Given {
     let mut given = Given::default();
     loop {
         let read = Read { key: key.clone(), from, max_events: MAX_EVENTS, max_bytes: MAX_BYTES };
         let page = resilient_sse::Store::read(store, read).await.unwrap().expect("the stream is held");
         given.pages += 1;
         for record in &page.records {
-            from = From::After(record.id);
+            from = ReadFrom::After(record.id);
             match &record.kind {
                 RecordKind::Events(frame) => {
                     given.events += frame.count;
@@ -98,7 +98,7 @@ async fn g8_a_resume_takes_from_redis_hardly_more_than_it_gives() {
         let (epoch, bytes) = fill(&writer, &key, size - AROUND, count).await;
         let log = format!("sse:events:{{YWRh/s{size}}}");
         let (raw, _) = sends(&server, async { server.command(&["XRANGE", &log, "-", "+"]) }).await;
-        for from in [From::After(EventId::new(epoch, 0)), From::Newest, From::Start] {
+        for from in [ReadFrom::After(EventId::new(epoch, 0)), ReadFrom::Newest, ReadFrom::Start] {
             let before = calls(&server, "xrange");
             let (sent, given) = sends(&server, read_all(&store, &key, from)).await;
             assert_eq!((given.events, given.bytes), (count as u64, bytes));
@@ -128,7 +128,7 @@ async fn g8_a_large_end_is_taken_once() {
         let event = bytes::Bytes::from(format!("event: done\ndata: {}\n", "x".repeat(1_000_000)));
         let ending = Ending::with_event(StreamState::Completed, event.clone());
         finish(&writer, Close { ending, ..close(&key, epoch) }).await;
-        for from in [From::After(EventId::new(epoch, 0)), From::Newest, From::Start] {
+        for from in [ReadFrom::After(EventId::new(epoch, 0)), ReadFrom::Newest, ReadFrom::Start] {
             let (sent, given) = sends(&server, read_all(&store, &key, from)).await;
             assert_eq!((given.events, given.ends, given.bytes), (count as u64, 1, bytes + event.len()));
             println!("{id}, {from:?}: {:.3}, {given:?}", sent as f64 / given.bytes as f64);
@@ -145,7 +145,7 @@ async fn g8_a_page_brings_no_metadata() {
     let epoch = open_as(&store, open("chat")).await;
     let key = crate::redis_store::steps::key("chat");
     put(&store, Append { metadata: vec![("k".to_owned(), "x".repeat(4000))], ..append(&key, epoch, 1, &["x"]) }).await;
-    let (sent, given) = sends(&server, read_all(&store, &key, From::After(EventId::new(epoch, 0)))).await;
+    let (sent, given) = sends(&server, read_all(&store, &key, ReadFrom::After(EventId::new(epoch, 0)))).await;
     assert_eq!(given.events, 1);
     assert!(sent < 3000, "{sent} bytes");
 }

@@ -15,8 +15,8 @@ use resilient_sse::{
     EventId, Frame, NodeId, Origin, Owner, Record, RecordKind, RedisStore, StreamId, StreamInfo, StreamKey,
     StreamState, reason,
     store::{
-        Append, Appended, Beat, Close, Closed, From, Interrupt, Interrupted, List, Open, Opened, Page, Publish,
-        Published, Read, Reopen, Retention, Store as _, Tail,
+        Append, Appended, Beat, Close, Closed, Interrupt, Interrupted, List, Open, Opened, Page, Publish, Published,
+        Read, ReadFrom, Reopen, Retention, Store as _, Tail,
     },
     wire::{Framing as _, Sse, single_events},
 };
@@ -175,15 +175,15 @@ pub async fn list(store: &RedisStore, owner: Owner) -> Vec<StreamInfo> {
     store.list(List { owner, after: None, limit: 1000 }).await.unwrap().streams
 }
 
-pub async fn read(store: &RedisStore, key: &StreamKey, from: From) -> Option<Page> {
+pub async fn read(store: &RedisStore, key: &StreamKey, from: ReadFrom) -> Option<Page> {
     let read = Read { key: key.clone(), from, max_events: usize::MAX, max_bytes: usize::MAX };
     store.read(read).await.unwrap()
 }
 
 /// What is held, each event an entry of its own.
-pub async fn page(store: &RedisStore, key: &StreamKey, from: From) -> Page {
+pub async fn page(store: &RedisStore, key: &StreamKey, from: ReadFrom) -> Page {
     let mut page = read(store, key, from).await.expect("the stream is held");
-    let after = if let From::After(at) = from { Some(at) } else { None };
+    let after = if let ReadFrom::After(at) = from { Some(at) } else { None };
     let singles = page.records.into_iter().flat_map(|record| single_events(&Sse, record));
     page.records = singles.filter(|record| Some(record.id) > after).collect();
     page
@@ -203,12 +203,12 @@ pub fn brief(record: &Record) -> String {
 }
 
 pub async fn held(store: &RedisStore, key: &StreamKey) -> Vec<String> {
-    page(store, key, From::Start).await.records.iter().map(brief).collect()
+    page(store, key, ReadFrom::Start).await.records.iter().map(brief).collect()
 }
 
 /// The events that are held, without markers and end: seqs and data.
 pub async fn events(store: &RedisStore, key: &StreamKey) -> Vec<(EventId, String)> {
-    let records = page(store, key, From::Start).await.records;
+    let records = page(store, key, ReadFrom::Start).await.records;
     let events = records.iter().filter(|record| matches!(record.kind, RecordKind::Events(_)));
     events.map(|record| (record.id, brief(record))).collect()
 }

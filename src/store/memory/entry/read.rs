@@ -6,19 +6,19 @@ use crate::{
         id::EventId,
         stream::{Record, RecordKind},
     },
-    store::{From, Page, Read},
+    store::{Page, Read, ReadFrom},
 };
 
 impl Entry {
     pub(in super::super) fn read(&self, read: &Read) -> Page {
         let known = match read.from {
-            From::After(cursor) => self.knows(cursor),
-            From::Newest | From::Start => true,
+            ReadFrom::After(cursor) => self.knows(cursor),
+            ReadFrom::Newest | ReadFrom::Start => true,
         };
         let after = match read.from {
-            From::After(cursor) => cursor,
-            From::Start => EventId::default(),
-            From::Newest => EventId::new(self.epoch, 0),
+            ReadFrom::After(cursor) => cursor,
+            ReadFrom::Start => EventId::default(),
+            ReadFrom::Newest => EventId::new(self.epoch, 0),
         };
         let mut page = Page {
             state: self.state,

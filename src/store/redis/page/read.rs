@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     model::{id::EventId, stream::Ended},
-    store::{From, Page, Read},
+    store::{Page, Read, ReadFrom},
 };
 
 /// A terminal event of so few bytes is fetched with the last entries, before it is known that these are the last.
@@ -34,9 +34,9 @@ impl Shared {
         let mut requests = vec![Request::new(keys.slot, held), Request::new(keys.slot, size)];
         // Where the newest run begins only the state says: that is read first.
         let after = match read.from {
-            From::After(cursor) => Some(cursor),
-            From::Start => Some(EventId::default()),
-            From::Newest => None,
+            ReadFrom::After(cursor) => Some(cursor),
+            ReadFrom::Start => Some(EventId::default()),
+            ReadFrom::Newest => None,
         };
         let mut log = Pager::new(&read, self.densities.get(&keys.name));
         if let Some(after) = after {
@@ -64,9 +64,10 @@ impl Shared {
         let end = Some(EventId::terminal(epoch)).filter(|end| state.is_terminal() && *end > log.after);
         let mut ended: Option<Option<Ended>> = None;
         let mut known = match read.from {
-            From::After(cursor) if cursor.epoch != epoch => (state.is_terminal() && cursor == EventId::terminal(epoch))
-                .then_some(true)
-                .or(knows_by_state(&held, cursor)),
+            ReadFrom::After(cursor) if cursor.epoch != epoch => (state.is_terminal()
+                && cursor == EventId::terminal(epoch))
+            .then_some(true)
+            .or(knows_by_state(&held, cursor)),
             _ => Some(true),
         };
         loop {
@@ -77,7 +78,7 @@ impl Shared {
                 requests.push(completion(&keys));
             }
             let asks = known.is_none();
-            if let (true, From::After(cursor)) = (asks, read.from) {
+            if let (true, ReadFrom::After(cursor)) = (asks, read.from) {
                 requests.extend(runs(&keys, cursor));
             }
             if requests.is_empty() {
@@ -90,7 +91,7 @@ impl Shared {
             if wants_end {
                 ended = Some(stored::ended(stored::fields(&stored::ENDED, replies.next()?)));
             }
-            if let (true, From::After(cursor)) = (asks, read.from) {
+            if let (true, ReadFrom::After(cursor)) = (asks, read.from) {
                 known = Some(knows(cursor, replies.next()?, replies.next()?)?);
             }
             if !log.goes_on() {
