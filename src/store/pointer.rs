@@ -51,8 +51,6 @@ pub struct Point {
 /// What a pointer must name for it to be moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// Any stream, or none.
-    Any,
     /// None.
     Nothing,
     /// This one.

@@ -44,8 +44,8 @@ pub async fn a_pointer_is_moved_from_where_it_is_expected(store: impl Store) {
     assert_eq!(kept(to("b", Expected::Stream(stream("x"))).await), "a");
     assert_eq!(moved(to("b", Expected::Stream(stream("a"))).await), "b a");
     assert_eq!(moved(to("b", Expected::Stream(stream("a"))).await), "b a", "a repeat");
-    assert_eq!(moved(to("c", Expected::Any).await), "c b a");
-    assert_eq!(moved(to("b", Expected::Any).await), "c b a", "a repeat that comes late");
+    assert_eq!(moved(to("c", Expected::Stream(stream("b"))).await), "c b a");
+    assert_eq!(moved(to("b", Expected::Stream(stream("a"))).await), "c b a", "a repeat that comes late");
 }
 
 /// Whoever fails to begin is taken out, in any order, and the one before is named again.
@@ -70,7 +70,7 @@ pub async fn a_pointer_is_bounded(store: impl Store) {
     for number in 0..=64 {
         bench.moved("chat", &format!("s{number}")).await;
     }
-    let kept = bench.move_to("chat", "late", Expected::Any, LONG).await;
+    let kept = bench.move_to("chat", "late", Expected::Stream(stream("s64")), LONG).await;
     assert!(matches!(&kept, Pointed::Kept(Some(pointer)) if pointer.stream == stream("s64")), "{kept:?}");
     bench.give_way(bench.key("chat"), vec![stream("s7")]).await.expect("the store answers");
     assert!(bench.moved("chat", "late").await.starts_with("late s64 "));
@@ -80,6 +80,10 @@ pub async fn a_pointer_is_bounded(store: impl Store) {
 pub async fn a_newer_run_stays_in_its_pointer(store: impl Store) {
     let bench = Bench::new(store);
     let run = |epoch| Place { epoch, since: Duration::ZERO };
+    let move_on = async |to, epoch| match bench.move_on("chat", to, run(epoch), LONG).await {
+        Pointed::Moved(pointer) => brief(Some(pointer)),
+        Pointed::Kept(pointer) => format!("kept {}", brief(pointer)),
+    };
     let move_run = async |to, epoch, expected| match bench.move_run("chat", to, run(epoch), expected, LONG).await {
         Pointed::Moved(pointer) => brief(Some(pointer)),
         Pointed::Kept(pointer) => format!("kept {}", brief(pointer)),
@@ -87,14 +91,14 @@ pub async fn a_newer_run_stays_in_its_pointer(store: impl Store) {
     let take_out = async |epoch| {
         brief(bench.unpoint(bench.key("chat"), stream("k"), Some(epoch)).await.expect("the store answers"))
     };
-    move_run("a", 1, Expected::Any).await;
-    assert_eq!(move_run("k", 5, Expected::Any).await, "k a");
-    assert_eq!(move_run("k", 7, Expected::Any).await, "k a");
+    move_on("a", 1).await;
+    assert_eq!(move_on("k", 5).await, "k a");
+    assert_eq!(move_on("k", 7).await, "k a");
     assert_eq!(take_out(5).await, "k a", "the older run's withdrawal");
-    assert_eq!(move_run("b", 1, Expected::Any).await, "b k a");
-    assert_eq!(move_run("k", 5, Expected::Any).await, "b k a", "the older run's move");
+    assert_eq!(move_on("b", 1).await, "b k a");
+    assert_eq!(move_on("k", 5).await, "b k a", "the older run's move");
     assert_eq!(take_out(5).await, "b k a");
-    assert_eq!(move_run("k", 9, Expected::Any).await, "k b a", "a new run is a new turn");
+    assert_eq!(move_on("k", 9).await, "k b a", "a new run is a new turn");
     assert_eq!(
         bench.pointer(bench.key("chat")).await.expect("the store answers").map(|pointer| pointer.epoch),
         Some(9)
@@ -109,10 +113,7 @@ pub async fn a_newer_run_stays_in_its_pointer(store: impl Store) {
 pub async fn a_turn_that_began_earlier_goes_behind(store: impl Store) {
     let bench = Bench::new(store);
     let long_ago = |since| Place { epoch: u64::MAX >> 12, since };
-    let moved = async |conversation, to, since| match bench
-        .move_run(conversation, to, long_ago(since), Expected::Any, LONG)
-        .await
-    {
+    let moved = async |conversation, to, since| match bench.move_on(conversation, to, long_ago(since), LONG).await {
         Pointed::Moved(pointer) => brief(Some(pointer)),
         kept @ Pointed::Kept(_) => panic!("not moved: {kept:?}"),
     };
@@ -169,8 +170,8 @@ pub async fn of_racing_moves_from_one_place_one_wins(store: impl Store) {
 /// It lives as long as it was said to, and is renewed by the stream that it names only.
 pub async fn a_pointer_expires(store: impl Store) {
     let bench = Bench::new(store);
-    bench.move_to("chat", "a", Expected::Any, SOON).await;
-    bench.move_to("kept", "a", Expected::Any, SOON).await;
+    bench.move_to("chat", "a", Expected::Nothing, SOON).await;
+    bench.move_to("kept", "a", Expected::Nothing, SOON).await;
     assert_eq!(bench.renew_one("kept", "a", LONG, false).await, "a");
     bench.until("it expires", async || bench.pointer_of("chat").await == "-").await;
     assert_eq!(bench.pointer_of("kept").await, "a");

@@ -43,9 +43,25 @@ impl<S: Store> Bench<S> {
         self.point(point).await.expect("the store answers")
     }
 
-    /// Moves a pointer that is to be moved. Returns where it stands then.
+    /// Moves a pointer from wherever it stands: reads it, and expects that. If somebody moves it in between, tries again.
+    pub(super) async fn move_on(&self, conversation: &str, to: &str, place: Place, ttl: Duration) -> Pointed {
+        let pointer = self.pointer(self.key(conversation)).await.expect("the store answers");
+        let mut held = pointer.map(|pointer| pointer.stream);
+        loop {
+            let expected = held.clone().map_or(Expected::Nothing, Expected::Stream);
+            let pointed = self.move_run(conversation, to, place, expected, ttl).await;
+            match &pointed {
+                Pointed::Kept(now) if now.as_ref().map(|pointer| &pointer.stream) != held.as_ref() => {
+                    held = now.as_ref().map(|pointer| pointer.stream.clone());
+                }
+                _ => return pointed,
+            }
+        }
+    }
+
+    /// Moves a pointer that is to be moved, from wherever it stands. Returns where it stands then.
     pub(super) async fn moved(&self, conversation: &str, to: &str) -> String {
-        match self.move_to(conversation, to, Expected::Any, LONG).await {
+        match self.move_on(conversation, to, NEW, LONG).await {
             Pointed::Moved(pointer) => brief(Some(pointer)),
             kept @ Pointed::Kept(_) => panic!("not moved: {kept:?}"),
         }
@@ -76,7 +92,7 @@ impl<S: Store> Bench<S> {
         let open = self.turn(id, conversation);
         let (key, token) = (open.key.clone(), open.token);
         let epoch = epoch_of(&self.ask(open).await);
-        self.move_run(conversation, id, Place { epoch, since: Duration::ZERO }, Expected::Any, LONG).await;
+        self.move_on(conversation, id, Place { epoch, since: Duration::ZERO }, LONG).await;
         (key, epoch, token)
     }
 }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::{
     bench::{Bench, LONG, SOON, close, epoch_of, reopen, retention},
-    pointer_bench::stream,
+    pointer_bench::{NEW, stream},
 };
 use crate::{
     model::stream::StreamState,
-    store::{Closed, Expected, Open, Opened, Place, Pointed, Retention, Store},
+    store::{Closed, Open, Opened, Place, Pointed, Retention, Store},
 };
 
 /// The same, where a withdrawal and the next registration race.
@@ -26,7 +26,7 @@ pub async fn a_key_that_is_sent_again_at_once_stays_in_its_pointer(store: impl S
             tokio::task::yield_now().await;
         };
         let place = Place { epoch: again, since: Duration::ZERO };
-        assert!(matches!(bench.move_run(&id, &id, place, Expected::Any, LONG).await, Pointed::Moved(_)));
+        assert!(matches!(bench.move_on(&id, &id, place, LONG).await, Pointed::Moved(_)));
         withdrawal.await.expect("it ends");
     }
     bench.until_clock(bench.now().await + SOON.as_millis() as u64).await;
@@ -110,7 +110,7 @@ pub async fn a_repeated_end_reaches_the_pointer(store: impl Store) {
             bench.stand_still(&key, epoch).await;
         }
         // As if that had not reached the pointer.
-        bench.move_to(name, name, Expected::Any, LONG).await;
+        bench.move_on(name, name, NEW, LONG).await;
         if ends {
             assert!(matches!(bench.end(close(&key, Some(epoch))).await, Closed::Before(_)));
         } else {

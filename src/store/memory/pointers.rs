@@ -62,7 +62,6 @@ impl Pointers {
         let is_known = turns.iter().any(|turn| turn.stream == point.stream);
         let named = turns.first().map(|turn| &turn.stream);
         let is_expected = match &point.expected {
-            Expected::Any => true,
             Expected::Nothing => named.is_none(),
             Expected::Stream(stream) => named == Some(stream),
         };

@@ -50,7 +50,6 @@ impl Shared {
 
     pub(super) async fn point(&self, point: Point) -> Result<Pointed, RedisStoreError> {
         let (expected, stream) = match &point.expected {
-            Expected::Any => ("any", ""),
             Expected::Nothing => ("nothing", ""),
             Expected::Stream(stream) => ("stream", stream.as_str()),
         };

@@ -134,15 +134,16 @@ async fn a_crash_of_a_turn_that_lets_others_run_stops_nothing() {
 async fn a_pointer_to_a_stream_that_is_gone_is_taken_out() {
     let stage = Stage::nodes(1);
     let old = turn(&stage.chat(0, &endless())).await;
-    let point = |stream: &str| resilient_sse::store::Point {
+    let named = |id: &str| resilient_sse::store::Expected::Stream(resilient_sse::StreamId::new(id).unwrap());
+    let point = |stream: &str, expected: &str| resilient_sse::store::Point {
         conversation: crate::conversations::stage::key("c"),
         stream: resilient_sse::StreamId::new(stream).unwrap(),
         place: resilient_sse::store::Place { epoch: 1, since: Duration::ZERO },
-        expected: resilient_sse::store::Expected::Any,
+        expected: named(expected),
         ttl: 60 * SECOND,
     };
-    for gone in ["gone1", "gone2"] {
-        resilient_sse::Store::point(&stage.store, point(gone)).await.unwrap();
+    for (gone, before) in [("gone1", old.id()), ("gone2", "gone1".to_owned())] {
+        resilient_sse::Store::point(&stage.store, point(gone, &before)).await.unwrap();
     }
     let resumed = stage.resume(0, None).await;
     assert_eq!(resumed.headers()["x-stream-id"], *old.id());

@@ -163,7 +163,7 @@ async fn a_key_that_is_sent_again_is_not_taken_out_with_its_older_run() {
         conversation: key("c"),
         stream: StreamId::new("k").unwrap(),
         place: Place { epoch: 1, since: SECOND },
-        expected: Expected::Any,
+        expected: Expected::Nothing,
         ttl: 60 * SECOND,
     };
     stage.store.point(point).await.unwrap();

@@ -72,7 +72,6 @@ impl Model {
         turns.retain(|turn| turn.stream != point.stream || turn.epoch >= point.place.epoch);
         if turns.iter().all(|turn| turn.stream != point.stream) {
             let expected = match &point.expected {
-                Expected::Any => true,
                 Expected::Nothing => turns.is_empty(),
                 Expected::Stream(stream) => turns.first().map(|turn| &turn.stream) == Some(stream),
             };
@@ -175,8 +174,9 @@ impl World {
         match self.random.below(4) {
             0 | 1 => {
                 let other = self.asked().1;
-                let expected =
-                    self.random.pick(&[Expected::Any, Expected::Any, Expected::Nothing, Expected::Stream(other)]);
+                let named = self.model.pointer(&conversation).map(|pointer| pointer.stream);
+                let named = named.map_or(Expected::Nothing, Expected::Stream);
+                let expected = self.random.pick(&[named.clone(), named, Expected::Nothing, Expected::Stream(other)]);
                 let ttl = Duration::from_millis(self.random.pick(&TTLS));
                 let place = self.place();
                 let point = Point { conversation, stream, place, expected, ttl };

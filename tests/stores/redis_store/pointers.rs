@@ -20,7 +20,7 @@ fn id(name: &str) -> StreamId {
 
 async fn point(store: &RedisStore, conversation: &StreamKey, stream: &str) {
     let (conversation, stream) = (conversation.clone(), id(stream));
-    let point = Point { conversation, stream, place: NEW, expected: Expected::Any, ttl: LONG };
+    let point = Point { conversation, stream, place: NEW, expected: Expected::Nothing, ttl: LONG };
     assert!(matches!(store.point(point).await.unwrap(), Pointed::Moved(_)));
 }
 

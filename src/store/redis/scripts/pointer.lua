@@ -2,7 +2,7 @@
 -- have not given way, the newest first, with a blank between. A turn is `stream:epoch:time`: its run, and when the pointer was moved
 -- to it by this server's clock, or would have been. It keeps its TTL where none is given.
 -- KEYS pointer
--- ARGV `point`, stream, epoch, ms since the turn began, ttl, most that may stand behind, `any`, `nothing` or `stream`, that stream
+-- ARGV `point`, stream, epoch, ms since the turn began, ttl, most that may stand behind, `nothing` or `stream`, that stream
 --      | `unpoint`, stream, newest epoch or '' | `yield`, streams
 --      | `renew`, stream, ttl, epoch to put it back for or '', ms since the turn began
 -- Returns whether it names another stream now (`point`: whether it was moved), then the turns. O(turns).
@@ -81,7 +81,7 @@ if verb == 'point' then
   end
   if not known then
     local named = turns[1] and turns[1][1]
-    local expected = ARGV[7] == 'any' or (ARGV[7] == 'nothing' and not named) or (ARGV[7] == 'stream' and named == ARGV[8])
+    local expected = (ARGV[7] == 'nothing' and not named) or (ARGV[7] == 'stream' and named == ARGV[8])
     if not expected or #turns > tonumber(ARGV[6]) then
       if changed then
         write()
