@@ -14,6 +14,7 @@ pub(crate) const BEHIND: usize = 64;
 /// with the pointer, and not with the stream, so that of several turns that begin at once each may fail or start, in
 /// any order, in one step of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Pointer {
     /// The stream that it names.
     pub stream: StreamId,
@@ -59,6 +60,7 @@ pub enum Expected {
 
 /// The outcome of [`Point`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Pointed {
     /// It names the stream, by this request or a repeat of it; or a newer one, which this one stands behind.
     Moved(Pointer),
@@ -82,6 +84,7 @@ pub struct Renew {
 
 /// The outcome of [`Renew`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Renewed {
     /// Where the pointer stands now.
     Stands(Option<Pointer>),
@@ -90,6 +93,12 @@ pub enum Renewed {
 }
 
 impl Pointer {
+    /// A pointer to a run of a stream, with nothing behind it.
+    #[must_use]
+    pub fn new(stream: StreamId, epoch: u64) -> Self {
+        Self { stream, epoch, behind: Vec::new() }
+    }
+
     /// Those that stand behind a stream, which is the one that is named or one of those behind it.
     pub(crate) fn behind(&self, stream: &StreamId) -> Vec<StreamId> {
         let mut all = std::iter::once(&self.stream).chain(&self.behind);

@@ -43,7 +43,7 @@ impl MemoryStore {
         };
         let lost = beat.streams.iter().enumerate().filter(|(_, stream)| is_lost(stream));
         let lost = lost.map(|(index, _)| index).collect();
-        Beaten { now, run: *lock(&self.0.run), lost, missed: Vec::new(), refused_by: Vec::new(), taken_by: vec![0] }
+        Beaten { lost, ..Beaten::new(now, *lock(&self.0.run)) }
     }
 
     pub(super) fn due_now(&self, limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due> {

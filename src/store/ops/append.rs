@@ -42,6 +42,7 @@ impl Append {
 
 /// The outcome of one [`Append`]. Any outcome but `Stored` has changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Appended {
     /// The store holds the whole batch.
     Stored,

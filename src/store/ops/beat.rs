@@ -23,6 +23,7 @@ pub struct Beat {
 
 /// The outcome of a [`Beat`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Beaten {
     /// The store's clock, in unix milliseconds.
     pub now: u64,
@@ -37,4 +38,13 @@ pub struct Beaten {
     pub refused_by: Vec<u64>,
     /// The parts of the store that are known to have taken all of it.
     pub taken_by: Vec<u64>,
+}
+
+impl Beaten {
+    /// The outcome of a beat that the whole store took, at this time of its clock, in this run of the store. Stores add what
+    /// was lost, missed or refused: see the fields. Without parts `taken_by` is `[0]`.
+    #[must_use]
+    pub fn new(now: u64, run: u128) -> Self {
+        Self { now, run, lost: Vec::new(), missed: Vec::new(), refused_by: Vec::new(), taken_by: vec![0] }
+    }
 }

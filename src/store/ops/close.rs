@@ -26,6 +26,7 @@ pub struct Close {
 
 /// The outcome of [`Close`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Closed {
     /// This request ended the stream.
     Now {

@@ -4,6 +4,7 @@ use crate::model::stream::StreamInfo;
 
 /// A stream that a guardian must look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Due {
     /// The stream. Its deadline is the one that the lease wrote.
     pub info: StreamInfo,
@@ -13,6 +14,7 @@ pub struct Due {
 
 /// Why a stream is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DueReason {
     /// The store has not heard of the producer for longer than the stale threshold.
     Stale,
@@ -20,4 +22,12 @@ pub enum DueReason {
     Lifetime,
     /// The stream's `on_end` hook has not been acknowledged.
     Hook,
+}
+
+impl Due {
+    /// A stream that is due for this reason.
+    #[must_use]
+    pub fn new(info: StreamInfo, reason: DueReason) -> Self {
+        Self { info, reason }
+    }
 }

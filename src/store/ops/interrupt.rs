@@ -18,6 +18,7 @@ pub struct Interrupt {
 
 /// The outcome of [`Interrupt`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Interrupted {
     /// The stream is interrupted, by this request or an earlier one.
     Done,

@@ -19,9 +19,18 @@ pub struct List {
 
 /// A page of an owner's streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Listed {
     /// The streams: first the active ones, the newest first; then the others, those that expire last first.
     pub streams: Vec<StreamInfo>,
     /// The [`List::after`] of the next page. `None`: there is none.
     pub next: Option<StreamId>,
+}
+
+impl Listed {
+    /// A page of these streams; `next` is the [`List::after`] of the next page, if there is one.
+    #[must_use]
+    pub fn new(streams: Vec<StreamInfo>, next: Option<StreamId>) -> Self {
+        Self { streams, next }
+    }
 }

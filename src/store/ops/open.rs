@@ -86,6 +86,7 @@ impl Open {
 
 /// The outcome of [`Open`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Opened {
     /// The caller is the producer.
     New {

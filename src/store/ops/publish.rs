@@ -41,6 +41,7 @@ pub struct Publish {
 
 /// The outcome of [`Publish`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Published {
     /// The store holds the event, under this id.
     Stored(EventId),

@@ -37,6 +37,7 @@ pub struct Read {
 
 /// A page of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Page {
     /// The state of the stream.
     pub state: StreamState,
@@ -59,4 +60,23 @@ pub struct Page {
     pub inner_retry: Option<u64>,
     /// The headers of the producer's response that are kept with the stream.
     pub headers: KeptHeaders,
+}
+
+impl Page {
+    /// A page without entries, of a stream whose newest entry is `top`. Stores add the rest: see the fields.
+    #[must_use]
+    pub fn new(state: StreamState, epoch: u64, top: EventId) -> Self {
+        Self {
+            state,
+            epoch,
+            top,
+            known: true,
+            records: Vec::new(),
+            more: false,
+            origin: Origin::Named,
+            voice: Voice::default(),
+            inner_retry: None,
+            headers: KeptHeaders::None,
+        }
+    }
 }

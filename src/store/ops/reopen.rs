@@ -27,6 +27,7 @@ pub struct Reopen {
 
 /// The outcome of [`Reopen`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reopened {
     /// The caller is the stream's producer.
     Registered,

@@ -118,6 +118,7 @@ impl World {
             Opened::OtherFingerprint => "open other fingerprint",
             Opened::OtherKind { .. } => "open other kind",
             Opened::Missing | Opened::OverLimit => "open missing",
+            other => panic!("another outcome: {other:?}"),
         };
         (name, differs)
     }
@@ -164,6 +165,7 @@ impl World {
             Appended::Fenced(_) => "append ended",
             Appended::Gone => "append gone",
             Appended::Refused => "append refused",
+            other => panic!("another outcome: {other:?}"),
         };
         (name, differs)
     }
@@ -193,6 +195,7 @@ impl World {
             Closed::Newer => "close newer",
             Closed::Moved => "close moved",
             Closed::Missing => "close missing",
+            other => panic!("another outcome: {other:?}"),
         };
         (name, differs)
     }
@@ -213,6 +216,7 @@ impl World {
             Interrupted::Fenced(_) => "interrupt fenced",
             Interrupted::Moved => "interrupt moved",
             Interrupted::Missing => "interrupt missing",
+            other => panic!("another outcome: {other:?}"),
         };
         (name, differs)
     }
@@ -249,6 +253,7 @@ impl World {
             Some((_, DueReason::Stale, _)) => "due stale",
             Some((_, DueReason::Lifetime, _)) => "due lifetime",
             Some((_, DueReason::Hook, _)) => "due hook",
+            Some((_, other, _)) => panic!("another reason: {other:?}"),
         };
         (name, compare(&("due", claim), &answer, &expected))
     }
@@ -270,6 +275,7 @@ impl World {
         let name = match answer {
             Reopened::Registered => "reopen",
             Reopened::Fenced(_) => "reopen fenced",
+            other => panic!("another outcome: {other:?}"),
         };
         (name, differs)
     }

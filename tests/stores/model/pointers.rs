@@ -37,7 +37,9 @@ impl Pointing {
     fn told(&self) -> Option<Pointer> {
         let (named, behind) = self.turns.split_first()?;
         let behind = behind.iter().map(|turn| turn.stream.clone()).collect();
-        Some(Pointer { stream: named.stream.clone(), epoch: named.epoch, behind })
+        let mut pointer = Pointer::new(named.stream.clone(), named.epoch);
+        pointer.behind = behind;
+        Some(pointer)
     }
 }
 

@@ -85,6 +85,7 @@ async fn a_pointer_that_cannot_be_renewed_fails_no_other() {
                 assert_ne!(shard(name), gone, "{name}");
                 assert_eq!(pointer.map(|pointer| pointer.stream), Some(id(name)));
             }
+            other => panic!("another outcome: {other:?}"),
         }
     }
     let lost: Vec<_> = names.iter().filter(|name| shard(name) == gone).map(renew).collect();
