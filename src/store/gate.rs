@@ -1,4 +1,4 @@
-//! Whether a store is waited for: each part of it has a breaker of its own.
+//! The circuit breakers in front of a store: one for each part.
 
 use std::{
     collections::HashMap,
@@ -19,39 +19,41 @@ use crate::{
     telemetry::Telemetry,
 };
 
-/// Parts that a store is in: most have one. See [`Store::part`](super::Store::part).
+/// The breakers of all parts of a store. Most stores have one part: see [`Store::part`](super::Store::part).
 pub(super) struct Gates {
-    /// The part of stores that have but one.
+    /// Part 0, the only one of most stores.
     first: Arc<Gate>,
     others: Mutex<HashMap<u64, Arc<Gate>>>,
-    /// How many are not waited for: looked at for every event.
+    /// The number of open breakers. It is read for every event, so it is a counter of its own.
     open: AtomicUsize,
-    /// Those that did not take the last sign of life; `None`: none did.
+    /// The parts that refused the last beat. `None`: all did.
     refused: Mutex<Option<Vec<u64>>>,
     telemetry: Arc<Telemetry>,
 }
 
-/// One part's breaker.
+/// The breaker of one part.
 pub(super) struct Gate {
     breaker: Mutex<Breaker>,
     open: AtomicBool,
-    /// A write failed since the last success: only then does a success have anything to say to the breaker.
+    /// Whether a write failed since the last success. Only then must a success be reported to the breaker.
     unsettled: AtomicBool,
-    /// How often the breaker closed, and whom to tell.
+    /// How often the breaker has closed.
     healed: AtomicU64,
+    /// The waker to wake when it closes the next time.
     healing: WakerCell,
 }
 
-/// How much one may ask of a store whose breaker is open.
+/// What kind of request it is, which decides whether it is sent while the breaker is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
-    /// A write of the hot path that needs room: it opens the breaker, and one at a time probes.
+    /// A write of the hot path that needs memory in the store. Its failure opens the breaker, and while that is open, one such
+    /// write at a time is sent as a probe.
     Grow,
-    /// A write of the hot path that needs none, and that a full store takes.
+    /// A write of the hot path that a full store takes too, such as an end.
     Settle,
-    /// Somebody who waits for an answer and changes nothing: refused where the store does not answer at all.
-    Look,
-    /// Whoever has time, and must know.
+    /// A read that somebody waits for. It is refused while the store does not answer, and never opens the breaker.
+    Read,
+    /// A request that may take its time. It is always sent, and never opens the breaker.
     Background,
 }
 
@@ -73,22 +75,22 @@ impl Gates {
         }
     }
 
-    /// Whether any part is not waited for.
+    /// Whether the breaker of any part is open.
     pub(super) fn any_open(&self) -> bool {
         self.open.load(Ordering::Relaxed) > 0
     }
 
-    /// How many are not.
+    /// How many breakers are open.
     pub(super) fn count_open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Notes which parts did not take a sign of life; `None`: none did.
+    /// Notes which parts refused a beat. `None`: all did.
     pub(super) fn note_refused(&self, by: Option<Vec<u64>>) {
         *lock(&self.refused) = by;
     }
 
-    /// Whether a part did not take the last sign of life.
+    /// Whether a part refused the last beat.
     pub(super) fn has_refused(&self, part: u64) -> bool {
         lock(&self.refused).as_ref().is_none_or(|refused| refused.contains(&part))
     }
@@ -99,7 +101,7 @@ impl Gates {
         }
         let mut others = lock(&self.others);
         if !others.contains_key(&part) && others.len() >= KEPT {
-            // Of servers that are gone.
+            // These are of servers that are gone.
             others.retain(|_, gate| Arc::strong_count(gate) > 1 || gate.is_open());
         }
         Arc::clone(others.entry(part).or_default())
@@ -115,23 +117,24 @@ impl Gates {
         match class {
             Class::Grow => breaker.admits_write(true, now),
             Class::Settle => breaker.admits_write(false, now),
-            Class::Look | Class::Background => breaker.admits_reader(now),
+            Class::Read | Class::Background => breaker.admits_reader(now),
         }
     }
 
-    /// A request was answered. `true`: that closed the breaker.
+    /// Reports an answered request. Returns whether that closed the breaker.
     pub(super) fn succeeded(&self, gate: &Gate, class: Class) -> bool {
         if class == Class::Background || !gate.unsettled.load(Ordering::Relaxed) {
             return false;
         }
-        // What only reads does not count as the end of a row of errors.
+        // A successful read does not end a row of failed writes.
         let counts = class.is_hot();
         self.settle(gate, |breaker| (counts || breaker.is_open()) && breaker.succeeded(class == Class::Grow))
     }
 
-    /// A node's sign of life was taken by these parts: one of them whose breaker is open, and which a probe is due for, is
-    /// back. So may be one that nobody has asked for a while: perhaps it is a server that is gone. `true`: there was one.
-    pub(super) fn beaten(&self, by: &[u64]) -> bool {
+    /// Reports that these parts took a node's beat. If the breaker of one of them is open and a probe is due, it closes. The
+    /// breaker of a part that nobody has asked for a while closes too: its server may be gone for good. Returns whether any
+    /// breaker closed.
+    pub(super) fn note_beat_taken(&self, by: &[u64]) -> bool {
         if !self.any_open() {
             return false;
         }
@@ -142,8 +145,8 @@ impl Gates {
             if !gate.is_open() {
                 continue;
             }
-            // What nobody asks for is no part of an outage that anybody notices. One that did not take this sign of life either is
-            // there, and away.
+            // A part that nobody writes to harms nobody. If it refused this beat, though, its server exists and is down, so it
+            // stays open for longer.
             let unasked = if self.has_refused(part) { UNASKED } else { GONE };
             let due = if by.contains(&part) { Some(now) } else { now.checked_sub(unasked) };
             back |= self.settle(&gate, |breaker| {
@@ -153,7 +156,7 @@ impl Gates {
         back
     }
 
-    /// Tells the breaker of an answer. Returns whether that closed it.
+    /// Reports an answer to the breaker. Returns whether that closed it.
     fn settle(&self, gate: &Gate, told: impl FnOnce(&mut Breaker) -> bool) -> bool {
         let mut breaker = lock(&gate.breaker);
         let closed = told(&mut breaker);
@@ -171,7 +174,7 @@ impl Gates {
         true
     }
 
-    /// A write of the hot path failed.
+    /// Reports a failed write of the hot path.
     pub(super) fn failed(&self, gate: &Gate, class: Class, error: &StoreError) {
         let now = Instant::now().into_std();
         let mut breaker = lock(&gate.breaker);
@@ -188,20 +191,20 @@ impl Gates {
     }
 }
 
-/// For how long nobody has probed a part that counts as gone: where nobody says that it is away, as of a master whose place
-/// another one has taken, several probes' time.
+/// A part that nobody has probed for this long counts as gone. `GONE` is for a part that did not refuse the last beat, such as
+/// a master that another one has replaced; it is the time of several probes.
 const UNASKED: Duration = Duration::from_secs(30);
 const GONE: Duration = Duration::from_secs(5);
-/// Parts that are remembered before those are dropped that are gone.
+/// How many parts are remembered before those that are gone are dropped.
 const KEPT: usize = 64;
 
 impl Gate {
-    /// Whether the part failed, and is not waited for.
+    /// Whether the part failed and is not waited for.
     pub(super) fn is_open(&self) -> bool {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// When it may be asked next; `None` means now.
+    /// When the part may be asked next. `None`: now.
     pub(super) fn closed_until(&self) -> Option<Instant> {
         if !self.is_open() {
             return None;
@@ -209,8 +212,8 @@ impl Gate {
         lock(&self.breaker).wait_until(Instant::now().into_std()).map(Instant::from_std)
     }
 
-    /// How often the part answered again after it had failed; the waker is woken when it does the next time. One at a time:
-    /// the flusher's.
+    /// How often the part answered again after a failure. The waker is woken when it does so the next time. There is one
+    /// waker, the flusher's.
     pub(super) fn healed(&self, waker: &Waker) -> u64 {
         self.healing.register(waker);
         self.healed.load(Ordering::Relaxed)
@@ -242,7 +245,7 @@ mod tests {
         for _ in 0..seconds {
             tokio::time::advance(Duration::from_secs(1)).await;
             gates.note_refused(Some(refused.clone()));
-            gates.beaten(&[1, 2]);
+            gates.note_beat_taken(&[1, 2]);
         }
         gates.any_open()
     }

@@ -1,4 +1,4 @@
-//! A store of any type, behind one type: each request has a time limit, and a breaker watches.
+//! A store of any type behind one type, with time limits and circuit breakers.
 
 use std::{
     future::{Future, poll_fn},
@@ -18,6 +18,7 @@ use super::{
     Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Listed, Notices, Open, Opened,
     Page, Point, Pointed, Pointer, Publish, Published, Read, Renew, Renewed, Reopen, Reopened, Store, Tail,
     gate::{Class, Gate, Gates},
+    limits::Limits,
 };
 use crate::{
     model::{
@@ -35,8 +36,9 @@ use crate::{
 
 type Answer<T> = BoxFuture<Result<T, StoreError>>;
 
-/// Makes the object-safe face of [`Store`] and its one implementation. Of each method is said what may be asked of a store
-/// that is away, and which stream it is about, where it is about one.
+/// Defines an object-safe version of [`Store`], its implementation for every store, and the methods of [`StoreHandle`].
+///
+/// For each method it is given the class of the request, and the key of its stream if it has one.
 macro_rules! erased {
     ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty, $class:ident, $key:expr;)*) => {
         trait ErasedStore: Send + Sync {
@@ -96,19 +98,19 @@ erased! {
     interrupt(interrupt: Interrupt) -> Interrupted, Settle, Some(&interrupt.key);
     reopen(reopen: Reopen) -> Reopened, Grow, Some(&reopen.open.key);
     publish(publish: Publish) -> Published, Grow, Some(&publish.key);
-    read(read: Read) -> Option<Page>, Look, Some(&read.key);
-    info(key: StreamKey) -> Option<StreamInfo>, Look, Some(&key);
-    announce(key: StreamKey) -> (), Look, Some(&key);
-    delete(key: StreamKey) -> (), Look, Some(&key);
-    list(list: List) -> Listed, Look, None;
-    active_count() -> u64, Look, None;
-    stale(threshold: Duration, limit: usize) -> Vec<StreamInfo>, Look, None;
+    read(read: Read) -> Option<Page>, Read, Some(&read.key);
+    info(key: StreamKey) -> Option<StreamInfo>, Read, Some(&key);
+    announce(key: StreamKey) -> (), Read, Some(&key);
+    delete(key: StreamKey) -> (), Read, Some(&key);
+    list(list: List) -> Listed, Read, None;
+    active_count() -> u64, Read, None;
+    stale(threshold: Duration, limit: usize) -> Vec<StreamInfo>, Read, None;
     beat(beat: Beat) -> Beaten, Background, None;
     due(limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due>, Background, None;
     close_all(closes: Vec<Close>) -> Vec<Option<Closed>>, Background, None;
     hook_done(key: StreamKey) -> (), Background, Some(&key);
-    pointer(conversation: StreamKey) -> Option<Pointer>, Look, Some(&conversation);
-    point(point: Point) -> Pointed, Look, Some(&point.conversation);
+    pointer(conversation: StreamKey) -> Option<Pointer>, Read, Some(&conversation);
+    point(point: Point) -> Pointed, Read, Some(&point.conversation);
     unpoint(conversation: StreamKey, stream: StreamId, epoch: Option<u64>) -> Option<Pointer>, Background, Some(&conversation);
     give_way(conversation: StreamKey, streams: Vec<StreamId>) -> (), Background, Some(&conversation);
     renew(renewals: Vec<Renew>) -> Vec<Renewed>, Background, None;
@@ -121,42 +123,11 @@ pub(crate) struct StoreHandle {
     immediate: bool,
     limits: Limits,
     gates: Arc<Gates>,
-    /// Told when the store is back after it was away.
+    /// Notified when the store answers again after an outage.
     back: Arc<Notify>,
-    /// What is asked has time, and says nothing of whether the store is waited for.
+    /// Whether requests of this handle may take their time: they have a longer limit and do not move the breakers.
     in_background: bool,
     telemetry: Arc<Telemetry>,
-}
-
-/// How long the store is waited for.
-#[derive(Clone, Copy)]
-struct Limits {
-    /// A write of the hot path.
-    write: Duration,
-    /// What takes several round trips, while somebody waits for it.
-    open: Duration,
-    /// A beat: other nodes judge this one by it, so it must not take up the time of the next ones.
-    beat: Duration,
-    background: Duration,
-}
-
-impl Limits {
-    fn new(settings: &Settings) -> Self {
-        let Settings { store_limit: write, open_limit: open, background_limit: background, .. } = *settings;
-        Self { write, open, beat: (settings.stale_after / 6).min(open).max(write), background }
-    }
-
-    fn of(self, operation: &str, in_background: bool) -> Duration {
-        match operation {
-            _ if in_background => self.background,
-            "open" | "read" | "info" | "pointer" => self.open,
-            "beat" => self.beat,
-            "list" | "active_count" | "stale" | "delete" | "due" | "hook_done" | "unpoint" | "give_way" | "renew" => {
-                self.background
-            }
-            _ => self.write,
-        }
-    }
 }
 
 impl StoreHandle {
@@ -172,8 +143,8 @@ impl StoreHandle {
         }
     }
 
-    /// The same store, for those who have time: sweeps, hooks, ends that are said again. They wait longer, are sent
-    /// whatever the breaker says, and never open it.
+    /// A handle for requests that may take their time, such as those of sweeps and hooks and repeated ends. They have a longer
+    /// limit, are sent even while the breaker is open, and never open it.
     pub(crate) fn in_background(&self) -> Self {
         Self { in_background: true, ..self.clone() }
     }
@@ -182,7 +153,7 @@ impl StoreHandle {
         self.immediate
     }
 
-    /// Appends a batch at once: the outcome, if the store has one at once. A store whose code panics has none.
+    /// Appends a batch without waiting. `None`: the store cannot, panicked, or is not waited for.
     pub(crate) fn append_now(&self, append: &Append) -> Option<Appended> {
         if self.is_broken(&append.key) { None } else { guarded(|| self.store.append_now(append)).unwrap_or(None) }
     }
@@ -203,32 +174,33 @@ impl StoreHandle {
         self.store.notices(node)
     }
 
-    /// Which part of the store a stream is in.
+    /// The part of the store that a stream is in.
     pub(crate) fn part(&self, key: &StreamKey) -> u64 {
         self.store.part(key)
     }
 
-    /// Whether the part of the store that a stream is in failed, and is not waited for.
+    /// Whether the part of the store that a stream is in failed and is not waited for.
     pub(crate) fn is_broken(&self, key: &StreamKey) -> bool {
         self.gates.any_open() && self.gates.of(self.part(key)).is_open()
     }
 
-    /// Whether nothing can be heard through the part of the store that a stream is in, as far as this node has tried.
+    /// Whether the part of the store that a stream is in takes no writes or beats of this node, so that other nodes cannot
+    /// reach it there either.
     pub(crate) fn is_mute(&self, key: &StreamKey) -> bool {
         self.is_broken(key) || self.gates.has_refused(self.part(key))
     }
 
-    /// Whether no part of the store is waited for.
+    /// Whether all parts of the store have failed.
     pub(crate) fn is_away(&self) -> bool {
         self.gates.any_open() && self.gates.count_open() >= self.store.parts().max(1)
     }
 
-    /// Whether any part of the store is not waited for.
+    /// Whether any part of the store has failed.
     pub(crate) fn is_ailing(&self) -> bool {
         self.gates.any_open()
     }
 
-    /// Whether a part of the store is not waited for, and until when it is not asked; `None` means that it may be asked now.
+    /// Whether a part of the store has failed, and until when it must not be asked. `None`: it may be asked now.
     pub(crate) fn part_closed_until(&self, part: u64) -> (bool, Option<Instant>) {
         if !self.gates.any_open() {
             return (false, None);
@@ -237,37 +209,37 @@ impl StoreHandle {
         (gate.is_open(), gate.closed_until())
     }
 
-    /// How often a part of the store answered again after it had failed; the waker is woken when it does the next time. One
-    /// at a time: the flusher's.
+    /// How often a part of the store answered again after a failure. The waker is woken when it does so the next time. There
+    /// is one waker, the flusher's.
     pub(crate) fn healed(&self, part: u64, waker: &Waker) -> u64 {
         self.gates.of(part).healed(waker)
     }
 
-    /// The store was away, and is back: whoever waits for that hears of it once.
+    /// Notes that the store answers again, and wakes whoever waits in [`back`](Self::back).
     pub(crate) fn came_back(&self) {
         self.back.notify_one();
     }
 
-    /// Ready once the store is back. One waits for that, the guardian.
+    /// Waits until the store answers again after an outage. Only the guardian waits for that.
     pub(crate) async fn back(&self) {
         self.back.notified().await;
     }
 
-    /// A sign of life. It is always sent, since other nodes judge this one by it, and neither takes a probe nor puts one
-    /// off; but a store that takes it in good time answers again.
+    /// Sends a beat. It is always sent, since other nodes judge this one by it, and it neither counts as a probe nor delays
+    /// one. But if the store takes it within the time limit of a write, that closes a breaker.
     pub(crate) async fn sign_of_life(&self, beat: Beat) -> Result<Beaten, StoreError> {
         let asked = Instant::now();
         let beaten = self.beat(beat).await;
         self.gates.note_refused(beaten.as_ref().ok().map(|beaten| beaten.refused_by.clone()));
         let beaten = beaten?;
-        if asked.elapsed() <= self.limits.write && self.gates.beaten(&beaten.taken_by) {
+        if asked.elapsed() <= self.limits.write && self.gates.note_beat_taken(&beaten.taken_by) {
             self.came_back();
         }
         Ok(beaten)
     }
 
-    /// The breaker that a request is subject to. One that is about no single stream is subject to none, unless the store is
-    /// all of one part.
+    /// The breaker that a request is subject to: that of its stream's part. A request without a stream has one only if the
+    /// store has a single part.
     fn gate(&self, key: Option<&StreamKey>) -> Option<Arc<Gate>> {
         match key {
             Some(key) => Some(self.gates.of(self.part(key))),
@@ -290,7 +262,7 @@ impl StoreHandle {
         let answer = self.answer(operation, self.limits.of(operation, self.in_background), request()).await;
         match (&answer, gate) {
             (Ok(_), Some(gate)) => {
-                // What somebody reads may take its time, and says then nothing of how soon a write is answered.
+                // A slow read does not prove that writes are answered in time.
                 let in_time = class.is_hot() || asked.elapsed() <= self.limits.write;
                 if in_time && self.gates.succeeded(&gate, class) {
                     self.came_back();
@@ -307,11 +279,11 @@ impl StoreHandle {
         answer
     }
 
-    /// Waits for an answer for as long as the limit says. A store of the host's own that panics has failed.
+    /// Waits for an answer, at most for `limit`. A panic of the host's store counts as a failed request.
     async fn answer<T>(&self, operation: &'static str, limit: Duration, request: Answer<T>) -> Result<T, StoreError> {
         let mut request = Guarded::new(request);
-        // One that is answered at once needs no timer, nor a runtime that has one. What is begun where there is none, by
-        // the drop of a request's future, gets its timer once it is polled where there is.
+        // A request that is answered at its first poll needs neither a timer nor a runtime. One that is begun outside a
+        // runtime, by the drop of a request's future, gets its timer when it is polled within one.
         let mut late: Option<Pin<Box<Sleep>>> = None;
         let answer = poll_fn(|cx| {
             match Pin::new(&mut request).poll(cx) {
@@ -323,7 +295,7 @@ impl StoreHandle {
                 Poll::Pending => {}
             }
             if late.is_none() && Handle::try_current().is_ok() {
-                // Boxed, so that the future of a request that is answered at once is small.
+                // Boxed, so that the future is small for requests that are answered at once.
                 late = Some(Box::pin(tokio::time::sleep(limit)));
             }
             let Some(late) = &mut late else { return Poll::Pending };

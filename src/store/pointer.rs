@@ -1,36 +1,35 @@
-//! Where a conversation points.
+//! The pointer of a conversation, and the requests that change it.
 
 use std::time::Duration;
 
 use crate::model::id::{StreamId, StreamKey};
 
-/// How many streams stand behind the one that a pointer names, at most: turns that were registered and have not begun,
-/// and the one that they are to replace.
+/// The most streams that stand behind the one that a pointer names: turns that were registered and have not started, and the
+/// one that they are to replace.
 pub(crate) const BEHIND: usize = 64;
 
-/// A conversation's pointer: the newest stream, and those that it was to replace or to follow and that have not given way yet.
+/// A conversation's pointer: its newest stream, and behind that the earlier ones that have not given way to it yet.
 ///
-/// What stands behind is what makes a turn harmless that fails to begin: the pointer goes back to it. It stands
-/// with the pointer, and not with the stream, so that of several turns that begin at once each may fail or start, in
-/// any order, in one step of one key.
+/// If a turn fails to start, the pointer goes back to the stream behind it. The streams behind are kept with the pointer, not
+/// with their streams: so when several turns begin at once, each may start or fail, in any order, in one step on one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pointer {
-    /// The stream that it names.
+    /// The stream that the pointer names.
     pub stream: StreamId,
-    /// The run of that stream for which it was moved.
+    /// The run of that stream for which the pointer was moved.
     pub epoch: u64,
-    /// Those that it named before, the newest first. Empty once the stream has started and they have given way.
+    /// The streams that the pointer named before, the newest first. Empty once the stream has started and they have given way.
     pub behind: Vec<StreamId>,
 }
 
 /// The place of a turn among those of its conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The run of its stream. A newer run takes the place of an older one, and what is asked for an older one later changes nothing.
+    /// The run of its stream. A newer run takes the place of an older one; later requests for the older one change nothing.
     pub epoch: u64,
-    /// How long ago the turn began; zero: now. The pointer's own clock says which of two turns is newer: clocks of the servers that
-    /// hold their streams need not agree.
+    /// How long ago the turn began; zero means now. Turns are ordered by the clock of the server that has the pointer, since
+    /// the clocks of the servers that have their streams need not agree.
     pub since: Duration,
 }
 
@@ -39,22 +38,23 @@ pub struct Place {
 pub struct Point {
     /// The conversation: its owner, and the owner's name for it.
     pub conversation: StreamKey,
-    /// The stream that it is to name.
+    /// The stream that the pointer is to name.
     pub stream: StreamId,
-    /// Which turn that is. One that began a while ago goes behind those that the pointer was moved to since.
+    /// The run of that stream, and when it began. A turn that began a while ago is put behind those that the pointer was moved
+    /// to since.
     pub place: Place,
-    /// What it must name now.
+    /// What the pointer must name now.
     pub expected: Expected,
-    /// How long it lives unless it is renewed: as long as the stream.
+    /// How long the pointer lives unless it is renewed: as long as the stream.
     pub ttl: Duration,
 }
 
 /// What a pointer must name for it to be moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// None.
+    /// No stream.
     Nothing,
-    /// This one.
+    /// This stream.
     Stream(StreamId),
 }
 
@@ -62,10 +62,11 @@ pub enum Expected {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Pointed {
-    /// It names the stream, by this request or a repeat of it; or a newer one, which this one stands behind.
+    /// The pointer names the stream, by this request or one that it repeats. Or it names a newer turn, and the stream stands
+    /// behind that.
     Moved(Pointer),
-    /// It names another stream than expected, or has 64 streams behind it. An older run of the stream stands in it no more;
-    /// nothing else has changed.
+    /// The pointer names another stream than expected, or has 64 streams behind it. If it had an older run of the stream, that
+    /// was taken out; nothing else has changed.
     Kept(Option<Pointer>),
 }
 
@@ -74,11 +75,11 @@ pub enum Pointed {
 pub struct Renew {
     /// The conversation.
     pub conversation: StreamKey,
-    /// The stream.
+    /// The stream that the pointer must name.
     pub stream: StreamId,
-    /// How long it lives from now on.
+    /// How long the pointer lives from now on.
     pub ttl: Duration,
-    /// Whether a pointer that is not held is put back, and for which turn: the store lost it.
+    /// The turn for which the pointer is put back if the store lost it. `None`: it is not put back.
     pub put_back: Option<Place>,
 }
 
@@ -86,9 +87,9 @@ pub struct Renew {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Renewed {
-    /// Where the pointer stands now.
+    /// The pointer as it is now.
     Stands(Option<Pointer>),
-    /// This pointer cannot be renewed now. That says nothing of others.
+    /// This pointer cannot be renewed now; others may be.
     Refused,
 }
 
@@ -99,15 +100,15 @@ impl Pointer {
         Self { stream, epoch, behind: Vec::new() }
     }
 
-    /// Those that stand behind a stream, which is the one that is named or one of those behind it.
+    /// The streams behind `stream`, which is the one that the pointer names or one of those behind it.
     pub(crate) fn behind(&self, stream: &StreamId) -> Vec<StreamId> {
         let mut all = std::iter::once(&self.stream).chain(&self.behind);
-        // What is not there has nothing behind it.
+        // A stream that is not in the pointer has nothing behind it.
         let _ = all.find(|named| *named == stream);
         all.cloned().collect()
     }
 
-    /// Whether the stream is the one that is named, or stands behind it.
+    /// Whether the pointer names the stream, or has it behind the one that it names.
     pub(crate) fn knows(&self, stream: &StreamId) -> bool {
         self.stream == *stream || self.behind.contains(stream)
     }

@@ -1,16 +1,16 @@
-//! Wakers that wait, each in a slot that its waiter knows.
+//! Waiting wakers, each in a slot that its waiter keeps.
 
 use std::task::Waker;
 
-/// Wakers that wait for the same thing. To register, to register again and to leave cost the same however many wait.
+/// Wakers that wait for the same event. Registering, registering again and leaving are O(1).
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     slots: Vec<Option<Waker>>,
-    /// Free slots, for the next to enter.
+    /// Free slots.
     free: Vec<usize>,
-    /// How often all were taken out: a slot of an earlier round is nobody's any more.
+    /// How often all wakers were taken out. A slot of an earlier round is no longer valid.
     round: u64,
-    /// How many slots were looked at.
+    /// How often a slot was accessed.
     #[cfg(test)]
     pub(super) looked_at: usize,
 }
@@ -23,7 +23,7 @@ pub(super) struct Slot {
 }
 
 impl Slots {
-    /// How many wait.
+    /// The number of waiting wakers.
     pub(super) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }
@@ -52,11 +52,11 @@ impl Slots {
         Some(waker)
     }
 
-    /// Takes all wakers out. A task that goes on waiting registers anew.
+    /// Takes all wakers out. A task that continues to wait must register again.
     pub(super) fn take(&mut self) -> Vec<Option<Waker>> {
         self.round += 1;
         self.free.clear();
-        // Most of them come again at once.
+        // Most waiters register again at once.
         let room = Vec::with_capacity(self.slots.len());
         std::mem::replace(&mut self.slots, room)
     }

@@ -22,7 +22,7 @@ pub async fn a_log_is_dense(store: impl Store) {
     let RecordKind::Events(event) = &page.records[2].kind else { panic!("not an event") };
     assert_eq!(event.bytes, format!("data: b\ndata: é\r\nid: 7\nid: {}\n\n", ids[2]));
     assert!(page.records.is_sorted_by_key(|record| record.at) && page.records[0].at > 0);
-    assert_eq!((page.top, bench.look(&key).await.top), (EventId::new(epoch, 4), EventId::new(epoch, 4)));
+    assert_eq!((page.top, bench.info_of(&key).await.top), (EventId::new(epoch, 4), EventId::new(epoch, 4)));
 }
 
 /// A batch that is sent again after a lost reply is `Stored`, once.
@@ -45,7 +45,7 @@ pub async fn an_overlap_is_refused(store: impl Store) {
     bench.write(&key, epoch, 1, &["a", "b"]).await;
     assert_eq!(bench.put(append(&key, epoch, 2, &["b", "c", "d"])).await, Appended::Refused);
     assert_eq!(bench.held(&key).await, ["r", "a", "b"]);
-    assert_eq!(bench.look(&key).await.top, EventId::new(epoch, 2));
+    assert_eq!(bench.info_of(&key).await.top, EventId::new(epoch, 2));
     bench.write(&key, epoch, 3, &["c", "d"]).await;
     assert_eq!(bench.held(&key).await, ["r", "a", "b", "c", "d"]);
 }
@@ -123,7 +123,7 @@ pub async fn an_append_without_events_does_not_start_a_stream(store: impl Store)
         Append { inner_id: Some("row-7".to_owned()), ..append(&key, epoch, 1, &[]) },
     ] {
         assert_eq!(bench.put(said).await, Appended::Stored);
-        assert!(!bench.look(&key).await.started);
+        assert!(!bench.info_of(&key).await.started);
         assert_eq!(bench.ask(bench.request("quiet")).await, Opened::Active { started: false });
     }
 }
@@ -134,14 +134,14 @@ pub async fn an_append_that_says_so_starts_a_stream(store: impl Store) {
     for (id, data, starts) in [("said", &[][..], true), ("event", &["a"], false), ("both", &["a"], true)] {
         let (key, epoch) = bench.begin(id).await;
         assert_eq!(bench.put(Append { starts, ..append(&key, epoch, 1, data) }).await, Appended::Stored);
-        assert!(bench.look(&key).await.started, "{id}");
+        assert!(bench.info_of(&key).await.started, "{id}");
         assert_eq!(bench.ask(bench.request(id)).await, Opened::Active { started: true }, "{id}");
         bench.put(append(&key, epoch, 2, &[])).await;
-        assert!(bench.look(&key).await.started, "{id}: what is started stays so");
+        assert!(bench.info_of(&key).await.started, "{id}: what is started stays so");
         // The next run is another producer's.
         bench.stand_still(&key, epoch).await;
         bench.begin(id).await;
-        assert!(!bench.look(&key).await.started, "{id}");
+        assert!(!bench.info_of(&key).await.started, "{id}");
     }
 }
 
@@ -150,7 +150,7 @@ fn pairs(pairs: &[(&str, &str)]) -> Metadata {
 }
 
 async fn kept<S: Store>(bench: &Bench<S>, key: &StreamKey) -> Metadata {
-    let mut kept = bench.look(key).await.metadata;
+    let mut kept = bench.info_of(key).await.metadata;
     kept.sort();
     kept
 }
@@ -198,7 +198,7 @@ pub async fn metadata_is_bounded(store: impl Store) {
     let bench = Bench::new(store);
     let key = bench.key("kept");
     let size = async || {
-        let metadata = bench.look(&key).await.metadata;
+        let metadata = bench.info_of(&key).await.metadata;
         metadata.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
     };
     let large = |key: &str| vec![(key.to_owned(), "x".repeat(1500 - key.len()))];
@@ -216,7 +216,7 @@ pub async fn metadata_is_bounded(store: impl Store) {
         assert_eq!(size().await, 3006);
         let replaced = vec![(format!("{run}-1"), "y".repeat(2000))];
         bench.put(Append { metadata: replaced.clone(), ..append(&key, epoch, 6, &["x"]) }).await;
-        assert!(bench.look(&key).await.metadata.contains(&replaced[0]), "a replaced value makes room");
+        assert!(bench.info_of(&key).await.metadata.contains(&replaced[0]), "a replaced value makes room");
         bench.stand_still(&key, epoch).await;
     }
 }
@@ -225,12 +225,12 @@ pub async fn metadata_is_bounded(store: impl Store) {
 pub async fn the_inner_retry_is_kept(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("inner-retry").await;
-    assert_eq!(bench.look(&key).await.inner_retry, None);
+    assert_eq!(bench.info_of(&key).await.inner_retry, None);
     bench.put(Append { inner_retry: Some(60_000), ..append(&key, epoch, 1, &["a"]) }).await;
     bench.put(append(&key, epoch, 2, &["b"])).await;
-    assert_eq!(bench.look(&key).await.inner_retry, Some(60_000));
+    assert_eq!(bench.info_of(&key).await.inner_retry, Some(60_000));
     bench.put(Append { inner_retry: Some(7), ..append(&key, epoch, 3, &["c"]) }).await;
-    assert_eq!(bench.look(&key).await.inner_retry, Some(7));
+    assert_eq!(bench.info_of(&key).await.inner_retry, Some(7));
     assert_eq!(bench.all(&key, ReadFrom::Newest).await.inner_retry, Some(7));
 }
 
@@ -240,7 +240,7 @@ pub async fn the_inner_id_is_kept(store: impl Store) {
     let (key, epoch) = bench.begin("inner").await;
     bench.put(Append { inner_id: Some("mine-7".to_owned()), ..append(&key, epoch, 1, &["a"]) }).await;
     bench.write(&key, epoch, 2, &["b"]).await;
-    assert_eq!(bench.look(&key).await.inner_id.as_deref(), Some("mine-7"));
+    assert_eq!(bench.info_of(&key).await.inner_id.as_deref(), Some("mine-7"));
     bench.stand_still(&key, epoch).await;
     let Opened::New { inner_id, .. } = bench.ask(bench.request("inner")).await else { panic!("not opened") };
     assert_eq!(inner_id.as_deref(), Some("mine-7"));

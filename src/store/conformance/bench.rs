@@ -267,7 +267,7 @@ impl<S: Store> Bench<S> {
     }
 
     /// What is known of a stream that is held.
-    pub(super) async fn look(&self, key: &StreamKey) -> StreamInfo {
+    pub(super) async fn info_of(&self, key: &StreamKey) -> StreamInfo {
         self.known(key).await.expect("the stream is held")
     }
 

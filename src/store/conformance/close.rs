@@ -28,7 +28,7 @@ pub async fn the_first_end_wins(store: impl Store) {
     assert_eq!(bench.end(close(&key, None)).await, Closed::Before(ended.clone()));
     let late = bench.interrupt(interrupt(&key, epoch)).await.expect("the store answers");
     assert_eq!(late, Interrupted::Fenced(Fence::Ended(ended.clone())));
-    let info = bench.look(&key).await;
+    let info = bench.info_of(&key).await;
     assert_eq!((info.state, info.top, info.ended), (StreamState::Completed, ended.id, Some(ended)));
     assert_eq!(bench.end(close(&bench.key("none"), None)).await, Closed::Missing);
 }
@@ -91,12 +91,12 @@ pub async fn many_are_ended_each_for_itself(store: impl Store) {
             (40, closed) => assert_eq!(closed, Closed::Missing),
             (_, Closed::Now { ended, .. }) => {
                 assert_eq!(ended.ending, close.ending);
-                assert_eq!(bench.look(&close.key).await.ended, Some(ended));
+                assert_eq!(bench.info_of(&close.key).await.ended, Some(ended));
             }
             (_, closed) => panic!("{number}: {closed:?}"),
         }
     }
-    assert_eq!(bench.look(&closes[20].key).await.state, StreamState::Active);
+    assert_eq!(bench.info_of(&closes[20].key).await.state, StreamState::Active);
     assert_eq!(bench.end_all(Vec::new()).await, []);
 }
 
@@ -104,12 +104,12 @@ pub async fn many_are_ended_each_for_itself(store: impl Store) {
 pub async fn a_deadline_that_moved_is_no_reason_to_close(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("moved").await;
-    let deadline = bench.look(&key).await.deadline;
+    let deadline = bench.info_of(&key).await.deadline;
     bench.heartbeat(&[(key.clone(), epoch)], LONG * 2).await;
     let moved = Close { if_deadline: Some(deadline), ..close(&key, Some(epoch)) };
     assert_eq!(bench.end(moved).await, Closed::Moved);
-    assert_eq!(bench.look(&key).await.state, StreamState::Active);
-    let deadline = bench.look(&key).await.deadline;
+    assert_eq!(bench.info_of(&key).await.state, StreamState::Active);
+    let deadline = bench.info_of(&key).await.deadline;
     let still = Close { if_deadline: Some(deadline), ..close(&key, Some(epoch)) };
     assert!(matches!(bench.end(still).await, Closed::Now { .. }));
 }
@@ -121,7 +121,7 @@ pub async fn another_run_is_not_closed(store: impl Store) {
     bench.stand_still(&key, first).await;
     let (_, second) = bench.begin("runs").await;
     assert_eq!(bench.end(close(&key, Some(first))).await, Closed::Newer);
-    assert_eq!(bench.look(&key).await.state, StreamState::Active);
+    assert_eq!(bench.info_of(&key).await.state, StreamState::Active);
     assert_eq!(bench.finish(&key, second).await.id, EventId::terminal(second));
 }
 
@@ -178,7 +178,7 @@ pub async fn an_interruption_keeps_the_log(store: impl Store) {
     bench.begin("kept").await;
     let late = bench.interrupt(interrupt(&key, first)).await.expect("the store answers");
     assert_eq!(late, Interrupted::Fenced(Fence::Newer));
-    assert_eq!(bench.look(&key).await.state, StreamState::Active);
+    assert_eq!(bench.info_of(&key).await.state, StreamState::Active);
     let none = bench.interrupt(interrupt(&bench.key("none"), first)).await.expect("the store answers");
     assert_eq!(none, Interrupted::Missing);
 }
@@ -187,11 +187,11 @@ pub async fn an_interruption_keeps_the_log(store: impl Store) {
 pub async fn an_interruption_is_conditional(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("claimed").await;
-    let deadline = bench.look(&key).await.deadline;
+    let deadline = bench.info_of(&key).await.deadline;
     bench.heartbeat(&[(key.clone(), epoch)], LONG * 2).await;
     let claim = Interrupt { if_deadline: Some(deadline), ..interrupt(&key, epoch) };
     assert_eq!(bench.interrupt(claim).await.expect("the store answers"), Interrupted::Moved);
-    let deadline = bench.look(&key).await.deadline;
+    let deadline = bench.info_of(&key).await.deadline;
     let claim = Interrupt { if_deadline: Some(deadline), ..interrupt(&key, epoch) };
     assert_eq!(bench.interrupt(claim).await.expect("the store answers"), Interrupted::Done);
 }

@@ -15,7 +15,7 @@ async fn overdue<S: Store>(bench: &Bench<S>, id: &str) -> (StreamKey, u64) {
     let retention = Retention { stale: SOON, ..retention() };
     let epoch = epoch_of(&bench.ask(Open { retention, ..bench.request(id) }).await);
     let key = bench.key(id);
-    bench.until_clock(bench.look(&key).await.deadline + 1).await;
+    bench.until_clock(bench.info_of(&key).await.deadline + 1).await;
     (key, epoch)
 }
 
@@ -31,7 +31,7 @@ pub async fn a_beat_pushes_deadlines_and_names_the_lost(store: impl Store) {
     let (over, done) = bench.begin("over").await;
     bench.finish(&over, done).await;
     let (second, epoch2) = bench.begin("second").await;
-    let before = bench.look(&own).await;
+    let before = bench.info_of(&own).await;
     bench.until_clock(before.last_heartbeat + 2).await;
 
     let streams = [
@@ -44,9 +44,9 @@ pub async fn a_beat_pushes_deadlines_and_names_the_lost(store: impl Store) {
     ];
     let beaten = bench.heartbeat(&streams, LONG).await;
     assert_eq!(beaten.lost, [1, 2, 3, 5]);
-    let after = bench.look(&own).await;
+    let after = bench.info_of(&own).await;
     assert!(after.last_heartbeat > before.last_heartbeat && after.deadline > before.deadline);
-    assert!(bench.look(&second).await.deadline >= after.last_heartbeat + LONG.as_millis() as u64 - 1);
+    assert!(bench.info_of(&second).await.deadline >= after.last_heartbeat + LONG.as_millis() as u64 - 1);
 }
 
 /// Every beat learns the store's clock, which does not go back, and which run of the store answered.
@@ -71,7 +71,7 @@ pub async fn overdue_streams_are_given_only_to_those_who_may_claim(store: impl S
     let due = bench.sweep(LONG, ALL).await;
     let [due] = &due[..] else { panic!("not one: {due:?}") };
     assert_eq!((&due.info.key, due.info.epoch, due.reason), (&key, epoch, DueReason::Stale));
-    assert_eq!(due.info, bench.look(&key).await, "its deadline is what the lease wrote");
+    assert_eq!(due.info, bench.info_of(&key).await, "its deadline is what the lease wrote");
 }
 
 /// Of guardians that race one is given the stream; it fences nothing, and a beat in between is seen.
@@ -141,8 +141,8 @@ pub async fn a_claim_looks_no_further_than_the_time_it_names(store: impl Store) 
     let (hooked, epoch) = bench.begin("hooked").await;
     bench.end(Close { hook: Some(SOON), ..close(&hooked, Some(epoch)) }).await;
     let soon = SOON.as_millis() as u64;
-    let deadline = bench.look(&stale).await.deadline;
-    let outlives = bench.look(&old).await.last_heartbeat + soon;
+    let deadline = bench.info_of(&stale).await.deadline;
+    let outlives = bench.info_of(&old).await.last_heartbeat + soon;
     bench.until_clock(bench.now().await + 3 * soon).await;
 
     let keys = |due: Vec<crate::store::Due>| {
@@ -230,7 +230,7 @@ pub async fn silent_streams_are_listed(store: impl Store) {
     bench.heartbeat(&[(alive, epoch)], LONG).await;
     let stale = bench.stale(Duration::from_millis(500), 10).await.expect("the store answers");
     assert_eq!(stale.iter().map(|info| &info.key).collect::<Vec<_>>(), [&silent]);
-    assert_eq!(stale[0], bench.look(&silent).await);
+    assert_eq!(stale[0], bench.info_of(&silent).await);
     assert_eq!(bench.stale(LONG, 10).await.expect("the store answers"), []);
     assert_eq!(bench.stale(Duration::ZERO, 1).await.expect("the store answers").len(), 1, "at most so many");
 }

@@ -51,14 +51,14 @@ pub async fn another_kind_is_refused(store: impl Store) {
         let own = |request| Open { fingerprint: Some("one".into()), ..of_kind("export", origin, request) };
         in_each_state(&bench, own).await;
         for id in STATES {
-            let before = bench.look(&bench.key(id)).await;
+            let before = bench.info_of(&bench.key(id)).await;
             let refused = Opened::OtherKind { kind: "export".into() };
             let other = || of_kind("chat", Origin::Named, bench.request(id));
             assert_eq!(bench.ask(other()).await, refused, "{id}");
             assert_eq!(bench.ask(Open { create: false, ..other() }).await, refused, "{id}, not to be created");
             assert_eq!(bench.ask(Open { fingerprint: Some("two".into()), ..other() }).await, refused, "{id}, printed");
             assert_eq!(bench.ask(Open { limit: Some(0), ..other() }).await, refused, "{id}, over the limit");
-            assert_eq!(bench.look(&bench.key(id)).await, before, "{id}");
+            assert_eq!(bench.info_of(&bench.key(id)).await, before, "{id}");
         }
     }
 }
@@ -72,7 +72,7 @@ pub async fn the_same_kind_is_not_refused(store: impl Store) {
     assert!(matches!(bench.ask(own(bench.request("ended"))).await, Opened::Ended(_)));
     let again = own(bench.request("interrupted"));
     let opened = bench.ask(again.clone()).await;
-    assert_eq!(epoch_of(&opened), bench.look(&again.key).await.epoch);
+    assert_eq!(epoch_of(&opened), bench.info_of(&again.key).await.epoch);
     assert_eq!(bench.ask(again).await, opened);
     bench.delete(bench.key("ended")).await.expect("the store answers");
     epoch_of(&bench.ask(of_kind("chat", Origin::Named, bench.request("ended"))).await);
@@ -88,7 +88,7 @@ pub async fn a_made_up_id_stays_made_up(store: impl Store) {
         let opened = bench.ask(request.clone()).await;
         assert_eq!(bench.ask(request).await, opened, "a repeat is told the same");
         let Opened::New { epoch, origin, .. } = opened else { panic!("not opened: {opened:?}") };
-        assert_eq!(bench.look(&key).await.origin, origin);
+        assert_eq!(bench.info_of(&key).await.origin, origin);
         origins.push(origin);
         bench.stand_still(&key, epoch).await;
     }
@@ -106,12 +106,12 @@ pub async fn a_made_up_id_opens_only_its_own(store: impl Store) {
         let bench = bench.of(owner);
         in_each_state(&bench, |request| of_kind(kind, origin, request)).await;
         for id in STATES {
-            let before = bench.look(&bench.key(id)).await;
+            let before = bench.info_of(&bench.key(id)).await;
             let cursor = || of_kind("chat", Origin::Generated, bench.request(id));
             assert_eq!(bench.ask(Open { create: false, ..cursor() }).await, Opened::Missing, "{owner}, {id}");
             assert_eq!(bench.ask(cursor()).await, Opened::Missing, "{owner}, {id}");
             assert_eq!(bench.ask(Open { limit: Some(0), ..cursor() }).await, Opened::Missing, "{owner}, {id}");
-            assert_eq!(bench.look(&bench.key(id)).await, before, "{owner}, {id}");
+            assert_eq!(bench.info_of(&bench.key(id)).await, before, "{owner}, {id}");
         }
     }
     let bench = bench.of("dora");
@@ -145,7 +145,7 @@ pub async fn a_published_stream_has_no_kind_to_compare(store: impl Store) {
 pub async fn origin_kind_and_fingerprint_are_told(store: impl Store) {
     let bench = Bench::new(store);
     let told = async |id: &str| {
-        let info = bench.look(&bench.key(id)).await;
+        let info = bench.info_of(&bench.key(id)).await;
         (info.origin, info.kind.into_owned(), info.fingerprint)
     };
     let print = |print: &str| Some(print.to_owned());
@@ -189,7 +189,7 @@ pub async fn what_a_route_says_is_told(store: impl Store) {
     let epoch = epoch_of(&bench.ask(open.clone()).await);
     let key = bench.key("said");
     let told = async || {
-        let info = bench.look(&key).await;
+        let info = bench.info_of(&key).await;
         let page = bench.all(&key, ReadFrom::Start).await;
         assert_eq!(
             (page.origin, page.voice, &page.headers),
@@ -210,7 +210,7 @@ pub async fn what_a_route_says_is_told(store: impl Store) {
     let again = Open { voice: Voice::Json, turn: turn("other"), ..bench.request("said") };
     assert!(matches!(bench.ask(again.clone()).await, Opened::New { .. }));
     assert_eq!(told().await, (Voice::Json, named, KeptHeaders::None));
-    assert!(!bench.look(&key).await.started);
+    assert!(!bench.info_of(&key).await.started);
     bench.ask(Open { started: true, ..again }).await;
-    assert!(bench.look(&key).await.started);
+    assert!(bench.info_of(&key).await.started);
 }

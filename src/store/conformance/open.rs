@@ -20,7 +20,7 @@ pub async fn a_new_stream_is_the_callers(store: impl Store) {
     let opened = bench.ask(Open { metadata: metadata.clone(), ..bench.request("new") }).await;
     let epoch = epoch_of(&opened);
     assert_eq!(opened, Opened::New { epoch, previous: None, inner_id: None, origin: Origin::Named });
-    let info = bench.look(&bench.key("new")).await;
+    let info = bench.info_of(&bench.key("new")).await;
     assert_eq!((info.state, info.epoch, info.started, info.reruns), (StreamState::Active, epoch, false, true));
     assert_eq!((info.node, info.metadata, info.kind.as_ref()), (Some(bench.node.clone()), metadata, "check"));
     assert_eq!((info.top, info.ended), (EventId::new(epoch, 0), None));
@@ -51,7 +51,7 @@ pub async fn an_active_stream_is_anothers(store: impl Store) {
     assert_eq!(other.ask(other.request("active")).await, Opened::Active { started: false });
     bench.start(&key, epoch).await;
     assert_eq!(other.ask(other.request("active")).await, Opened::Active { started: true });
-    assert!(bench.look(&key).await.started);
+    assert!(bench.info_of(&key).await.started);
 }
 
 /// After an interruption a request starts a run of a higher epoch; the log is kept.
@@ -61,7 +61,7 @@ pub async fn an_interrupted_stream_is_run_again_in_a_higher_epoch(store: impl St
     bench.write(&key, first, 1, &["a", "b"]).await;
     let interrupt = Interrupt { key: key.clone(), epoch: first, last: Some(3), if_deadline: None };
     bench.interrupt(interrupt).await.expect("the store answers");
-    assert_eq!(bench.look(&key).await.state, StreamState::Interrupted);
+    assert_eq!(bench.info_of(&key).await.state, StreamState::Interrupted);
     let other = bench.on("node-2");
     let opened = other.ask(Open { create: false, ..other.request("again") }).await;
     let second = epoch_of(&opened);
@@ -72,7 +72,7 @@ pub async fn an_interrupted_stream_is_run_again_in_a_higher_epoch(store: impl St
         Opened::New { epoch: second, previous, inner_id: None, origin: Origin::Named },
         "the third was made, not recorded"
     );
-    let info = bench.look(&key).await;
+    let info = bench.info_of(&key).await;
     assert_eq!(
         (info.state, info.epoch, info.started, info.node),
         (StreamState::Active, second, false, Some(other.node))
@@ -88,7 +88,7 @@ pub async fn an_ended_stream_is_not_run_again(store: impl Store) {
     let close = Close { ending: finished("done"), ..close(&key, Some(epoch)) };
     let Closed::Now { ended, .. } = bench.end(close).await else { panic!("not closed") };
     assert_eq!(bench.ask(bench.request("ended")).await, Opened::Ended(ended.clone()));
-    assert_eq!(bench.look(&key).await.ended, Some(ended));
+    assert_eq!(bench.info_of(&key).await.ended, Some(ended));
 }
 
 /// `create: false` creates nothing.

@@ -79,7 +79,7 @@ pub async fn a_foreign_stream_is_a_missing_one(store: impl Store) {
         let token = request.token;
         let Opened::New { epoch, .. } = alice.ask(request.clone()).await else { panic!("not opened") };
         let (key, theirs) = (alice.key(&id), bob.key(&id));
-        let before = alice.look(&key).await;
+        let before = alice.info_of(&key).await;
         assert_eq!(bob.known(&theirs).await, None);
         assert_eq!(bob.page(&theirs, ReadFrom::Start, 1, 1).await, None);
         assert_eq!(bob.put(append(&theirs, epoch, 1, &["x"])).await, Appended::Gone);
@@ -95,7 +95,7 @@ pub async fn a_foreign_stream_is_a_missing_one(store: impl Store) {
         bob.sent(bob.event(&id, "x")).await;
         bob.delete(theirs.clone()).await.expect("the store answers");
         bob.reopen(reopen(bob.request(&id), epoch, 0)).await.expect("the store answers");
-        assert_eq!(alice.look(&key).await, before);
+        assert_eq!(alice.info_of(&key).await, before);
         assert_eq!(alice.held(&key).await, ["r"]);
     }
 }
@@ -140,5 +140,5 @@ pub async fn active_streams_are_counted(store: impl Store) {
     assert_eq!(count().await, 1);
     bench.begin("a").await;
     assert_eq!(count().await, 2);
-    assert_eq!(bench.look(&a).await.state, StreamState::Active);
+    assert_eq!(bench.info_of(&a).await.state, StreamState::Active);
 }

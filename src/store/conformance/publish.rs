@@ -24,7 +24,7 @@ pub async fn the_first_event_opens_the_stream(store: impl Store) {
     assert_eq!(bench.sent(bench.event("feed", "b")).await, EventId::new(first.epoch, 2));
     let key = bench.key("feed");
     assert_eq!(bench.held(&key).await, ["r", "a", "b"]);
-    let info = bench.look(&key).await;
+    let info = bench.info_of(&key).await;
     assert_eq!((info.state, info.node, info.started), (StreamState::Active, None, true));
     assert_eq!(bench.listed().await.len(), 1);
     assert_eq!(bench.ask(bench.request("feed")).await, Opened::Active { started: true });
@@ -105,7 +105,7 @@ pub async fn an_event_after_expiry_begins_a_new_run(store: impl Store) {
     assert!(second.seq == 1 && second.epoch > ended.id.epoch && second.epoch >= before, "{second} after {ended:?}");
     assert_eq!(bench.sent(bench.event("quiet", "c")).await, EventId::new(second.epoch, 2));
     assert_eq!(bench.held(&key).await, ["r", "a", "r", "b", "c"], "what was held still is, and no end");
-    let info = bench.look(&key).await;
+    let info = bench.info_of(&key).await;
     assert_eq!((info.state, info.epoch, info.node, info.ended), (StreamState::Active, second.epoch, None, None));
     assert_eq!((info.previous, info.origin, info.started), (Some(first), Origin::Published, true));
     assert!(info.started_at >= ended.at);
@@ -130,7 +130,7 @@ pub async fn keys_are_known_over_expiry(store: impl Store) {
     let (first, ended) = expired(&bench, "keyed").await;
     let one = || keyed(bench.event("keyed", "a"), "one");
     assert_eq!(bench.sent(one()).await, first, "a repeat of what was sent before");
-    assert_eq!(bench.look(&bench.key("keyed")).await.ended, Some(ended));
+    assert_eq!(bench.info_of(&bench.key("keyed")).await.ended, Some(ended));
     let second = bench.sent(keyed(bench.event("keyed", "b"), "two")).await;
     assert_eq!(bench.sent(one()).await, first);
     assert_eq!(bench.sent(keyed(bench.event("keyed", "b"), "two")).await, second);

@@ -128,9 +128,9 @@ pub async fn markers_say_where_the_run_before_ended(store: impl Store) {
     bench.write(&key, first, 1, &["a"]).await;
     let interrupt = Interrupt { key: key.clone(), epoch: first, last: Some(6), if_deadline: None };
     bench.interrupt(interrupt).await.expect("the store answers");
-    assert_eq!(bench.look(&key).await.previous, None, "the run that stands still is the first");
+    assert_eq!(bench.info_of(&key).await.previous, None, "the run that stands still is the first");
     let (_, second) = bench.begin("markers").await;
-    assert_eq!(bench.look(&key).await.previous, Some(EventId::new(first, 6)));
+    assert_eq!(bench.info_of(&key).await.previous, Some(EventId::new(first, 6)));
     let page = bench.all(&key, ReadFrom::Start).await;
     let markers = page.records.iter().filter_map(|record| match &record.kind {
         RecordKind::Run { previous } => Some((record.id, *previous)),
@@ -140,9 +140,9 @@ pub async fn markers_say_where_the_run_before_ended(store: impl Store) {
     assert_eq!(markers.collect::<Vec<_>>(), expected);
     bench.write(&key, second, 1, &["b"]).await;
     bench.stand_still(&key, second).await;
-    assert_eq!(bench.look(&key).await.previous, Some(EventId::new(first, 6)));
+    assert_eq!(bench.info_of(&key).await.previous, Some(EventId::new(first, 6)));
     bench.end(close(&key, None)).await;
-    assert_eq!(bench.look(&key).await.previous, Some(EventId::new(first, 6)), "also once it has ended");
+    assert_eq!(bench.info_of(&key).await.previous, Some(EventId::new(first, 6)), "also once it has ended");
 }
 
 async fn trimmed<S: Store>(bench: &Bench<S>, id: &str, retention: Retention) -> (StreamKey, u64) {
@@ -227,7 +227,7 @@ pub async fn the_end_is_the_last_record(store: impl Store) {
     bench.write(&key, epoch, 1, &["a", "b"]).await;
     let close = Close { last: Some(5), ..close(&key, Some(epoch)) };
     bench.end(close).await;
-    let ended = bench.look(&key).await.ended.expect("it has ended");
+    let ended = bench.info_of(&key).await.ended.expect("it has ended");
     let page = bench.after(&key, EventId::new(epoch, 2)).await;
     assert_eq!((page.state, page.top, page.epoch), (StreamState::Failed, ended.id, epoch));
     let [end] = &page.records[..] else { panic!("more than the end: {page:?}") };

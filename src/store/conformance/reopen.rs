@@ -19,7 +19,7 @@ pub async fn a_forgotten_stream_is_registered_again(store: impl Store) {
     let request = Open { metadata: metadata.clone(), ..request };
     let registered = bench.reopen(reopen(request, epoch, 3)).await.expect("the store answers");
     assert_eq!(registered, Reopened::Registered);
-    let info = bench.look(&key).await;
+    let info = bench.info_of(&key).await;
     assert_eq!((info.state, info.epoch, info.started), (StreamState::Active, epoch, true));
     assert_eq!((info.metadata, info.node), (metadata, Some(bench.node.clone())));
     assert_eq!(bench.listed().await.len(), 1);
@@ -41,7 +41,7 @@ pub async fn a_producer_that_had_not_begun_may_still_withdraw(store: impl Store)
         let epoch = bench.begin_forgotten(request.clone()).await;
         let again = Reopen { open: request.clone(), ..reopen(request.clone(), epoch, acknowledged) };
         assert_eq!(bench.reopen(again).await.expect("the store answers"), Reopened::Registered);
-        assert_eq!(bench.look(&key).await.started, started, "{id}");
+        assert_eq!(bench.info_of(&key).await.started, started, "{id}");
         bench.withdraw(key.clone(), request.token).await.expect("the store answers");
         assert_eq!(bench.known(&key).await.is_some(), started, "{id}");
     }
@@ -55,7 +55,7 @@ pub async fn the_inner_id_comes_back(store: impl Store) {
     let epoch = bench.begin_forgotten(request.clone()).await;
     let again = Reopen { inner_id: Some("row-7".to_owned()), inner_retry: Some(7), ..reopen(request, epoch, 3) };
     assert_eq!(bench.reopen(again).await.expect("the store answers"), Reopened::Registered);
-    let info = bench.look(&key).await;
+    let info = bench.info_of(&key).await;
     assert_eq!((info.inner_id.as_deref(), info.inner_retry), (Some("row-7"), Some(7)));
     bench.stand_still(&key, epoch).await;
     let Opened::New { inner_id, .. } = bench.ask(bench.request("forgotten")).await else { panic!("not the caller's") };
@@ -70,7 +70,7 @@ pub async fn what_was_lost_is_known_at_the_end(store: impl Store) {
         let request = bench.request(id);
         let epoch = bench.begin_forgotten(request.clone()).await;
         bench.reopen(reopen(request, epoch, 3)).await.expect("the store answers");
-        assert_eq!(bench.look(&bench.key(id)).await.top, EventId::new(epoch, 3));
+        assert_eq!(bench.info_of(&bench.key(id)).await.top, EventId::new(epoch, 3));
         keys.push((bench.key(id), epoch));
     }
     let [(ends, epoch), (stands, first)] = &keys[..] else { panic!("two streams") };
@@ -101,20 +101,20 @@ pub async fn a_run_that_was_lost_is_registered_over_an_older_one(store: impl Sto
     let (key, old) = bench.begin("again").await;
     bench.write(&key, old, 1, &["a", "b"]).await;
     bench.stand_still(&key, old).await;
-    let before = bench.look(&key).await;
+    let before = bench.info_of(&key).await;
     let run = old + 5;
     assert_eq!(bench.put(append(&key, run, 4, &["d"])).await, Appended::Gone);
     assert_eq!(bench.end(close(&key, Some(run))).await, Closed::Missing);
     let missing = bench.interrupt(interrupt(&key, run)).await.expect("the store answers");
     assert_eq!(missing, Interrupted::Missing);
-    assert_eq!(bench.look(&key).await, before, "nothing has changed");
+    assert_eq!(bench.info_of(&key).await, before, "nothing has changed");
 
     let request = bench.on("node-2").request("again");
     for _ in 0..2 {
         let again = bench.reopen(reopen(request.clone(), run, 3)).await.expect("the store answers");
         assert_eq!(again, Reopened::Registered);
     }
-    let info = bench.look(&key).await;
+    let info = bench.info_of(&key).await;
     assert_eq!((info.state, info.epoch, info.started), (StreamState::Active, run, true));
     assert_eq!((info.node, info.previous), (Some(request.node), Some(EventId::new(old, 2))));
     bench.write(&key, run, 4, &["d"]).await;
@@ -147,7 +147,7 @@ pub async fn a_run_that_was_lost_replaces_one_that_had_ended(store: impl Store) 
         assert_eq!(again, Reopened::Registered, "{id}");
         bench.write(&key, run, 2, &["b"]).await;
         assert_eq!(bench.held(&key).await, ["r", "b"], "{id}");
-        let info = bench.look(&key).await;
+        let info = bench.info_of(&key).await;
         assert_eq!((info.state, info.epoch, info.ended), (StreamState::Active, run, None), "{id}");
         assert_eq!(bench.finish(&key, run).await.id, EventId::terminal(run), "{id}");
     }
@@ -163,7 +163,7 @@ pub async fn a_newer_run_fences(store: impl Store) {
     let (_, new) = other.begin("taken").await;
     let late = bench.reopen(reopen(request.clone(), old, 0)).await.expect("the store answers");
     assert_eq!(late, Reopened::Fenced(Fence::Newer));
-    assert_eq!(bench.look(&key).await.epoch, new);
+    assert_eq!(bench.info_of(&key).await.epoch, new);
 
     bench.stand_still(&key, new).await;
     let late = bench.reopen(reopen(request, new, 0)).await.expect("the store answers");

@@ -16,7 +16,7 @@ pub async fn an_append_wakes(store: impl Store) {
         woken(&mut one, "an append").await;
         woken(&mut two, "an append").await;
         write.await.expect("appended");
-        bench.until("it can be read", async || bench.look(&key).await.top.seq == seq).await;
+        bench.until("it can be read", async || bench.info_of(&key).await.top.seq == seq).await;
     }
 }
 

@@ -52,7 +52,7 @@ pub async fn a_withdrawal_takes_its_stream_out(store: impl Store) {
     let token = again.token;
     bench.ask(again).await;
     bench.withdraw(key.clone(), token).await.expect("the store answers");
-    assert_eq!(bench.look(&key).await.state, StreamState::Interrupted);
+    assert_eq!(bench.info_of(&key).await.state, StreamState::Interrupted);
     assert_eq!(bench.pointer_of("chat").await, "c a", "there is still such a stream");
 }
 
@@ -71,7 +71,7 @@ pub async fn a_pointer_that_goes_back_expires_with_its_stream(store: impl Store)
     let (old, _, _) = bench.begin_turn("old", "other").await;
     bench.begin_turn("next", "other").await;
     assert_eq!(bench.take_out("other", "next").await, "old");
-    assert_eq!(bench.look(&old).await.state, StreamState::Active);
+    assert_eq!(bench.info_of(&old).await.state, StreamState::Active);
 }
 
 /// The pointer expires with the stream that it names, however that ends.
@@ -142,5 +142,5 @@ pub async fn a_lost_pointer_comes_back_with_its_stream(store: impl Store) {
     bench.reopen(reopen(open, epoch, 3)).await.expect("the store answers");
     bench.until_clock(bench.now().await + SOON.as_millis() as u64).await;
     assert_eq!(bench.pointer_of("chat").await, "lost");
-    assert_eq!(bench.look(&bench.key("older")).await.turn.map(|turn| turn.conversation), Some(stream("chat")));
+    assert_eq!(bench.info_of(&bench.key("older")).await.turn.map(|turn| turn.conversation), Some(stream("chat")));
 }

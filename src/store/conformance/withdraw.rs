@@ -35,7 +35,7 @@ pub async fn a_withdrawn_second_run_leaves_the_stream_interrupted(store: impl St
     let token = request.token;
     let second = epoch_of(&bench.ask(request).await);
     bench.withdraw(key.clone(), token).await.expect("the store answers");
-    assert_eq!(bench.look(&key).await.state, StreamState::Interrupted);
+    assert_eq!(bench.info_of(&key).await.state, StreamState::Interrupted);
     let opened = bench.ask(bench.request("before")).await;
     let third = epoch_of(&opened);
     let Opened::New { previous: Some(previous), .. } = opened else { panic!("{opened:?}") };
@@ -60,12 +60,12 @@ pub async fn a_started_run_is_not_withdrawn(store: impl Store) {
     let epoch = epoch_of(&bench.ask(request).await);
     bench.write(&key, epoch, 1, &["a"]).await;
     bench.withdraw(key.clone(), token).await.expect("the store answers");
-    assert_eq!(bench.look(&key).await.state, StreamState::Active, "an event is a beginning too");
+    assert_eq!(bench.info_of(&key).await.state, StreamState::Active, "an event is a beginning too");
     let started = crate::store::Open { started: true, ..bench.request("at-once") };
     let (key, token) = (started.key.clone(), started.token);
     bench.ask(started).await;
     bench.withdraw(key.clone(), token).await.expect("the store answers");
-    assert_eq!(bench.look(&key).await.state, StreamState::Active);
+    assert_eq!(bench.info_of(&key).await.state, StreamState::Active);
 }
 
 /// Nobody takes back what another registered.
@@ -73,7 +73,7 @@ pub async fn only_the_own_request_is_withdrawn(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("own").await;
     bench.withdraw(key.clone(), 12345).await.expect("the store answers");
-    let info = bench.look(&key).await;
+    let info = bench.info_of(&key).await;
     assert_eq!((info.state, info.epoch), (StreamState::Active, epoch));
     bench.withdraw(bench.key("none"), 12345).await.expect("nothing to do is no error");
 }
@@ -105,6 +105,6 @@ pub async fn a_run_that_only_kept_something_is_withdrawn(store: impl Store) {
     let second = epoch_of(&bench.ask(request).await);
     assert_eq!(bench.put(kept(&key, second)).await, Appended::Stored);
     bench.withdraw(key.clone(), token).await.expect("the store answers");
-    assert_eq!(bench.look(&key).await.state, StreamState::Interrupted);
+    assert_eq!(bench.info_of(&key).await.state, StreamState::Interrupted);
     assert_eq!(bench.put(kept(&key, second)).await, Appended::Fenced(Fence::Newer), "one that was queued");
 }

@@ -36,7 +36,7 @@ impl MemoryStore {
     }
 
     /// The pointer that names a stream lives as long as that.
-    pub(super) fn lives_on(&self, entry: &Entry, key: &StreamKey, now: u64) {
+    pub(super) fn expire_pointer_with(&self, entry: &Entry, key: &StreamKey, now: u64) {
         self.renew_for(entry, key, entry.expires_in(now), None, now);
     }
 

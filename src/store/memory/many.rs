@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::{clock::millis, entry::Entry, shard::Look, store::MemoryStore};
+use super::{clock::millis, entry::Entry, shard::Sweep, store::MemoryStore};
 use crate::{
     model::{
         id::{StreamId, StreamKey},
         stream::{StreamInfo, StreamState},
     },
     runtime::sync::lock,
-    store::{Beat, Beaten, Due, List, Listed, notify::Woken},
+    store::{Beat, Beaten, Due, List, Listed, tail::Woken},
 };
 
 impl MemoryStore {
@@ -49,7 +49,7 @@ impl MemoryStore {
     pub(super) fn due_now(&self, limit: usize, lease: Duration, claim: Option<u64>) -> Vec<Due> {
         let now = self.now();
         let claim = claim.map(|claim| claim.min(now));
-        let mut look = Look {
+        let mut sweep = Sweep {
             now,
             lease: millis(lease),
             limit,
@@ -59,11 +59,11 @@ impl MemoryStore {
             woken: Woken::default(),
         };
         for shard in &self.0.shards {
-            lock(shard).look(&mut look);
+            lock(shard).sweep(&mut sweep);
         }
         lock(&self.0.pointers).expire(now);
-        self.forget_indexed(&look.gone);
-        look.due
+        self.forget_indexed(&sweep.gone);
+        sweep.due
     }
 
     /// Takes streams that are gone out of the index, unless they have come again.

@@ -47,7 +47,7 @@ impl Pointers {
     }
 
     pub(super) fn get(&self, conversation: &StreamKey, now: u64) -> Option<Pointer> {
-        told(&self.turns(conversation, now))
+        pointer_of(&self.turns(conversation, now))
     }
 
     fn turns(&self, conversation: &StreamKey, now: u64) -> Vec<Turn> {
@@ -69,7 +69,7 @@ impl Pointers {
             if turns.len() < at_all {
                 self.change(&point.conversation, turns.clone());
             }
-            return Pointed::Kept(told(&turns));
+            return Pointed::Kept(pointer_of(&turns));
         }
         if !is_known {
             put_in(&mut turns, point, now);
@@ -79,7 +79,7 @@ impl Pointers {
         } else {
             self.change(&point.conversation, turns.clone());
         }
-        told(&turns).map_or(Pointed::Kept(None), Pointed::Moved)
+        pointer_of(&turns).map_or(Pointed::Kept(None), Pointed::Moved)
     }
 
     /// Returns also whether the pointer names another stream than before.
@@ -94,7 +94,7 @@ impl Pointers {
         let is_meant = |turn: &Turn| turn.stream == *stream && epoch.is_none_or(|epoch| turn.epoch <= epoch);
         let goes_back = turns.first().is_some_and(is_meant);
         turns.retain(|turn| !is_meant(turn));
-        let pointer = told(&turns);
+        let pointer = pointer_of(&turns);
         self.change(conversation, turns);
         (pointer, goes_back)
     }
@@ -113,9 +113,9 @@ impl Pointers {
             (None, Some(Place { epoch, since })) => {
                 turns.push(Turn { stream: renew.stream.clone(), epoch, at: now.saturating_sub(millis(since)) });
             }
-            _ => return told(&turns),
+            _ => return pointer_of(&turns),
         }
-        let pointer = told(&turns);
+        let pointer = pointer_of(&turns);
         self.put(&renew.conversation, turns, at(now, renew.ttl));
         pointer
     }
@@ -155,7 +155,7 @@ fn put_in(turns: &mut Vec<Turn>, point: &Point, now: u64) {
     turns.insert(place, Turn { stream: point.stream.clone(), epoch, at });
 }
 
-fn told(turns: &[Turn]) -> Option<Pointer> {
+fn pointer_of(turns: &[Turn]) -> Option<Pointer> {
     let (named, behind) = turns.split_first()?;
     let behind = behind.iter().map(|turn| turn.stream.clone()).collect();
     Some(Pointer { stream: named.stream.clone(), epoch: named.epoch, behind })

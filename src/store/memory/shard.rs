@@ -8,7 +8,7 @@ use std::{
 use super::{entry::Entry, log::Log};
 use crate::{
     model::{id::StreamKey, stream::StreamState},
-    store::{Due, DueReason, Open, Opened, TailCell, notify::Woken},
+    store::{Due, DueReason, Open, Opened, TailCell, tail::Woken},
 };
 
 #[derive(Default)]
@@ -55,7 +55,7 @@ impl Shard {
     /// Sees to it that the entry is looked at in time.
     pub(super) fn reschedule(&mut self, key: &StreamKey) {
         let Some(entry) = self.entries.get_mut(key) else { return };
-        let next = entry.next_look();
+        let next = entry.next_timer();
         if entry.timer == 0 || next < entry.timer {
             self.timers.remove(&(entry.timer, key.clone()));
             entry.timer = next;
@@ -66,11 +66,11 @@ impl Shard {
     pub(super) fn remove(&mut self, key: &StreamKey, now: u64, woken: &mut Woken) {
         let Some(entry) = self.entries.remove(key) else { return };
         self.timers.remove(&(entry.timer, key.clone()));
-        self.take_leave(key.clone(), &entry, now, woken);
+        self.keep_after_removal(key.clone(), &entry, now, woken);
     }
 
     /// What outlives an entry: its epoch, and those who follow its name.
-    pub(super) fn take_leave(&mut self, key: StreamKey, entry: &Entry, now: u64, woken: &mut Woken) {
+    pub(super) fn keep_after_removal(&mut self, key: StreamKey, entry: &Entry, now: u64, woken: &mut Woken) {
         woken.add(&entry.tail);
         if Arc::strong_count(&entry.tail) > 1 {
             self.waiting.insert(key.clone(), Arc::clone(&entry.tail));
@@ -94,7 +94,7 @@ impl Shard {
     pub(super) fn open(&mut self, open: &Open, over_limit: bool, now: u64, woken: &mut Woken) -> Opened {
         if let Some(entry) = self.held(&open.key, now) {
             if entry.is_repeat(open) {
-                entry.say_more(open);
+                entry.add_from_repeat(open);
                 woken.add(&entry.tail);
                 return opened(entry);
             }
@@ -142,13 +142,13 @@ impl Shard {
     }
 
     /// Looks at the streams whose time has come.
-    pub(super) fn look(&mut self, look: &mut Look) {
+    pub(super) fn sweep(&mut self, sweep: &mut Sweep) {
         self.tidy_waiting();
-        self.removed.retain(|_, epoch| *epoch >= look.now);
+        self.removed.retain(|_, epoch| *epoch >= sweep.now);
         let mut later = Vec::new();
-        while look.due.len() < look.limit {
+        while sweep.due.len() < sweep.limit {
             match self.timers.pop_first() {
-                Some((at, key)) if at <= look.now => later.extend(self.look_at(key, look)),
+                Some((at, key)) if at <= sweep.now => later.extend(self.visit(key, sweep)),
                 Some(timer) => {
                     self.timers.insert(timer);
                     break;
@@ -162,24 +162,24 @@ impl Shard {
     }
 
     /// Looks at one stream; it is returned if it is to be looked at again.
-    fn look_at(&mut self, key: StreamKey, look: &mut Look) -> Option<StreamKey> {
+    fn visit(&mut self, key: StreamKey, sweep: &mut Sweep) -> Option<StreamKey> {
         let entry = self.entries.get_mut(&key)?;
         entry.timer = 0;
-        if entry.is_over(look.now) {
-            self.remove(&key, look.now, &mut look.woken);
-            look.gone.push(key);
+        if entry.is_over(sweep.now) {
+            self.remove(&key, sweep.now, &mut sweep.woken);
+            sweep.gone.push(key);
             return None;
         }
-        if let Some(reason) = why_due(entry, look) {
-            entry.lease(look.now, look.lease);
-            look.due.push(Due { info: entry.info(&key), reason });
+        if let Some(reason) = why_due(entry, sweep) {
+            entry.lease(sweep.now, sweep.lease);
+            sweep.due.push(Due { info: entry.info(&key), reason });
         }
         Some(key)
     }
 }
 
 /// A look at all streams whose time has come.
-pub(super) struct Look {
+pub(super) struct Sweep {
     pub(super) now: u64,
     pub(super) lease: u64,
     pub(super) limit: usize,
@@ -191,9 +191,9 @@ pub(super) struct Look {
     pub(super) woken: Woken,
 }
 
-fn why_due(entry: &Entry, look: &Look) -> Option<DueReason> {
+fn why_due(entry: &Entry, sweep: &Sweep) -> Option<DueReason> {
     // Whoever runs now is judged by a time that the asker vouches for.
-    let at = if entry.state() == StreamState::Active { look.claim? } else { look.now };
+    let at = if entry.state() == StreamState::Active { sweep.claim? } else { sweep.now };
     if entry.has_expired(at) {
         Some(DueReason::Lifetime)
     } else if entry.is_stale(at) {

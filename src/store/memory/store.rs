@@ -14,7 +14,7 @@ use super::{
     shard::Shard,
 };
 #[cfg(feature = "test-util")]
-use crate::store::notify::Woken;
+use crate::store::tail::Woken;
 use crate::{
     model::id::{NodeId, StreamKey},
     runtime::sync::lock,
@@ -103,7 +103,7 @@ impl MemoryStore {
             let mut shard = lock(shard);
             shard.timers.clear();
             for (key, entry) in std::mem::take(&mut shard.entries) {
-                shard.take_leave(key, &entry, now, &mut woken);
+                shard.keep_after_removal(key, &entry, now, &mut woken);
             }
         }
     }

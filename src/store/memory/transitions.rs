@@ -9,7 +9,7 @@ use crate::{
     runtime::sync::lock,
     store::{
         Append, Appended, Close, Closed, Interrupt, Interrupted, Open, Opened, Publish, Published, Reopen, Reopened,
-        notify::Woken,
+        tail::Woken,
     },
 };
 
@@ -73,7 +73,7 @@ impl MemoryStore {
         let closed = entry.close(close, now);
         // A repeat, too: whoever sent the first may have died before the pointer followed.
         if matches!(closed, Closed::Now { .. } | Closed::Before(_)) {
-            self.lives_on(entry, &key, now);
+            self.expire_pointer_with(entry, &key, now);
         }
         woken.add(&entry.tail);
         shard.reschedule(&key);
@@ -93,7 +93,7 @@ impl MemoryStore {
         let Some(entry) = shard.entry(&interrupt.key, now) else { return Interrupted::Missing };
         let interrupted = entry.interrupt(interrupt);
         if interrupted == Interrupted::Done {
-            self.lives_on(entry, &interrupt.key, now);
+            self.expire_pointer_with(entry, &interrupt.key, now);
         }
         woken.add(&entry.tail);
         interrupted

@@ -1,4 +1,4 @@
-//! Work that a caller does not wait for to the end.
+//! Work that goes on when its caller stops waiting.
 
 use std::{future::Future, pin::Pin, sync::Mutex, time::Duration};
 
@@ -6,27 +6,30 @@ use tokio::{runtime::Handle, sync::oneshot, task::JoinSet, time::timeout};
 
 use crate::runtime::sync::lock;
 
-/// For how long a caller waits for the indexes: a server that answers has done it by then.
+/// How long a caller waits for the work. A healthy server has done it by then.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// For how long the indexes of a stream are tried at most.
+/// How long the work may take at most.
 const SETTLES_WITHIN: Duration = Duration::from_secs(10);
-/// How many streams' indexes are written at a time.
+/// How many tasks run at a time.
 const AT_ONCE: usize = 4096;
 
-/// Work on indexes and pointers that nobody waits for any more. It ends with the store.
+/// The tasks that write indexes and pointers. They end with the store.
 #[derive(Default)]
 pub(super) struct Background(Mutex<JoinSet<()>>);
 
-/// Work on what a stream's change means for other keys, as far as its caller waits for it.
+/// Work on other keys that follows from the change of a stream.
 #[must_use]
 pub(super) enum Settling {
+    /// There is nothing to do.
     Nothing,
+    /// A task does it, and drops the sender when it is done.
     Apart(oneshot::Receiver<()>),
-    /// There is no room for another task, or no runtime.
+    /// There is no room for another task, or no runtime: the caller does it.
     Here(Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
 impl Background {
+    /// Begins the work, in a task if possible.
     pub(super) fn begin(&self, work: impl Future<Output = ()> + Send + 'static) -> Settling {
         let mut tasks = lock(&self.0);
         while tasks.try_join_next().is_some() {}
@@ -43,7 +46,7 @@ impl Background {
 }
 
 impl Settling {
-    /// Waits until it is done, but not for long.
+    /// Waits until the work is done, but at most for `PATIENCE`.
     pub(super) async fn wait(self) {
         let _ = match self {
             Self::Nothing => return,

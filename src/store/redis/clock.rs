@@ -1,4 +1,4 @@
-//! The store's clock, as far as its last word and the time since tell.
+//! An estimate of the server's clock: its last known time, plus the time since.
 
 use std::{
     sync::Mutex,
@@ -13,11 +13,12 @@ use crate::runtime::sync::lock;
 pub(super) struct Clock(Mutex<Option<(Instant, u64)>>);
 
 impl Clock {
-    /// The store said what time it is, in unix milliseconds.
-    pub(super) fn heard(&self, store_ms: u64) {
+    /// Notes the time of the server, in unix milliseconds.
+    pub(super) fn set(&self, store_ms: u64) {
         *lock(&self.0) = Some((Instant::now(), store_ms));
     }
 
+    /// The estimated time of the server, in unix milliseconds.
     pub(super) fn now(&self) -> u64 {
         match *lock(&self.0) {
             Some((at, store_ms)) => store_ms.saturating_add(millis(at.elapsed())),
@@ -26,10 +27,11 @@ impl Clock {
     }
 }
 
-/// Some 2,000 years in milliseconds, longer than anything lasts: what scripts count with is exact up to 2^53.
+/// The longest duration that is stored, about 2,000 years in milliseconds. Numbers in scripts are exact up to 2^53, so sums of
+/// a time and this are exact.
 pub(super) const LONGEST: u64 = 1 << 46;
 
-/// In milliseconds, at most [`LONGEST`].
+/// A duration in milliseconds, at most [`LONGEST`].
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(LONGEST)
 }

@@ -89,7 +89,7 @@ impl RedisStoreBuilder {
         let (tried, listening) = tokio::sync::oneshot::channel();
         let tasks = [
             tokio::spawn(tails::listen(Arc::downgrade(&shared), tried)),
-            tokio::spawn(tails::tell(Arc::downgrade(&shared))),
+            tokio::spawn(tails::announce_all(Arc::downgrade(&shared))),
             tokio::spawn(tails::watch(Arc::downgrade(&shared))),
         ];
         crate::runtime::sync::lock(&shared.tasks).extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));

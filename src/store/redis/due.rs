@@ -37,7 +37,7 @@ impl Shared {
         claim: Option<u64>,
     ) -> Result<Vec<Due>, RedisStoreError> {
         let mut all = Vec::new();
-        let vouches = self.vouches().await;
+        let vouches = self.parts_vouched_for().await;
         let vouched = claim.unwrap_or(0);
         let claim = claim.map(|claim| claim.min(1 << 52).to_string()).unwrap_or_default();
         let lease = millis(lease);
@@ -75,7 +75,7 @@ impl Shared {
             if let Some(error) = failed.filter(|_| answered == 0 && all.is_empty()) {
                 return Err(error);
             }
-            if let Err(error) = self.look_at_leased(streams, vouched, &mut all).await {
+            if let Err(error) = self.inspect_leased(streams, vouched, &mut all).await {
                 return if all.is_empty() { Err(error) } else { Ok(all) };
             }
             later.extend(more);
@@ -84,7 +84,7 @@ impl Shared {
         Ok(all)
     }
 
-    async fn look_at_leased(
+    async fn inspect_leased(
         &self,
         leased: Vec<(Leased, u64)>,
         vouched: u64,
@@ -106,11 +106,11 @@ impl Shared {
             return Ok(());
         }
         let (mut mends, mut marks) = (Vec::new(), Vec::new());
-        for ((leased, now, keys, key), known) in named.iter().zip(self.know_leased(&of).await?) {
+        for ((leased, now, keys, key), known) in named.iter().zip(self.known_of_leased(&of).await?) {
             // One that cannot be looked at stays leased, and is looked at again.
             if let Ok(known) = known {
                 let at = if leased.active { vouched.min(*now) } else { *now };
-                let due = self.judge(leased, keys, key, known, (at, *now), &mut mends);
+                let due = self.due_of(leased, keys, key, known, (at, *now), &mut mends);
                 if let Some(due) = due {
                     if leased.active {
                         marks.push((keys, due.info.epoch, due.info.last_heartbeat, leased.deadline));
@@ -120,9 +120,9 @@ impl Shared {
             }
         }
         let page = if self.cluster { 1 } else { MARKS };
-        mends.extend(marks.chunks(page).map(marking));
+        mends.extend(marks.chunks(page).map(mark_request));
         // All in one go. What of this fails is found again when the leases are over.
-        self.tell(mends).await;
+        self.send_best_effort(mends).await;
         Ok(())
     }
 
@@ -136,7 +136,7 @@ impl Shared {
 
     /// Why somebody must look at a leased stream; `None`: nobody must, and the index is mended. `now` is as far as the
     /// asker vouches for the store's clock, `clock` what that says itself.
-    fn judge(
+    fn due_of(
         &self,
         leased: &Leased,
         keys: &StreamKeys,
@@ -166,7 +166,7 @@ impl Shared {
             mends.push(self.keys.unwatching(&active, keys, leased.deadline, None));
             return None;
         }
-        let heard = known.held.last_heard(leased.was);
+        let heard = known.held.last_heartbeat(leased.was);
         let lives = heard.max(known.written).saturating_add(known.held.number("life"));
         // What the index holds is when it is overdue, unless its lifetime is even shorter.
         let by_index = known.held.number("stale") <= known.held.number("life");
@@ -195,7 +195,7 @@ impl Shared {
         let overdue = match known.held.standing() {
             Standing::Is(state) if state.is_terminal() && known.hook => 0,
             Standing::Is(StreamState::Interrupted) if !known.held.flag("reruns") => {
-                let heard = known.held.last_heard(0).max(known.written);
+                let heard = known.held.last_heartbeat(0).max(known.written);
                 heard.saturating_add(known.held.number("life")).saturating_sub(now)
             }
             _ => return None,
@@ -206,7 +206,7 @@ impl Shared {
 
 /// Keeps when producers of streams that were leased were last heard of: a stream's keys, its epoch, that time, and the
 /// deadline that the lease wrote.
-fn marking(marks: &[(&StreamKeys, u64, u64, u64)]) -> Request {
+fn mark_request(marks: &[(&StreamKeys, u64, u64, u64)]) -> Request {
     let names: Vec<&str> = marks.iter().flat_map(|(keys, ..)| [&*keys.stream, &*keys.log]).collect();
     let request = Request::script(marks[0].0.slot, &script::LEASED_EACH, &names).arg(marks.len());
     marks

@@ -25,7 +25,7 @@ impl Fleet {
     ///
     /// # Errors
     ///
-    /// If no server could be asked at all. What became of a command otherwise is in its reply.
+    /// If no server could be asked at all. Otherwise each reply says whether its command worked.
     pub(super) async fn send(&self, requests: Vec<Request>) -> Result<Vec<Reply>, RedisStoreError> {
         if requests.is_empty() {
             return Ok(Vec::new());
@@ -37,22 +37,22 @@ impl Fleet {
         }
     }
 
-    /// The same for what only reads, and may read much: logs and lists.
+    /// Sends commands that only read, and may read much, such as pages of logs and lists.
     ///
-    /// It goes over a second connection to each server, so that acknowledgements of what is written do not queue behind
-    /// megabytes. Replies to what was sent before may come later than these: what a read depends on must have been
-    /// acknowledged before. A read whose connection is closed meanwhile is sent once more.
+    /// They go over a second connection to each server, so that acknowledgements of writes do not queue behind megabytes. The
+    /// two connections are not ordered: whatever a read depends on must have been acknowledged before it is sent. A read whose
+    /// connection is closed meanwhile is sent once more.
     ///
     /// # Errors
     ///
     /// As those of [`send`](Self::send).
-    pub(super) async fn look(&self, requests: Vec<Request>) -> Result<Vec<Reply>, RedisStoreError> {
+    pub(super) async fn send_bulk(&self, requests: Vec<Request>) -> Result<Vec<Reply>, RedisStoreError> {
         self.send(requests.into_iter().map(Request::in_bulk).collect()).await
     }
 
-    /// Looks for one thing: [`look`](Self::look).
-    pub(super) async fn look_for(&self, request: Request) -> Reply {
-        let reply = self.look(vec![request]).await?.pop();
+    /// Sends one command that only reads, as [`send_bulk`](Self::send_bulk) does.
+    pub(super) async fn ask_bulk(&self, request: Request) -> Reply {
+        let reply = self.send_bulk(vec![request]).await?.pop();
         reply.unwrap_or_else(|| Err(value::unexpected("a command")))
     }
 
@@ -62,7 +62,7 @@ impl Fleet {
         reply.unwrap_or_else(|| Err(value::unexpected("a command")))
     }
 
-    /// Any server, for what is the same on all of them.
+    /// Any server, for requests that all of them answer alike.
     pub(super) fn any(&self) -> Result<Link, RedisStoreError> {
         match self {
             Self::One(link) => Ok(link.clone()),
@@ -90,7 +90,7 @@ impl Fleet {
         }
     }
 
-    /// Whether commands go over this link.
+    /// Whether this link is to a server that commands are sent to.
     pub(super) fn uses(&self, link: &Link) -> bool {
         match self {
             Self::One(held) => held.is(link),
@@ -99,7 +99,7 @@ impl Fleet {
         }
     }
 
-    /// The run of the servers: another one after any of them has started again, or was replaced.
+    /// The run ids of the servers. The text changes when any server restarts or is replaced.
     pub(super) fn run(&self) -> String {
         match self {
             Self::One(link) => link.run().to_string(),
@@ -108,11 +108,11 @@ impl Fleet {
         }
     }
 
-    /// Sees to it that every server is connected to, so that the run of each is known.
+    /// Connects to every server that is not connected, so that the run id of each is known.
     ///
     /// # Errors
     ///
-    /// If one is not, and cannot be.
+    /// If any of them cannot be reached.
     pub(super) async fn reach(&self) -> Result<(), RedisStoreError> {
         match self {
             Self::One(link) => link.connect().await,
@@ -121,11 +121,11 @@ impl Fleet {
         }
     }
 
-    /// Connects; returns once it is known whether that worked.
+    /// Connects for the first time.
     ///
     /// # Errors
     ///
-    /// Also if the servers are not of the kind that they are taken for.
+    /// If no server can be reached, or the servers are not of the kind that the URL says.
     pub(super) async fn connect(&self) -> Result<(), RedisStoreError> {
         match self {
             Self::One(link) => {

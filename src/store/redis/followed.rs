@@ -51,20 +51,20 @@ impl Listened {
 /// A process in which somebody follows a stream.
 struct Follower {
     process: String,
-    /// The number of its newest word: messages may overtake each other.
+    /// The number of its newest message: messages may overtake each other.
     number: u64,
     /// When that word came.
     heard: Instant,
 }
 
 /// A process's message about a stream that it follows, or has left.
-pub(super) struct Word<'a> {
+pub(super) struct Message<'a> {
     pub(super) name: &'a str,
     process: &'a str,
     number: u64,
 }
 
-impl<'a> Word<'a> {
+impl<'a> Message<'a> {
     /// Reads `<stream> <process> <number>`.
     pub(super) fn read(text: &'a str) -> Option<Self> {
         let mut words = text.split(' ');
@@ -75,79 +75,79 @@ impl<'a> Word<'a> {
 
 impl Followed {
     /// What other processes say arrives from now on, on a connection that gets this number.
-    pub(super) fn begins_to_listen(&self) -> u64 {
+    pub(super) fn connected(&self) -> u64 {
         let (connection, now) = (self.connections.fetch_add(1, Ordering::Relaxed), Instant::now());
         *lock(&self.listened) = Some(Listened { connection, since: now, until: now });
         connection
     }
 
     /// The server has answered on that connection: all that was said before has arrived.
-    pub(super) fn listens(&self, connection: u64) {
+    pub(super) fn confirm(&self, connection: u64) {
         if let Some(listened) = lock(&self.listened).as_mut().filter(|listened| listened.connection == connection) {
             listened.until = Instant::now();
         }
     }
 
     /// Nothing can be listened for, and what is said may be lost.
-    pub(super) fn listens_no_more(&self) {
+    pub(super) fn disconnected(&self) {
         *lock(&self.listened) = None;
     }
 
     /// Tells which processes have said nothing for too long.
-    fn silence(&self) -> impl Fn(&Follower) -> bool + use<> {
+    fn silence_filter(&self) -> impl Fn(&Follower) -> bool + use<> {
         let listened = *lock(&self.listened);
         move |follower| listened.is_some_and(|listened| listened.is_silent(follower.heard))
     }
 
     /// Whether another process follows the stream, as far as is known.
-    pub(super) fn is(&self, name: &str) -> bool {
+    pub(super) fn contains(&self, name: &str) -> bool {
         if self.count.load(Ordering::Relaxed) == 0 {
             return false;
         }
-        let is_silent = self.silence();
+        let is_silent = self.silence_filter();
         lock(&self.streams).get(name).is_some_and(|followers| followers.iter().any(|follower| !is_silent(follower)))
     }
 
     /// All streams that another process follows, as far as is known.
     pub(super) fn all(&self) -> Vec<String> {
-        let is_silent = self.silence();
+        let is_silent = self.silence_filter();
         let streams = lock(&self.streams);
         let followed = streams.iter().filter(|(_, followers)| followers.iter().any(|follower| !is_silent(follower)));
         followed.map(|(name, _)| name.clone()).collect()
     }
 
     /// A process follows a stream. Returns whether nobody did before.
-    pub(super) fn begins(&self, word: &Word<'_>) -> bool {
-        let (heard, is_silent) = (Instant::now(), self.silence());
+    pub(super) fn add(&self, message: &Message<'_>) -> bool {
+        let (heard, is_silent) = (Instant::now(), self.silence_filter());
         let mut streams = lock(&self.streams);
-        let followers = streams.entry(word.name.to_owned()).or_default();
+        let followers = streams.entry(message.name.to_owned()).or_default();
         followers.retain(|follower| !is_silent(follower));
         let news = followers.is_empty();
-        match followers.iter_mut().find(|follower| follower.process == word.process) {
+        match followers.iter_mut().find(|follower| follower.process == message.process) {
             Some(follower) => {
-                follower.number = follower.number.max(word.number);
+                follower.number = follower.number.max(message.number);
                 follower.heard = heard;
             }
-            None => followers.push(Follower { process: word.process.to_owned(), number: word.number, heard }),
+            None => followers.push(Follower { process: message.process.to_owned(), number: message.number, heard }),
         }
         self.count.store(streams.len(), Ordering::Relaxed);
         news
     }
 
     /// Removes a process from a stream's followers, unless it has announced itself since.
-    pub(super) fn ends(&self, word: &Word<'_>) {
+    pub(super) fn remove(&self, message: &Message<'_>) {
         let mut streams = lock(&self.streams);
-        let Some(followers) = streams.get_mut(word.name) else { return };
-        followers.retain(|follower| follower.process != word.process || follower.number > word.number);
+        let Some(followers) = streams.get_mut(message.name) else { return };
+        followers.retain(|follower| follower.process != message.process || follower.number > message.number);
         if followers.is_empty() {
-            streams.remove(word.name);
+            streams.remove(message.name);
         }
         self.count.store(streams.len(), Ordering::Relaxed);
     }
 
     /// Removes the processes that have said nothing for too long.
     pub(super) fn tidy(&self) {
-        let is_silent = self.silence();
+        let is_silent = self.silence_filter();
         let mut streams = lock(&self.streams);
         streams.retain(|_, followers| {
             followers.retain(|follower| !is_silent(follower));
@@ -161,49 +161,49 @@ impl Followed {
 mod tests {
     use super::*;
 
-    fn word(text: &str) -> Word<'_> {
-        Word::read(text).expect("readable")
+    fn message(text: &str) -> Message<'_> {
+        Message::read(text).expect("readable")
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_is_followed_until_the_last_process_has_left() {
         let followed = Followed::default();
-        assert!(!followed.is("a"));
-        assert!(followed.begins(&word("a one 1")) && !followed.begins(&word("a two 1")));
-        followed.ends(&word("a one 2"));
-        assert!(followed.is("a") && !followed.is("b"));
+        assert!(!followed.contains("a"));
+        assert!(followed.add(&message("a one 1")) && !followed.add(&message("a two 1")));
+        followed.remove(&message("a one 2"));
+        assert!(followed.contains("a") && !followed.contains("b"));
         assert_eq!(followed.all(), ["a"]);
-        followed.ends(&word("a two 2"));
-        assert!(!followed.is("a"));
-        assert!(followed.begins(&word("a one 3")), "it is news again");
+        followed.remove(&message("a two 2"));
+        assert!(!followed.contains("a"));
+        assert!(followed.add(&message("a one 3")), "it is news again");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_word_that_was_overtaken_counts_no_more() {
         let followed = Followed::default();
-        followed.begins(&word("a one 7"));
-        followed.ends(&word("a one 6"));
-        assert!(followed.is("a"));
+        followed.add(&message("a one 7"));
+        followed.remove(&message("a one 6"));
+        assert!(followed.contains("a"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_process_that_says_nothing_more_is_forgotten() {
         let followed = Followed::default();
-        let connection = followed.begins_to_listen();
-        followed.begins(&word("a one 1"));
+        let connection = followed.connected();
+        followed.add(&message("a one 1"));
         tokio::time::advance(ASKED_FOR / 2).await;
-        followed.begins(&word("a one 2"));
+        followed.add(&message("a one 2"));
         tokio::time::advance(ASKED_FOR - Duration::from_millis(1)).await;
-        followed.listens(connection);
-        assert!(followed.is("a"));
+        followed.confirm(connection);
+        assert!(followed.contains("a"));
         tokio::time::advance(Duration::from_millis(1)).await;
-        followed.listens(connection);
-        assert!(!followed.is("a"));
+        followed.confirm(connection);
+        assert!(!followed.contains("a"));
         assert_eq!(followed.all(), [""; 0]);
         followed.tidy();
         assert!(lock(&followed.streams).is_empty());
         for bad in ["", "a", "a one", "a one x", "a one -1"] {
-            assert!(Word::read(bad).is_none(), "{bad:?}");
+            assert!(Message::read(bad).is_none(), "{bad:?}");
         }
     }
 
@@ -211,25 +211,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_process_is_not_forgotten_while_it_cannot_be_heard() {
         let followed = Followed::default();
-        let connection = followed.begins_to_listen();
-        followed.begins(&word("a one 1"));
-        followed.begins(&word("b one 2"));
+        let connection = followed.connected();
+        followed.add(&message("a one 1"));
+        followed.add(&message("b one 2"));
         tokio::time::advance(ASKED_FOR * 3).await;
-        assert!(followed.is("a"), "the server has not answered since");
-        followed.listens_no_more();
+        assert!(followed.contains("a"), "the server has not answered since");
+        followed.disconnected();
         tokio::time::advance(ASKED_FOR * 3).await;
         followed.tidy();
-        followed.listens(connection);
-        assert!(followed.is("a"), "nothing can be listened for");
-        let connection = followed.begins_to_listen();
+        followed.confirm(connection);
+        assert!(followed.contains("a"), "nothing can be listened for");
+        let connection = followed.connected();
         tokio::time::advance(ASKED_FOR - Duration::from_millis(1)).await;
-        followed.listens(connection);
-        assert!(followed.is("a"), "it had no whole time to say so again");
-        followed.ends(&word("b one 3"));
-        assert!(!followed.is("b"), "one that says so has left at once");
+        followed.confirm(connection);
+        assert!(followed.contains("a"), "it had no whole time to say so again");
+        followed.remove(&message("b one 3"));
+        assert!(!followed.contains("b"), "one that says so has left at once");
         tokio::time::advance(Duration::from_millis(1)).await;
-        followed.listens(connection);
-        assert!(!followed.is("a"));
+        followed.confirm(connection);
+        assert!(!followed.contains("a"));
         followed.tidy();
         assert!(lock(&followed.streams).is_empty());
     }

@@ -69,22 +69,22 @@ impl Shared {
     }
 
     /// What is known of streams; `None` where nothing is, and where the server would not say.
-    pub(super) async fn know_all(
+    pub(super) async fn known_of(
         &self,
         of: &[impl Borrow<StreamKeys>],
     ) -> Result<Vec<Result<Known, RedisStoreError>>, RedisStoreError> {
-        self.look_at(of, true).await
+        self.fetch_known(of, true).await
     }
 
     /// The same of streams that were leased, whose deadlines are known.
-    pub(super) async fn know_leased(
+    pub(super) async fn known_of_leased(
         &self,
         of: &[impl Borrow<StreamKeys>],
     ) -> Result<Vec<Result<Known, RedisStoreError>>, RedisStoreError> {
-        self.look_at(of, false).await
+        self.fetch_known(of, false).await
     }
 
-    async fn look_at(
+    async fn fetch_known(
         &self,
         of: &[impl Borrow<StreamKeys>],
         deadline: bool,
@@ -93,14 +93,14 @@ impl Shared {
         for keys in of {
             requests.extend(self.known_requests(keys.borrow(), deadline));
         }
-        let mut replies = self.fleet.look(requests).await?.into_iter();
+        let mut replies = self.fleet.send_bulk(requests).await?.into_iter();
         let mut all: Vec<_> = of.iter().map(|_| known(&mut replies, deadline)).collect();
-        self.look_behind_seals(of, &mut all).await?;
+        self.fetch_tops_behind_seals(of, &mut all).await?;
         Ok(all)
     }
 
     /// Looks for the newest entry before the seal of each log that has one, where an end does not say it all.
-    async fn look_behind_seals(
+    async fn fetch_tops_behind_seals(
         &self,
         of: &[impl Borrow<StreamKeys>],
         all: &mut [Result<Known, RedisStoreError>],
@@ -109,9 +109,9 @@ impl Shared {
         let pairs = all.iter_mut().zip(of);
         let hidden: Vec<_> = pairs.filter(|(known, _)| known.as_ref().is_ok_and(is_hidden)).collect();
         let peeks = hidden.iter().map(|(_, keys)| peek((*keys).borrow(), "XREVRANGE", "+")).collect();
-        for ((entry, _), reply) in hidden.into_iter().zip(self.fleet.look(peeks).await?) {
+        for ((entry, _), reply) in hidden.into_iter().zip(self.fleet.send_bulk(peeks).await?) {
             // What one server does not say is not known of that stream alone.
-            match (value::own(reply).and_then(stored::entries), &mut *entry) {
+            match (value::or_missing(reply).and_then(stored::entries), &mut *entry) {
                 (Ok(newest), Ok(known)) => known.log = newest.first().map(|entry| entry.id),
                 (Err(error), _) => *entry = Err(error),
                 (Ok(_), Err(_)) => {}
@@ -121,7 +121,7 @@ impl Shared {
     }
 
     pub(super) async fn info(&self, key: StreamKey) -> Result<Option<StreamInfo>, RedisStoreError> {
-        let known = self.know_all(&[self.keys.of(&key)]).await?.pop();
+        let known = self.known_of(&[self.keys.of(&key)]).await?.pop();
         Ok(known.transpose()?.and_then(|known| known.info(&key)))
     }
 }
@@ -131,7 +131,7 @@ fn known(replies: &mut impl Iterator<Item = Reply>, deadline: bool) -> Result<Kn
     let all: Vec<Reply> = replies.take(if deadline { 5 } else { 4 }).collect();
     let mut all = all.into_iter();
     let mut next = || -> Result<Value, RedisStoreError> {
-        value::own(all.next().unwrap_or_else(|| Err(value::unexpected("what is known of a stream"))))
+        value::or_missing(all.next().unwrap_or_else(|| Err(value::unexpected("what is known of a stream"))))
     };
     let held = Held::new(value::fields(next()?, "HGETALL")?);
     let completion = value::fields(next()?, "HGETALL")?;

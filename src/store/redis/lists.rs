@@ -37,7 +37,7 @@ impl Shared {
             Some(after) => {
                 let mut rank = cmd("ZREVRANK");
                 rank.arg(&index).arg(after.as_str());
-                match value::number(&self.fleet.look_for(Request::new(slot, rank)).await?) {
+                match value::number(&self.fleet.ask_bulk(Request::new(slot, rank)).await?) {
                     Some(rank) => rank + 1,
                     None => return Ok(Listed::default()),
                 }
@@ -47,7 +47,7 @@ impl Shared {
         let last = first.saturating_add(list.limit as u64).min(1 << 52);
         let mut members = cmd("ZRANGE");
         members.arg(&index).arg(first).arg(last).arg("REV").arg("WITHSCORES");
-        let mut members = value::scored(self.fleet.look_for(Request::new(slot, members)).await?, "ZRANGE")?;
+        let mut members = value::scored(self.fleet.ask_bulk(Request::new(slot, members)).await?, "ZRANGE")?;
         // What has expired stands behind everything else.
         let now = self.clock.now();
         members.retain(|(_, expires)| *expires > now);
@@ -59,7 +59,7 @@ impl Shared {
         let mut streams = Vec::new();
         for page in all.chunks(LIST_PAGE) {
             let of: Vec<StreamKeys> = page.iter().map(|key| self.keys.of(key)).collect();
-            for (key, known) in page.iter().zip(self.know_all(&of).await?) {
+            for (key, known) in page.iter().zip(self.known_of(&of).await?) {
                 // One that is gone, or about to be opened, goes out of the index by itself; one whose own server is away is
                 // left out.
                 streams.extend(known.ok().and_then(|known| known.info(key)));
@@ -90,7 +90,7 @@ impl Shared {
                 members.arg("LIMIT").arg(range.at).arg(LIST_PAGE);
                 Request::new(self.keys.part_slot(range.part), members)
             };
-            let replies = self.fleet.look(asked.iter().map(members).collect()).await?;
+            let replies = self.fleet.send_bulk(asked.iter().map(members).collect()).await?;
             let mut pages = Vec::with_capacity(asked.len());
             for members in replies {
                 let members = value::array(members?, "ZRANGEBYSCORE")?;
@@ -99,7 +99,7 @@ impl Shared {
                 pages.push((is_full, keys.collect::<Vec<StreamKey>>()));
             }
             let of: Vec<StreamKeys> = pages.iter().flat_map(|(_, page)| page).map(|key| self.keys.of(key)).collect();
-            let mut known = self.know_all(&of).await?.into_iter();
+            let mut known = self.known_of(&of).await?.into_iter();
             let mut more = Vec::new();
             for (range, (is_full, page)) in asked.into_iter().zip(pages) {
                 let found = stale.len();
@@ -127,12 +127,12 @@ impl Shared {
             leases.arg(self.keys.leases(part)).arg(0).arg(LEASES_READ - 1).arg("WITHSCORES");
             Request::new(self.keys.part_slot(part), leases)
         };
-        let replies = self.fleet.look(self.keys.parts().map(leases).collect()).await?;
+        let replies = self.fleet.send_bulk(self.keys.parts().map(leases).collect()).await?;
         let own = |part| Range { part, from: "-inf".to_owned(), to: format!("({}", leases::LOWEST), at: 0 };
         let mut ranges: Vec<Range> = self.keys.parts().map(own).collect();
         let mut overdue = Vec::new();
         for (part, reply) in self.keys.parts().zip(replies) {
-            for (lease, deadline) in value::scored(value::own(reply)?, "ZRANGE")? {
+            for (lease, deadline) in value::scored(value::or_missing(reply)?, "ZRANGE")? {
                 let lease = value::number(&lease).filter(|lease| leases::is_one(*lease));
                 let lease = lease.filter(|lease| deadline.saturating_sub(leases::renewed_for(*lease)) <= before);
                 overdue.extend(lease.map(|lease| (deadline, part, lease)));

@@ -29,7 +29,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What a stream's change means for the pointer that names it.
-pub(super) enum Follows {
+pub(super) enum PointerChange {
     /// Nothing is left of the stream, up to this run.
     Unpoint(Option<u64>),
     /// The stream expires in so many milliseconds.
@@ -63,7 +63,7 @@ impl Shared {
             .arg(BEHIND)
             .arg(expected)
             .arg(stream);
-        let (moved, pointer) = told(self.fleet.ask(change).await?)?;
+        let (moved, pointer) = read_pointer(self.fleet.ask(change).await?)?;
         match pointer {
             Some(pointer) if moved => Ok(Pointed::Moved(pointer)),
             pointer => Ok(Pointed::Kept(pointer)),
@@ -96,7 +96,7 @@ impl Shared {
         let replies = self.fleet.send(changes.collect()).await?;
         let (mut renewed, mut failed) = (Vec::with_capacity(replies.len()), None);
         for reply in replies {
-            match reply.and_then(told) {
+            match reply.and_then(read_pointer) {
                 Ok((_, pointer)) => renewed.push(Renewed::Stands(pointer)),
                 Err(error) => {
                     failed = Some(error);
@@ -123,15 +123,15 @@ impl Shared {
     /// Has the pointer that names a stream follow its change. The caller waits for that, but not for long: so whoever has been
     /// told of the change finds the pointer changed, too, and a process that ends after its last stream has ended leaves no pointer
     /// that lives on. Should it fail, whoever reads the pointer next sets it right, or its time.
-    pub(super) fn has_followed(&self, key: &StreamKey, turn: Option<&Turn>, follows: Follows) -> Settling {
+    pub(super) fn update_pointer(&self, key: &StreamKey, turn: Option<&Turn>, change: PointerChange) -> Settling {
         let Some(turn) = turn else { return Settling::Nothing };
         let conversation = StreamKey::new(key.owner.clone(), turn.conversation.clone());
         let stream = key.id.clone();
         let pointers = Pointers { keys: self.keys.clone(), fleet: Arc::clone(&self.fleet) };
         let work = async move {
-            let _ = match follows {
-                Follows::Unpoint(epoch) => pointers.unpoint(&conversation, &stream, epoch).await.map(drop),
-                Follows::Expire(ttl) => {
+            let _ = match change {
+                PointerChange::Unpoint(epoch) => pointers.unpoint(&conversation, &stream, epoch).await.map(drop),
+                PointerChange::Expire(ttl) => {
                     let ttl = Duration::from_millis(ttl);
                     pointers.renew(&Renew { conversation, stream, ttl, put_back: None }).await
                 }
@@ -158,7 +158,7 @@ impl Pointers {
         loop {
             let change = self.keys.changing(conversation, "unpoint").arg(stream.as_str());
             let change = change.arg(epoch.map_or_else(String::new, |epoch| epoch.to_string()));
-            let (goes_back, pointer) = told(self.fleet.ask(change).await?)?;
+            let (goes_back, pointer) = read_pointer(self.fleet.ask(change).await?)?;
             let Some(named) = pointer.as_ref().filter(|_| goes_back) else { return Ok(pointer) };
             let keys = self.keys.of(&StreamKey::new(conversation.owner.clone(), named.stream.clone()));
             let mut stands = self.stands(&keys).await?;
@@ -214,7 +214,7 @@ fn of_turns<'a>(turns: impl Iterator<Item = &'a str>) -> Option<Pointer> {
     Some(Pointer { stream, epoch, behind: turns.map(|(stream, _): (_, u64)| stream).collect() })
 }
 
-fn told(reply: Value) -> Result<(bool, Option<Pointer>), RedisStoreError> {
+fn read_pointer(reply: Value) -> Result<(bool, Option<Pointer>), RedisStoreError> {
     let mut parts = value::array(reply, "pointer")?.into_iter();
     let moved = parts.next().as_ref().and_then(value::number) == Some(1);
     let turns: Vec<String> = parts.filter_map(value::text).collect();

@@ -1,16 +1,16 @@
-//! What is sent to a server, and its reply.
+//! A command to a server, and its reply.
 
 use redis::{Cmd, Pipeline, RedisError, Value};
 
 use super::{error::RedisStoreError, link::Link, script::Script};
 
-/// A command, and the slot of its keys.
+/// A command, with the slot of its keys.
 pub(super) struct Request {
     #[cfg_attr(not(feature = "redis-cluster"), allow(dead_code, reason = "one server has all slots"))]
     pub(super) slot: u16,
     command: Cmd,
     script: Option<&'static Script>,
-    /// Whether it goes over the connection for bulk reads: see [`Fleet::look`].
+    /// Whether it goes over the connection for bulk reads: see [`Fleet::send_bulk`].
     is_bulk: bool,
 }
 
@@ -28,7 +28,7 @@ impl Request {
         self
     }
 
-    /// Appends how many arguments another request has, and these: see each.lua.
+    /// Appends the number of arguments of another request, and then those arguments: see each.lua.
     pub(super) fn with_all_of(self, one: &Self) -> Self {
         let counted = self.arg(one.command.args_iter().count());
         one.command.args_iter().fold(counted, |all, argument| match argument {
@@ -37,29 +37,29 @@ impl Request {
         })
     }
 
-    /// The command, to be sent. It stays here if it is a script's, which may have to be sent again.
+    /// Takes the command to send it. A call of a script is copied instead, since it may have to be sent again.
     pub(super) fn take_command(&mut self) -> Cmd {
         if self.script.is_some() { self.command.clone() } else { self.command.take() }
     }
 
-    /// The command, to be sent again if the server redirects it.
+    /// A copy of the command, for a request that may have to be sent again.
     pub(super) fn command(&self) -> Cmd {
         self.command.clone()
     }
 
-    /// Has the request go over the connection for bulk reads.
+    /// The same request, to be sent over the connection for bulk reads.
     pub(super) fn in_bulk(self) -> Self {
         Self { is_bulk: true, ..self }
     }
 
-    /// Sends the commands of a flight over the connection that this request, one of them, goes over: all requests of a
-    /// flight are bulk reads, or none is.
+    /// Sends the commands of a flight over the connection for this kind of request. Either all requests of a flight are bulk
+    /// reads, or none is.
     pub(super) async fn send_flight(&self, link: &Link, commands: &Pipeline) -> Result<Vec<Value>, RedisStoreError> {
-        if self.is_bulk { link.look(commands).await } else { link.send(commands).await }
+        if self.is_bulk { link.send_bulk(commands).await } else { link.send(commands).await }
     }
 
-    /// Replaces the script's hash by its text, for a server that does not know the script. `false`: it is no script, or that
-    /// was done before.
+    /// Replaces the hash of the script by its text, for a server that does not know the script. Returns whether that changed
+    /// anything.
     pub(super) fn spell_out(&mut self) -> bool {
         let Some(script) = self.script.take() else { return false };
         self.command = script.spelled_out(&self.command);
@@ -67,8 +67,10 @@ impl Request {
     }
 }
 
+/// The reply to one request. A refusal by the server is an error.
 pub(super) type Reply = Result<Value, RedisStoreError>;
 
+/// Turns a refusal by the server into an error.
 pub(super) fn server_error(link: &Link, reply: Value) -> Reply {
     match reply {
         Value::ServerError(error) => Err(RedisStoreError::redis(link.address(), RedisError::from(error))),

@@ -4,27 +4,27 @@ use tokio::sync::oneshot;
 
 use super::{background::Settling, indexes::Indexed};
 
-/// What came of a request that had a place in the indexes reserved for it.
-pub(super) enum Came {
-    /// The stream is active, and the caller's.
+/// What a request did for which a place in the indexes was reserved.
+pub(super) enum Outcome {
+    /// It registered the stream.
     Registered,
-    /// The stream has ended by the request.
+    /// It ended the stream.
     Ended(Indexed),
-    /// The stream is active, and somebody else's.
+    /// Nothing: another producer runs the stream.
     Active,
-    /// Nothing that the reservation was made for.
+    /// Nothing that the reservation is needed for.
     Nothing,
 }
 
-/// A place in the indexes for a stream that is about to be registered. Dropped without a word, it stays until a guardian's
-/// look: the stream may be registered yet.
-pub(super) struct Reservation(pub(super) Option<(oneshot::Sender<Came>, Settling)>);
+/// A place in the indexes for a stream that is about to be registered. If this is dropped without [`settle`](Self::settle), the
+/// place stays until a guardian removes it: the stream may have been registered all the same.
+pub(super) struct Reservation(pub(super) Option<(oneshot::Sender<Outcome>, Settling)>);
 
 impl Reservation {
-    /// Says what came of the request, and waits for a moment until the indexes are as they have to be.
-    pub(super) async fn settle(self, came: Came) {
+    /// Reports what the request did, and waits briefly until the indexes are right.
+    pub(super) async fn settle(self, outcome: Outcome) {
         if let Some((tell, settling)) = self.0 {
-            let _ = tell.send(came);
+            let _ = tell.send(outcome);
             settling.wait().await;
         }
     }

@@ -1,4 +1,4 @@
-//! Setting the indexes of a cluster right, in a task of its own.
+//! The tasks that set the indexes of a cluster right.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use super::{
     indexes::{Indexed, Watching, standing},
     keys::Keys,
     request::Request,
-    reservation::Came,
+    reservation::Outcome,
     value,
 };
 use crate::{model::id::StreamKey, protocol::backoff::Backoff, runtime::random};
@@ -20,7 +20,7 @@ use crate::{model::id::StreamKey, protocol::backoff::Backoff, runtime::random};
 const SOONEST: Duration = Duration::from_millis(100);
 const LATEST: Duration = Duration::from_secs(2);
 
-/// The indexes, as a task has them that may outlive its caller but not the store.
+/// What such a task needs. It may outlive its caller, but not the store.
 #[derive(Clone)]
 pub(super) struct Indexes {
     pub(super) keys: Keys,
@@ -33,12 +33,13 @@ impl Indexes {
         self.fleet.send(requests).await?.into_iter().collect()
     }
 
+    /// Reserves a place, and once the outcome of the request is known, completes it or removes it.
     pub(super) async fn reserve(
         self,
         key: StreamKey,
         watching: Watching,
         counted: bool,
-        told: oneshot::Receiver<Came>,
+        told: oneshot::Receiver<Outcome>,
     ) {
         let keys = self.keys.of(&key);
         let mut asked = vec![self.keys.reserving(&keys, watching)];
@@ -51,12 +52,12 @@ impl Indexes {
         };
         let mut written = || replies.next()?.ok().and_then(|reply| value::number(&reply)).filter(|number| *number > 0);
         let (deadline, owned) = (written(), written().is_some());
-        let Ok(came) = told.await else { return };
-        match came {
-            Came::Registered => {
+        let Ok(outcome) = told.await else { return };
+        match outcome {
+            Outcome::Registered => {
                 let mut missing = Vec::new();
                 if deadline.is_none() {
-                    // Whoever put it in before may take it out again.
+                    // Another request has put it in, and may take it out again.
                     missing.push(self.keys.registering(&keys, watching, false));
                 }
                 if !owned {
@@ -66,12 +67,12 @@ impl Indexes {
                     self.settle_in_time(&key, None).await;
                 }
             }
-            Came::Ended(told) => self.settle(&key, Some(told)).await,
-            // The owner's index says of it what need not be so.
-            Came::Active | Came::Nothing if owned || counted => self.settle_in_time(&key, None).await,
-            // The index names it rightly, whoever put it in.
-            Came::Active => {}
-            Came::Nothing => {
+            Outcome::Ended(told) => self.settle(&key, Some(told)).await,
+            // The owner's index may be wrong about the stream.
+            Outcome::Active | Outcome::Nothing if owned || counted => self.settle_in_time(&key, None).await,
+            // The index names the stream, which is right.
+            Outcome::Active => {}
+            Outcome::Nothing => {
                 if let Some(deadline) = deadline {
                     let active = self.keys.active(self.keys.part(keys.slot));
                     let _ = self.send(vec![self.keys.unwatching(&active, &keys, deadline, None)]).await;
@@ -80,13 +81,13 @@ impl Indexes {
         }
     }
 
-    /// Sets the indexes right after a stream was changed: by what is known of it, at first.
+    /// Sets the indexes right after a stream was changed: from what the change is known to mean, or else from the stream itself.
     pub(super) async fn settle(&self, key: &StreamKey, told: Option<Indexed>) {
         if let Some(told) = told {
             let keys = self.keys.of(key);
             let part = self.keys.part(keys.slot);
             let (active, due) = (self.keys.active(part), self.keys.due(part));
-            // Its hook first: once it is out of the one index it must be in the other.
+            // The hook first: a stream that has left one index must be in the other.
             let looked_after = match told.overdue {
                 Some(overdue) => self.keys.watching_due(&keys, overdue),
                 None => self.keys.removing(&due, &keys),
@@ -100,17 +101,17 @@ impl Indexes {
         self.settle_in_time(key, told).await;
     }
 
-    /// Sets the indexes right by what the stream itself says, again and again until that works.
+    /// Sets the indexes right from the stream's own keys, and repeats that until it works.
     async fn settle_in_time(&self, key: &StreamKey, told: Option<Indexed>) {
         let mut backoff = Backoff::new(SOONEST, LATEST);
-        while self.look(key, told).await.is_err() {
+        while self.reconcile(key, told).await.is_err() {
             tokio::time::sleep(backoff.failed(random::u128() as u64)).await;
         }
     }
 
-    /// The same once. What stands in the indexes is marked before the stream is looked at, and taken out only if it still
-    /// bears the mark: whoever registers the stream meanwhile is not undone.
-    async fn look(&self, key: &StreamKey, told: Option<Indexed>) -> Result<(), RedisStoreError> {
+    /// Sets the indexes right from the stream's own keys, once. The entries in the indexes are marked before the stream is
+    /// read, and removed only if they still have the mark: so a registration in between is not undone.
+    async fn reconcile(&self, key: &StreamKey, told: Option<Indexed>) -> Result<(), RedisStoreError> {
         let keys = self.keys.of(key);
         let part = self.keys.part(keys.slot);
         let (active, due) = (self.keys.active(part), self.keys.due(part));
@@ -126,7 +127,7 @@ impl Indexes {
             }
         } else {
             match (stands.overdue, told) {
-                // A hook that waits, and that a guardian may have leased.
+                // Its hook waits, and a guardian may have leased it.
                 (Some(0), None) if was_due.is_some() => {}
                 (Some(overdue), told) => {
                     let lease = told.and_then(|told| told.overdue).unwrap_or(0);

@@ -30,24 +30,23 @@ use crate::runtime::sync::lock;
 ///
 /// # What an acknowledgement means
 ///
-/// That the events are in the memory of the primary. They survive any node of the service. A crash of Redis may take back
-/// what was not written to disk (with `appendfsync everysec` about the last second), a failover what was not replicated.
-/// Whatever is lost so is told to clients as a gap, never passed over. To narrow that: `appendonly yes`, and
-/// `min-replicas-to-write 1` with a short `min-replicas-max-lag`, so that a primary which lost its replicas takes no more
-/// events that a failover would lose.
+/// The events are in the memory of the primary, and survive the failure of any node of the service. A crash of Redis may lose
+/// what was not written to disk (with `appendfsync everysec` about the last second); a failover may lose what was not
+/// replicated. Clients are told of such losses by a gap. To lose less, set `appendonly yes`, and `min-replicas-to-write 1`
+/// with a short `min-replicas-max-lag`: then a primary without replicas refuses events that a failover would lose.
 ///
 /// # What the server needs
 ///
-/// - `maxmemory-policy noeviction`: a log that is evicted in part would be a gap.
-/// - About 4 KiB for each stream that has few events, as a server allots a stream's first node at once;
-///   `stream-node-max-bytes 1024` makes that 1.3 KiB.
-/// - As an ACL user no more than `~sse:*` and `&sse:*` (the key prefix) and the commands in
+/// - `maxmemory-policy noeviction`: an evicted log would be a gap.
+/// - About 4 KiB of memory for each stream with few events, since a server allocates the first node of a log at once. With
+///   `stream-node-max-bytes 1024` it is 1.3 KiB.
+/// - For an ACL user, no more than `~sse:*` and `&sse:*` (the key prefix) and the commands in
 ///   [`ACL_COMMANDS`](Self::ACL_COMMANDS).
-/// - In a cluster, clocks of its nodes that are in step within a second, as NTP keeps them.
+/// - In a cluster, clocks of its nodes that agree within a second, as NTP keeps them.
 ///
 /// What managed services forbid, and which of their modes fit, is in [`docs::managed_redis`](crate::docs::managed_redis).
 ///
-/// Keys under the prefix are the library's own: what else is found in the place of a log is removed.
+/// All keys under the prefix belong to the library. If a key of another type is in the place of a log, it is removed.
 #[derive(Clone)]
 pub struct RedisStore(pub(super) Arc<Shared>);
 
@@ -75,8 +74,8 @@ impl Drop for Shared {
 }
 
 impl Shared {
-    /// Sends what may be lost.
-    pub(super) async fn tell(&self, requests: Vec<Request>) {
+    /// Sends requests whose loss does no harm. Errors are dropped, and it waits for at most a second.
+    pub(super) async fn send_best_effort(&self, requests: Vec<Request>) {
         if !requests.is_empty() {
             let _ = tokio::time::timeout(Duration::from_secs(1), self.fleet.send(requests)).await;
         }

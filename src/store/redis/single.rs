@@ -10,8 +10,7 @@ use super::{
     value,
 };
 
-/// Whether a server has all keys, and takes writes. A server that turns into a replica later is another matter: its primary
-/// is looked for.
+/// Checks that a server has all keys and takes writes. If it becomes a replica later, its link looks for the new primary.
 pub(super) async fn fits_alone(link: &Link) -> Result<(), RedisStoreError> {
     let mut info = Pipeline::with_capacity(2);
     info.cmd("INFO").arg("server").cmd("INFO").arg("replication");
@@ -21,7 +20,7 @@ pub(super) async fn fits_alone(link: &Link) -> Result<(), RedisStoreError> {
         let part = redis::from_redis_value::<String>(server_error(link, reply)?);
         told += &part.map_err(|_| value::unexpected("INFO"))?;
     }
-    // Valkey has another name for it.
+    // `server_mode` is the name in Valkey.
     let mode = ["redis_mode", "server_mode"].map(|name| field(&told, name)).concat();
     let what = match (&*mode, field(&told, "role")) {
         ("cluster", _) => "a node of a cluster: its URL begins with redis+cluster:// (or rediss+cluster://)",
@@ -32,6 +31,7 @@ pub(super) async fn fits_alone(link: &Link) -> Result<(), RedisStoreError> {
     Err(RedisStoreError::unfit(link.address(), what))
 }
 
+/// Sends requests to the server, and once more those whose script it did not know.
 pub(super) async fn send_to_one(link: &Link, mut requests: Vec<Request>) -> Result<Vec<Reply>, RedisStoreError> {
     let send = async |requests: &[Request], commands: &Pipeline| match requests.first() {
         Some(first) => first.send_flight(link, commands).await,
@@ -44,7 +44,8 @@ pub(super) async fn send_to_one(link: &Link, mut requests: Vec<Request>) -> Resu
     let replies = send(&requests, &commands).await?.into_iter();
     let mut replies: Vec<_> = replies.map(|reply| server_error(link, reply)).collect();
     let unknown: Vec<_> = (0..replies.len()).filter(|index| is(&replies[*index], ServerErrorKind::NoScript)).collect();
-    // Each again, in order: what came after them has happened already, as it may where connections are shared.
+    // They are repeated in order, after the requests that followed them. That is allowed: connections are shared, so requests
+    // of other callers may come in between at any time.
     let mut again = Pipeline::with_capacity(unknown.len());
     for index in &unknown {
         requests[*index].spell_out();
@@ -58,6 +59,7 @@ pub(super) async fn send_to_one(link: &Link, mut requests: Vec<Request>) -> Resu
     Ok(replies)
 }
 
+/// Whether a reply is an error of this kind.
 fn is(reply: &Reply, kind: ServerErrorKind) -> bool {
     let error = reply.as_ref().err().and_then(RedisStoreError::as_redis);
     error.is_some_and(|error| error.kind() == redis::ErrorKind::Server(kind))

@@ -6,7 +6,7 @@ use redis::Value;
 
 use super::{
     error::RedisStoreError,
-    value::{self, Fields, Told},
+    value::{self, Fields, ScriptReply},
 };
 use crate::{
     model::{
@@ -84,12 +84,12 @@ impl Held {
     }
 
     /// How long after its producer was heard of the deadline lies that its registration and its beats write.
-    pub(super) fn patience(&self) -> u64 {
+    pub(super) fn overdue_after(&self) -> u64 {
         self.number("stale").min(self.number("life"))
     }
 
     /// When the producer was last heard of, by the deadline that stands in the index.
-    pub(super) fn last_heard(&self, deadline: u64) -> u64 {
+    pub(super) fn last_heartbeat(&self, deadline: u64) -> u64 {
         if self.node().is_none() && self.standing() == Standing::Is(StreamState::Active) {
             // Nobody beats it; each event says when it was published.
             return self.number("heard").max(self.number("startedAt"));
@@ -97,7 +97,7 @@ impl Held {
         if deadline == 0 || deadline == self.number("leased") {
             return self.number("heard").max(self.number("startedAt"));
         }
-        deadline.saturating_sub(self.patience()).max(self.number("startedAt"))
+        deadline.saturating_sub(self.overdue_after()).max(self.number("startedAt"))
     }
 
     pub(super) fn origin(&self) -> Origin {
@@ -152,7 +152,7 @@ impl Held {
             started: self.has_started(log),
             reruns: self.flag("reruns"),
             started_at: self.number("startedAt"),
-            last_heartbeat: self.last_heard(deadline),
+            last_heartbeat: self.last_heartbeat(deadline),
             deadline,
             metadata: self.metadata(),
             top: ended.as_ref().map_or(top, |ended| ended.id),
@@ -282,11 +282,11 @@ pub(super) fn entries(reply: Value) -> Result<Vec<Entry>, RedisStoreError> {
 }
 
 /// The end that a script tells of. `None`: one that this version cannot read.
-pub(super) fn end(told: &mut Told) -> Result<Option<Ended>, RedisStoreError> {
+pub(super) fn end(told: &mut ScriptReply) -> Result<Option<Ended>, RedisStoreError> {
     Ok(ended(told.fields()?))
 }
 
 /// The end that fences. One that cannot be read, another version's perhaps, fences as a newer run does.
-pub(super) fn fence(told: &mut Told) -> Result<Fence, RedisStoreError> {
+pub(super) fn fence(told: &mut ScriptReply) -> Result<Fence, RedisStoreError> {
     Ok(ended(told.fields()?).map_or(Fence::Newer, Fence::Ended))
 }

@@ -80,7 +80,7 @@ pub(super) fn scored(reply: Value, what: &'static str) -> Result<Vec<(Value, u64
 }
 
 /// A reply of a key of another type is that of a key which is not there.
-pub(super) fn own(reply: Result<Value, RedisStoreError>) -> Result<Value, RedisStoreError> {
+pub(super) fn or_missing(reply: Result<Value, RedisStoreError>) -> Result<Value, RedisStoreError> {
     match reply {
         Err(error) if error.is_of_one_key() => Ok(Value::Nil),
         reply => reply,
@@ -88,13 +88,13 @@ pub(super) fn own(reply: Result<Value, RedisStoreError>) -> Result<Value, RedisS
 }
 
 /// A script's reply: its first word, and the rest.
-pub(super) struct Told {
+pub(super) struct ScriptReply {
     pub(super) word: String,
     rest: std::vec::IntoIter<Value>,
     what: &'static str,
 }
 
-impl Told {
+impl ScriptReply {
     pub(super) fn read(value: Value, what: &'static str) -> Result<Self, RedisStoreError> {
         let mut rest = array(value, what)?.into_iter();
         let word = rest.next().and_then(text).ok_or_else(|| unexpected(what))?;

@@ -10,7 +10,7 @@ use super::{
     script,
     shared::Shared,
     stored::fence,
-    value::{self, Stored, Told},
+    value::{self, ScriptReply, Stored},
 };
 use crate::{
     model::id::EventId,
@@ -54,16 +54,16 @@ impl Shared {
         let mut compared = Vec::new();
         for (index, sent) in sent.into_iter().enumerate() {
             let reply = replies[sent.reply].take().unwrap_or_else(|| Err(value::unexpected("append")));
-            match self.landed(&appends[index], &names[index], sent.plain, reply) {
-                Landed::Is(outcome) => outcomes[index] = Some(outcome),
-                Landed::Compare => compared.push(index),
-                Landed::Failed(error) => refused = Some(error),
+            match self.first_outcome(&appends[index], &names[index], sent.plain, reply) {
+                FirstOutcome::Is(outcome) => outcomes[index] = Some(outcome),
+                FirstOutcome::Compare => compared.push(index),
+                FirstOutcome::Failed(error) => refused = Some(error),
             }
         }
         if !compared.is_empty() {
-            let requests = compared.iter().map(|index| self.compared(&appends[*index])).collect();
+            let requests = compared.iter().map(|index| self.append_script(&appends[*index])).collect();
             for (index, reply) in compared.into_iter().zip(self.fleet.send(requests).await?) {
-                match reply.and_then(|reply| self.settled(&appends[index], &names[index], reply)) {
+                match reply.and_then(|reply| self.script_outcome(&appends[index], &names[index], reply)) {
                     Ok(outcome) => outcomes[index] = Some(outcome),
                     Err(error) => refused = Some(error),
                 }
@@ -101,7 +101,7 @@ impl Shared {
                 plain
             });
             if plain.is_none() {
-                requests.push(self.compared(append));
+                requests.push(self.append_script(append));
             }
             if !append.events.is_empty() && self.tails.is_followed(name) {
                 let mut publish = cmd("PUBLISH");
@@ -114,18 +114,18 @@ impl Shared {
     }
 
     /// What became of an append in the first round.
-    fn landed(&self, append: &Append, name: &str, plain: Option<Plain>, reply: Reply) -> Landed {
+    fn first_outcome(&self, append: &Append, name: &str, plain: Option<Plain>, reply: Reply) -> FirstOutcome {
         let Some(plain) = plain else {
-            return match reply.and_then(|reply| self.settled(append, name, reply)) {
-                Ok(outcome) => Landed::Is(outcome),
-                Err(error) => Landed::Failed(error),
+            return match reply.and_then(|reply| self.script_outcome(append, name, reply)) {
+                Ok(outcome) => FirstOutcome::Is(outcome),
+                Err(error) => FirstOutcome::Failed(error),
             };
         };
         match reply {
-            Ok(Value::Nil) => return Landed::Compare,
+            Ok(Value::Nil) => return FirstOutcome::Compare,
             Ok(_) => {}
-            Err(error) if must_compare(&error) => return Landed::Compare,
-            Err(error) => return Landed::Failed(error),
+            Err(error) if must_compare(&error) => return FirstOutcome::Compare,
+            Err(error) => return FirstOutcome::Failed(error),
         }
         if let Some(held) = lock(&self.positions).get_mut(name).filter(|held| held.epoch == append.epoch) {
             held.wrote(plain.begins, plain.last, plain.taken);
@@ -133,7 +133,7 @@ impl Shared {
                 held.dropped(mark.before);
             }
         }
-        Landed::Is(Appended::Stored)
+        FirstOutcome::Is(Appended::Stored)
     }
 
     /// Cuts the logs that hold too much after a batch of so many events, and could not be cut with what was written.
@@ -185,7 +185,7 @@ impl Shared {
     }
 
     /// The batch as a script, which looks at what is stored.
-    fn compared(&self, append: &Append) -> Request {
+    fn append_script(&self, append: &Append) -> Request {
         let StreamKeys { slot, stream, log, completion, .. } = self.keys.of(&append.key);
         let mut request = Request::script(slot, &script::APPEND, &[&stream, &log, &completion])
             .arg(append.epoch)
@@ -206,14 +206,14 @@ impl Shared {
     }
 
     /// What that script said.
-    fn settled(&self, append: &Append, name: &str, reply: Value) -> Result<Appended, RedisStoreError> {
-        let mut told = Told::read(reply, "append")?;
+    fn script_outcome(&self, append: &Append, name: &str, reply: Value) -> Result<Appended, RedisStoreError> {
+        let mut told = ScriptReply::read(reply, "append")?;
         let outcome = match &*told.word {
             "stored" => {
                 let taken = Amount::new(told.number()?, told.number()?);
                 let max = Amount::new(told.number()?, told.number()?);
                 let before = amount(told.next()?);
-                self.wrote(append, name, taken, max, before);
+                self.note_written(append, name, taken, max, before);
                 return Ok(Appended::Stored);
             }
             "refused" => return Ok(Appended::Refused),
@@ -222,14 +222,14 @@ impl Shared {
             "gone" => Appended::Gone,
             _ => return Err(told.unknown()),
         };
-        self.forget(name);
+        self.forget_position(name);
         Ok(outcome)
     }
 
     /// Keeps what a script wrote; `before`: what the log had taken in before the batch, if it was written now.
-    fn wrote(&self, append: &Append, name: &str, taken: Amount, max: Amount, before: Option<Amount>) {
+    fn note_written(&self, append: &Append, name: &str, taken: Amount, max: Amount, before: Option<Amount>) {
         let known = before.map_or(append.last(), |_| append.first.saturating_sub(1));
-        self.know(name, EventId::new(append.epoch, known), before.unwrap_or(taken), max);
+        self.note_position(name, EventId::new(append.epoch, known), before.unwrap_or(taken), max);
         let Some(before) = before else { return };
         let mut positions = lock(&self.positions);
         if let Some(position) = positions.get_mut(name).filter(|position| position.epoch == append.epoch) {
@@ -238,7 +238,7 @@ impl Shared {
     }
 
     /// Keeps how far a log is; one that is known already keeps where its entries begin.
-    pub(super) fn know(&self, name: &str, at: EventId, taken: Amount, max: Amount) {
+    pub(super) fn note_position(&self, name: &str, at: EventId, taken: Amount, max: Amount) {
         let now = self.clock.now();
         let mut positions = lock(&self.positions);
         match positions.get_mut(name).filter(|position| position.epoch == at.epoch) {
@@ -262,12 +262,12 @@ impl Shared {
     }
 
     /// Nothing more is written to a log from here.
-    pub(super) fn forget(&self, name: &str) {
+    pub(super) fn forget_position(&self, name: &str) {
         lock(&self.positions).remove(name);
     }
 }
 
-enum Landed {
+enum FirstOutcome {
     Is(Appended),
     /// It is to be compared with what is stored.
     Compare,

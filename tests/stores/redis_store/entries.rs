@@ -2,7 +2,7 @@
 
 use resilient_sse::{
     EventId, RedisStore, StreamKey,
-    store::{Appended, ReadFrom, Open, Read, Retention, Store as _},
+    store::{Appended, Open, Read, ReadFrom, Retention, Store as _},
     wire::{Sse, single_events},
 };
 

@@ -45,7 +45,7 @@ impl Entry {
     }
 
     /// When somebody must look at it next.
-    pub(in super::super) fn next_look(&self) -> u64 {
+    pub(in super::super) fn next_timer(&self) -> u64 {
         let mut at = if self.state.is_terminal() { self.expires_at } else { self.expires_at.max(self.leased_until) };
         if self.state == StreamState::Active && self.node.is_some() {
             at = at.min(self.deadline);

@@ -68,7 +68,7 @@ impl Entry {
     }
 
     /// Takes what a repeat of the request that registered the producer says besides.
-    pub(in super::super) fn say_more(&mut self, open: &Open) {
+    pub(in super::super) fn add_from_repeat(&mut self, open: &Open) {
         self.started |= open.started;
         self.turn = self.turn.take().or(open.turn.clone());
         if matches!(open.headers, KeptHeaders::Kept(_)) {

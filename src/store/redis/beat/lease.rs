@@ -30,7 +30,7 @@ impl Shared {
     }
 
     /// Renews leases in a part of the indexes, and asks how many streams stand under each.
-    pub(super) fn renewing(&self, beat: &Beat, part: u16, leases: &[Expected]) -> Request {
+    pub(super) fn renew_leases_request(&self, beat: &Beat, part: u16, leases: &[Expected]) -> Request {
         let names = [&*self.keys.active(part), &*self.keys.leases(part)];
         let renew = Request::script(self.keys.part_slot(part), &script::VOUCH, &names);
         let renew = renew.arg(millis(beat.stale)).arg(millis(beat.lifetime) + millis(beat.stale));
@@ -65,13 +65,13 @@ impl Shared {
         let (slot, active) = (self.keys.part_slot(part), self.keys.active(part));
         let mut below = cmd("ZCOUNT");
         below.arg(&active).arg("-inf").arg(format!("({lease}"));
-        let mut rank = value::number(&self.fleet.look_for(Request::new(slot, below)).await?).unwrap_or(0);
+        let mut rank = value::number(&self.fleet.ask_bulk(Request::new(slot, below)).await?).unwrap_or(0);
         let end = rank + count;
         let mut found = HashSet::new();
         while rank < end {
             let mut members = cmd("ZRANGE");
             members.arg(&active).arg(rank).arg((rank + MEMBERS_READ).min(end) - 1);
-            let members = value::array(self.fleet.look_for(Request::new(slot, members)).await?, "ZRANGE")?;
+            let members = value::array(self.fleet.ask_bulk(Request::new(slot, members)).await?, "ZRANGE")?;
             found.extend(members.into_iter().filter_map(value::text).map(|name| self.leases.hash(&name)));
             rank += MEMBERS_READ;
         }

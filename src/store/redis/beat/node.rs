@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::super::{clock::millis, error::RedisStoreError, leases::Renewal, request::Request, shared::Shared, value};
 use super::{
-    outcome::{Heard, Said, Spoken},
+    outcome::{BeatRound, NodeBeat, PartAnswer},
     pulse::{DAY, Pulse},
 };
 use crate::{
@@ -39,7 +39,7 @@ impl Shared {
             pulse.run = run;
         }
         let renewal = self.leases.renew(&beat.node, beat.stale, &listed);
-        let said = self.say_that_it_lives(&beat, pulse, &renewal).await;
+        let node_beat = self.beat_node(&beat, pulse, &renewal).await;
         if fresh.is_none_or(|last| last.elapsed() >= beat.stale / 2) {
             pulse.suspicious = Instant::now() + beat.stale.min(DAY) / 2;
         }
@@ -48,16 +48,18 @@ impl Shared {
         (self.fleet.run(), pulse.losses).hash(&mut hasher);
         drop(pulses);
         // Also where a server did not take the node's key: the streams must not pay for that.
-        let spoken = Spoken { beat: &beat, listed: &listed, said: &said, lease: renewal.newest, everything };
-        let pushed = self.push(spoken).await;
+        let round =
+            BeatRound { beat: &beat, listed: &listed, node_beat: &node_beat, lease: renewal.newest, everything };
+        let pushed = self.beat_streams(round).await;
         let mut refused = pushed.refused;
-        refused.extend(self.keys.parts().filter(|part| said.parts[usize::from(*part)].taken().is_none()));
+        refused.extend(self.keys.parts().filter(|part| node_beat.parts[usize::from(*part)].taken().is_none()));
         refused.sort_unstable();
         refused.dedup();
         self.note_failures(&beat.node, &refused).await;
         let taken_by = self.taken_by(&refused);
-        let now = said.parts.iter().find_map(|heard| heard.taken()).filter(|_| refused.len() < said.parts.len());
-        match (now, said.error) {
+        let now =
+            node_beat.parts.iter().find_map(|heard| heard.taken()).filter(|_| refused.len() < node_beat.parts.len());
+        match (now, node_beat.error) {
             (Some(now), _) => {
                 let refused_by = refused.into_iter().map(|part| self.fleet.part(self.keys.part_slot(part)));
                 Ok(Beaten {
@@ -94,14 +96,14 @@ impl Shared {
 
     /// Which parts of the indexes have taken every beat of this process for a whole stale threshold, as far as it has sent
     /// any: only there may an overdue stream be taken for an orphan (guarantee G5).
-    pub(in super::super) async fn vouches(&self) -> Vec<bool> {
+    pub(in super::super) async fn parts_vouched_for(&self) -> Vec<bool> {
         let pulses = self.pulses.lock().await;
-        let vouches = |part: u16| {
+        let is_vouched_for = |part: u16| {
             let sound =
                 |pulse: &Pulse| pulse.parts[usize::from(part)].failed.is_none_or(|at| at.elapsed() >= pulse.stale);
             pulses.values().all(sound)
         };
-        self.keys.parts().map(vouches).collect()
+        self.keys.parts().map(is_vouched_for).collect()
     }
 
     /// Writes the node's own key, one in each part of the indexes, and says of a stream that is none that it lives: so a beat
@@ -109,7 +111,7 @@ impl Shared {
     /// whether the store kept it. The key is this process's own: another one that was given the same name has another.
     ///
     /// In the same step it renews the leases of the listed streams, and finds out which of them have lost their place.
-    async fn say_that_it_lives(&self, beat: &Beat, pulse: &mut Pulse, renewal: &Renewal) -> Said {
+    async fn beat_node(&self, beat: &Beat, pulse: &mut Pulse, renewal: &Renewal) -> NodeBeat {
         pulse.sent += 1;
         pulse.stale = beat.stale;
         pulse.last = Some(Instant::now());
@@ -123,20 +125,20 @@ impl Shared {
             let mut push = cmd("ZADD");
             push.arg(self.keys.active(part)).arg("XX").arg("CH").arg(0).arg(NO_STREAM);
             requests.extend([cmd("TIME"), set, push].map(|command| Request::new(slot, command)));
-            requests.extend(renewal.parts.get(&part).map(|leases| self.renewing(beat, part, leases)));
+            requests.extend(renewal.parts.get(&part).map(|leases| self.renew_leases_request(beat, part, leases)));
         }
-        let parts = vec![Heard::Nothing; self.keys.parts().len()];
-        let mut said = Said { parts, renewed: HashSet::new(), error: None };
+        let parts = vec![PartAnswer::Nothing; self.keys.parts().len()];
+        let mut node_beat = NodeBeat { parts, renewed: HashSet::new(), error: None };
         let mut replies = match self.fleet.send(requests).await {
             Ok(replies) => replies.into_iter(),
             Err(error) => {
-                said.error = Some(error);
-                return said;
+                node_beat.error = Some(error);
+                return node_beat;
             }
         };
         let mut lost = false;
         let mut stand = Vec::new();
-        for (number, (heard, part)) in (0_u16..).zip(said.parts.iter_mut().zip(&mut pulse.parts)) {
+        for (number, (heard, part)) in (0_u16..).zip(node_beat.parts.iter_mut().zip(&mut pulse.parts)) {
             let mut next = || replies.next().unwrap_or_else(|| Err(value::unexpected("a beat")));
             let (clock, before, pushed) = (next().and_then(time_of), next(), next());
             if let Some(leases) = renewal.parts.get(&number) {
@@ -146,8 +148,8 @@ impl Shared {
             let (clock, before) = match (clock, before, pushed) {
                 (Ok(clock), Ok(before), Ok(_)) => (clock, before),
                 (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
-                    *heard = if error.code().is_some() { Heard::Refused } else { Heard::Nothing };
-                    said.error = Some(error);
+                    *heard = if error.code().is_some() { PartAnswer::Refused } else { PartAnswer::Nothing };
+                    node_beat.error = Some(error);
                     continue;
                 }
             };
@@ -155,28 +157,28 @@ impl Shared {
             let fresh = part.acknowledged.filter(|(_, at)| at.elapsed() < beat.stale.saturating_mul(NODE_KEPT - 1));
             lost |= fresh.is_some_and(|(number, _)| value::number(&before).is_none_or(|says| says < number));
             part.acknowledged = Some((pulse.sent, Instant::now()));
-            *heard = Heard::Taken(clock);
+            *heard = PartAnswer::Taken(clock);
         }
         if lost {
             pulse.losses += 1;
             pulse.suspicious = Instant::now() + beat.stale.min(DAY) / 2;
         }
-        if let Some(now) = said.parts.iter().find_map(|heard| heard.taken()) {
-            self.clock.heard(now);
+        if let Some(now) = node_beat.parts.iter().find_map(|heard| heard.taken()) {
+            self.clock.set(now);
         }
         for (part, leases, counts) in stand {
             // What cannot be counted, or looked through, is not known to stand there.
             if self.compare(&beat.node, part, leases, counts).await.is_ok() {
-                said.renewed.insert(part);
+                node_beat.renewed.insert(part);
             }
         }
-        said
+        node_beat
     }
 
     /// The store's clock.
     pub(in super::super) async fn time(&self) -> Result<u64, RedisStoreError> {
         let now = time_of(self.fleet.ask(Request::new(self.keys.part_slot(0), cmd("TIME"))).await?)?;
-        self.clock.heard(now);
+        self.clock.set(now);
         Ok(now)
     }
 }

@@ -8,7 +8,7 @@ use super::super::{
     clock::millis, error::RedisStoreError, indexes::Watching, keys::StreamKeys, request::Request, script,
     shared::Shared, value,
 };
-use super::outcome::{Pushed, Spoken};
+use super::outcome::{BeatRound, StreamsBeat};
 
 /// Streams that are looked at in one script: a script holds the server up for all it does.
 const RENEWALS: usize = 50;
@@ -19,22 +19,22 @@ impl Shared {
     /// Looks whether streams are still the node's, and renews what is kept of those that are: besides those to be looked at
     /// a share each time, so that each one's keys are renewed well within its lifetime. The share goes by the time, not by a
     /// count of beats: the pages of one round must not drift apart.
-    pub(super) async fn look_at_own(&self, spoken: Spoken<'_>, look: &[bool], pushed: &mut Pushed) {
-        let Spoken { beat, listed, .. } = spoken;
-        let round = self.clock.now() / (millis(beat.stale) / 3).max(1);
+    pub(super) async fn renew_own(&self, round: BeatRound<'_>, look: &[bool], pushed: &mut StreamsBeat) {
+        let BeatRound { beat, listed, .. } = round;
+        let turn = self.clock.now() / (millis(beat.stale) / 3).max(1);
         let share = (millis(beat.lifetime) / millis(beat.stale).max(1)).clamp(1, LOOK_EVERY);
-        let silent = self.keys.parts().filter(|part| spoken.is_silent(*part));
+        let silent = self.keys.parts().filter(|part| round.is_silent(*part));
         let silent: HashSet<u64> = silent.map(|part| self.fleet.part(self.keys.part_slot(part))).collect();
         let missed: HashSet<usize> = pushed.missed.iter().copied().collect();
         let is_looked_at = |index: &usize| {
             let stream = &listed[*index];
-            let has_turn = look[*index] || stream.epoch % share == round % share;
+            let has_turn = look[*index] || stream.epoch % share == turn % share;
             let answers = || silent.is_empty() || !silent.contains(&self.fleet.part(stream.slot));
             has_turn && !missed.contains(index) && answers()
         };
         let looked_at: Vec<usize> = (0..listed.len()).filter(is_looked_at).collect();
         let of: Vec<StreamKeys> = looked_at.iter().map(|index| self.keys.of(&beat.streams[*index].0)).collect();
-        let renewed = match self.renew_each(spoken, &looked_at, &of).await {
+        let renewed = match self.renew_each(round, &looked_at, &of).await {
             Ok(renewed) => renewed,
             Err(error) => {
                 pushed.missed.extend(looked_at);
@@ -70,11 +70,11 @@ impl Shared {
     /// Renews streams, in a cluster each by itself. One server looks at many in one script, which costs it half.
     async fn renew_each(
         &self,
-        spoken: Spoken<'_>,
+        round: BeatRound<'_>,
         looked_at: &[usize],
         of: &[StreamKeys],
     ) -> Result<Vec<Result<Renewed, RedisStoreError>>, RedisStoreError> {
-        let beat = spoken.beat;
+        let beat = round.beat;
         let size = if self.cluster { 1 } else { RENEWALS };
         let pages = || looked_at.chunks(size).zip(of.chunks(size));
         let active = self.keys.active(0);
@@ -87,7 +87,7 @@ impl Shared {
                 names.extend((!self.cluster).then_some(&**owner));
             }
             names.extend((!self.cluster).then_some(&*active));
-            let now = self.now_in(spoken, spoken.part(indexes[0]));
+            let now = self.now_in(round, round.part(indexes[0]));
             let renewal = Request::script(of[0].slot, &script::RENEW, &names)
                 .arg(now + millis(beat.stale))
                 .arg(millis(beat.lifetime) + millis(beat.stale))

@@ -1,6 +1,8 @@
 //! Removing a stream, or what is left to do for it.
 
-use super::super::{error::RedisStoreError, pointers::Follows, request::Request, script, shared::Shared, value::Told};
+use super::super::{
+    error::RedisStoreError, pointers::PointerChange, request::Request, script, shared::Shared, value::ScriptReply,
+};
 use super::call::Indexes;
 use crate::model::{id::StreamKey, turn::Turn};
 
@@ -12,11 +14,11 @@ impl Shared {
             .call(&keys, &key, &script::DELETE, Indexes::BOTH)
             .arg(self.keys.tail_channel(&keys.name))
             .arg(self.keys.node_channel(""));
-        let mut told = Told::read(self.fleet.ask(call).await?, "delete")?;
+        let mut told = ScriptReply::read(self.fleet.ask(call).await?, "delete")?;
         if told.word == "deleted" {
             let turn = Turn::parse(&told.text()?);
-            let followed = self.has_followed(&key, turn.as_ref(), Follows::Unpoint(told.number().ok()));
-            self.forget(&keys.name);
+            let followed = self.update_pointer(&key, turn.as_ref(), PointerChange::Unpoint(told.number().ok()));
+            self.forget_position(&keys.name);
             self.settle(&key, None).await;
             followed.wait().await;
         }

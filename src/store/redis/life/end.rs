@@ -7,12 +7,12 @@ use super::super::{
     error::RedisStoreError,
     indexes::Indexed,
     keys::StreamKeys,
-    pointers::Follows,
+    pointers::PointerChange,
     request::Request,
     script,
     shared::Shared,
     stored::end,
-    value::{self, Stored, Told},
+    value::{self, ScriptReply, Stored},
 };
 use super::call::{Indexes, optional, written};
 use crate::{
@@ -38,9 +38,9 @@ impl Shared {
         self.leases.forget(&keys.name);
         let names = self.names(&keys, &close.key, Indexes::BOTH.compared());
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let call = self.closing(Request::script(keys.slot, &script::CLOSE, &names), &keys, &close);
+        let call = self.with_close(Request::script(keys.slot, &script::CLOSE, &names), &keys, &close);
         let reply = self.fleet.ask(call).await?;
-        self.closed(&close, &keys, reply).await
+        self.read_closed(&close, &keys, reply).await
     }
 
     /// On one server many in one script. In a cluster each has a slot of its own.
@@ -63,7 +63,7 @@ impl Shared {
             let names: Vec<&str> = names.iter().flatten().map(String::as_str).collect();
             let call = Request::script(0, &script::CLOSE_EACH, &names).arg(closes.len());
             closes.iter().zip(of).fold(call, |call, (close, keys)| {
-                call.with_all_of(&self.closing(Request::new(0, redis::Cmd::new()), keys, close))
+                call.with_all_of(&self.with_close(Request::new(0, redis::Cmd::new()), keys, close))
             })
         };
         of.iter().for_each(|keys| self.leases.forget(&keys.name));
@@ -76,7 +76,7 @@ impl Shared {
                 match reply? {
                     // The newest entries of those before it were large.
                     again if is_again(&again) => self.close(close.clone()).await.ok(),
-                    reply => self.closed(close, keys, reply).await.ok(),
+                    reply => self.read_closed(close, keys, reply).await.ok(),
                 }
             });
             told.extend(all(closed).await);
@@ -85,7 +85,7 @@ impl Shared {
     }
 
     /// What the script that ends a stream is told.
-    fn closing(&self, call: Request, keys: &StreamKeys, close: &Close) -> Request {
+    fn with_close(&self, call: Request, keys: &StreamKeys, close: &Close) -> Request {
         let Close { key, epoch, ending, last, if_deadline, hook } = close;
         let (kind, data) = terminal(&Sse, ending);
         let call = call
@@ -119,8 +119,8 @@ impl Shared {
     }
 
     /// What it said.
-    async fn closed(&self, close: &Close, keys: &StreamKeys, reply: Value) -> Result<Closed, RedisStoreError> {
-        let mut told = Told::read(reply, "close")?;
+    async fn read_closed(&self, close: &Close, keys: &StreamKeys, reply: Value) -> Result<Closed, RedisStoreError> {
+        let mut told = ScriptReply::read(reply, "close")?;
         let closed = match &*told.word {
             "now" => {
                 let node = Some(told.text()?).filter(|node| !node.is_empty());
@@ -132,7 +132,7 @@ impl Shared {
                 }
                 let ttl = told.number()?;
                 let turn = Turn::parse(&told.text()?);
-                let followed = self.has_followed(&close.key, turn.as_ref(), Follows::Expire(ttl));
+                let followed = self.update_pointer(&close.key, turn.as_ref(), PointerChange::Expire(ttl));
                 self.settle(&close.key, Some(Indexed::ended(ttl, close.hook))).await;
                 followed.wait().await;
                 Closed::Now { ended, node: node.map(NodeId::new) }
@@ -141,7 +141,9 @@ impl Shared {
                 let ended = end(&mut told)?;
                 let ttl = told.number()?;
                 // A repeat, too: whoever sent the first may have died before the pointer followed.
-                self.has_followed(&close.key, Turn::parse(&told.text()?).as_ref(), Follows::Expire(ttl)).wait().await;
+                self.update_pointer(&close.key, Turn::parse(&told.text()?).as_ref(), PointerChange::Expire(ttl))
+                    .wait()
+                    .await;
                 ended.map_or(Closed::Newer, Closed::Before)
             }
             "newer" => Closed::Newer,
@@ -150,7 +152,7 @@ impl Shared {
             _ => return Err(told.unknown()),
         };
         if !matches!(closed, Closed::Moved) {
-            self.forget(&keys.name);
+            self.forget_position(&keys.name);
         }
         self.tails.wake(&keys.name);
         Ok(closed)

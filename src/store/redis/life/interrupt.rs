@@ -1,6 +1,8 @@
 //! Leaving a stream without a producer.
 
-use super::super::{error::RedisStoreError, pointers::Follows, script, shared::Shared, stored::fence, value::Told};
+use super::super::{
+    error::RedisStoreError, pointers::PointerChange, script, shared::Shared, stored::fence, value::ScriptReply,
+};
 use super::call::{Indexes, optional};
 use crate::{
     model::turn::Turn,
@@ -22,11 +24,12 @@ impl Shared {
             .arg(optional(if_deadline))
             .arg(self.keys.tail_channel(&keys.name))
             .arg(self.keys.node_channel(""));
-        let mut told = Told::read(self.fleet.ask(call).await?, "interrupt")?;
+        let mut told = ScriptReply::read(self.fleet.ask(call).await?, "interrupt")?;
         let interrupted = match &*told.word {
             "done" => {
                 let ttl = told.number()?;
-                let followed = self.has_followed(&key, Turn::parse(&told.text()?).as_ref(), Follows::Expire(ttl));
+                let followed =
+                    self.update_pointer(&key, Turn::parse(&told.text()?).as_ref(), PointerChange::Expire(ttl));
                 self.settle(&key, None).await;
                 followed.wait().await;
                 Interrupted::Done
@@ -38,7 +41,7 @@ impl Shared {
             _ => return Err(told.unknown()),
         };
         if interrupted != Interrupted::Moved {
-            self.forget(&keys.name);
+            self.forget_position(&keys.name);
         }
         self.tails.wake(&keys.name);
         Ok(interrupted)

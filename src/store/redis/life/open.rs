@@ -6,13 +6,13 @@ use super::super::{
     indexes::Watching,
     keys::StreamKeys,
     logs::Amount,
-    pointers::Follows,
+    pointers::PointerChange,
     request::Request,
-    reservation::Came,
+    reservation::Outcome,
     script,
     shared::Shared,
     stored::{self, end},
-    value::{self, Told},
+    value::{self, ScriptReply},
 };
 use super::call::{Indexes, flagged, hex, written};
 use crate::{
@@ -32,31 +32,31 @@ impl Shared {
         }
         let keys = self.keys.of(&open.key);
         let reservation = self.reserve(&open.key, Watching::produced(&open.retention), open.limit.is_some());
-        let reply = match self.fleet.ask(self.opening(&keys, &open)).await {
+        let reply = match self.fleet.ask(self.open_request(&keys, &open)).await {
             // A full server begins nothing, but what is held can still be followed.
             Err(error) if error.code() == Some("OOM") => {
-                reservation.settle(Came::Nothing).await;
-                return self.held(&open).await.and_then(|held| held.ok_or(error));
+                reservation.settle(Outcome::Nothing).await;
+                return self.open_on_full(&open).await.and_then(|held| held.ok_or(error));
             }
             reply => reply?,
         };
-        let mut told = Told::read(reply, "open")?;
-        let opened = self.opened(&mut told, &keys.name, &open)?;
-        let came = match &opened {
+        let mut told = ScriptReply::read(reply, "open")?;
+        let opened = self.read_opened(&mut told, &keys.name, &open)?;
+        let outcome = match &opened {
             Opened::New { .. } => {
                 self.leases.forget(&keys.name);
-                Came::Registered
+                Outcome::Registered
             }
-            Opened::Active { .. } => Came::Active,
-            _ => Came::Nothing,
+            Opened::Active { .. } => Outcome::Active,
+            _ => Outcome::Nothing,
         };
-        reservation.settle(came).await;
+        reservation.settle(outcome).await;
         self.tails.wake(&keys.name);
         Ok(opened)
     }
 
     /// What a request to open is told that need not register anything; `None` if it would have to.
-    async fn held(&self, open: &Open) -> Result<Option<Opened>, RedisStoreError> {
+    async fn open_on_full(&self, open: &Open) -> Result<Option<Opened>, RedisStoreError> {
         let Some(info) = self.info(open.key.clone()).await? else {
             return Ok((!open.create).then_some(Opened::Missing));
         };
@@ -69,7 +69,7 @@ impl Shared {
         })
     }
 
-    fn opening(&self, keys: &StreamKeys, open: &Open) -> Request {
+    fn open_request(&self, keys: &StreamKeys, open: &Open) -> Request {
         let retention = &open.retention;
         let (turn, headers) = (open.turn.as_ref().map_or_else(String::new, Turn::to_text), open.headers.to_text());
         let fingerprint = flagged(open.fingerprint.as_deref());
@@ -115,16 +115,16 @@ impl Shared {
         kept.into_iter().fold(request, |request, (name, value)| written(request, (&*format!("m:{name}"), value)))
     }
 
-    fn opened(&self, told: &mut Told, name: &str, open: &Open) -> Result<Opened, RedisStoreError> {
+    fn read_opened(&self, told: &mut ScriptReply, name: &str, open: &Open) -> Result<Opened, RedisStoreError> {
         Ok(match &*told.word {
             "new" => {
                 let epoch = told.number()?;
                 let previous = EventId::from_pair(&told.text()?);
                 let inner_id = value::text(told.next()?);
-                self.clock.heard(told.number()?);
+                self.clock.set(told.number()?);
                 let taken = Amount::new(told.number()?, told.number()?);
                 let max = Amount::new(open.retention.max_events as u64, open.retention.max_bytes as u64);
-                self.know(name, EventId::new(epoch, 0), taken, max);
+                self.note_position(name, EventId::new(epoch, 0), taken, max);
                 let origin = stored::origin(told.text().ok().as_deref());
                 Opened::New { epoch, previous, inner_id, origin }
             }
@@ -144,11 +144,11 @@ impl Shared {
         self.leases.forget(&keys.name);
         let channel = self.keys.tail_channel(&keys.name);
         let call = self.call(&keys, &key, &script::WITHDRAW, Indexes::DUE).arg(hex(token)).arg(channel);
-        let mut told = Told::read(self.fleet.ask(call).await?, "withdraw")?;
+        let mut told = ScriptReply::read(self.fleet.ask(call).await?, "withdraw")?;
         if told.word == "taken" {
             let turn = Turn::parse(&told.text()?);
-            let followed = self.has_followed(&key, turn.as_ref(), Follows::Unpoint(told.number().ok()));
-            self.forget(&keys.name);
+            let followed = self.update_pointer(&key, turn.as_ref(), PointerChange::Unpoint(told.number().ok()));
+            self.forget_position(&keys.name);
             self.settle(&key, None).await;
             followed.wait().await;
         }

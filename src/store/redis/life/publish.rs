@@ -4,11 +4,11 @@ use super::super::{
     clock::millis,
     error::RedisStoreError,
     indexes::{Indexed, Watching},
-    reservation::Came,
+    reservation::Outcome,
     script,
     shared::Shared,
     stored::end,
-    value::{Stored, Told},
+    value::{ScriptReply, Stored},
 };
 use super::call::{Indexes, optional};
 use crate::{
@@ -45,11 +45,11 @@ impl Shared {
             .arg(data.to_string())
             .arg(&*publish.after_id);
         let reservation = self.reserve(&publish.key, Watching::published(retention), false);
-        let mut told = Told::read(self.fleet.ask(call).await?, "send")?;
+        let mut told = ScriptReply::read(self.fleet.ask(call).await?, "send")?;
         let published = match &*told.word {
             "stored" => {
                 let id = EventId::from_pair(&told.text()?).ok_or_else(|| told.unknown())?;
-                self.clock.heard(told.number()?);
+                self.clock.set(told.number()?);
                 Published::Stored(id)
             }
             "ended" => {
@@ -62,9 +62,9 @@ impl Shared {
         };
         reservation
             .settle(match &published {
-                Published::Stored(_) => Came::Registered,
-                Published::Ended(_) => Came::Ended(Indexed::ended(millis(retention.recovery_window), publish.hook)),
-                Published::Conflict | Published::EndedBefore(_) => Came::Nothing,
+                Published::Stored(_) => Outcome::Registered,
+                Published::Ended(_) => Outcome::Ended(Indexed::ended(millis(retention.recovery_window), publish.hook)),
+                Published::Conflict | Published::EndedBefore(_) => Outcome::Nothing,
             })
             .await;
         self.tails.wake(&keys.name);

@@ -1,8 +1,8 @@
 //! Registering a running producer again.
 
 use super::super::{
-    clock::millis, error::RedisStoreError, indexes::Watching, logs::Amount, request::Request, reservation::Came,
-    script, shared::Shared, stored::fence, value::Told,
+    clock::millis, error::RedisStoreError, indexes::Watching, logs::Amount, request::Request, reservation::Outcome,
+    script, shared::Shared, stored::fence, value::ScriptReply,
 };
 use super::call::{Indexes, flagged, hex};
 use crate::{
@@ -41,14 +41,14 @@ impl Shared {
             .arg(open.voice.as_str())
             .arg(open.turn.as_ref().map_or_else(String::new, Turn::to_text))
             .arg(open.headers.to_text());
-        let mut told = Told::read(self.fleet.ask(pairs(call, &open.metadata)).await?, "reopen")?;
+        let mut told = ScriptReply::read(self.fleet.ask(pairs(call, &open.metadata)).await?, "reopen")?;
         let reopened = match &*told.word {
             "registered" => {
-                self.clock.heard(told.number()?);
+                self.clock.set(told.number()?);
                 let taken = Amount::new(told.number()?, told.number()?);
                 let max = Amount::new(retention.max_events as u64, retention.max_bytes as u64);
-                self.forget(&keys.name);
-                self.know(&keys.name, EventId::new(epoch, acknowledged), taken, max);
+                self.forget_position(&keys.name);
+                self.note_position(&keys.name, EventId::new(epoch, acknowledged), taken, max);
                 self.put_back(&open.key, open.turn.as_ref(), Place { epoch, since }, retention.kept()).await;
                 Reopened::Registered
             }
@@ -56,7 +56,7 @@ impl Shared {
             "ended" => Reopened::Fenced(fence(&mut told)?),
             _ => return Err(told.unknown()),
         };
-        reservation.settle(if reopened == Reopened::Registered { Came::Registered } else { Came::Nothing }).await;
+        reservation.settle(if reopened == Reopened::Registered { Outcome::Registered } else { Outcome::Nothing }).await;
         self.tails.wake(&keys.name);
         Ok(reopened)
     }

@@ -28,7 +28,7 @@ impl Link {
 
     /// Sends commands that only read, and may read much, over a connection of their own: what is written to the server is
     /// not acknowledged later for them. Where that connection is not there (yet), they go the way of all others.
-    pub(in super::super) async fn look(&self, commands: &Pipeline) -> Result<Vec<Value>, RedisStoreError> {
+    pub(in super::super) async fn send_bulk(&self, commands: &Pipeline) -> Result<Vec<Value>, RedisStoreError> {
         // The main connection says which server it is. One that only reads would never hear that it is a replica by now.
         let live = self.live().await?;
         let bulk = self.0.bulk.get_or_init(|| {

@@ -19,7 +19,7 @@ impl Map {
     }
 
     /// A slot has moved.
-    pub(super) fn give(&mut self, slot: u16, link: Link) {
+    pub(super) fn assign(&mut self, slot: u16, link: Link) {
         let after = self.ranges.partition_point(|(first, ..)| *first <= slot);
         let Some(index) = after.checked_sub(1) else { return };
         let (first, last, held) = self.ranges[index].clone();

@@ -31,7 +31,7 @@ impl Masters {
         asked.extend(lock(&self.map).links.values().cloned());
         let mut failed = RedisStoreError::uncovered(0);
         // All at the same time: one that hangs must not keep the others' word away.
-        let (send, mut heard) = tokio::sync::mpsc::channel(asked.len().max(1));
+        let (send, mut replies) = tokio::sync::mpsc::channel(asked.len().max(1));
         for link in asked {
             let send = send.clone();
             tokio::spawn(async move {
@@ -42,8 +42,8 @@ impl Masters {
             });
         }
         drop(send);
-        while let Some(reply) = heard.recv().await {
-            match reply.and_then(|(link, reply)| self.learn(&link, reply)) {
+        while let Some(reply) = replies.recv().await {
+            match reply.and_then(|(link, reply)| self.read_slots(&link, reply)) {
                 Ok(()) => {
                     *refreshed = Some(Instant::now());
                     self.stale.store(false, Ordering::Relaxed);
@@ -63,7 +63,7 @@ impl Masters {
     }
 
     /// Takes a reply to `CLUSTER SLOTS`.
-    fn learn(&self, from: &Link, reply: Value) -> Result<(), RedisStoreError> {
+    fn read_slots(&self, from: &Link, reply: Value) -> Result<(), RedisStoreError> {
         const WHAT: &str = "CLUSTER SLOTS";
         let mut ranges = Vec::new();
         for range in value::array(reply, WHAT)? {

@@ -104,7 +104,7 @@ impl Masters {
             }
         }
         let links: Vec<Link> = flights.iter().map(|(link, _)| link.clone()).collect();
-        let flown = together(flights.iter().map(|(link, flight)| fly(link, requests, flight))).await;
+        let flown = together(flights.iter().map(|(link, flight)| send_to_master(link, requests, flight))).await;
         for (((_, flight), link), replies) in flights.into_iter().zip(links).zip(flown) {
             match replies.unwrap_or_else(|| Err(RedisStoreError::slow(link.address()))) {
                 Ok(replies) => outcomes.extend(flight.into_iter().map(|(index, _)| index).zip(replies)),
@@ -127,7 +127,7 @@ impl Masters {
             ServerErrorKind::Moved => {
                 self.stale.store(true, Ordering::Relaxed);
                 if let Some(link) = error.redirect_node().and_then(|(address, _)| self.link_to(address)) {
-                    lock(&self.map).give(request.slot, link);
+                    lock(&self.map).assign(request.slot, link);
                 }
                 Next::Again
             }
@@ -144,7 +144,11 @@ impl Masters {
     }
 }
 
-async fn fly(link: &Link, requests: &[Request], flight: &[(usize, bool)]) -> Result<Vec<Reply>, RedisStoreError> {
+async fn send_to_master(
+    link: &Link,
+    requests: &[Request],
+    flight: &[(usize, bool)],
+) -> Result<Vec<Reply>, RedisStoreError> {
     let mut commands = Pipeline::with_capacity(flight.len());
     for (index, asking) in flight {
         if *asking {

@@ -78,13 +78,13 @@ impl<'a> Pager<'a> {
         Some(range(keys, self.at.max(self.after), self.asked))
     }
 
-    pub(super) fn goes_on(&self) -> bool {
+    pub(super) fn needs_another_round(&self) -> bool {
         self.rounds < 2 || self.is_vast || self.records.is_empty()
     }
 
     /// Takes entries whole. What was fetched is given, unless the page would be more than twice what it may be.
     pub(super) fn take(&mut self, reply: Value, epoch: u64) -> Result<(), RedisStoreError> {
-        let entries = stored::entries(value::own(Ok(reply))?)?;
+        let entries = stored::entries(value::or_missing(Ok(reply))?)?;
         self.at_end = entries.len() < self.asked;
         let density = Density::of(&entries);
         if density.entries > 0 {
@@ -117,7 +117,7 @@ impl<'a> Pager<'a> {
     }
 
     /// The log's newest entry, as it was when the page was read.
-    pub(super) fn ends_at(&mut self, newest: Option<EventId>) {
+    pub(super) fn note_newest(&mut self, newest: Option<EventId>) {
         self.at_end |= !self.is_full && newest.is_some_and(|newest| newest <= self.at.max(self.after));
     }
 

@@ -48,7 +48,7 @@ impl Shared {
                 requests.push(peek(&keys, "XREVRANGE", "+"));
             }
         }
-        let mut replies = Replies(self.fleet.look(requests).await?.into_iter());
+        let mut replies = Replies(self.fleet.send_bulk(requests).await?.into_iter());
         let held = Held::new(stored::fields(&FIELDS, replies.next()?));
         let Standing::Is(state) = held.standing() else { return Ok(None) };
         let is_small = value::number(&replies.next()?).is_none_or(|size| size <= SMALL);
@@ -56,7 +56,7 @@ impl Shared {
         if log.asked > 0 {
             log.take(replies.next()?, epoch)?;
             let newest = replies.0.next().transpose()?.map(stored::entries).transpose()?;
-            log.ends_at(newest.as_deref().and_then(<[Entry]>::first).map(|entry| entry.id));
+            log.note_newest(newest.as_deref().and_then(<[Entry]>::first).map(|entry| entry.id));
         } else {
             log.after = EventId::new(epoch, 0);
         }
@@ -84,7 +84,7 @@ impl Shared {
             if requests.is_empty() {
                 break;
             }
-            let mut replies = Replies(self.fleet.look(requests).await?.into_iter());
+            let mut replies = Replies(self.fleet.send_bulk(requests).await?.into_iter());
             if fetches {
                 log.take(replies.next()?, epoch)?;
             }
@@ -94,7 +94,7 @@ impl Shared {
             if let (true, ReadFrom::After(cursor)) = (asks, read.from) {
                 known = Some(knows(cursor, replies.next()?, replies.next()?)?);
             }
-            if !log.goes_on() {
+            if !log.needs_another_round() {
                 break;
             }
         }
@@ -110,6 +110,6 @@ struct Replies(std::vec::IntoIter<Reply>);
 
 impl Replies {
     fn next(&mut self) -> Result<Value, RedisStoreError> {
-        value::own(self.0.next().unwrap_or_else(|| Err(value::unexpected("a page"))))
+        value::or_missing(self.0.next().unwrap_or_else(|| Err(value::unexpected("a page"))))
     }
 }

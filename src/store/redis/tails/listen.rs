@@ -50,9 +50,9 @@ pub(in super::super) async fn listen(shared: Weak<Shared>, tried: oneshot::Sende
                     }
                 }
                 let since = Instant::now();
-                let silent = listener.attend(&shared).await;
+                let silent = listener.serve_until_closed(&shared).await;
                 if let Some(store) = shared.upgrade() {
-                    store.tails.followed.listens_no_more();
+                    store.tails.followed.disconnected();
                 }
                 if since.elapsed() >= PROVEN {
                     backoff.succeeded();
@@ -88,21 +88,21 @@ impl Listener {
         let run_of_link = link.run();
         let closed = Arc::new(AtomicBool::new(false));
         let (tails, is_closed) = (Arc::downgrade(&store.tails), Arc::clone(&closed));
-        let hear = move |push: PushInfo| {
+        let on_push = move |push: PushInfo| {
             let Some(tails) = tails.upgrade() else { return };
             if push.kind == PushKind::Disconnection {
                 is_closed.store(true, Ordering::Relaxed);
                 tails.wanted.wake.notify_one();
             } else {
-                tails.heard(push);
+                tails.receive(push);
             }
         };
-        let Connected { mut connection, run } = link.subscriber(hear).await?;
+        let Connected { mut connection, run } = link.subscriber(on_push).await?;
         // Asked for from here on, or among those that are read next.
         lock(&store.tails.wanted.channels).clear();
         let channels = store.tails.channels();
         subscribe(&mut connection, &channels).await.ok_or_else(|| RedisStoreError::slow(link.address()))?;
-        let number = store.tails.followed.begins_to_listen();
+        let number = store.tails.followed.connected();
         Ok(Self { connection, link, run, run_of_link, number, closed, silent: Arc::default() })
     }
 
@@ -114,7 +114,7 @@ impl Listener {
     }
 
     /// Listens until the connection is of no more use. Returns whether that is since nothing was answered on it.
-    async fn attend(mut self, shared: &Weak<Shared>) -> bool {
+    async fn serve_until_closed(mut self, shared: &Weak<Shared>) -> bool {
         let mut next = Instant::now();
         let Some(wanted) = shared.upgrade().map(|store| Arc::clone(&store.tails.wanted)) else { return false };
         loop {
@@ -123,25 +123,28 @@ impl Listener {
             if self.silent.load(Ordering::Relaxed) {
                 return true;
             }
-            if self.closed.load(Ordering::Relaxed) || !self.is_current(&store) || !self.serve(&store).await {
+            if self.closed.load(Ordering::Relaxed)
+                || !self.is_current(&store)
+                || !self.update_subscriptions(&store).await
+            {
                 return false;
             }
             // However often there is something to do.
             if Instant::now() >= next {
                 next = Instant::now() + NET;
-                self.begin_asking(&store);
+                self.begin_ping(&store);
             }
         }
     }
 
     /// Finds out whether the connection is alive in both directions: beside what else is done on it, which must not wait.
-    fn begin_asking(&self, store: &Shared) {
+    fn begin_ping(&self, store: &Shared) {
         let (mut connection, silent) = (self.connection.clone(), Arc::clone(&self.silent));
         let (tails, number) = (Arc::clone(&store.tails), self.number);
         tokio::spawn(async move {
             let ping = tokio::time::timeout(ANSWER, cmd("PING").query_async::<Value>(&mut connection)).await;
             if matches!(ping, Ok(Ok(_))) {
-                tails.followed.listens(number);
+                tails.followed.confirm(number);
             } else {
                 silent.store(true, Ordering::Relaxed);
                 tails.wanted.wake.notify_one();
@@ -150,7 +153,7 @@ impl Listener {
     }
 
     /// Does what there is to do. `false`: the connection is of no more use.
-    async fn serve(&mut self, store: &Arc<Shared>) -> bool {
+    async fn update_subscriptions(&mut self, store: &Arc<Shared>) -> bool {
         let tails = &store.tails;
         let asked = std::mem::take(&mut *lock(&tails.wanted.channels));
         let (listened, left): (Vec<_>, Vec<_>) = asked.into_iter().partition(|channel| tails.wants(channel));
@@ -160,7 +163,7 @@ impl Listener {
         let names: HashSet<_> = listened.iter().filter_map(|channel| tails.keys.tail_of(channel)).collect();
         // Messages from before the subscription were missed.
         tails.wake_each(names.iter().copied());
-        tails.follow_each(names.iter().copied());
+        tails.queue_announcements(names.iter().copied());
         let left = async { left.is_empty() || self.connection.unsubscribe(left).await.is_ok() };
         tokio::time::timeout(ANSWER, left).await.unwrap_or(false)
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use redis::{PushInfo, PushKind};
 
-use super::super::{followed::Word, keys, request::Request, script, value};
+use super::super::{followed::Message, keys, request::Request, script, value};
 use super::table::Tails;
 use crate::{
     model::id::{EventId, NodeId},
@@ -30,21 +30,21 @@ impl Tails {
     }
 
     /// The messages of this process about a stream: `tail`, it is followed here; `left`, it no longer is.
-    pub(super) fn word(&self, what: &str, name: &str) -> String {
-        format!("{what} {name} {} {}", self.process, self.said.fetch_add(1, Ordering::Relaxed))
+    pub(super) fn message_text(&self, what: &str, name: &str) -> String {
+        format!("{what} {name} {} {}", self.process, self.messages.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The request that tells a stream's producing node that it is followed here.
-    pub(super) fn announcing(&self, name: &str) -> Request {
+    pub(super) fn announce_request(&self, name: &str) -> Request {
         let own: Vec<_> = lock(&self.nodes).keys().map(|node| node.as_str().to_owned()).collect();
         Request::script(self.keys.slot(name), &script::ANNOUNCE, &[&self.keys.stream(name)])
             .arg(self.keys.node_channel(""))
-            .arg(self.word("tail", name))
+            .arg(self.message_text("tail", name))
             .arg(own)
     }
 
     /// A message came.
-    pub(super) fn heard(&self, push: PushInfo) {
+    pub(super) fn receive(&self, push: PushInfo) {
         if push.kind != PushKind::Message {
             return;
         }
@@ -53,33 +53,33 @@ impl Tails {
             return;
         };
         if let Some(name) = self.keys.tail_of(&channel) {
-            self.heard_of(name, &text);
+            self.receive_for_stream(name, &text);
         } else if let Some(node) = self.keys.node_of(&channel) {
-            self.heard_as(node, &text);
+            self.receive_for_node(node, &text);
         }
     }
 
     /// A message about a stream that is followed here: how far it is, or only that something has changed.
-    fn heard_of(&self, name: &str, text: &str) {
+    fn receive_for_stream(&self, name: &str, text: &str) {
         self.wake(name);
         let Some(id) = EventId::from_pair(text) else { return };
         let Some(stream) = lock(&self.streams).get(name).cloned() else { return };
-        if stream.heard(id) && stream.is_used() {
+        if stream.note_message(id) && stream.is_used() {
             // Its producer may be another one, which publishes nothing until it is told.
-            self.wanted.telling.follows(name);
+            self.wanted.announcements.add_followed_here(name);
         }
     }
 
     /// A message to one of this process's nodes.
-    fn heard_as(&self, node: &str, text: &str) {
+    fn receive_for_node(&self, node: &str, text: &str) {
         let Some((what, rest)) = text.split_once(' ') else { return };
-        match (what, Word::read(rest)) {
+        match (what, Message::read(rest)) {
             ("look", _) => self.post(node, rest),
             ("deleted", _) => self.post_deletion(node, rest),
-            ("tail", Some(word)) if self.followed.begins(&word) => {
-                self.wanted.telling.is_followed(word.name);
+            ("tail", Some(message)) if self.followed.add(&message) => {
+                self.wanted.announcements.add_followed_elsewhere(message.name);
             }
-            ("left", Some(word)) => self.followed.ends(&word),
+            ("left", Some(message)) => self.followed.remove(&message),
             _ => {}
         }
     }

@@ -6,9 +6,9 @@ use redis::cmd;
 
 use super::super::{request::Request, script, shared::Shared, value};
 use super::{
+    announce::send_farewells,
     pace::{ANSWER, NET, PAGE},
     stream::Stream,
-    tell::say_farewell,
 };
 use crate::{
     model::id::{EventId, NodeId},
@@ -29,8 +29,8 @@ pub(in super::super) async fn watch(shared: Weak<Shared>) {
         // Events that are made here are heard of without Redis. Only changes that others made may have been missed.
         let awaited = store.tails.awaited(|name, stream| round % SELDOM == 0 || !store.produces(name, stream.run()));
         draw_net(&store, &awaited).await;
-        store.announce_each(&store.tails.due_for_telling()).await;
-        say_farewell(&store).await;
+        store.announce_each(&store.tails.due_for_announcement()).await;
+        send_farewells(&store).await;
     }
 }
 
@@ -42,7 +42,7 @@ impl Shared {
     }
 
     /// What the net asks of a stream: how it stands, and the id of what is new in its log. Never the entry: it may be large.
-    fn glance(&self, name: &str, stream: &Stream) -> [Request; 2] {
+    fn probe_requests(&self, name: &str, stream: &Stream) -> [Request; 2] {
         let slot = self.keys.slot(name);
         let mut standing = cmd("HMGET");
         standing.arg(self.keys.stream(name)).arg(&["state", "epoch", "node"]);
@@ -55,7 +55,7 @@ impl Shared {
 /// Looks for changes of the awaited streams whose messages were lost, and announces their followers to the producing nodes.
 async fn draw_net(store: &Arc<Shared>, awaited: &[(String, Arc<Stream>)]) {
     for page in awaited.chunks(PAGE) {
-        let requests = page.iter().flat_map(|(name, stream)| store.glance(name, stream)).collect();
+        let requests = page.iter().flat_map(|(name, stream)| store.probe_requests(name, stream)).collect();
         let Ok(Ok(replies)) = tokio::time::timeout(ANSWER, store.fleet.send(requests)).await else { continue };
         let mut replies = replies.into_iter();
         let mut asks = Vec::new();
@@ -65,16 +65,16 @@ async fn draw_net(store: &Arc<Shared>, awaited: &[(String, Arc<Stream>)]) {
             let mut part = || standing.next().flatten().unwrap_or_default();
             let (state, epoch, node) = (part(), part(), part());
             let top = newest.ok().and_then(value::text).and_then(|id| EventId::from_pair(&id));
-            if stream.saw(state, epoch.parse().unwrap_or(0), top) {
+            if stream.note_polled(state, epoch.parse().unwrap_or(0), top) {
                 stream.cell.notify();
             }
             let is_elsewhere = !node.is_empty() && !lock(&store.tails.nodes).contains_key(&NodeId::new(&node));
-            if is_elsewhere && stream.must_tell(&node) {
+            if is_elsewhere && stream.begin_announcement(&node) {
                 let mut ask = cmd("PUBLISH");
-                ask.arg(store.keys.node_channel(&node)).arg(store.tails.word("tail", name));
+                ask.arg(store.keys.node_channel(&node)).arg(store.tails.message_text("tail", name));
                 asks.push(Request::new(store.keys.slot(name), ask));
             }
         }
-        store.tell(asks).await;
+        store.send_best_effort(asks).await;
     }
 }

@@ -46,7 +46,7 @@ struct Seen {
     /// The newest run that was heard of.
     run: u64,
     /// Which node was last told that the stream is followed here, and when.
-    told: Option<(String, Instant)>,
+    announced_to: Option<(String, Instant)>,
 }
 
 impl Stream {
@@ -72,18 +72,18 @@ impl Stream {
     }
 
     /// Whether its producing node was told so lately that it is followed here.
-    pub(super) fn was_told_within(&self, time: Duration) -> bool {
-        lock(&self.seen).told.as_ref().is_some_and(|(_, at)| at.elapsed() < time)
+    pub(super) fn was_announced_within(&self, time: Duration) -> bool {
+        lock(&self.seen).announced_to.as_ref().is_some_and(|(_, at)| at.elapsed() < time)
     }
 
     /// Whether its producing node is to be told again.
-    pub(super) fn must_tell_again(&self) -> bool {
-        lock(&self.seen).told.as_ref().is_some_and(|(_, at)| at.elapsed() >= ASK_EVERY)
+    pub(super) fn is_announcement_due(&self) -> bool {
+        lock(&self.seen).announced_to.as_ref().is_some_and(|(_, at)| at.elapsed() >= ASK_EVERY)
     }
 
     /// Whether it is time to tell a node, which produces the stream; if so, that counts as done.
-    pub(super) fn must_tell(&self, node: &str) -> bool {
-        let told = &mut lock(&self.seen).told;
+    pub(super) fn begin_announcement(&self, node: &str) -> bool {
+        let told = &mut lock(&self.seen).announced_to;
         let due = told.as_ref().is_none_or(|(told, at)| told != node || at.elapsed() >= ASK_EVERY);
         if due {
             *told = Some((node.to_owned(), Instant::now()));
@@ -92,18 +92,18 @@ impl Stream {
     }
 
     /// A node was told, or there is none to tell.
-    pub(super) fn told(&self, node: Option<String>) {
-        lock(&self.seen).told = node.map(|node| (node, Instant::now()));
+    pub(super) fn set_announced_to(&self, node: Option<String>) {
+        lock(&self.seen).announced_to = node.map(|node| (node, Instant::now()));
     }
 
     /// The node that was told last.
-    pub(super) fn node(&self) -> Option<String> {
-        lock(&self.seen).told.as_ref().map(|(node, _)| node.clone())
+    pub(super) fn announced_to(&self) -> Option<String> {
+        lock(&self.seen).announced_to.as_ref().map(|(node, _)| node.clone())
     }
 
     /// Takes out which node was told.
-    pub(super) fn take_told(&self) -> Option<String> {
-        lock(&self.seen).told.take().map(|(node, _)| node)
+    pub(super) fn take_announced_to(&self) -> Option<String> {
+        lock(&self.seen).announced_to.take().map(|(node, _)| node)
     }
 
     /// The newest event that whoever waits was woken for.
@@ -118,7 +118,7 @@ impl Stream {
 
     /// A message says how far the stream is; whoever waits is woken for that. Returns whether it tells of a new run, whose
     /// producer may be another than that of the run before.
-    pub(super) fn heard(&self, id: EventId) -> bool {
+    pub(super) fn note_message(&self, id: EventId) -> bool {
         let mut seen = lock(&self.seen);
         seen.top = seen.top.max(Some(id));
         let is_new = id.epoch > seen.run;
@@ -127,7 +127,7 @@ impl Stream {
     }
 
     /// Takes what the net saw. Returns whether that is news.
-    pub(super) fn saw(&self, state: String, epoch: u64, top: Option<EventId>) -> bool {
+    pub(super) fn note_polled(&self, state: String, epoch: u64, top: Option<EventId>) -> bool {
         let mut seen = lock(&self.seen);
         let standing = (state, epoch);
         let news = top.is_some() || seen.standing.as_ref().is_some_and(|before| *before != standing);
@@ -150,22 +150,22 @@ mod tests {
     #[test]
     fn a_new_run_is_told_of_once() {
         let stream = Stream::new("c".to_owned(), &Arc::default());
-        assert!(stream.heard(EventId::new(5, 0)));
-        assert!(!stream.heard(EventId::new(5, 3)) && !stream.heard(EventId::new(4, 9)));
+        assert!(stream.note_message(EventId::new(5, 0)));
+        assert!(!stream.note_message(EventId::new(5, 3)) && !stream.note_message(EventId::new(4, 9)));
         assert_eq!((stream.run(), stream.top()), (5, Some(EventId::new(5, 3))));
-        stream.saw("active".to_owned(), 7, None);
-        assert!(!stream.heard(EventId::new(7, 1)), "the net has seen it");
-        assert!(stream.heard(EventId::new(8, 1)), "also where the message about its beginning was lost");
+        stream.note_polled("active".to_owned(), 7, None);
+        assert!(!stream.note_message(EventId::new(7, 1)), "the net has seen it");
+        assert!(stream.note_message(EventId::new(8, 1)), "also where the message about its beginning was lost");
     }
 
     #[test]
     fn the_net_does_not_find_again_what_a_message_told() {
         let stream = Stream::new("c".to_owned(), &Arc::default());
-        assert!(stream.saw("active".to_owned(), 1, Some(EventId::new(1, 1))));
-        stream.heard(EventId::new(1, 2));
+        assert!(stream.note_polled("active".to_owned(), 1, Some(EventId::new(1, 1))));
+        stream.note_message(EventId::new(1, 2));
         assert_eq!(stream.top(), Some(EventId::new(1, 2)));
-        assert!(!stream.saw("active".to_owned(), 1, None));
-        assert!(stream.saw("interrupted".to_owned(), 1, None), "a state that was not told");
-        assert!(stream.saw(String::new(), 0, None) && stream.top().is_none(), "it is gone");
+        assert!(!stream.note_polled("active".to_owned(), 1, None));
+        assert!(stream.note_polled("interrupted".to_owned(), 1, None), "a state that was not told");
+        assert!(stream.note_polled(String::new(), 0, None) && stream.top().is_none(), "it is gone");
     }
 }

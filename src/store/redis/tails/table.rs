@@ -18,7 +18,7 @@ use super::{
 use crate::{
     model::id::{NodeId, StreamKey},
     runtime::{random, sync::lock},
-    store::{Notices, NoticesSender, Tail, notify::Woken},
+    store::{Notices, NoticesSender, Tail, tail::Woken},
 };
 
 pub(in super::super) struct Tails {
@@ -29,7 +29,7 @@ pub(in super::super) struct Tails {
     pub(super) followed: Followed,
     /// This process to others, and how often it has said something to them.
     pub(super) process: String,
-    pub(super) said: AtomicU64,
+    pub(super) messages: AtomicU64,
     /// What those who listen and tell have to do next.
     pub(super) wanted: Arc<Wanted>,
 }
@@ -42,7 +42,7 @@ impl Tails {
             nodes: Mutex::default(),
             followed: Followed::default(),
             process: format!("{:016x}", random::u128() as u64),
-            said: AtomicU64::new(0),
+            messages: AtomicU64::new(0),
             wanted: Arc::default(),
         }
     }
@@ -95,7 +95,7 @@ impl Tails {
 
     /// Whether another process follows a stream of this one, as far as is known.
     pub(in super::super) fn is_followed(&self, name: &str) -> bool {
-        self.followed.is(name)
+        self.followed.contains(name)
     }
 
     /// The streams of this process that others follow, as far as is known.
@@ -109,27 +109,27 @@ impl Tails {
     }
 
     /// A node was told; an empty one is none.
-    pub(super) fn announced(&self, name: &str, node: String) {
+    pub(super) fn note_announced(&self, name: &str, node: String) {
         let mut streams = lock(&self.streams);
         if node.is_empty() {
             if let Some(stream) = streams.get(name) {
-                stream.told(None);
+                stream.set_announced_to(None);
             }
             return;
         }
         // A follower may announce itself first and take its tail afterwards.
         let stream = streams.entry(name.to_owned()).or_insert_with_key(|name| self.stream(name));
-        stream.told(Some(node));
+        stream.set_announced_to(Some(node));
         // The node's messages are for somebody who listens: not only once that somebody has read what is there already.
         stream.listen();
     }
 
     /// Sees to it that the nodes know which produce these streams, unless they were told lately.
-    pub(super) fn follow_each<'a>(&self, names: impl Iterator<Item = &'a str>) {
+    pub(super) fn queue_announcements<'a>(&self, names: impl Iterator<Item = &'a str>) {
         let streams = lock(&self.streams);
         for name in names {
-            if streams.get(name).is_some_and(|stream| stream.is_used() && !stream.was_told_within(ASK_EVERY)) {
-                self.wanted.telling.follows(name);
+            if streams.get(name).is_some_and(|stream| stream.is_used() && !stream.was_announced_within(ASK_EVERY)) {
+                self.wanted.announcements.add_followed_here(name);
             }
         }
     }
@@ -138,11 +138,11 @@ impl Tails {
     pub(super) fn tidy(&self) {
         let (mut left, mut farewells) = (Vec::new(), Vec::new());
         lock(&self.streams).retain(|name, stream| {
-            let used = stream.is_used() || stream.was_told_within(NET);
+            let used = stream.is_used() || stream.was_announced_within(NET);
             if !used && stream.is_listened_to() {
                 left.push(self.keys.tail_channel(name));
             }
-            if !used && let Some(node) = stream.take_told() {
+            if !used && let Some(node) = stream.take_announced_to() {
                 farewells.push((node, name.clone()));
             }
             used
@@ -175,11 +175,11 @@ impl Tails {
 
     /// The streams that are followed here, though nobody waits for them at this moment, and whose producing nodes are to be
     /// told so again.
-    pub(super) fn due_for_telling(&self) -> Vec<String> {
+    pub(super) fn due_for_announcement(&self) -> Vec<String> {
         let streams = lock(&self.streams);
         let due = streams
             .iter()
-            .filter(|(_, stream)| stream.must_tell_again() && stream.is_used() && !stream.cell.is_awaited());
+            .filter(|(_, stream)| stream.is_announcement_due() && stream.is_used() && !stream.cell.is_awaited());
         due.map(|(name, _)| name.clone()).collect()
     }
 

@@ -12,15 +12,15 @@ use super::pace::{ANSWER, PAGE};
 use crate::{model::id::StreamKey, runtime::sync::lock};
 
 /// Tells others for as long as the store lives.
-pub(in super::super) async fn tell(shared: Weak<Shared>) {
+pub(in super::super) async fn announce_all(shared: Weak<Shared>) {
     loop {
         let Some(wanted) = shared.upgrade().map(|store| Arc::clone(&store.tails.wanted)) else { return };
-        wanted.telling.wake.notified().await;
+        wanted.announcements.wake.notified().await;
         let Some(store) = shared.upgrade() else { return };
-        let followed: Vec<_> = std::mem::take(&mut *lock(&wanted.telling.followed)).into_iter().collect();
-        let producers: Vec<_> = std::mem::take(&mut *lock(&wanted.telling.producers)).into_iter().collect();
+        let followed: Vec<_> = std::mem::take(&mut *lock(&wanted.announcements.followed)).into_iter().collect();
+        let producers: Vec<_> = std::mem::take(&mut *lock(&wanted.announcements.producers)).into_iter().collect();
         for page in followed.chunks(PAGE) {
-            store.tell(page.iter().map(|name| store.publishing(name, "followed")).collect()).await;
+            store.send_best_effort(page.iter().map(|name| store.publishing(name, "followed")).collect()).await;
         }
         store.announce_each(&producers).await;
     }
@@ -30,20 +30,20 @@ impl Shared {
     /// Tells the node that produces a stream that it is followed here.
     pub(in super::super) async fn announce(&self, key: StreamKey) -> Result<(), RedisStoreError> {
         let name = keys::name_of(&key);
-        let node = value::text(self.fleet.ask(self.tails.announcing(&name)).await?);
-        self.tails.announced(&name, node.unwrap_or_default());
+        let node = value::text(self.fleet.ask(self.tails.announce_request(&name)).await?);
+        self.tails.note_announced(&name, node.unwrap_or_default());
         Ok(())
     }
 
     /// The same for many. Those that could not be told are told by the net.
     pub(super) async fn announce_each(&self, names: &[String]) {
         for page in names.chunks(PAGE) {
-            let told = page.iter().map(|name| self.tails.announcing(name)).collect();
+            let told = page.iter().map(|name| self.tails.announce_request(name)).collect();
             let Ok(Ok(replies)) = tokio::time::timeout(ANSWER, self.fleet.send(told)).await else { continue };
             let mut untold = Vec::new();
             for (name, reply) in page.iter().zip(replies) {
                 match reply {
-                    Ok(reply) => self.tails.announced(name, value::text(reply).unwrap_or_default()),
+                    Ok(reply) => self.tails.note_announced(name, value::text(reply).unwrap_or_default()),
                     Err(_) => untold.push(name),
                 }
             }
@@ -58,15 +58,17 @@ impl Shared {
         let others: BTreeMap<u64, u16> = slots.map(|slot| (self.fleet.part(slot), slot)).collect();
         let mut messages = Vec::new();
         for name in names {
-            let Some(node) = lock(&self.tails.streams).get(*name).and_then(|stream| stream.node()) else { continue };
+            let Some(node) = lock(&self.tails.streams).get(*name).and_then(|stream| stream.announced_to()) else {
+                continue;
+            };
             let own = self.fleet.part(self.keys.slot(name));
             for (_, slot) in others.iter().filter(|(server, _)| **server != own) {
                 let mut publish = cmd("PUBLISH");
-                publish.arg(self.keys.node_channel(&node)).arg(self.tails.word("tail", name));
+                publish.arg(self.keys.node_channel(&node)).arg(self.tails.message_text("tail", name));
                 messages.push(Request::new(*slot, publish));
             }
         }
-        self.tell(messages).await;
+        self.send_best_effort(messages).await;
     }
 
     /// A message to all who follow a stream.
@@ -78,14 +80,14 @@ impl Shared {
 }
 
 /// Tells producing nodes what nobody here follows any more. Where that is lost, they find out by the silence.
-pub(super) async fn say_farewell(store: &Arc<Shared>) {
+pub(super) async fn send_farewells(store: &Arc<Shared>) {
     let farewells = std::mem::take(&mut *lock(&store.tails.wanted.farewells));
     let message = |(node, name): &(String, String)| {
         let mut publish = cmd("PUBLISH");
-        publish.arg(store.tails.keys.node_channel(node)).arg(store.tails.word("left", name));
+        publish.arg(store.tails.keys.node_channel(node)).arg(store.tails.message_text("left", name));
         Request::new(store.keys.slot(name), publish)
     };
     for page in farewells.chunks(PAGE) {
-        store.tell(page.iter().map(message).collect()).await;
+        store.send_best_effort(page.iter().map(message).collect()).await;
     }
 }

@@ -1,7 +1,6 @@
-//! How a store wakes those who wait for it: followers of a stream, and nodes.
+//! Wake-ups of a stream's followers.
 
 use std::{
-    collections::{HashMap, HashSet},
     fmt,
     sync::{
         Arc, Mutex,
@@ -11,45 +10,46 @@ use std::{
 };
 
 use super::slots::{Slot, Slots};
-use crate::{model::id::StreamKey, runtime::sync::lock};
+use crate::runtime::sync::lock;
 
 /// The sending half of a [`Tail`]: what a store keeps for each stream.
 ///
-/// Notifying costs one atomic addition where nobody waits.
+/// If nobody waits, notifying costs one atomic addition.
 #[derive(Default)]
 pub struct TailCell {
     version: AtomicU64,
-    /// How many wakers are waiting, so that an append need not take the lock to see that none is.
+    /// The number of waiting wakers. An append reads it instead of taking the lock to see that there is none.
     waiting: AtomicU64,
-    /// Made for the first who waits: most streams are followed by nobody.
+    /// Allocated for the first waiter: most streams have no follower.
     wakers: Mutex<Option<Box<Slots>>>,
-    /// Told whenever somebody begins to wait.
+    /// Called before each wait.
     on_wait: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl TailCell {
-    /// A cell that says when somebody begins to wait: for a store that listens for changes only while it must.
+    /// A cell that calls `on_wait` before each wait, for a store that listens for changes only while somebody waits.
     ///
-    /// `on_wait` is called within a poll, before each wait: it must be quick.
+    /// `on_wait` is called within a poll and must be quick.
     #[must_use]
     pub fn on_wait(on_wait: impl Fn() + Send + Sync + 'static) -> Self {
         Self { on_wait: Some(Box::new(on_wait)), ..Self::default() }
     }
 
-    /// Whether somebody waits.
+    /// Whether a task waits for a change.
     #[must_use]
     pub fn is_awaited(&self) -> bool {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
-    /// Wakes all waiting tasks before it returns: a store must not hold a lock meanwhile, since a waker may ask the store.
+    /// Wakes all waiting tasks.
     ///
-    /// Complexity: O(waiting).
+    /// Wakers run before this returns, and a waker may call the store: the store must not hold a lock meanwhile.
+    /// Complexity: O(waiting tasks).
     pub fn notify(&self) {
         Woken::default().add(self);
     }
 
-    /// Takes the wakers of all waiting tasks, which see the change from now on.
+    /// Marks the stream as changed and takes the wakers of all waiting tasks.
     fn take(&self) -> Vec<Option<Waker>> {
         // SeqCst, like in `poll_changed`: either this sees the waiter, or the waiter sees the version.
         self.version.fetch_add(1, Ordering::SeqCst);
@@ -61,7 +61,7 @@ impl TailCell {
         wakers.as_mut().map_or_else(Vec::new, |wakers| wakers.take())
     }
 
-    /// A new receiving half, which sees what is notified from now on.
+    /// A new receiving half. It sees the changes that are notified from now on.
     #[must_use]
     pub fn tail(self: &Arc<Self>) -> Tail {
         Tail { seen: self.version.load(Ordering::SeqCst), slot: None, cell: Arc::clone(self) }
@@ -74,12 +74,12 @@ impl fmt::Debug for TailCell {
     }
 }
 
-/// Wakers of streams that changed under a lock: they are woken when this is dropped, which must be after the lock is.
+/// Wakers of streams that changed under a lock. Dropping this wakes them, so it must be dropped after the lock.
 #[derive(Debug, Default)]
 pub(super) struct Woken(Vec<Option<Waker>>);
 
 impl Woken {
-    /// The cell's stream has changed.
+    /// Notes that the cell's stream has changed.
     pub(super) fn add(&mut self, cell: &TailCell) {
         let mut taken = cell.take();
         if self.0.is_empty() {
@@ -98,7 +98,7 @@ impl Drop for Woken {
     }
 }
 
-/// Wakes a follower when its stream may have changed. A wake-up says no more than: read again.
+/// Wakes a follower when its stream may have changed. The follower then reads the log again.
 #[derive(Debug)]
 pub struct Tail {
     cell: Arc<TailCell>,
@@ -107,7 +107,7 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Ready once since something was notified; several notifications may be one.
+    /// Ready if there was a notification since the last time this was ready. Several notifications may count as one.
     ///
     /// Complexity: O(1), however many follow the stream.
     pub fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -118,7 +118,7 @@ impl Tail {
         if let Some(on_wait) = &self.cell.on_wait {
             on_wait();
         }
-        // Between the look and the registration something may have been notified.
+        // A notification between the first check and the registration would be missed otherwise.
         if self.take_change() { Poll::Ready(()) } else { Poll::Pending }
     }
 
@@ -128,7 +128,7 @@ impl Tail {
     }
 
     fn register(&mut self, waker: &Waker) {
-        // Cloning a waker and dropping one may run an executor's code: not under the lock.
+        // Not under the lock: cloning and dropping wakers may run the executor's code.
         let waker = waker.clone();
         let _before = {
             let mut wakers = lock(&self.cell.wakers);
@@ -154,117 +154,6 @@ impl Drop for Tail {
     }
 }
 
-/// What a node is told: see [`Notices`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Post {
-    /// The node's streams that somebody else changed.
-    pub streams: Vec<StreamKey>,
-    /// The node's streams that somebody deleted, each with its newest run: an end of that run or of an earlier one must not
-    /// be brought back.
-    pub deleted: Vec<(StreamKey, u64)>,
-    /// The store was away and is back: what it holds may be older than what it acknowledged.
-    pub reconnected: bool,
-}
-
-/// The receiving half of a node's post: which of its streams somebody else stopped, closed or took over,
-/// and whether the store was away.
-///
-/// Each stream stands in it once, however often it was posted, so it is bounded by the node's streams.
-#[derive(Debug)]
-pub struct Notices(Arc<Mailbox>);
-
-/// The sending half of [`Notices`].
-#[derive(Clone)]
-pub struct NoticesSender(Arc<Mailbox>);
-
-#[derive(Debug, Default)]
-struct Mailbox {
-    waiting: Mutex<Waiting>,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    streams: HashSet<StreamKey>,
-    deleted: HashMap<StreamKey, u64>,
-    reconnected: bool,
-    waker: Option<Waker>,
-}
-
-impl Mailbox {
-    fn put(&self, put: impl FnOnce(&mut Waiting)) {
-        let waker = {
-            let mut waiting = lock(&self.waiting);
-            put(&mut waiting);
-            waiting.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-impl Notices {
-    /// Both halves.
-    #[must_use]
-    pub fn channel() -> (NoticesSender, Self) {
-        let mailbox = Arc::new(Mailbox::default());
-        (NoticesSender(Arc::clone(&mailbox)), Self(mailbox))
-    }
-
-    /// Ready with what was posted since.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Post> {
-        let waker = cx.waker().clone();
-        let _before = {
-            let mut waiting = lock(&self.0.waiting);
-            if !waiting.streams.is_empty() || waiting.reconnected {
-                let streams = waiting.streams.drain().collect();
-                let deleted = waiting.deleted.drain().collect();
-                return Poll::Ready(Post { streams, deleted, reconnected: std::mem::take(&mut waiting.reconnected) });
-            }
-            waiting.waker.replace(waker)
-        };
-        Poll::Pending
-    }
-}
-
-impl NoticesSender {
-    /// Posts a stream.
-    pub fn post(&self, key: StreamKey) {
-        self.0.put(|waiting| {
-            waiting.streams.insert(key);
-        });
-    }
-
-    /// Posts a stream that was deleted, whose newest run was this one.
-    pub fn deleted(&self, key: StreamKey, epoch: u64) {
-        self.0.put(|waiting| {
-            let newest = waiting.deleted.entry(key.clone()).or_default();
-            *newest = epoch.max(*newest);
-            waiting.streams.insert(key);
-        });
-    }
-
-    /// The store was away and is back: what it holds may be older than what it acknowledged.
-    ///
-    /// The node then beats at once, which finds out whether the store is still the one it was.
-    pub fn reconnected(&self) {
-        self.0.put(|waiting| waiting.reconnected = true);
-    }
-
-    /// Whether nobody receives any more.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        Arc::strong_count(&self.0) == 1
-    }
-}
-
-impl fmt::Debug for NoticesSender {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("NoticesSender")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,30 +176,6 @@ mod tests {
         assert!(wait.is_woken());
         assert_ready!(wait.enter(|cx, _| tail.poll_changed(cx)));
         assert_pending!(wait.enter(|cx, _| tail.poll_changed(cx)));
-    }
-
-    #[test]
-    fn post_is_given_once_and_wakes() {
-        let (sender, mut notices) = Notices::channel();
-        let mut wait = task::spawn(());
-        assert_pending!(wait.enter(|cx, _| notices.poll(cx)));
-        let key = StreamKey::new(crate::Owner::ANONYMOUS, crate::StreamId::new("a").expect("valid"));
-        sender.post(key.clone());
-        sender.post(key.clone());
-        assert!(wait.is_woken());
-        let post = assert_ready!(wait.enter(|cx, _| notices.poll(cx)));
-        assert_eq!(post, Post { streams: vec![key.clone()], ..Post::default() });
-        assert_pending!(wait.enter(|cx, _| notices.poll(cx)));
-        sender.deleted(key.clone(), 7);
-        sender.deleted(key.clone(), 5);
-        let post = assert_ready!(wait.enter(|cx, _| notices.poll(cx)));
-        assert_eq!(post, Post { streams: vec![key.clone()], deleted: vec![(key, 7)], reconnected: false });
-        assert_pending!(wait.enter(|cx, _| notices.poll(cx)));
-        sender.reconnected();
-        assert!(wait.is_woken());
-        let post = assert_ready!(wait.enter(|cx, _| notices.poll(cx)));
-        assert_eq!(post, Post { reconnected: true, ..Post::default() });
-        assert_pending!(wait.enter(|cx, _| notices.poll(cx)));
     }
 
     #[test]
