@@ -115,7 +115,7 @@ LIST = [
              "timeout_at(until + Duration::from_secs(if @ { 60 } else { 0 }), answers", "g5_a_drain_takes_no_longer"),
     Mutation("G5", "guarantees", "a feed holds its process", r"(fn is_endless\(&self\) -> bool \{\s*)self\.route",
              r"\1!@ && self.route", "g5_a_feed", "produce/hand_over.rs"),
-    Mutation("G6", "guarantees", "what has expired is not removed", **off(r"entry\.is_over\(look\.now\)")),
+    Mutation("G6", "guarantees", "what has expired is not removed", **off(r"entry\.is_over\(sweep\.now\)")),
     Mutation("G6", "stores", "in Redis, a run that made nothing leaves its marker", r"if field\(marker, 'r'\) then",
              "if false then", "redis_store::growth::g6_ redis_store::lives::g6_ redis_store::layers::g6_", "prelude.lua"),
     Mutation("G7", "guarantees", "a stream waits for the store for as long as that takes",

@@ -44,7 +44,7 @@ local function lease_of_nodes(leased, latest)
 end
 
 -- Streams whose node's lease the index has lost: the lease is overdue unless that node renews it. Each call looks at a few
--- leases only, from somewhere else: see leases.rs.
+-- leases only, from somewhere else: see leases/mod.rs.
 local function miss_leases()
   local from, wrapped = ARGV[4], false
   for _ = 1, 32 do
