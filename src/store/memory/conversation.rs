@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl MemoryStore {
-    /// No shard is locked: another stream is looked at.
+    /// Must be called without the lock of a shard, since it may read another stream.
     pub(super) fn unpoint_now(
         &self,
         conversation: &StreamKey,
@@ -22,7 +22,8 @@ impl MemoryStore {
         while goes_back {
             let Pointer { stream: named, epoch, .. } = pointer?;
             let key = StreamKey::new(conversation.owner.clone(), named.clone());
-            // Locked until the pointer is renewed: an end that comes meanwhile is told to the pointer after that.
+            // The shard stays locked until the pointer is renewed, so that an end in between moves the pointer's expiry after
+            // this.
             let mut shard = self.shard(&key);
             let mut pointers = lock(&self.0.pointers);
             if let Some(ttl) = shard.held(&key, now).map(|entry| entry.expires_in(now)) {
@@ -35,7 +36,7 @@ impl MemoryStore {
         pointer
     }
 
-    /// The pointer that names a stream lives as long as that.
+    /// Sets the pointer that names a stream to expire with it.
     pub(super) fn expire_pointer_with(&self, entry: &Entry, key: &StreamKey, now: u64) {
         self.renew_for(entry, key, entry.expires_in(now), None, now);
     }

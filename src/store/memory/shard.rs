@@ -1,4 +1,4 @@
-//! A part of the memory store's streams, under one lock.
+//! Some of the memory store's streams, under one lock.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -13,31 +13,31 @@ use crate::{
 
 #[derive(Default)]
 pub(super) struct Shard {
-    /// Boxed, since a table has room for more than it holds.
+    /// Boxed, since a hash table reserves room for more entries than it holds.
     pub(super) entries: HashMap<StreamKey, Box<Entry>>,
-    /// One element for each entry: when to look at it. It may be early, never late.
+    /// When to visit each entry. The time may be too early, never too late.
     pub(super) timers: BTreeSet<(u64, StreamKey)>,
-    /// Those who wait for streams that do not exist yet, or no more.
+    /// The tails of streams that do not exist yet, or no longer.
     pub(super) waiting: HashMap<StreamKey, Arc<TailCell>>,
-    /// How many of these there may be before those are looked for who wait no more.
+    /// When there are this many, the unused ones are removed.
     pub(super) waiting_bound: usize,
-    /// The newest epochs of streams that were removed before the clock had passed these: they are not
-    /// given again, since a producer of theirs may still speak.
+    /// The newest epochs of removed streams, while the clock has not passed them: they must not be used again, since a producer
+    /// may still write with them.
     pub(super) removed: HashMap<StreamKey, u64>,
 }
 
 impl Shard {
-    /// The stream, unless nothing is left to be known of it.
+    /// The stream, unless it has expired.
     pub(super) fn entry(&mut self, key: &StreamKey, now: u64) -> Option<&mut Entry> {
         self.entries.get_mut(key).map(|entry| &mut **entry).filter(|entry| !entry.is_over(now))
     }
 
-    /// The stream as a reader sees it: a deleted one is a missing one.
+    /// The stream, unless it has expired or was deleted.
     pub(super) fn held(&mut self, key: &StreamKey, now: u64) -> Option<&mut Entry> {
         self.entry(key, now).filter(|entry| !entry.is_deleted())
     }
 
-    /// Puts in a new entry, made with the tail of those who wait for it.
+    /// Puts in a new entry. It is made with the tail of those who wait for the stream already.
     pub(super) fn insert(
         &mut self,
         key: &StreamKey,
@@ -52,7 +52,7 @@ impl Shard {
         self.reschedule(key);
     }
 
-    /// Sees to it that the entry is looked at in time.
+    /// Moves the timer of an entry, if it must be visited earlier than it says.
     pub(super) fn reschedule(&mut self, key: &StreamKey) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         let next = entry.next_timer();
@@ -69,7 +69,7 @@ impl Shard {
         self.keep_after_removal(key.clone(), &entry, now, woken);
     }
 
-    /// What outlives an entry: its epoch, and those who follow its name.
+    /// Keeps what outlives a removed entry: its epoch, and its tail if somebody holds it.
     pub(super) fn keep_after_removal(&mut self, key: StreamKey, entry: &Entry, now: u64, woken: &mut Woken) {
         woken.add(&entry.tail);
         if Arc::strong_count(&entry.tail) > 1 {
@@ -84,7 +84,7 @@ impl Shard {
 }
 
 impl Shard {
-    /// The epoch of a new run of a stream that is not held, or held no more.
+    /// The epoch of a new run of a stream that is not held or has expired.
     pub(super) fn next_epoch(&self, key: &StreamKey, now: u64) -> u64 {
         let held = self.entries.get(key).map(|entry| entry.newest_epoch());
         let before = held.max(self.removed.get(key).copied());
@@ -137,11 +137,11 @@ impl Shard {
 
     fn tidy_waiting(&mut self) {
         self.waiting.retain(|_, cell| Arc::strong_count(cell) > 1);
-        // So that it costs no more than what was put in since.
+        // Doubling keeps the cost per added tail constant.
         self.waiting_bound = 2 * self.waiting.len() + 8;
     }
 
-    /// Looks at the streams whose time has come.
+    /// Visits the streams whose timers have run out.
     pub(super) fn sweep(&mut self, sweep: &mut Sweep) {
         self.tidy_waiting();
         self.removed.retain(|_, epoch| *epoch >= sweep.now);
@@ -161,7 +161,7 @@ impl Shard {
         }
     }
 
-    /// Looks at one stream; it is returned if it is to be looked at again.
+    /// Visits one stream. Returns it if it must be visited again later.
     fn visit(&mut self, key: StreamKey, sweep: &mut Sweep) -> Option<StreamKey> {
         let entry = self.entries.get_mut(&key)?;
         entry.timer = 0;
@@ -178,21 +178,21 @@ impl Shard {
     }
 }
 
-/// A look at all streams whose time has come.
+/// A sweep over all shards.
 pub(super) struct Sweep {
     pub(super) now: u64,
     pub(super) lease: u64,
     pub(super) limit: usize,
-    /// Up to which time active streams may be claimed.
+    /// The time up to which active streams may be claimed.
     pub(super) claim: Option<u64>,
     pub(super) due: Vec<Due>,
     pub(super) gone: Vec<StreamKey>,
-    /// Whom to wake once nothing is locked any more.
+    /// The tasks to wake after all locks are released.
     pub(super) woken: Woken,
 }
 
 fn why_due(entry: &Entry, sweep: &Sweep) -> Option<DueReason> {
-    // Whoever runs now is judged by a time that the asker vouches for.
+    // An active stream is judged by the time that the caller vouches for.
     let at = if entry.state() == StreamState::Active { sweep.claim? } else { sweep.now };
     if entry.has_expired(at) {
         Some(DueReason::Lifetime)

@@ -23,18 +23,20 @@ use crate::{
 
 pub(super) const SHARDS: usize = 64;
 
-/// A store in the process's memory. Clones are the same store: several hubs may share one.
+/// A store in the memory of the process. Clones share one store, and several hubs may use it.
 ///
-/// What it holds ends with the process. Its clock is monotonic: it starts at the system's time and
-/// then does not follow when that is set. No waker runs under its locks.
+/// Its contents end with the process. Its clock is monotonic: it starts at the system's time and does not follow when that is
+/// set later. No waker runs under its locks.
 ///
 /// Complexity: appending and reading are O(1) and O(entries read); [`due`](Store::due) is
 /// O(streams due), not O(streams).
 #[derive(Clone)]
 pub struct MemoryStore(pub(super) Arc<Inner>);
 
-/// Wakers are collected under the locks and woken once no lock is held: each method declares its `Woken` before the locks, so
-/// that it is dropped after them.
+/// The parts of the store.
+///
+/// Wakers are collected under the locks and woken when no lock is held: each method declares its `Woken` before it takes a
+/// lock, so that it is dropped after the lock.
 pub(super) struct Inner {
     pub(super) run: Mutex<u128>,
     pub(super) clock: Clock,
@@ -74,13 +76,13 @@ impl MemoryStore {
         }))
     }
 
-    /// How many streams are held, ended ones and such as nobody has cleaned up yet included.
+    /// The number of streams that are held, including those that have ended and those that have expired but were not swept yet.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.shards.iter().map(|shard| lock(shard).entries.len()).sum()
     }
 
-    /// Whether nothing is held: no stream, no index, no pointer, nobody who waits for a stream.
+    /// Whether the store holds nothing: no stream, no index entry, no pointer, no tail.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let bare = |shard: &Mutex<Shard>| {
@@ -91,7 +93,7 @@ impl MemoryStore {
         self.0.shards.iter().all(bare) && lock(&self.0.owners).is_empty() && lock(&self.0.pointers).is_empty()
     }
 
-    /// Loses everything, as a server does that restarts without persistence.
+    /// Loses everything, like a server that restarts without persistence.
     #[cfg(feature = "test-util")]
     pub(crate) fn forget(&self) {
         let mut woken = Woken::default();
@@ -130,7 +132,7 @@ impl MemoryStore {
         self.0.clock.now()
     }
 
-    /// A sender of its own, since it wakes.
+    /// The sender of a node's notices. It is cloned, so that it is used without the lock: it wakes.
     pub(super) fn sender(&self, node: &NodeId) -> Option<NoticesSender> {
         lock(&self.0.nodes).get(node).cloned()
     }

@@ -1,7 +1,7 @@
-//! Which streams of this process other processes follow, as these have said.
+//! Which streams of this process other processes follow.
 //!
-//! They say so through Redis. While nothing of theirs can arrive, their silence means nothing: a process is forgotten
-//! only after a time of silence in which it was listened to without a break.
+//! They announce it by messages through Redis. A process that sends no more messages is forgotten, but only after a time in
+//! which the listening connection worked without a break: otherwise its messages may have been lost.
 
 use std::{
     collections::HashMap,
@@ -16,18 +16,18 @@ use tokio::time::Instant;
 
 use crate::runtime::sync::lock;
 
-/// For how long a process counts as a follower after it said so, while it is listened to. It says so again well within that.
+/// How long a process counts as a follower after its last message. It repeats the message well within that time.
 const ASKED_FOR: Duration = Duration::from_secs(10);
 
 /// The streams of this process that others follow.
 #[derive(Default)]
 pub(super) struct Followed {
     streams: Mutex<HashMap<String, Vec<Follower>>>,
-    /// How many streams: looked at for each batch.
+    /// The number of streams, which is read for each batch.
     count: AtomicUsize,
-    /// The time in which messages have arrived without a break; `None` while nothing can be listened for.
+    /// The time in which messages have arrived without a break. `None`: there is no listening connection.
     listened: Mutex<Option<Listened>>,
-    /// How many connections there were to listen on.
+    /// How many listening connections there were.
     connections: AtomicU64,
 }
 
@@ -37,12 +37,12 @@ struct Listened {
     /// The number of the connection that they arrive on.
     connection: u64,
     since: Instant,
-    /// The last time at which the server answered. What comes after that may be lost.
+    /// When the server last answered. Later messages may be lost.
     until: Instant,
 }
 
 impl Listened {
-    /// Whether a process that said something at this time has been silent for too long since.
+    /// Whether a process whose last message came at this time has been silent for too long.
     fn is_silent(self, heard: Instant) -> bool {
         self.until.saturating_duration_since(heard.max(self.since)) >= ASKED_FOR
     }
@@ -53,7 +53,7 @@ struct Follower {
     process: String,
     /// The number of its newest message: messages may overtake each other.
     number: u64,
-    /// When that word came.
+    /// When that message came.
     heard: Instant,
 }
 
@@ -74,26 +74,26 @@ impl<'a> Message<'a> {
 }
 
 impl Followed {
-    /// What other processes say arrives from now on, on a connection that gets this number.
+    /// Notes that messages arrive from now on. Returns the number of the connection.
     pub(super) fn connected(&self) -> u64 {
         let (connection, now) = (self.connections.fetch_add(1, Ordering::Relaxed), Instant::now());
         *lock(&self.listened) = Some(Listened { connection, since: now, until: now });
         connection
     }
 
-    /// The server has answered on that connection: all that was said before has arrived.
+    /// Notes that the server has answered on that connection, so that all earlier messages have arrived.
     pub(super) fn confirm(&self, connection: u64) {
         if let Some(listened) = lock(&self.listened).as_mut().filter(|listened| listened.connection == connection) {
             listened.until = Instant::now();
         }
     }
 
-    /// Nothing can be listened for, and what is said may be lost.
+    /// Notes that there is no listening connection, so that messages may be lost.
     pub(super) fn disconnected(&self) {
         *lock(&self.listened) = None;
     }
 
-    /// Tells which processes have said nothing for too long.
+    /// A filter for the processes that have been silent for too long.
     fn silence_filter(&self) -> impl Fn(&Follower) -> bool + use<> {
         let listened = *lock(&self.listened);
         move |follower| listened.is_some_and(|listened| listened.is_silent(follower.heard))
@@ -116,7 +116,7 @@ impl Followed {
         followed.map(|(name, _)| name.clone()).collect()
     }
 
-    /// A process follows a stream. Returns whether nobody did before.
+    /// Adds a process to the followers of a stream. Returns whether it is the first.
     pub(super) fn add(&self, message: &Message<'_>) -> bool {
         let (heard, is_silent) = (Instant::now(), self.silence_filter());
         let mut streams = lock(&self.streams);
@@ -134,7 +134,7 @@ impl Followed {
         news
     }
 
-    /// Removes a process from a stream's followers, unless it has announced itself since.
+    /// Removes a process from the followers of a stream, unless a newer message has announced it again.
     pub(super) fn remove(&self, message: &Message<'_>) {
         let mut streams = lock(&self.streams);
         let Some(followers) = streams.get_mut(message.name) else { return };
@@ -145,7 +145,7 @@ impl Followed {
         self.count.store(streams.len(), Ordering::Relaxed);
     }
 
-    /// Removes the processes that have said nothing for too long.
+    /// Removes the processes that have been silent for too long.
     pub(super) fn tidy(&self) {
         let is_silent = self.silence_filter();
         let mut streams = lock(&self.streams);

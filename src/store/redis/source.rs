@@ -1,4 +1,4 @@
-//! Where connections come from, and how one is made.
+//! Where connections come from: a client, or the primary that Sentinels name.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -6,13 +6,13 @@ use redis::{AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, RedisError
 
 use super::{error::RedisStoreError, sentinels::Sentinels};
 
-/// How long making a connection may take, with all questions that belong to it.
+/// How long making a connection may take, with the commands that set it up.
 const CONNECT: Duration = Duration::from_secs(3);
-/// How long the library waits for a reply; whoever asks waits less.
+/// How long the library waits for a reply. Callers wait less.
 const RESPONSE: Duration = Duration::from_secs(5);
-/// Requests that wait to be written.
+/// How many requests may wait to be written.
 const QUEUE: usize = 1024;
-/// The oldest server that knows scripts with flags, and `EXPIRE` with conditions.
+/// The oldest major version that knows scripts with flags and `EXPIRE` with conditions.
 const OLDEST: u32 = 7;
 
 /// Where connections come from.
@@ -24,13 +24,13 @@ pub(super) enum Source {
 /// A new connection.
 pub(super) struct Connected {
     pub(super) connection: MultiplexedConnection,
-    /// The run of its server, as that names it: another after each start of a server.
+    /// The run id of its server, which changes with each start.
     pub(super) run: Arc<str>,
 }
 
 impl Source {
-    /// Makes a connection to a server that is new enough. `push` is given what the server says unasked, and that the
-    /// connection is closed: as soon as that is so, whether or not anything is asked on it.
+    /// Makes a connection, and checks the version of the server. `push` gets the messages of subscriptions, and notice when the
+    /// connection is closed, even if no request is under way.
     pub(super) async fn connect(
         &self,
         address: &Arc<str>,
@@ -65,7 +65,7 @@ impl Source {
     }
 }
 
-/// A field of a reply to `INFO`; empty where there is none.
+/// A field of a reply to `INFO`, or an empty text.
 pub(super) fn field<'a>(info: &'a str, name: &str) -> &'a str {
     let value = |line: &'a str| line.strip_prefix(name)?.strip_prefix(':');
     info.lines().find_map(value).unwrap_or_default()
@@ -78,9 +78,8 @@ fn config() -> AsyncConnectionConfig {
         .set_pipeline_buffer_size(QUEUE)
 }
 
-/// The client with what the library leaves out: small packets go at once, replies come in the newer protocol (without
-/// which the library does not say when a connection is closed), and what the peer's machine never acknowledges ends a
-/// connection.
+/// The client with settings that the library leaves out: `TCP_NODELAY`; RESP3, without which the library does not report a
+/// closed connection; and on Linux a limit for bytes that the peer does not acknowledge.
 fn prepared(client: &Client) -> Result<Client, RedisError> {
     let info = client.get_connection_info().clone();
     let tcp = info.tcp_settings().clone().set_nodelay(true);

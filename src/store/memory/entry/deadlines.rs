@@ -1,4 +1,4 @@
-//! When somebody must look at a stream, and why.
+//! When a stream must be visited, and why.
 
 use super::state::{Entry, Hook};
 use crate::{model::stream::StreamState, store::memory::clock::millis};
@@ -24,18 +24,18 @@ impl Entry {
         self.hook = Hook::None;
     }
 
-    /// Whether nothing is left to be known of it.
+    /// Whether the stream has expired and may be removed.
     pub(in super::super) fn is_over(&self, now: u64) -> bool {
         let removable = self.state.is_terminal() || (self.state == StreamState::Interrupted && self.reruns);
         removable && self.expires_at <= now
     }
 
-    /// Whether it has not ended, its lifetime is over, and nobody looks after that yet.
+    /// Whether the stream has not ended, its lifetime is over, and no guardian has leased it.
     pub(in super::super) fn has_expired(&self, now: u64) -> bool {
         !self.state.is_terminal() && self.expires_at.max(self.leased_until) <= now
     }
 
-    /// Whether its producer was not heard of in time.
+    /// Whether its producer has missed the deadline.
     pub(in super::super) fn is_stale(&self, now: u64) -> bool {
         self.state == StreamState::Active && self.node.is_some() && self.deadline <= now
     }
@@ -44,7 +44,7 @@ impl Entry {
         matches!(self.hook, Hook::DueAt(at) if at <= now)
     }
 
-    /// When somebody must look at it next.
+    /// When the stream must be visited next.
     pub(in super::super) fn next_timer(&self) -> u64 {
         let mut at = if self.state.is_terminal() { self.expires_at } else { self.expires_at.max(self.leased_until) };
         if self.state == StreamState::Active && self.node.is_some() {

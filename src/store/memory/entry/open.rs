@@ -51,7 +51,7 @@ impl Entry {
         entry
     }
 
-    /// A stream whose producer runs, and which was forgotten.
+    /// A stream whose producer runs, but which the store forgot.
     pub(in super::super) fn reopened(reopen: &Reopen, log: Log, tail: Arc<TailCell>, now: u64) -> Self {
         let started = reopen.open.started || reopen.acknowledged > 0;
         Self {
@@ -67,7 +67,7 @@ impl Entry {
         self.state == StreamState::Active && self.token == open.token
     }
 
-    /// Takes what a repeat of the request that registered the producer says besides.
+    /// Adds what a repeat of the registering request has in addition to the first one.
     pub(in super::super) fn add_from_repeat(&mut self, open: &Open) {
         self.started |= open.started;
         self.turn = self.turn.take().or(open.turn.clone());
@@ -80,20 +80,20 @@ impl Entry {
         open.refused_by(self.origin, &self.kind, self.fingerprint.as_deref())
     }
 
-    /// Starts a new run of a stream that stands still, or has expired.
+    /// Starts a new run of a stream that is interrupted, or of a published one that has expired.
     pub(in super::super) fn rerun(&mut self, open: &Open, now: u64) {
         let newest = self.newest_epoch();
         let ended = self.ended.take();
         let previous = ended.as_ref().map(|ended| ended.last).or(self.run_end.take()).unwrap_or(self.log.top());
         let epoch = newest.saturating_add(1).max(now);
-        // Readers were told of an end that is undone now; its id stays valid as a cursor.
+        // The end is undone, but readers may have its id as their cursor, so its epoch counts as known.
         let since = ended.map_or(epoch, |ended| ended.id.epoch);
         self.log.push_run(epoch, since, Some(previous), now);
         self.begin_run(open, epoch, previous, now);
     }
 
-    /// Registers a run whose registration was lost, over an older one. How far that came nobody knows: readers are told of a
-    /// gap between them.
+    /// Registers a run whose registration was lost, over an older run. Nobody knows where that one ended, so readers get a gap
+    /// between the two.
     pub(in super::super) fn overtake(&mut self, reopen: &Reopen, now: u64) {
         let previous = self.run_end.take().unwrap_or(self.log.top());
         self.log.push_run(reopen.epoch, reopen.epoch, None, now);
@@ -104,7 +104,7 @@ impl Entry {
         self.inner_retry = reopen.inner_retry.or(self.inner_retry);
     }
 
-    /// A run whose marker stands in the log.
+    /// Begins a run whose marker has been written to the log.
     fn begin_run(&mut self, open: &Open, epoch: u64, previous: EventId, now: u64) {
         self.epoch = epoch;
         self.token = open.token;
@@ -117,7 +117,7 @@ impl Entry {
             self.fingerprint.clone_from(&open.fingerprint);
         }
         self.voice = open.voice;
-        // A stream stays a turn of its first conversation, whatever request runs it again.
+        // A stream stays a turn of its first conversation, whichever request runs it again.
         self.turn = self.turn.take().or(open.turn.clone());
         self.headers.clone_from(&open.headers);
         self.state = StreamState::Active;
@@ -142,7 +142,7 @@ impl Entry {
         true
     }
 
-    /// A producer that runs registers again.
+    /// Registers a running producer again, or returns why it is fenced.
     pub(in super::super) fn take_back(&mut self, epoch: u64, token: u128) -> Option<Fence> {
         if self.state == StreamState::Active && self.epoch == epoch && self.token == token {
             return None;

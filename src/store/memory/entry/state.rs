@@ -37,27 +37,27 @@ pub(in super::super) struct Entry {
     pub(super) last_heartbeat: u64,
     pub(super) deadline: u64,
     pub(super) expires_at: u64,
-    /// Until when whoever looks after the end of its lifetime has it to itself.
+    /// Until when the guardian that leased it has the stream to itself, after the end of its lifetime.
     pub(super) leased_until: u64,
     /// The run before this one.
     pub(super) before: Option<Box<Before>>,
-    /// The last event of this run, recorded or not, once it was interrupted.
+    /// The last event of this run, recorded or not, if the run was interrupted.
     pub(super) run_end: Option<EventId>,
-    /// Boxed: most of a stream's life there is none.
+    /// Boxed, since a stream has none for most of its life.
     pub(super) ended: Option<Box<Ended>>,
     pub(super) hook: Hook,
     pub(super) retention: Retention,
-    /// Only a tombstone is left: whoever produced the stream, and has not heard of its end yet, is fenced by it.
+    /// Whether only a tombstone is left, which fences a producer that does not know of the deletion yet.
     pub(super) deleted: bool,
     pub(super) log: Log,
-    /// Where something was published under idempotency keys.
+    /// The idempotency keys of published events, if any came with one.
     pub(super) keys: Option<Box<RememberedKeys>>,
     pub(in super::super) tail: Arc<TailCell>,
-    /// When the store looks at the stream next.
+    /// When the store visits the stream next.
     pub(in super::super) timer: u64,
 }
 
-/// What is still asked of the run before a stream's newest one.
+/// What is kept of the run before the newest one.
 #[derive(Debug)]
 pub(super) struct Before {
     /// Its last event, recorded or not.
@@ -75,7 +75,7 @@ pub(super) enum Hook {
 }
 
 impl Entry {
-    /// Its place among its owner's streams, the first of which is the highest.
+    /// The sort key for lists of its owner's streams: the highest comes first.
     pub(in super::super) fn place(&self) -> (bool, u64) {
         let is_active = self.state == StreamState::Active;
         (is_active, if is_active { self.started_at } else { self.expires_at })
@@ -151,7 +151,7 @@ impl Entry {
         self.epoch
     }
 
-    /// The epoch of the newest id that was given: a terminal event's is one above its run's.
+    /// The epoch of the newest id that was used. The epoch of a terminal event is one above that of its run.
     pub(in super::super) fn newest_epoch(&self) -> u64 {
         self.ended.as_ref().map_or(self.epoch, |ended| ended.id.epoch)
     }
@@ -168,7 +168,7 @@ impl Entry {
         self.deleted
     }
 
-    /// Keeps what fits into the bound.
+    /// Keeps the pairs of metadata that fit within the bound.
     pub(super) fn keep(&mut self, metadata: &Metadata) {
         for (key, value) in metadata {
             let _ = keep(&mut self.metadata, key.clone(), value.clone());

@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl Entry {
-    /// What stands in the way of the producer of `epoch`.
+    /// Why a write of the run `epoch` is refused. `None`: it is not.
     pub(super) fn fence(&self, epoch: u64) -> Option<Fence> {
         if self.epoch != epoch {
             return Some(Fence::Newer);
@@ -83,7 +83,7 @@ impl Entry {
         ended
     }
 
-    /// The last event of the newest run that is known of: recorded, or said to have been made.
+    /// The last known event of the newest run, recorded or not.
     fn last_recorded(&self) -> EventId {
         self.run_end.map_or(self.log.top(), |end| end.max(self.log.top()))
     }

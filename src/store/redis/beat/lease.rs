@@ -1,4 +1,4 @@
-//! Renewing the leases that streams stand under, and finding those that do not stand there.
+//! Renewing the leases that streams stand under, and finding streams that do not stand under theirs.
 
 use std::collections::HashSet;
 
@@ -19,10 +19,11 @@ use crate::{
     store::Beat,
 };
 
-/// Members that are read in one command, in search of those that are missing.
+/// How many members of the index are read in one command.
 const MEMBERS_READ: u64 = 1000;
 
 impl Shared {
+    /// Describes a stream that a beat lists.
     pub(super) fn listed(&self, key: &StreamKey, epoch: u64) -> Listed {
         let name = name_of(key);
         let slot = self.keys.slot(&name);
@@ -37,7 +38,7 @@ impl Shared {
         leases.iter().fold(renew, |renew, expected| renew.arg(expected.lease))
     }
 
-    /// Compares how many streams stand under leases with how many should, and looks for those that are missing.
+    /// Compares how many streams stand under each lease with how many should. If some are missing, finds out which.
     pub(super) async fn compare(
         &self,
         node: &NodeId,
@@ -49,7 +50,7 @@ impl Shared {
         for (expected, count) in leases.iter().zip(counts) {
             let count = value::number(&count).ok_or_else(|| value::unexpected("vouch"))?;
             let lease = expected.lease;
-            // Some may have ended meanwhile, or been named by another page of this round.
+            // Some may have ended meanwhile, or another page of this round may have moved them to a newer lease.
             let least = expected.streams.min(self.leases.count(node, part, lease)) as u64;
             if count < least {
                 let found = self.found(part, lease, count).await?;
@@ -59,8 +60,8 @@ impl Shared {
         Ok(())
     }
 
-    /// The streams that stand under a lease, of which there are so many. By rank: to skip a thousand members by score takes
-    /// a server long.
+    /// The hashes of the `count` streams that stand under a lease. They are read by rank, since a server needs long to skip a
+    /// thousand members by score.
     async fn found(&self, part: u16, lease: u64, count: u64) -> Result<HashSet<u64>, RedisStoreError> {
         let (slot, active) = (self.keys.part_slot(part), self.keys.active(part));
         let mut below = cmd("ZCOUNT");

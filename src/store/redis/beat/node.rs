@@ -18,20 +18,20 @@ use crate::{
     store::{Beat, Beaten},
 };
 
-/// A node's own key outlives its beats by this factor of the stale threshold.
+/// How many stale thresholds a node's own key outlives its last beat.
 const NODE_KEPT: u32 = 3;
-/// Not the name of a stream: no name has a space.
+/// A member that is no stream: no name has a space.
 const NO_STREAM: &str = "no stream";
 
 impl Shared {
     pub(in super::super) async fn beat(&self, beat: Beat) -> Result<Beaten, RedisStoreError> {
         let listed = self.leases.listed(&beat.streams, |key, epoch| self.listed(key, epoch));
-        // One at a time: the node's own keys are compared with what the last beat wrote.
+        // One beat at a time, since each compares the node's own keys with what the last one wrote.
         let mut pulses = self.pulses.lock().await;
         let fresh = pulses.get(&beat.node).and_then(|pulse| pulse.last);
         pulses.retain(|_, pulse| pulse.last.is_none_or(|last| last.elapsed() < DAY));
         let pulse = pulses.entry(beat.node.clone()).or_insert_with(|| Pulse::new(self.keys.parts().len()));
-        // So that the run of each server is known. One that is not reached does not take the beat either.
+        // So that the run id of each server is known. A server that cannot be reached does not take the beat either.
         let _ = self.fleet.reach().await;
         let run = self.fleet.run();
         if pulse.run != run {
@@ -47,7 +47,7 @@ impl Shared {
         let mut hasher = DefaultHasher::new();
         (self.fleet.run(), pulse.losses).hash(&mut hasher);
         drop(pulses);
-        // Also where a server did not take the node's key: the streams must not pay for that.
+        // Even if a server did not take the node's key: its streams must not be given up for that.
         let round =
             BeatRound { beat: &beat, listed: &listed, node_beat: &node_beat, lease: renewal.newest, everything };
         let pushed = self.beat_streams(round).await;
@@ -85,7 +85,7 @@ impl Shared {
         taken_by
     }
 
-    /// Notes which parts of the indexes have failed: see [`Self::vouches`].
+    /// Notes which parts of the indexes have failed: see [`Self::parts_vouched_for`].
     async fn note_failures(&self, node: &NodeId, refused: &[u16]) {
         let mut pulses = self.pulses.lock().await;
         let Some(pulse) = pulses.get_mut(node) else { return };
@@ -94,8 +94,8 @@ impl Shared {
         }
     }
 
-    /// Which parts of the indexes have taken every beat of this process for a whole stale threshold, as far as it has sent
-    /// any: only there may an overdue stream be taken for an orphan (guarantee G5).
+    /// For each part of the indexes, whether it has taken every beat of this process for a whole stale threshold. Only there may
+    /// an overdue stream be taken for an orphan (guarantee G5).
     pub(in super::super) async fn parts_vouched_for(&self) -> Vec<bool> {
         let pulses = self.pulses.lock().await;
         let is_vouched_for = |part: u16| {
@@ -106,11 +106,11 @@ impl Shared {
         self.keys.parts().map(is_vouched_for).collect()
     }
 
-    /// Writes the node's own key, one in each part of the indexes, and says of a stream that is none that it lives: so a beat
-    /// is acknowledged only by a server that takes what other nodes' beats need it to take. What the key said before tells
-    /// whether the store kept it. The key is this process's own: another one that was given the same name has another.
+    /// Writes the node's own key in each part of the indexes, and beats a stream that does not exist. So a part acknowledges a
+    /// beat only if it takes the commands that the beats of other nodes need. The previous value of the key shows whether the
+    /// store kept it. The key belongs to this process: another process with the same node name has another key.
     ///
-    /// In the same step it renews the leases of the listed streams, and finds out which of them have lost their place.
+    /// In the same step it renews the leases of the listed streams, and finds out which of these do not stand under them.
     async fn beat_node(&self, beat: &Beat, pulse: &mut Pulse, renewal: &Renewal) -> NodeBeat {
         pulse.sent += 1;
         pulse.stale = beat.stale;
@@ -142,7 +142,7 @@ impl Shared {
             let mut next = || replies.next().unwrap_or_else(|| Err(value::unexpected("a beat")));
             let (clock, before, pushed) = (next().and_then(time_of), next(), next());
             if let Some(leases) = renewal.parts.get(&number) {
-                // Where this fails each stream's own deadline is written.
+                // If this fails, the deadline of each stream is written instead.
                 stand.extend(next().ok().map(|counts| (number, leases, counts)));
             }
             let (clock, before) = match (clock, before, pushed) {
@@ -153,7 +153,7 @@ impl Shared {
                     continue;
                 }
             };
-            // One that has lain for so long may have expired.
+            // An older key may have expired.
             let fresh = part.acknowledged.filter(|(_, at)| at.elapsed() < beat.stale.saturating_mul(NODE_KEPT - 1));
             lost |= fresh.is_some_and(|(number, _)| value::number(&before).is_none_or(|says| says < number));
             part.acknowledged = Some((pulse.sent, Instant::now()));
@@ -167,7 +167,7 @@ impl Shared {
             self.clock.set(now);
         }
         for (part, leases, counts) in stand {
-            // What cannot be counted, or looked through, is not known to stand there.
+            // If the streams cannot be counted, they are named as if no lease were renewed.
             if self.compare(&beat.node, part, leases, counts).await.is_ok() {
                 node_beat.renewed.insert(part);
             }
@@ -175,7 +175,7 @@ impl Shared {
         node_beat
     }
 
-    /// The store's clock.
+    /// Asks the server for the time.
     pub(in super::super) async fn time(&self) -> Result<u64, RedisStoreError> {
         let now = time_of(self.fleet.ask(Request::new(self.keys.part_slot(0), cmd("TIME"))).await?)?;
         self.clock.set(now);

@@ -1,28 +1,28 @@
-//! What became of a node's sign of life.
+//! The outcome of a beat, step by step.
 
 use std::collections::HashSet;
 
 use super::super::{error::RedisStoreError, leases::Listed};
 use crate::store::Beat;
 
-/// What became of a node's sign of life.
+/// The outcome of the node's own sign of life.
 pub(super) struct NodeBeat {
-    /// What the server of each part of the indexes said.
+    /// The answer for each part of the indexes.
     pub(super) parts: Vec<PartAnswer>,
-    /// The parts whose server has renewed the leases of the listed streams.
+    /// The parts in which the leases of the listed streams were renewed.
     pub(super) renewed: HashSet<u16>,
-    /// Why one did not take it.
+    /// The error of a part that did not take it.
     pub(super) error: Option<RedisStoreError>,
 }
 
-/// What the server of a part of the indexes said to a node's sign of life.
+/// The answer of a part of the indexes to a node's sign of life.
 #[derive(Clone, Copy)]
 pub(super) enum PartAnswer {
-    /// It took it; its clock.
+    /// The part took it. With the time of its server.
     Taken(u64),
-    /// It answered, and did not take it.
+    /// The server answered with an error.
     Refused,
-    /// It did not answer.
+    /// The server did not answer.
     Nothing,
 }
 
@@ -32,7 +32,7 @@ impl PartAnswer {
     }
 }
 
-/// A beat whose node has said that it lives.
+/// A beat after the node's own sign of life was sent: what its streams need to know.
 #[derive(Clone, Copy)]
 pub(super) struct BeatRound<'a> {
     pub(super) beat: &'a Beat,
@@ -40,7 +40,7 @@ pub(super) struct BeatRound<'a> {
     pub(super) node_beat: &'a NodeBeat,
     /// The node's newest lease.
     pub(super) lease: u64,
-    /// Whether all streams are named and looked at.
+    /// Whether all streams are to be named and looked at.
     pub(super) everything: bool,
 }
 
@@ -58,12 +58,12 @@ impl BeatRound<'_> {
     }
 }
 
-/// How a beat's streams fared.
+/// The outcome of a beat for the listed streams, by index.
 #[derive(Default)]
 pub(super) struct StreamsBeat {
     pub(super) lost: Vec<usize>,
     pub(super) missed: Vec<usize>,
-    /// The parts of the indexes that did not take all of it, and why one did not.
+    /// The parts of the indexes that did not take all of it.
     pub(super) refused: Vec<u16>,
     pub(super) error: Option<RedisStoreError>,
 }

@@ -1,4 +1,4 @@
-//! What a node's beats have found out.
+//! What a node's beats have found out so far.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -6,32 +6,33 @@ use tokio::time::Instant;
 
 use crate::model::id::NodeId;
 
-/// A day: a node that was not heard of for so long is forgotten.
+/// A node that has not beaten for this long is forgotten.
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
-/// What a node's beats have found out.
+/// What the beats of one node have found out.
 pub(in super::super) struct Pulse {
     /// The number of the last beat that was sent.
     pub(super) sent: u64,
-    /// What each part of the indexes has said.
+    /// What is known of each part of the indexes.
     pub(super) parts: Vec<PartPulse>,
-    /// How often the store turned out to have lost what it had acknowledged.
+    /// How often a beat showed that the store had lost acknowledged data.
     pub(super) losses: u64,
-    /// Which run of the servers the last beat was sent to.
+    /// The run ids of the servers that the last beat was sent to.
     pub(super) run: String,
     /// When a beat was last sent.
     pub(super) last: Option<Instant>,
     pub(super) stale: Duration,
-    /// Until when each stream is looked at: somebody may have taken it over unnoticed.
+    /// Until when each beat looks at every stream: another node may have taken streams over unnoticed.
     pub(super) suspicious: Instant,
 }
 
 #[derive(Clone, Copy, Default)]
 pub(super) struct PartPulse {
-    /// The number of the last beat that it acknowledged, and when: the node's own key says this one, a later one, or one in
-    /// between.
+    /// The number of the last beat that the part acknowledged, and when that was. The node's own key there has this number or a
+    /// higher one.
     pub(super) acknowledged: Option<(u64, Instant)>,
-    /// When it last refused a beat, or did not answer: for a whole stale threshold it says nothing of who is dead.
+    /// When the part last refused a beat, or did not answer. For a whole stale threshold after that, an overdue stream there is
+    /// no evidence that its node died.
     pub(super) failed: Option<Instant>,
 }
 

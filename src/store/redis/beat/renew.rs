@@ -1,4 +1,4 @@
-//! Looking whether streams are still their node's, and renewing what is kept of them.
+//! Checking that streams still belong to their node, and renewing their keys.
 
 use std::collections::HashSet;
 
@@ -10,15 +10,15 @@ use super::super::{
 };
 use super::outcome::{BeatRound, StreamsBeat};
 
-/// Streams that are looked at in one script: a script holds the server up for all it does.
+/// How many streams one script looks at: a script blocks its server.
 const RENEWALS: usize = 50;
-/// A stream itself is looked at once in so many rounds of beats, or more often: three times in its lifetime at least.
+/// Each stream is looked at once in this many rounds of beats, or more often: at least three times in its lifetime.
 const LOOK_EVERY: u64 = 120;
 
 impl Shared {
-    /// Looks whether streams are still the node's, and renews what is kept of those that are: besides those to be looked at
-    /// a share each time, so that each one's keys are renewed well within its lifetime. The share goes by the time, not by a
-    /// count of beats: the pages of one round must not drift apart.
+    /// Checks that streams still belong to the node, and renews the keys of those that do. It looks at the streams in `look`,
+    /// and at a share of the others, so that the keys of each are renewed well within its lifetime. The share is chosen by the
+    /// clock, not by a count of beats, so that all pages of a round choose alike.
     pub(super) async fn renew_own(&self, round: BeatRound<'_>, look: &[bool], pushed: &mut StreamsBeat) {
         let BeatRound { beat, listed, .. } = round;
         let turn = self.clock.now() / (millis(beat.stale) / 3).max(1);
@@ -45,7 +45,7 @@ impl Shared {
         let mut indexes = Vec::new();
         for ((index, keys), renewed) in looked_at.iter().zip(&of).zip(renewed) {
             match renewed {
-                // Its deadline is pushed; that it is renewed has to be said again.
+                // Its deadline was moved, but its keys were not renewed: list it again.
                 Err(error) => {
                     pushed.missed.push(*index);
                     pushed.error = Some(error);
@@ -62,12 +62,12 @@ impl Shared {
                 Ok(Renewed::For(_) | Renewed::Damaged) => {}
             }
         }
-        // What of this fails, a later beat does again.
+        // If this fails, a later beat repeats it.
         let _ = self.fleet.send(indexes).await;
         pushed.lost.sort_unstable();
     }
 
-    /// Renews streams, in a cluster each by itself. One server looks at many in one script, which costs it half.
+    /// Renews streams: in a cluster one to a script, on one server many, which costs it half.
     async fn renew_each(
         &self,
         round: BeatRound<'_>,
@@ -109,13 +109,13 @@ impl Shared {
     }
 }
 
-/// What became of a stream that was to be renewed.
+/// The outcome of renewing a stream.
 enum Renewed {
-    /// It is kept for so many milliseconds.
+    /// Its keys live for so many milliseconds.
     For(u64),
-    /// It is not the node's any more.
+    /// The stream no longer belongs to the node.
     Lost,
-    /// What stands in the place of its owner's index is no reason to take it for another's.
+    /// A key of another type is in the place of its owner's index. The stream still belongs to the node.
     Damaged,
 }
 

@@ -1,4 +1,4 @@
-//! What a beat does about the streams that it lists: some of them it names, some it looks at.
+//! Beating the listed streams: some are named in the index, some are looked at.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,12 @@ use super::super::{
 };
 use super::outcome::{BeatRound, StreamsBeat};
 
-/// Members of one command: as many cost the server hardly more than one, and it is not held up for long.
+/// How many members one command writes: as many cost the server hardly more than one, and do not block it for long.
 const BEAT_MEMBERS: usize = 100;
 
 impl Shared {
-    /// Names the streams whose turn it is, or that stand under no lease, and looks at some. A server that has just not
-    /// answered is not asked again: the others' streams must not wait for it.
+    /// Names the streams that have their turn or stand under no lease, and looks at some. A server that did not answer a moment
+    /// ago is not asked again, so that the streams of the others do not wait for it.
     pub(super) async fn beat_streams(&self, round: BeatRound<'_>) -> StreamsBeat {
         let all = 0..round.listed.len();
         let (asked, missed): (Vec<usize>, _) = all.partition(|index| !round.is_silent(round.part(*index)));
@@ -49,7 +49,7 @@ impl Shared {
                     pushed.refused.push(part);
                     pushed.error = Some(error);
                 }
-                // Some are missing, or are where they were: on a shortfall each is looked at.
+                // Some are missing from the index, or had this score already: look at each of them.
                 Ok(count) if value::number(&count).unwrap_or(0) < page.len() as u64 => {
                     page.into_iter().for_each(|index| look[index] = true);
                 }
@@ -75,7 +75,7 @@ impl Shared {
     ) -> (Vec<Request>, Vec<(u16, Vec<usize>)>) {
         let (mut requests, mut pages) = (Vec::new(), Vec::new());
         for (part, named) in parts {
-            // In the index's own order: neighbours cost half of what members all over it do.
+            // In the order of the index: writing neighbours costs half of writing members all over it.
             let names = named.into_iter().map(|index| (name_of(&round.beat.streams[index].0), index));
             let mut named: Vec<(String, usize)> = names.collect();
             named.sort_unstable();
@@ -103,7 +103,7 @@ impl Shared {
         (requests, pages)
     }
 
-    /// The clock of the server that has a part of the indexes.
+    /// The time of the server that has a part of the indexes.
     pub(super) fn now_in(&self, round: BeatRound<'_>, part: u16) -> u64 {
         round.node_beat.parts[usize::from(part)].taken().unwrap_or_else(|| self.clock.now())
     }

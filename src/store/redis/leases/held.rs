@@ -1,4 +1,4 @@
-//! What a process remembers of one of its nodes: which of its streams stand under which lease.
+//! What a process remembers of one of its nodes: which stream stands under which lease.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -12,14 +12,14 @@ use super::super::clock::millis;
 use super::number::number;
 use crate::runtime::random;
 
-/// In how many rounds of beats each stream is named once. A stream that its process lists no more is found so many rounds
-/// later at most.
+/// Each stream is named once in this many rounds of beats. A stream that its process no longer lists is found at most this
+/// many rounds later.
 pub(super) const TURNS: u64 = 16;
 
 /// A stream as a beat lists it.
 #[derive(Clone, Copy)]
 pub(in super::super) struct Listed {
-    /// Of its name.
+    /// The hash of its name.
     pub(in super::super) hash: u64,
     pub(in super::super) epoch: u64,
     /// The slot of its keys, and the part of the indexes that it is in.
@@ -27,7 +27,7 @@ pub(in super::super) struct Listed {
     pub(in super::super) part: u16,
 }
 
-/// Hashes what is a hash.
+/// A hasher for keys that are hashes already.
 #[derive(Default)]
 pub(super) struct AsItIs(u64);
 
@@ -37,7 +37,7 @@ impl Hasher for AsItIs {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        // Not that anything but a number is hashed here.
+        // Unused: all keys are numbers.
         bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
     }
 
@@ -56,9 +56,9 @@ pub(super) struct Held {
     /// The newest last.
     pub(super) leases: VecDeque<Lease>,
     pub(super) streams: ByHash<Under>,
-    /// How many of them by part and lease.
+    /// The number of streams by part and lease.
     pub(super) counts: HashMap<(u16, u64), usize>,
-    /// Streams that did not stand where they should, and in which round that was noticed.
+    /// Streams that did not stand under their lease, and the round in which that was noticed.
     pub(super) suspects: HashMap<u64, u64>,
 }
 
@@ -66,12 +66,12 @@ pub(super) struct Lease {
     pub(super) number: u64,
     pub(super) round: u64,
     stale: Duration,
-    /// Whether it is not known of some streams that they were put under it. To put them under it once more would change
-    /// nothing, and so look as if they were missing: another lease takes its place.
+    /// Whether it is unknown for some streams if they were put under this lease. Putting them there again might change nothing,
+    /// which would look as if they were missing. So another lease takes its place.
     pub(super) is_spoiled: bool,
 }
 
-/// Where a stream stands, as a server has acknowledged.
+/// The lease that a stream stands under, as a server has acknowledged.
 #[derive(Clone, Copy)]
 pub(super) struct Under {
     pub(super) lease: u64,
@@ -95,7 +95,7 @@ impl Held {
         millis(self.begun.elapsed()) / (millis(stale) / 3).max(1)
     }
 
-    /// The newest lease, which is of this round.
+    /// The lease of this round. Makes one if there is none yet.
     pub(super) fn newest(&mut self, stale: Duration) -> u64 {
         let round = self.round(stale);
         let is_newest = |lease: &&Lease| (lease.round, lease.stale) == (round, stale) && !lease.is_spoiled;
@@ -115,7 +115,7 @@ impl Held {
         self.streams.get(&stream.hash).copied().filter(|under| under.epoch == stream.epoch && under.part == stream.part)
     }
 
-    /// Whether a stream is to be named: it stands under no lease, or has its turn.
+    /// Whether a stream must be named: it stands under no lease, or has its turn.
     pub(super) fn is_due(&self, stream: Listed) -> bool {
         let (Some(under), Some(newest)) = (self.under(stream), self.leases.back()) else { return true };
         let Some(lease) = self.leases.iter().find(|lease| lease.number == under.lease) else { return true };

@@ -7,8 +7,8 @@ use super::{
 use crate::{model::id::NodeId, runtime::sync::lock};
 
 impl Leases {
-    /// Begins to put streams under a lease: those of the listed ones that must be named, that stand under none, and that have
-    /// their turn. What is remembered of them is forgotten until a server has acknowledged them.
+    /// Begins to put streams under a lease: those that must be named, stand under no lease, or have their turn. Their old leases
+    /// are forgotten; the new one is remembered once a server has acknowledged it.
     pub(in super::super) fn name(
         &self,
         node: &NodeId,
@@ -30,20 +30,20 @@ impl Leases {
     }
 }
 
-/// Streams that are being put under a lease.
+/// Streams that are being put under a lease. If this is dropped before [`answered`](Self::answered), the lease is spoiled.
 pub(in super::super) struct Naming<'a> {
     leases: &'a Leases,
     node: NodeId,
     lease: u64,
-    /// By index.
+    /// The indexes of these streams.
     pub(in super::super) named: Vec<usize>,
-    /// Those that did not stand where they should: they may be another's.
+    /// The indexes of those that did not stand under their last lease: another node may have taken them over.
     pub(in super::super) suspects: Vec<usize>,
     is_answered: bool,
 }
 
 impl Naming<'_> {
-    /// A server has put these streams under the lease.
+    /// Notes that a server has put these streams under the lease.
     pub(in super::super) fn put(&self, streams: impl Iterator<Item = Listed>) {
         let mut nodes = lock(&self.leases.nodes);
         let Some(held) = nodes.get_mut(&self.node) else { return };
@@ -54,7 +54,7 @@ impl Naming<'_> {
         }
     }
 
-    /// It is known of all of them what became of that.
+    /// Notes that the servers have answered for all of them.
     pub(in super::super) fn answered(&mut self) {
         self.is_answered = true;
     }

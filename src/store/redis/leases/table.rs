@@ -15,7 +15,7 @@ use crate::{
     runtime::sync::lock,
 };
 
-/// Nodes that were not heard of for so long are forgotten.
+/// A node that has not beaten for this long is forgotten.
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// A lease, and how many streams should stand under it in a part of the indexes.
@@ -30,18 +30,18 @@ pub(in super::super) struct Expected {
 pub(in super::super) struct Leases {
     hasher: RandomState,
     pub(super) nodes: Mutex<HashMap<NodeId, Held>>,
-    /// The lists of streams that beats come with, by where they lie, and what was found out about these: a list that has
-    /// not changed is not gone through by name again.
+    /// The lists of streams of the last beats, by address, and what was derived from them: a list that has not changed is not
+    /// hashed again.
     lists: Mutex<HashMap<usize, List>>,
 }
 
 struct List {
-    /// Held, so that no other list comes to lie there.
+    /// Kept, so that no other list gets the same address.
     streams: Arc<[(StreamKey, u64)]>,
     listed: Arc<[Listed]>,
 }
 
-/// What a beat renews.
+/// The leases that a beat renews.
 pub(in super::super) struct Renewal {
     pub(in super::super) newest: u64,
     pub(in super::super) parts: HashMap<u16, Vec<Expected>>,
@@ -52,7 +52,7 @@ impl Leases {
         self.hasher.hash_one(name)
     }
 
-    /// What must be known of the streams that a beat lists; `of` finds it out about one.
+    /// Describes the streams that a beat lists, with `of` for each; a list that was described before is not done again.
     pub(in super::super) fn listed(
         &self,
         streams: &Arc<[(StreamKey, u64)]>,
@@ -69,8 +69,8 @@ impl Leases {
         listed
     }
 
-    /// Begins a beat: the node's newest lease, and for each part of the indexes the leases that the listed streams stand
-    /// under, the newest among them.
+    /// Begins a beat. Returns the node's newest lease, and for each part of the indexes the leases to renew: the newest one, and
+    /// those that the listed streams stand under.
     pub(in super::super) fn renew(&self, node: &NodeId, stale: Duration, streams: &[Listed]) -> Renewal {
         let mut nodes = lock(&self.nodes);
         nodes.retain(|_, held| held.last.elapsed() < DAY);
@@ -98,12 +98,12 @@ impl Leases {
         Renewal { newest, parts: parts.collect() }
     }
 
-    /// How many streams of the node stand under a lease in a part of the indexes, as far as was acknowledged.
+    /// How many streams of the node stand under a lease in a part of the indexes, as servers have acknowledged.
     pub(in super::super) fn count(&self, node: &NodeId, part: u16, lease: u64) -> usize {
         lock(&self.nodes).get(node).map_or(0, |held| held.count(part, lease))
     }
 
-    /// Of the streams under a lease only these stand there. The others are suspects.
+    /// Notes that of the streams under a lease only these were found. The others become suspects.
     pub(in super::super) fn retain(&self, node: &NodeId, part: u16, lease: u64, found: &HashSet<u64>) {
         if let Some(held) = lock(&self.nodes).get_mut(node) {
             let round = held.leases.back().map_or(0, |lease| lease.round);
@@ -117,7 +117,7 @@ impl Leases {
         }
     }
 
-    /// Something happens to a stream that takes it out from under its lease, perhaps.
+    /// Forgets which lease a stream stands under, before a request that may change that.
     pub(in super::super) fn forget(&self, name: &str) {
         let hash = self.hash(name);
         for held in lock(&self.nodes).values_mut() {
@@ -125,7 +125,7 @@ impl Leases {
         }
     }
 
-    /// The servers are others than before: nothing is known of what stands there.
+    /// Forgets all leases of a node, since its servers are others than before.
     pub(in super::super) fn forget_all(&self, node: &NodeId) {
         if let Some(held) = lock(&self.nodes).get_mut(node) {
             held.leases.clear();

@@ -1,4 +1,4 @@
-//! Making a connection, once for all who wait for it.
+//! Making a connection. All requests that need it share one attempt.
 
 use std::{
     sync::{
@@ -15,15 +15,17 @@ use super::super::{error::RedisStoreError, source::Connected};
 use super::state::{Inner, Link, Live, State};
 use crate::runtime::sync::lock;
 
-/// Over how long those who found a server silent spread their new connections: after a stall that is every process.
+/// The time over which processes spread their new connections to a server that had stopped answering: all of them notice that
+/// at the same moment.
 const SPREAD: Duration = Duration::from_millis(500);
 
 impl Link {
-    /// Connects, if there is no connection; returns once it is known whether that worked.
+    /// Connects if there is no connection, and waits for the result.
     pub(in super::super) async fn connect(&self) -> Result<(), RedisStoreError> {
         self.live().await.map(drop)
     }
 
+    /// The connection. Waits for it if it is being made.
     pub(super) async fn live(&self) -> Result<Live, RedisStoreError> {
         let mut states = self.0.state.subscribe();
         loop {
@@ -43,7 +45,7 @@ impl Link {
         }
     }
 
-    /// The connection, if there is one; else one is begun, for those who come later.
+    /// The connection, if there is one. If not, begins to make one for later requests.
     pub(super) fn live_now(&self) -> Option<Live> {
         let closed = match &*self.0.state.borrow() {
             State::Up(live) if !live.closed.load(Ordering::Relaxed) => return Some(live.clone()),
@@ -57,7 +59,8 @@ impl Link {
         None
     }
 
-    /// In a task of its own: whoever asked may give up before it is done, and the next one must not begin anew.
+    /// Begins to connect, in a task: the request that needs the connection may be given up, and the next one must find the
+    /// attempt under way.
     fn begin_connecting(&self) {
         let mut pause = Duration::ZERO;
         let begins = self.0.state.send_if_modified(|state| {
@@ -82,7 +85,7 @@ impl Link {
         }
     }
 
-    /// A connection of its own for subscriptions, whose messages go to `push`.
+    /// A separate connection for subscriptions, whose messages go to `push`.
     pub(in super::super) async fn subscriber(
         &self,
         push: impl Fn(PushInfo) + Send + Sync + 'static,
@@ -91,17 +94,18 @@ impl Link {
     }
 }
 
-/// A pause, so that not every process that found the same server silent connects to it at the same moment.
+/// A random pause of up to `SPREAD`.
 pub(in super::super) fn spread() -> Duration {
     SPREAD.mul_f64((crate::runtime::random::u128() as u32) as f64 / f64::from(u32::MAX))
 }
 
 impl Inner {
+    /// Makes a connection.
     async fn establish(self: &Arc<Self>) -> Result<Live, RedisStoreError> {
         let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
         let closed = Arc::new(AtomicBool::new(false));
         let (link, is_closed) = (Arc::downgrade(self), Arc::clone(&closed));
-        let hear = move |push: PushInfo| {
+        let on_push = move |push: PushInfo| {
             if push.kind == PushKind::Disconnection {
                 is_closed.store(true, Ordering::Relaxed);
                 if let Some(link) = link.upgrade() {
@@ -109,12 +113,13 @@ impl Inner {
                 }
             }
         };
-        let Connected { connection, run } = self.source.connect(&self.address, hear).await?;
+        let Connected { connection, run } = self.source.connect(&self.address, on_push).await?;
         *lock(&self.run) = run;
         Ok(Live { number, connection, closed })
     }
 
-    /// The address may lead to another server by now: what is read is read where it is written.
+    /// Drops the connection for bulk reads. The address may lead to another server now, and reads must go to the server that
+    /// takes the writes.
     fn replace_bulk(&self) {
         if let Some(Link(bulk)) = self.bulk.get() {
             let number = match &*bulk.state.borrow() {
@@ -126,7 +131,7 @@ impl Inner {
     }
 }
 
-/// An attempt to connect. However it goes, even if its task is dropped, others may try again.
+/// An attempt to connect. When it is dropped, however it went, the next request may try again.
 struct Connecting(Arc<Inner>);
 
 impl Connecting {

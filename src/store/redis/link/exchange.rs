@@ -1,4 +1,4 @@
-//! Sending commands over a connection, and noticing that nothing comes back.
+//! Sending commands, and noticing that nothing comes back.
 
 use std::{
     sync::{Arc, Weak, atomic::Ordering},
@@ -12,9 +12,9 @@ use super::super::error::RedisStoreError;
 use super::state::{Inner, Link, Live, State, Watch};
 use crate::runtime::sync::lock;
 
-/// Requests in a row that were given up before a connection counts as half open.
+/// How many requests in a row must be given up for a connection to count as half open.
 const UNANSWERED: u32 = 2;
-/// A request that was dropped sooner says nothing of its server.
+/// A request that was given up sooner does not count.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 impl Link {
@@ -26,10 +26,11 @@ impl Link {
         self.exchange(live, commands).await
     }
 
-    /// Sends commands that only read, and may read much, over a connection of their own: what is written to the server is
-    /// not acknowledged later for them. Where that connection is not there (yet), they go the way of all others.
+    /// Sends commands that only read, and may read much, over a separate connection, so that they do not delay the
+    /// acknowledgements of writes. If there is no such connection (yet), they go over the main one.
     pub(in super::super) async fn send_bulk(&self, commands: &Pipeline) -> Result<Vec<Value>, RedisStoreError> {
-        // The main connection says which server it is. One that only reads would never hear that it is a replica by now.
+        // The main connection decides which server is meant: a connection that only reads does not notice that its server has
+        // become a replica.
         let live = self.live().await?;
         let bulk = self.0.bulk.get_or_init(|| {
             Self::with(Arc::clone(&self.0.address), Arc::clone(&self.0.source), Weak::<Unwatched>::new())
@@ -39,7 +40,7 @@ impl Link {
             _ => self.exchange(live, commands).await,
         };
         match replies {
-            // Closed meanwhile. What only reads may be read twice.
+            // The connection was closed. A read may be repeated.
             Err(error) if error.is_of_the_connection() => self.send(commands).await,
             replies => replies,
         }
@@ -70,15 +71,14 @@ impl Link {
     }
 }
 
-/// Nobody has to hear of connections for bulk reads: nothing is written on these that could be lost.
+/// Ignores the connections for bulk reads: nothing is written on them that could be lost.
 struct Unwatched;
 
 impl Watch for Unwatched {
     fn reconnected(&self) {}
 }
 
-/// A request on its way. Whoever waits for it has a time limit, and drops it: that is all that is heard of a server
-/// which does not answer.
+/// A request in flight. Its caller drops it at a time limit, which is the only sign of a server that does not answer.
 struct Unanswered<'a> {
     link: &'a Inner,
     number: u64,

@@ -1,7 +1,7 @@
-//! One server, and the supervised connections to it: made when they are needed, replaced when they are of no more use.
+//! One server, and the supervised connections to it: made when they are needed, replaced when they are useless.
 //!
-//! The client library reconnects for a broken pipe only. Here a connection is replaced when it is closed, when nothing
-//! comes back on it (half open), and when its server says that it is a replica now.
+//! The client library reconnects after a broken pipe only. A link replaces a connection when it is closed, when nothing comes
+//! back on it (half open), and when the server says that it is a replica now.
 
 mod connect;
 mod exchange;

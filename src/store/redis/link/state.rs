@@ -1,4 +1,4 @@
-//! A server, and what is known of the connection to it.
+//! A server, and the state of the connection to it.
 
 use std::{
     fmt,
@@ -15,17 +15,18 @@ use tokio::{sync::watch, time::Instant};
 use super::super::{error::RedisStoreError, source::Source};
 use crate::{protocol::backoff::Backoff, runtime::sync::lock};
 
-/// Counts the links.
+/// The number of the next link.
 #[cfg(feature = "redis-cluster")]
 static LINKS: AtomicU64 = AtomicU64::new(1);
 
-/// What is told of a link's connections.
+/// Gets notices of a link's connections.
 pub(in super::super) trait Watch: Send + Sync {
-    /// A connection was made in the place of one that was lost: what the server holds may be older than what it said,
-    /// and it may be another server.
+    /// A connection has replaced one that was lost. It may lead to another server, or the server may have lost what it had
+    /// acknowledged.
     fn reconnected(&self);
 }
 
+/// A server. Clones share its connections.
 pub(in super::super) struct Link(pub(super) Arc<Inner>);
 
 impl Clone for Link {
@@ -41,42 +42,41 @@ pub(super) struct Inner {
     pub(super) source: Arc<Source>,
     pub(super) state: watch::Sender<State>,
     pub(super) backoff: Mutex<Backoff>,
-    /// How many connections were begun, and whether one was made.
+    /// How many connections were begun.
     pub(super) begun: AtomicU64,
+    /// Whether any connection was made so far.
     pub(super) made: AtomicBool,
+    /// The run id of the server.
     pub(super) run: Mutex<Arc<str>>,
+    /// How many requests in a row were given up.
     pub(super) unanswered: AtomicU32,
-    /// Nothing was answered on the connection yet but what was asked to make it.
+    /// Whether the connection is new: it has answered nothing but the commands that set it up.
     pub(super) unproven: AtomicBool,
     pub(super) watch: Weak<dyn Watch>,
-    /// The connection for bulk reads, from the first of these on.
+    /// The connection for bulk reads. The first one creates it.
     pub(super) bulk: OnceLock<Link>,
 }
 
 #[derive(Clone)]
 pub(super) enum State {
+    /// There is no connection.
     Idle,
-    /// Whoever asks meanwhile waits for that; or is told at once what was wrong with the connection before, if that
-    /// had stopped answering: then this one may well not be answered either.
-    Connecting {
-        after: Option<RedisStoreError>,
-    },
+    /// A connection is being made, and requests wait for it. If the connection before had stopped answering, `after` has its
+    /// error, and requests fail with that at once: this attempt may hang as well.
+    Connecting { after: Option<RedisStoreError> },
+    /// There is a connection.
     Up(Live),
-    /// Nothing came back on the connection. The next request makes another.
-    Silent {
-        error: RedisStoreError,
-    },
-    Down {
-        error: RedisStoreError,
-        again: Instant,
-    },
+    /// Nothing came back on the connection. The next request makes a new one.
+    Silent { error: RedisStoreError },
+    /// Connecting failed. A request from `again` on makes the next attempt.
+    Down { error: RedisStoreError, again: Instant },
 }
 
 #[derive(Clone)]
 pub(super) struct Live {
     pub(super) number: u64,
     pub(super) connection: MultiplexedConnection,
-    /// Set when the connection is closed, before anything that is asked on it from then on could be written.
+    /// Set as soon as the connection is closed, so that no later request is written to it.
     pub(super) closed: Arc<AtomicBool>,
 }
 

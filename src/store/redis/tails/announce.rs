@@ -1,4 +1,4 @@
-//! What this process tells others of the streams that are followed here, and of those that others follow.
+//! Announcing to other processes which streams are followed here, and waking their followers.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use super::super::{error::RedisStoreError, keys, request::Request, shared::Share
 use super::pace::{ANSWER, PAGE};
 use crate::{model::id::StreamKey, runtime::sync::lock};
 
-/// Tells others for as long as the store lives.
+/// Sends the queued announcements for as long as the store lives.
 pub(in super::super) async fn announce_all(shared: Weak<Shared>) {
     loop {
         let Some(wanted) = shared.upgrade().map(|store| Arc::clone(&store.tails.wanted)) else { return };
@@ -27,7 +27,7 @@ pub(in super::super) async fn announce_all(shared: Weak<Shared>) {
 }
 
 impl Shared {
-    /// Tells the node that produces a stream that it is followed here.
+    /// Announces to the node that produces a stream that the stream is followed here.
     pub(in super::super) async fn announce(&self, key: StreamKey) -> Result<(), RedisStoreError> {
         let name = keys::name_of(&key);
         let node = value::text(self.fleet.ask(self.tails.announce_request(&name)).await?);
@@ -35,7 +35,7 @@ impl Shared {
         Ok(())
     }
 
-    /// The same for many. Those that could not be told are told by the net.
+    /// The same for many streams. If an announcement fails, the net repeats it.
     pub(super) async fn announce_each(&self, names: &[String]) {
         for page in names.chunks(PAGE) {
             let told = page.iter().map(|name| self.tails.announce_request(name)).collect();
@@ -51,8 +51,8 @@ impl Shared {
         }
     }
 
-    /// The same where a stream's own server does not answer: the node that was told before is told again by way of the other
-    /// servers, which pass a message on to all. Without that it would take the silence for a farewell.
+    /// The same for streams whose own server does not answer: the message goes to the last known producing node by way of the
+    /// other servers, which pass it on. Otherwise that node would conclude from the silence that nobody follows.
     async fn announce_around(&self, names: &[&String]) {
         let slots = self.keys.parts().map(|part| self.keys.part_slot(part));
         let others: BTreeMap<u64, u16> = slots.map(|slot| (self.fleet.part(slot), slot)).collect();
@@ -79,7 +79,8 @@ impl Shared {
     }
 }
 
-/// Tells producing nodes what nobody here follows any more. Where that is lost, they find out by the silence.
+/// Tells producing nodes which streams nobody here follows any more. If such a message is lost, they conclude it from the
+/// silence.
 pub(super) async fn send_farewells(store: &Arc<Shared>) {
     let farewells = std::mem::take(&mut *lock(&store.tails.wanted.farewells));
     let message = |(node, name): &(String, String)| {

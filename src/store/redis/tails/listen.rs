@@ -21,12 +21,12 @@ use super::super::{
 use super::pace::{ANSWER, NET};
 use crate::{protocol::backoff::Backoff, runtime::sync::lock};
 
-/// A listening connection that lasted for so long was worth making.
+/// A listening connection that lasted this long counts as a success for the backoff.
 const PROVEN: Duration = Duration::from_secs(5);
-/// Channels in one request.
+/// How many channels one request names.
 const CHANNELS: usize = 1000;
 
-/// Listens for as long as the store lives. `tried` is told once it is known whether that works.
+/// Listens for as long as the store lives. `tried` gets a message after the first attempt to connect.
 pub(in super::super) async fn listen(shared: Weak<Shared>, tried: oneshot::Sender<()>) {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
     let mut tried = Some(tried);
@@ -36,14 +36,14 @@ pub(in super::super) async fn listen(shared: Weak<Shared>, tried: oneshot::Sende
         let connected = Listener::connect(&store).await;
         drop(store);
         if let Some(tried) = tried.take() {
-            // Who connects may have given up.
+            // The caller of `connect` may have given up.
             let _ = tried.send(());
         }
         match connected {
             Ok(listener) => {
                 let again = std::mem::replace(&mut before, true);
                 if let Some(store) = shared.upgrade() {
-                    // Messages from before were missed.
+                    // Earlier messages may have been missed.
                     store.tails.wake_all();
                     if again {
                         store.tails.reconnected();
@@ -67,14 +67,14 @@ pub(in super::super) async fn listen(shared: Weak<Shared>, tried: oneshot::Sende
     }
 }
 
-/// A connection that listens, and the server that it listens at.
+/// The listening connection, and the server that it leads to.
 struct Listener {
     connection: MultiplexedConnection,
     link: Link,
-    /// The run of that server, and what the link to it took for its run before.
+    /// The run id of that server, and the one that the link to it had when this connection was made.
     run: Arc<str>,
     run_of_link: Arc<str>,
-    /// Its number among those of this process.
+    /// The number of the connection, counted in this process.
     number: u64,
     /// The connection is closed, or nothing is answered on it.
     closed: Arc<AtomicBool>,
@@ -82,7 +82,7 @@ struct Listener {
 }
 
 impl Listener {
-    /// A new connection, which listens to all that is waited for.
+    /// Connects, and subscribes to all wanted channels.
     async fn connect(store: &Arc<Shared>) -> Result<Self, RedisStoreError> {
         let link = store.fleet.any()?;
         let run_of_link = link.run();
@@ -98,7 +98,7 @@ impl Listener {
             }
         };
         let Connected { mut connection, run } = link.subscriber(on_push).await?;
-        // Asked for from here on, or among those that are read next.
+        // A channel that is added from here on is in the next list, or in this one.
         lock(&store.tails.wanted.channels).clear();
         let channels = store.tails.channels();
         subscribe(&mut connection, &channels).await.ok_or_else(|| RedisStoreError::slow(link.address()))?;
@@ -106,14 +106,14 @@ impl Listener {
         Ok(Self { connection, link, run, run_of_link, number, closed, silent: Arc::default() })
     }
 
-    /// Whether it listens at a server that the store still uses. The address may lead to another one by now, while the
-    /// old one lives on and says nothing any more.
+    /// Whether the connection leads to a server that the store still uses. The address may lead to another server now, while the
+    /// old one still runs but gets no messages.
     fn is_current(&self, store: &Shared) -> bool {
         let run = self.link.run();
         store.fleet.uses(&self.link) && (run == self.run || run == self.run_of_link)
     }
 
-    /// Listens until the connection is of no more use. Returns whether that is since nothing was answered on it.
+    /// Keeps the subscriptions up to date until the connection is useless. Returns `true` if the server stopped answering.
     async fn serve_until_closed(mut self, shared: &Weak<Shared>) -> bool {
         let mut next = Instant::now();
         let Some(wanted) = shared.upgrade().map(|store| Arc::clone(&store.tails.wanted)) else { return false };
@@ -129,7 +129,7 @@ impl Listener {
             {
                 return false;
             }
-            // However often there is something to do.
+            // Also if the task is woken more often than that.
             if Instant::now() >= next {
                 next = Instant::now() + NET;
                 self.begin_ping(&store);
@@ -137,7 +137,7 @@ impl Listener {
         }
     }
 
-    /// Finds out whether the connection is alive in both directions: beside what else is done on it, which must not wait.
+    /// Checks in a task that the connection works in both directions. The subscriptions must not wait for that.
     fn begin_ping(&self, store: &Shared) {
         let (mut connection, silent) = (self.connection.clone(), Arc::clone(&self.silent));
         let (tails, number) = (Arc::clone(&store.tails), self.number);
@@ -152,7 +152,7 @@ impl Listener {
         });
     }
 
-    /// Does what there is to do. `false`: the connection is of no more use.
+    /// Subscribes to new channels, and leaves those that nobody waits for. `false`: the connection is useless.
     async fn update_subscriptions(&mut self, store: &Arc<Shared>) -> bool {
         let tails = &store.tails;
         let asked = std::mem::take(&mut *lock(&tails.wanted.channels));
@@ -161,7 +161,7 @@ impl Listener {
             return false;
         }
         let names: HashSet<_> = listened.iter().filter_map(|channel| tails.keys.tail_of(channel)).collect();
-        // Messages from before the subscription were missed.
+        // Messages from before the subscription may have been missed.
         tails.wake_each(names.iter().copied());
         tails.queue_announcements(names.iter().copied());
         let left = async { left.is_empty() || self.connection.unsubscribe(left).await.is_ok() };
@@ -169,7 +169,7 @@ impl Listener {
     }
 }
 
-/// `None`: it did not work, or not in time.
+/// Subscribes to channels. `None`: that failed, or took too long.
 async fn subscribe(connection: &mut MultiplexedConnection, channels: &[String]) -> Option<()> {
     for page in channels.chunks(CHANNELS) {
         tokio::time::timeout(ANSWER, connection.subscribe(page)).await.ok()?.ok()?;

@@ -1,4 +1,4 @@
-//! The messages between processes: those that came, and those to send.
+//! The messages between processes: receiving them, and their texts.
 
 use std::sync::atomic::Ordering;
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Tails {
-    /// Somebody else changed a node's stream.
+    /// Posts to a node of this process that others have changed its stream.
     pub(in super::super) fn post(&self, node: &str, name: &str) {
         let sender = lock(&self.nodes).get(&NodeId::new(node)).cloned();
         if let (Some(sender), Some(key)) = (sender, keys::key_of(name)) {
@@ -20,7 +20,7 @@ impl Tails {
         }
     }
 
-    /// Somebody deleted a node's stream: the newest run and the stream's name.
+    /// Posts to a node of this process that its stream was deleted. `text` has the newest run and the stream's name.
     fn post_deletion(&self, node: &str, text: &str) {
         let Some((epoch, name)) = text.split_once(' ') else { return };
         let sender = lock(&self.nodes).get(&NodeId::new(node)).cloned();
@@ -29,12 +29,12 @@ impl Tails {
         }
     }
 
-    /// The messages of this process about a stream: `tail`, it is followed here; `left`, it no longer is.
+    /// The text of a message of this process about a stream. `tail`: it is followed here. `left`: it no longer is.
     pub(super) fn message_text(&self, what: &str, name: &str) -> String {
         format!("{what} {name} {} {}", self.process, self.messages.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The request that tells a stream's producing node that it is followed here.
+    /// The request that announces to a stream's producing node that the stream is followed here.
     pub(super) fn announce_request(&self, name: &str) -> Request {
         let own: Vec<_> = lock(&self.nodes).keys().map(|node| node.as_str().to_owned()).collect();
         Request::script(self.keys.slot(name), &script::ANNOUNCE, &[&self.keys.stream(name)])
@@ -43,7 +43,7 @@ impl Tails {
             .arg(own)
     }
 
-    /// A message came.
+    /// Takes a message from the listening connection.
     pub(super) fn receive(&self, push: PushInfo) {
         if push.kind != PushKind::Message {
             return;
@@ -59,18 +59,18 @@ impl Tails {
         }
     }
 
-    /// A message about a stream that is followed here: how far it is, or only that something has changed.
+    /// Takes a message about a stream that is followed here: the id of its newest event, or a word for another change.
     fn receive_for_stream(&self, name: &str, text: &str) {
         self.wake(name);
         let Some(id) = EventId::from_pair(text) else { return };
         let Some(stream) = lock(&self.streams).get(name).cloned() else { return };
         if stream.note_message(id) && stream.is_used() {
-            // Its producer may be another one, which publishes nothing until it is told.
+            // Another node may produce this run. It publishes nothing until it knows of the follower.
             self.wanted.announcements.add_followed_here(name);
         }
     }
 
-    /// A message to one of this process's nodes.
+    /// Takes a message to one of the nodes of this process.
     fn receive_for_node(&self, node: &str, text: &str) {
         let Some((what, rest)) = text.split_once(' ') else { return };
         match (what, Message::read(rest)) {

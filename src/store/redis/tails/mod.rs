@@ -1,8 +1,9 @@
-//! Wake-ups: followers hear of changes to their streams, nodes of changes that others make to theirs.
+//! Wake-ups: of followers when their streams change, and of nodes when others change their streams.
 //!
-//! One connection of its own listens for the whole process, to a channel for each stream that somebody waits for and one
-//! for each node. A message says no more than: look. Messages may be lost, so a net is drawn through what is waited for
-//! every second. A node publishes the events of its streams only while some other node has asked for that.
+//! One connection listens for the whole process, to a channel for each stream that a follower waits for and one for each
+//! node. A message only says that there is something to read. Messages may be lost, so once a second the process asks for
+//! changes of all awaited streams (the net). A node publishes the events of a stream only while another node has announced
+//! that it follows the stream.
 
 mod announce;
 mod listen;

@@ -1,4 +1,4 @@
-//! The net: looks now and then at what is waited for, since messages may be lost.
+//! The net: asks for changes of all awaited streams, since messages may be lost.
 
 use std::sync::{Arc, Weak};
 
@@ -15,10 +15,10 @@ use crate::{
     runtime::sync::lock,
 };
 
-/// How seldom the net is drawn through streams that are produced here: once in so many times.
+/// Streams that this process produces are asked for only once in this many rounds.
 const SELDOM: u64 = 8;
 
-/// Draws the net for as long as the store lives, whether or not anything can be listened for.
+/// Draws the net for as long as the store lives, whether the listening connection works or not.
 pub(in super::super) async fn watch(shared: Weak<Shared>) {
     let mut round = 0;
     loop {
@@ -26,7 +26,7 @@ pub(in super::super) async fn watch(shared: Weak<Shared>) {
         let Some(store) = shared.upgrade() else { return };
         round += 1;
         store.tails.tidy();
-        // Events that are made here are heard of without Redis. Only changes that others made may have been missed.
+        // Followers of events that are made here are woken without Redis. They may only have missed what others did.
         let awaited = store.tails.awaited(|name, stream| round % SELDOM == 0 || !store.produces(name, stream.run()));
         draw_net(&store, &awaited).await;
         store.announce_each(&store.tails.due_for_announcement()).await;
@@ -35,13 +35,13 @@ pub(in super::super) async fn watch(shared: Weak<Shared>) {
 }
 
 impl Shared {
-    /// Whether a stream's run, the newest that was heard of, is produced in this process: as long as it is, its log is
-    /// written here. That is asked each time, since a producer may move while its followers stay.
+    /// Whether this process produces the run of a stream, and so writes its log. This is asked in each round, since a producer
+    /// may move to another process while its followers stay.
     fn produces(&self, name: &str, run: u64) -> bool {
         lock(&self.positions).get(name).is_some_and(|position| position.epoch >= run)
     }
 
-    /// What the net asks of a stream: how it stands, and the id of what is new in its log. Never the entry: it may be large.
+    /// The requests for a stream's state, and for the id of the newest entry in its log. Not for the entry, which may be large.
     fn probe_requests(&self, name: &str, stream: &Stream) -> [Request; 2] {
         let slot = self.keys.slot(name);
         let mut standing = cmd("HMGET");
@@ -52,7 +52,7 @@ impl Shared {
     }
 }
 
-/// Looks for changes of the awaited streams whose messages were lost, and announces their followers to the producing nodes.
+/// Asks for changes of the awaited streams, and announces to the producing nodes that they are followed here.
 async fn draw_net(store: &Arc<Shared>, awaited: &[(String, Arc<Stream>)]) {
     for page in awaited.chunks(PAGE) {
         let requests = page.iter().flat_map(|(name, stream)| store.probe_requests(name, stream)).collect();

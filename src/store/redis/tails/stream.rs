@@ -1,4 +1,4 @@
-//! One stream that is waited for here: who is woken, and what is known of it.
+//! A stream that is followed here: its tail, and what is known of it.
 
 use std::{
     sync::{
@@ -13,14 +13,14 @@ use tokio::time::Instant;
 use super::{pace::ASK_EVERY, wanted::Wanted};
 use crate::{model::id::EventId, runtime::sync::lock, store::TailCell};
 
-/// A stream that is waited for.
+/// A stream that is followed here.
 pub(super) struct Stream {
     pub(super) cell: Arc<TailCell>,
     listening: Arc<Listening>,
     seen: Mutex<Seen>,
 }
 
-/// Whether the stream's channel is listened to, or will be.
+/// The subscription to the stream's channel. It begins with the first wait.
 struct Listening {
     channel: String,
     begun: AtomicBool,
@@ -39,13 +39,13 @@ impl Listening {
 /// What is known of a stream.
 #[derive(Default)]
 struct Seen {
-    /// The newest event that whoever waits was woken for.
+    /// The newest event that followers were woken for.
     top: Option<EventId>,
-    /// Its state and epoch, as the net saw them last.
+    /// The state and epoch that the net found last.
     standing: Option<(String, u64)>,
-    /// The newest run that was heard of.
+    /// The newest run that a message or the net named.
     run: u64,
-    /// Which node was last told that the stream is followed here, and when.
+    /// The node to which it was last announced that the stream is followed here, and when.
     announced_to: Option<(String, Instant)>,
 }
 
@@ -57,7 +57,7 @@ impl Stream {
         Self { cell, listening, seen: Mutex::default() }
     }
 
-    /// Listens to the stream's channel, as from the first wait on, for as long as somebody holds a tail.
+    /// Subscribes to the stream's channel before anybody waits. The subscription lasts while somebody holds a tail.
     pub(super) fn listen(&self) {
         self.listening.begin();
     }
@@ -66,22 +66,22 @@ impl Stream {
         self.listening.begun.load(Ordering::Relaxed)
     }
 
-    /// Whether anybody holds a tail of it.
+    /// Whether anybody holds a tail of the stream.
     pub(super) fn is_used(&self) -> bool {
         Arc::strong_count(&self.cell) > 1
     }
 
-    /// Whether its producing node was told so lately that it is followed here.
+    /// Whether it was announced to the producing node within this time that the stream is followed here.
     pub(super) fn was_announced_within(&self, time: Duration) -> bool {
         lock(&self.seen).announced_to.as_ref().is_some_and(|(_, at)| at.elapsed() < time)
     }
 
-    /// Whether its producing node is to be told again.
+    /// Whether it is time to announce that again.
     pub(super) fn is_announcement_due(&self) -> bool {
         lock(&self.seen).announced_to.as_ref().is_some_and(|(_, at)| at.elapsed() >= ASK_EVERY)
     }
 
-    /// Whether it is time to tell a node, which produces the stream; if so, that counts as done.
+    /// Whether it is time to announce that to a node, which produces the stream. If so, this counts as done.
     pub(super) fn begin_announcement(&self, node: &str) -> bool {
         let told = &mut lock(&self.seen).announced_to;
         let due = told.as_ref().is_none_or(|(told, at)| told != node || at.elapsed() >= ASK_EVERY);
@@ -91,33 +91,32 @@ impl Stream {
         due
     }
 
-    /// A node was told, or there is none to tell.
+    /// Notes to which node it was announced. `None`: nobody produces the stream.
     pub(super) fn set_announced_to(&self, node: Option<String>) {
         lock(&self.seen).announced_to = node.map(|node| (node, Instant::now()));
     }
 
-    /// The node that was told last.
+    /// The node to which it was last announced.
     pub(super) fn announced_to(&self) -> Option<String> {
         lock(&self.seen).announced_to.as_ref().map(|(node, _)| node.clone())
     }
 
-    /// Takes out which node was told.
+    /// Takes out the node to which it was last announced.
     pub(super) fn take_announced_to(&self) -> Option<String> {
         lock(&self.seen).announced_to.take().map(|(node, _)| node)
     }
 
-    /// The newest event that whoever waits was woken for.
+    /// The newest event that followers were woken for.
     pub(super) fn top(&self) -> Option<EventId> {
         lock(&self.seen).top
     }
 
-    /// The newest run that was heard of.
+    /// The newest run that a message or the net named.
     pub(super) fn run(&self) -> u64 {
         lock(&self.seen).run
     }
 
-    /// A message says how far the stream is; whoever waits is woken for that. Returns whether it tells of a new run, whose
-    /// producer may be another than that of the run before.
+    /// Notes the newest event that a message names. Returns whether it belongs to a new run, which another node may produce.
     pub(super) fn note_message(&self, id: EventId) -> bool {
         let mut seen = lock(&self.seen);
         seen.top = seen.top.max(Some(id));
@@ -126,7 +125,7 @@ impl Stream {
         is_new
     }
 
-    /// Takes what the net saw. Returns whether that is news.
+    /// Notes what the net found. Returns whether that is a change that no message told of.
     pub(super) fn note_polled(&self, state: String, epoch: u64, top: Option<EventId>) -> bool {
         let mut seen = lock(&self.seen);
         let standing = (state, epoch);

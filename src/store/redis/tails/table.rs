@@ -1,4 +1,4 @@
-//! The streams that are waited for here, and the nodes of this process.
+//! The streams that are followed here, and the nodes of this process.
 
 use std::{
     collections::HashMap,
@@ -25,12 +25,12 @@ pub(in super::super) struct Tails {
     pub(super) keys: Keys,
     pub(super) streams: Mutex<HashMap<String, Arc<Stream>>>,
     pub(super) nodes: Mutex<HashMap<NodeId, NoticesSender>>,
-    /// This process's streams that others follow.
+    /// The streams of this process that other processes follow.
     pub(super) followed: Followed,
-    /// This process to others, and how often it has said something to them.
+    /// The name of this process in its messages.
     pub(super) process: String,
     pub(super) messages: AtomicU64,
-    /// What those who listen and tell have to do next.
+    /// What the tasks that listen and announce have to do next.
     pub(super) wanted: Arc<Wanted>,
 }
 
@@ -63,9 +63,9 @@ impl Tails {
         self.wake_each(std::iter::once(name));
     }
 
-    /// The same for many, under one lock.
+    /// Wakes the tasks that wait for any of these streams, under one lock.
     pub(in super::super) fn wake_each<'a>(&self, names: impl Iterator<Item = &'a str>) {
-        // Before the lock, and so dropped after it: a waker may ask for a tail.
+        // Declared before the lock, so that it is dropped after it: a waker may ask for a tail.
         let mut woken = Woken::default();
         let streams = lock(&self.streams);
         if streams.is_empty() {
@@ -108,7 +108,7 @@ impl Tails {
         &self.process
     }
 
-    /// A node was told; an empty one is none.
+    /// Notes to which node it was announced that a stream is followed here. Empty: nobody produces the stream.
     pub(super) fn note_announced(&self, name: &str, node: String) {
         let mut streams = lock(&self.streams);
         if node.is_empty() {
@@ -117,14 +117,14 @@ impl Tails {
             }
             return;
         }
-        // A follower may announce itself first and take its tail afterwards.
+        // A follower may announce itself before it takes its tail.
         let stream = streams.entry(name.to_owned()).or_insert_with_key(|name| self.stream(name));
         stream.set_announced_to(Some(node));
-        // The node's messages are for somebody who listens: not only once that somebody has read what is there already.
+        // Listen from now on: the node publishes from now on, and the follower may wait only after it has read the log.
         stream.listen();
     }
 
-    /// Sees to it that the nodes know which produce these streams, unless they were told lately.
+    /// Queues announcements to the nodes that produce these streams, except where that was announced lately.
     pub(super) fn queue_announcements<'a>(&self, names: impl Iterator<Item = &'a str>) {
         let streams = lock(&self.streams);
         for name in names {
@@ -134,7 +134,7 @@ impl Tails {
         }
     }
 
-    /// Takes out what nobody waits for any more.
+    /// Removes the streams that nobody follows any more.
     pub(super) fn tidy(&self) {
         let (mut left, mut farewells) = (Vec::new(), Vec::new());
         lock(&self.streams).retain(|name, stream| {
@@ -150,7 +150,7 @@ impl Tails {
         self.followed.tidy();
         lock(&self.wanted.farewells).extend(farewells);
         if !left.is_empty() {
-            // Whether it is to be listened to or not, whoever serves it looks.
+            // The listening task checks again if they are wanted.
             lock(&self.wanted.channels).extend(left);
             self.wanted.wake.notify_one();
         }
@@ -173,8 +173,7 @@ impl Tails {
         channels
     }
 
-    /// The streams that are followed here, though nobody waits for them at this moment, and whose producing nodes are to be
-    /// told so again.
+    /// The streams that are followed here, though nobody waits for them at this moment, which must be announced again.
     pub(super) fn due_for_announcement(&self) -> Vec<String> {
         let streams = lock(&self.streams);
         let due = streams
@@ -183,7 +182,7 @@ impl Tails {
         due.map(|(name, _)| name.clone()).collect()
     }
 
-    /// The streams that somebody waits for now, if they are `asked` for.
+    /// The streams that somebody waits for now and that pass the filter `asked`.
     pub(super) fn awaited(&self, asked: impl Fn(&str, &Stream) -> bool) -> Vec<(String, Arc<Stream>)> {
         let streams = lock(&self.streams);
         let awaited = streams.iter().filter(|(name, stream)| stream.cell.is_awaited() && asked(name, stream));
@@ -195,7 +194,7 @@ impl Watch for Tails {
     fn reconnected(&self) {
         let nodes: Vec<_> = lock(&self.nodes).values().cloned().collect();
         nodes.iter().for_each(NoticesSender::reconnected);
-        // The listening connection may be one to a server that the store does not use any more.
+        // The listening connection may lead to a server that the store no longer uses.
         self.wanted.wake.notify_one();
     }
 }

@@ -1,4 +1,4 @@
-//! What those who listen and tell have to do next.
+//! What the tasks that listen and announce have to do next.
 
 use std::{collections::HashSet, sync::Mutex};
 
@@ -8,20 +8,21 @@ use crate::runtime::sync::lock;
 
 #[derive(Default)]
 pub(super) struct Wanted {
-    /// Channels that are to be listened to from now on, or no longer.
+    /// Channels to subscribe to or to leave: the listening task decides which when it gets to them.
     pub(super) channels: Mutex<Vec<String>>,
     pub(super) wake: Notify,
     pub(super) announcements: Announcements,
-    /// Nodes, and streams of theirs that nobody here follows any more.
+    /// Nodes, each with a stream of theirs that nobody here follows any more.
     pub(super) farewells: Mutex<Vec<(String, String)>>,
 }
 
-/// What is to be told at once.
+/// What is to be announced at once.
 #[derive(Default)]
 pub(super) struct Announcements {
-    /// Streams of this process that others have just begun to follow: what was appended before that was not published.
+    /// Streams of this process that another has just begun to follow. What was appended before that was not published, so its
+    /// followers must read once.
     pub(super) followed: Mutex<HashSet<String>>,
-    /// Streams that are followed here, and whose producing nodes may not know.
+    /// Streams that are followed here, whose producing nodes may not know that.
     pub(super) producers: Mutex<HashSet<String>>,
     pub(super) wake: Notify,
 }
