@@ -1,11 +1,10 @@
-//! The indexes of a cluster, where they lie in other slots than the streams, and so perhaps on servers that are away.
+//! The indexes of a cluster. They lie in other slots than the streams, and so perhaps on servers that do not answer.
 //!
-//! A stream's own keys decide. What goes into the indexes is best effort: it is written beside or after the stream, by a
-//! task that goes on when the caller does not wait any longer, and its errors are nobody's. An index may so name a stream
-//! that it should not, which a guardian's look mends, or for a while not name one that it should, which the producer's next
-//! beat mends.
+//! The stream's own keys decide. The indexes are written in parallel with the stream or after it, by a task that goes on when
+//! its caller stops waiting, and whose errors are dropped. So an index may name a stream that it should not; a guardian
+//! removes that. Or it may lack a stream for a while; the next beat of the producer adds it.
 //!
-//! Where one server holds everything the scripts keep the indexes themselves, and all of this does nothing.
+//! On one server the scripts write the indexes themselves, and all of this does nothing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,11 +29,11 @@ use crate::{
     store::{Open, Opened},
 };
 
-/// For how long an owner's index is asked whether one more stream is allowed.
+/// How long the owner's index may take to say if one more stream is allowed.
 const ADMISSION: Duration = Duration::from_millis(500);
-/// For how long a stream that may be opened counts as one of its owner's, in milliseconds.
+/// How long a stream that is being opened counts as one of its owner's active ones, in milliseconds.
 const RESERVED: u64 = 10_000;
-/// How many of an owner's active streams are looked at in search of one that has ended without a word.
+/// How many of an owner's active streams are checked for having ended without the index knowing.
 const RECOUNTED: usize = 100;
 /// What is added to the expiry of an active stream in its owner's index, as in the scripts.
 const ACTIVE: u64 = 1 << 50;
@@ -44,8 +43,8 @@ impl Shared {
         self.cluster.then(|| Indexes { keys: self.keys.clone(), fleet: Arc::clone(&self.fleet) })
     }
 
-    /// Reserves a place in the indexes, at the same time as the stream itself is asked. `counted`: the owner's index has it
-    /// among the active ones already, for a moment.
+    /// Reserves a place in the indexes, while the stream itself is being asked. `counted`: the owner's index counts the stream as
+    /// active already.
     pub(super) fn reserve(&self, key: &StreamKey, watching: Watching, counted: bool) -> Reservation {
         let Some(indexes) = self.indexes() else { return Reservation(None) };
         let (tell, told) = oneshot::channel();
@@ -56,14 +55,14 @@ impl Shared {
         )))
     }
 
-    /// Sets the indexes right after a change of a stream. `told`: what they have to say, where that is known.
+    /// Sets the indexes right after a change of a stream. `told`: what they must contain, if that is known.
     pub(super) async fn settle(&self, key: &StreamKey, told: Option<Indexed>) {
         let Some(indexes) = self.indexes() else { return };
         let key = key.clone();
         self.background.begin(async move { indexes.settle(&key, told).await }).wait().await;
     }
 
-    /// Nobody must look after a stream any more.
+    /// Takes a stream out of the index of those that a guardian must look after.
     pub(super) async fn settle_hook(&self, keys: StreamKeys) {
         let Some(Indexes { keys: names, fleet }) = self.indexes() else { return };
         let work = async move {
@@ -73,9 +72,8 @@ impl Shared {
         self.background.begin(work).wait().await;
     }
 
-    /// Whether an owner may have one more active stream, by its index; this one is then counted for as long as opening it
-    /// may take. `Some`: what the request is told instead. Where the index cannot be asked the stream is admitted: its own
-    /// keys are well.
+    /// Checks by the owner's index if it may have one more active stream, and counts this one for as long as opening it may
+    /// take. `Some`: the outcome of the request if it may not. If the index cannot be asked, the stream is admitted.
     pub(super) async fn admit(&self, open: &Open) -> Result<Option<Opened>, RedisStoreError> {
         let Some(limit) = open.limit.filter(|_| self.cluster) else { return Ok(None) };
         let ask = async || {
@@ -85,7 +83,7 @@ impl Shared {
         if ask().await != Some(false) {
             return Ok(None);
         }
-        // Perhaps some of them ended without a word.
+        // Some of the counted streams may have ended without the index knowing.
         let freed = timeout(ADMISSION, self.recount(&open.key.owner)).await;
         if matches!(freed, Ok(Ok(true))) && ask().await == Some(true) {
             return Ok(None);
@@ -93,8 +91,8 @@ impl Shared {
         self.over_limit(open).await
     }
 
-    /// Looks at those that count as an owner's active streams; what is held of one that is not active says so from now on.
-    /// Returns whether there was one.
+    /// Checks the streams that count as the owner's active ones, and corrects the index for those that are not active. Returns
+    /// whether there were any.
     async fn recount(&self, owner: &Owner) -> Result<bool, RedisStoreError> {
         let (slot, index) = self.keys.owner(owner);
         let mut members = cmd("ZRANGEBYSCORE");
@@ -105,7 +103,7 @@ impl Shared {
         let asked = counted.iter().map(|key| self.keys.standing(&self.keys.of(key))).collect();
         let replies = self.fleet.send(asked).await?;
         let told = counted.iter().zip(replies).filter_map(|(key, reply)| Some((key, standing(reply.ok()?).ok()?)));
-        // One that is not held yet may be about to be opened.
+        // A stream that is not held may be about to be opened, so it stays counted.
         let ended = told.filter(|(_, told)| told.ttl > 0 && !told.active);
         let written: Vec<Request> = ended.map(|(key, told)| self.keys.owning(key, told.ttl, false)).collect();
         let found = !written.is_empty();
@@ -113,7 +111,7 @@ impl Shared {
         Ok(found)
     }
 
-    /// An owner at the limit may still go back to a stream that is there.
+    /// The outcome for an owner at its limit. It may still join a stream that is active or has ended (`None`).
     async fn over_limit(&self, open: &Open) -> Result<Option<Opened>, RedisStoreError> {
         let Some(info) = self.info(open.key.clone()).await? else {
             return Ok(Some(if open.create { Opened::OverLimit } else { Opened::Missing }));
@@ -125,8 +123,8 @@ impl Shared {
         Ok(Some(refused.unwrap_or(Opened::OverLimit)))
     }
 
-    /// Whether a stream's deadline is not the one that a lease wrote. In a cluster a beat may come between this look and
-    /// what follows it; but then its node was silent for longer than it may be (guarantee G5's exception).
+    /// Whether the deadline of a stream is no longer the one that a lease wrote. In a cluster a beat may come between this check
+    /// and the request that follows it. But then the node had been silent for too long before (the exception of guarantee G5).
     pub(super) async fn has_moved(&self, keys: &StreamKeys, leased: Option<u64>) -> Result<bool, RedisStoreError> {
         let Some(leased) = leased.filter(|_| self.cluster) else { return Ok(false) };
         let part = self.keys.part(keys.slot);

@@ -1,4 +1,4 @@
-//! Looking after streams whose node gives no sign of life, and after ends whose hook waits.
+//! Sweeps: leasing streams whose node sends no beats, and ended ones whose hook waits.
 
 use std::time::Duration;
 
@@ -24,9 +24,9 @@ use crate::{
 
 /// How far apart the clocks of a cluster's servers may be, in milliseconds.
 const SKEW: u64 = 1000;
-/// Streams that are marked in one script.
+/// How many streams one script marks.
 const MARKS: usize = 50;
-/// A sweep's page that took so long is handed out as it is.
+/// A sweep that has taken this long leases nothing more.
 const ENOUGH: Duration = Duration::from_secs(1);
 
 impl Shared {
@@ -43,12 +43,12 @@ impl Shared {
         let lease = millis(lease);
         let begun = Instant::now();
         let mut asked: Vec<u16> = self.keys.parts().collect();
-        // What is leased is never dropped: only where nothing could be asked at all is there an error, and nothing more is
-        // leased where there may not be the time to look at it.
+        // Leased streams are always returned: an error is returned only if nothing was leased, and nothing more is leased when
+        // there may be no time to look at it.
         while all.len() < limit && !asked.is_empty() && (all.is_empty() || begun.elapsed() < ENOUGH) {
             let room = limit - all.len();
             let mut later = asked.split_off(room.min(asked.len()));
-            // All at the same time. One that has more is asked again.
+            // All parts at once. A part that has more is asked again.
             let each = room / asked.len();
             let claims = asked.iter().map(|part| {
                 let names = [&*self.keys.active(*part), &*self.keys.due(*part), &*self.keys.leases(*part)];
@@ -92,12 +92,12 @@ impl Shared {
     ) -> Result<(), RedisStoreError> {
         let mut named = Vec::with_capacity(leased.len());
         for (leased, now) in leased {
-            // A name, and one that belongs where it stands.
+            // The member must be the name of a stream, and of one that belongs to this part.
             let key = str::from_utf8(&leased.name).ok().and_then(keys::key_of);
             let keys = key.map(|key| (self.keys.of(&key), key));
             match keys.filter(|(keys, _)| self.keys.part(keys.slot) == leased.part) {
                 Some((keys, key)) => named.push((leased, now, keys, key)),
-                // Should this fail, it is found again when the lease is over.
+                // If this fails, it is found again when the lease is over.
                 None => drop(self.drop_unreadable(&leased).await),
             }
         }
@@ -107,7 +107,7 @@ impl Shared {
         }
         let (mut mends, mut marks) = (Vec::new(), Vec::new());
         for ((leased, now, keys, key), known) in named.iter().zip(self.known_of_leased(&of).await?) {
-            // One that cannot be looked at stays leased, and is looked at again.
+            // A stream that cannot be read stays leased, and is found again after that.
             if let Ok(known) = known {
                 let at = if leased.active { vouched.min(*now) } else { *now };
                 let due = self.due_of(leased, keys, key, known, (at, *now), &mut mends);
@@ -121,12 +121,12 @@ impl Shared {
         }
         let page = if self.cluster { 1 } else { MARKS };
         mends.extend(marks.chunks(page).map(mark_request));
-        // All in one go. What of this fails is found again when the leases are over.
+        // If any of this fails, it is found again when the leases are over.
         self.send_best_effort(mends).await;
         Ok(())
     }
 
-    /// A member that is no stream's name.
+    /// Removes a member that is not the name of a stream.
     async fn drop_unreadable(&self, leased: &Leased) -> Result<(), RedisStoreError> {
         let index = if leased.active { self.keys.active(leased.part) } else { self.keys.due(leased.part) };
         let mut remove = cmd("ZREM");
@@ -134,8 +134,8 @@ impl Shared {
         self.fleet.ask(Request::new(self.keys.part_slot(leased.part), remove)).await.map(drop)
     }
 
-    /// Why somebody must look at a leased stream; `None`: nobody must, and the index is mended. `now` is as far as the
-    /// asker vouches for the store's clock, `clock` what that says itself.
+    /// Why a guardian must look at a leased stream. `None`: it need not, and the index is mended. `now` is the time that the caller
+    /// vouches for, `clock` the server's own.
     fn due_of(
         &self,
         leased: &Leased,
@@ -161,25 +161,26 @@ impl Shared {
         }
         let active = self.keys.active(leased.part);
         if standing != Standing::Is(StreamState::Active) {
-            // Whoever ended it may not have come so far as to say that somebody must look after that.
+            // The node that ended it may have died before it wrote this index.
             mends.extend(self.looking_after(keys, &known, now));
             mends.push(self.keys.unwatching(&active, keys, leased.deadline, None));
             return None;
         }
         let heard = known.held.last_heartbeat(leased.was);
         let lives = heard.max(known.written).saturating_add(known.held.number("life"));
-        // What the index holds is when it is overdue, unless its lifetime is even shorter.
+        // The deadline in the index is when the stream is overdue, or the end of its lifetime if that is sooner.
         let by_index = known.held.number("stale") <= known.held.number("life");
         let stale = known.held.number("stale");
         let overdue = heard.saturating_add(stale);
-        // Whoever has just written is alive, also if the index did not take its beats. A clock that was set back says nothing.
+        // A producer that has just written is alive, even if the index did not take its beats. A time in the future (the clock was
+        // set back) is no evidence.
         let writes = (clock.saturating_sub(stale)..=clock + SKEW).contains(&known.written);
         let reason = if lives <= now {
             DueReason::Lifetime
         } else if known.held.node().is_some() && !writes && (by_index || overdue <= now) {
             DueReason::Stale
         } else {
-            // Something was written since: its time has not come.
+            // Events were published since the deadline was written, so it has moved.
             let overdue = if writes { known.written.saturating_add(stale) } else { overdue };
             let deadline = if known.held.node().is_some() { lives.min(overdue) } else { lives };
             mends.push(self.keys.unwatching(&active, keys, leased.deadline, Some(deadline)));
@@ -190,7 +191,7 @@ impl Shared {
         info.map(|info| Due { info, reason })
     }
 
-    /// What must stand in the index of those that somebody must look after, of a stream that does not run.
+    /// What the index of streams that a guardian must look after must contain about a stream that does not run.
     fn looking_after(&self, keys: &StreamKeys, known: &Known, now: u64) -> Option<Request> {
         let overdue = match known.held.standing() {
             Standing::Is(state) if state.is_terminal() && known.hook => 0,
@@ -204,8 +205,8 @@ impl Shared {
     }
 }
 
-/// Keeps when producers of streams that were leased were last heard of: a stream's keys, its epoch, that time, and the
-/// deadline that the lease wrote.
+/// Stores when the producers of leased streams were last heard of, since the lease has overwritten the deadline that tells it.
+/// For each stream: its keys, its epoch, that time, and the deadline that the lease wrote.
 fn mark_request(marks: &[(&StreamKeys, u64, u64, u64)]) -> Request {
     let names: Vec<&str> = marks.iter().flat_map(|(keys, ..)| [&*keys.stream, &*keys.log]).collect();
     let request = Request::script(marks[0].0.slot, &script::LEASED_EACH, &names).arg(marks.len());
@@ -214,12 +215,12 @@ fn mark_request(marks: &[(&StreamKeys, u64, u64, u64)]) -> Request {
         .fold(request, |request, (_, epoch, heard, deadline)| request.arg(3).arg(epoch).arg(heard).arg(deadline))
 }
 
-/// A stream that was leased; or whatever else stood in the index.
+/// A leased member of an index: mostly a stream.
 struct Leased {
     name: Vec<u8>,
-    /// The part of the indexes that it stood in.
+    /// The part of the indexes.
     part: u16,
-    /// The deadline that it had, and the one that the lease wrote.
+    /// The deadline before the lease, and the one that the lease wrote.
     was: u64,
     deadline: u64,
     active: bool,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{model::id::StreamKey, store::Retention};
 
-/// How long an index outlives the last deadline in it, in milliseconds: a guardian's pause, at most.
+/// How long an index outlives the last deadline in it, in milliseconds: longer than all guardians may pause.
 const LOOKED_AFTER: u64 = 3_600_000;
 
 /// What a registration writes into an index of deadlines.
@@ -26,18 +26,18 @@ pub(super) struct Watching {
 }
 
 impl Watching {
-    /// That of a producer, which beats.
+    /// For a stream with a producer, which beats.
     pub(super) fn produced(retention: &Retention) -> Self {
         Self { overdue: millis(retention.stale).min(millis(retention.lifetime)), ttl: millis(retention.kept()) }
     }
 
-    /// That of a stream that only lives as long as something is published.
+    /// For a published stream, which lives as long as events are published.
     pub(super) fn published(retention: &Retention) -> Self {
         Self { overdue: millis(retention.lifetime), ttl: millis(retention.kept()) }
     }
 }
 
-/// A deadline that a producer's beat, or somebody in its stead, writes: odd, unlike a reservation's or a lease's.
+/// A deadline as a producer's beat writes it. It is odd; deadlines of reservations and of a guardian's leases are even.
 pub(super) fn of_a_beat(deadline: u64) -> u64 {
     deadline.saturating_sub(1) | 1
 }
@@ -52,8 +52,8 @@ impl Keys {
             .arg(u8::from(odd))
     }
 
-    /// Puts a stream that may come to be into the index of active streams, unless it is there. Answers with the deadline
-    /// that it wrote, or 0.
+    /// Puts a stream that is about to be registered into the index of active streams, unless it is there. The reply is the
+    /// deadline that was written, or 0.
     pub(super) fn reserving(&self, keys: &StreamKeys, watching: Watching) -> Request {
         self.watching(&self.active(self.part(keys.slot)), keys, watching, true, false)
     }
@@ -63,7 +63,7 @@ impl Keys {
         self.watching(&self.active(self.part(keys.slot)), keys, watching, only_new, true)
     }
 
-    /// Somebody must look after a stream that is not active, in so many milliseconds.
+    /// Has a guardian look after a stream that is not active, in so many milliseconds.
     pub(super) fn watching_due(&self, keys: &StreamKeys, overdue: u64) -> Request {
         let watching = Watching { overdue, ttl: overdue + LOOKED_AFTER };
         self.watching(&self.due(self.part(keys.slot)), keys, watching, false, false)
@@ -74,7 +74,7 @@ impl Keys {
         Request::script(self.part_slot(self.part(keys.slot)), &script::MARK, &[index]).arg(&keys.name)
     }
 
-    /// Takes a stream out of an index of deadlines, or sets its deadline, if that is still the one that was seen.
+    /// Takes a stream out of an index of deadlines, or sets its deadline, if its deadline is still the one that was `seen`.
     pub(super) fn unwatching(&self, index: &str, keys: &StreamKeys, seen: u64, deadline: Option<u64>) -> Request {
         let deadline = deadline.map(|deadline| of_a_beat(deadline).to_string()).unwrap_or_default();
         let unwatch = Request::script(self.part_slot(self.part(keys.slot)), &script::UNWATCH, &[index]);
@@ -88,7 +88,7 @@ impl Keys {
         Request::new(self.part_slot(self.part(keys.slot)), remove)
     }
 
-    /// Asks for an active stream's deadline, be it the stream's own or that of a lease.
+    /// Asks for the deadline of an active stream: its own, or that of its lease.
     pub(super) fn deadline(&self, keys: &StreamKeys) -> Request {
         let part = self.part(keys.slot);
         let names = [&*self.active(part), &*self.leases(part)];
@@ -105,13 +105,12 @@ impl Keys {
         self.owned(key).arg(ttl).arg(u8::from(active)).arg("").arg("")
     }
 
-    /// The same of an active stream, unless the owner's index names it already: then it answers 0.
+    /// Writes an active stream into the owner's index, unless it is there. Then the reply is 0.
     pub(super) fn owning_new(&self, key: &StreamKey, ttl: u64) -> Request {
         self.owned(key).arg(ttl).arg(1).arg("").arg("NX")
     }
 
-    /// Counts a stream as one of its owner's active ones for so many milliseconds, unless these are too many: then it
-    /// answers 0.
+    /// Counts a stream as one of its owner's active ones for so many milliseconds. If there are too many, the reply is 0.
     pub(super) fn admitting(&self, key: &StreamKey, ttl: u64, limit: usize) -> Request {
         self.owned(key).arg(ttl).arg(1).arg(limit).arg("")
     }
@@ -121,30 +120,30 @@ impl Keys {
         self.owned(key).arg("").arg(0).arg("").arg("")
     }
 
-    /// Asks what the indexes have to say of a stream.
+    /// Asks the stream's own keys what the indexes must contain.
     pub(super) fn standing(&self, keys: &StreamKeys) -> Request {
         Request::script(keys.slot, &script::STANDING, &[&keys.stream, &keys.completion])
     }
 }
 
-/// What the indexes have to say of a stream.
+/// What the indexes must contain about a stream.
 #[derive(Clone, Copy)]
 pub(super) struct Indexed {
-    /// Milliseconds for which it is held; 0: it is not.
+    /// How long the stream is held, in milliseconds. 0: it is not held.
     pub(super) ttl: u64,
     pub(super) active: bool,
-    /// Milliseconds until somebody must look after it.
+    /// In how many milliseconds a guardian must look after it.
     pub(super) overdue: Option<u64>,
 }
 
 impl Indexed {
-    /// Of a stream that has ended; `hook`: for how long its hook is somebody's to run.
+    /// For a stream that has ended. `hook`: how long the caller has to run its hook.
     pub(super) fn ended(ttl: u64, hook: Option<Duration>) -> Self {
         Self { ttl, active: false, overdue: hook.map(millis) }
     }
 }
 
-/// Reads what the script says of a stream.
+/// Reads the reply to [`Keys::standing`].
 pub(super) fn standing(reply: Value) -> Result<Indexed, RedisStoreError> {
     const WHAT: &str = "standing";
     let mut parts = value::array(reply, WHAT)?.into_iter();

@@ -18,25 +18,26 @@ use crate::model::{
     stream::{Ended, StreamInfo, StreamState},
 };
 
-/// All that is stored of a stream but its log, and the log's newest entry.
+/// Everything that is stored of a stream, except the log, of which only the newest entry is known.
 pub(super) struct Known {
     pub(super) held: Held,
     pub(super) ended: Option<Ended>,
-    /// Whether its hook waits.
+    /// Whether its `on_end` hook has not been acknowledged.
     pub(super) hook: bool,
-    /// The log's newest entry that is no seal.
+    /// The newest entry of the log, seals aside.
     pub(super) log: Option<EventId>,
-    /// Whether a seal is the newest entry.
+    /// Whether the newest entry is a seal.
     pub(super) is_sealed: bool,
     /// When the newest entry was written.
     pub(super) written: u64,
-    /// What stands in the indexes.
+    /// Its deadline in the index of active streams.
     pub(super) active: Option<u64>,
+    /// Its deadline in the index of streams that a guardian must look after.
     pub(super) due: Option<u64>,
 }
 
 impl Known {
-    /// As a reader sees it: a deleted stream is a missing one.
+    /// The stream as a reader sees it. A deleted one is missing.
     pub(super) fn info(self, key: &StreamKey) -> Option<StreamInfo> {
         let Standing::Is(state) = self.held.standing() else { return None };
         let deadline = match state {
@@ -68,7 +69,7 @@ impl Shared {
         all.into_iter().chain(deadline.then(|| self.keys.deadline(keys)))
     }
 
-    /// What is known of streams; `None` where nothing is, and where the server would not say.
+    /// Fetches what is stored of streams. One result for each, in order.
     pub(super) async fn known_of(
         &self,
         of: &[impl Borrow<StreamKeys>],
@@ -76,7 +77,7 @@ impl Shared {
         self.fetch_known(of, true).await
     }
 
-    /// The same of streams that were leased, whose deadlines are known.
+    /// The same for streams that were just leased, whose deadlines are known.
     pub(super) async fn known_of_leased(
         &self,
         of: &[impl Borrow<StreamKeys>],
@@ -99,7 +100,7 @@ impl Shared {
         Ok(all)
     }
 
-    /// Looks for the newest entry before the seal of each log that has one, where an end does not say it all.
+    /// Fetches the newest entry before the seal of each sealed log, unless the end tells enough.
     async fn fetch_tops_behind_seals(
         &self,
         of: &[impl Borrow<StreamKeys>],
@@ -110,7 +111,7 @@ impl Shared {
         let hidden: Vec<_> = pairs.filter(|(known, _)| known.as_ref().is_ok_and(is_hidden)).collect();
         let peeks = hidden.iter().map(|(_, keys)| peek((*keys).borrow(), "XREVRANGE", "+")).collect();
         for ((entry, _), reply) in hidden.into_iter().zip(self.fleet.send_bulk(peeks).await?) {
-            // What one server does not say is not known of that stream alone.
+            // An error concerns this stream only.
             match (value::or_missing(reply).and_then(stored::entries), &mut *entry) {
                 (Ok(newest), Ok(known)) => known.log = newest.first().map(|entry| entry.id),
                 (Err(error), _) => *entry = Err(error),
@@ -126,7 +127,7 @@ impl Shared {
     }
 }
 
-/// Reads the replies about one stream, in the order in which they were asked for.
+/// Reads the replies about one stream, in the order of the requests.
 fn known(replies: &mut impl Iterator<Item = Reply>, deadline: bool) -> Result<Known, RedisStoreError> {
     let all: Vec<Reply> = replies.take(if deadline { 5 } else { 4 }).collect();
     let mut all = all.into_iter();
@@ -136,7 +137,7 @@ fn known(replies: &mut impl Iterator<Item = Reply>, deadline: bool) -> Result<Kn
     let held = Held::new(value::fields(next()?, "HGETALL")?);
     let completion = value::fields(next()?, "HGETALL")?;
     let tops = stored::entries(next()?)?;
-    // In a cluster these lie elsewhere: what the stream's own keys say is known without them.
+    // In a cluster the indexes lie elsewhere. If they do not answer, the stream's own keys are known all the same.
     let mut score = || value::number(&next().unwrap_or_default());
     let due = score();
     let active = deadline.then(score).flatten();

@@ -21,12 +21,12 @@ use crate::{
     store::{List, Listed},
 };
 
-/// Streams in one request of a list.
+/// How many streams of a list are fetched in one request.
 const LIST_PAGE: usize = 100;
 
-/// Ranges of an index in one request for stale streams.
+/// How many ranges of the index are read in one request for stale streams.
 const RANGES: usize = 16;
-/// Leases that are looked through for stale streams, in each part of the indexes.
+/// How many leases are searched for stale streams, in each part of the indexes.
 const LEASES_READ: usize = 1000;
 
 impl Shared {
@@ -43,12 +43,12 @@ impl Shared {
                 }
             }
         };
-        // One more than asked for tells whether there is a next page.
+        // One member more than the limit shows if there is a next page.
         let last = first.saturating_add(list.limit as u64).min(1 << 52);
         let mut members = cmd("ZRANGE");
         members.arg(&index).arg(first).arg(last).arg("REV").arg("WITHSCORES");
         let mut members = value::scored(self.fleet.ask_bulk(Request::new(slot, members)).await?, "ZRANGE")?;
-        // What has expired stands behind everything else.
+        // Expired members come last in the index.
         let now = self.clock.now();
         members.retain(|(_, expires)| *expires > now);
         let more = members.len() > list.limit;
@@ -60,8 +60,8 @@ impl Shared {
         for page in all.chunks(LIST_PAGE) {
             let of: Vec<StreamKeys> = page.iter().map(|key| self.keys.of(key)).collect();
             for (key, known) in page.iter().zip(self.known_of(&of).await?) {
-                // One that is gone, or about to be opened, goes out of the index by itself; one whose own server is away is
-                // left out.
+                // The index may name a stream that is gone or not opened yet. A stream whose server does not answer is left out
+                // as well.
                 streams.extend(known.ok().and_then(|known| known.info(key)));
             }
         }
@@ -107,7 +107,7 @@ impl Shared {
                     let info = known?.info(key).filter(|info| info.state == StreamState::Active);
                     stale.extend(info.filter(|info| info.last_heartbeat <= before));
                 }
-                // Behind a page of streams that were all heard of, none is that was not.
+                // If no stream of a page is stale, none behind it is.
                 if is_full && stale.len() > found {
                     more.push(Range { at: range.at + LIST_PAGE, ..range });
                 }
@@ -119,8 +119,8 @@ impl Shared {
         Ok(stale)
     }
 
-    /// Where in the indexes streams may stand that were not heard of since then: by deadlines of their own, then under the
-    /// leases that may not have been renewed since, those first that were renewed first.
+    /// The ranges of the indexes in which streams may stand whose producers were not heard of since `before`: those with deadlines
+    /// of their own, then those under leases that may not have been renewed since, the oldest first.
     async fn ranges(&self, before: u64) -> Result<Vec<Range>, RedisStoreError> {
         let leases = |part| {
             let mut leases = cmd("ZRANGE");
@@ -147,12 +147,12 @@ impl Shared {
     }
 }
 
-/// Members of a part of the index of active streams.
+/// A range of a part of the index of active streams.
 struct Range {
     part: u16,
-    /// Scores.
+    /// The lowest and the highest score.
     from: String,
     to: String,
-    /// How many of them have been looked at.
+    /// How many members have been read.
     at: usize,
 }

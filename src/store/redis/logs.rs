@@ -1,4 +1,4 @@
-//! How far the logs are that this process writes: what a plain `XADD` must say without asking, and where to cut.
+//! The positions of the logs that this process writes: what a plain `XADD` needs to know, and where to cut.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -6,9 +6,9 @@ use tokio::time::Instant;
 
 use crate::model::stream::Frame;
 
-/// Into how many parts the marks divide what a log holds: there are at most about four times as many.
+/// Into how many parts the marks divide a full log. There are at most about four times as many marks.
 const PARTS: u64 = 32;
-/// The share of its limits by which a log is cut too much, so that not every batch that follows has to cut.
+/// A log is cut to a sixteenth below its limits, so that not every later batch must cut it again.
 const SLACK: u64 = 16;
 
 /// Events and bytes.
@@ -36,7 +36,7 @@ impl Amount {
     }
 }
 
-/// Where an entry of a log begins: the seq of its first event, and how much the log had taken in before it.
+/// The beginning of an entry: the seq of its first event, and how much the log had taken in before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) seq: u64,
@@ -46,34 +46,33 @@ pub(super) struct Mark {
 /// How to bring a log down to its limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cut {
-    /// Everything before this goes.
+    /// Remove everything before this.
     At(Mark),
-    /// The entry where to cut was written elsewhere: it is looked for, until the log holds no more than this.
+    /// Another process wrote the entry at which to cut. Search for it, until the log holds no more than this.
     Search(Amount),
 }
 
-/// How far a log is, as this process left it.
+/// How far a log is, as far as this process has written it.
 #[derive(Clone, Debug)]
 pub(super) struct Position {
     pub(super) epoch: u64,
-    /// The newest seq that was written from here: what begins below it has to be compared.
+    /// The newest seq that this process has written. A batch that begins below it must be compared.
     pub(super) last: u64,
-    /// What the log has taken in.
+    /// What the log has taken in, trimmed entries included.
     pub(super) taken: Amount,
-    /// What it had taken in up to where its oldest entry begins, as far as is known.
+    /// What it had taken in before its oldest entry, as far as is known.
     dropped: Amount,
-    /// What it may hold.
+    /// The limits of the log.
     max: Amount,
-    /// When the last entry was written, by the store's clock: time does not go back in a log.
+    /// When the last entry was written, by the server's clock. Times in a log never go back.
     at: u64,
-    /// When it was last used here: what nobody ends here is forgotten some time.
+    /// When this was last used. If nobody ends the stream here, it is forgotten after a while.
     used: Instant,
     /// Whether entries before the oldest mark were written elsewhere.
     taken_over: bool,
-    /// Where entries begin, oldest first; between two lies one entry, or a small part of what the log holds. Empty until
-    /// the log is large.
+    /// The beginnings of some entries, the oldest first, at most a small part of the log apart. Empty until the log is large.
     marks: VecDeque<Mark>,
-    /// Where the newest entry begins.
+    /// The beginning of the newest entry.
     newest: Mark,
 }
 
@@ -98,11 +97,11 @@ impl std::ops::DerefMut for Positions {
     }
 }
 
-/// A position that is not used for so long is read from the store again.
+/// A position that is unused for this long is forgotten, and read from the store again when it is needed.
 const KEPT: std::time::Duration = std::time::Duration::from_secs(600);
 
 impl Positions {
-    /// Drops now and then what was left behind by producers that did not end here.
+    /// Drops the positions that are no longer used, now and then.
     pub(super) fn tidy(&mut self) {
         let now = Instant::now();
         if self.tidied.is_none_or(|at| now - at >= KEPT / 10) {
@@ -114,7 +113,7 @@ impl Positions {
 
 impl Position {
     pub(super) fn new(epoch: u64, last: u64, taken: Amount, max: Amount, at: u64) -> Self {
-        // A run's marker counts as an event: of a log that holds nothing else, nothing is unknown.
+        // A marker counts as an event. So this log holds only the marker of this run, and nothing of it is unknown.
         let is_new = taken == Amount::new(1, 0);
         let (seq, before) = if is_new { (0, Amount::default()) } else { (last.saturating_add(1), taken) };
         Self {
@@ -131,25 +130,25 @@ impl Position {
         }
     }
 
-    /// When what is written now was written.
+    /// The time to store with an entry that is written now.
     pub(super) fn at(&mut self, now: u64) -> u64 {
         self.at = self.at.max(now);
         self.used = Instant::now();
         self.at
     }
 
-    /// An entry was written that begins here, and after which the log has taken in so much.
+    /// Notes an entry that begins at `mark`, and that the log has taken in `taken` with it.
     pub(super) fn wrote(&mut self, mark: Mark, last: u64, taken: Amount) {
         let part = Amount::new(self.max.events / PARTS, self.max.bytes / PARTS);
         let kept = self.marks.back().map_or(self.dropped, |mark| mark.before);
-        // The entry that was the newest ends where this one begins.
+        // The previous newest entry ends where this one begins.
         if !mark.before.minus(kept).fits(part) && self.newest.before != kept {
             self.marks.push_back(self.newest);
         }
         (self.newest, self.last, self.taken) = (mark, self.last.max(last), taken);
     }
 
-    /// What lay before so much is gone. Returns whether that is more than was known.
+    /// Notes that everything before `dropped` is gone. Returns whether that is more than before.
     pub(super) fn dropped(&mut self, dropped: Amount) -> bool {
         let is_news = dropped.events > self.dropped.events;
         self.dropped = dropped;
@@ -163,13 +162,13 @@ impl Position {
 
     /// Where to cut the log, if it holds too much once it has taken in `taken`, the newest entry being `newest`.
     ///
-    /// By up to a sixteenth too much, so that not every batch that follows has to cut.
+    /// It cuts up to a sixteenth too much, so that not every later batch must cut.
     pub(super) fn cut(&self, newest: Mark, taken: Amount) -> Option<Cut> {
         self.cut_by(SLACK, newest, taken)
     }
 
-    /// The same for the log as it is after a batch of so many events. Where batches are larger than a sixteenth each of them
-    /// has to cut, however deep the cut before.
+    /// The same for the log as it is after a batch of so many events. If batches are larger than a sixteenth of the log, each must
+    /// cut anyway, so nothing is cut in advance.
     pub(super) fn overdue_cut(&self, batch: u64) -> Option<Cut> {
         let share = if batch < self.max.events / SLACK { SLACK } else { u64::MAX };
         self.cut_by(share, self.newest, self.taken)
@@ -185,7 +184,7 @@ impl Position {
             marks.push(newest);
         }
         let left = |mark: &Mark| taken.minus(mark.before);
-        // Of what is too much this is to be left.
+        // What is to be left of the amounts that exceed their limits.
         let goal = |max: u64, held: u64| if held > max { max - max / share } else { max };
         let goal = Amount::new(goal(self.max.events, held.events), goal(self.max.bytes, held.bytes));
         let leaves_enough = |mark: &Mark| {

@@ -1,5 +1,5 @@
-//! Where conversations point: one key each, in a slot of its own. In a cluster that is mostly another server's than the
-//! streams', so no step needs both: what a change of a stream means for its pointer is asked for once that is done.
+//! The pointers of conversations: one key each, in a slot of its own. In a cluster that is mostly on another server than the
+//! streams. So no step needs both: a stream is changed first, and its pointer after that.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,14 +25,14 @@ use crate::{
     store::{Expected, Place, Point, Pointed, Pointer, Renew, Renewed, pointer::BEHIND},
 };
 
-/// For how long a producer that registers again waits for its pointer: the keeper puts it back later, too.
+/// How long a producer that registers again waits for its pointer. If it fails, the keeper puts it back later.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// What a stream's change means for the pointer that names it.
+/// The change of a pointer that follows from the change of its stream.
 pub(super) enum PointerChange {
-    /// Nothing is left of the stream, up to this run.
+    /// The stream is taken out, up to this run: nothing is left of it.
     Unpoint(Option<u64>),
-    /// The stream expires in so many milliseconds.
+    /// The pointer expires with the stream, in so many milliseconds.
     Expire(u64),
 }
 
@@ -42,7 +42,7 @@ impl Shared {
         let mut get = cmd("GET");
         get.arg(self.keys.conversation(&name));
         match self.fleet.ask(Request::new(self.keys.slot(&name), get)).await {
-            // A key of another type names nothing.
+            // A key of another type counts as no pointer.
             Err(error) if error.code() == Some("WRONGTYPE") => Ok(None),
             reply => Ok(value::text(reply?).and_then(|text| of_turns(text.split(' ')))),
         }
@@ -110,8 +110,8 @@ impl Shared {
         }
     }
 
-    /// Puts back the pointer that named a stream and was lost with it. Waited for: the stream may be closed next, and the pointer
-    /// must not be put back after that.
+    /// Puts back the pointer that was lost with its stream. This is awaited: the stream may be closed next, and the pointer must
+    /// not be put back after that.
     pub(super) async fn put_back(&self, key: &StreamKey, turn: Option<&Turn>, place: Place, ttl: Duration) {
         let Some(turn) = turn else { return };
         let conversation = StreamKey::new(key.owner.clone(), turn.conversation.clone());
@@ -120,9 +120,9 @@ impl Shared {
         let _ = tokio::time::timeout(PATIENCE, pointers.renew(&renew)).await;
     }
 
-    /// Has the pointer that names a stream follow its change. The caller waits for that, but not for long: so whoever has been
-    /// told of the change finds the pointer changed, too, and a process that ends after its last stream has ended leaves no pointer
-    /// that lives on. Should it fail, whoever reads the pointer next sets it right, or its time.
+    /// Changes the pointer after its stream was changed. The caller waits for that briefly, so that a client who knows of the
+    /// stream's change finds the pointer changed too, and a process that ends right after its last stream leaves no stale
+    /// pointer. If it fails, the next reader of the pointer corrects it, or it expires.
     pub(super) fn update_pointer(&self, key: &StreamKey, turn: Option<&Turn>, change: PointerChange) -> Settling {
         let Some(turn) = turn else { return Settling::Nothing };
         let conversation = StreamKey::new(key.owner.clone(), turn.conversation.clone());
@@ -141,7 +141,7 @@ impl Shared {
     }
 }
 
-/// The pointers, as a task has them that may outlive its caller but not the store.
+/// What a task needs to change pointers. It may outlive its caller, but not the store.
 struct Pointers {
     keys: Keys,
     fleet: Arc<Fleet>,
@@ -170,7 +170,7 @@ impl Pointers {
                     put_back: None,
                 })
                 .await?;
-                // An end that came meanwhile had the pointer expire with the stream before that was renewed.
+                // If the stream ended in between, this renewal has undone the expiry that its end set: renew again.
                 let was_active = std::mem::replace(&mut stands, self.stands(&keys).await?).active;
                 if !was_active || stands.active {
                     return Ok(pointer);
@@ -204,7 +204,7 @@ impl Keys {
     }
 }
 
-/// Reads turns, each `stream:epoch:time`. What is none is left out.
+/// Reads turns, each `stream:epoch:time`. Anything else is left out.
 fn of_turns<'a>(turns: impl Iterator<Item = &'a str>) -> Option<Pointer> {
     let mut turns = turns.filter_map(|turn| {
         let mut parts = turn.split(':');
@@ -214,6 +214,7 @@ fn of_turns<'a>(turns: impl Iterator<Item = &'a str>) -> Option<Pointer> {
     Some(Pointer { stream, epoch, behind: turns.map(|(stream, _): (_, u64)| stream).collect() })
 }
 
+/// Reads a reply: whether the pointer names another stream now (or was moved), and the pointer.
 fn read_pointer(reply: Value) -> Result<(bool, Option<Pointer>), RedisStoreError> {
     let mut parts = value::array(reply, "pointer")?.into_iter();
     let moved = parts.next().as_ref().and_then(value::number) == Some(1);

@@ -1,4 +1,4 @@
-//! What is stored of a stream, read back: its state, its end, its log.
+//! Reading what is stored of a stream: its state, its end, its log.
 
 use std::borrow::Cow;
 
@@ -23,10 +23,10 @@ use crate::{
 /// A stream's hash.
 pub(super) struct Held(Fields);
 
-/// What a stream's hash says of its state.
+/// The state of a stream, as its hash has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Nothing is held but, for a while, its epoch.
+    /// Nothing is left but its epoch, which is kept for a while.
     Gone,
     /// Only a tombstone is left.
     Deleted,
@@ -58,19 +58,19 @@ impl Held {
         self.number("epoch")
     }
 
-    /// Up to where events were lost with a store that forgot them.
+    /// The last event that was lost with a store that forgot it.
     pub(super) fn lost(&self) -> Option<EventId> {
         EventId::from_pair(self.text("lost")?)
     }
 
-    /// The newest event of the newest run that is known of: in the log, or lost with a store that forgot it.
+    /// The newest known event of the newest run: in the log, or lost with a store that forgot it.
     pub(super) fn top(&self, log: Option<EventId>) -> EventId {
         let log = log.unwrap_or(EventId::new(self.epoch(), 0));
         self.lost().filter(|lost| lost.epoch == log.epoch).map_or(log, |lost| lost.max(log))
     }
 
-    /// Whether the producer has begun to answer: it said so, or an event of its run stands in the log. A plain `XADD`
-    /// leaves the hash as it is.
+    /// Whether the producer has begun to answer. Either the hash says so, or the log has an event of its run, since a plain
+    /// `XADD` does not write the hash.
     pub(super) fn has_started(&self, log: Option<EventId>) -> bool {
         self.flag("started") || log.is_some_and(|top| top.seq > 0)
     }
@@ -83,7 +83,7 @@ impl Held {
         self.text("node").filter(|node| !node.is_empty()).map(NodeId::new)
     }
 
-    /// How long after its producer was heard of the deadline lies that its registration and its beats write.
+    /// How long after each beat the stream is overdue.
     pub(super) fn overdue_after(&self) -> u64 {
         self.number("stale").min(self.number("life"))
     }
@@ -91,7 +91,7 @@ impl Held {
     /// When the producer was last heard of, by the deadline that stands in the index.
     pub(super) fn last_heartbeat(&self, deadline: u64) -> u64 {
         if self.node().is_none() && self.standing() == Standing::Is(StreamState::Active) {
-            // Nobody beats it; each event says when it was published.
+            // No node beats it; each event sets when it was last heard of.
             return self.number("heard").max(self.number("startedAt"));
         }
         if deadline == 0 || deadline == self.number("leased") {
@@ -127,7 +127,7 @@ impl Held {
         metadata
     }
 
-    /// What is known of a stream that is held; `deadline` is what stands in the index, 0 if nothing does.
+    /// The state of a stream that is held. `deadline`: its score in the index, or 0.
     pub(super) fn info(
         &self,
         key: &StreamKey,
@@ -163,7 +163,7 @@ impl Held {
     }
 }
 
-/// Of a stream that says nothing of it a request named it.
+/// Reads an origin. A stream without one counts as named by a request.
 pub(super) fn origin(text: Option<&str>) -> Origin {
     let origins = [Origin::Named, Origin::Generated, Origin::Published];
     origins.into_iter().find(|origin| text == Some(origin.as_str())).unwrap_or(Origin::Named)
@@ -179,14 +179,14 @@ fn state_of(text: &str) -> Option<StreamState> {
 /// The fields of a completion that say how a stream ended.
 pub(super) const ENDED: [&str; 7] = ["v", "state", "reason", "event", "id", "last", "completedAt"];
 
-/// A hash's fields, asked for by name. A key of another type is no hash.
+/// The fields of a hash, from a reply to `HMGET`. A key of another type has none.
 pub(super) fn fields(names: &[&str], reply: Value) -> Fields {
     let values = value::array(reply, "HMGET").unwrap_or_default();
     let field = |(name, value): (&&str, Value)| Some(((*name).to_owned(), value::bytes(value)?));
     names.iter().zip(values).filter_map(field).collect()
 }
 
-/// A completion: how a stream ended. `None`: there is none that this version can read.
+/// Reads how a stream ended. `None`: it has not, or this version cannot read it.
 pub(super) fn ended(mut fields: Fields) -> Option<Ended> {
     let text = |fields: &mut Fields, name| fields.remove(name).and_then(|bytes| String::from_utf8(bytes).ok());
     if fields.get("v").map(Vec::as_slice) != Some(b"1") {
@@ -203,7 +203,7 @@ pub(super) fn ended(mut fields: Fields) -> Option<Ended> {
     })
 }
 
-/// An entry of a log, as it is stored: under the id of its last event.
+/// An entry of a log. It is stored under the id of its last event.
 pub(super) struct Entry {
     pub(super) id: EventId,
     at: u64,
@@ -212,13 +212,13 @@ pub(super) struct Entry {
 
 pub(super) enum Holds {
     Events(Frame),
-    /// `since`: the first of the runs that the marker stands for, all but the last of which made nothing.
+    /// The marker of a run. `since`: the first run that it stands for; all but the last of these made nothing.
     Run {
         previous: Option<EventId>,
         since: Option<EventId>,
     },
     Seal,
-    /// Nothing that this version can read: a gap, as the ids show.
+    /// Something that this version cannot read. Readers see a gap, by the ids.
     Unreadable,
 }
 
@@ -241,7 +241,7 @@ impl Entry {
                     entry.at = id.epoch.checked_add_signed(since)?;
                 }
                 (b"k", _) => count = value::number(&field).filter(|count| (1..=id.seq).contains(count))?,
-                // The number stands before them. No event is empty, and none has the seq of a seal.
+                // Their number comes before them. No event is empty, and none has the seq of a seal.
                 (b"e", holds) => {
                     let bytes = value::frame(value::bytes(field)?).filter(|_| id.seq < u64::MAX)?;
                     *holds = Holds::Events(Frame {
@@ -265,7 +265,7 @@ impl Entry {
         self.at
     }
 
-    /// What a reader is given of it.
+    /// The record for readers. `None`: they get nothing of it.
     pub(super) fn into_record(self) -> Option<Record> {
         let kind = match self.holds {
             Holds::Events(frame) => RecordKind::Events(frame),
@@ -286,7 +286,7 @@ pub(super) fn end(told: &mut ScriptReply) -> Result<Option<Ended>, RedisStoreErr
     Ok(ended(told.fields()?))
 }
 
-/// The end that fences. One that cannot be read, another version's perhaps, fences as a newer run does.
+/// The fence that a script reports. An end that cannot be read, perhaps of another version, fences like a newer run.
 pub(super) fn fence(told: &mut ScriptReply) -> Result<Fence, RedisStoreError> {
     Ok(ended(told.fields()?).map_or(Fence::Newer, Fence::Ended))
 }

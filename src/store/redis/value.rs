@@ -7,7 +7,7 @@ use redis::Value;
 
 use super::error::RedisStoreError;
 
-/// A hash's fields. Never a map to fields of a log's entry: those repeat.
+/// The fields of a hash. Not for the entries of logs, whose fields may repeat.
 pub(super) type Fields = HashMap<String, Vec<u8>>;
 
 pub(super) fn unexpected(what: &'static str) -> RedisStoreError {
@@ -37,7 +37,7 @@ pub(super) fn text(value: Value) -> Option<String> {
     String::from_utf8(bytes(value)?).ok()
 }
 
-/// A whole number, also where it comes as text or as a score.
+/// A whole number, sent as such, as text or as a score.
 pub(super) fn number(value: &Value) -> Option<u64> {
     match value {
         Value::Int(number) => u64::try_from(*number).ok(),
@@ -48,7 +48,7 @@ pub(super) fn number(value: &Value) -> Option<u64> {
     }
 }
 
-/// A score comes as a decimal fraction where the protocol has no other word for it.
+/// Reads a whole number, which may be written as a decimal fraction: RESP2 sends scores so.
 pub(super) fn number_of(bytes: &[u8]) -> Option<u64> {
     let text = str::from_utf8(bytes).ok()?;
     text.parse().ok().or_else(|| text.parse::<f64>().ok().filter(|number| *number >= 0.0).map(|number| number as u64))
@@ -79,7 +79,7 @@ pub(super) fn scored(reply: Value, what: &'static str) -> Result<Vec<(Value, u64
     Ok(std::iter::from_fn(|| Some((flat.next()?, number(&flat.next()?)?))).collect())
 }
 
-/// A reply of a key of another type is that of a key which is not there.
+/// Turns the error for a key of another type into the reply for a missing key.
 pub(super) fn or_missing(reply: Result<Value, RedisStoreError>) -> Result<Value, RedisStoreError> {
     match reply {
         Err(error) if error.is_of_one_key() => Ok(Value::Nil),
@@ -87,7 +87,7 @@ pub(super) fn or_missing(reply: Result<Value, RedisStoreError>) -> Result<Value,
     }
 }
 
-/// A script's reply: its first word, and the rest.
+/// The reply of a script: its first word, and the rest.
 pub(super) struct ScriptReply {
     pub(super) word: String,
     rest: std::vec::IntoIter<Value>,
@@ -117,13 +117,13 @@ impl ScriptReply {
         fields(self.next()?, self.what)
     }
 
-    /// It said a word that this version does not know.
+    /// The error for a first word that this version does not know.
     pub(super) fn unknown(&self) -> RedisStoreError {
         unexpected(self.what)
     }
 }
 
-/// How stored events begin: as a block, or as a frame.
+/// The first byte of stored events: a block, or a frame.
 const BLOCK: u8 = 1;
 const FRAME: u8 = 2;
 

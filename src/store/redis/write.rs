@@ -1,4 +1,4 @@
-//! The hot path: batches of many streams, one `XADD` each that also cuts the log, no script where none is needed.
+//! The hot path: appending batches of many streams. Mostly that is one `XADD` for each, which also cuts the log, and no script.
 
 use redis::{Value, cmd};
 
@@ -18,17 +18,17 @@ use crate::{
     store::{Append, Appended, Fence},
 };
 
-/// What the server says to an id that is not above the log's newest.
+/// The server's error for an id that is not above the newest of the log.
 const NOT_ABOVE: &str = "equal or smaller";
 
-/// In how many steps a log is cut whose older part was written elsewhere. The next append goes on.
+/// In how many steps one append cuts a log whose older part was written elsewhere. The next append continues.
 const STEPS: usize = 8;
 
 /// How one append of a flight was sent.
 struct Sent {
-    /// Which reply is its own.
+    /// The index of its reply.
     reply: usize,
-    /// What a plain command wrote; `None` for a script.
+    /// What a plain command wrote. `None`: it was a script.
     plain: Option<Plain>,
 }
 
@@ -50,7 +50,7 @@ impl Shared {
         let mut replies: Vec<Option<Reply>> = self.fleet.send(requests).await?.into_iter().map(Some).collect();
         let mut outcomes: Vec<Option<Appended>> = appends.iter().map(|_| None).collect();
         let mut refused: Option<RedisStoreError> = None;
-        // In the second round goes whatever a plain command could not say, or was not believed.
+        // The appends that a plain command could not decide go to the script in a second round.
         let mut compared = Vec::new();
         for (index, sent) in sent.into_iter().enumerate() {
             let reply = replies[sent.reply].take().unwrap_or_else(|| Err(value::unexpected("append")));
@@ -73,13 +73,13 @@ impl Shared {
         self.cut(stored.map(|index| (&*names[index], appends[index].events.count)).collect()).await;
         self.tails.wake_each(names.iter().zip(&outcomes).filter(|(_, out)| out.is_some()).map(|(name, _)| &**name));
         match refused {
-            // Of a server that takes nothing, or of one that cannot be reached, the other streams' parts say as much.
+            // The server takes nothing or cannot be reached: that concerns all streams of its part.
             Some(error) if !error.is_of_one_key() && outcomes.iter().all(Option::is_none) => Err(error),
             _ => Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or(Appended::Refused)).collect()),
         }
     }
 
-    /// The commands of a flight, and which are whose.
+    /// The commands of a flight, and for each append how it is sent.
     fn flight(&self, appends: &[Append], names: &[String]) -> (Vec<Request>, Vec<Sent>) {
         let now = self.clock.now();
         let mut requests = Vec::with_capacity(appends.len());
@@ -91,7 +91,7 @@ impl Shared {
             let plain = position.map(|position| {
                 let at = position.at(now);
                 let (begins, taken) = written(append, position);
-                // With the entry itself: whose entry is refused cuts nothing.
+                // In the same command, so that a refused entry cuts nothing.
                 let cut = match position.cut(begins, taken) {
                     Some(Cut::At(mark)) => Some(mark),
                     Some(Cut::Search(_)) | None => None,
@@ -113,7 +113,7 @@ impl Shared {
         (requests, sent)
     }
 
-    /// What became of an append in the first round.
+    /// The outcome of an append in the first round.
     fn first_outcome(&self, append: &Append, name: &str, plain: Option<Plain>, reply: Reply) -> FirstOutcome {
         let Some(plain) = plain else {
             return match reply.and_then(|reply| self.script_outcome(append, name, reply)) {
@@ -136,7 +136,7 @@ impl Shared {
         FirstOutcome::Is(Appended::Stored)
     }
 
-    /// Cuts the logs that hold too much after a batch of so many events, and could not be cut with what was written.
+    /// Cuts the logs that are still too large after their batches were written.
     async fn cut(&self, mut written: Vec<(&str, u64)>) {
         for _ in 0..STEPS {
             let (mut requests, mut cuts) = (Vec::new(), Vec::new());
@@ -161,7 +161,7 @@ impl Shared {
                     cuts.push((name, batch, position.epoch, cut));
                 }
             }
-            // Where it fails, the next append tries again.
+            // If this fails, the next append tries again.
             let Ok(replies) = self.fleet.send(requests).await else { return };
             written = Vec::new();
             for ((name, batch, epoch, cut), reply) in cuts.into_iter().zip(replies) {
@@ -184,7 +184,7 @@ impl Shared {
         }
     }
 
-    /// The batch as a script, which looks at what is stored.
+    /// The call of the script that compares a batch with what is stored.
     fn append_script(&self, append: &Append) -> Request {
         let StreamKeys { slot, stream, log, completion, .. } = self.keys.of(&append.key);
         let mut request = Request::script(slot, &script::APPEND, &[&stream, &log, &completion])
@@ -205,7 +205,7 @@ impl Shared {
         request.arg(append.events.count).arg(Stored::frame(&append.events.bytes))
     }
 
-    /// What that script said.
+    /// The outcome that the script returned.
     fn script_outcome(&self, append: &Append, name: &str, reply: Value) -> Result<Appended, RedisStoreError> {
         let mut told = ScriptReply::read(reply, "append")?;
         let outcome = match &*told.word {
@@ -226,7 +226,7 @@ impl Shared {
         Ok(outcome)
     }
 
-    /// Keeps what a script wrote; `before`: what the log had taken in before the batch, if it was written now.
+    /// Notes what the script wrote. `before`: what the log had taken in before the batch, unless the batch was a repeat.
     fn note_written(&self, append: &Append, name: &str, taken: Amount, max: Amount, before: Option<Amount>) {
         let known = before.map_or(append.last(), |_| append.first.saturating_sub(1));
         self.note_position(name, EventId::new(append.epoch, known), before.unwrap_or(taken), max);
@@ -237,7 +237,7 @@ impl Shared {
         }
     }
 
-    /// Keeps how far a log is; one that is known already keeps where its entries begin.
+    /// Notes how far a log is. If that is known already, the marks of its entries stay.
     pub(super) fn note_position(&self, name: &str, at: EventId, taken: Amount, max: Amount) {
         let now = self.clock.now();
         let mut positions = lock(&self.positions);
@@ -254,14 +254,14 @@ impl Shared {
         }
     }
 
-    /// What a log has taken in, if all that its producer made was written and acknowledged here.
+    /// What a log has taken in, if this process has written all of the run and it was acknowledged.
     pub(super) fn all_taken(&self, name: &str, epoch: Option<u64>, last: Option<u64>) -> Option<Amount> {
         let positions = lock(&self.positions);
         let position = positions.get(name)?;
         (Some(position.epoch) == epoch && Some(position.last) == last).then_some(position.taken)
     }
 
-    /// Nothing more is written to a log from here.
+    /// Forgets how far a log is: this process writes nothing more to it.
     pub(super) fn forget_position(&self, name: &str) {
         lock(&self.positions).remove(name);
     }
@@ -269,12 +269,12 @@ impl Shared {
 
 enum FirstOutcome {
     Is(Appended),
-    /// It is to be compared with what is stored.
+    /// The script must compare it with what is stored.
     Compare,
     Failed(RedisStoreError),
 }
 
-/// Whether a plain `XADD` can say it all.
+/// Whether a plain `XADD` suffices for a batch.
 fn is_plain(append: &Append, position: &Position) -> bool {
     let has_news = append.inner_id.is_some() || append.inner_retry.is_some() || !append.metadata.is_empty();
     position.epoch == append.epoch && append.first > position.last && !append.events.is_empty() && !has_news
@@ -310,7 +310,7 @@ fn amount(reply: Value) -> Option<Amount> {
     Some(Amount::new(value::number(&numbers.next()?)?, value::number(&numbers.next()?)?))
 }
 
-/// Whether an error says something of the stream, which the script can make out.
+/// Whether an error may be about this stream, so that the script must compare.
 fn must_compare(error: &RedisStoreError) -> bool {
     let not_above = error.as_redis().and_then(redis::RedisError::detail).is_some_and(|text| text.contains(NOT_ABOVE));
     not_above || error.is_of_one_key()

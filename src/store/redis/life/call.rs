@@ -3,12 +3,12 @@
 use super::super::{keys::StreamKeys, request::Request, script::Script, shared::Shared};
 use crate::model::id::StreamKey;
 
-/// Which keys a script takes besides the stream's own.
+/// Which keys a script gets besides the stream's own.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Indexes {
     sent: bool,
     due: bool,
-    /// What a deadline that is compared may stand for.
+    /// The index of leases, for a script that compares deadlines.
     leases: bool,
 }
 
@@ -22,14 +22,14 @@ impl Indexes {
 }
 
 impl Shared {
-    /// A script's call, with the indexes where they can be reached.
+    /// A call of a script, with the keys of the indexes if they are on the same server.
     pub(super) fn call(&self, keys: &StreamKeys, key: &StreamKey, script: &'static Script, with: Indexes) -> Request {
         let names = self.names(keys, key, with);
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         Request::script(keys.slot, script, &names).arg(&keys.name).arg(key.id.as_str())
     }
 
-    /// The keys that a script takes.
+    /// The keys that a script gets.
     pub(super) fn names(&self, keys: &StreamKeys, key: &StreamKey, with: Indexes) -> Vec<String> {
         let mut names = vec![keys.stream.clone(), keys.log.clone(), keys.completion.clone()];
         names.extend(with.sent.then(|| self.keys.sent(keys)));
@@ -47,7 +47,7 @@ pub(super) fn hex(token: u128) -> String {
     format!("{token:032x}")
 }
 
-/// A text that may be missing, where an empty one is not the same.
+/// A text that may be missing. It is marked, since an empty text is not a missing one.
 pub(super) fn flagged(text: Option<&str>) -> String {
     text.map(|text| format!("={text}")).unwrap_or_default()
 }
@@ -56,7 +56,7 @@ pub(super) fn optional(number: Option<u64>) -> String {
     number.map(|number| number.to_string()).unwrap_or_default()
 }
 
-/// A field of a hash that a script writes.
+/// Adds a field of the hash that the script writes.
 pub(super) fn written(request: Request, (name, value): (&str, impl redis::ToRedisArgs)) -> Request {
     request.arg(name).arg(value)
 }

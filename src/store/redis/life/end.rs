@@ -26,7 +26,7 @@ use crate::{
     wire::{Sse, fields::terminal},
 };
 
-/// Streams that are ended in one script: a script holds the server up for all it does.
+/// How many streams one script ends: a script blocks its server.
 const CLOSES: usize = 32;
 
 impl Shared {
@@ -43,7 +43,7 @@ impl Shared {
         self.read_closed(&close, &keys, reply).await
     }
 
-    /// On one server many in one script. In a cluster each has a slot of its own.
+    /// Ends many streams: on one server many in one script, in a cluster each by itself, since each has its own slot.
     pub(in super::super) async fn close_all(&self, closes: Vec<Close>) -> Result<Vec<Option<Closed>>, RedisStoreError> {
         if self.cluster {
             return Ok(all(closes.into_iter().map(|close| self.close(close)))
@@ -74,7 +74,7 @@ impl Shared {
             let closed = closes.iter().zip(of).map(|(close, keys)| (close, keys, replies.next()));
             let closed = closed.map(|(close, keys, reply)| async move {
                 match reply? {
-                    // The newest entries of those before it were large.
+                    // The script stopped before this stream, since the newest entries of those before it were large.
                     again if is_again(&again) => self.close(close.clone()).await.ok(),
                     reply => self.read_closed(close, keys, reply).await.ok(),
                 }
@@ -84,7 +84,7 @@ impl Shared {
         Ok(told)
     }
 
-    /// What the script that ends a stream is told.
+    /// Adds the arguments for ending a stream to a call.
     fn with_close(&self, call: Request, keys: &StreamKeys, close: &Close) -> Request {
         let Close { key, epoch, ending, last, if_deadline, hook } = close;
         let (kind, data) = terminal(&Sse, ending);
@@ -118,7 +118,7 @@ impl Shared {
         call
     }
 
-    /// What it said.
+    /// Reads the outcome, and does what follows from it.
     async fn read_closed(&self, close: &Close, keys: &StreamKeys, reply: Value) -> Result<Closed, RedisStoreError> {
         let mut told = ScriptReply::read(reply, "close")?;
         let closed = match &*told.word {
@@ -140,7 +140,7 @@ impl Shared {
             "before" => {
                 let ended = end(&mut told)?;
                 let ttl = told.number()?;
-                // A repeat, too: whoever sent the first may have died before the pointer followed.
+                // Also for a repeat: the node that ended the stream may have died before it changed the pointer.
                 self.update_pointer(&close.key, Turn::parse(&told.text()?).as_ref(), PointerChange::Expire(ttl))
                     .wait()
                     .await;
@@ -159,7 +159,7 @@ impl Shared {
     }
 }
 
-/// Whether a script for many streams did nothing for this one.
+/// Whether the script for many streams left this one for another call.
 fn is_again(reply: &Value) -> bool {
     matches!(reply, Value::Array(words) if matches!(&words[..], [Value::BulkString(word)] if word == b"again"))
 }

@@ -1,5 +1,5 @@
-//! The transitions of a stream's life, one script each. In a cluster the indexes lie in other slots than the stream, so
-//! there they are kept by requests of their own: put in before the stream is, taken out after it.
+//! The transitions of a stream, one script each. In a cluster the indexes lie in other slots than the stream. There, requests of
+//! their own add a stream to the indexes before its transition, and remove it after.
 
 mod call;
 mod delete;

@@ -33,7 +33,7 @@ impl Shared {
         let keys = self.keys.of(&open.key);
         let reservation = self.reserve(&open.key, Watching::produced(&open.retention), open.limit.is_some());
         let reply = match self.fleet.ask(self.open_request(&keys, &open)).await {
-            // A full server begins nothing, but what is held can still be followed.
+            // A full server registers nothing, but streams that it holds can still be followed.
             Err(error) if error.code() == Some("OOM") => {
                 reservation.settle(Outcome::Nothing).await;
                 return self.open_on_full(&open).await.and_then(|held| held.ok_or(error));
@@ -55,7 +55,7 @@ impl Shared {
         Ok(opened)
     }
 
-    /// What a request to open is told that need not register anything; `None` if it would have to.
+    /// The outcome of a request to open on a full server, which can register nothing. `None`: it would have to register.
     async fn open_on_full(&self, open: &Open) -> Result<Option<Opened>, RedisStoreError> {
         let Some(info) = self.info(open.key.clone()).await? else {
             return Ok((!open.create).then_some(Opened::Missing));
@@ -129,7 +129,7 @@ impl Shared {
                 Opened::New { epoch, previous, inner_id, origin }
             }
             "active" => Opened::Active { started: told.number()? == 1 },
-            // An end that cannot be read, another version's perhaps, is that of a stream that cannot be served.
+            // An end that cannot be read, perhaps of another version: the stream cannot be served.
             "ended" => end(told)?.map_or(Opened::Missing, Opened::Ended),
             "missing" => Opened::Missing,
             "over" => Opened::OverLimit,

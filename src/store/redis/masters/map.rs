@@ -7,7 +7,7 @@ use super::super::{keys::SLOTS, link::Link};
 #[derive(Default)]
 pub(super) struct Map {
     pub(super) links: HashMap<String, Link>,
-    /// The first slot of each range, its last, and who has it.
+    /// The ranges of slots: the first slot, the last, and their master.
     pub(super) ranges: Vec<(u16, u16, Link)>,
 }
 
@@ -18,7 +18,7 @@ impl Map {
         (slot <= *last).then(|| link.clone())
     }
 
-    /// A slot has moved.
+    /// Notes that a slot has another master now.
     pub(super) fn assign(&mut self, slot: u16, link: Link) {
         let after = self.ranges.partition_point(|(first, ..)| *first <= slot);
         let Some(index) = after.checked_sub(1) else { return };

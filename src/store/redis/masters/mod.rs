@@ -1,7 +1,7 @@
-//! The masters of a cluster: commands go to the master of their slot, and follow where they are sent on to.
+//! The masters of a cluster: commands go to the master of their slot, and follow redirections.
 //!
-//! Own routing, since a flight then goes to each master in one go, each connection is supervised as that to a single server
-//! is, and what was sent is repeated by those who know what may be repeated.
+//! The library's own cluster client is not used. Here a flight goes to each master in one pipeline, connections are supervised
+//! like those to a single server, and only the recorder, which knows what may be repeated, repeats requests.
 
 mod map;
 mod refresh;

@@ -12,15 +12,15 @@ use super::super::{error::RedisStoreError, link::Link, request::server_error, va
 use super::table::Masters;
 use crate::runtime::sync::lock;
 
-/// The map of slots is asked for no more often than this.
+/// The least time between two requests for the map of slots.
 const REFRESH: Duration = Duration::from_millis(100);
 
 impl Masters {
-    /// Learns which master has which slots, from whichever node answers.
+    /// Asks all known nodes which master has which slots, and takes the first answer.
     ///
     /// # Errors
     ///
-    /// If none does.
+    /// If no node answers.
     pub(in super::super) async fn refresh(self: &Arc<Self>) -> Result<(), RedisStoreError> {
         let mut refreshed = self.refreshing.lock().await;
         let now = Instant::now();
@@ -30,7 +30,7 @@ impl Masters {
         let mut asked = self.seeds.clone();
         asked.extend(lock(&self.map).links.values().cloned());
         let mut failed = RedisStoreError::uncovered(0);
-        // All at the same time: one that hangs must not keep the others' word away.
+        // All at once, so that a node that hangs does not delay the answer.
         let (send, mut replies) = tokio::sync::mpsc::channel(asked.len().max(1));
         for link in asked {
             let send = send.clone();
@@ -62,7 +62,7 @@ impl Masters {
         Ok(())
     }
 
-    /// Takes a reply to `CLUSTER SLOTS`.
+    /// Reads a reply to `CLUSTER SLOTS` into the map.
     fn read_slots(&self, from: &Link, reply: Value) -> Result<(), RedisStoreError> {
         const WHAT: &str = "CLUSTER SLOTS";
         let mut ranges = Vec::new();
@@ -73,7 +73,7 @@ impl Masters {
             let mut master = value::array(range.next().unwrap_or_default(), WHAT)?.into_iter();
             let host = master.next().and_then(value::text).filter(|host| !host.is_empty() && host != "?");
             let port = master.next().as_ref().and_then(value::number).ok_or_else(|| value::unexpected(WHAT))?;
-            // A node that does not know its own address is where it was asked.
+            // A node that does not know its own host has the one that it was asked at.
             let host = host.unwrap_or_else(|| from.address().rsplit_once(':').map_or("", |(host, _)| host).to_owned());
             let link = self.link_to(&format!("{host}:{port}")).ok_or_else(|| value::unexpected(WHAT))?;
             ranges.push((first, last, link));
@@ -85,12 +85,12 @@ impl Masters {
         let mut map = lock(&self.map);
         let others = |(.., link): &(u16, u16, Link)| !map.ranges.iter().any(|(.., held)| held.is(link));
         let promoted = !map.ranges.is_empty() && ranges.iter().any(others);
-        // Links to nodes that are masters no more go with their last request.
+        // Links to nodes that are no longer masters live until their last request is done.
         map.links.retain(|_, link| ranges.iter().any(|(.., held)| held.is(link)));
         map.ranges = ranges;
         drop(map);
         if let Some(watch) = self.watch.upgrade().filter(|_| promoted) {
-            // What was a replica may hold less than its master had acknowledged.
+            // A promoted replica may lack what its master had acknowledged.
             watch.reconnected();
         }
         Ok(())

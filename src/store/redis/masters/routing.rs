@@ -20,16 +20,16 @@ use super::{
 };
 use crate::runtime::sync::{all, lock};
 
-/// How often a command follows where it is sent on to, or is tried again while a slot is on its way.
+/// How often a command is sent: it follows redirections, and is repeated while its slot moves.
 const TRIES: u32 = 6;
-/// How long a command of a slot on its way waits before it is tried again.
+/// How long a command waits before it is repeated while its slot moves.
 const ON_ITS_WAY: Duration = Duration::from_millis(10);
 
-/// What becomes of a command after a reply.
+/// What to do with a command after its reply.
 enum Next {
     Done,
     Again,
-    /// At the node that a slot is moving to, which must be asked in a certain way.
+    /// Send it to the node that its slot is moving to, after `ASKING`.
     AskAt(Link),
     Later,
 }
@@ -80,14 +80,14 @@ impl Masters {
                 tokio::time::sleep(ON_ITS_WAY * (attempt + 1)).await;
             }
             if self.stale.load(Ordering::Relaxed) {
-                // Where it fails, the reply that each command has says why.
+                // If that fails, the replies of the commands say why.
                 let _ = self.refresh().await;
             }
         }
         Ok(replies.into_iter().map(|reply| reply.unwrap_or_else(|| Err(value::unexpected("a command")))).collect())
     }
 
-    /// One attempt for each open command: all masters at the same time, what goes to one of them in one go.
+    /// Sends each open command once: to all masters at the same time, with one pipeline for each.
     async fn round(&self, requests: &[Request], open: &[(usize, Option<Link>)]) -> Vec<(usize, Reply)> {
         let mut outcomes = Vec::with_capacity(open.len());
         let mut flights: Vec<(Link, Vec<(usize, bool)>)> = Vec::new();
@@ -109,7 +109,7 @@ impl Masters {
             match replies.unwrap_or_else(|| Err(RedisStoreError::slow(link.address()))) {
                 Ok(replies) => outcomes.extend(flight.into_iter().map(|(index, _)| index).zip(replies)),
                 Err(error) => {
-                    // Its slots may have another master by now.
+                    // Its slots may have another master now.
                     self.stale.store(true, Ordering::Relaxed);
                     outcomes.extend(flight.into_iter().map(|(index, _)| (index, Err(error.clone()))));
                 }
@@ -152,7 +152,7 @@ async fn send_to_master(
     let mut commands = Pipeline::with_capacity(flight.len());
     for (index, asking) in flight {
         if *asking {
-            // Holds for the one command that follows.
+            // It applies to the next command only.
             commands.cmd("ASKING");
         }
         commands.add_command(requests[*index].command());

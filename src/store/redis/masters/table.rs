@@ -15,7 +15,7 @@ use crate::runtime::sync::lock;
 
 /// The masters of a cluster, and which slots they have.
 pub(in super::super) struct Masters {
-    /// How to reach a node whose address the cluster says.
+    /// The settings for nodes whose addresses come from the cluster.
     template: Client,
     pub(super) seeds: Vec<Link>,
     pub(super) map: Mutex<Map>,
@@ -45,7 +45,7 @@ impl Masters {
         lock(&self.map).link(slot)
     }
 
-    /// The master of a slot, as a number; that of a slot which nobody has is another.
+    /// The number of a slot's master. A slot without a master has a number of its own.
     pub(in super::super) fn part(&self, slot: u16) -> u64 {
         self.link(slot).map_or(u64::MAX, |link| link.number())
     }
@@ -54,7 +54,7 @@ impl Masters {
         self.masters().len()
     }
 
-    /// Every master once, in the order of their slots.
+    /// All masters, each once, in the order of their slots.
     pub(super) fn masters(&self) -> Vec<Link> {
         let mut masters: Vec<Link> = Vec::new();
         for (.., link) in &lock(&self.map).ranges {
@@ -65,15 +65,15 @@ impl Masters {
         masters
     }
 
-    /// Whether a link is that to a master.
+    /// Whether a link is to a master.
     pub(in super::super) fn uses(&self, link: &Link) -> bool {
         lock(&self.map).ranges.iter().any(|(.., held)| held.is(link))
     }
 
-    /// The runs of all masters.
+    /// The run ids of all masters.
     pub(in super::super) fn runs(&self) -> String {
         let mut runs: Vec<_> = self.masters().iter().map(|link| link.run().to_string()).collect();
-        // A slot that moves changes their order, and nothing else.
+        // Sorted, since a slot that moves changes only their order.
         runs.sort_unstable();
         runs.join(" ")
     }
@@ -86,7 +86,7 @@ impl Masters {
         link.or_else(|| self.seeds.first().cloned()).ok_or(RedisStoreError::uncovered(0))
     }
 
-    /// The link to a node that the cluster names.
+    /// The link to a node that the cluster has named.
     pub(super) fn link_to(&self, address: &str) -> Option<Link> {
         let (host, port) = address.rsplit_once(':')?;
         let port = port.parse().ok()?;

@@ -8,13 +8,14 @@ use std::{
 
 use tokio::time::{Instant, sleep_until};
 
-/// How long one of several masters has at least, and how long all of them have where none answers.
+/// How long one of several masters has at least, and how long all have if none answers.
 pub(super) const EACH: Duration = Duration::from_millis(300);
 const ALONE: Duration = Duration::from_secs(5);
 
-/// Waits for the answers of several masters, which are asked at the same time; `None` where one gave none in time. One that
-/// hangs must not keep the others' words until whoever asked gives up: once one has answered, the others have three times as
-/// long as that took, and `EACH` at least.
+/// Waits for the answers of several masters. `None`: that master did not answer in time.
+///
+/// One master that hangs must not hold back the answers of the others until the caller gives up. So once one has answered, the
+/// others have three times as long as that took, and at least `EACH`.
 pub(super) async fn together<T, E>(
     asked: impl Iterator<Item = impl Future<Output = Result<T, E>>>,
 ) -> Vec<Option<Result<T, E>>> {
@@ -42,7 +43,7 @@ pub(super) async fn together<T, E>(
             if warned {
                 return Poll::Ready(());
             }
-            // A process that did not run for a while has had no time to read an answer: that is no fault of the server's.
+            // This process may not have run for a while, and so may not have read answers that have arrived: wait once more.
             warned = true;
             limit.as_mut().reset(Instant::now() + EACH / 6);
         }

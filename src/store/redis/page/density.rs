@@ -5,10 +5,10 @@ use std::{collections::HashMap, sync::Mutex};
 use super::super::stored::{Entry, Holds};
 use crate::runtime::sync::lock;
 
-/// Logs of which it is remembered how much their entries hold.
+/// For how many logs this is remembered.
 const REMEMBERED: usize = 4096;
 
-/// What some entries of a log held.
+/// How many events and bytes some entries of a log held.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Density {
     pub(super) entries: usize,
@@ -26,14 +26,14 @@ impl Density {
         })
     }
 
-    /// How many entries hold so many events and bytes.
+    /// How many entries are needed for so many events or bytes, whichever is fewer.
     pub(super) fn entries(self, events: usize, bytes: usize) -> usize {
         let by = |room: usize, held: usize| (room as u128 * self.entries as u128).div_ceil(held.max(1) as u128);
         usize::try_from(by(events, self.events).min(by(bytes, self.bytes))).unwrap_or(usize::MAX).max(1)
     }
 }
 
-/// What entries held that were read last, by the names of their streams.
+/// How much the last read entries of each log held, by the names of their streams.
 #[derive(Default)]
 pub(in super::super) struct Densities(Mutex<HashMap<String, Density>>);
 

@@ -1,8 +1,8 @@
-//! Pages of logs: of an entry only what a reader is given is fetched, and of a page all in at most two round trips.
+//! Pages of logs. A page takes at most two round trips, and nothing is fetched that the reader does not get.
 //!
-//! How much an entry holds is not known before it was fetched, so the first page of a log begins with one entry, and the id of
-//! the newest, which tells whether that is all; later ones, whoever reads them, ask for as many as fit by what entries held
-//! before.
+//! The size of an entry is unknown until it is fetched. So the first read of a log asks for one entry, and for the id of the
+//! newest, which shows if there are more. Later reads of the same log, by any reader, ask for as many entries as should fit,
+//! judged by the sizes of those before.
 
 mod density;
 mod pager;

@@ -18,28 +18,30 @@ use crate::{
     store::{Page, Read},
 };
 
-/// Entries in one request, and about how many bytes of events. A page that has room for more is read on until it is full.
+/// How many entries one request fetches at most, and about how many bytes of events. A larger page takes several requests.
 const MOST: usize = 1024;
 const MOST_BYTES: usize = 1 << 20;
 
 /// Takes entries until the page is full, or the log is at its end.
 pub(super) struct Pager<'a> {
     read: &'a Read,
-    /// The reader's cursor, and the last entry that was looked at.
+    /// The reader's cursor.
     pub(super) after: EventId,
+    /// The last entry that was taken.
     at: EventId,
     pub(super) density: Density,
-    /// How many entries were asked for last, and how often.
+    /// How many entries were asked for last.
     pub(super) asked: usize,
+    /// How many requests for entries there were.
     rounds: usize,
     records: Vec<Record>,
-    /// How many events and markers these are, and how many bytes of events.
+    /// The number of events and markers in `records`, and of bytes of events.
     events: usize,
     bytes: usize,
     top: EventId,
     pub(super) at_end: bool,
     is_full: bool,
-    /// Whether more would fit than one request may fetch.
+    /// Whether the page has room for more than one request fetches.
     is_vast: bool,
 }
 
@@ -62,7 +64,7 @@ impl<'a> Pager<'a> {
         }
     }
 
-    /// A request for the next entries; `None` where no more are wanted.
+    /// The request for the next entries. `None`: no more are needed.
     pub(super) fn next(&mut self, keys: &StreamKeys) -> Option<Request> {
         if self.at_end || self.is_full {
             return None;
@@ -82,7 +84,7 @@ impl<'a> Pager<'a> {
         self.rounds < 2 || self.is_vast || self.records.is_empty()
     }
 
-    /// Takes entries whole. What was fetched is given, unless the page would be more than twice what it may be.
+    /// Takes fetched entries, each whole, until the page would exceed twice its limits.
     pub(super) fn take(&mut self, reply: Value, epoch: u64) -> Result<(), RedisStoreError> {
         let entries = stored::entries(value::or_missing(Ok(reply))?)?;
         self.at_end = entries.len() < self.asked;
@@ -104,24 +106,24 @@ impl<'a> Pager<'a> {
             (self.events, self.bytes, self.at) = (events, bytes, id);
             self.records.extend(record);
             if is_seal {
-                // Behind the newest run's seal is nothing.
+                // Nothing comes after the seal of the newest run.
                 self.at_end |= id >= EventId::new(epoch, u64::MAX);
             } else {
                 self.top = id;
             }
         }
-        // Nothing comes after the highest id that there is.
+        // No id is higher than this.
         self.at_end |= self.at.max(self.after) == EventId::new(u64::MAX, u64::MAX);
         self.is_full = self.events >= self.read.max_events || self.bytes >= self.read.max_bytes;
         Ok(())
     }
 
-    /// The log's newest entry, as it was when the page was read.
+    /// Notes the id of the log's newest entry, which shows if the page is at its end.
     pub(super) fn note_newest(&mut self, newest: Option<EventId>) {
         self.at_end |= !self.is_full && newest.is_some_and(|newest| newest <= self.at.max(self.after));
     }
 
-    /// `end`: the id of an end that is still to be given; `ended`: that, if it was asked for.
+    /// The page. `end`: the id of the stream's end, if the reader must get it; `ended`: that end, if it was fetched.
     pub(super) fn into_page(
         mut self,
         held: &Held,
@@ -161,7 +163,7 @@ fn record(ended: Ended) -> Record {
     Record { id: ended.id, at: ended.at, kind: RecordKind::End(Box::new(ended)) }
 }
 
-/// How many events or markers an entry stands for, and how many bytes of events.
+/// How many events or markers an entry counts as, and how many bytes of events it has.
 fn size(record: &Record) -> (usize, usize) {
     match &record.kind {
         RecordKind::Events(frame) => (usize::try_from(frame.count).unwrap_or(usize::MAX), frame.bytes.len()),

@@ -19,10 +19,10 @@ use crate::{
     store::{Page, Read, ReadFrom},
 };
 
-/// A terminal event of so few bytes is fetched with the last entries, before it is known that these are the last.
+/// A terminal event of at most this many bytes is fetched with entries that may be the last, before that is known.
 const SMALL: u64 = 4096;
 
-/// What a page needs of a stream's hash.
+/// The fields of a stream's hash that a page needs.
 const FIELDS: [&str; 7] = ["state", "epoch", "lost", "origin", "voice", "retry", "headers"];
 
 impl Shared {
@@ -32,7 +32,7 @@ impl Shared {
         held.arg(&keys.stream).arg(&FIELDS);
         size.arg(&keys.completion).arg("event");
         let mut requests = vec![Request::new(keys.slot, held), Request::new(keys.slot, size)];
-        // Where the newest run begins only the state says: that is read first.
+        // Only the hash tells where the newest run begins, so it is read first.
         let after = match read.from {
             ReadFrom::After(cursor) => Some(cursor),
             ReadFrom::Start => Some(EventId::default()),
@@ -41,7 +41,7 @@ impl Shared {
         let mut log = Pager::new(&read, self.densities.get(&keys.name));
         if let Some(after) = after {
             log.after = after;
-            // Where one entry is a page, whether it is the last one is not worth a look.
+            // For a page of one entry it is not worth asking if that is the last.
             let is_blind = log.density.entries == 0 && read.max_events > 1;
             requests.extend(log.next(&keys));
             if is_blind && log.asked > 0 {
@@ -60,7 +60,7 @@ impl Shared {
         } else {
             log.after = EventId::new(epoch, 0);
         }
-        // The end, once that is to be given.
+        // The id of the end, if the reader must get it.
         let end = Some(EventId::terminal(epoch)).filter(|end| state.is_terminal() && *end > log.after);
         let mut ended: Option<Option<Ended>> = None;
         let mut known = match read.from {
@@ -105,7 +105,7 @@ impl Shared {
     }
 }
 
-/// Replies, in the order in which they were asked for. That of a key of another type is that of none.
+/// Replies in the order of the requests. A key of another type counts as missing.
 struct Replies(std::vec::IntoIter<Reply>);
 
 impl Replies {

@@ -11,16 +11,16 @@ pub(in super::super) fn peek(keys: &StreamKeys, command: &str, from: &str) -> Re
     Request::script(keys.slot, &script::PEEK, &[&keys.log]).arg(command).arg(from).arg(to)
 }
 
-/// So many entries after an id.
+/// The next `count` entries after an id.
 pub(super) fn range(keys: &StreamKeys, after: EventId, count: usize) -> Request {
     let mut range = cmd("XRANGE");
-    // Nothing is after the highest id that there is, and a server takes no offence if it is not asked for that.
+    // A server refuses an open range after the highest id. The closed one returns at most the entry with that id.
     let open = if after == EventId::new(u64::MAX, u64::MAX) { "" } else { "(" };
     range.arg(&keys.log).arg(format!("{open}{}", after.to_pair())).arg("+").arg("COUNT").arg(count);
     Request::new(keys.slot, range)
 }
 
-/// What an end is read from: its event, and not once more what that holds.
+/// The fields that an end is read from.
 pub(super) fn completion(keys: &StreamKeys) -> Request {
     let mut fields = cmd("HMGET");
     fields.arg(&keys.completion).arg(&stored::ENDED);
