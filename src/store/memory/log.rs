@@ -14,33 +14,34 @@ use crate::{
     wire::{Framing as _, Sse},
 };
 
-/// Entries are put together until they have so many bytes: each costs about 130 bytes besides its own.
+/// Small entries are merged up to this size, since each entry costs about 130 bytes besides its events.
 const TOGETHER_BYTES: usize = 16 << 10;
-/// Events in an entry were recorded within so many milliseconds: an entry says but one time.
+/// The events of one entry were recorded within this many milliseconds, since an entry has one time for all.
 const TOGETHER_MS: u64 = 100;
 
 #[derive(Debug, Default)]
 pub(super) struct Log {
     records: VecDeque<Record>,
-    /// The runs whose start markers are held, in order. A marker may stand for several runs, from the first epoch to the
-    /// last: all but the last made nothing.
+    /// The runs whose start markers are held, in order: the first and the last epoch that a marker stands for. All runs of a
+    /// marker but the last made no events.
     runs: VecDeque<(u64, u64)>,
-    /// How many events and markers are held, and how many bytes of events.
+    /// The number of events and markers that are held.
     count: u64,
+    /// The number of bytes of events that are held.
     bytes: usize,
-    /// The highest id that is held no more.
+    /// The highest id that was trimmed.
     trimmed: Option<EventId>,
-    /// Up to where a run's events were acknowledged by a store that forgot them.
+    /// The last event of a run that the store acknowledged before it forgot everything.
     forgotten: EventId,
     top: EventId,
 }
 
-/// What came of putting a batch into a log.
+/// The outcome of putting a batch into a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Put {
-    /// All of it is held, or was.
+    /// The log holds the whole batch, or held it before it was trimmed.
     Held,
-    /// The log holds something in its place, or behind it.
+    /// The log holds other events with its ids, or has gone past them.
     Taken,
 }
 
@@ -50,7 +51,7 @@ impl Log {
         Self { trimmed: Some(acknowledged), forgotten: acknowledged, top: acknowledged, ..Self::default() }
     }
 
-    /// Everything up to here was made, and is lost where it is not held.
+    /// Notes that events up to this id were made. Those that are not held are lost.
     pub(super) fn lose_up_to(&mut self, id: EventId) {
         self.forgotten = self.forgotten.max(id);
         self.top = self.top.max(id);
@@ -60,8 +61,8 @@ impl Log {
         self.top
     }
 
-    /// Writes the marker of a new run, which makes known all epochs from `since` on. A run before it that made nothing leaves
-    /// none: a stream that is only ever opened does not grow, and keeps its events.
+    /// Writes the marker of a new run, which stands for all epochs from `since` on. If the run before made nothing, its marker is
+    /// removed: so a stream that is opened again and again does not grow, and keeps its events.
     pub(super) fn push_run(&mut self, epoch: u64, mut since: u64, mut previous: Option<EventId>, at: u64) {
         if let Some(Record { id, kind: RecordKind::Run { previous: before }, .. }) = self.records.back()
             && previous == Some(*id)
@@ -72,7 +73,7 @@ impl Log {
             since = self.runs.pop_back().map_or(since, |(since, _)| since);
         }
         if self.records.is_empty() {
-            // Many streams stay silent: the marker of their one run gets no more than its own room.
+            // Many streams make nothing, so room is reserved for this one marker only.
             self.runs.reserve_exact(1);
             self.records.reserve_exact(1);
         }
@@ -80,8 +81,7 @@ impl Log {
         self.push(Record { id: EventId::new(epoch, 0), at, kind: RecordKind::Run { previous } });
     }
 
-    /// Takes a batch of events, the last of which has this id: whole, or not at all. O(1), and now and then O(bytes of the
-    /// newest entries), which is constant for each byte over time.
+    /// Takes a batch of events whole, or not at all. `id` is that of the last event. Amortized O(bytes of the batch).
     pub(super) fn put(&mut self, id: EventId, events: Frame, at: u64, retention: &Retention) -> Put {
         let batch = Record { id, at, kind: RecordKind::Events(events) };
         if batch.first() <= self.top {
@@ -98,7 +98,7 @@ impl Log {
         Put::Held
     }
 
-    /// Whether all events from one to another of the same run are held, or were.
+    /// Whether all events from `first` to `last`, of one run, are held or were held before they were trimmed.
     fn covers(&self, first: EventId, last: EventId) -> bool {
         let gone = self.forgotten.max(self.trimmed.unwrap_or_default());
         let mut next = if gone.epoch == first.epoch {
@@ -115,8 +115,8 @@ impl Log {
         next > last
     }
 
-    /// Puts the two newest entries together, where they are small and of about the same size: so a byte is copied only a few
-    /// times until its entry is large. Returns whether it did.
+    /// Merges the two newest entries if they are small and of similar size, so that a byte is copied only a few times until its
+    /// entry is large. Returns whether it did.
     fn put_together(&mut self, max_events: u64, max_bytes: usize) -> bool {
         let mut newest = self.records.iter().rev();
         let (Some(last), Some(before)) = (newest.next(), newest.next()) else { return false };
@@ -144,16 +144,16 @@ impl Log {
         self.records.push_back(record);
     }
 
-    /// Drops the oldest events until at most so many of them and of their bytes are held. A marker counts as an event. The
-    /// newest event stays, however large. Of an entry of which only a part goes the rest pins the whole, at most a
-    /// sixteenth of what the log may hold.
+    /// Drops the oldest events until the log is within these limits. A marker counts as an event, and the newest event stays,
+    /// however large. If only a part of an entry goes, the rest keeps the memory of the whole entry, which is at most a
+    /// sixteenth of the log.
     pub(super) fn trim(&mut self, max_events: usize, max_bytes: usize) {
         while (self.count > max_events as u64 || self.bytes > max_bytes) && self.count > 1 {
             let Some(record) = self.records.front_mut() else { return };
             let first = record.first();
             if let RecordKind::Events(events) = &mut record.kind {
                 let length = Sse.first(&events.bytes);
-                // Events of another wire format are not cut apart: their entry goes whole.
+                // Events of another wire format cannot be separated, so their entry goes whole.
                 let ends = events.bytes[..length].trim_ascii_end().ends_with(first.to_string().as_bytes());
                 if events.count > 1 && ends && length < events.bytes.len() {
                     events.bytes.advance(length);
@@ -182,21 +182,21 @@ impl Log {
         }
     }
 
-    /// Whether there ever was such a run, as far as can be known. O(log runs held).
+    /// Whether the stream ever had this run, as far as the log tells. O(log runs held).
     pub(super) fn knows(&self, epoch: u64) -> bool {
         let next = self.runs.partition_point(|(_, last)| *last < epoch);
         self.runs.get(next).is_some_and(|(first, _)| *first <= epoch)
             || self.trimmed.is_some_and(|trimmed| epoch <= trimmed.epoch)
     }
 
-    /// The entries after `id`, oldest first; the first one may have events up to it too.
+    /// The entries after `id`, the oldest first. The first one may also have events up to `id`.
     pub(super) fn after(&self, id: EventId) -> impl Iterator<Item = &Record> {
         let start = self.records.partition_point(|record| record.id <= id);
         self.records.range(start..)
     }
 }
 
-/// How many events or markers an entry stands for.
+/// How many events or markers an entry counts as.
 fn count(record: &Record) -> u64 {
     if let RecordKind::Events(events) = &record.kind { events.count } else { 1 }
 }

@@ -14,7 +14,7 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Pointers {
     held: HashMap<StreamKey, Held>,
-    /// One element for each pointer: when it expires.
+    /// When each pointer expires.
     timers: BTreeSet<(u64, StreamKey)>,
 }
 
@@ -23,12 +23,12 @@ struct Held {
     expires_at: u64,
 }
 
-/// A turn in a pointer; the newest is the first.
+/// A turn in a pointer. The newest comes first.
 #[derive(Clone)]
 struct Turn {
     stream: StreamId,
     epoch: u64,
-    /// When the pointer was moved to it, or would have been: none is later than the one before it.
+    /// When the turn began, by the store's clock. Turns are in the order of these times, the latest first.
     at: u64,
 }
 
@@ -82,7 +82,7 @@ impl Pointers {
         pointer_of(&turns).map_or(Pointed::Kept(None), Pointed::Moved)
     }
 
-    /// Returns also whether the pointer names another stream than before.
+    /// Takes a stream out. Returns the pointer, and whether it names another stream than before.
     pub(super) fn unpoint(
         &mut self,
         conversation: &StreamKey,
@@ -126,7 +126,7 @@ impl Pointers {
         self.held.insert(conversation.clone(), Held { turns, expires_at });
     }
 
-    /// The time stays.
+    /// Changes the turns of a pointer, and not when it expires.
     fn change(&mut self, conversation: &StreamKey, turns: Vec<Turn>) {
         if turns.is_empty() {
             self.remove(conversation);
@@ -142,7 +142,7 @@ impl Pointers {
     }
 }
 
-/// Puts a turn where it belongs: in front if it begins now, else behind those that the pointer was moved to since it began.
+/// Inserts a turn: in front if it begins now, else behind those that the pointer was moved to since it began.
 fn put_in(turns: &mut Vec<Turn>, point: &Point, now: u64) {
     let Place { epoch, since } = point.place;
     let newest = turns.first().map_or(0, |turn| turn.at);

@@ -85,20 +85,20 @@ impl RedisStore {
         Ok(RedisStoreBuilder::new(servers))
     }
 
-    /// A store on the server of the host's own client: with certificates, a user, a database of its choosing.
+    /// A store on the server of the host's own client, which may have certificates, a user or another database.
     ///
-    /// The library makes its own connections from it: the newer protocol (RESP3) and `TCP_NODELAY` are set.
+    /// The library makes its own connections from the client, with RESP3 and `TCP_NODELAY`.
     pub fn from_client(client: redis::Client) -> RedisStoreBuilder {
         RedisStoreBuilder::new(Servers::One(Box::new(client)))
     }
 
-    /// The same for a primary that Sentinels look after; the client must be one for the primary
-    /// (`SentinelServerType::Master`). `name` is what errors call it.
+    /// The same for a primary behind Sentinels. The client must be one for the primary (`SentinelServerType::Master`). `name` is
+    /// its name in errors.
     pub fn from_sentinel_client(client: redis::sentinel::SentinelClient, name: impl Into<String>) -> RedisStoreBuilder {
         RedisStoreBuilder::new(Servers::Sentinel(Box::new(Sentinels::new(&name.into(), client))))
     }
 
-    /// The same for a Cluster: clients for some of its nodes. The others are reached like the first.
+    /// The same for a Cluster, with clients for some of its nodes. The other nodes are reached with the settings of the first.
     ///
     /// # Errors
     ///
@@ -121,7 +121,7 @@ impl RedisStoreBuilder {
         Self { servers, prefix: "sse:".to_owned() }
     }
 
-    /// What every key and channel begins with. Default: `sse:`. Services that share a server need prefixes of their own.
+    /// The prefix of every key and channel. Default: `sse:`. Services that share a server need different prefixes.
     pub fn key_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self

@@ -22,14 +22,14 @@ use super::{
     tails::{self, Tails},
 };
 
-/// For how long a slow server is tried again at first, and how often.
+/// For how long, and how often, the first connection to a slow server is tried.
 const FIRST_CONNECT: Duration = Duration::from_secs(3);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// How long the listening connection is waited for.
 const FIRST_LISTENING: Duration = Duration::from_secs(1);
 
 impl RedisStoreBuilder {
-    /// Connects, and looks whether the servers are fit.
+    /// Connects, and checks that the servers are suitable.
     ///
     /// # Errors
     ///
@@ -93,7 +93,7 @@ impl RedisStoreBuilder {
             tokio::spawn(tails::watch(Arc::downgrade(&shared))),
         ];
         crate::runtime::sync::lock(&shared.tasks).extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
-        // The first follower, or the first word to a node, must not wait for it. Without it the store works, if slower.
+        // Waiting here spares the first follower the wait. If it takes longer, the store works without it for now.
         let _ = tokio::time::timeout(FIRST_LISTENING, listening).await;
         Ok(RedisStore(shared))
     }
@@ -114,7 +114,7 @@ impl RedisStore {
     }
 }
 
-/// Connects; a server that is slow, or Sentinels that are, get some time.
+/// Connects. A server or Sentinels that do not answer at once get some more time.
 async fn connect(fleet: &Fleet) -> Result<(), RedisStoreError> {
     let give_up = Instant::now() + FIRST_CONNECT;
     loop {
@@ -125,11 +125,11 @@ async fn connect(fleet: &Fleet) -> Result<(), RedisStoreError> {
     }
 }
 
-/// Where the host has not chosen who does the cryptography, rustls may not be able to, and would panic.
+/// Installs a default cryptography provider for rustls, if the host has not: without one rustls may panic.
 #[cfg(feature = "redis-tls")]
 fn choose_cryptography() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Somebody else may choose at this very moment.
+        // An error means that another thread has just installed one.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
 }

@@ -9,10 +9,10 @@ use crate::model::id::{NodeId, Owner, StreamId, StreamKey};
 /// Slots of a Redis Cluster (Redis Cluster specification, "Key distribution model").
 pub(super) const SLOTS: u16 = 16_384;
 
-/// Parts of the index of deadlines in a cluster, so that no master has all of it.
+/// The number of parts of the indexes in a cluster. They are divided so that no master has all of them.
 pub(super) const PARTS: u16 = 16;
 
-/// Makes names under a prefix.
+/// Makes the names of keys and channels, all with one prefix.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     prefix: Arc<str>,
@@ -45,7 +45,7 @@ impl Keys {
         }
     }
 
-    /// The slot of a stream's keys. One server has all of them, and is not asked for one.
+    /// The slot of a stream's keys. Outside of a cluster it is 0, since one server has all slots.
     pub(super) fn slot(&self, name: &str) -> u16 {
         if self.cluster { slot(name.as_bytes()) } else { 0 }
     }
@@ -54,7 +54,7 @@ impl Keys {
         format!("{}stream:{{{name}}}", self.prefix)
     }
 
-    /// The log alone, which is all that the hot path needs.
+    /// The key of the log, which is all that the hot path needs.
     pub(super) fn log(&self, name: &str) -> String {
         format!("{}events:{{{name}}}", self.prefix)
     }
@@ -69,7 +69,7 @@ impl Keys {
         format!("{}conversation:{{{name}}}", self.prefix)
     }
 
-    /// In which part of the indexes a stream is.
+    /// The part of the indexes that a stream is in.
     pub(super) fn part(&self, slot: u16) -> u16 {
         slot % PARTS
     }
@@ -88,7 +88,7 @@ impl Keys {
         self.parted("leases", part)
     }
 
-    /// Hooks and ended lifetimes that somebody must look after.
+    /// The index of streams with a due hook or an ended lifetime, which a guardian must look after.
     pub(super) fn due(&self, part: u16) -> String {
         self.parted("due", part)
     }
@@ -98,7 +98,7 @@ impl Keys {
         if self.cluster { format!("{prefix}{index}:{{p{part:02}}}") } else { format!("{prefix}{index}") }
     }
 
-    /// A guardian's own key: another process that was given the same name has another.
+    /// The own key of a guardian. Two processes with the same node name have different keys.
     pub(super) fn node(&self, node: &NodeId, process: &str, part: u16) -> String {
         let prefix = &self.prefix;
         let tag = if self.cluster { format!("{{p{part:02}}}:") } else { String::new() };
@@ -113,22 +113,22 @@ impl Keys {
     pub(super) fn owner(&self, owner: &Owner) -> (u16, String) {
         let name = encode(owner);
         let key = format!("{}user:{{{name}}}:streams", self.prefix);
-        // Braces with nothing in between are no hash tag.
+        // Empty braces are no hash tag.
         let slot = if name.is_empty() { slot(key.as_bytes()) } else { slot(name.as_bytes()) };
         (slot, key)
     }
 
-    /// Where followers of a stream listen.
+    /// The channel that followers of a stream listen to.
     pub(super) fn tail_channel(&self, name: &str) -> String {
         format!("{}tail:{name}", self.prefix)
     }
 
-    /// The stream whose followers listen there.
+    /// The stream whose followers listen to this channel.
     pub(super) fn tail_of<'a>(&self, channel: &'a str) -> Option<&'a str> {
         channel.strip_prefix(&*self.prefix)?.strip_prefix("tail:")
     }
 
-    /// Where a node listens.
+    /// The channel that a node listens to.
     pub(super) fn node_channel(&self, node: &str) -> String {
         format!("{}node:{node}", self.prefix)
     }

@@ -4,27 +4,27 @@ use std::sync::LazyLock;
 
 use redis::{Cmd, cmd};
 
-/// A script and the hash that the server knows it by.
+/// A script, and the hash by which a server knows it.
 pub(super) struct Script {
     source: LazyLock<redis::Script>,
     text: fn() -> String,
 }
 
-/// A script whose writes free memory, or must land: it runs when the server is full, too.
+/// The flags of a script that frees memory or whose writes must not fail: it runs on a full server too.
 const SETTLES: &str = "#!lua flags=allow-oom";
-/// One that a full server refuses before its first write, not halfway.
+/// The flags of a script that a full server refuses before its first write, and not halfway.
 const GROWS: &str = "#!lua";
 
-/// One that only looks, and has nothing in common with the others: a server takes longer to run the prelude than the script.
+/// The flags of a script that only reads. It has no prelude: that would take longer than the script.
 const LOOKS: &str = "#!lua flags=no-writes";
 
-/// What the scripts have in common. A server runs it at each call.
+/// What the scripts have in common. A server runs it in each call.
 const BASICS: &str = include_str!("scripts/basics.lua");
 const PRELUDE: &str = include_str!("scripts/prelude.lua");
-/// What makes of a script for one stream a script for many: a server takes as long to begin a script as for half of what
-/// most do.
+/// Turns a script for one stream into one for many. That pays off, since starting a script takes a server half as long as what
+/// most scripts do.
 const EACH: &str = include_str!("scripts/each.lua");
-/// Where a script has the prelude that does not need it at each call.
+/// The line of a script after which the prelude comes, if not every call needs it.
 const INCLUDE: &str = "-- include prelude.lua\n";
 
 fn assembled(flags: &str, own: &str) -> String {
@@ -99,7 +99,7 @@ impl Script {
         call
     }
 
-    /// The same call to a server that does not know the script (any more): one that restarted, or was promoted.
+    /// The same call with the text of the script, for a server that does not know it, since it restarted or was promoted.
     pub(super) fn spelled_out(&self, call: &Cmd) -> Cmd {
         let mut whole = cmd("EVAL");
         whole.arg((self.text)());
