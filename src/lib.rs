@@ -165,6 +165,6 @@ pub use store::{MemoryStore, Store};
 pub use telemetry::{Health, HistogramSnapshot};
 
 /// The README's examples, as tests.
-#[cfg(all(doctest, feature = "test-util"))]
+#[cfg(all(doctest, feature = "test-util", feature = "client"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,13 +1,13 @@
 //! The settings of an event source.
 
-use std::{fmt, future::Future, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use tower_service::Service;
 
 use super::{
     EventSource,
-    connect::{Connector, HeadersHook},
+    connect::{Connector, HeadersHook, Occasion},
     machine::{Machine, Setup},
     policy::{Limits, Policy},
     reader::Reader,
@@ -121,16 +121,32 @@ impl<S, B> EventSourceBuilder<S, B> {
         self
     }
 
-    /// Calls a function before each attempt, for headers that change: a token that expires. They replace those of the same name.
-    /// An error counts as a failed attempt. Default: none.
-    pub fn headers<F, Fut, E>(mut self, mut headers: F) -> Self
+    /// Calls a function before each attempt, for headers that change. They replace those of the same name. An error counts as a
+    /// failed attempt. Default: none.
+    ///
+    /// After a 401 it is called again, once in an attempt. If its headers are other ones now the request is repeated at once.
+    ///
+    /// ```
+    /// use http::{HeaderMap, HeaderValue, header};
+    /// use resilient_sse::client::{EventSourceBuilder, Occasion};
+    ///
+    /// # async fn token(renewed: bool) -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # fn with_token<S, B>(builder: EventSourceBuilder<S, B>) -> EventSourceBuilder<S, B> {
+    /// builder.headers(|occasion| async move {
+    ///     let token = token(occasion == Occasion::Unauthorized).await?;
+    ///     let bearer = HeaderValue::try_from(format!("Bearer {token}"))?;
+    ///     Ok::<_, resilient_sse::BoxError>(HeaderMap::from_iter([(header::AUTHORIZATION, bearer)]))
+    /// })
+    /// # }
+    /// ```
+    pub fn headers<F, Fut, E>(mut self, headers: F) -> Self
     where
-        F: FnMut() -> Fut + Send + 'static,
+        F: Fn(Occasion) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<HeaderMap, E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        self.headers = Some(Box::new(move || {
-            let headers = headers();
+        self.headers = Some(Arc::new(move |occasion| {
+            let headers = headers(occasion);
             Box::pin(async move { headers.await.map_err(Into::into) })
         }));
         self

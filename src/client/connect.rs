@@ -1,9 +1,9 @@
 //! One attempt: the caller's headers, the cursor, and the HTTP client, whose types end here.
 
-use std::{future::poll_fn, pin::Pin};
+use std::{future::poll_fn, pin::Pin, sync::Arc};
 
 use bytes::{Buf as _, Bytes};
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 use tower_service::Service;
 
@@ -17,7 +17,17 @@ pub(super) type Body = UnsyncBoxBody<Bytes, BoxError>;
 pub(super) type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The caller's function for headers.
-pub(super) type HeadersHook = Box<dyn FnMut() -> Boxed<Result<HeaderMap, BoxError>> + Send>;
+pub(super) type HeadersHook = Arc<dyn Fn(Occasion) -> Boxed<Result<HeaderMap, BoxError>> + Send + Sync>;
+
+/// Why the caller's function is asked for headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Occasion {
+    /// An attempt begins.
+    Attempt,
+    /// The server has refused the headers with 401: a token that is kept has to be renewed.
+    Unauthorized,
+}
 
 /// Which resource an attempt asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,21 +64,49 @@ where
     fn connect(&mut self, target: Target, cursor: Option<HeaderValue>) -> Boxed<Result<Response<Body>, CutCause>> {
         let wanted = self.recovery.as_ref().filter(|_| target == Target::Recovery);
         let mut request = wanted.unwrap_or(&self.stream).clone();
-        let mut service = self.service.clone();
-        let headers = self.headers.as_mut().map(|hook| hook());
+        let (service, hook) = (self.service.clone(), self.headers.clone());
         Box::pin(async move {
-            if let Some(headers) = headers {
-                request.headers_mut().extend(headers.await.map_err(CutCause::Headers)?);
+            let Some(hook) = hook else {
+                prepare(&mut request, cursor.as_ref(), None);
+                return send(service, request).await;
+            };
+            let first = hook(Occasion::Attempt).await.map_err(CutCause::Headers)?;
+            let mut again = request.clone();
+            prepare(&mut request, cursor.as_ref(), Some(&first));
+            let response = send(service.clone(), request).await?;
+            if response.status() != StatusCode::UNAUTHORIZED {
+                return Ok(response);
             }
-            if let Some(cursor) = cursor {
-                request.headers_mut().insert(LAST_EVENT_ID, cursor);
+            let renewed = hook(Occasion::Unauthorized).await.map_err(CutCause::Headers)?;
+            if renewed == first {
+                return Ok(response);
             }
-            let failed = |error: S::Error| CutCause::Request(error.into());
-            poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
-            let response = service.call(request).await.map_err(failed)?;
-            Ok(response.map(erase))
+            drop(response);
+            prepare(&mut again, cursor.as_ref(), Some(&renewed));
+            send(service, again).await
         })
     }
+}
+
+/// Gives a request the caller's headers, and the cursor.
+fn prepare<B>(request: &mut Request<B>, cursor: Option<&HeaderValue>, headers: Option<&HeaderMap>) {
+    request.headers_mut().extend(headers.cloned().unwrap_or_default());
+    if let Some(cursor) = cursor {
+        request.headers_mut().insert(LAST_EVENT_ID, cursor.clone());
+    }
+}
+
+async fn send<S, B, R>(mut service: S, request: Request<B>) -> Result<Response<Body>, CutCause>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<BoxError>,
+    R: http_body::Body + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    let failed = |error: S::Error| CutCause::Request(error.into());
+    poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
+    let response = service.call(request).await.map_err(failed)?;
+    Ok(response.map(erase))
 }
 
 fn erase<R>(body: R) -> Body

@@ -58,6 +58,7 @@
 //! | 200 with `text/event-stream` | it reads |
 //! | 200 with another content type, or a status that is not in this table | it gives up |
 //! | 204 | the stream has ended |
+//! | 401, with a function for [`headers`](EventSourceBuilder::headers) | it calls that again. If the headers are other ones now it repeats the request, else it gives up |
 //! | 429 and 5xx | it tries again, not before `Retry-After` (seconds or a date, up to an hour) |
 //! | the request fails, no head comes in time, the function for headers fails | it tries again |
 //! | the response breaks off, or ends without a terminal event | it tries again with `Last-Event-ID`. A POST whose events carry no ids has ended if its response ends cleanly |
@@ -127,6 +128,7 @@ mod update;
 mod words;
 
 pub use builder::EventSourceBuilder;
+pub use connect::Occasion;
 pub use error::{CutCause, GaveUp};
 pub use source::EventSource;
 pub use update::{Connected, Cut, Ended, Gap, Restart, State, Update};

@@ -1,13 +1,19 @@
 //! What is asked, and how it is refused.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    future::{Ready, ready},
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http::{
+    HeaderMap, HeaderValue, Request, StatusCode,
+    header::{self, InvalidHeaderValue},
+};
 use http_body_util::Full;
 use resilient_sse::{
     StreamState,
-    client::{CutCause, EventSource, GaveUp},
+    client::{CutCause, EventSource, GaveUp, Occasion},
 };
 use serde_json::Value;
 
@@ -31,14 +37,14 @@ async fn a_stream_that_is_gone_is_refused_for_good() {
     assert!(response.body().starts_with(b"a stream id is 1 to 128 characters"), "{:?}", response.body());
 }
 
-/// A token that may be replaced, as the headers of an attempt.
+/// The headers of a token that may be replaced, as they are at each attempt.
 fn bearer(
     token: &Arc<Mutex<String>>,
-) -> impl FnMut() -> std::future::Ready<Result<HeaderMap, header::InvalidHeaderValue>> + Send + use<> {
+) -> impl Fn(Occasion) -> Ready<Result<HeaderMap, InvalidHeaderValue>> + Send + Sync + use<> {
     let token = Arc::clone(token);
-    move || {
+    move |_| {
         let value = HeaderValue::try_from(format!("Bearer {}", token.lock().unwrap()));
-        std::future::ready(value.map(|value| HeaderMap::from_iter([(header::AUTHORIZATION, value)])))
+        ready(value.map(|value| HeaderMap::from_iter([(header::AUTHORIZATION, value)])))
     }
 }
 
@@ -59,6 +65,29 @@ async fn a_refused_token_is_replaced() {
 
     "new".clone_into(&mut token.lock().unwrap());
     reader.source.reconnect();
+    reader.until_end().await;
+    reader.has_all(100, StreamState::Completed);
+    assert_eq!((front.connections(), reader.cuts.len()), (3, 1), "one was cut, one refused");
+}
+
+/// A token that has expired is renewed as soon as it is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_token_is_renewed() {
+    let nodes = Nodes::start(&[]);
+    let cut = Plan { node: nodes.a.address, cut: Some((1500, End::Finish)) };
+    let front = Front::start([cut, cut, Plan { node: nodes.b.address, cut: None }]).await;
+    front.ask_for_token("old");
+    let token = Arc::new(Mutex::new("old".to_owned()));
+    let (held, headers) = (Arc::clone(&token), bearer(&token));
+    let hook = move |occasion| {
+        if occasion == Occasion::Unauthorized {
+            "new".clone_into(&mut held.lock().unwrap());
+        }
+        headers(occasion)
+    };
+    let mut reader = Reader::of(get(&front.url("/api/stream/mine?n=100&rate=100")).headers(hook)).hasty();
+    reader.until(3).await;
+    front.ask_for_token("new");
     reader.until_end().await;
     reader.has_all(100, StreamState::Completed);
     assert_eq!((front.connections(), reader.cuts.len()), (3, 1), "one was cut, one refused");

@@ -40,7 +40,10 @@ async fn silence_is_noticed_after_two_and_a_half_heartbeats() {
 
 #[tokio::test(start_paused = true)]
 async fn an_owner_that_takes_its_time_does_not_make_a_connection_silent() {
-    let parts = ["data: a\n\n", "data: b\n\n", "event: completed\ndata: c\n\n"];
+    // What comes next is on its way only when the source is polled again.
+    let wait = || Part::Wait(Duration::from_secs(2));
+    let parts =
+        [Part::from("data: a\n\n"), wait(), "data: b\n\n".into(), wait(), "event: completed\ndata: c\n\n".into()];
     let server = Server::with([Answer::events(parts).header("x-stream-heartbeat", "1")]);
     let mut source = server.get().build();
     let mut told = Vec::new();

@@ -49,8 +49,12 @@ async fn headers_are_made_for_each_attempt() {
     ]);
     let calls = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&calls);
-    let hook = move || {
-        let call = count.fetch_add(1, Ordering::Relaxed);
+    let hook = move |occasion| {
+        // A token that the server refuses cannot be renewed here.
+        let call = match occasion {
+            Occasion::Attempt => count.fetch_add(1, Ordering::Relaxed),
+            Occasion::Unauthorized => count.load(Ordering::Relaxed) - 1,
+        };
         async move {
             tokio::task::yield_now().await;
             if call == 1 {
@@ -73,6 +77,34 @@ async fn headers_are_made_for_each_attempt() {
     assert_eq!(tokens, ["0", "2", "3", "4"]);
     assert!(asked.iter().all(|asked| asked.header("accept-language") == "la"));
     assert_eq!(server.cursors(), ["", "1", "1", "1"]);
+}
+
+/// A refused token is renewed within the attempt, and only once.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_refused_is_renewed() {
+    let server = Server::with([
+        Answer::status(401),
+        Answer::events(["id: 1\ndata: a\n\n"]).then(Part::Break),
+        Answer::status(401),
+    ]);
+    let renewals = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&renewals);
+    let hook = move |occasion| {
+        let renewal = u32::from(occasion == Occasion::Unauthorized);
+        let token = count.fetch_add(renewal, Ordering::Relaxed) + renewal;
+        std::future::ready(Ok::<_, std::io::Error>(HeaderMap::from_iter([(header::AUTHORIZATION, token.into())])))
+    };
+    let mut source = server.get().headers(hook).build();
+    let told = all(&mut source).await;
+    let refused = "gave up: the server refused the stream: 401 Unauthorized";
+    assert_eq!(told, ["connected", "a", "cut: the response broke off", refused]);
+    let asked = server.asked();
+    let tokens: Vec<_> = asked.iter().map(|asked| asked.header("authorization")).collect();
+    assert_eq!(
+        (tokens, server.cursors()),
+        (vec!["0", "1", "1", "2"], vec!["".into(), "".into(), "1".into(), "1".into()])
+    );
+    assert_eq!(server.waits()[0], std::time::Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
