@@ -7,6 +7,7 @@ const ENDS = {
   failed: 'Failed: the work ended without an answer.',
   orphaned: 'Orphaned: the node that did the work is gone.',
   expired: 'Expired: nothing had been heard of the work for too long.',
+  ended: 'Ended: the server has nothing more to say.',
 };
 
 /** The states in which it is of interest that the page is offline. */
@@ -60,7 +61,9 @@ export function follow(run, nodes) {
     if (!uncertain) run.happened('restart', 'The work began anew: what there was is thrown away.');
   });
   source.addEventListener('message', (event) => {
-    const { s, data } = JSON.parse(event.data);
+    const { s, type, data } = JSON.parse(event.data);
+    // In other voices than the default one the server's own words have no name either.
+    if (type !== 'token') return;
     if (uncertain) afterGap(run, s);
     uncertain = false;
     run.cursor = event.lastEventId;

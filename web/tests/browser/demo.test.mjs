@@ -68,9 +68,9 @@ class Demo {
   }
 
   /** Stops the stream, whose text is whole up to there. */
-  async stop() {
+  async stop(end = 'cancelled') {
     await this.button('Stop').click();
-    await this.ended('cancelled');
+    await this.ended(end);
     await this.isWhole((await this.last()) + 1);
   }
 
@@ -231,6 +231,21 @@ describe('demo', { concurrency: 3 }, () => {
     match(await demo.page.locator('#text .gap').textContent(), /[1-9]\d* events lost/);
     strictEqual(await demo.last(), 299);
     demo.isClean(server);
+  });
+
+  test('the page understands the server in each voice', async (context) => {
+    const voices = { json: 'cancelled', openai: 'cancelled', silent: 'ended' };
+    const follow = async ([voice, end]) => {
+      const server = await node(context, '--voice', voice);
+      const demo = await Demo.open(context, server);
+      await demo.startLong();
+      await demo.token(10);
+      await demo.button('Cut the connection').click();
+      await demo.happened('open', 2);
+      await demo.stop(end);
+      demo.isClean(server);
+    };
+    await Promise.all(Object.entries(voices).map(follow));
   });
 
   test('when its node goes the page goes on with the other one', async (context) => {
