@@ -1,4 +1,4 @@
-//! The body of a consumer that follows a stream: pages from the log at the client's own pace, then what comes.
+//! The body of a consumer that follows a stream: it gives pages of the log at the client's pace, then live events.
 
 use std::{
     fmt,
@@ -45,41 +45,41 @@ pub(crate) struct FollowBody {
     pub(super) manner: Manner,
     pub(super) until: Option<EventId>,
     handed_on: bool,
-    /// The store did not answer the last request.
+    /// Whether the last request to the store failed.
     pub(super) failing: bool,
     greeted: bool,
-    /// The first page was small, and the next one is asked for before the client has taken it.
+    /// Whether to request the next page before the client has taken this one, since the first page is small.
     pub(super) reads_ahead: bool,
     /// The headers of the producer's response, until this body's response has them.
     pub(super) kept: Option<KeptHeaders>,
-    /// How far the log was read, until the client was given all of that.
+    /// The end of the last page, until the client was given all of that page.
     pub(super) read_up_to: Option<EventId>,
-    /// None for a body that reads the missed events and then goes over to a live run.
+    /// `None` for a body that reads the missed events and then switches to a live run.
     pub(super) following: Option<Following>,
     pulse: Pulse,
     pub(super) backoff: Backoff,
     /// How long to wait for a stream that is not opened yet, and the timer of that wait.
     pub(super) unopened: Option<(Duration, Pin<Box<Sleep>>)>,
     pub(super) unknown: Unknown,
-    pub(super) last_look: LastLook,
+    pub(super) last_read: LastRead,
 }
 
-/// The look at the log that a drain grants before the body breaks off.
+/// The state of the last read of the log in a drain, before the body breaks off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LastLook {
+pub(super) enum LastRead {
     Due,
     UnderWay,
     Done,
 }
 
 pub(super) enum Phase {
-    /// A page is on its way.
+    /// A page was requested.
     Fetching(BoxFuture<Result<Option<Page>, StoreError>>),
-    /// All that is held was read.
+    /// The log was read to its end. The body waits for a change of the stream.
     Waiting,
-    /// The store failed.
+    /// The store failed. The body waits before it asks again.
     Pausing(Pin<Box<Sleep>>),
-    /// The body is over; what was written last is still to be given.
+    /// The last bytes are written. The body ends once the client has taken them.
     Over(Closing),
 }
 
@@ -92,7 +92,8 @@ impl FollowBody {
         Self { unknown, ..body }
     }
 
-    /// Follows once the producing node knows of the reader, so that it does not take the stream for one that nobody reads.
+    /// Makes a body, and announces the reader to the producing node, so that the node does not end the stream as
+    /// unread.
     pub(crate) async fn announced(node: &Arc<Node>, request: FollowRequest) -> Self {
         let key = request.key.clone();
         let mut body = Self::new(node, request);
@@ -101,7 +102,8 @@ impl FollowBody {
         body
     }
 
-    /// Asks for the first page: what else is asked of the store before the response's head is sent is asked at the same time.
+    /// Requests the first page, so that the store reads it while it answers the other requests that precede the
+    /// response's head.
     pub(crate) async fn begin(&mut self) {
         if !self.node.store.is_immediate() {
             poll_fn(|cx| {
@@ -112,7 +114,7 @@ impl FollowBody {
         }
     }
 
-    /// Waits for the first page, or until it is known that there is none. Returns the headers that are kept with the stream.
+    /// Waits for the first answer of the store. Returns the stream's kept headers.
     pub(crate) async fn begun(&mut self) -> KeptHeaders {
         poll_fn(|cx| {
             if self.kept.is_none() {
@@ -124,7 +126,7 @@ impl FollowBody {
         .await
     }
 
-    /// Sees to it that the page which is wanted next is on its way.
+    /// Polls the request for the next page, and takes the page if it has come.
     fn read_ahead(&mut self, cx: &mut Context<'_>) {
         if let Phase::Fetching(fetch) = &mut self.state
             && let Poll::Ready(page) = fetch.as_mut().poll(cx)
@@ -140,7 +142,7 @@ impl FollowBody {
         }
     }
 
-    /// Goes on for a body that has been speaking already.
+    /// Makes a body that continues another body of the same response, after the event `after`.
     pub(crate) fn taking_over(
         node: &Arc<Node>,
         key: StreamKey,
@@ -182,17 +184,18 @@ impl FollowBody {
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(2)),
             unopened: wait.map(|wait| (wait, Box::pin(tokio::time::sleep(wait)))),
             unknown: Unknown::Nothing,
-            last_look: LastLook::Due,
+            last_read: LastRead::Due,
             node: Arc::clone(node),
             key,
         }
     }
 
-    /// The next frame: `None` once the body is over, an error where it breaks.
+    /// Returns the next bytes, `None` after the end of the body, or the error with which the body breaks.
     ///
     /// # Cancel safety
     ///
-    /// The next follower reads events again that were not given yet.
+    /// The body may be dropped at any point. The client's next request reads the events from the log that this body has
+    /// not given.
     pub(crate) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         self.pulse.polled();
         self.greet();
@@ -218,7 +221,7 @@ impl FollowBody {
             };
             if !going_on {
                 let idle = self.idle(cx);
-                // Once the waker is registered: a drain that begins now wakes the body.
+                // Checked after `idle` has registered the waker, so that a drain that begins now wakes the body.
                 if idle.is_pending() && self.gives_up(cx) {
                     continue;
                 }
@@ -227,14 +230,14 @@ impl FollowBody {
         }
     }
 
-    /// The client was given everything up to here.
+    /// Notes that the client was given everything up to the event `at`.
     fn note_place(&self, at: Option<EventId>) {
         if let (Some(_), Some(Following { reader: Some(reader), .. })) = (at, &self.following) {
             reader.at(at);
         }
     }
 
-    /// Nothing to give now, but perhaps a heartbeat.
+    /// Gives a heartbeat if one is due, since there is nothing else to give.
     fn idle(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         self.speaker.shrink();
         if !self.pulse.silent(cx.waker()) {
@@ -245,7 +248,8 @@ impl FollowBody {
         Poll::Ready(self.speaker.take().map(Ok))
     }
 
-    /// The state machine's steps return whether there is more to do at once.
+    /// Requests the next page. This and the other steps of the state machine return whether there is more to do at
+    /// once.
     pub(super) fn fetch(&mut self) -> bool {
         self.state = Phase::Fetching(self.replayer.fetch(&self.node.store));
         true
@@ -259,7 +263,7 @@ impl FollowBody {
         self.following.as_mut().is_some_and(changed) && self.fetch()
     }
 
-    /// Whether the body breaks off instead of waiting on.
+    /// Breaks the body off if it should not wait any longer. Returns whether it did.
     fn gives_up(&mut self, cx: &mut Context<'_>) -> bool {
         if self.is_let_go() {
             return self.let_go();
@@ -272,36 +276,40 @@ impl FollowBody {
         unopened.as_mut().poll(cx).is_ready() && self.break_off(BodyError::NotOpened { waited })
     }
 
-    /// Whether the process shuts down and the client is to go on elsewhere: at once where it reconnects by itself, else
-    /// when the time is nearly over. The follower of a stream of this node waits for its end. A page that is on its way is
-    /// waited for, unless the store fails.
+    /// Whether the process shuts down and this client should continue on another node.
+    ///
+    /// A client that reconnects by itself is let go at once, any other when the drain's time is nearly over. A follower
+    /// of a stream of this node stays until the stream ends. The body first waits for a requested page, unless the
+    /// store fails.
     fn is_let_go(&self) -> bool {
         let node = &self.node;
-        let looks = self.last_look == LastLook::UnderWay && self.is_reading();
+        let reads_last = self.last_read == LastRead::UnderWay && self.is_reading();
         if !node.is_draining() || node.is_down() {
-            return node.is_down() && !looks;
+            return node.is_down() && !reads_last;
         }
         let is_elsewhere = || node.is_letting_go() && node.recorder.lane(&self.key).is_none();
         !self.is_reading() && (self.manner.comes_again || is_elsewhere())
     }
 
-    /// Breaks off, unless the log holds the stream's end. The lane of a stream leaves this node because its end is stored, and the
-    /// process may be down before the follower is polled again: so the log is looked at once more, whatever the body was at.
+    /// Breaks off, after a last read of the log that may find the stream's end.
+    ///
+    /// The last read is needed because a stream's lane leaves this node when its end is stored, and the process may be
+    /// down before the follower is polled again.
     fn let_go(&mut self) -> bool {
-        if self.manner.comes_again || self.last_look != LastLook::Due {
+        if self.manner.comes_again || self.last_read != LastRead::Due {
             return self.break_off(BodyError::Draining);
         }
-        self.last_look = LastLook::UnderWay;
+        self.last_read = LastRead::UnderWay;
         self.failing = false;
         self.fetch()
     }
 
-    /// Whether a page is on its way from a store that answers.
+    /// Whether a page was requested and the store's last answer was no error.
     fn is_reading(&self) -> bool {
         matches!(self.state, Phase::Fetching(_)) && !self.failing
     }
 
-    /// The body ends before the stream has.
+    /// Ends the body with an error, before the stream has ended.
     pub(super) fn break_off(&mut self, error: BodyError) -> bool {
         self.end(End::Unfinished(error))
     }
@@ -311,24 +319,24 @@ impl FollowBody {
         true
     }
 
-    /// There is nothing more to give.
+    /// Ends the body cleanly.
     pub(super) fn finish_cleanly(&mut self) -> bool {
         self.state = Phase::Over(Closing::clean());
         true
     }
 
-    /// The reader goes over to a run that it follows live.
+    /// Ends this body, so that the reader switches to a live run.
     pub(super) fn hand_on(&mut self) -> bool {
         self.handed_on = true;
         self.finish_cleanly()
     }
 
-    /// Whether the reader has all missed events, and goes over to the live run.
+    /// Whether the client has all missed events, so that it switches to the live run.
     pub(crate) fn is_handed_on(&self) -> bool {
         self.handed_on
     }
 
-    /// For a reader that goes over to a live run: what is left to be told, and who speaks on.
+    /// Returns the gap and restart to report before the live run `run` begins.
     pub(crate) fn hand_over(&mut self, run: EventId) -> Step {
         self.replayer.place.hand_over(run)
     }
@@ -339,7 +347,7 @@ impl FollowBody {
 }
 
 impl FollowBody {
-    /// Whether nothing more will be given.
+    /// Whether the body has given everything.
     pub(crate) fn is_end_stream(&self) -> bool {
         matches!(&self.state, Phase::Over(closing) if closing.is_over()) && self.speaker.is_empty()
     }

@@ -1,6 +1,6 @@
-//! Answers without a stream: come again, nothing left, which methods there are.
+//! Answers without a stream: "come again", 204, and the allowed methods.
 //!
-//! Every answer to a client that cannot be served now is made by [`come_again`].
+//! [`come_again`] makes every answer to a client that cannot be served now.
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Response, StatusCode, header};
@@ -16,10 +16,10 @@ use crate::{
     },
 };
 
-/// Tells a client that cannot be served now to reconnect.
+/// Returns the response that makes a client reconnect, since it cannot be served now.
 ///
-/// A browser's `EventSource` gives up for good on any status but 200, so a request that asks for an event stream `by_name` gets
-/// 200, `retry:` and a body that breaks. Any other client gets 503 with `Retry-After`.
+/// A browser's `EventSource` gives up for good on any status but 200, so a request that asks for an event stream
+/// `by_name` gets 200, `retry:` and a body that breaks. Any other client gets 503 with `Retry-After`.
 pub(crate) fn come_again(node: &Node, id: Option<&StreamId>, by_name: bool, head: &Head) -> Response<AnswerBody> {
     if !by_name {
         return node.reject(&Rejection::ComeAgain, head).map(AnswerBody::full);
@@ -33,7 +33,7 @@ pub(crate) fn come_again(node: &Node, id: Option<&StreamId>, by_name: bool, head
     response
 }
 
-/// Tells a client that it has everything: an `EventSource` does not reconnect after 204.
+/// Returns the 204 for a client that has everything. An `EventSource` does not reconnect after 204.
 pub(crate) fn no_content(node: &Node) -> Response<AnswerBody> {
     let mut response = Response::new(AnswerBody::full(Bytes::new()));
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -42,7 +42,7 @@ pub(crate) fn no_content(node: &Node) -> Response<AnswerBody> {
     response
 }
 
-/// Says which methods a service answers.
+/// Returns the response to OPTIONS, which lists the allowed methods.
 pub(crate) fn options(node: &Node) -> Response<AnswerBody> {
     let mut response = no_content(node);
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));

@@ -1,4 +1,4 @@
-//! How a body ends (guarantee G12). Every body of the library ends through [`finish`].
+//! The end of a response body (guarantee G12). Every body of the library ends through [`finish`].
 
 use std::{
     pin::Pin,
@@ -18,21 +18,21 @@ use crate::{
 
 /// How long a body waits after its last frame before it breaks.
 ///
-/// An error in the same poll as a frame makes hyper drop that frame, and the head too if it was not flushed yet. Measured
-/// with axum 0.8 and curl: after 10 ms the frame arrives in 40 of 40 tries over HTTP/1.1 and in 32 of 40 over HTTP/2; after
-/// 50 ms in all of them.
+/// An error in the same poll as a frame makes hyper drop that frame, and the head too if it was not flushed yet.
+/// Measured with axum 0.8 and curl: after 10 ms the frame arrives in 40 of 40 tries over HTTP/1.1 and in 32 of 40 over
+/// HTTP/2; after 50 ms in all of them.
 const FLUSH: Duration = Duration::from_millis(100);
 
-/// The way in which a body ends.
+/// The reason for the end of a body.
 #[derive(Debug)]
 pub(crate) enum End {
     /// The stream has ended.
     Stream {
         ended: Ended,
-        /// The inner body's error, where that is why.
+        /// The inner body's error, if it has ended the stream.
         cause: Option<BoxError>,
     },
-    /// The stream has not ended: this is why its body does.
+    /// The body ends with this error before the stream has ended.
     Unfinished(BodyError),
 }
 
@@ -42,14 +42,16 @@ impl End {
     }
 }
 
-/// Writes a body's last words, and decides how it ends: cleanly after the stream's terminal event, else broken.
+/// Writes the last bytes of a body, and decides how it ends: cleanly after the stream's terminal event, otherwise with
+/// an error.
 ///
-/// `endless`: the body is that of a `feed()` route, which never finishes, and whose clients expect a clean end.
+/// `endless` is set for the body of a `feed()` route. Its streams never finish, and its clients expect a clean end.
 pub(crate) fn finish(speaker: &mut Speaker, end: End, endless: bool) -> Closing {
     let error = match end {
         End::Stream { ended, cause } => {
             let told = speaker.end(&ended);
-            // A client that takes the end of the body for the end of the answer is right about this one.
+            // A completed stream may end cleanly without a terminal event: a client that takes the end of the body for
+            // the end of the answer is right.
             if told || ended.ending.state == StreamState::Completed {
                 return Closing::clean();
             }
@@ -66,7 +68,7 @@ pub(crate) fn finish(speaker: &mut Speaker, end: End, endless: bool) -> Closing 
     Closing::broken(error)
 }
 
-/// The rest of a body whose last words are written.
+/// The end of a body whose last bytes are written: a clean one or an error.
 #[derive(Debug)]
 pub(crate) struct Closing {
     error: Option<BodyError>,
@@ -74,17 +76,17 @@ pub(crate) struct Closing {
 }
 
 impl Closing {
-    /// The body ends.
+    /// Ends the body cleanly.
     pub(crate) fn clean() -> Self {
         Self { error: None, wait: None }
     }
 
-    /// The body breaks, once the transport has had time to deliver the frames before.
+    /// Breaks the body, after the transport has had time to send the frames before.
     pub(crate) fn broken(error: BodyError) -> Self {
         Self { error: Some(error), wait: None }
     }
 
-    /// The body's end: to be polled only when every frame was given.
+    /// Returns the body's end. Poll it only after every frame was given.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<BodyError>> {
         if self.error.is_none() {
             return Poll::Ready(None);
@@ -95,7 +97,7 @@ impl Closing {
         Poll::Ready(self.error.take())
     }
 
-    /// Whether nothing more will be given, not even an error.
+    /// Whether nothing is left to give, not even an error.
     pub(crate) fn is_over(&self) -> bool {
         self.error.is_none()
     }

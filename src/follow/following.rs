@@ -1,4 +1,4 @@
-//! A follower of a stream, as its stream sees it.
+//! The registration of a follower with its stream.
 
 use crate::{
     model::id::{EventId, StreamKey},
@@ -8,25 +8,25 @@ use crate::{
     telemetry::Counted,
 };
 
-/// A follower of a stream: woken when that changes, and counted among its readers.
+/// The registration of a follower: the stream's changes wake it, and it counts among the stream's readers.
 pub(super) struct Following {
     pub(super) tail: Tail,
-    /// Its place, where the stream is produced on this node.
+    /// The follower's entry among the lane's readers, if this node produces the stream.
     pub(super) reader: Option<Reader>,
     _counted: Counted,
 }
 
 impl Following {
     pub(super) fn new(node: &Node, key: &StreamKey, at: Option<EventId>) -> Self {
-        // Taken before the first page is asked for, so that no change in between is missed.
+        // Taken before the first page is requested, so that no change in between is missed.
         let tail = node.store.tail(key);
         let reader = node.recorder.lane(key).map(|lane| Reader::enter(lane, at));
         let counted = Counted::new(&node.telemetry, |telemetry| &telemetry.followers);
         Self { tail, reader, _counted: counted }
     }
 
-    /// Enters the run that is made on this node, where there is a newer one than before. With each page, since the store may
-    /// say of a run before its lane is there.
+    /// Registers with the lane of a newer run on this node, if there is one. It is called with each page, since the
+    /// store may report a run before the run's lane exists.
     pub(super) fn enter(&mut self, node: &Node, key: &StreamKey, at: Option<EventId>) {
         if self.reader.as_ref().is_none_or(Reader::is_over) {
             self.reader = node.recorder.lane(key).map(|lane| Reader::enter(lane, at));
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
     use crate::{MemoryStore, Owner, ResilientSse, StreamId, StreamSpec};
 
-    /// The store may say of a run before its lane is there.
+    /// The store may report a run before the run's lane exists.
     #[tokio::test(start_paused = true)]
     async fn g8_a_reader_that_comes_before_its_producer_is_counted_once_that_is_there() {
         let (sse, _guardian) = ResilientSse::builder(MemoryStore::new()).anonymous().build().expect("valid");

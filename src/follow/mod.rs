@@ -1,5 +1,5 @@
-//! To follow a stream: replay from the log, then tail it live. Reads pages at the client's own pace,
-//! and runs no code of the inner service.
+//! Follows a stream: replays its log, then tails it live. A follower reads pages at its client's pace, and runs no code
+//! of the inner service.
 
 mod answer;
 mod body;

@@ -1,7 +1,7 @@
-//! What a page of the log means for a follower.
+//! How a follower handles a page of the log.
 
 use super::{
-    body::{FollowBody, LastLook, Phase},
+    body::{FollowBody, LastRead, Phase},
     closing::End,
     request::Unknown,
     tell::tell_step,
@@ -20,16 +20,17 @@ impl FollowBody {
     pub(super) fn take_page(&mut self, page: Result<Option<Page>, StoreError>) -> bool {
         match page {
             Err(error) => self.take_error(&error),
-            // Nothing was given yet, so it is the client's own cursor that says so.
+            // No event was given yet, so the end is in the client's own cursor.
             Ok(None) if self.unopened.is_some() && self.replayer.place.has_end() => self.finish_cleanly(),
             Ok(None) if self.unopened.is_some() => {
                 self.note_answer();
-                self.note_look();
+                self.note_read();
                 self.state = Phase::Waiting;
                 true
             }
             Ok(None) => self.break_off(BodyError::Gone),
-            // The request was admitted without a word of the store, or the store forgot the end and is about to be told it again.
+            // The client has the end already. The store did not answer when the request was admitted, or it lost the
+            // end, which is about to be sent to it again.
             Ok(Some(page)) if self.replayer.place.has_end_of(page.epoch) => self.finish_cleanly(),
             Ok(Some(page)) => self.take_known(&page),
         }
@@ -38,15 +39,15 @@ impl FollowBody {
     fn take_known(&mut self, page: &Page) -> bool {
         self.note_answer();
         self.unopened = None;
-        self.learn(page);
+        self.take_unknown(page);
         if let Some(following) = &mut self.following {
             following.enter(&self.node, &self.key, self.replayer.place.at());
         }
-        self.tell(page)
+        self.write_page(page)
     }
 
-    /// The first page says what was not known of the stream.
-    fn learn(&mut self, page: &Page) {
+    /// Takes from the first page what was not known of the stream when the request was admitted.
+    fn take_unknown(&mut self, page: &Page) {
         match std::mem::replace(&mut self.unknown, Unknown::Nothing) {
             Unknown::Nothing => return,
             Unknown::Response => {
@@ -60,35 +61,36 @@ impl FollowBody {
         self.speaker.set_stream(prefix, page.inner_retry, self.manner.voice);
     }
 
-    /// The store has answered: that it failed before is over.
+    /// Notes that the store has answered, after it may have failed before.
     fn note_answer(&mut self) {
         self.backoff.succeeded();
         self.failing = false;
     }
 
-    /// The log of a stream that has ended was looked at up to its end, or could not be, or has none: a last look is done.
-    fn note_look(&mut self) {
-        if self.last_look == LastLook::UnderWay {
-            self.last_look = LastLook::Done;
+    /// Notes that a last read is done: the log was read to its end, could not be read, or has no end to reach.
+    fn note_read(&mut self) {
+        if self.last_read == LastRead::UnderWay {
+            self.last_read = LastRead::Done;
         }
     }
 
-    /// The store is asked again, unless a new run waits for the reader: that goes before what was missed.
+    /// Asks the store again after a pause. If a new run waits for the reader, the reader switches to it instead, with a
+    /// gap: the live run goes before missed events.
     fn take_error(&mut self, error: &StoreError) -> bool {
         if self.until.is_some() {
             self.replayer.place.unreadable();
             return self.hand_on();
         }
         log_debug!(error = %error, "a follower could not read");
-        self.note_look();
+        self.note_read();
         self.failing = true;
         let pause = self.backoff.failed(crate::runtime::random::u128() as u64);
         self.state = Phase::Pausing(Box::pin(tokio::time::sleep(pause)));
         true
     }
 
-    /// Writes a page's events, and sees how it goes on.
-    fn tell(&mut self, page: &Page) -> bool {
+    /// Writes a page's events, and takes the next step.
+    fn write_page(&mut self, page: &Page) -> bool {
         if self.replayer.starts_over(page) {
             return self.fetch();
         }
@@ -117,8 +119,8 @@ impl FollowBody {
         let top = if page.more { None } else { Some(page.top) };
         self.read_up_to = self.replayer.place.at().max(top);
         if !page.more || !page.state.is_terminal() {
-            // Of a stream that runs on, on another node, there is no end to be reached.
-            self.note_look();
+            // The page is the last one, or the stream runs on (on another node), so that there is no end to reach.
+            self.note_read();
         }
         if page.more {
             self.reads_ahead = is_first;
@@ -128,7 +130,7 @@ impl FollowBody {
             return self.hand_on();
         }
         if page.state == StreamState::Interrupted {
-            // The client comes again, and is admitted anew.
+            // The client reconnects, and its request is admitted anew.
             let is_draining = self.node.is_draining();
             return self.break_off(if is_draining { BodyError::Draining } else { BodyError::Interrupted });
         }

@@ -1,4 +1,4 @@
-//! Which page to read next, and what of it is news.
+//! The place of a reader in a stored log: which page to read next, and which of its entries are new to the reader.
 
 use crate::{
     model::{
@@ -14,7 +14,7 @@ use crate::{
     store::{Page, Read, ReadFrom, StoreHandle},
 };
 
-/// Entries and bytes that a page holds.
+/// How many entries and bytes a page has at most.
 const PAGE_EVENTS: usize = 512;
 const PAGE_BYTES: usize = 128 << 10;
 
@@ -24,9 +24,9 @@ pub(super) struct Replayer {
     pub(super) key: StreamKey,
     from: ReadFrom,
     pub(super) place: Replay,
-    /// Only what comes from now on: where that is, the first page says.
+    /// Whether the reader wants only new events. The first page then tells where the log ends.
     live: bool,
-    /// Nothing was read yet. The first page is as small as can be, so that the client has something soon.
+    /// Whether nothing was read yet. The first page holds one entry, so that the client gets it soon.
     is_first: bool,
 }
 
@@ -47,14 +47,15 @@ impl Replayer {
             let key = self.key.clone();
             return Box::pin(async move { Ok(store.info(key).await?.map(|info| standing(&info))) });
         }
-        // A store that answers at once is as soon done with a whole page.
+        // An immediate store returns a whole page as soon as a small one.
         let is_small = self.is_first && !store.is_immediate();
         let (max_events, max_bytes) = if is_small { (1, 1) } else { (PAGE_EVENTS, PAGE_BYTES) };
         let read = Read { key: self.key.clone(), from: self.from, max_events, max_bytes };
         Box::pin(async move { store.read(read).await })
     }
 
-    /// Looks whether the first page is the right one: if not, the next fetch gets that.
+    /// Returns whether the reader must start over from another place, because the store does not know its cursor, or
+    /// because it wants only new events. The next fetch then reads from there.
     pub(super) fn starts_over(&mut self, page: &Page) -> bool {
         if !page.known {
             self.place = self.place.forgotten();
@@ -62,7 +63,7 @@ impl Replayer {
             return true;
         }
         if std::mem::take(&mut self.live) {
-            // Of a stream that has ended, the end itself is still to come.
+            // If the stream has ended, the reader still gets the end.
             let end = page.state.is_terminal();
             let top = if end { EventId::new(page.epoch, u64::MAX) } else { page.top };
             self.place = Replay::after(top);
@@ -72,19 +73,19 @@ impl Replayer {
         false
     }
 
-    /// A page was read. Returns whether it was the first.
+    /// Notes that a page was read. Returns whether it was the first.
     pub(super) fn has_read(&mut self) -> bool {
         std::mem::take(&mut self.is_first)
     }
 
-    /// The next entry; `None` if it is not for this reader.
+    /// Takes the next entry. Returns `None` if the entry is not for this reader.
     pub(super) fn take(&mut self, record: &Record) -> Option<Step> {
         self.from = ReadFrom::After(record.id);
         self.place.step(record)
     }
 }
 
-/// A page without entries, which says where a stream stands.
+/// Returns a page without entries, with the stream's state.
 fn standing(info: &StreamInfo) -> Page {
     Page {
         state: info.state,

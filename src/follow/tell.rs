@@ -1,4 +1,4 @@
-//! How a gap and a restart are told.
+//! Reports gaps and restarts to a client.
 
 use crate::{
     model::error::BodyError,
@@ -8,11 +8,11 @@ use crate::{
     telemetry::add,
 };
 
-/// Tells of a gap and a restart.
+/// Reports a gap and a restart to the client.
 ///
 /// # Errors
 ///
-/// [`BodyError`] where the voice cannot express it: the body breaks there.
+/// [`BodyError`] if the voice cannot express the gap or the restart. The body must break then.
 pub(crate) fn tell_step(node: &Node, speaker: &mut Speaker, step: Step, epoch: u64) -> Result<(), BodyError> {
     if let Some(gap) = step.gap {
         add(&node.telemetry.gaps, 1);

@@ -113,7 +113,7 @@ impl Round {
             return;
         };
         lock(trust).acknowledged(Instant::now().into_std(), beaten.now, beaten.run);
-        node.heard_run(beaten.run);
+        node.note_run(beaten.run);
         for lane in beaten.lost.iter().filter_map(|index| page.get(*index)) {
             node.recorder.look(lane);
         }

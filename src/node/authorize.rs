@@ -1,4 +1,4 @@
-//! Finds a request's owner, and asks the host about a single access.
+//! Finds a request's owner, and asks the application's `authorize` hook about an access.
 
 use http::request::Parts;
 
@@ -9,18 +9,18 @@ use crate::{
 };
 
 impl Node {
-    /// Finds the request's owner, or rejects the request.
+    /// Returns the request's owner, or the rejection of a request without one.
     pub(crate) fn owner_of(&self, request: &Parts) -> Result<Owner, Rejection> {
         self.find_owner(request).ok_or_else(|| self.nobody(request.uri.path()))
     }
 
-    /// Finds the request's owner by the host's rule. Where an owner turns out to be needed later,
-    /// [`nobody`](Self::nobody) makes the answer.
+    /// Finds the request's owner by the application's rule. A caller that needs an owner only later rejects the request
+    /// then with [`nobody`](Self::nobody).
     pub(crate) fn find_owner(&self, request: &Parts) -> Option<Owner> {
         (self.owner)(request)
     }
 
-    /// Rejects a request of this path for which the owner rule found nobody.
+    /// Returns the rejection of a request for which the owner rule found no owner. Logs a hint once a minute at most.
     pub(crate) fn nobody(&self, path: &str) -> Rejection {
         if let Some(requests) = self.unowned.due() {
             log_error!(
@@ -32,17 +32,18 @@ impl Node {
         Rejection::Unauthorized
     }
 
-    /// Copies a request's head for the host's hooks, where there are any.
+    /// Copies a request's head for the application's hooks, if there are any.
     pub(crate) fn head(&self, request: &Parts) -> Head {
         Head::new(request, self.authorize.is_some() || self.rejecter.on_reject.is_some())
     }
 
-    /// Asks the host whether this consumer may read the stream. A denied stream is answered like a missing one.
+    /// Asks the `authorize` hook whether the request may read the stream. A denied stream is answered like a missing
+    /// one.
     pub(crate) async fn authorize(&self, key: &StreamKey, head: &Head) -> Result<(), Rejection> {
         self.authorize_in(key, None, head).await
     }
 
-    /// The same for a request that names a conversation.
+    /// Asks the `authorize` hook like [`authorize`](Self::authorize), about a request that names a conversation.
     pub(crate) async fn authorize_in(
         &self,
         key: &StreamKey,

@@ -1,4 +1,4 @@
-//! The head of a request, as the host's hooks see it.
+//! The head of a request, for the application's hooks.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use http::request::Parts;
 use super::owner::Access;
 use crate::model::id::{StreamId, StreamKey};
 
-/// The head of a request, for the host's hooks. Empty where there is no such hook, to save the copy.
+/// The head of a request, for the application's hooks. It is empty if there is no such hook, to save the copy.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Head(Option<Arc<Parts>>);
 
@@ -20,7 +20,7 @@ impl Head {
         self.0.as_deref()
     }
 
-    /// The question to the `authorize` hook: who wants to read which stream.
+    /// Returns the access to ask the `authorize` hook about, or `None` if the head is empty.
     pub(crate) fn access(&self, key: &StreamKey, conversation: Option<&StreamId>) -> Option<Access> {
         let parts = self.parts()?;
         Some(Access {

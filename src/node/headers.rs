@@ -1,4 +1,4 @@
-//! The headers of what the library answers.
+//! The headers of the library's responses.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use crate::model::{id::StreamId, kept::KeptHeaders, metadata::METADATA_BYTES};
 
 /// Names the stream that a response belongs to.
 pub(crate) const STREAM_ID: HeaderName = HeaderName::from_static("x-stream-id");
-/// `false` where an event stream is not protected.
+/// `false` if an event stream is not recorded.
 pub(crate) const STREAM_RECORDED: HeaderName = HeaderName::from_static("x-stream-recorded");
-/// The silence, in seconds, after which a body sends a heartbeat: a client's watchdog is set by it.
+/// The silence, in seconds, after which a body sends a heartbeat. Clients set their watchdogs by it.
 pub(crate) const STREAM_HEARTBEAT: HeaderName = HeaderName::from_static("x-stream-heartbeat");
-/// Has nginx and its like pass events on at once.
+/// Makes nginx and compatible proxies pass events on at once.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// The cursor with which an `EventSource` reconnects (WHATWG HTML § 9.2.4).
 pub(crate) const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
-/// Nobody between here and the client may keep or change it.
+/// Forbids caches and proxies to store or change the response.
 pub(crate) fn no_store(headers: &mut HeaderMap) {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
 }
@@ -30,7 +30,7 @@ pub(crate) fn heartbeat(headers: &mut HeaderMap, every: Duration) {
     }
 }
 
-/// The headers of every event stream that the library has a hand in.
+/// Sets the headers of an event stream that the library produces, follows or replays.
 pub(crate) fn event_stream(headers: &mut HeaderMap, id: Option<&StreamId>, every: Duration) {
     no_store(headers);
     headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
@@ -50,10 +50,10 @@ pub(crate) fn stream_id(headers: &mut HeaderMap, id: &StreamId) {
     }
 }
 
-/// Which of a response's headers are kept with its stream: those of these names, as far as they are text and fit into the
+/// Returns the headers of a response to keep with its stream: those with these names that are text and fit into the
 /// bound.
 ///
-/// The second value is how many are left out.
+/// The second value is the number of headers that are left out.
 pub(crate) fn kept(headers: &HeaderMap, names: &[HeaderName]) -> (KeptHeaders, usize) {
     let (mut kept, mut bytes, mut left_out) = (Vec::new(), 0, 0);
     for name in names {
@@ -71,7 +71,7 @@ pub(crate) fn kept(headers: &HeaderMap, names: &[HeaderName]) -> (KeptHeaders, u
     (KeptHeaders::Kept(kept), left_out)
 }
 
-/// Gives a stream's kept headers again.
+/// Adds a stream's kept headers to a response.
 pub(crate) fn give_again(headers: &mut HeaderMap, kept: &KeptHeaders) {
     let KeptHeaders::Kept(kept) = kept else { return };
     for (name, value) in kept {

@@ -1,5 +1,5 @@
-//! What the parts of one process share: settings, the store handle, the recorder, the owner rule, rejections, hooks, and what is
-//! read from a request.
+//! The state that the parts of one process share: settings, the store handle, the recorder, the owner rule, rejections
+//! and hooks. The submodule `request` reads the heads of requests.
 
 mod authorize;
 mod forgotten;

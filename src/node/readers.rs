@@ -1,4 +1,4 @@
-//! Who reads a stream, and how a reader on another node announces itself.
+//! The readers of a stream on this node and on others, and how a node announces a reader to the producing node.
 
 use std::{
     collections::HashSet,
@@ -16,17 +16,17 @@ use crate::{
     runtime::sync::lock,
 };
 
-/// How long a follower waits for a producer to begin to answer, and for the headers that are kept of that answer: both together.
+/// How long a follower waits for a producer to begin its answer and for the kept headers of that answer, both together.
 pub(crate) const BEGIN_WAIT: Duration = Duration::from_secs(2);
 
 impl Node {
-    /// Whether anybody reads the stream of this lane: on this node, its client included, or on another.
+    /// Whether the stream of this lane has a reader, on this node (its client included) or on another.
     pub(crate) fn is_read(&self, lane: &Arc<Lane>) -> bool {
         lane.readers.any() || self.is_read_elsewhere(lane)
     }
 
-    /// Whether anybody reads the stream of this lane on another node, as far as is known here. While the stream's part of the
-    /// store does not answer nobody can say so: whoever read before counts as a reader still.
+    /// Whether the stream of this lane has a reader on another node, as far as this node knows. While the stream's part
+    /// of the store does not answer, other nodes cannot announce readers, so the earlier ones still count.
     pub(crate) fn is_read_elsewhere(&self, lane: &Arc<Lane>) -> bool {
         let follows = self.store.is_followed_beside(&lane.key, lane.readers.followers());
         let (was, is) = lane.is_read_elsewhere(follows, !follows && self.store.is_mute(&lane.key));
@@ -36,11 +36,12 @@ impl Node {
         is
     }
 
-    /// Notes which streams of this process are read on other nodes, so that this is known once nothing can be heard of it.
+    /// Notes which streams of this process have readers on other nodes. The note is used while the store does not
+    /// answer.
     pub(crate) fn note_who_is_read(&self) {
         let asked = match self.store.followed() {
             Some(followed) => {
-                // Those that were read before, too: they may not be any more.
+                // Streams that had readers before are asked about too, since the readers may have left.
                 let before: Vec<_> = lock(&self.read_elsewhere).iter().filter_map(Weak::upgrade).collect();
                 before.into_iter().chain(followed.iter().filter_map(|key| self.recorder.lane(key))).collect()
             }
@@ -49,7 +50,7 @@ impl Node {
         for lane in asked {
             let _ = self.is_read_elsewhere(&lane);
         }
-        // A stream that was unread for a while is there twice.
+        // A stream that was unread for a while is in the list twice.
         let mut kept = HashSet::new();
         lock(&self.read_elsewhere).retain(|lane| {
             let is_read = lane.upgrade().is_some_and(|lane| !lane.is_halted() && lane.was_read_elsewhere());
@@ -57,17 +58,17 @@ impl Node {
         });
     }
 
-    /// Tells the node that produces a stream that it is read here.
+    /// Announces a reader on this node to the node that produces the stream.
     pub(crate) async fn announce(&self, key: &StreamKey) {
-        // Nodes of an immediate store are one process, and a stream of this node counts its followers itself.
+        // With an immediate store all nodes are one process. A stream of this node counts its followers itself.
         if self.store.is_immediate() || self.recorder.lane(key).is_some() {
             return;
         }
-        // Best effort: without it the producing node learns of the reader within the store's own time.
+        // An error is ignored: the store still tells the producing node of the reader, only later.
         let _ = self.store.announce(key.clone()).await;
     }
 
-    /// The headers that are kept of a stream's response: as far as they are known, or once its producer has answered; that is waited for
+    /// Returns the kept headers of a stream's response. If the producer has not answered yet, this waits for its answer
     /// until the deadline.
     pub(crate) async fn await_headers(&self, key: &StreamKey, known: KeptHeaders, deadline: Instant) -> KeptHeaders {
         if known != KeptHeaders::Awaited {

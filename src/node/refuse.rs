@@ -1,4 +1,4 @@
-//! Refuses requests: counts them, warns of mistakes in the host's set-up, and makes the answers.
+//! Rejects requests: counts them, logs hints about mistakes in the application's set-up, and makes the answers.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Node {
-    /// Rejects a path from which a relay without an identifier cannot tell the stream.
+    /// Returns the rejection of a path in which a relay without an identifier cannot find the stream's name.
     pub(crate) fn unnamed(&self, path: &str) -> Rejection {
         if let Some(requests) = self.unnamed.due() {
             log_error!(
@@ -24,7 +24,8 @@ impl Node {
         Rejection::NotFound
     }
 
-    /// Rejects a request on a route of the kind `asks` for a stream that a route of the kind `kind` produces.
+    /// Returns the rejection of a request on a route of the kind `asks` for a stream that a route of the kind `kind`
+    /// produces.
     pub(crate) fn other_kind(&self, id: &StreamId, asks: &str, kind: Cow<'static, str>) -> Rejection {
         if let Some(requests) = self.shared_ids.due() {
             log_alert!(
@@ -42,7 +43,7 @@ impl Node {
         self.reject_with(rejection, head, rejection.response())
     }
 
-    /// The same, with an answer in a form of its own.
+    /// Rejects a request like [`reject`](Self::reject), with the caller's response in place of the rejection's own.
     pub(crate) fn reject_with(&self, rejection: &Rejection, head: &Head, response: Response<Bytes>) -> Response<Bytes> {
         add(&self.telemetry.rejected, 1);
         self.rejecter.shape(rejection, head, response)

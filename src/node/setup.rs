@@ -1,4 +1,4 @@
-//! What a hub's builder collects, and how a node is made of it.
+//! The settings and hooks that a hub's builder collects, and the node that is made of them.
 
 use std::sync::{
     Arc, Mutex,
@@ -24,10 +24,10 @@ use crate::{
     wire::{Framing, Sse},
 };
 
-/// Puts a store of any type behind its handle, once the settings are known.
+/// Wraps a store of any type in its handle, once the settings are known.
 type MakeHandle = dyn FnOnce(&Settings, Arc<Telemetry>) -> StoreHandle + Send;
 
-/// The parts of a node that a host chooses.
+/// The parts of a node that the application chooses.
 pub(crate) struct Setup {
     pub(crate) settings: Settings,
     pub(crate) store: Box<MakeHandle>,
@@ -61,7 +61,7 @@ impl Setup {
         }
     }
 
-    /// Makes the node. `challenge` is its own, checked.
+    /// Makes the node. `challenge` is the checked form of the builder's `challenge`.
     pub(crate) fn into_node(self, challenge: Option<HeaderValue>) -> Node {
         let settings = self.settings;
         let telemetry = Arc::new(Telemetry::default());

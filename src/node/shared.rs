@@ -1,4 +1,4 @@
-//! What the parts of one process share.
+//! The node: the state that the parts of one process share.
 
 use std::sync::{
     Arc, Mutex, Weak,
@@ -29,19 +29,20 @@ use crate::{
     wire::Framing,
 };
 
-/// A guardian is polled at least once a second; one that was not for so long, in milliseconds, is not polled.
+/// After how many milliseconds without a poll a guardian counts as not polled. A guardian that runs is polled at least
+/// once a second.
 const UNGUARDED_AFTER: u64 = 10_000;
-/// In place of the time at which a guardian was polled last: it was dropped, or is done.
+/// The value of `guarded_at` after the guardian was dropped or is done.
 const GONE: u64 = u64::MAX;
-/// For how long after its start a process may have requests before it polls its guardian, in milliseconds.
+/// How many milliseconds after its start a process may serve requests before it polls its guardian.
 const STARTS: u64 = 1000;
 
-/// The stages of a drain: clients are served on, bodies break off, and it is over.
+/// The stages of a drain: clients are still served, then bodies break off, then the drain is over.
 const DRAINING: u8 = 1;
 const LETTING_GO: u8 = 2;
 const DOWN: u8 = 3;
 
-/// What the hub's parts share.
+/// The state that the parts of a hub share.
 pub(crate) struct Node {
     pub(crate) settings: Settings,
     pub(crate) name: NodeId,
@@ -50,9 +51,9 @@ pub(crate) struct Node {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) pulses: Arc<Pulses>,
     pub(crate) unattended: Arc<Unattended>,
-    /// Cancelled once inner bodies are not polled on any more after their terminal events.
+    /// Cancelled when inner bodies are no longer polled after their terminal events.
     pub(crate) after_last: CancellationToken,
-    /// The inner bodies that are polled after their terminal events.
+    /// Counts the inner bodies that are polled after their terminal events.
     pub(crate) rests: Arc<Underway>,
     pub(crate) executor: Executor,
     pub(crate) hooks: Arc<Hooks>,
@@ -62,31 +63,31 @@ pub(crate) struct Node {
     pub(super) owner: Arc<OwnerRule>,
     pub(super) authorize: Option<Arc<Authorize>>,
     pub(super) rejecter: Rejecter,
-    /// The time of the guardian's last poll, in milliseconds since the start and at least 1; 0 before that, and [`GONE`] once
-    /// it is dropped.
+    /// The time of the guardian's last poll, in milliseconds since the start and at least 1. It is 0 before the first
+    /// poll, and [`GONE`] after the guardian was dropped.
     pub(super) guarded_at: AtomicU64,
-    /// How far a drain has come: one of [`DRAINING`], [`LETTING_GO`] and [`DOWN`], or 0.
+    /// The stage of the drain: [`DRAINING`], [`LETTING_GO`] or [`DOWN`], or 0 if there is none.
     pub(super) drain: AtomicU8,
-    /// Cancelled once a drain begins, to wake requests that wait for another request's handler.
+    /// Cancelled when a drain begins, to wake requests that wait for another request's handler.
     pub(super) drain_began: CancellationToken,
-    /// Cancelled once its time is nearly over, to wake requests whose handler has not answered.
+    /// Cancelled when the drain's time is nearly over, to wake requests whose handler has not answered.
     pub(super) let_go: CancellationToken,
-    /// Lanes whose streams were read elsewhere when that was asked last.
+    /// Lanes whose streams had readers on other nodes when last checked.
     pub(super) read_elsewhere: Mutex<Vec<Weak<crate::recorder::Lane>>>,
-    /// Bodies that serve a client although no lane stands for their stream: a drain serves these clients on, too.
+    /// Counts the bodies that serve a client of a stream which no lane stands for. A drain waits for these clients too.
     pub(crate) beyond_record: Arc<Underway>,
-    /// Requests whose handler has not answered, and that no lane stands for: a drain waits for these, too.
+    /// Counts the requests that no lane stands for and whose handler has not answered. A drain waits for these too.
     pub(crate) handlers: Arc<Underway>,
-    /// The same, where the client may go at once: nobody waits for these.
+    /// Counts such requests whose client may be let go at once. A drain does not wait for these.
     pub(crate) bystanders: Arc<Underway>,
     pub(super) start: Instant,
-    /// In milliseconds since the start: until when a stream that the store does not know may be one
-    /// that it forgot.
+    /// Until when a stream that the store does not know may be one that it lost, in milliseconds since the start.
     pub(super) forgotten_until: AtomicU64,
-    /// The result of the last request whether the store is another (`None` if it was given up), and the number of requests.
+    /// The result of the last beat that asked whether the store has changed; `None` if the request was dropped.
     pub(super) asked_store: tokio::sync::Mutex<Option<Result<(), StoreError>>>,
+    /// The number of these beats.
     pub(super) times_asked: AtomicU64,
-    /// Messages that would fill the log if each occasion had its own.
+    /// The log lines below are limited to one a minute each, since requests would otherwise fill the log with them.
     pub(super) unguarded: Seldom,
     pub(super) unowned: Seldom,
     pub(super) unnamed: Seldom,
@@ -94,24 +95,24 @@ pub(crate) struct Node {
     pub(super) late_events: Seldom,
     pub(super) unkept: Seldom,
     pub(super) old_http: Seldom,
-    /// Which run of the store answered last.
+    /// The run of the store that answered last.
     pub(super) run: Mutex<Option<u128>>,
 }
 
 impl Node {
-    /// How this node is doing.
+    /// Returns this node's health figures.
     pub(crate) fn health(&self) -> Health {
         Health::of(&self.telemetry, self.is_guarded(), self.store.is_away())
     }
 
-    /// A reconnect delay in milliseconds: random for each connection, so that clients which lost
-    /// their node together do not come back together.
+    /// Returns a random reconnect delay from 1,000 to 5,000 ms, so that clients that lost their node together do not
+    /// reconnect together.
     pub(crate) fn retry(&self) -> u64 {
         1000 + self.random.u64() % 4001
     }
 
-    /// Whether a producer whose stream stands like this still serves its client: it does where the
-    /// stream was only taken for an orphan.
+    /// Whether a producer whose stream has this status still serves its client. It does if another node took the stream
+    /// for an orphan by mistake.
     pub(crate) fn serves_on(&self, status: &Status) -> bool {
         match status {
             Status::Running => true,
@@ -141,12 +142,12 @@ impl Node {
         self.let_go.cancel();
     }
 
-    /// Ready once the drain's time is nearly over.
+    /// Returns a future that completes when the drain's time is nearly over.
     pub(crate) fn let_go(&self) -> WaitForCancellationFutureOwned {
         self.let_go.clone().cancelled_owned()
     }
 
-    /// Whether the drain is over: no body waits for anything from here on.
+    /// Whether the drain is over. No body waits for anything then.
     pub(crate) fn is_down(&self) -> bool {
         self.drain.load(Ordering::Acquire) >= DOWN
     }
@@ -161,17 +162,17 @@ impl Node {
         self.pulses.wake_all();
     }
 
-    /// Ready once a drain begins, for those who outlive this borrow.
+    /// Returns a future that completes when a drain begins, and does not borrow the node.
     pub(crate) fn draining(&self) -> WaitForCancellationFutureOwned {
         self.drain_began.clone().cancelled_owned()
     }
 
-    /// Ready once a drain begins.
+    /// Returns a future that completes when a drain begins.
     pub(crate) fn drain_began(&self) -> WaitForCancellationFuture<'_> {
         self.drain_began.cancelled()
     }
 
-    /// The guardian is polled, or will not be any more.
+    /// Notes that the guardian was polled, or that it is gone.
     pub(crate) fn set_guarded(&self, guarded: bool) {
         self.guarded_at.store(if guarded { self.elapsed().max(1) } else { GONE }, Ordering::Relaxed);
     }
@@ -182,8 +183,8 @@ impl Node {
         !matches!(polled, 0 | GONE) && self.elapsed().saturating_sub(polled) < UNGUARDED_AFTER
     }
 
-    /// Says so, now and then, where nobody polls the guardian. A process that has just started is given a second, and one
-    /// that is going down does without.
+    /// Logs an alert, once a minute at most, if nothing polls the guardian. A process has a second after its start to
+    /// begin, and needs no guardian during its drain.
     pub(crate) fn check_guarded(&self) {
         let starts = self.guarded_at.load(Ordering::Relaxed) == 0 && self.elapsed() < STARTS;
         if !starts && !self.is_draining() && !self.is_guarded() && self.unguarded.due().is_some() {
@@ -191,19 +192,20 @@ impl Node {
         }
     }
 
-    /// Warns, once a minute at most, that an inner body made events after its terminal one: its classifier may be too eager.
+    /// Logs, once a minute at most, that an inner body made events after its terminal one. The route's classifier may
+    /// take an ordinary event for a terminal one.
     pub(crate) fn warn_late_events(&self, key: &StreamKey, events: u64) {
         if let Some(streams) = self.late_events.due() {
             log_warn!(
                 id = %key.id,
                 events = events,
                 streams = streams,
-                "an inner body made events after its terminal one: nobody gets them"
+                "an inner body made events after its terminal event: they are dropped"
             );
         }
     }
 
-    /// Reads which of a response's headers are kept with its stream. Warns, once a minute at most, of those that do not fit or
+    /// Returns the headers of a response to keep with its stream. Logs, once a minute at most, that some do not fit or
     /// are no text.
     pub(crate) fn kept_headers(&self, key: &StreamKey, headers: &HeaderMap, names: &[HeaderName]) -> KeptHeaders {
         let (kept, left_out) = crate::node::headers::kept(headers, names);
@@ -220,8 +222,8 @@ impl Node {
         kept
     }
 
-    /// Says so, once a minute at most, where a stream is given over HTTP/1.0: such a response is over when its connection closes
-    /// (RFC 9112 § 6.3), so the peer takes a body that breaks off for a complete one.
+    /// Logs an alert, once a minute at most, if a stream is sent over HTTP/1.0. Such a response ends when its
+    /// connection closes (RFC 9112 § 6.3), so the peer takes a body that breaks off for a complete one.
     pub(crate) fn check_version(&self, version: Version) {
         if version < Version::HTTP_11
             && let Some(requests) = self.old_http.due()
@@ -233,7 +235,7 @@ impl Node {
         }
     }
 
-    /// A beat, of these streams.
+    /// Returns a beat for these streams.
     pub(crate) fn beat_of(&self, streams: Arc<[(StreamKey, u64)]>) -> Beat {
         Beat { node: self.name.clone(), streams, stale: self.settings.stale_after, lifetime: self.settings.lifetime }
     }

@@ -1,4 +1,4 @@
-//! Stops a stream, wherever it runs.
+//! Stops a stream, on whatever node it runs.
 
 use std::sync::Arc;
 
@@ -15,16 +15,16 @@ use crate::{
 
 /// The outcome of stopping a stream.
 pub(crate) enum Stopped {
-    /// It runs no more because of this.
+    /// This stop has ended the stream.
     Now(Ended),
-    /// It had ended before.
+    /// The stream had ended before.
     Before(Ended),
     /// There is no such stream.
     Missing,
 }
 
 impl Node {
-    /// Stops a stream, wherever it runs: see [`Streams::stop`](crate::Streams::stop).
+    /// Stops a stream, on whatever node it runs: see [`Streams::stop`](crate::Streams::stop).
     pub(crate) async fn stop(&self, key: &StreamKey, reason: Reason) -> Result<Stopped, StoreError> {
         if let Some(lane) = self.recorder.lane(key)
             && let Some(stopped) = self.stop_here(&lane, reason.clone()).await
@@ -46,7 +46,7 @@ impl Node {
         })
     }
 
-    /// Ends a stream in the store, for whoever does not produce it.
+    /// Closes a stream in the store, for callers that do not produce it.
     pub(crate) async fn close(&self, close: Close) -> Result<Closed, StoreError> {
         let key = close.key.clone();
         let closed = self.store.close(close).await?;
@@ -57,7 +57,8 @@ impl Node {
         Ok(closed)
     }
 
-    /// Stops a stream whose producer runs here. Returns `None` if another producer has it by now, or it is interrupted.
+    /// Stops a stream whose producer runs on this node. Returns `None` if another producer has taken it over, or if it
+    /// is interrupted.
     async fn stop_here(&self, lane: &Arc<Lane>, reason: Reason) -> Option<Stopped> {
         let Self { recorder, executor, settings, store, .. } = self;
         let stopped = lane.end(recorder, EndRequest::supplied(StreamState::Cancelled, reason));
@@ -68,7 +69,7 @@ impl Node {
                 lane.waker.wake();
             });
         }
-        // While the store is away its answer is not waited for.
+        // Do not wait for the store to acknowledge the end while it is away.
         if !store.is_broken(&lane.key) {
             let _ = tokio::time::timeout(settings.terminal_limit, recorder.until_settled(lane)).await;
         }

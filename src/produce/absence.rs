@@ -1,4 +1,4 @@
-//! How long nobody has read a stream whose work goes on.
+//! Measures how long a stream whose work goes on has had no reader.
 
 use std::{
     pin::Pin,
@@ -19,20 +19,20 @@ use crate::{
     telemetry::Counted,
 };
 
-/// How often a body without readers on its own node looks whether there are some on others.
+/// How often a body without readers on its own node checks for readers on others.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Why the work of a stream that nobody reads ends.
+/// The reason for ending the work of a stream that nobody reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unread {
-    /// Nobody has read it for as long as its route allows.
+    /// The stream has had no reader for as long as its route allows.
     TooLong,
-    /// Too many streams of the process are read by nobody.
+    /// Too many streams of the process have no reader.
     TooMany,
 }
 
 impl Unread {
-    /// The reason with which a stream fails for that.
+    /// Returns the reason with which the stream fails.
     pub(crate) fn reason(self) -> Reason {
         match self {
             Self::TooLong => reason::DETACH_TIMEOUT,
@@ -41,21 +41,21 @@ impl Unread {
     }
 }
 
-/// The readers of a stream whose work goes on without the request that began it.
+/// Watches the readers of a stream whose work goes on without the request that began it.
 pub(crate) struct Attendance {
     node: Arc<Node>,
     lane: Arc<Lane>,
-    /// While nobody reads on this node.
+    /// Set while the stream has no reader on this node.
     absence: Option<Absence>,
 }
 
-/// A time in which nobody reads on the node that produces a stream.
+/// A period without readers on the node that produces a stream.
 #[derive(Default)]
 struct Absence {
-    /// When the last reader left; `None` while there are readers on another node.
+    /// When the last reader left. `None` while there are readers on another node.
     since: Option<Instant>,
-    /// When to look next; at once while there is none.
-    look: Option<Pin<Box<Sleep>>>,
+    /// The timer of the next check for readers on other nodes. `None` before the first check.
+    next_check: Option<Pin<Box<Sleep>>>,
     counted: Option<Counted>,
     listed: Option<Listed>,
 }
@@ -72,9 +72,9 @@ impl Attendance {
         self.absence.as_ref().is_some_and(|absence| absence.since.is_some())
     }
 
-    /// Ready once nobody has read for `limit`, or one stream too many is read by nobody.
+    /// Completes when the stream has had no reader for `limit`, or when too many streams have no reader.
     ///
-    /// Readers of this node wake the lane's drive. Readers on other nodes are only found by asking the store.
+    /// Readers on this node wake the lane's drive. Readers on other nodes are found by asking the store.
     pub(crate) fn poll_unread(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<Unread> {
         if self.lane.readers.any() {
             self.absence = None;
@@ -85,13 +85,13 @@ impl Attendance {
 }
 
 impl Absence {
-    /// The last reader has just left.
+    /// Begins an absence at the moment when the last reader left.
     fn begin(node: &Node) -> Self {
         Self { since: Some(Instant::now()), counted: Some(counted(node)), ..Self::default() }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, node: &Node, lane: &Arc<Lane>, limit: Duration) -> Poll<Unread> {
-        while self.is_evicted() || self.look.as_mut().is_none_or(|look| look.as_mut().poll(cx).is_ready()) {
+        while self.is_evicted() || self.next_check.as_mut().is_none_or(|timer| timer.as_mut().poll(cx).is_ready()) {
             let now = Instant::now();
             let next = if node.is_read_elsewhere(lane) {
                 (self.since, self.counted, self.listed) = (None, None, None);
@@ -100,11 +100,11 @@ impl Absence {
                 if let Some(unread) = self.go_on(now, node, lane, limit) {
                     return Poll::Ready(unread);
                 }
-                self.next_look(now, limit)
+                self.time_of_next_check(now, limit)
             };
-            match &mut self.look {
-                Some(look) => look.as_mut().reset(next),
-                None => self.look = Some(Box::pin(sleep_until(next))),
+            match &mut self.next_check {
+                Some(timer) => timer.as_mut().reset(next),
+                None => self.next_check = Some(Box::pin(sleep_until(next))),
             }
         }
         Poll::Pending
@@ -114,7 +114,7 @@ impl Absence {
         self.listed.as_ref().is_some_and(Listed::is_evicted)
     }
 
-    /// Counts the time without readers on. Returns the reason if a limit has passed.
+    /// Continues the absence. Returns the reason to end the work if a limit has passed.
     fn go_on(&mut self, now: Instant, node: &Node, lane: &Arc<Lane>, limit: Duration) -> Option<Unread> {
         let since = *self.since.get_or_insert(now);
         self.counted.get_or_insert_with(|| counted(node));
@@ -127,7 +127,7 @@ impl Absence {
         self.is_evicted().then_some(Unread::TooMany)
     }
 
-    fn next_look(&self, now: Instant, limit: Duration) -> Instant {
+    fn time_of_next_check(&self, now: Instant, limit: Duration) -> Instant {
         let since = self.since.unwrap_or(now);
         let end = since.checked_add(limit).unwrap_or(now + LOOK_EVERY);
         let listing = if self.listed.is_none() { since + UNATTENDED } else { end };
@@ -135,7 +135,7 @@ impl Absence {
     }
 }
 
-/// Counts one more stream that runs on without any reader.
+/// Counts a stream that runs without any reader in the telemetry, until the result is dropped.
 fn counted(node: &Node) -> Counted {
     Counted::new(&node.telemetry, |telemetry| &telemetry.detached)
 }

@@ -1,5 +1,5 @@
-//! An inner body after its terminal event: polled to its end, so that its code after the last event runs, and the
-//! connection that it reads from can be used again.
+//! Polls an inner body to its end after its terminal event, so that its code after the last event runs, and the
+//! connection that it reads from can be reused.
 
 use std::{
     pin::Pin,
@@ -24,18 +24,18 @@ use crate::{
     wire::Scanned,
 };
 
-/// Frames that one poll takes before others get their turn.
+/// How many frames one poll takes before its task yields.
 const FRAMES: usize = 64;
 
-/// Polls an inner body to its end, for at most 5 s. Events that it still makes are counted and dropped.
+/// Polls an inner body to its end, for at most 5 s. Events that the body still makes are counted and dropped.
 pub(crate) struct AfterLast<B> {
     node: Arc<Node>,
     lane: Arc<Lane>,
     stop: Stop,
-    /// How the body itself ended its stream.
+    /// The ending that the body itself gave its stream.
     ending: Ending,
     source: Source<B>,
-    /// None at the first poll, in place, where most bodies are over.
+    /// Made after the first poll, in which most bodies end.
     limits: Option<Limits>,
     began: bool,
     late: u64,
@@ -48,18 +48,18 @@ struct Limits {
     down: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-// Nothing in it is pinned in place: the inner body has a box of its own.
+// No field is pinned in place: the inner body is boxed.
 impl<B> Unpin for AfterLast<B> {}
 
 impl<B> AfterLast<B> {
     pub(crate) fn new(node: Arc<Node>, lane: Arc<Lane>, stop: Stop, ending: Ending, source: Source<B>) -> Self {
-        // An end that comes from elsewhere (a stop, another producer) wakes this task.
+        // Makes an end from elsewhere (a stop, another producer) wake this task.
         lane.set_driven();
         let _underway = node.rests.enter();
         Self { node, lane, stop, ending, source, limits: None, began: false, late: 0, _underway }
     }
 
-    /// Whether another end was stored first, so that the work is to stop.
+    /// Whether another end was stored first, so that the work must stop.
     fn is_overruled(&self) -> bool {
         if !self.lane.is_halted() {
             return false;
@@ -70,7 +70,7 @@ impl<B> AfterLast<B> {
         }
     }
 
-    /// Whether the body is given up.
+    /// Whether a limit has passed, so that the body is dropped.
     fn is_given_up(&mut self, cx: &mut Context<'_>) -> bool {
         let down = &self.node.after_last;
         let limits = self.limits.get_or_insert_with(|| Limits {
@@ -86,7 +86,7 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    /// Reads the body's frames. Returns whether the body is over.
+    /// Reads the body's frames. Returns whether the body has ended.
     fn read(&mut self, cx: &mut Context<'_>) -> bool {
         for _ in 0..FRAMES {
             let before = self.late;
@@ -126,7 +126,8 @@ where
         if this.read(cx) {
             return Poll::Ready(());
         }
-        // The first poll is in place, perhaps where there are no timers; the next one comes at once.
+        // The first poll runs in the caller's task, which may have no timer driver, so it sets no limits. The executor
+        // polls again at once.
         if std::mem::replace(&mut this.began, true) && this.is_given_up(cx) {
             return Poll::Ready(());
         }

@@ -123,10 +123,10 @@ where
                 },
                 State::Rerun(rerun) => {
                     // Counts as a poll of the live body: a client that stalls in the replay holds up the new run.
-                    rerun.live.polled();
+                    rerun.live.note_replay_polled();
                     match ready!(rerun.missed.poll_bytes(cx)) {
                         Some(Ok(frame)) => {
-                            rerun.live.spoke();
+                            rerun.live.note_replay_given();
                             return Poll::Ready(Some(Ok(frame)));
                         }
                         Some(Err(error)) => {

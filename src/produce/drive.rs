@@ -1,4 +1,4 @@
-//! A task that drives an inner body on without its client, for other readers and for those that come back.
+//! A task that drives an inner body on without its client, for other readers and for clients that return.
 
 use std::{
     collections::VecDeque,
@@ -25,7 +25,7 @@ use crate::{
     telemetry::add,
 };
 
-/// A body that runs without its client.
+/// The future that drives an inner body without its client.
 pub(crate) struct Drive<B>
 where
     B: InnerBody,
@@ -37,17 +37,17 @@ where
     store_wait: Option<Pin<Box<Sleep>>>,
 }
 
-// Nothing in it is pinned in place: the inner body has a box of its own.
+// No field is pinned in place: the inner body is boxed.
 impl<B> Unpin for Drive<B> where B: InnerBody {}
 
 impl<B> Drop for Drive<B>
 where
     B: InnerBody,
 {
-    /// Dropped before the body is over, by an executor that goes down or has no runtime.
+    /// Handles a drop before the body has ended, by an executor that shuts down or has no runtime.
     ///
-    /// A stream that may be run again is interrupted, one that goes with its readers is closed if there are none. Any
-    /// other is left as by a killed process: its beats stop.
+    /// A stream that may be run again is interrupted. A stream of a `Cancel` route is closed if it has no readers. Any
+    /// other stream is left as a killed process would leave it: its beats stop.
     fn drop(&mut self) {
         if self.engine.is_over() {
             return;
@@ -72,7 +72,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        // Registered first, so that every change from here on wakes this task.
+        // Registered before the checks, so that a change after them wakes this task.
         this.producer.lane.drive.register(cx.waker());
         if this.is_ended_elsewhere() {
             this.engine.discard();
@@ -91,7 +91,8 @@ where
             Progress::Waiting => return Poll::Pending,
             Progress::Over(_) => return Poll::Ready(()),
         }
-        // Yields after each batch: the runtime looks at its sockets only once in dozens of polls.
+        // Yield after each batch: the runtime checks its sockets only once in dozens of task polls, so a poll must be
+        // short.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -105,7 +106,7 @@ where
         Self { producer, engine, attendance, patience: Patience::default(), store_wait: None }
     }
 
-    /// Makes up to this many events.
+    /// Makes up to `room` events.
     fn make(&mut self, cx: &mut Context<'_>, room: usize) -> Progress {
         let mut made = VecDeque::new();
         let progress = self.engine.make(cx, &mut made, room);
@@ -115,13 +116,13 @@ where
         progress
     }
 
-    /// Whether the stream ended elsewhere, or the inner body is to be dropped.
+    /// Whether the stream ended elsewhere, or the inner body must be dropped.
     fn is_ended_elsewhere(&self) -> bool {
         let lane = &self.producer.lane;
         self.producer.is_discarded() || (lane.is_halted() && lane.status() != Status::Running)
     }
 
-    /// How the work is to end, once nobody has read it for too long.
+    /// Returns the end of the stream, if it has had no reader for too long.
     fn poll_unread(&mut self, cx: &mut Context<'_>) -> Option<EndRequest> {
         match self.attendance.poll_unread(cx, self.producer.may_run_unread()) {
             Poll::Pending => None,
@@ -130,7 +131,7 @@ where
         }
     }
 
-    /// Ready with how many events may be made before a reader of this node would be overtaken.
+    /// Returns how many events may be made before a reader on this node would miss trimmed ones.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
         let producer = &self.producer;
         if !producer.lane.readers.any() {
@@ -145,7 +146,7 @@ where
         self.patience.poll(cx, &producer.lane, limits, || producer.node.is_read_elsewhere(&producer.lane))
     }
 
-    /// Whether to wait for a store that is too far behind: for no longer than its time limit.
+    /// Whether to wait for a store that is too far behind. The wait has the store's time limit.
     fn waits_for_store(&mut self, cx: &mut Context<'_>) -> bool {
         let node = &self.producer.node;
         if self.producer.lane.room_ahead() > 0 || node.store.is_broken(&self.producer.lane.key) {

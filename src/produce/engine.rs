@@ -1,4 +1,4 @@
-//! The producer: polls the inner body, cuts it into blocks, gives them to the recorder.
+//! The engine: polls the inner body, cuts the bytes into blocks, and gives these to the recorder.
 
 use std::{
     cell::Cell,
@@ -32,29 +32,30 @@ use crate::{
     },
 };
 
-/// Inner frames without an event that one poll takes before others get their turn.
+/// How many inner frames without an event one poll takes before its task yields.
 const IDLE_FRAMES: usize = 64;
 
-/// Of what is waited for at a time, a frame takes at most this part of the recorder's room.
+/// A frame takes at most this fraction of the recorder's room.
 const ROOM_SHARE: usize = 16;
 
-/// What an event has at most besides its block, id included: so that a frame is not found to be too large once it is written.
+/// How many bytes an event has at most besides its block, id included. It is added to the block's size before the event
+/// is written, so that no frame exceeds its limit.
 const WITH_ID: usize = 192;
 
-/// Events that a silent body keeps the room for.
+/// How many events a silent body keeps room for.
 pub(crate) const FEW: usize = 4;
 
-/// What a client is to be given.
+/// A piece of the inner body's output for the client.
 #[derive(Debug)]
 pub(crate) enum Made {
     /// Events, and the seq of the last one.
     Events(Frame, u64),
-    /// Lines that are no event, for a client that is there to see them.
+    /// Lines that are no event. They are not recorded, so only an attached client gets them.
     Aside(Bytes),
 }
 
 impl Made {
-    /// What must be stored before it is delivered.
+    /// Returns the seq of the last event that may have to be stored before delivery, or 0 for lines that are no event.
     pub(crate) fn seq(&self) -> u64 {
         match self {
             Self::Events(_, last) => *last,
@@ -62,7 +63,7 @@ impl Made {
         }
     }
 
-    /// How many events it is.
+    /// Returns the number of events.
     pub(crate) fn events(&self) -> u64 {
         match self {
             Self::Events(frame, _) => frame.count,
@@ -78,7 +79,7 @@ impl Made {
     }
 }
 
-/// Events that are written, and not handed over yet.
+/// Events that are written and not yet given to the recorder.
 #[derive(Default)]
 struct Batch {
     out: BytesMut,
@@ -88,20 +89,21 @@ struct Batch {
 }
 
 thread_local! {
-    /// Where batches are written: one room for all bodies of a thread, so that a silent body keeps none.
+    /// The buffer for batches. All bodies of a thread share one, so that a silent body holds no memory.
     static ROOM: Cell<BytesMut> = Cell::default();
 }
 
-/// A room that has grown beyond this, for a large event, is given back.
+/// A buffer that a large event has grown beyond this size is freed.
 const KEPT_ROOM: usize = 512 << 10;
 
 impl Batch {
-    /// The inner body is foreign code, and may poll another of these bodies: that one finds no room, and makes its own.
+    /// Takes the thread's buffer. The inner body may poll another body of this library, which then makes its own
+    /// buffer.
     fn begin(next: u64) -> Self {
         Self { out: ROOM.take(), events: 0, next }
     }
 
-    /// What is written is not to be handed over.
+    /// Discards the written events.
     fn forget(&mut self) {
         self.events = 0;
         self.out.clear();
@@ -117,18 +119,18 @@ impl Drop for Batch {
     }
 }
 
-/// How far the inner body has come.
+/// The result of polling the inner body for events.
 #[derive(Debug)]
 pub(crate) enum Progress {
-    /// Something was made, and there may be more.
+    /// Events or lines were made, and there may be more.
     Made,
-    /// There is nothing more for now.
+    /// The inner body is pending.
     Waiting,
-    /// The body is over; its end was given to the recorder.
+    /// The inner body has ended. The recorder has the end.
     Over(EndRequest),
 }
 
-/// The inner body, and what is made of it.
+/// The inner body, with the state that is needed to make events of it.
 pub(crate) struct Engine<B> {
     node: Arc<Node>,
     route: Arc<Route>,
@@ -137,11 +139,11 @@ pub(crate) struct Engine<B> {
     source: Option<Source<B>>,
     writer: FrameWriter,
     limits: EntryLimits,
-    /// The ids and reconnect delays that the body set since the last batch, apart from events.
+    /// The last id and reconnect delay that the body set since the last batch.
     inner: Inner,
-    /// Whether a body that ends now, without a terminal event, was complete.
+    /// Whether a body that ends now, without a terminal event, is complete.
     complete: bool,
-    /// Whether the body has ever had nothing to give.
+    /// Whether the body was pending at least once before its first event.
     has_waited: bool,
     /// The error that the body failed with.
     error: Option<BoxError>,
@@ -172,9 +174,9 @@ where
         }
     }
 
-    /// Makes events until there are so many, the body waits, or it is over.
+    /// Makes events until there are `most`, the body is pending, or it has ended.
     ///
-    /// What was made goes to the recorder, and in order to the back of `made`.
+    /// The recorder gets the events. They are also appended to `made`, in order.
     pub(crate) fn make(&mut self, cx: &mut Context<'_>, made: &mut VecDeque<Made>, most: usize) -> Progress {
         let before = made.len();
         let mut batch = Batch::begin(self.lane.next());
@@ -191,7 +193,7 @@ where
             None if made.len() > before => Progress::Made,
             None => {
                 if !std::mem::replace(&mut self.has_waited, true) {
-                    // There is no event yet that would say that the producer has begun.
+                    // No event tells the store yet that the producer has begun.
                     self.node.recorder.ready(&self.lane);
                 }
                 Progress::Waiting
@@ -199,8 +201,8 @@ where
         }
     }
 
-    /// Takes blocks from the body until there are so many or there is other reason to stop. Returns the end, if that was the
-    /// reason.
+    /// Takes blocks from the body until there are `most`, or another reason to stop. Returns the end if the body has
+    /// ended.
     fn fill(
         &mut self,
         cx: &mut Context<'_>,
@@ -208,9 +210,9 @@ where
         made: &mut VecDeque<Made>,
         most: usize,
     ) -> Option<EndRequest> {
-        // Apart from the rest, as what is found in it is borrowed from it.
+        // Taken out of `self`, since the blocks are borrowed from the source.
         let Some(mut source) = self.source.take() else { return Some(self.eof()) };
-        // Guarded: a wire format is foreign code, too.
+        // Guarded: the wire format may be the application's code, and may panic.
         let end = guarded(|| self.fill_from(&mut source, cx, batch, made, most));
         self.source = Some(source);
         end.unwrap_or_else(|_| {
@@ -239,7 +241,7 @@ where
                 }
                 Ok(Some(Scanned::Aside(lines))) => {
                     (found, bytes) = (found + 1, bytes + lines.len());
-                    // In its place between the events.
+                    // The events before these lines go first, to keep the order.
                     self.hand_over(batch, made);
                     self.inner.retry = self.node.framing.retry_in(lines).or(self.inner.retry);
                     made.push_back(Made::Aside(Bytes::copy_from_slice(lines)));
@@ -263,7 +265,7 @@ where
         None
     }
 
-    /// Looks at an event: the terminal one is the end, and is not part of the log's run.
+    /// Writes an event to the batch. A terminal event is returned as the stream's end instead.
     fn take_event(&mut self, block: Block<'_>, batch: &mut Batch, made: &mut VecDeque<Made>) -> Option<EndRequest> {
         let (framing, classify) = (&self.node.framing, &self.route.classify);
         let complete = &mut self.complete;
@@ -276,7 +278,7 @@ where
         });
         match outcome {
             Ok(Some(outcome)) => {
-                // Kept for the recovery window, and so in memory of its own.
+                // Copied, since it is kept for the recovery window and must not keep the whole chunk alive.
                 return Some(EndRequest::close(Ending::with_event(outcome.state(), exact(block.bytes))));
             }
             Ok(None) => {}
@@ -297,7 +299,7 @@ where
         None
     }
 
-    /// The body ended by itself, without a terminal event.
+    /// Returns the end of a body that ended by itself, without a terminal event.
     fn end_of(&mut self, fed: Fed) -> EndRequest {
         let reason = match fed {
             Fed::More | Fed::Over => return self.eof(),
@@ -324,24 +326,24 @@ where
         }
     }
 
-    /// Gives what is written to the recorder, and to the client: one frame for both.
+    /// Gives the written events to the recorder and the client, as one shared frame.
     fn hand_over(&mut self, batch: &mut Batch, made: &mut VecDeque<Made>) {
         if batch.events == 0 {
             return;
         }
-        // Of all events at once: a delay is rare, and they are looked through faster so.
+        // All events are searched at once, which is faster, since few events set a delay.
         self.inner.retry = self.node.framing.retry_in(&batch.out).or(self.inner.retry);
         let frame = Frame { count: std::mem::take(&mut batch.events), bytes: exact(&batch.out) };
         batch.out.clear();
         if made.capacity() == 0 {
-            // Mostly one frame is made at a time: the room for it is kept.
+            // Most polls make one frame, so room for one is enough.
             made.reserve_exact(1);
         }
         made.push_back(Made::Events(frame.clone(), batch.next - 1));
         self.lane.push(&self.node.recorder, frame, std::mem::take(&mut self.inner));
     }
 
-    /// The body ended its stream, in one way or another.
+    /// Gives the end to the recorder, and drops the source or polls it on in the background.
     fn finish(&mut self, end: &EndRequest) {
         self.lane.end(&self.node.recorder, end.clone());
         let Some(source) = self.source.take() else { return };
@@ -353,7 +355,8 @@ where
             }
             _ => {
                 if !source.has_ended() {
-                    // The library fails the stream for an event that is too large: the work has more to do.
+                    // The library has failed the stream, for example for an event that is too large. The work has not
+                    // ended yet, so it must be told to stop.
                     self.stop.stop();
                 }
                 drop(source);
@@ -363,14 +366,14 @@ where
 }
 
 impl<B> Engine<B> {
-    /// Ends the work before the body is over.
+    /// Ends the stream before the inner body has ended, and drops the body.
     pub(crate) fn abort(&mut self, end: EndRequest) {
-        // First, so that followers see it even if dropping the inner body takes its time.
+        // Ended first, so that followers see the end even if dropping the inner body takes long.
         self.lane.end(&self.node.recorder, end);
         self.discard();
     }
 
-    /// Drops the inner body before it is over: its work is to stop.
+    /// Drops the inner body before it has ended, and tells its work to stop.
     pub(crate) fn discard(&mut self) {
         if let Some(source) = self.source.take() {
             self.stop.stop();
@@ -378,12 +381,12 @@ impl<B> Engine<B> {
         }
     }
 
-    /// Whether the inner body ended its stream, or was dropped.
+    /// Whether the inner body has ended its stream or was dropped.
     pub(crate) fn is_over(&self) -> bool {
         self.source.is_none()
     }
 
-    /// Takes the error that the body failed with, if it did.
+    /// Takes the error that the inner body failed with, if it failed.
     pub(crate) fn take_error(&mut self) -> Option<BoxError> {
         self.error.take()
     }

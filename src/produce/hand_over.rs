@@ -1,4 +1,4 @@
-//! How the work goes on when its client is gone, stalls, or is to go on elsewhere: a task drives it.
+//! Hands the work to a task when its client has left, stalls, or is let go.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -12,7 +12,7 @@ impl<B> Producer<B>
 where
     B: InnerBody,
 {
-    /// The client went away.
+    /// Handles the departure of the client.
     pub(crate) fn client_gone(self: &Arc<Self>) {
         self.lane.readers.detach_client();
         let engine = lock(&self.engine).take();
@@ -23,9 +23,9 @@ where
         }
     }
 
-    /// Drives the body on if somebody reads or may return; otherwise ends the work at once.
+    /// Drives the body on if there is a reader or one may return. Otherwise ends the work at once.
     fn go_on_without_client(self: &Arc<Self>, mut engine: Engine<B>) {
-        // Nobody could ever read its events.
+        // No client could ever read the events of an unrecorded stream.
         if self.lane.is_unrecorded() {
             return engine.abort(EndRequest::Interrupt);
         }
@@ -48,9 +48,9 @@ where
         self.node.executor.spawn(Drive::new(Arc::clone(self), engine, attendance));
     }
 
-    /// Takes the engine from a client that is still there, and drives it on.
+    /// Takes the engine from a client that is still attached, and drives it on.
     fn take_over(self: &Arc<Self>) {
-        // What is not recorded any more cannot be followed: only its client has it, and is waited for.
+        // The client cannot follow a stream that is no longer recorded, so the work waits for the client.
         if self.lane.is_halted() || self.lane.is_unrecorded() {
             return;
         }
@@ -59,7 +59,7 @@ where
             if engine.as_ref().is_none_or(Engine::is_over) {
                 return;
             }
-            // Under the lock: a client that finds no engine knows why.
+            // Set under the lock, so that a client that finds no engine sees `driven`.
             self.driven.store(true, Ordering::Release);
             engine.take()
         };
@@ -75,7 +75,7 @@ where
 {
     fn stalled(self: Arc<Self>) {
         if self.outlives_readers() || self.lane.readers.followers() > 0 || self.node.is_read_elsewhere(&self.lane) {
-            // On the executor: the lock may be held while the inner body is polled.
+            // Spawned, since the engine's lock may be held while the inner body is polled.
             let executor = self.node.executor.clone();
             executor.spawn(async move { self.take_over() });
         }

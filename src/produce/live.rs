@@ -1,4 +1,5 @@
-//! The body of the client whose request runs the inner service: makes, records and delivers.
+//! The body of the client whose request runs the inner service. It polls the inner body and delivers the recorded
+//! events.
 
 use std::{
     collections::VecDeque,
@@ -26,55 +27,56 @@ use crate::{
     runtime::{pulse::Pulse, sync::Entered},
 };
 
-/// Events that a body which is always ready makes before others get their turn. Where they are large its client's socket is
-/// full sooner.
+/// How many events an inner body that is always ready makes before its task yields. With large events the client's
+/// socket is full sooner.
 const TURN: u64 = 2048;
 
-/// What a body gives next.
+/// The next step of a live body.
 pub(crate) enum Next<B>
 where
     B: InnerBody,
 {
     Frame(Bytes),
-    /// The rest is in the log: another producer, or a task, drives the work on.
+    /// The client follows the log from here: a task drives the work on, or the stream ended elsewhere.
     Follow(Box<FollowBody>, Attached<B>),
-    /// Every frame was given; this is the end.
+    /// Every frame was given, and the body ends like this.
     Over(Closing),
 }
 
-/// A client, attached to the producer.
+/// The body of a client that is attached to the producer.
 pub(crate) struct Live<B>
 where
     B: InnerBody,
 {
     pub(super) producer: Arc<Producer<B>>,
-    /// Taken along by the body that follows, if somebody else drives the work.
+    /// Handed to the body that follows the log, if a task takes the work over.
     attached: Option<Attached<B>>,
     speaker: Speaker,
     manner: Manner,
     pub(super) pulse: Pulse,
-    /// Made, and not delivered yet: perhaps because the store has not acknowledged it.
+    /// Events and lines that were made and not delivered yet, for example because the store has not acknowledged them.
     pub(super) made: VecDeque<Made>,
     /// How many events were made since the body last waited.
     turn: u64,
     delivered: EventId,
-    /// How the inner body ended, once it has.
+    /// The end of the inner body, once it has ended.
     pub(super) end: Option<EndRequest>,
-    /// While the store is waited for.
+    /// The timer while the body waits for the store.
     pub(super) wait: Option<Pin<Box<Sleep>>>,
-    /// The store was waited for in vain, and nothing since: an end that comes now may have been made before that.
+    /// Whether a wait for the store has timed out since the inner body was last pending. An end that comes now may have
+    /// been made before that wait, so the wait counts towards the end's time limit.
     pub(super) held_up: bool,
-    /// Since when there is silence; before the first event, when the request came.
+    /// When the silence began: at the last event, or at the request's arrival before the first event.
     silent_since: Option<Instant>,
-    /// Whether there was an event yet.
-    heard: bool,
-    /// The last words are written: how the body ends after them.
+    /// Whether the inner body has made an event.
+    has_event: bool,
+    /// The end of the body, once its last bytes are written.
     closing: Option<Box<Closing>>,
-    /// No lane stands for the stream: a drain waits for this client all the same.
+    /// Makes a drain wait for this client although no lane stands for its stream.
     beyond_record: Option<Entered>,
 }
 
-/// Tells the producer when the client goes away, however it goes.
+/// A guard that tells the producer when it is dropped, because the client has left.
 pub(crate) struct Attached<B>(Arc<Producer<B>>)
 where
     B: InnerBody;
@@ -110,7 +112,7 @@ where
             wait: None,
             held_up: false,
             silent_since: Some(opened),
-            heard: false,
+            has_event: false,
             closing: None,
             beyond_record: (unrecorded && !manner.endless && !manner.comes_again).then(|| node.beyond_record.enter()),
         }
@@ -124,17 +126,17 @@ where
         self.speaker = speaker;
     }
 
-    /// The client asks for more, of what is told before this body's own.
-    pub(crate) fn polled(&self) {
+    /// Notes that the client polls a replay that precedes this body.
+    pub(crate) fn note_replay_polled(&self) {
         self.pulse.polled();
     }
 
-    /// The client was given some of that.
-    pub(crate) fn spoke(&self) {
+    /// Notes that the client got bytes of a replay that precedes this body.
+    pub(crate) fn note_replay_given(&self) {
         self.pulse.spoke();
     }
 
-    /// What is given next.
+    /// Returns the next step of the body.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next<B>> {
         self.pulse.polled();
         loop {
@@ -165,7 +167,7 @@ where
         }
     }
 
-    /// Writes what was made and may be delivered: a batch, made at once, is delivered at once.
+    /// Writes the events that may be delivered, up to one batch.
     fn deliver(&mut self) {
         if self.made.is_empty() {
             return;
@@ -180,8 +182,8 @@ where
             bytes += made.len();
         }
         if count > 0 {
-            // What waits next has a time limit of its own.
-            self.waits_no_more();
+            // The next event to wait for the store gets a time limit of its own.
+            self.stop_waiting();
         }
         for made in self.made.drain(..count) {
             match made {
@@ -207,7 +209,7 @@ where
         &self.producer.lane
     }
 
-    /// Nothing to give now, but perhaps a heartbeat.
+    /// Gives a heartbeat if one is due, since there is nothing else to give.
     fn idle(&mut self, cx: &mut Context<'_>) -> Poll<Next<B>> {
         self.turn = 0;
         if self.made.is_empty() && self.made.capacity() > FEW {
@@ -222,7 +224,7 @@ where
         self.speaker.take().map_or(Poll::Pending, |frame| Poll::Ready(Next::Frame(frame)))
     }
 
-    /// Has the inner body make a batch; `None` if somebody else drives it now.
+    /// Polls the inner body for a batch of events. Returns `None` if a task drives it now.
     pub(super) fn make(&mut self, cx: &mut Context<'_>) -> Option<Progress> {
         let before = self.made.len();
         let progress = self.producer.make(cx, &mut self.made);
@@ -237,7 +239,7 @@ where
         self.closing = Some(Box::new(finish(&mut self.speaker, end, self.manner.endless)));
     }
 
-    /// The stream goes on without this body, or not at all for now.
+    /// Ends the body before its stream has ended, with the error that fits the reason.
     pub(super) fn finish_unfinished(&mut self) {
         let error = match &self.end {
             _ if self.producer.node.is_draining() => BodyError::Draining,
@@ -247,21 +249,21 @@ where
         self.finish(End::Unfinished(error));
     }
 
-    /// Breaks the body, once everything written has gone out.
+    /// Breaks the body off after the bytes that are written already.
     pub(crate) fn break_off(mut self, error: BodyError) -> (Option<Bytes>, Closing) {
         self.finish(End::Unfinished(error));
         (self.speaker.take(), self.closing.take().map_or_else(Closing::clean, |closing| *closing))
     }
 
-    /// Has the inner body make events.
+    /// Polls the inner body for events.
     fn produce(&mut self, cx: &mut Context<'_>) -> Produced {
         if self.turn >= TURN {
-            // What is written goes out meanwhile, too.
+            // Yield, so that other tasks run and the transport sends what is written.
             cx.waker().wake_by_ref();
             return Produced::GoOn(false);
         }
-        // In this order: whoever ended the stream after taking the work over is then known to have taken it
-        // over, and what was made in between is in the log, and comes first.
+        // Read before `is_driven`: if a task took the work over and then ended the stream, `is_driven` is true below.
+        // The client then gets the events that the task made from the log, before the end.
         let halted = self.lane().is_halted();
         if self.producer.is_driven() {
             if !self.producer.is_released() {
@@ -286,7 +288,7 @@ where
             None if self.producer.is_driven() => Produced::GoOn(true),
             None => {
                 match self.lane().requested_end() {
-                    // A drain or a stop has ended the work: that is told like an end of the body's own.
+                    // A drain or a stop has ended the work. The client gets that end like one of the inner body's own.
                     Some(end) => self.end = Some(end),
                     None if self.go_on_halted() => self.finish_unfinished(),
                     None => {}
@@ -294,7 +296,7 @@ where
                 Produced::GoOn(true)
             }
             Some(Progress::Made) => {
-                self.heard();
+                self.note_event();
                 Produced::GoOn(true)
             }
             Some(Progress::Over(end)) => {
@@ -304,7 +306,7 @@ where
             Some(Progress::Waiting) => {
                 self.held_up = false;
                 self.silent_since.get_or_insert_with(Instant::now);
-                // Registered only now; whoever halted or took over the work in between is seen by this look.
+                // Checked after the waker is registered, so that no halt or takeover in between is missed.
                 self.pulse.register(cx.waker());
                 let halted = self.lane().is_halted() && !self.producer.node.serves_on(&self.lane().status());
                 Produced::GoOn(halted || self.producer.is_taken_over() || self.is_let_go())
@@ -312,8 +314,8 @@ where
         }
     }
 
-    /// Whether somebody else ended the stream behind events that the client was not given: the log has them, or knows that they
-    /// are missing.
+    /// Whether the stream was ended from elsewhere after events that the client was not given. The log holds these
+    /// events, or shows that they are missing.
     pub(super) fn is_cut_off(&self) -> bool {
         let lane = self.lane();
         match lane.status() {
@@ -325,7 +327,8 @@ where
         }
     }
 
-    /// The stream ended elsewhere, or another producer has it. Returns whether this one is served on.
+    /// Handles a stream that ended elsewhere or has another producer. Returns whether this body still serves its
+    /// client.
     fn go_on_halted(&mut self) -> bool {
         let status = self.lane().status();
         if self.producer.node.serves_on(&status) {
@@ -342,7 +345,7 @@ where
         false
     }
 
-    /// Whether the process shuts down and nobody else tells this body: its stream is not recorded.
+    /// Whether the process shuts down and this body must break off by itself, because its stream is not recorded.
     fn is_let_go(&self) -> bool {
         let goes_at_once = self.manner.endless || self.manner.comes_again;
         self.lane().is_unrecorded()
@@ -350,31 +353,31 @@ where
             && (goes_at_once || self.producer.node.is_letting_go())
     }
 
-    /// An event came: how long that took.
-    fn heard(&mut self) {
+    /// Reports the time until this event to the telemetry.
+    fn note_event(&mut self) {
         let Some(since) = self.silent_since.take() else { return };
-        if std::mem::replace(&mut self.heard, true) {
+        if std::mem::replace(&mut self.has_event, true) {
             self.producer.node.telemetry.event_gap(since.elapsed());
         } else {
             self.producer.node.telemetry.first_event(since.elapsed());
         }
     }
 
-    /// Somebody else drives the work: what was not delivered is in the log.
+    /// Returns the step to a body that follows the log, which holds the events that were not delivered.
     fn follow(&mut self) -> Option<Next<B>> {
         let attached = self.attached.take()?;
         let key = self.lane().key.clone();
         let follow =
             FollowBody::taking_over(&self.producer.node, key, self.delivered, self.manner, self.speaker.replacement());
-        // The follower enters its own place.
+        // The follower registers as a reader of its own.
         self.lane().readers.detach_client();
         Some(Next::Follow(Box::new(follow), attached))
     }
 }
 
-/// What came of having the inner body make events.
+/// The result of polling the inner body for events.
 enum Produced {
-    /// Whether there is more to do at once.
+    /// The body goes on. The flag says whether there is more to do at once.
     GoOn(bool),
     Follow,
 }

@@ -1,6 +1,9 @@
-//! Runs an inner body. The [`Engine`](engine::Engine) cuts it into blocks and gives these to the recorder; a
-//! [`Live`](live::Live) body polls the engine for its client. When the client leaves, the [`Producer`](producer::Producer) drops the
-//! engine or hands it to a [`Drive`](drive::Drive), which goes on with it for other readers and for those that come back.
+//! Runs an inner body.
+//!
+//! The [`Engine`](engine::Engine) cuts the bytes into blocks and gives these to the recorder. A [`Live`](live::Live)
+//! body polls the engine for its client. When the client leaves, the [`Producer`](producer::Producer) drops the engine
+//! or hands it to a [`Drive`](drive::Drive). The drive polls the engine on, for other readers and for clients that
+//! return.
 
 pub(crate) mod absence;
 pub(crate) mod after_last;

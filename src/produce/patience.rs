@@ -1,4 +1,4 @@
-//! How long a body that is driven on waits for slow readers of its own node (guarantee G8).
+//! The wait of a driven body for slow readers on its own node (guarantee G8).
 
 use std::{
     pin::Pin,
@@ -11,38 +11,40 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::absence::LOOK_EVERY;
 use crate::recorder::Lane;
 
-/// Waits for readers that the body would otherwise overtake by more than the log holds.
+/// The wait for readers that would otherwise miss events, because the log trims them.
 ///
-/// If another reader has caught up, the body waits at most `stall` in total, until the slow ones have come near. Otherwise
-/// it waits as a plain body does, and where its route has a limit, for at most that long while the slowest reader does not
-/// move. A reader that does not catch up in time gets a `gap`.
+/// If another reader has caught up, the body waits at most `stall` in total, until the slow readers are near. Otherwise
+/// it waits as a plain body does. If its route has a limit, it then waits at most that long while the slowest reader
+/// does not move. A reader that does not catch up in time gets a `gap`.
 #[derive(Default)]
 pub(crate) struct Patience {
     wait: Option<Wait>,
-    /// For how long others were held up.
+    /// How long the wait has held up readers that had caught up.
     held_up: Duration,
 }
 
-/// For how long a body waits.
+/// The limits of a body's wait for slow readers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Where another reader has caught up.
+    /// The limit if another reader has caught up.
     pub(crate) stall: Duration,
-    /// Where none has. `None` is no limit.
+    /// The limit if no reader has caught up. `None` means no limit.
     pub(crate) alone: Option<Duration>,
 }
 
 struct Wait {
-    /// When the readers were last looked at.
-    looked: Instant,
-    /// The place of the slowest reader, and when it last moved.
+    /// When the readers were last checked.
+    checked_at: Instant,
+    /// The place of the slowest reader.
     slowest: u64,
+    /// When the slowest reader last moved.
     still_since: Instant,
-    look: Pin<Box<Sleep>>,
+    /// The timer of the next check.
+    next_check: Pin<Box<Sleep>>,
 }
 
 impl Patience {
-    /// Ready with how many events may be made now.
+    /// Returns how many events may be made now.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -58,7 +60,7 @@ impl Patience {
             return Poll::Ready(room);
         }
         loop {
-            // Before the look: a reader that moves afterwards wakes this task.
+            // Set before the check, so that a reader that moves afterwards wakes this task.
             readers.wait_for(bounds.floor);
             let seen = readers.look(&bounds);
             let now = Instant::now();
@@ -67,7 +69,7 @@ impl Patience {
             if seen.all_near {
                 self.held_up = Duration::ZERO;
             } else if self.held_up >= limits.stall {
-                // Also one that has just moved: each of its steps would buy it another wait.
+                // This passes by even a reader that has just moved. Otherwise each of its steps would prolong the wait.
                 readers.pass_by(bounds.half);
                 self.held_up = Duration::ZERO;
                 continue;
@@ -87,17 +89,17 @@ impl Patience {
         }
     }
 
-    /// Counts the time since the last look, if others were held up in it.
+    /// Adds the time since the last check, if other readers were held up in it.
     fn count(&mut self, now: Instant, others: bool) {
         if let Some(wait) = &mut self.wait {
-            let since = now - std::mem::replace(&mut wait.looked, now);
+            let since = now - std::mem::replace(&mut wait.checked_at, now);
             self.held_up += if others { since } else { Duration::ZERO };
         }
     }
 
-    /// For how long the body may go on waiting.
+    /// Returns how long the body may still wait.
     fn time_left(&mut self, now: Instant, slowest: u64, others: bool, limits: Limits) -> Duration {
-        let begin = || Wait { looked: now, slowest, still_since: now, look: Box::pin(sleep_until(now)) };
+        let begin = || Wait { checked_at: now, slowest, still_since: now, next_check: Box::pin(sleep_until(now)) };
         let wait = self.wait.get_or_insert_with(begin);
         if wait.slowest != slowest {
             (wait.slowest, wait.still_since) = (slowest, now);
@@ -110,7 +112,7 @@ impl Patience {
 
     fn sleep(&mut self, cx: &mut Context<'_>, now: Instant, left: Duration) -> Poll<()> {
         let Some(wait) = &mut self.wait else { return Poll::Ready(()) };
-        wait.look.as_mut().reset(now + left.min(LOOK_EVERY));
-        wait.look.as_mut().poll(cx)
+        wait.next_check.as_mut().reset(now + left.min(LOOK_EVERY));
+        wait.next_check.as_mut().poll(cx)
     }
 }

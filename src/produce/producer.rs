@@ -1,4 +1,4 @@
-//! Who drives the inner body: the client's response body while it reads, else a task of its own.
+//! The producer of a stream. The client's response body polls its engine while the client reads, otherwise a task does.
 
 use std::{
     collections::VecDeque,
@@ -24,17 +24,17 @@ use crate::{
     runtime::sync::lock,
 };
 
-/// An engine, shared between the client's body and those who may take it over.
+/// An engine that the client's body shares with the task that may take it over.
 pub(crate) struct Producer<B> {
     pub(crate) node: Arc<Node>,
     pub(crate) route: Arc<Route>,
     pub(crate) lane: Arc<Lane>,
     pub(super) engine: Mutex<Option<Engine<B>>>,
-    /// A task drives the engine, or did: what the client has not read is in the log.
+    /// Whether a task drives the engine, or did. The log then holds the events that the client has not read.
     pub(super) driven: AtomicBool,
-    /// The inner body is to be dropped, whoever drives it.
+    /// Whether the inner body must be dropped, by its client's body or by the task.
     discarded: AtomicBool,
-    /// The client was let go, to follow on another node.
+    /// Whether the client was let go, to follow on another node.
     pub(super) released: AtomicBool,
     /// Whether the client reconnects by itself when its body breaks.
     pub(super) comes_again: bool,
@@ -60,17 +60,17 @@ where
         producer
     }
 
-    /// Makes events for the client; `None` if somebody else drives the body now.
+    /// Makes events for the client. Returns `None` if a task drives the inner body now, or if it was dropped.
     pub(crate) fn make(&self, cx: &mut Context<'_>, made: &mut VecDeque<Made>) -> Option<Progress> {
         let most = match self.route.durability {
             Durability::Buffered => BATCH_EVENTS,
-            // They wait for the store anyway: what is ready together goes to it together.
+            // The events wait for the store anyway, so all that are ready go to it in one request.
             Durability::BeforeSend => self.lane.room_ahead().clamp(1, AHEAD_EVENTS) as usize,
         };
         lock(&self.engine).as_mut().map(|engine| engine.make(cx, made, most))
     }
 
-    /// The error that ended the inner body, if one did and the client's body still drove it; once.
+    /// Takes the error that ended the inner body, if one did while the client's body still drove it.
     pub(crate) fn take_error(&self) -> Option<BoxError> {
         lock(&self.engine).as_mut().and_then(Engine::take_error)
     }
@@ -78,33 +78,33 @@ where
     /// Drops the inner body.
     pub(crate) fn discard(&self) {
         self.discarded.store(true, Ordering::Release);
-        // Not in the same expression: the lock is given back before foreign code runs.
+        // Two statements, so that the lock is released before the inner body's drop code runs.
         let engine = lock(&self.engine).take();
         drop(engine);
         self.lane.wake_drive();
     }
 
-    /// Whether the inner body is to be dropped, whoever drives it.
+    /// Whether the inner body must be dropped.
     pub(crate) fn is_discarded(&self) -> bool {
         self.discarded.load(Ordering::Acquire)
     }
 
-    /// Whether somebody else drives the body now, or it is gone.
+    /// Whether a task drives the inner body now, or the body was dropped.
     pub(crate) fn is_taken_over(&self) -> bool {
         lock(&self.engine).is_none()
     }
 
-    /// Whether a task drives the body, or did to its end.
+    /// Whether a task drives the inner body, or did until its end.
     pub(crate) fn is_driven(&self) -> bool {
         self.driven.load(Ordering::Acquire)
     }
 
-    /// Whether the client is to go on elsewhere.
+    /// Whether the client was let go, to follow on another node.
     pub(crate) fn is_released(&self) -> bool {
         self.released.load(Ordering::Acquire)
     }
 
-    /// For how long the work goes on while nobody reads.
+    /// Returns how long the work goes on without a reader.
     pub(crate) fn may_run_unread(&self) -> Duration {
         match self.route.disconnect {
             Disconnect::Interrupt | Disconnect::Cancel => self.route.grace,
@@ -112,7 +112,7 @@ where
         }
     }
 
-    /// The end of a stream that nobody has read for too long.
+    /// Returns the end of a stream that had no reader for too long.
     pub(crate) fn end_unread(&self) -> EndRequest {
         match self.route.disconnect {
             Disconnect::Interrupt => EndRequest::Interrupt,
@@ -121,7 +121,7 @@ where
         }
     }
 
-    /// Whether the work goes on when nobody reads.
+    /// Whether the work goes on without readers.
     pub(super) fn outlives_readers(&self) -> bool {
         matches!(self.route.disconnect, Disconnect::Detach { .. })
     }

@@ -17,17 +17,17 @@ use crate::{
 /// The result of polling the body.
 #[derive(Debug)]
 pub(crate) enum Fed {
-    /// There may be more to take out.
+    /// The scanner may have found more.
     More,
-    /// The body and its last chunk are over.
+    /// The body has ended, and the scanner has its last chunk.
     Over,
     Failed(BoxError),
     Panicked,
 }
 
-/// An inner body and its scanner. Panics of the body's code, its drop included, are caught here.
+/// An inner body and its scanner. It catches panics of the body's code, also when it drops the body.
 pub(crate) struct Source<B> {
-    /// None only while it is dropped.
+    /// `None` only during the drop.
     body: Option<Pin<Box<B>>>,
     scanner: Box<dyn Scan>,
     ended: bool,
@@ -38,12 +38,12 @@ impl<B> Source<B> {
         Self { body: Some(Box::pin(body)), scanner, ended: false }
     }
 
-    /// Takes out the next thing found; `None` if the body is to be polled for more.
+    /// Takes the scanner's next finding. `None` means that the body must be polled for more.
     pub(crate) fn next(&mut self) -> Result<Option<Scanned<'_>>, TooLarge> {
         self.scanner.next()
     }
 
-    /// Whether the body itself is over.
+    /// Whether the inner body has ended.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended
     }
@@ -54,10 +54,10 @@ where
     B: Body,
     B::Error: Into<BoxError>,
 {
-    /// Feeds the scanner the body's next frame. Take out all findings of the last one first.
+    /// Feeds the scanner the body's next frame. Take all findings of the last frame first.
     pub(crate) fn poll_feed(&mut self, cx: &mut Context<'_>) -> Poll<Fed> {
         let Some(body) = self.body.as_mut().filter(|_| !self.ended) else { return Poll::Ready(Fed::Over) };
-        // Guarded: the body, its data and its error are foreign code.
+        // Guarded: the body, its data and its error are the application's code, and may panic.
         let polled = guarded(|| {
             body.as_mut().poll_frame(cx).map_err(Into::into).map_ok(|frame| {
                 let data = frame.into_data().ok();

@@ -1,16 +1,19 @@
-//! The word that a stream's work is to stop.
+//! The signal that tells a stream's work to stop.
 
 use std::sync::{Arc, OnceLock};
 
 use tokio_util::sync::CancellationToken;
 
-/// Tells a stream's work to stop. It is shared by the handler's [`StreamContext`](crate::layer::context::StreamContext) and whoever
-/// drives the inner body, and apart from the rest of the context, which so goes with the handler.
+/// The signal that tells a stream's work to stop.
+///
+/// The handler's [`StreamContext`](crate::layer::context::StreamContext) and the driver of the inner body share it. It
+/// is apart from the context, so that the context's memory is freed with the handler.
 #[derive(Clone, Default)]
 pub(crate) struct Stop(Arc<OnceLock<CancellationToken>>);
 
 impl Stop {
-    /// The token, made when it is first asked for: most handlers leave it to the library to drop their body, and never wait.
+    /// Returns the token. It is made on the first call, since most handlers rely on their body being dropped and never
+    /// wait.
     pub(crate) fn token(&self) -> &CancellationToken {
         self.0.get_or_init(CancellationToken::new)
     }

@@ -1,4 +1,4 @@
-//! How a live body waits for the store: for an acknowledgement of its events, and of its end.
+//! The waits of a live body for the store, until it acknowledges events or the stream's end.
 
 use std::{task::Context, time::Duration};
 
@@ -21,23 +21,23 @@ impl<B> Live<B>
 where
     B: InnerBody,
 {
-    /// Events wait for their acknowledgement, for no longer than the store's time limit.
+    /// Waits for the store to acknowledge the oldest events, for no longer than the store's time limit.
     ///
-    /// The steps return whether there is more to do at once.
+    /// This and the other steps return whether there is more to do at once.
     pub(super) fn wait_for_store(&mut self, cx: &mut Context<'_>) -> bool {
         self.pulse.register(cx.waker());
         let Some(Made::Events(_, last)) = self.made.front() else { return true };
         let last = *last;
-        // Looked at first: once nothing more is stored, what was stored by then is known for good.
+        // Read before `deliverable`: after a halt nothing more is stored, so what is deliverable then is final.
         let halted = self.lane().is_halted();
         if last <= self.deliverable() {
-            self.waits_no_more();
+            self.stop_waiting();
             return true;
         }
         if halted {
             self.made.clear();
             if self.is_cut_off() {
-                // The log has events that were not given yet, before the end that somebody else has said.
+                // The log holds events that the client was not given, before an end from elsewhere. Follow it.
                 self.end = None;
             }
             return true;
@@ -47,12 +47,12 @@ where
             self.held_up = true;
             return true;
         }
-        // What landed while the body was polled has woken nobody.
+        // Checked again: an acknowledgement that came while the inner body was polled has woken no task.
         self.run_ahead(cx) || last <= self.deliverable()
     }
 
-    /// While the store is waited for, the inner body makes what is to be stored next, so that each round trip carries as much
-    /// as the window holds.
+    /// Polls the inner body for the next events while the store is busy, so that each round trip carries as much as the
+    /// window holds.
     pub(super) fn run_ahead(&mut self, cx: &mut Context<'_>) -> bool {
         if self.end.is_some() || self.is_window_made() || self.lane().room_ahead() == 0 {
             return false;
@@ -67,7 +67,8 @@ where
         }
     }
 
-    /// Whether the window is full, or the recorder is too full for more: what it gives up for want of room is never stored.
+    /// Whether the window or the recorder is full. Events that the recorder drops for lack of room would never be
+    /// stored.
     pub(super) fn is_window_made(&self) -> bool {
         let (mut events, mut bytes) = (0, 0);
         for made in &self.made {
@@ -77,10 +78,13 @@ where
         events >= AHEAD_EVENTS || bytes >= AHEAD_BYTES || !self.producer.node.recorder.has_room_ahead()
     }
 
-    pub(super) fn waits_no_more(&mut self) {
+    /// Ends the wait for the store. If the store's breaker is open by then, the wait counts towards the time limit of
+    /// an end.
+    pub(super) fn stop_waiting(&mut self) {
         self.held_up |= self.wait.take().is_some() && self.producer.node.store.is_broken(&self.lane().key);
     }
 
+    /// Polls the timer of the wait for the store. Returns whether `limit` has passed.
     pub(super) fn wait_up_to(&mut self, limit: Duration, cx: &mut Context<'_>) -> bool {
         let wait = self.wait.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         let elapsed = wait.as_mut().poll(cx).is_ready();
@@ -90,7 +94,7 @@ where
         elapsed
     }
 
-    /// The inner body is over. Its terminal event is delivered once it is stored, or after 2 s.
+    /// Waits after the inner body's end until the terminal event is stored, for 2 s at most, and delivers it.
     pub(super) fn wait_for_end(&mut self, cx: &mut Context<'_>) -> bool {
         self.pulse.register(cx.waker());
         let ended = match self.lane().status() {
@@ -106,7 +110,7 @@ where
                     }
                     Some(self.own_end(ending))
                 }
-                // An interruption has no event that would have to be stored before it is told.
+                // An interruption has no event to store, so it is reported at once.
                 _ => None,
             },
         };
@@ -120,8 +124,8 @@ where
         true
     }
 
-    /// The first end counts, whoever said it; but a client that was still served when its stream was
-    /// taken for an orphan gets the real one.
+    /// Returns the end to deliver: the stored one, since the first end counts. If the stream was taken for an orphan
+    /// while its client was still served, the client gets the inner body's own end.
     pub(super) fn end_to_tell(&self, stored: Ended) -> Ended {
         match &self.end {
             Some(EndRequest::Close(own)) if stored.ending.state == StreamState::Orphaned => {

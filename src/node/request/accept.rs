@@ -1,23 +1,23 @@
-//! What a request accepts (RFC 9110 § 12.5.1).
+//! The `Accept` header of a request (RFC 9110 § 12.5.1).
 //!
-//! Parsers of media types refuse a list as a whole where one range is malformed; here such a range alone says nothing.
+//! Libraries for media types refuse a whole list if one range is malformed. This parser ignores that range alone.
 
 use http::{Method, header, request::Parts};
 
 const EVENTS: &str = "text/event-stream";
 const JSON: &str = "application/json";
 
-/// Whether a request asks for an event stream by name, as every `EventSource` does: a GET that accepts
-/// `text/event-stream`, not only `*/*`. Such a client comes again after a response that breaks off.
+/// Whether a request is a GET that accepts `text/event-stream` by name, not only `*/*`. Every `EventSource` does so.
+/// Such a client reconnects after a response that breaks off.
 pub(crate) fn asks_by_name(request: &Parts) -> bool {
     request.method == Method::GET && Accepted::of(request).events.is_some_and(|range| range.quality > 0)
 }
 
-/// Whether a request would rather have an event stream than JSON.
+/// Whether a request prefers an event stream to JSON.
 ///
-/// The request must name `text/event-stream`, with a higher quality than JSON has. Of two equal ones the one that is
-/// named first counts, and one that is named beats `*/*`: `application/json, text/event-stream`, which clients of MCP
-/// send, gets JSON.
+/// The request must name `text/event-stream` with a higher quality than JSON has. With equal qualities the type that is
+/// named first wins, and a named type beats `*/*`. MCP clients send `application/json, text/event-stream`, and get
+/// JSON.
 pub(crate) fn prefers_events(request: &Parts) -> bool {
     let Accepted { events, json, wildcard, .. } = Accepted::of(request);
     let Some(events) = events.filter(|range| range.quality > 0) else { return false };
@@ -38,7 +38,7 @@ struct Accepted {
 
 #[derive(Clone, Copy)]
 struct Range {
-    /// In thousandths; 0 is "not acceptable".
+    /// The quality in thousandths. 0 means "not acceptable".
     quality: u16,
     /// The index of the first range of this type among all.
     place: usize,
@@ -71,10 +71,10 @@ impl Accepted {
     }
 }
 
-/// The quality of a range that says none.
+/// The quality of a range without a `q` parameter.
 const FULL: u16 = 1000;
 
-/// The quality that a parameter states, in thousandths, if it is one that does. One that is malformed says nothing.
+/// Returns the quality of a well-formed `q` parameter, in thousandths.
 fn weight(parameter: &str) -> Option<u16> {
     let (name, value) = parameter.split_once('=')?;
     if !name.trim().eq_ignore_ascii_case("q") {
@@ -90,11 +90,11 @@ fn weight(parameter: &str) -> Option<u16> {
     }
     let digits = fraction.bytes().chain(std::iter::repeat(b'0')).take(3);
     let thousandths = digits.fold(0, |sum, digit| sum * 10 + u16::from(digit - b'0'));
-    // A fourth digit is more than the rule allows, but it still says that the range is acceptable.
+    // RFC 9110 allows three digits. A range with more is still acceptable if one of the others is not 0.
     Some(if fraction.bytes().any(|byte| byte != b'0') { thousandths.max(1) } else { thousandths })
 }
 
-/// The parts between separators that stand outside of quotes, without the blanks around them.
+/// Splits a text at the separators outside of quotes, and trims blanks from the parts.
 fn split(text: &str, separator: u8) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {

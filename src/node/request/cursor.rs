@@ -1,11 +1,11 @@
-//! Which event a client saw last.
+//! The cursor of a request: the last event that the client saw.
 
 use http::{HeaderValue, Uri, request::Parts, uri::PathAndQuery};
 
 use super::query::{pair, pairs};
 use crate::{model::id::StreamId, node::headers::LAST_EVENT_ID, protocol::cursor::LastSeen};
 
-/// Reads the cursor of a request that means the stream `own`, or, with `None`, one whose name only a cursor knows.
+/// Reads the cursor of a request for the stream `own`. With `None`, only the cursor itself can name the stream.
 ///
 /// A browser sends the header `Last-Event-ID`. Clients that cannot set a header, and polyfills of `EventSource`, send a
 /// query parameter.
@@ -20,8 +20,8 @@ fn is_cursor(name: &[u8]) -> bool {
     matches!(name, b"last_event_id" | b"lastEventId") || name.eq_ignore_ascii_case(LAST_EVENT_ID.as_str().as_bytes())
 }
 
-/// The target of the inner service's request: without the library's own cursors in its query, which say nothing to
-/// the inner service. Any other parameter stays, a foreign cursor among them. `None`: nothing is to change.
+/// Returns the target for the inner service's request, without the library's own cursors in its query, which mean
+/// nothing to the inner service. Any other parameter stays, even a foreign cursor. `None`: the target need not change.
 pub(crate) fn inner_target(target: &Uri) -> Option<Uri> {
     let query = target.query()?;
     let is_own = |part: &&str| {

@@ -1,5 +1,4 @@
-//! Reads the head of a request, for every service: the event that the client saw last, the types that it
-//! accepts, its query.
+//! Reads the head of a request: the client's cursor, the types that the client accepts, and the query.
 
 mod accept;
 mod cursor;

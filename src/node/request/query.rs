@@ -5,25 +5,25 @@ use std::borrow::Cow;
 use http::request::Parts;
 use percent_encoding::percent_decode_str;
 
-/// The value of a query parameter, percent-decoded; the first of several.
+/// Returns the first value of a query parameter, percent-decoded.
 pub(crate) fn parameter(request: &Parts, name: &str) -> Option<String> {
     let (_, value) = pairs(request.uri.query()?).find(|(key, _)| **key == *name.as_bytes())?;
     Some(String::from_utf8_lossy(&value).into_owned())
 }
 
-/// All values of a query parameter, percent-decoded.
+/// Returns all values of a query parameter, percent-decoded.
 pub(crate) fn parameters<'a>(request: &'a Parts, name: &'a str) -> impl Iterator<Item = Cow<'a, [u8]>> {
     let pairs = pairs(request.uri.query().unwrap_or_default());
     pairs.filter(move |(key, _)| **key == *name.as_bytes()).map(|(_, value)| value)
 }
 
-/// The pairs of a query string, percent-decoded. A `+` stands for itself, since a cursor may hold one: so `form_urlencoded`, which
-/// makes it a blank, is of no use here.
+/// Returns the pairs of a query string, percent-decoded. A `+` stands for itself, since a cursor may hold one. For that
+/// reason `form_urlencoded` cannot be used: it decodes `+` as a blank.
 pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)> {
     query.split('&').map(pair)
 }
 
-/// A part of a query string as key and value, percent-decoded.
+/// Splits a part of a query string into key and value, percent-decoded.
 pub(crate) fn pair(text: &str) -> (Cow<'_, [u8]>, Cow<'_, [u8]>) {
     let (key, value) = text.split_once('=').unwrap_or((text, ""));
     (percent_decode_str(key).into(), percent_decode_str(value).into())
