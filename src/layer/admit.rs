@@ -1,4 +1,4 @@
-//! Admission: what the store says of a request's stream, and what follows from that.
+//! Admission: asks the store about a request's stream, and decides how the request is served.
 
 use std::{future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
@@ -16,30 +16,30 @@ use crate::{
     store::{Open, Opened},
 };
 
-/// How long the stream of a producer of this node may take to be registered again with a store that forgot it.
+/// How long a request waits for a stream of this node to be registered again with a store that lost it.
 const REOPEN_WAIT: Duration = Duration::from_secs(2);
 
-/// How often that is looked for: where the stream was deleted, nobody tells.
+/// How often the request asks for the stream meanwhile. No notice wakes it if the stream was deleted.
 const REOPEN_LOOK: Duration = Duration::from_millis(50);
 
-/// The store's answer, with the guard that undoes it.
+/// The store's answer, with the guard that withdraws the registration.
 type Answered = (Opening, Result<Opened, crate::StoreError>);
 
 /// The outcome of a request's admission.
 pub(super) enum Admission {
-    /// It is the stream's producer.
+    /// The request produces its stream.
     Produce(Registered),
-    /// It reads a stream that another request produces, or produced.
+    /// The request follows a stream that another request produces, or produced.
     Follow(Box<FollowBody>, KeptHeaders),
-    /// It has everything.
+    /// The client has everything.
     NoContent,
-    /// It is to come again.
+    /// The client must come again.
     Retry,
-    /// The route's voice cannot express the answer: the body breaks, and nothing is run.
+    /// The route's voice cannot express the answer. The body breaks, and the inner service does not run.
     Break(BodyError),
-    /// It produces, but nothing is recorded.
+    /// The request produces its stream, but nothing is recorded.
     Unrecorded,
-    /// Its stream is gone, and may be run anew under a name of its own.
+    /// The request's stream is gone. The request may run the work anew, under a new stream id.
     Anew,
     Reject(Rejection),
 }
@@ -60,7 +60,7 @@ impl Admission {
         }
         let begun = asked.opened;
         loop {
-            // Before the stream is looked at: what changes in between is then seen.
+            // Taken before the store is asked, so that a change in between wakes this request.
             let mut tail = node.store.tail(&asked.key);
             let running = running_here(&node, &asked);
             let (opening, opened) = match open_held_first(&node, &route, &asked, running.is_some()).await {
@@ -68,8 +68,8 @@ impl Admission {
                 Err(admission) => return admission,
             };
             let (patience, at_most) = match &opened {
-                // From then on it gets heartbeats. Other clients wait until the producer answers or withdraws, since
-                // its answer may be no event stream.
+                // An `EventSource` waits 2 s, then gets a response with heartbeats. Other clients wait until the
+                // producer answers or withdraws, since its answer may be no event stream.
                 Ok(Opened::Active { started: false }) if asked.comes_again => (BEGIN_WAIT, BEGIN_WAIT),
                 Ok(Opened::Active { started: false }) => (node.settings.lifetime, node.settings.lifetime),
                 Ok(Opened::Missing) if !asked.position.is_end() && running.is_some() => (REOPEN_WAIT, REOPEN_LOOK),
@@ -80,10 +80,10 @@ impl Admission {
                 return Self::decide(&node, &route, asked, opening, opened).await;
             }
             match running {
-                // The store forgot a stream that runs here: the lane's own look registers it again, or learns that it
-                // was deleted.
+                // The store does not know a stream that runs on this node. The lane checks: it registers the stream
+                // again, or finds that it was deleted.
                 Some(lane) if matches!(opened, Ok(Opened::Missing)) => node.recorder.look(&lane),
-                // It may have begun, and not have said so yet.
+                // The producer may have begun without having told the store yet.
                 Some(lane) => node.recorder.ready(&lane),
                 None => {}
             }
@@ -99,12 +99,12 @@ impl Admission {
         }
     }
 
-    /// Registers a producer whose inner service has answered already.
+    /// Registers a stream whose inner service has answered already.
     pub(super) async fn register(node: Arc<Node>, route: Arc<Route>, asked: Asked) -> Self {
         Self::register_for(&node, &route, asked).await
     }
 
-    /// Registers a stream whose name the library made up.
+    /// Registers a stream whose id the library made up.
     pub(super) async fn register_for(node: &Arc<Node>, route: &Route, asked: Asked) -> Self {
         node.check_guarded();
         if !asked.may_begin(node) {
@@ -124,14 +124,14 @@ impl Admission {
         if let Ok(held) = &opened
             && let Some(refused) = Self::in_other_conversation(node, &asked, held).await
         {
-            // What was registered is withdrawn.
+            // Dropping `opening` withdraws the registration.
             return refused;
         }
         match opened {
-            // Nothing is begun any more, recorded or not.
+            // The drain begins no more streams, recorded or not.
             Err(_) | Ok(Opened::Missing) if !asked.may_begin(node) && !asked.position.is_end() => Self::Retry,
             Err(_) => Self::without_store(route, asked.position),
-            // Nothing is begun any more: what was registered is withdrawn.
+            // The drain begins no more streams. Dropping `opening` withdraws the registration.
             Ok(Opened::New { .. }) if !asked.may_begin(node) => Self::Retry,
             Ok(Opened::New { epoch, previous, inner_id, origin }) => {
                 let registration = Open { origin, ..registration(node, route, &asked, opening.token, true) };
@@ -148,10 +148,10 @@ impl Admission {
                     && let Err(refused) =
                         Self::begin_turn(node, route, &asked, &registered.lane, runs_again, turn).await
                 {
-                    // What was registered is withdrawn.
+                    // Dropping `registered` withdraws the registration.
                     return refused;
                 }
-                // Entered before this look: a drain that is not seen here sees the lane.
+                // Checked after the lane is entered, so that a drain that begins later sees the lane.
                 if asked.may_begin(node) { Self::Produce(registered) } else { Self::Retry }
             }
             Ok(Opened::Ended(ended)) => Self::ended(node, route, asked, &ended).await,
@@ -159,7 +159,8 @@ impl Admission {
             Ok(Opened::Missing) if asked.position.is_end() => Self::NoContent,
             Ok(Opened::Missing) if node.may_be_forgotten() || running_here(node, &asked).is_some() => Self::Retry,
             Ok(Opened::Missing) if asked.prefix.is_some() && route.disconnect.reruns() => Self::Anew,
-            // Not created only because the store seemed to have been emptied a moment ago.
+            // The stream was not created because the store seemed to have been emptied a moment ago. The client tries
+            // again.
             Ok(Opened::Missing) if asked.prefix.is_none() && asked.position.may_create(route.disconnect) => Self::Retry,
             Ok(Opened::Missing) => Self::Reject(Rejection::NotFound),
             Ok(Opened::OverLimit) => Self::over_limit(node, route, asked).await,
@@ -168,7 +169,8 @@ impl Admission {
         }
     }
 
-    /// A request with a cursor is to come again: the events that it needs are only in the store.
+    /// Decides about a request while the store does not answer. A request with a cursor must come again, since only the
+    /// store has the events that it needs.
     pub(super) fn without_store(route: &Route, position: Position) -> Self {
         match route.on_unavailable {
             _ if position.is_reconnect() => Self::Retry,
@@ -178,8 +180,8 @@ impl Admission {
         }
     }
 
-    /// Begins nothing new. Ended streams are still told, and running ones still followed by clients that cannot
-    /// reconnect.
+    /// Decides about a request during a drain, which begins no new stream. The request may still replay an ended
+    /// stream, and follow a running one if its client does not reconnect by itself.
     async fn while_draining(node: &Arc<Node>, route: &Route, asked: Asked) -> Self {
         let Ok(Some(info)) = node.store.info(asked.key.clone()).await else { return Self::Retry };
         let request = registration(node, route, &asked, 0, false);
@@ -199,7 +201,7 @@ impl Admission {
         }
         match &info.ended {
             Some(ended) => Self::ended(node, route, asked, ended).await,
-            // Whoever has not begun to answer may not answer with an event stream.
+            // A producer that has not begun to answer may yet answer with something else than an event stream.
             None if info.state == StreamState::Active && info.started && !asked.comes_again => {
                 Self::active(node, route, asked).await
             }
@@ -208,8 +210,8 @@ impl Admission {
     }
 }
 
-/// Returns the error for a reconnect that the route's voice cannot express. Checked before the handler runs, so that no
-/// run is started for a body that breaks.
+/// Returns the error for a reconnect whose answer the route's voice cannot express. It is checked before the handler
+/// runs, so that no run begins for a body that breaks.
 async fn unspeakable(node: &Arc<Node>, route: &Route, asked: &Asked) -> Option<BodyError> {
     if route.voice != Voice::OpenAi || !route.disconnect.reruns() || !asked.position.shows_existence() {
         return None;
@@ -223,14 +225,15 @@ async fn unspeakable(node: &Arc<Node>, route: &Route, asked: &Asked) -> Option<B
     }
 }
 
-/// The stream that a request means, where it runs on this node.
+/// Returns the lane of the stream that a request means, if the stream runs on this node.
 fn running_here(node: &Node, asked: &Asked) -> Option<Arc<Lane>> {
     node.recorder.lane(&asked.key).filter(|lane| lane.is_meant_by(asked.origin(), &asked.kind))
 }
 
-/// Asks the store to register the request's producer. A stream that is held is looked for first, without being created,
-/// where the request names one that existed or that runs on this node. If it is missing, it is run anew, or not found,
-/// only if the store was not emptied since this node last heard of it.
+/// Asks the store to register the request's producer.
+///
+/// If the request names a stream that existed, or that runs on this node, this first looks for the stream without
+/// creating it. A missing stream is created only if the store was not emptied since its last answer to this node.
 async fn open_held_first(
     node: &Arc<Node>,
     route: &Route,

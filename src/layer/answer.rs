@@ -1,4 +1,4 @@
-//! What the layer answers with.
+//! The responses of the layer.
 
 use std::sync::Arc;
 
@@ -40,7 +40,8 @@ use crate::{
 
 type Answer<ResBody> = Response<ResilientSseBody<ResBody>>;
 
-/// Whether the layer protects a response; if not, what its event stream counts as.
+/// Returns `Ok` if the layer protects a response. The error is the counter of an event stream that it does not protect,
+/// or `None` if the response is no event stream.
 pub(super) fn is_protected<B>(node: &Node, response: &Response<B>) -> Result<(), Option<Bypassed>> {
     if !claims(node, response) {
         return Err(None);
@@ -54,10 +55,10 @@ pub(super) fn is_protected<B>(node: &Node, response: &Response<B>) -> Result<(),
     Ok(())
 }
 
-/// Whether a `Content-Encoding` line names a coding, so that the bytes are not the content itself. `identity` stands for no
-/// encoding (RFC 9110 § 8.4.1); some servers send it to keep compression away.
+/// Whether a `Content-Encoding` line names a coding, so that the bytes are not the content itself. `identity` means no
+/// coding (RFC 9110 § 8.4.1). Some servers send it to keep compression layers away.
 fn is_encoding(line: &HeaderValue) -> bool {
-    // The field is a list, whose empty elements count for nothing (RFC 9110 § 5.6.1).
+    // The field is a list. A recipient ignores empty elements (RFC 9110 § 5.6.1).
     let mut codings = line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     codings.any(|coding| {
         !coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity") && !coding.eq_ignore_ascii_case(b"none")
@@ -69,7 +70,7 @@ fn claims<B>(node: &Node, response: &Response<B>) -> bool {
     content_type.and_then(|value| value.to_str().ok()).is_some_and(|value| node.framing.claims(value))
 }
 
-/// A response that passes untouched, but for the mark on an event stream that is not protected.
+/// Returns a response that passes untouched. An event stream that is not protected gets `X-Stream-Recorded: false`.
 pub(super) fn unprotected<ResBody>(
     node: &Node,
     mut response: Response<ResBody>,
@@ -85,7 +86,7 @@ where
     response.map(ResilientSseBody::pass)
 }
 
-/// Joins the inner service's event stream with the outcome of its registration.
+/// Serves the inner service's event stream according to the outcome of its registration.
 pub(super) fn serve<ResBody>(
     node: &Arc<Node>,
     route: &Arc<Route>,
@@ -104,7 +105,8 @@ where
     }
 }
 
-/// Looks at the version of HTTP over which a stream is given. The response of a feed may end cleanly at any time.
+/// Logs an alert if a stream is sent over HTTP/1.0, unless it is a feed's: the response of a feed may end cleanly at
+/// any time.
 fn check_version(node: &Node, route: &Route, asked: &Asked) {
     if !route.endless {
         node.check_version(asked.version);
@@ -114,11 +116,11 @@ fn check_version(node: &Node, route: &Route, asked: &Asked) {
 /// A producer that has begun.
 pub(super) struct Started<ResBody> {
     pub(super) producer: Arc<Producer<ResBody>>,
-    /// The end of the run before, if there was one.
+    /// The last event of the run before, if there was one.
     previous: Option<EventId>,
 }
 
-/// Starts the producer of a stream that is registered: from here on its body decides what becomes of it.
+/// Starts the producer of a registered stream. From then on the inner body's end is the stream's.
 pub(super) fn start<ResBody>(
     node: &Arc<Node>,
     route: &Arc<Route>,
@@ -137,13 +139,14 @@ where
     let producer = engage(node, route, asked, &lane, body, context);
     keep_headers(node, route, &lane, headers);
     lane.start();
-    // Said with the first event, if there is one at once: the engine sees to it once the body waits.
+    // The store learns of the start with the first event. If there is none at once, the engine reports the start when
+    // the inner body is pending.
     node.recorder.ready_at_leisure(&lane);
     node.turn_started(&lane);
     Started { producer, previous }
 }
 
-/// Stores the headers that the route keeps, where the stream was registered before its handler answered.
+/// Stores the headers that the route keeps, if the stream was registered before its handler answered.
 fn keep_headers(node: &Arc<Node>, route: &Route, lane: &Arc<Lane>, headers: &HeaderMap) {
     if lane.headers() == &KeptHeaders::Awaited
         && lane.keep_headers(node.kept_headers(&lane.key, headers, &route.keep_headers))
@@ -168,7 +171,7 @@ where
     Producer::new(node, route, engine, asked.comes_again)
 }
 
-/// Wraps the inner body.
+/// Wraps the inner body of a registered stream.
 fn produce<ResBody>(
     node: &Arc<Node>,
     route: &Arc<Route>,
@@ -193,7 +196,8 @@ where
     }
     let replays = matches!(asked.position, Position::After(_) | Position::Unreadable);
     let body = if previous.is_some() && replays {
-        // The inner body is not polled before the client has what it missed.
+        // The engine does not report the start here: the inner body is not polled until the client has the missed
+        // events.
         node.recorder.ready(live.lane());
         let missed = FollowRequest {
             key: asked.key.clone(),
@@ -214,7 +218,7 @@ where
     Response::from_parts(parts, body)
 }
 
-/// Begins a first run. A client with a cursor is told that its events are gone.
+/// Begins a first run. A client with a cursor gets a gap, since the events before the run are gone.
 fn begin<ResBody>(node: &Node, asked: &Asked, mut live: Live<ResBody>, run: EventId) -> ResilientSseBody<ResBody>
 where
     ResBody: InnerBody,
@@ -234,7 +238,7 @@ where
     }
 }
 
-/// Serves an event stream that cannot be registered: it has all that the layer adds, but for ids.
+/// Serves an event stream that cannot be registered. It has everything that the layer adds except ids.
 fn unrecorded<ResBody>(
     node: &Arc<Node>,
     route: &Arc<Route>,
@@ -259,7 +263,7 @@ where
     Response::from_parts(parts, ResilientSseBody::live(live))
 }
 
-/// An answer that needs no inner service.
+/// Returns the response to an admission that needs no inner service.
 pub(super) fn answer<ResBody>(node: &Arc<Node>, route: &Route, asked: &Asked, admission: Admission) -> Answer<ResBody>
 where
     ResBody: InnerBody,
@@ -282,7 +286,7 @@ where
     }
 }
 
-/// A body that breaks at once, after what the route's voice has to say.
+/// Returns a body that breaks at once, after the voice's error event if it has one.
 fn broken<ResBody>(node: &Node, route: &Route, error: BodyError) -> ResilientSseBody<ResBody>
 where
     ResBody: InnerBody,

@@ -1,4 +1,4 @@
-//! What a request asks for, and what it registers.
+//! The parsed request, and the registration that is made of it.
 
 use std::borrow::Cow;
 
@@ -21,21 +21,21 @@ use crate::{
     store::Open,
 };
 
-/// What a request asks for.
+/// A parsed request: its stream, its cursor, and the settings of its registration.
 #[derive(Clone)]
 pub(super) struct Asked {
     pub(super) key: StreamKey,
     pub(super) position: Position,
-    /// Stands before every event id where the library made up the stream's.
+    /// The prefix of every event id, if the library made up the stream's id.
     pub(super) prefix: Option<StreamId>,
     pub(super) kind: Cow<'static, str>,
     pub(super) metadata: Metadata,
     pub(super) fingerprint: Option<String>,
-    /// The conversation that the stream is a turn of, if the request begins it.
+    /// The turn of its conversation that the request begins, if it registers its stream.
     pub(super) turn: Option<Turn>,
-    /// The request begins a stream under a name that the library has just made up.
+    /// Whether the request begins a turn under a stream id that the library has just made up.
     pub(super) begins: bool,
-    /// The request came with the cursor of a stream that is gone.
+    /// Whether the request came with the cursor of a stream that is gone.
     pub(super) is_stale: bool,
     /// The headers of the handler's response that the route keeps.
     pub(super) headers: KeptHeaders,
@@ -43,16 +43,16 @@ pub(super) struct Asked {
     pub(super) comes_again: bool,
     /// The request's version of HTTP.
     pub(super) version: Version,
-    /// A drain that has begun since the request came waits for it, as it does for a stream.
+    /// Whether a drain that begins after the request's arrival waits for the request, as it does for a stream.
     pub(super) waited_for: bool,
-    /// When the request came.
+    /// When the request arrived.
     pub(super) opened: Instant,
-    /// The request's head, for the host's hooks.
+    /// The request's head, for the application's hooks.
     pub(super) head: Head,
 }
 
 impl Asked {
-    /// Begins a stream under a name that the library makes up, in place of one that is gone. The client is told of a gap.
+    /// Gives the request a new stream id in place of the stream that is gone. The client gets a gap.
     pub(super) fn begin_anew(&mut self, node: &Node) {
         let id = StreamId::from_random(node.random.u128());
         self.key.id = id.clone();
@@ -62,21 +62,23 @@ impl Asked {
         self.is_stale = true;
     }
 
-    /// The turn that a first run of the stream is. A cursor of a stream that is gone asks for that one's work and is no new question: it
-    /// begins a turn only where no stream of the conversation runs.
+    /// Returns the turn for a first run of the stream. A request with a cursor of a stream that is gone repeats that
+    /// stream's work and is no new question, so it begins a turn only if no stream of the conversation runs.
     pub(super) fn new_turn(&self, turn: Turn) -> Turn {
         let overlap = if self.is_stale || self.cursor().is_some() { Overlap::Refuse } else { turn.overlap };
         Turn { overlap, ..turn }
     }
 
-    /// Counts the request until what this returns is dropped, and has a drain wait for it, unless its client may go at once, as a
-    /// feed's and one that comes again by itself may. For requests whose handler runs and that no lane stands for.
+    /// Counts a request whose handler runs and that no lane stands for, until the guard is dropped.
+    ///
+    /// A drain waits for the request, unless its client may go at once. The clients of a feed and clients that
+    /// reconnect by themselves may.
     pub(super) fn wait_for(&mut self, node: &Node, route: &Route) -> Entered {
         let may_go = route.endless || self.comes_again;
         let entered = (!may_go).then(|| node.handlers.enter());
-        // Entered before this look: a drain that is not seen here sees the request.
+        // Checked after the request is counted, so that a drain that begins later sees the request.
         self.waited_for = entered.is_some() && !node.is_draining();
-        // One that came in the drain begins no stream, but may answer something else: it is waited for as well.
+        // A request that arrived in the drain begins no stream, but may get another answer, so it is counted as well.
         entered.unwrap_or_else(|| node.bystanders.enter())
     }
 
@@ -96,15 +98,16 @@ impl Asked {
         }
     }
 
-    /// How the client is spoken to on this route.
+    /// Returns how the client is served on this route.
     pub(super) fn manner(&self, route: &Route) -> Manner {
         Manner { voice: route.voice, heartbeat: route.heartbeat, endless: route.endless, comes_again: self.comes_again }
     }
 }
 
-/// `answered`: the inner service has answered with an event stream already.
+/// Returns the registration of a request's stream. `answered` says whether the inner service has answered with an event
+/// stream already.
 pub(super) fn registration(node: &Node, route: &Route, asked: &Asked, token: u128, answered: bool) -> Open {
-    // A name that the library made up names no new stream, whoever brings it back.
+    // A client that sends back an id that the library made up asks for that stream, and never creates a new one.
     let anew = asked.prefix.is_none() || answered || asked.begins;
     Open {
         key: asked.key.clone(),
@@ -114,7 +117,7 @@ pub(super) fn registration(node: &Node, route: &Route, asked: &Asked, token: u12
         token,
         create: anew && (answered || asked.position.may_create(route.disconnect)) && !forgotten(node, asked, answered),
         reruns: route.disconnect.reruns(),
-        // Said once the producer's body is there: see `Lane::start`.
+        // `Lane::start` reports the start once the producer's body exists.
         started: false,
         fingerprint: asked.fingerprint.clone(),
         limit: route.limit,
@@ -126,7 +129,7 @@ pub(super) fn registration(node: &Node, route: &Route, asked: &Asked, token: u12
     }
 }
 
-/// Whether the stream that a cursor speaks of may be about to register again.
+/// Whether the store may have lost the stream of the request's cursor, so that its producer may register it again.
 fn forgotten(node: &Node, asked: &Asked, answered: bool) -> bool {
     !answered && asked.position.is_reconnect() && node.may_be_forgotten()
 }

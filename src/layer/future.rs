@@ -1,4 +1,4 @@
-//! The future of a request that passes the layer.
+//! The response future of the layer.
 
 use std::{
     fmt,
@@ -32,20 +32,22 @@ use crate::{
 };
 
 pin_project! {
-    /// Answers a request that passes a [`ResilientSseLayer`](super::ResilientSseLayer).
+    /// The response future of a [`ResilientSseService`](super::ResilientSseService).
     ///
-    /// The inner service's future is boxed only where it may outlive the request: on routes that detach. Requests to the
-    /// store are boxed, behind their common type.
+    /// The inner service's future is boxed only on [`Detach`](crate::Disconnect::Detach) routes, where it may outlive
+    /// the request.
     ///
     /// # Errors
     ///
-    /// Those of the inner service, unchanged. What the layer refuses is a response.
+    /// The errors of the inner service, unchanged. A request that the layer refuses gets a response, not an error.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before the inner service has begun to answer, the stream's registration is withdrawn, and requests that wait for
-    /// it are admitted anew. On a [`Detach`](crate::Disconnect::Detach) route whose request names its stream, or whose handler has named the
-    /// stream's conversation, the inner service's future goes on on the executor instead.
+    /// If the future is dropped before the inner service has answered, the stream's registration is withdrawn, and
+    /// requests that wait for the stream are admitted anew.
+    ///
+    /// On a [`Detach`](crate::Disconnect::Detach) route the executor runs the inner service's future on instead, if the
+    /// request names its stream, or if the handler has named the stream's conversation.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResilientSseFuture<S, ReqBody, ResBody>
     where
@@ -56,9 +58,10 @@ pin_project! {
         node: Arc<Node>,
         route: Option<Arc<Route>>,
         asked: Option<Asked>,
-        // A request that waits for its admission, with the service that is ready for it.
+        // The request that waits for its admission, and the service that is ready for it.
         waiting: Option<(S, Request<ReqBody>)>,
-        // Counts the handler, while no lane stands for its stream. A drain may wait for its answer, but not for ever.
+        // Counts the handler while no lane stands for its stream. `let_go` bounds a drain's wait for the handler's
+        // answer.
         counted: Option<Entered>,
         #[pin]
         let_go: Option<WaitForCancellationFutureOwned>,
@@ -80,7 +83,7 @@ where
         Self::new(node, State::Forwarding { future, reason })
     }
 
-    /// An answer that needs neither the store nor the inner service.
+    /// Returns a future that is ready with an answer of the layer's own.
     pub(super) fn answering(node: &Arc<Node>, route: &Route, asked: &Asked, admission: Admission) -> Self {
         let response = Some(answer(node, route, asked, admission));
         Self::new(Arc::clone(node), State::Answered { response })
@@ -165,7 +168,7 @@ where
                 }
                 StateProjection::Answered { response } => match response.take() {
                     Some(response) => {
-                        // Its body, or its lane, is waited for from here on.
+                        // From here on a drain waits for the body or the lane instead.
                         *this.counted = None;
                         return Poll::Ready(Ok(response));
                     }
@@ -174,7 +177,7 @@ where
                 },
                 StateProjection::Generating { future, context, unanswered } => {
                     match future.poll(cx)? {
-                        // The handler may have named a conversation, and the stream is registered then.
+                        // If the handler has named a conversation, the stream is registered, and may be halted.
                         Poll::Pending if context.as_ref().is_some_and(|context| context.poll_halted(cx).is_ready()) => {
                             halted(this.node, this.route, this.asked)
                         }
@@ -194,7 +197,7 @@ where
                 }
                 StateProjection::Registering { admission, response, context, unanswered } => {
                     let admission = ready!(admission.as_mut().poll(cx));
-                    // A response that is refused is dropped, and its work stopped.
+                    // With any other admission the response is dropped, and the guard stops its work.
                     if matches!(admission, Admission::Produce(_) | Admission::Unrecorded) {
                         answered_by_itself(unanswered.take());
                     }

@@ -1,7 +1,7 @@
-//! The time between a request's admission and the head of the inner service's response.
+//! The inner service's future on a `Detach` route, between the registration of its stream and the head of its response.
 //!
-//! The stream is registered, and nothing of it was said yet. A stop, or another producer, drops the inner service's future. On
-//! `Detach` routes a request that is dropped hands that future to the executor, as it hands over a body later.
+//! A stop, or another producer of the stream, drops the future. A request that is dropped hands the future to the
+//! executor.
 
 use std::{
     future::poll_fn,
@@ -31,7 +31,7 @@ use crate::{
     runtime::{executor::BoxFuture, panics::Guarded},
 };
 
-/// The inner service's future, which outlives its request.
+/// The inner service's future, which may outlive its request.
 pub(super) struct Handler<ResBody, E>
 where
     ResBody: InnerBody,
@@ -45,7 +45,7 @@ pub(super) struct Work<ResBody, E> {
     pub(super) route: Arc<Route>,
     pub(super) asked: Asked,
     pub(super) waiting: Waiting,
-    /// How long it may take without a reader.
+    /// How long the work may go on without a reader.
     pub(super) at_most: Duration,
     pub(super) future: BoxFuture<Result<Response<ResBody>, E>>,
 }
@@ -67,13 +67,15 @@ where
         Self { work: Some(Box::new(Work { node, route, asked, waiting, at_most, future })) }
     }
 
-    /// The response, with its registration; `None` if the stream was stopped, or went to another producer.
+    /// Returns the response with its registration, or `None` if the stream was stopped or taken over by another
+    /// producer.
     #[allow(clippy::type_complexity, reason = "three values that belong together, used once")]
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<(Registered, Response<ResBody>, StreamContext)>, E>> {
-        // Taken out first: a panic of the inner service drops it, which withdraws the registration.
+        // Taken out before the poll, so that a panic of the inner service drops the work and withdraws the
+        // registration.
         let Some(mut work) = self.work.take() else { return Poll::Pending };
         if work.waiting.poll_halted(cx).is_ready() {
             return Poll::Ready(Ok(None));
@@ -94,7 +96,7 @@ where
     ResBody: InnerBody,
     E: 'static,
 {
-    /// The request was dropped before the inner service answered.
+    /// Hands the work to the executor, since the request was dropped before the inner service answered.
     fn drop(&mut self) {
         let Some(work) = self.work.take() else { return };
         work.node.executor.clone().spawn((*work).carry_on());
@@ -114,7 +116,7 @@ where
         lane.set_driven();
         let mut attendance = Attendance::new(&node, &lane);
         let answered = poll_fn(|cx| {
-            // Readers wake `drive`; changes in the store wake `drive` and `waker`.
+            // Readers wake `drive`. Changes in the store wake `drive` and `waker`.
             lane.drive.register(cx.waker());
             if waiting.poll_halted(cx).is_ready() {
                 return Poll::Ready(Waited::Halted);
@@ -131,15 +133,15 @@ where
             Waited::Unread(unread) => {
                 lane.end(&node.recorder, EndRequest::supplied(StreamState::Failed, unread.reason()));
                 waiting.halting.context.stop();
-                // The end settles the registration: it is not withdrawn.
+                // The end is stored for the stream, so the registration is kept.
                 let _ = waiting.into_registered().start();
                 return;
             }
         };
         let context = waiting.halting.context.clone();
-        // It has answered: its own work is not told to stop, whatever the answer is.
+        // The inner service has answered, so its work is not told to stop, even if the answer is no event stream.
         let registered = waiting.into_registered();
-        // Anything but an event stream withdraws the registration.
+        // An answer that is no event stream withdraws the registration.
         if is_protected(&node, &response).is_ok() {
             let (head, body) = response.into_parts();
             let started = start(&node, &route, &asked, registered, &head.headers, body, &context);

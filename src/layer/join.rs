@@ -1,4 +1,4 @@
-//! How a request joins a stream that another one produces, or has produced.
+//! Joins a request to a stream that another request produces, or has produced.
 
 use std::sync::Arc;
 
@@ -32,7 +32,8 @@ impl Admission {
         Self::follow(node, route, asked, false).await
     }
 
-    /// `runs`: the stream has a producer, which is told of the reader before the response's head is sent.
+    /// Follows the stream. `runs` says whether the stream has a producer. The producer learns of the reader before the
+    /// response's head is sent.
     pub(super) async fn follow(node: &Arc<Node>, route: &Route, asked: Asked, runs: bool) -> Self {
         if asked.position.is_reconnect() {
             add(&node.telemetry.resumed, 1);
@@ -54,7 +55,8 @@ impl Admission {
             Some(lane) => lane.headers().clone(),
             None => body.begun().await,
         };
-        // An `EventSource` has waited for the producer as part of the same time; others have waited until it answered.
+        // The 2 s include an `EventSource`'s wait for the producer. Other clients have waited until the producer
+        // answered.
         let waits_since = if manner.comes_again { opened } else { Instant::now() };
         let headers = match headers {
             KeptHeaders::Awaited if route.keep_headers.is_empty() => KeptHeaders::None,

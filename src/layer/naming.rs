@@ -1,4 +1,5 @@
-//! The inner service's future on a route that makes up ids: its handler may name the stream's conversation before it answers.
+//! The inner service's future on a route that makes up ids. Its handler may name the stream's conversation before it
+//! answers.
 
 use std::{
     future::poll_fn,
@@ -24,8 +25,8 @@ use crate::{
 };
 
 pin_project! {
-    /// The inner service's future on a route that makes up ids, where the handler itself may register the stream, by naming its
-    /// conversation.
+    /// The inner service's future on a route that makes up ids. Its handler may register the stream itself, by naming
+    /// the stream's conversation.
     #[project = NamingProjection]
     pub(super) enum Naming<F, ResBody, E>
     where
@@ -33,7 +34,7 @@ pin_project! {
         E: 'static,
     {
         InPlace { #[pin] future: F },
-        // On a route that detaches it outlives its request from then on.
+        // On a `Detach` route, where the future outlives its request after the handler has begun a registration.
         Apart { leaving: Leaving<ResBody, E> },
     }
 }
@@ -53,7 +54,7 @@ where
     }
 }
 
-/// A handler's future that is handed to the executor if it is dropped once the handler has begun to register its stream.
+/// A handler's future. If it is dropped after the handler has begun to register its stream, the executor runs it on.
 pub(super) struct Leaving<ResBody, E>
 where
     ResBody: InnerBody,
@@ -85,7 +86,8 @@ where
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<ResBody>, E>> {
-        // Taken out first: a panic of the inner service drops it here, and what it has registered is withdrawn.
+        // Taken out before the poll, so that a panic of the inner service drops the future here, and the registration
+        // that its handler made is withdrawn.
         let Some(mut future) = self.future.take() else { return Poll::Pending };
         let answered = future.as_mut().poll(cx);
         if answered.is_pending() {
@@ -100,13 +102,13 @@ where
     ResBody: InnerBody,
     E: 'static,
 {
-    /// The request was dropped before the handler answered.
+    /// Hands the future to the executor, since the request was dropped before the handler answered.
     fn drop(&mut self) {
         let Some(future) = self.future.take().filter(|_| self.context.outlives_request()) else { return };
         let (node, route, asked) = (Arc::clone(&self.node), Arc::clone(&self.route), self.asked.clone());
         let (context, at_most) = (self.context.clone(), self.at_most);
         self.node.executor.spawn(async move {
-            // Nobody is told the error, and it need not be `Send`.
+            // The error is dropped: there is no client to get it, and it need not be `Send`.
             let future = Box::pin(async move { future.await.map_err(drop) });
             let Some((waiting, future)) = until_registered(&node, &context, future).await else {
                 return context.stop();
@@ -118,7 +120,7 @@ where
 
 type Answering<ResBody> = BoxFuture<Result<Response<ResBody>, ()>>;
 
-/// Waits for the registration that a handler has begun; `None` if it comes to nothing.
+/// Waits for the registration that a handler has begun. Returns `None` if the registration fails.
 async fn until_registered<ResBody>(
     node: &Node,
     context: &StreamContext,
@@ -135,7 +137,7 @@ where
         match guarded(|| future.as_mut().poll(cx)) {
             Err(_) => {
                 node.telemetry.panicked("inner service");
-                // Withdrawn, if it had come so far.
+                // Withdraws the registration, if it was made.
                 drop(context.take_waiting());
                 return Poll::Ready(None);
             }

@@ -1,4 +1,4 @@
-//! A registration until its producer has begun to answer.
+//! A registration whose producer has not begun to answer.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use crate::{
     recorder::{Lane, Opening},
 };
 
-/// A registration, which is withdrawn if it is dropped before its producer has begun to answer.
+/// A registration. Dropping it before its producer has begun to answer withdraws it.
 pub(super) struct Registered {
     pub(super) node: Arc<Node>,
     pub(super) lane: Arc<Lane>,
-    /// Where the run before ended, if there was one.
+    /// The last event of the run before, if there was one.
     pub(super) previous: Option<EventId>,
     pub(super) inner_id: Option<String>,
     pub(super) opening: Opening,
@@ -23,12 +23,13 @@ impl Registered {
         Arc::clone(&self.node)
     }
 
-    /// Whether an earlier run has made events: one that was interrupted before that may not have begun.
+    /// Whether an earlier run has made events. A run that was interrupted before its first event may not have begun its
+    /// work.
     pub(super) fn has_begun_before(&self) -> bool {
         self.previous.is_some_and(|previous| previous.seq > 0)
     }
 
-    /// The producer has begun to answer: from here on its body decides.
+    /// Keeps the registration, since the producer has begun to answer.
     pub(super) fn start(mut self) -> Arc<Lane> {
         self.opening.keep();
         Arc::clone(&self.lane)
@@ -37,10 +38,11 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        // Settled first: an append that is queued or in flight must not register the stream again.
         if !self.opening.is_armed() {
             return;
         }
+        // `withdraw` settles the lane before the drop of `opening` withdraws the registration from the store. Otherwise
+        // an append that is queued or in flight would register the stream again.
         if !self.node.recorder.withdraw(&self.lane) {
             self.opening.keep();
             self.node.turn_is_over(&self.lane);

@@ -1,4 +1,4 @@
-//! The service that [`ResilientSseLayer`](super::ResilientSseLayer) makes.
+//! The service that [`ResilientSseLayer`](super::ResilientSseLayer) wraps around an inner service.
 
 use std::{
     borrow::Cow,
@@ -34,7 +34,7 @@ use crate::{
     telemetry::Bypassed,
 };
 
-/// Wraps a service that answers with event streams: see [`ResilientSseLayer`](super::ResilientSseLayer).
+/// The service of a [`ResilientSseLayer`](super::ResilientSseLayer).
 pub struct ResilientSseService<S> {
     inner: S,
     node: Arc<Node>,
@@ -98,16 +98,16 @@ where
     }
 }
 
-/// What a request is, once its name and its cursor are read.
+/// A request, once its name and its cursor are read.
 enum Wanted {
-    /// It asks for a new stream; whether the owner rule found nobody. That matters only if the inner service answers with an
-    /// event stream.
+    /// The request asks for a new stream. The flag says whether the owner rule found no owner, which matters only if
+    /// the inner service answers with an event stream.
     New(Asked, bool),
-    /// It names a stream.
+    /// The request names a stream.
     Named(Asked),
 }
 
-/// Whether a request of this method is not the layer's business, and what its event stream counts as.
+/// Returns `Some` if a request of this method passes the layer untouched, with the counter for its event stream.
 fn passes(method: &Method) -> Option<Option<Bypassed>> {
     match *method {
         Method::GET | Method::POST => None,
@@ -117,13 +117,13 @@ fn passes(method: &Method) -> Option<Option<Bypassed>> {
 }
 
 impl<S> ResilientSseService<S> {
-    /// Finds the stream that a request asks to recover, where the layer serves recovery itself. A path that names no stream
-    /// goes to the inner service, even with the suffix.
+    /// Finds the stream that a request asks to recover, if the layer serves recovery itself. A request whose path names
+    /// no stream goes to the inner service, even with the suffix.
     fn recovery_of(&self, parts: &Parts) -> Option<Name> {
         let target = self.recovery_target(parts)?;
         let mut asked = parts.clone();
         asked.uri = target;
-        // The identifier may be limited to the method by which the stream is made, which recovery never has.
+        // Try both methods: the identifier may be limited to POST, and a recovery request is a GET.
         let mut names = [Method::GET, Method::POST].into_iter().map(|method| {
             asked.method = method;
             self.route.identify.identify(&asked).name
@@ -131,7 +131,7 @@ impl<S> ResilientSseService<S> {
         names.find(|name| matches!(name, Name::Id(_) | Name::Malformed(_)))
     }
 
-    /// The path of the stream that a recovery request is for, where the layer serves recovery itself.
+    /// Returns the target of a recovery request without the suffix, if the layer serves recovery itself.
     fn recovery_target(&self, parts: &Parts) -> Option<Uri> {
         let suffix = self.route.recover_suffix.as_deref()?;
         let path = parts.uri.path().strip_suffix(suffix).filter(|path| !path.is_empty())?;
@@ -180,7 +180,7 @@ impl<S> ResilientSseService<S> {
                     Ok(Wanted::Named(asked(named()?, id.clone(), Some(id), Position::After(at))))
                 }
                 seen => {
-                    // A cursor without a name says nothing of a stream that the library names.
+                    // A cursor without a stream id cannot belong to a stream whose id the library made up.
                     let position = match seen {
                         LastSeen::Nothing | LastSeen::Live => Position::Newest,
                         LastSeen::Event(_) | LastSeen::Unreadable => Position::Unreadable,
@@ -208,8 +208,11 @@ impl<S> ResilientSseService<S> {
         }
     }
 
-    /// Answers a request whose event stream would be refused, so that the inner service is not run. In a drain that is certain
-    /// only of a client that asks for an event stream by name.
+    /// Returns the answer to a request whose event stream would be refused, so that the inner service does not run for
+    /// it.
+    ///
+    /// In a drain this is so only for a client that asks for an event stream by name. Others may get an answer of
+    /// another kind.
     fn refused(&self, asked: &Asked, nobody: bool) -> Option<Admission> {
         if nobody && asked.comes_again {
             return Some(Admission::Reject(self.node.nobody("-")));
@@ -217,7 +220,7 @@ impl<S> ResilientSseService<S> {
         if self.node.is_draining() && asked.comes_again {
             return Some(Admission::Retry);
         }
-        // No request probes an open breaker here: the guardian's beats find out when the store is back.
+        // An open breaker is not probed here: the guardian's beats find out when the store is back.
         let broken = self.node.store.is_away();
         match self.route.on_unavailable {
             _ if !broken => None,
@@ -228,7 +231,7 @@ impl<S> ResilientSseService<S> {
         }
     }
 
-    /// Past the layer; an event stream is marked as not protected.
+    /// Passes a request to the inner service untouched. An event stream is marked as not recorded.
     fn forward<ReqBody, ResBody>(
         &mut self,
         request: Request<ReqBody>,
@@ -241,7 +244,7 @@ impl<S> ResilientSseService<S> {
         ResilientSseFuture::forwarding(Arc::clone(&self.node), self.inner.call(request), reason)
     }
 
-    /// The inner service first: only an event stream is registered.
+    /// Calls the inner service first, and registers its answer only if that is an event stream.
     fn generate<ReqBody, ResBody>(
         &mut self,
         request: Request<ReqBody>,
@@ -259,7 +262,7 @@ impl<S> ResilientSseService<S> {
         ResilientSseFuture::generating(Arc::clone(&self.node), Arc::clone(&self.route), future, asked, context)
     }
 
-    /// The store first: only an admitted request reaches the inner service.
+    /// Asks the store first, and calls the inner service only for an admitted request.
     fn admit<ReqBody, ResBody>(
         &mut self,
         request: Request<ReqBody>,
@@ -269,7 +272,7 @@ impl<S> ResilientSseService<S> {
         S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
         ResBody: InnerBody,
     {
-        // The request takes the ready service along, since only an admitted one may reach it.
+        // The future takes the service that is ready, since it calls the service only after the admission.
         let next = self.inner.clone();
         let ready = std::mem::replace(&mut self.inner, next);
         let admission = Admission::ask(Arc::clone(&self.node), Arc::clone(&self.route), asked.clone());
@@ -284,8 +287,8 @@ impl<S> ResilientSseService<S> {
     }
 }
 
-/// Holds a request's metadata, kind and fingerprint to 4 KiB. A request with a cursor goes on without metadata instead,
-/// unless kind and fingerprint alone exceed the limit: no stream can have those.
+/// Rejects a request whose metadata, kind and fingerprint exceed 4 KiB. A request with a cursor is served without its
+/// metadata instead, unless its kind and fingerprint alone exceed the limit, so that no stream can have them.
 fn check_kept(identity: &mut Identity, fingerprint: Option<&str>, parts: &Parts) -> Result<(), Rejection> {
     let made = |text: Option<&str>| text.map_or(0, str::len);
     let kind = identity.kind.as_ref().filter(|kind| matches!(kind, Cow::Owned(_)));

@@ -1,4 +1,4 @@
-//! The states of a request on its way through the layer, and what follows each of them.
+//! The states of the response future, and the transitions between them.
 
 use std::sync::Arc;
 
@@ -34,9 +34,9 @@ pin_project! {
         ResBody: InnerBody,
         E: 'static,
     {
-        // The inner service answers a request that is not the layer's business.
+        // The request passes untouched.
         Forwarding { #[pin] future: F, reason: Option<Bypassed> },
-        // The inner service answers; only an event stream is registered then.
+        // The inner service runs before the registration. Only an event stream is registered.
         Generating {
             #[pin] future: Naming<F, ResBody, E>,
             context: Option<StreamContext>,
@@ -48,7 +48,7 @@ pin_project! {
             context: StreamContext,
             unanswered: Option<Unanswered>,
         },
-        // The stream is registered, then the inner service answers.
+        // The store is asked before the inner service is called.
         Admitting { admission: BoxFuture<Admission> },
         Producing {
             #[pin] future: F,
@@ -56,9 +56,9 @@ pin_project! {
             context: StreamContext,
             unanswered: Option<Unanswered>,
         },
-        // The same, where the inner service's future outlives the request.
+        // Like `Producing`, with an inner service's future that may outlive the request.
         Handling { handler: Handler<ResBody, E> },
-        // The stream was stopped, or went to another producer, before the inner service answered.
+        // The stream was stopped or taken over by another producer before the inner service answered.
         Halted { admission: BoxFuture<Admission> },
         Recovering { answer: BoxFuture<Response<AnswerBody>> },
         Answered { response: Option<Response<ResilientSseBody<ResBody>>> },
@@ -69,16 +69,16 @@ impl<F, ResBody, E> State<F, ResBody, E>
 where
     ResBody: InnerBody,
 {
-    /// Whether the inner service has not answered, and no lane stands for its stream.
+    /// Whether the inner service has not answered and no lane stands for its stream.
     pub(super) fn is_with_handler(&self) -> bool {
         matches!(self, Self::Generating { .. } | Self::Producing { waiting: None, .. })
     }
 }
 
-/// `None` only where a future is polled after its end.
+/// The next state. It is `None` only if the future is polled after its end.
 pub(super) type Next<F, ResBody, E> = Option<State<F, ResBody, E>>;
 
-/// The inner service has answered, and its body or nobody stops its work from here on.
+/// Disarms the guard that stops the handler's work, since the inner service has answered.
 pub(super) fn answered_by_itself(unanswered: Option<Unanswered>) {
     if let Some(unanswered) = unanswered {
         unanswered.answered();
@@ -92,7 +92,7 @@ where
     Some(State::Answered { response: Some(response) })
 }
 
-/// The inner service has answered, and no stream is registered yet.
+/// Returns the state after the inner service has answered without a registered stream.
 pub(super) fn generated<F, ResBody, E>(
     node: &Arc<Node>,
     route: &Option<Arc<Route>>,
@@ -113,7 +113,7 @@ where
     }
 }
 
-/// The inner service has answered something else than an event stream.
+/// Passes an answer that the layer does not protect. A 409 for a refused turn gets the running stream's `X-Stream-Id`.
 pub(super) fn refused_or_plain<ResBody>(
     node: &Arc<Node>,
     mut response: Response<ResBody>,
@@ -129,7 +129,7 @@ where
     unprotected(node, response, reason)
 }
 
-/// The inner service has answered with an event stream: registers it.
+/// Begins to register the event stream that the inner service has answered with.
 pub(super) fn registering<F, ResBody, E>(
     node: &Arc<Node>,
     route: &Option<Arc<Route>>,
@@ -151,7 +151,7 @@ where
     Some(State::Registering { admission, response: Some(response), context: context.clone(), unanswered })
 }
 
-/// The store has said what becomes of a request.
+/// Returns the state after the admission of a request.
 pub(super) fn admitted<S, ReqBody, ResBody>(
     node: &Arc<Node>,
     route: &Option<Arc<Route>>,
@@ -210,7 +210,7 @@ where
     }
 }
 
-/// The inner service has answered for a stream that is registered, or cannot be.
+/// Returns the state after the inner service has answered for a stream that is registered, or cannot be.
 pub(super) fn answered<F, ResBody, E>(
     node: &Arc<Node>,
     route: &Option<Arc<Route>>,
@@ -247,7 +247,7 @@ where
     done(serve(node, route, asked, admission, response, context))
 }
 
-/// The stream ended, or went to another producer, before the inner service answered: the client follows it.
+/// Makes the client follow its stream, which ended or was taken over before the inner service answered.
 pub(super) fn halted<F, ResBody, E>(
     node: &Arc<Node>,
     route: &Option<Arc<Route>>,

@@ -1,4 +1,4 @@
-//! How a request begins a turn of its conversation, or is refused.
+//! Begins a turn of a request's conversation, or refuses the request.
 
 use std::sync::Arc;
 
@@ -20,8 +20,11 @@ use crate::{
 };
 
 impl Admission {
-    /// The owner has as many streams as are allowed. A turn is refused for the stream that it was to be refused for, and one over the
-    /// limit is admitted where that stream makes room as soon as the turn has started.
+    /// Decides about a request of an owner who has as many streams as allowed.
+    ///
+    /// With `Overlap::Refuse` a turn is refused because of the conversation's running stream, if there is one. With
+    /// `Overlap::Replace` a turn over the limit is admitted if a stream of its conversation runs, since that stream
+    /// ends as soon as the turn has started.
     pub(super) async fn over_limit(node: &Arc<Node>, route: &Route, asked: Asked) -> Self {
         let limit = route.limit.unwrap_or(0);
         let refused = |asked: &Asked| match asked.position.is_reconnect() {
@@ -50,7 +53,8 @@ impl Admission {
         }
     }
 
-    /// Refuses a request that names a stream of another conversation than its own: the `authorize` hook was asked about the request's.
+    /// Refuses a request that names a stream of another conversation than its own, since the `authorize` hook was asked
+    /// about the request's conversation only.
     pub(super) async fn in_other_conversation(node: &Node, asked: &Asked, held: &Opened) -> Option<Self> {
         let asks_for = &asked.turn.as_ref().filter(|_| !asked.begins)?.conversation;
         if !matches!(held, Opened::Active { .. } | Opened::Ended(_) | Opened::New { previous: Some(_), .. }) {
@@ -67,8 +71,8 @@ impl Admission {
         is_other.then_some(Self::Reject(Rejection::OtherConversation))
     }
 
-    /// Makes a stream that is registered a turn of its conversation. `runs_again`: an earlier run has begun it. The error is what the request is
-    /// told instead.
+    /// Makes a registered stream a turn of its conversation. `runs_again` says whether an earlier run has begun the
+    /// turn. The error is the admission to answer the request with instead.
     pub(super) async fn begin_turn(
         node: &Arc<Node>,
         route: &Route,
@@ -90,9 +94,9 @@ impl Admission {
             Ok(Beginning::Refused(stream)) => Err(Self::Reject(Rejection::Running { stream })),
             Ok(Beginning::Unknown) => Err(Self::Retry),
             Err(_) => match Self::without_store(route, asked.position) {
-                // Whether one runs is not known, so none begins.
+                // It is not known whether a stream of the conversation runs, so no turn begins.
                 Self::Unrecorded if refuses => Err(Self::Retry),
-                // The stream is registered, so it is recorded; the pointer is moved once the store takes it.
+                // The stream is registered, so it is recorded. The pointer moves when the store answers again.
                 Self::Unrecorded => {
                     node.begin_anyway(lane);
                     Ok(())

@@ -1,4 +1,4 @@
-//! What a handler can learn of its stream, and say of it.
+//! The methods of [`StreamContext`] for handlers.
 
 use std::{
     fmt,
@@ -21,72 +21,72 @@ use crate::{
 };
 
 impl StreamContext {
-    /// The stream's name.
+    /// Returns the stream's id.
     #[must_use]
     pub fn id(&self) -> &StreamId {
         &self.0.asked.key.id
     }
 
-    /// The owner of the stream.
+    /// Returns the stream's owner.
     #[must_use]
     pub fn owner(&self) -> &Owner {
         &self.0.asked.key.owner
     }
 
-    /// Whether the stream is recorded, and metadata kept; `None` until that is known, which on a route that makes up ids is
-    /// after the handler has answered.
+    /// Returns whether the stream is recorded and its metadata kept, or `None` while that is not known. On a route that
+    /// makes up ids it is known only after the handler has answered.
     #[must_use]
     pub fn is_recorded(&self) -> Option<bool> {
         self.0.recorded.get().copied()
     }
 
-    /// Which run this is; `None` until the stream is registered, which on a route that makes up ids
-    /// happens once the handler has answered.
+    /// Returns the epoch of this run, or `None` until the stream is registered. On a route that makes up ids the stream
+    /// is registered only after the handler has answered.
     #[must_use]
     pub fn epoch(&self) -> Option<u64> {
         self.0.lane.get().map(|lane| lane.epoch)
     }
 
-    /// The last event that the client saw, if it came with a readable cursor.
+    /// Returns the last event that the client saw, if the request has a readable cursor.
     #[must_use]
     pub fn cursor(&self) -> Option<EventId> {
         self.0.asked.cursor()
     }
 
-    /// The last id that the handler itself gave an event of this stream, in an earlier run.
-    /// The inner request carries the same as its `Last-Event-ID`.
+    /// Returns the last id that the handler itself gave an event of this stream in an earlier run. The inner request
+    /// carries the same id as its `Last-Event-ID`.
     #[must_use]
     pub fn last_inner_id(&self) -> Option<&str> {
         self.0.last_inner_id.as_deref()
     }
 
-    /// Ready once the stream's work is to stop: the stream was stopped or ended elsewhere, nobody has read it for too
-    /// long, an event was too large, the process goes down, or the handler is dropped before it answers.
+    /// Returns a future that completes when the stream's work should stop.
     ///
-    /// The body is dropped in all these cases. This future is for work that the body does not own.
+    /// The work should stop if the stream was stopped or ended elsewhere, if it had no reader for too long, if an event
+    /// was too large, if the process shuts down, or if the handler is dropped before it answers. The library drops the
+    /// response body in all these cases. This future is for work that the body does not own.
     ///
     /// # Cancel safety
     ///
-    /// Waiting changes nothing; once ready, always ready.
+    /// The future may be dropped at any time. A later call completes at once if the work should stop.
     pub fn stopped(&self) -> WaitStopped<'_> {
         WaitStopped { wait: self.0.stop.token().cancelled() }
     }
 
-    /// Whether the stream's work is to stop.
+    /// Returns whether the stream's work should stop.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.0.stop.is_stopped()
     }
 
-    /// Keeps something with the stream, such as the id of the job that makes its events: a job
-    /// probe gets it, on any node. It is stored before the next event is delivered. A key that is kept already is
-    /// replaced.
+    /// Keeps a key and a value with the stream, such as the id of the job that makes its events, for the job probe on
+    /// any node. They are stored before the next event is delivered. A value that the key had before is replaced.
     ///
-    /// On an unrecorded stream this is `Ok`, but nothing is kept: see [`is_recorded`](Self::is_recorded).
+    /// On an unrecorded stream this returns `Ok`, but nothing is kept: see [`is_recorded`](Self::is_recorded).
     ///
     /// # Errors
     ///
-    /// [`MetadataTooLarge`] if the stream would keep more than 4 KiB of keys and values; the metadata from before stays.
+    /// [`MetadataTooLarge`] if the stream would keep more than 4 KiB of keys and values. The earlier metadata stays.
     pub fn metadata(&self, key: impl Into<String>, value: impl Into<String>) -> Result<(), MetadataTooLarge> {
         let (key, value) = (key.into(), value.into());
         let mut metadata = lock(&self.0.metadata);
@@ -97,9 +97,11 @@ impl StreamContext {
         kept.map_err(|bytes| MetadataTooLarge { bytes })
     }
 
-    /// Makes the stream a turn of its owner's conversation of this name, for a handler that finds the name in the request's body; see
-    /// [`ResilientSseLayer::conversation`](crate::ResilientSseLayer::conversation) for one that stands in the head. A stream that is not registered yet is registered
-    /// at once.
+    /// Makes the stream a turn of its owner's conversation of this name, and registers the stream if it is not
+    /// registered yet.
+    ///
+    /// This is for a handler that finds the name in the request's body. For a name in the request's head use
+    /// [`ResilientSseLayer::conversation`](crate::ResilientSseLayer::conversation).
     ///
     /// ```
     /// # use resilient_sse::StreamContext;
@@ -111,19 +113,25 @@ impl StreamContext {
     /// }
     /// ```
     ///
-    /// While the store is away this is `Ok` on a route that serves streams unrecorded then: see [`is_recorded`](Self::is_recorded). If the
-    /// handler answers with something else than an event stream, fails or is dropped, the turn is withdrawn. On a
-    /// [`Detach`](crate::Disconnect::Detach) route the handler goes on from here if its client leaves, and the conversation is resumed.
+    /// While the store is away, this returns `Ok` on a route that serves streams unrecorded then: see
+    /// [`is_recorded`](Self::is_recorded). If the handler answers with something else than an event stream, fails or is
+    /// dropped, the turn is withdrawn. On a [`Detach`](crate::Disconnect::Detach) route the handler goes on after this
+    /// call even if its client leaves, and the client can resume the conversation.
     ///
     /// # Errors
     ///
-    /// [`Rejection`], which has the status that the handler should answer with: `Running` with [`Overlap::Refuse`](crate::Overlap::Refuse) while
-    /// another stream of the conversation runs (a 409 then gets its `X-Stream-Id`), `MalformedConversation`, `OtherConversation` if the stream is a turn of another one, `NotFound`
-    /// if [`Builder::authorize`](crate::Builder::authorize) denies it, and whatever keeps a stream from being registered.
+    /// A [`Rejection`], with the status that the handler should answer with:
+    ///
+    /// - `Running` with [`Overlap::Refuse`](crate::Overlap::Refuse), while another stream of the conversation runs. The
+    ///   layer adds that stream's `X-Stream-Id` to the handler's 409.
+    /// - `MalformedConversation` if the name is malformed.
+    /// - `OtherConversation` if the stream is a turn of another conversation.
+    /// - `NotFound` if [`Builder::authorize`](crate::Builder::authorize) denies the access.
+    /// - Any other rejection of a registration, such as `TooManyStreams`, `Unavailable` or `ComeAgain`.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, the stream is registered or not; what was registered is withdrawn.
+    /// If the future is dropped while it waits, the registration is withdrawn if it was made.
     pub async fn conversation(&self, name: impl AsRef<str>) -> Result<(), Rejection> {
         let conversation = StreamId::new(name).map_err(Rejection::MalformedConversation)?;
         let Inner { node, route, asked, lane, .. } = &*self.0;
@@ -136,27 +144,28 @@ impl StreamContext {
         }
     }
 
-    /// Makes a stream that is registered a turn.
+    /// Makes a registered stream a turn.
     async fn name_registered(&self, lane: &Arc<Lane>, turn: Turn) -> Result<(), Rejection> {
         let node = &self.0.node;
         match lane.turn() {
             Some(named) if named.turn().conversation != turn.conversation => return Err(Rejection::OtherConversation),
-            // One that was refused may ask again.
+            // A turn that was refused before may ask again.
             Some(named) if !named.waits() => return Ok(()),
             _ => {}
         }
-        // A run after the first is no new turn.
+        // Only the first run of a stream is a new turn.
         let runs_again = self.0.runs_again.load(Ordering::Relaxed);
         if !runs_again {
             node.name_turn(lane, self.0.asked.new_turn(turn.clone()));
-            // Before the pointer is moved: should the client leave in between, the withdrawal takes the pointer back.
+            // Stored before the pointer moves. If the client leaves in between, the withdrawal also takes the pointer
+            // back.
             node.recorder.say_again(lane).await;
         }
         let begun = Admission::begin_turn(node, &self.0.route, &self.0.asked, lane, runs_again, turn).await;
         begun.map_err(|refused| self.refused(refused))
     }
 
-    /// Why the stream is no turn, for the handler; noted for the head of its answer.
+    /// Returns the rejection for the handler, and notes the running stream for the head of the handler's answer.
     fn refused(&self, admission: Admission) -> Rejection {
         let Admission::Reject(rejection) = admission else { return Rejection::ComeAgain };
         if let Rejection::Running { stream } = &rejection {
@@ -178,7 +187,7 @@ impl StreamContext {
                 self.registered(&registered.lane);
                 let waiting = Box::new(Waiting::new(registered, self.clone(), route.endless));
                 self.hold(waiting).map_err(|late| {
-                    // Withdrawn with this.
+                    // Dropping it withdraws the registration.
                     drop(late);
                     Rejection::ComeAgain
                 })
@@ -192,7 +201,7 @@ impl StreamContext {
     }
 }
 
-/// Notes that a registration is under way no more, should it have come to nothing.
+/// A guard that resets the state of a registration that failed or was dropped.
 struct EndsUnderWay<'a>(&'a StreamContext);
 
 impl Drop for EndsUnderWay<'_> {
@@ -215,7 +224,7 @@ impl fmt::Debug for StreamContext {
 }
 
 pin_project_lite::pin_project! {
-    /// Ready once the work is to stop: see [`StreamContext::stopped`].
+    /// Completes when the work should stop: see [`StreamContext::stopped`].
     #[must_use = "futures do nothing unless polled"]
     pub struct WaitStopped<'a> {
         #[pin]

@@ -1,4 +1,4 @@
-//! The context of a stream: an extension of the request that its handler gets.
+//! The context of a stream, which its handler gets as an extension of the request.
 
 mod handle;
 mod state;

@@ -1,4 +1,4 @@
-//! What the layer and a handler share about the handler's stream, until the handler has answered.
+//! The state that the layer and a handler share about the handler's stream, until the handler has answered.
 
 use std::{
     sync::{
@@ -18,12 +18,12 @@ use crate::{
     runtime::sync::lock,
 };
 
-/// The stream that a request is part of: an extension of the inner request.
+/// The context of a request's stream, for its handler. The layer puts it into the extensions of the inner request.
 ///
 /// ```
 /// # use resilient_sse::StreamContext;
 /// async fn start(stream: &StreamContext, job: &str) {
-///     // Stored before the first event is delivered: a probe on another node can find the job.
+///     // Stored before the first event is delivered, so that a probe on another node can find the job.
 ///     stream.metadata("job", job).expect("fits");
 /// }
 /// ```
@@ -34,7 +34,7 @@ pub(in crate::layer) struct Inner {
     pub(in crate::layer) recorded: OnceLock<bool>,
     pub(in crate::layer) last_inner_id: Option<String>,
     pub(in crate::layer) stop: Stop,
-    /// The metadata to keep with the stream, until it is registered.
+    /// The metadata to keep with the stream. It is moved to the lane when the stream is registered.
     pub(in crate::layer) metadata: Mutex<Metadata>,
     pub(in crate::layer) lane: OnceLock<Arc<Lane>>,
     pub(in crate::layer) node: Arc<Node>,
@@ -42,21 +42,21 @@ pub(in crate::layer) struct Inner {
     pub(in crate::layer) asked: Asked,
     /// Whether the stream had a run before this one.
     pub(in crate::layer) runs_again: AtomicBool,
-    /// The stream that was in the way when the handler named its conversation.
+    /// The running stream because of which the handler's turn was refused.
     pub(in crate::layer) in_the_way: OnceLock<StreamId>,
     pub(in crate::layer) early: Mutex<Early>,
-    /// Whether the handler goes on without its request.
+    /// Whether the handler runs on without its request.
     pub(in crate::layer) outlives: AtomicBool,
 }
 
-/// A registration that the handler asked for before it answered, on a route that makes up ids.
+/// The state of a registration that the handler asks for before it answers, on a route that makes up ids.
 pub(in crate::layer) enum Early {
-    /// The handler has not answered, and has asked for none.
+    /// The handler has not answered, and has not asked for a registration.
     Open,
-    /// It is under way: one at a time.
+    /// The registration is under way. There is one at a time.
     UnderWay,
     Registered(Box<Waiting>),
-    /// The handler has answered, or its future is gone.
+    /// The handler has answered, or its future was dropped.
     Over,
 }
 
@@ -83,14 +83,15 @@ impl StreamContext {
         }))
     }
 
-    /// Names the stream that was in the way of the turn, where the handler says so by its answer.
+    /// Adds the `X-Stream-Id` of the running stream to a 409 of a handler whose turn was refused.
     pub(in crate::layer) fn name_refused<B>(&self, response: &mut http::Response<B>) {
         if let Some(stream) = self.0.in_the_way.get().filter(|_| response.status() == http::StatusCode::CONFLICT) {
             stream_id(response.headers_mut(), stream);
         }
     }
 
-    /// Holds a registration until the handler answers, unless that has happened, or the handler's future is gone.
+    /// Holds a registration until the handler answers. Returns it if the handler has answered already, or its future
+    /// was dropped.
     pub(in crate::layer) fn hold(&self, waiting: Box<Waiting>) -> Result<(), Box<Waiting>> {
         let mut early = lock(&self.0.early);
         if !matches!(*early, Early::UnderWay) {
@@ -100,17 +101,17 @@ impl StreamContext {
         Ok(())
     }
 
-    /// The stream has run before: it is no new turn.
+    /// Notes that the stream has run before, so that it is no new turn.
     pub(in crate::layer) fn set_runs_again(&self) {
         self.0.runs_again.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it is known what becomes of the stream: its handler asked, and has answered since.
+    /// Whether it is decided already if the stream is recorded, because its handler has named a conversation.
     pub(in crate::layer) fn is_settled(&self) -> bool {
         self.is_recorded().is_some()
     }
 
-    /// The registration that the handler asked for, once it has answered.
+    /// Takes the registration that the handler asked for, after the handler has answered.
     pub(in crate::layer) fn take_registered(&self) -> Option<Registered> {
         match std::mem::replace(&mut *lock(&self.0.early), Early::Over) {
             Early::Registered(waiting) => Some(waiting.into_registered()),
@@ -118,7 +119,8 @@ impl StreamContext {
         }
     }
 
-    /// The request is gone, and its handler's future may go on. Whether it is to: the handler has registered its stream, or is about to.
+    /// Returns whether the handler's future should go on although its request was dropped. It should if the handler has
+    /// begun to register its stream.
     pub(in crate::layer) fn outlives_request(&self) -> bool {
         let outlives = matches!(*lock(&self.0.early), Early::UnderWay | Early::Registered(_));
         self.0.outlives.store(outlives, Ordering::Relaxed);
@@ -130,7 +132,7 @@ impl StreamContext {
         matches!(*lock(&self.0.early), Early::UnderWay)
     }
 
-    /// The registration that the handler has asked for, before it answers.
+    /// Takes the registration that the handler asked for, before the handler has answered.
     pub(in crate::layer) fn take_waiting(&self) -> Option<Waiting> {
         let mut early = lock(&self.0.early);
         match std::mem::replace(&mut *early, Early::Over) {
@@ -142,7 +144,7 @@ impl StreamContext {
         }
     }
 
-    /// Ready once the stream that the handler has registered was stopped, or went to another producer.
+    /// Completes when the stream that the handler has registered was stopped or taken over by another producer.
     pub(in crate::layer) fn poll_halted(&self, cx: &mut Context<'_>) -> Poll<()> {
         match &*lock(&self.0.early) {
             Early::Registered(waiting) => waiting.poll_halted(cx),
@@ -150,12 +152,12 @@ impl StreamContext {
         }
     }
 
-    /// The metadata from before the stream is registered.
+    /// Returns the metadata that was set before the stream's registration.
     pub(crate) fn kept(&self) -> Metadata {
         lock(&self.0.metadata).clone()
     }
 
-    /// The stream is registered.
+    /// Notes that the stream is registered, and moves its metadata to the lane.
     pub(crate) fn registered(&self, lane: &Arc<Lane>) {
         let kept = {
             let mut metadata = lock(&self.0.metadata);
@@ -164,17 +166,17 @@ impl StreamContext {
             std::mem::take(&mut *metadata)
         };
         for (key, value) in kept {
-            // Pairs that the stream was registered with change nothing; those added since were within the bound.
+            // This cannot fail: the pairs were within the bound. Pairs of the registration itself change nothing.
             let _ = lane.keep(&self.0.node.recorder, key, value);
         }
     }
 
-    /// The stream cannot be registered.
+    /// Notes that the stream cannot be registered.
     pub(crate) fn unrecorded(&self) {
         let _ = self.0.recorded.set(false);
     }
 
-    /// What stops the work, for those who have no other business with the handler.
+    /// Returns the stop signal alone, for code that needs nothing else of the context.
     pub(in crate::layer) fn stopper(&self) -> Stop {
         self.0.stop.clone()
     }
@@ -183,7 +185,7 @@ impl StreamContext {
         self.0.stop.stop();
     }
 
-    /// The handler's future is gone, and its work with it: what it registered is withdrawn.
+    /// Stops the work of a handler whose future was dropped, and withdraws its registration.
     pub(in crate::layer) fn abandon(&self) {
         if self.0.outlives.load(Ordering::Relaxed) {
             return;
@@ -197,7 +199,7 @@ impl StreamContext {
 /// A registration whose inner service has not answered yet.
 pub(in crate::layer) struct Waiting {
     pub(in crate::layer) registered: Registered,
-    /// The receiver of the lane's news of a stop.
+    /// Receives the lane's notice of a stop.
     pub(in crate::layer) halting: Arc<Halting>,
     pub(in crate::layer) unanswered: Unanswered,
 }
@@ -209,14 +211,14 @@ impl Waiting {
         let producer: Arc<dyn Producing> = halting.clone();
         halting.lane.set_producer(Arc::downgrade(&producer));
         if halting.lane.is_ending() {
-            // The stop came before this producer was registered with the lane.
+            // The stop came before the lane knew this producer.
             producer.discard();
         }
         let unanswered = Unanswered::new(halting.context.clone());
         Self { registered, halting, unanswered }
     }
 
-    /// Ready once the stream was stopped, or went to another producer.
+    /// Completes when the stream was stopped or taken over by another producer.
     pub(in crate::layer) fn poll_halted(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.halting.lane.waker.register(cx.waker());
         if !self.halting.is_halted() {
@@ -226,14 +228,14 @@ impl Waiting {
         Poll::Ready(())
     }
 
-    /// The inner service has answered.
+    /// Returns the registration, since the inner service has answered. Its work is no longer stopped on drop.
     pub(in crate::layer) fn into_registered(self) -> Registered {
         self.unanswered.answered();
         self.registered
     }
 }
 
-/// Stops the work that a handler has begun, if it is dropped before the handler answers.
+/// A guard that stops a handler's work if it is dropped before the handler has answered.
 pub(in crate::layer) struct Unanswered(Option<StreamContext>);
 
 impl Unanswered {
@@ -241,7 +243,7 @@ impl Unanswered {
         Self(Some(context))
     }
 
-    /// The handler has answered: from here on its body's end decides.
+    /// Disarms the guard, since the handler has answered.
     pub(in crate::layer) fn answered(mut self) {
         self.0 = None;
     }
@@ -255,12 +257,13 @@ impl Drop for Unanswered {
     }
 }
 
-/// Tells the inner service, through its context, that the stream was stopped or taken over.
+/// The producer of a registered stream before its handler has answered. It stops the work when the stream is stopped or
+/// taken over.
 pub(in crate::layer) struct Halting {
     pub(in crate::layer) node: Arc<Node>,
     pub(in crate::layer) lane: Arc<Lane>,
     pub(in crate::layer) context: StreamContext,
-    /// The process ends: the inner service's future is dropped, however the stream stands.
+    /// Whether the inner service's future must be dropped regardless of the stream's state.
     pub(in crate::layer) discarded: AtomicBool,
     pub(in crate::layer) endless: bool,
 }
