@@ -13,6 +13,7 @@ mod line;
 mod outages;
 mod races;
 mod resume;
+mod rust_client;
 mod sentinels;
 mod soak;
 mod stops;

@@ -9,9 +9,11 @@ use tokio::{
 };
 
 use crate::{
-    Nodes,
-    front::{Front, Plan},
-    reader::{Reader, get},
+    rust_client::{
+        Nodes,
+        front::{Front, Plan},
+        reader::{Reader, get},
+    },
     support::{example::Server, redis::End},
 };
 

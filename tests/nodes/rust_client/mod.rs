@@ -1,8 +1,4 @@
 //! The Rust client over real sockets: two nodes, real processes, on one Redis, and what happens to connections between.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
-
-#[path = "../support/mod.rs"]
-mod support;
 
 mod corpus;
 mod every_byte;
@@ -14,15 +10,10 @@ mod reader;
 mod requests;
 mod voices;
 
-use serde_json::Value;
-
-use crate::support::{
-    example::{Server, eventually},
-    redis::RedisServer,
+use crate::{
+    support::{example::Server, redis::RedisServer},
+    trusting,
 };
-
-/// Looks for orphans often.
-const QUICK: [&str; 4] = ["--stale", "1.5", "--sweep", "0.5"];
 
 /// Two nodes on one Redis.
 struct Nodes {
@@ -51,13 +42,4 @@ impl Nodes {
 /// A node on a store.
 fn node(redis: &RedisServer, options: &[&str]) -> Server {
     Server::start(&[&["--store", &redis.url()], options].concat())
-}
-
-/// Waits until a node's guardian has looked around, and trusts the store.
-async fn trusting(node: &Server) {
-    eventually(async || {
-        let (_, health) = node.json("/healthz").await;
-        (health["frozen"] == Value::Bool(false) && health["lastSweep"].is_u64()).then_some(())
-    })
-    .await;
 }

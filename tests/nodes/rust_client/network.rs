@@ -5,8 +5,10 @@ use std::time::Duration;
 use resilient_sse::{StreamState, client::CutCause};
 
 use crate::{
-    Nodes,
-    reader::{Reader, get},
+    rust_client::{
+        Nodes,
+        reader::{Reader, get},
+    },
     support::redis::Proxy,
 };
 

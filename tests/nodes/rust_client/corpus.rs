@@ -74,7 +74,7 @@ async fn read(chunks: Vec<Bytes>) -> (Vec<[String; 3]>, String) {
 
 #[tokio::test(start_paused = true)]
 async fn a_source_reads_every_case_whole_and_byte_by_byte() {
-    let corpus: Value = serde_json::from_str(include_str!("../corpus/cases.json")).unwrap();
+    let corpus: Value = serde_json::from_str(include_str!("../../corpus/cases.json")).unwrap();
     let cases = corpus["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 108);
     for case in cases {

@@ -6,8 +6,11 @@ use resilient_sse::{
 };
 
 use crate::{
-    Nodes, QUICK,
-    reader::{Reader, get},
+    QUICK,
+    rust_client::{
+        Nodes,
+        reader::{Reader, get},
+    },
     support::redis::{End, Proxy},
 };
 

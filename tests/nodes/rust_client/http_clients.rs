@@ -8,9 +8,11 @@ use resilient_sse::{StreamState, client::EventSource};
 use tower::{ServiceBuilder, service_fn};
 
 use crate::{
-    Nodes,
-    front::{Front, Plan},
-    reader::Reader,
+    rust_client::{
+        Nodes,
+        front::{Front, Plan},
+        reader::Reader,
+    },
     support::redis::{End, Proxy},
 };
 

@@ -18,9 +18,11 @@ use resilient_sse::{
 use serde_json::Value;
 
 use crate::{
-    Nodes,
-    front::{Front, Plan},
-    reader::{Reader, get, http},
+    rust_client::{
+        Nodes,
+        front::{Front, Plan},
+        reader::{Reader, get, http},
+    },
     support::redis::End,
 };
 
@@ -163,7 +165,7 @@ async fn a_turn_of_a_conversation_is_posted_once_whatever_happens() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conversation_is_resumed_or_idle() {
     let nodes = Nodes::start(&[]);
-    let resume = |node: &crate::Server| format!("http://{}/api/chat/talk/stream", node.address);
+    let resume = |node: &crate::support::example::Server| format!("http://{}/api/chat/talk/stream", node.address);
     let mut idle = Reader::of(get(&resume(&nodes.a)));
     idle.until_end().await;
     assert_eq!((idle.connected, idle.end.unwrap().event), (0, None));

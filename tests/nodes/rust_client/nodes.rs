@@ -6,8 +6,11 @@ use http::StatusCode;
 use resilient_sse::{StreamState, client::CutCause};
 
 use crate::{
-    Nodes, QUICK, node,
-    reader::{Reader, get},
+    QUICK,
+    rust_client::{
+        Nodes, node,
+        reader::{Reader, get},
+    },
     support::{
         example::{PATIENCE, eventually},
         redis::{End, Proxy},
