@@ -154,8 +154,10 @@ mod tests {
         assert!(!breaker.errored(true, now));
         assert!(!breaker.errored(true, now));
         assert!(breaker.errored(true, now));
-        assert!(!breaker.errored(true, now), "a probe that fails puts the next one off");
+        assert!(!breaker.errored(true, now + SECOND / 2));
+        assert_eq!(breaker.wait_until(now), Some(now + SECOND * 3 / 2), "a probe that fails puts the next one off");
         assert!(breaker.succeeded(true));
         assert!(!breaker.errored(true, now), "counted anew");
+        assert!(!breaker.errored(false, now) && breaker.errored(false, now), "one that needs no room counts as well");
     }
 }

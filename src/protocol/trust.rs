@@ -114,7 +114,7 @@ mod tests {
     fn any_break_in_the_evidence_starts_it_over() {
         type Break = fn(&mut Trust, Instant);
         let start = Instant::now();
-        let breaks: [(&str, Break); 5] = [
+        let breaks: [(&str, Break); 6] = [
             ("a failed beat", |trust, _| trust.failed()),
             ("another store", |trust, now| {
                 trust.acknowledged(now + STEP, 40_000, 2);
@@ -127,6 +127,9 @@ mod tests {
             }),
             ("a pause of this node", |trust, now| {
                 trust.acknowledged(now + STEP * 4, 70_000, 1);
+            }),
+            ("a pause as long as half the threshold", |trust, now| {
+                trust.acknowledged(now + THRESHOLD / 2, 45_000, 1);
             }),
         ];
         for (what, interrupt) in breaks {
