@@ -1,4 +1,4 @@
-//! Saying that this node lives, and with it its streams.
+//! The beats, which tell the store that this node and its streams are alive.
 
 use std::{
     collections::HashSet,
@@ -20,11 +20,11 @@ use crate::{
     store::Beaten,
 };
 
-/// The longest pause after a beat that failed.
+/// The longest pause after a failed beat.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Beats three times within the stale threshold, streams or none; sooner again after a failure, and at once
-/// where the store was away and is back.
+/// Sends a round of beats three times within the stale threshold, even without streams. Retries a failed round sooner,
+/// and sends one at once when the store is back after an outage.
 pub(super) async fn run(node: Arc<Node>, trust: Arc<Mutex<Trust>>) {
     let every = node.settings.beat_every();
     let mut backoff = Backoff::new(every.min(Duration::from_millis(50)), every.min(RETRY));
@@ -36,7 +36,7 @@ pub(super) async fn run(node: Arc<Node>, trust: Arc<Mutex<Trust>>) {
         let mut heard = round.go(&node, &trust).await;
         while !heard && begun.elapsed() < every {
             node.hooks.recent.store_is_away();
-            // Not before, whatever comes back: what keeps coming back may keep failing.
+            // Back off even if the store comes back in between: a server that flaps must not be hammered.
             tokio::time::sleep(backoff.failed(crate::runtime::random::u128() as u64)).await;
             heard = round.go(&node, &trust).await;
         }
@@ -51,17 +51,17 @@ pub(super) async fn run(node: Arc<Node>, trust: Arc<Mutex<Trust>>) {
     }
 }
 
-/// One round of beats, which lists every running stream.
+/// A round of beats, which lists every running stream.
 struct Round {
-    /// The pages that are to be sent next.
+    /// The pages to send next.
     left: Vec<Roll>,
-    /// The streams that the store did not take: they are named again after all others.
+    /// The streams that the store did not take. They are listed again after all others.
     missed: Vec<Arc<Lane>>,
     failed: bool,
 }
 
 impl Round {
-    /// `first`: those that the last round did not get to.
+    /// Creates a round that begins with the pages of `first`, which the last round did not send.
     fn of(node: &Node, first: &[Roll]) -> Self {
         if !node.store.is_immediate() {
             node.note_who_is_read();
@@ -74,8 +74,8 @@ impl Round {
         Self { left, missed: Vec::new(), failed: true }
     }
 
-    /// Lists the streams that are left, page by page: a page that fails does not keep the others from being listed. Returns
-    /// whether the store has heard of all of them.
+    /// Sends the pages that are left. If a page fails, the others are still sent. Returns whether the store took all of
+    /// them.
     async fn go(&mut self, node: &Arc<Node>, trust: &Mutex<Trust>) -> bool {
         let mut rolls = std::mem::take(&mut self.left);
         self.missed.retain(|lane| lane.status() == Status::Running);
@@ -83,13 +83,14 @@ impl Round {
         self.missed.clear();
         self.failed = false;
         if rolls.is_empty() {
-            // A node without streams beats too: that is how its guardian earns the right to claim others'.
+            // A node without streams beats too, because only acknowledged beats allow its guardian to claim orphans.
             rolls.push(Roll::of(Vec::new()));
         }
         let mut hangs = false;
         for rolls in rolls.chunks(BEATS) {
             if hangs {
-                // What hangs for some pages hangs for all, and the next round must not come too late.
+                // If the store hangs for one page, it hangs for all. Trying the others would delay the next round too
+                // much.
                 self.left.extend_from_slice(rolls);
                 continue;
             }
@@ -104,7 +105,7 @@ impl Round {
         !self.failed && self.left.is_empty() && self.missed.is_empty()
     }
 
-    /// Takes the answer to a page.
+    /// Takes the store's answer to a page.
     fn heard(&mut self, node: &Node, trust: &Mutex<Trust>, page: &[Arc<Lane>], beaten: Result<Beaten, StoreError>) {
         let Ok(beaten) = beaten else {
             lock(trust).failed();

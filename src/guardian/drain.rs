@@ -1,4 +1,4 @@
-//! Going down in order, within one limit for everything.
+//! The drain: ends a process's streams in order, within one time limit.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -16,36 +16,36 @@ use crate::{
     telemetry::{log_debug, log_warn},
 };
 
-/// How long a look at a stream whose job is asked about may take, and how long to wait before the next one where that fails.
+/// How long it may take to read a stream before the job probe is asked about it, and the pause before the next try.
 const LOOK: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// What became of a process's streams when it went down.
+/// What happened to a process's streams in a drain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainReport {
-    /// Streams that ran when the drain began, or when clients were served no longer: a handler that runs when the drain
-    /// begins may begin one.
+    /// Streams that were running when the drain began, or when it stopped serving clients. The second group began in
+    /// handlers that were running when the drain began.
     pub running: usize,
-    /// Of those, the ones that ended by themselves in time.
+    /// Streams of [`running`](Self::running) that ended by themselves in time.
     pub finished: usize,
-    /// Streams that were interrupted: another node may run them again.
+    /// Streams that were interrupted. Another node may run them again.
     pub interrupted: usize,
-    /// Streams that were closed, by what the job probe said or as `failed`, reason `shutdown`.
+    /// Streams that were closed with the job probe's answer, or as `failed`, reason `shutdown`.
     pub closed: usize,
-    /// Streams whose job runs outside of this process, as the probe says: left to other nodes.
+    /// Streams that were left to other nodes, because the job probe says that their job runs outside of this process.
     pub left: usize,
-    /// Streams that nothing is recorded of (they could not be registered, or were taken for orphans) and that ran until they
-    /// were cut off, and requests whose handler had not answered by then. They are not among those that
-    /// [`running`](Self::running) counts.
+    /// Unrecorded streams (not registered, or taken for orphans) that were cut off while running, and requests whose
+    /// handler had not answered by then. [`running`](Self::running) does not count them.
     pub cut_off: usize,
-    /// Streams whose end the store has not acknowledged: another node will find them overdue.
+    /// Streams whose end the store has not acknowledged. Another node will find them overdue.
     pub unsettled: usize,
-    /// Bytes of events, and of ends, that the store has not acknowledged.
+    /// Bytes of events and of ends that the store has not acknowledged.
     pub unrecorded_bytes: usize,
-    /// `on_end` hooks of streams that ended here which have not run, or not to their end: another node will find them due.
+    /// `on_end` hooks of streams that ended on this node and whose hook has not run to its end. Another node will find
+    /// them due.
     pub hooks_unfinished: usize,
-    /// Inner bodies that had more to do after their terminal event, and were dropped.
+    /// Inner bodies that were dropped before they had ended after their terminal event.
     pub bodies_unfinished: usize,
 }
 
@@ -54,7 +54,7 @@ pub struct DrainReport {
 struct Limits {
     /// The deadline of the whole drain.
     deadline: Instant,
-    /// The drain's whole time.
+    /// The time limit of the whole drain.
     total: Duration,
 }
 
@@ -63,20 +63,23 @@ impl Limits {
         Self { deadline: Instant::now() + total, total }
     }
 
-    /// The time up to which clients are served: late, since those that do not come again lose their answer, and early enough to
-    /// ask what became of the work, to store its end, and to run its hook.
+    /// Returns the time until which clients are served.
+    ///
+    /// It is late, because clients that do not reconnect lose their answer. It leaves enough time to ask the job probe,
+    /// to store the ends, and to run the hooks.
     fn served(&self, node: &Node) -> Instant {
         let probes = if node.probe.is_some() { node.settings.probe_limit } else { Duration::ZERO };
         let after = (probes + self.landing_takes(node)).min(self.total / 2);
         self.deadline - after
     }
 
-    /// The time up to which the job probe may answer.
+    /// Returns the time until which the job probe may answer.
     fn probed(&self, node: &Node) -> Instant {
         self.deadline - self.landing_takes(node)
     }
 
-    /// How long it may take until an end is stored and its hook has run. A store that is well takes milliseconds for that.
+    /// Returns how long it may take to store an end and run its hook. A healthy store without a hook takes
+    /// milliseconds.
     fn landing_takes(&self, node: &Node) -> Duration {
         let limit = node.settings.terminal_limit;
         let is_slow = node.store.is_ailing() || node.hooks.lease().is_some();
@@ -89,7 +92,7 @@ pub(super) async fn run(node: Arc<Node>) -> DrainReport {
     let limits = Limits::new(node.settings.drain_limit);
     node.start_draining();
     let running = node.recorder.lanes();
-    log_debug!(running = running.len(), "the process goes down");
+    log_debug!(running = running.len(), "the drain begins");
     let mut report = DrainReport { running: running.len(), ..DrainReport::default() };
     for lane in &running {
         let Some(producer) = lane.producer() else { continue };
@@ -110,8 +113,8 @@ pub(super) async fn run(node: Arc<Node>) -> DrainReport {
     report.finished = report.running.saturating_sub(ended);
     report.cut_off += cut_off(&node, false);
 
-    // The ends that were just requested, the tails before them, the hooks of all that ended here, and what inner bodies do
-    // after their terminal event.
+    // Waits for the ends that were just requested and the events before them, for the hooks of streams that ended here,
+    // and for inner bodies that are still running after their terminal event.
     let _ = tokio::time::timeout_at(limits.deadline, async {
         node.recorder.until_idle().await;
         node.rests.until_over().await;
@@ -120,7 +123,7 @@ pub(super) async fn run(node: Arc<Node>) -> DrainReport {
     .await;
     report.bodies_unfinished = node.rests.count();
     node.after_last.cancel();
-    // From here on nothing is flushed, and nobody is woken: a body that still waits would wait for ever.
+    // From here on the guardian flushes nothing and wakes no body. A body that is still waiting would wait for ever.
     node.go_down();
     report.unsettled = node.recorder.lanes().len();
     report.unrecorded_bytes = node.recorder.held();
@@ -129,7 +132,7 @@ pub(super) async fn run(node: Arc<Node>) -> DrainReport {
         log_warn!(
             unsettled = report.unsettled,
             hooks_unfinished = report.hooks_unfinished,
-            "the process goes down with work left for other nodes"
+            "the drain is over, with work left for other nodes"
         );
     }
     report
@@ -141,8 +144,8 @@ fn begun_since(node: &Node, running: &[Arc<Lane>]) -> usize {
     node.recorder.lanes().iter().filter(|lane| !before.contains(&Arc::as_ptr(lane))).count()
 }
 
-/// Drops the inner bodies of streams that nothing is recorded of: of those that never finish, or of the others. Returns how
-/// many still ran.
+/// Drops the inner bodies of unrecorded streams: of those that never finish if `endless`, otherwise of the others.
+/// Returns how many of them were still running.
 fn cut_off(node: &Node, endless: bool) -> usize {
     let mut count = 0;
     for lane in node.recorder.served_on() {
@@ -157,14 +160,16 @@ fn cut_off(node: &Node, endless: bool) -> usize {
 /// Waits until every stream has ended and every handler has answered, for as long as clients are served.
 async fn serve(node: &Node, limits: Limits) {
     loop {
-        // Computed anew each time: a store that has failed meanwhile leaves clients less time.
+        // Computed in each iteration: if the store has failed in the meantime, storing ends takes longer and clients
+        // have less time.
         let until = limits.served(node);
         let served = async {
             loop {
                 node.recorder.until_idle().await;
                 node.handlers.until_over().await;
                 node.beyond_record.until_over().await;
-                // A handler that has answered meanwhile may have begun a stream: it had entered before it was over here.
+                // A handler that answered while the others were awaited may have begun a stream, so both are checked
+                // again.
                 if node.recorder.is_idle() && node.handlers.count() == 0 {
                     return;
                 }
@@ -176,12 +181,12 @@ async fn serve(node: &Node, limits: Limits) {
     }
 }
 
-/// Ends what has not ended by itself.
+/// Ends the streams that have not ended by themselves.
 async fn end_all(node: &Arc<Node>, limits: Limits, report: &mut DrainReport) {
     let mut to_probe = Vec::new();
     for lane in node.recorder.lanes() {
         if lane.is_ending() {
-            // It has ended by itself; only the store does not know yet.
+            // The stream has ended by itself, and the store has not acknowledged the end yet.
             discard(node, &lane);
         } else if lane.reruns() {
             report.interrupted += usize::from(end(node, &lane, EndRequest::Interrupt));
@@ -194,7 +199,8 @@ async fn end_all(node: &Arc<Node>, limits: Limits, report: &mut DrainReport) {
     probe_all(node, to_probe, limits.probed(node), report).await;
 }
 
-/// Ends streams by what the job probe says of them, or, where it has said nothing by `until`, as work that was cut short.
+/// Ends streams with the job probe's answers. A stream without an answer by `until` ends as `failed`, reason
+/// `shutdown`.
 async fn probe_all(node: &Arc<Node>, lanes: Vec<Arc<Lane>>, until: Instant, report: &mut DrainReport) {
     let sweeper = Arc::new(Sweeper::new(Arc::clone(node)));
     let places = Arc::new(Semaphore::new(PROBES));
@@ -220,8 +226,8 @@ async fn probe_all(node: &Arc<Node>, lanes: Vec<Arc<Lane>>, until: Instant, repo
     }
 }
 
-/// Asks the job probe about a stream. A look at the stream that fails says nothing of its job, and is repeated. `None`: it
-/// is too late.
+/// Asks the job probe about a stream. The probe needs the stream's info, so reading that is retried until it succeeds.
+/// Returns `None` if it is too late.
 async fn ask_probe(
     node: &Arc<Node>,
     lane: &Arc<Lane>,
@@ -239,22 +245,22 @@ async fn ask_probe(
         }
         match tokio::time::timeout(LOOK, node.store.in_background().info(lane.key.clone())).await {
             Ok(Ok(Some(info))) => return Some(sweeper.probe(&info, 0).await),
-            // Forgotten, and registered again by this, or deleted.
+            // The store forgot the stream, or it was deleted. The check registers a forgotten stream again.
             Ok(Ok(None)) => node.recorder.look(lane),
             Ok(Err(_)) | Err(_) => {}
         }
-        // Others are asked meanwhile.
+        // Frees the place, so that the probe is asked about other streams during the pause.
         drop(place);
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
-/// Ends a stream by what the probe has said of it.
+/// Ends a stream with the job probe's answer.
 fn close(node: &Arc<Node>, lane: &Arc<Lane>, status: &JobStatus, report: &mut DrainReport) {
     let ending = |state, event| Some(Ending::with_event(state, block_of(&*node.framing, event)?));
     let ending = match status {
         JobStatus::Running => {
-            // It runs outside of this process: a later sweep, of another node, asks again.
+            // The job runs outside of this process. A later sweep of another node asks the probe again.
             report.left += 1;
             node.recorder.abandon(lane);
             return discard(node, lane);
@@ -270,14 +276,14 @@ fn shutdown() -> EndRequest {
     EndRequest::supplied(StreamState::Failed, reason::SHUTDOWN)
 }
 
-/// Ends a stream, unless it has just ended by itself, and drops its inner body.
+/// Ends a stream, unless it has just ended by itself, and drops its inner body. Returns whether this ended the stream.
 fn end(node: &Arc<Node>, lane: &Arc<Lane>, request: EndRequest) -> bool {
     let ended = lane.end(&node.recorder, request);
     discard(node, lane);
     ended
 }
 
-/// Drops the inner body or tells the publication to stop, in whatever state the stream is.
+/// Drops the inner body or stops the publication, whatever the state of the stream.
 fn discard(node: &Node, lane: &Arc<Lane>) {
     if let Some(producer) = lane.producer() {
         let lane = Arc::clone(lane);

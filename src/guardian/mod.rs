@@ -1,8 +1,8 @@
-//! The guardian: one future that the host's runtime polls, on every node.
+//! The guardian: a future that runs on every node.
 //!
-//! It flushes the recorder, wakes bodies for their heartbeats, says that the node lives, looks for
-//! streams whose node does not, and takes the process down in order. It runs no foreign code on its
-//! own poll: probes, hooks and the dropping of inner bodies happen on the executor.
+//! It flushes the recorder, wakes bodies for their heartbeats, sends the node's beats, sweeps for streams whose node
+//! has died, and drains the process. Its own poll runs no code of the host: probes, hooks and the drop of inner bodies
+//! run on the executor.
 
 mod beat;
 mod drain;
@@ -21,11 +21,11 @@ use tokio::time::{Instant, Sleep};
 
 use crate::{node::Node, protocol::trust::Trust, recorder::Flusher, runtime::executor::BoxFuture, store::Notices};
 
-/// Keeps a node's streams, and looks after those of dead nodes.
+/// The background work of a node, as a future.
 ///
-/// It hands recorded events to the store, wakes bodies for their heartbeats, says that the node lives, looks for streams whose
-/// node does not (and asks the job probe about them), and takes the process down in order. Probes, hooks and inner bodies
-/// run on the executor, never on its own poll.
+/// The guardian writes recorded events to the store, wakes bodies for their heartbeats, tells the store that the node
+/// is alive, finds the streams of dead nodes (and asks the job probe about them), and drains the process on shutdown.
+/// Probes, hooks and inner bodies run on the executor, never on the guardian's own poll.
 ///
 /// Spawn it, or poll it beside a server:
 ///
@@ -45,21 +45,22 @@ use crate::{node::Node, protocol::trust::Trust, recorder::Flusher, runtime::exec
 /// # }
 /// ```
 ///
-/// Without [`with_graceful_shutdown`](Self::with_graceful_shutdown) it never ends.
+/// Without [`with_graceful_shutdown`](Self::with_graceful_shutdown) it never completes.
 ///
 /// # Cancel safety
 ///
-/// Dropped at any point, live streams flow on; with a store that does not answer at once they are not
-/// recorded any more, and heartbeats, beats and sweeps stop, which
-/// [`Health::guarded`](crate::Health) and the log say (without the feature `tracing` a line on standard error, at most one
-/// a minute), and other nodes' guardians take this node's streams for orphans after the stale threshold. The same holds of
-/// a guardian that is not polled any more.
+/// Dropping a guardian does not interrupt live streams. But heartbeats, beats and sweeps stop, and streams are no
+/// longer recorded, except in a store that answers at once. After the stale threshold, the guardians of other nodes
+/// take this node's streams for orphans. The same happens if a guardian is not polled.
+///
+/// [`Health::guarded`](crate::Health) is then `false`, and the log reports it (without the feature `tracing`, a line on
+/// standard error, at most one a minute).
 #[must_use = "a guardian does nothing unless it is polled"]
 pub struct Guardian {
     node: Arc<Node>,
     flusher: Flusher,
     notices: Notices,
-    /// Made when it is first polled: a guardian may be built where no runtime is.
+    /// Created at the first poll, because a guardian may be built outside of a runtime.
     tick: Option<Pin<Box<Sleep>>>,
     beats: BoxFuture<()>,
     sweeps: BoxFuture<()>,
@@ -92,21 +93,23 @@ impl Guardian {
         }
     }
 
-    /// Takes the process down in order once `signal` is ready, and then ends with a report.
+    /// Drains the process once `signal` is ready, and then completes with a report.
     ///
-    /// That takes at most the drain time ([`Builder::drain_limit`](crate::Builder::drain_limit), 25 s), whatever probes, hooks and the
-    /// store do, and no longer than it has to:
+    /// The drain ends as soon as all work is done. It takes at most
+    /// [`Builder::drain_limit`](crate::Builder::drain_limit) (25 s), even if probes, hooks or the store hang. It has
+    /// these steps:
     ///
-    /// - No new stream is begun here from then on.
+    /// - From the signal on, this node begins no new streams.
     /// - Streams of `feed()` routes are interrupted at once.
-    /// - Clients that come again by themselves (a GET that asks for `text/event-stream` by name) are let go at once, to go on
-    ///   on another node: all followers of a stream, the clients of unrecorded streams, and on `Detach` routes, where the
-    ///   work goes on without them, also the client whose request began it. All other clients are served until shortly
-    ///   before the end; those whose handler has not answered yet are waited for as long.
-    /// - Then streams that may run again are interrupted. All others end as the job probe says, as far as there is time to
-    ///   ask, are left to other nodes if their job runs elsewhere, or end as `failed`, reason `shutdown`. Inner bodies are
-    ///   dropped.
-    /// - The guardian waits for the `on_end` hooks of streams that ended here.
+    /// - Clients that reconnect by themselves (a GET that asks for `text/event-stream` by name) are disconnected at
+    ///   once, so that they continue on another node. These are all followers, the clients of unrecorded streams, and on
+    ///   `Detach` routes, where the work continues without a reader, also the client whose request began the stream.
+    /// - All other clients are served until shortly before the limit. Handlers that have not answered yet have the same
+    ///   time.
+    /// - Then streams that may be run again are interrupted. For the others the job probe is asked, as far as time allows.
+    ///   A stream whose job runs elsewhere is left to other nodes. A stream whose job is over ends as the probe says. All
+    ///   others end as `failed`, reason `shutdown`. Inner bodies are dropped.
+    /// - The guardian waits for the `on_end` hooks of streams that ended on this node.
     pub fn with_graceful_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.shutdown = Some(Box::pin(signal));
         self
@@ -122,7 +125,7 @@ impl Guardian {
         }
     }
 
-    /// Looks at the streams that others changed.
+    /// Checks the streams that other nodes changed.
     fn poll_notices(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(post) = self.notices.poll(cx) {
             for (key, epoch) in post.deleted {
@@ -147,7 +150,7 @@ impl Guardian {
     }
 }
 
-/// Hands the figures to the `metrics` facade, once a second.
+/// Reports the figures to the `metrics` facade, once a second.
 #[cfg(feature = "metrics")]
 fn report(node: &Node, reported: &mut Option<Instant>) {
     let now = Instant::now();
@@ -165,13 +168,13 @@ impl Future for Guardian {
         this.node.set_guarded(true);
         this.poll_tick(cx);
         this.poll_notices(cx);
-        // These run for ever.
+        // These futures never complete.
         let _ = this.beats.as_mut().poll(cx);
         let _ = this.sweeps.as_mut().poll(cx);
         let _ = this.turns.as_mut().poll(cx);
         this.poll_shutdown(cx);
         let report = this.drain.as_mut().map(|drain| drain.as_mut().poll(cx));
-        // Last, so that the requests that the steps above made go out in this poll.
+        // Polled last, so that requests from the steps above are sent in this poll.
         let _ = this.flusher.poll(cx);
         match report {
             Some(Poll::Ready(report)) => {
@@ -189,7 +192,7 @@ impl Drop for Guardian {
     fn drop(&mut self) {
         self.node.set_guarded(false);
         if !self.is_done && !self.node.recorder.is_idle() {
-            // At once, and again where requests come: see `Node::check_guarded`.
+            // Reports the missing guardian now; `Node::check_guarded` reports it again when requests arrive.
             self.node.check_guarded();
         }
     }

@@ -1,4 +1,4 @@
-//! Looking after the streams that nobody looks after.
+//! The sweeps, which find streams whose node has died, whose lifetime is over, or whose hook is due.
 
 use std::{
     collections::HashMap,
@@ -26,23 +26,23 @@ use crate::{
     telemetry::log_warn,
 };
 
-/// How many sweeps in a row a probe may fail before its answer counts as "nobody knows".
+/// How many sweeps in a row a probe may fail before its answer counts as [`JobStatus::Unknown`].
 const PROBE_STRIKES: u32 = 3;
 
-/// Streams that are looked after at the same time: so many that a store is busy, so few that it answers in time.
+/// How many streams are handled at the same time: enough to keep a store busy, and few enough for it to answer in time.
 const LOOKS: usize = 64;
 
-/// Streams that are closed with one request, where nobody is asked about them.
+/// How many streams are closed with one request if no job probe has to be asked.
 const GROUP: usize = 32;
 
-/// What the sweeps of a node share.
+/// The state that a node's sweeps share.
 pub(super) struct Sweeper {
     node: Arc<Node>,
-    /// Asked in the background: what a sweep asks for harms nobody.
+    /// A background handle, so that slow requests of a sweep do not open the breaker.
     store: StoreHandle,
     probes: Semaphore,
     looks: Arc<Semaphore>,
-    /// Probes that failed, by stream, and at which sweep they did so last.
+    /// The failed probes of each stream: how many in a row, and the number of the last sweep with a failure.
     strikes: Mutex<HashMap<StreamKey, (u32, u64)>>,
 }
 
@@ -53,11 +53,11 @@ pub(super) async fn run(node: Arc<Node>, trust: Arc<Mutex<Trust>>) {
     loop {
         tokio::time::sleep(sweeper.node.hooks.sweep_every(sweeper.node.settings.sweep_every)).await;
         if sweeper.node.is_draining() {
-            // A stream that is found now could not be looked after any more.
+            // There is no time left to handle a stream that a sweep finds now.
             continue;
         }
         number += 1;
-        // A request may have heard sooner than the next beat that the store is another.
+        // A request may have found out before the next beat that the store has lost its data.
         let claim = lock(&trust).claim(Instant::now().into_std()).filter(|_| !sweeper.node.may_be_forgotten());
         sweeper.sweep(claim, number).await;
         let store_now = lock(&trust).store_now(Instant::now().into_std());
@@ -77,7 +77,7 @@ impl Sweeper {
         }
     }
 
-    /// Looks at everything that is due, page by page. The next sweep goes on where the store fails.
+    /// Handles every stream that is due, page by page. If the store fails, the next sweep continues.
     async fn sweep(self: &Arc<Self>, claim: Option<u64>, number: u64) {
         lock(&self.strikes).retain(|_, (_, seen)| *seen + 2 * u64::from(PROBE_STRIKES) >= number);
         let lease = self.lease();
@@ -97,7 +97,7 @@ impl Sweeper {
             for due in others {
                 let sweeper = Arc::clone(self);
                 let Ok(look) = Arc::clone(&self.looks).acquire_owned().await else { return };
-                // Their work may take as long as a probe; beats and heartbeats do not wait for that.
+                // Spawned, because it may take as long as a probe, and beats and heartbeats must not wait for that.
                 self.node.executor.spawn(async move {
                     sweeper.look_after(due, asked, number).await;
                     drop(look);
@@ -109,8 +109,10 @@ impl Sweeper {
         }
     }
 
-    /// For how long what this sweep finds is this node's: where a reply is lost, nobody looks after it for so long. Only
-    /// the host's own code takes its time.
+    /// Returns how long this node leases the streams that a sweep finds.
+    ///
+    /// If the store's reply is lost, no node handles these streams for that long. So the lease is longer only where the
+    /// host's own code, a probe or a hook, needs the time.
     fn lease(&self) -> Duration {
         let settings = &self.node.settings;
         match (&self.node.probe, self.node.hooks.lease()) {
@@ -133,7 +135,7 @@ impl Sweeper {
         }
     }
 
-    /// The stream's node seems to have died.
+    /// Handles a stream whose node seems to have died.
     async fn orphan(&self, info: StreamInfo, sweep: u64) {
         match self.probe(&info, sweep).await {
             JobStatus::Running => {}
@@ -149,17 +151,18 @@ impl Sweeper {
         }
     }
 
-    /// Whether a stream is closed as orphaned whatever comes: its node seems to have died, and nobody else knows of its job.
+    /// Whether a stream is closed as orphaned without asking: its node seems to have died, there is no job probe, and
+    /// it may not be run again.
     fn is_given_up(&self, due: &Due) -> bool {
         due.reason == DueReason::Stale && self.node.probe.is_none() && !due.info.reruns
     }
 
-    /// Nobody knows what became of the work.
+    /// Interrupts or closes a stream whose work has an unknown outcome.
     async fn give_up(&self, info: StreamInfo) {
         if info.reruns {
             let interrupt =
                 Interrupt { key: info.key.clone(), epoch: info.epoch, last: None, if_deadline: Some(info.deadline) };
-            // Should this fail, the stream is due again when its lease is over.
+            // If this fails, the stream is due again when its lease is over.
             let _ = self.store.interrupt(interrupt).await;
             self.finish(&info.key, info.turn.as_ref()).await;
         } else {
@@ -178,7 +181,7 @@ impl Sweeper {
         self.close_all(vec![info], &ending).await;
     }
 
-    /// Closes streams, each unless its producer was heard of since it was leased.
+    /// Closes each stream, unless its producer was heard from after the stream was leased.
     async fn close_all(&self, infos: Vec<StreamInfo>, ending: &Ending) {
         let close = |info: &StreamInfo| Close {
             key: info.key.clone(),
@@ -188,7 +191,7 @@ impl Sweeper {
             if_deadline: Some(info.deadline),
             hook: self.node.hooks.lease(),
         };
-        // Should this fail, the streams are due again when their leases are over.
+        // If this fails, the streams are due again when their leases are over.
         let closed = self.store.close_all(infos.iter().map(close).collect()).await.unwrap_or_default();
         for (info, closed) in infos.iter().zip(closed) {
             if let Some(Closed::Now { ended, .. }) = closed {
@@ -200,17 +203,18 @@ impl Sweeper {
         let _ = all(turns.map(|info| self.finish(&info.key, info.turn.as_ref()))).await;
     }
 
-    /// Sets right what the node of a turn has left undone: those before it give way if it had started, and are the newest of
-    /// their conversation again if it had not.
+    /// Completes what the dead node of a turn left undone. If the turn had started, the earlier turns are stopped. If
+    /// it had not, the pointer moves back to the turn before it.
     async fn finish(&self, key: &StreamKey, turn: Option<&Turn>) {
         if let Some(turn) = turn {
             let conversation = StreamKey::new(key.owner.clone(), turn.conversation.clone());
-            // Should this fail, whoever looks at the pointer next does it.
+            // If this fails, the next caller of `current` does it.
             let _ = self.node.current(&conversation).await;
         }
     }
 
-    /// Asks the host what the stream's job is doing; a probe that fails counts as "running" for a while.
+    /// Asks the host's job probe about a stream. A failed probe counts as [`JobStatus::Running`] for [`PROBE_STRIKES`]
+    /// sweeps.
     pub(super) async fn probe(&self, info: &StreamInfo, sweep: u64) -> JobStatus {
         let Some(probe) = &self.node.probe else { return JobStatus::Unknown };
         let Ok(_permit) = self.probes.acquire().await else { return JobStatus::Unknown };

@@ -1,4 +1,4 @@
-//! What follows from a store's answer: a lane goes on, or nothing more is recorded of it.
+//! Handles the store's answers: a lane continues, or recording of it stops.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -32,12 +32,14 @@ impl Recorder {
         Outcome::Done
     }
 
-    /// The producer's word counts no more: it is told why, and what it still had to say is dropped.
+    /// Stops recording a producer whose write the store refused. The producer is notified, and its pending events are
+    /// dropped.
     pub(super) fn fenced(&self, lane: &Arc<Lane>, fence: Fence) {
         let status = match fence {
             Fence::Newer => Status::Superseded,
             Fence::Ended(ended) => {
-                // Perhaps its own end, of which the acknowledgement was lost: then the hook is this node's too.
+                // This may be the producer's own end, whose acknowledgement was lost. Then this node also runs the
+                // hook.
                 if let Some(recent) = lane.recent_close().filter(|recent| recent.close.ending == ended.ending) {
                     self.telemetry.closed(ended.ending.state);
                     self.hooks.recent.landed(recent);
@@ -68,12 +70,12 @@ impl Recorder {
     pub(super) fn interrupted(&self, lane: &Arc<Lane>, interrupted: Interrupted) {
         match interrupted {
             Interrupted::Fenced(fence) => self.fenced(lane, fence),
-            // What the store forgot has no producer either; its log is lost in any case.
+            // A stream that the store forgot has no producer either, and its log is lost in any case.
             Interrupted::Done | Interrupted::Moved | Interrupted::Missing => self.settle(lane, Status::Superseded),
         }
     }
 
-    /// The lane has nothing more to record, and its producer is told how the stream stands.
+    /// Stops recording a lane with this status, and notifies its producer unless that requested the end.
     pub(super) fn settle(&self, lane: &Arc<Lane>, status: Status) {
         let ending = lane.is_ending();
         if matches!(&status, Status::Ended(ended) if ended.ending.state == StreamState::Orphaned) {
@@ -85,15 +87,17 @@ impl Recorder {
         }
     }
 
-    /// The lane is left as it is: the sweep of some guardian will find it overdue.
+    /// Stops recording a lane without an end. A sweep of another guardian will find its stream overdue.
     pub(crate) fn abandon(&self, lane: &Arc<Lane>) {
         if !lane.is_halted() {
             self.let_go(lane);
         }
     }
 
-    /// The producer never began to answer, and its registration is about to be withdrawn: nothing that is queued or in
-    /// flight registers the stream again. `false`: the lane has settled or has been given an end, which stands.
+    /// Stops recording a lane whose registration is about to be withdrawn, because its producer never began to answer.
+    /// Queued requests and those in flight can then no longer register the stream again.
+    ///
+    /// Returns `false` if the lane has a final status or a requested end; these are kept.
     pub(crate) fn withdraw(&self, lane: &Arc<Lane>) -> bool {
         let withdrawn = lane.withdraw();
         if withdrawn {
@@ -102,7 +106,7 @@ impl Recorder {
         withdrawn
     }
 
-    /// Nothing more is recorded of the lane, and nobody is told.
+    /// Stops recording a lane without notifying its producer.
     pub(super) fn let_go(&self, lane: &Arc<Lane>) {
         self.end_recording(lane, Status::Superseded);
     }
@@ -114,7 +118,7 @@ impl Recorder {
         self.leave(lane);
     }
 
-    /// Lets go of the streams whose end no store has taken for as long as it could have been recovered.
+    /// Gives up the ends that the store has not taken within their recovery window.
     pub(crate) fn give_up_hopeless(&self) {
         self.served_on.tidy();
         if !self.room.holds_ends() {
@@ -122,12 +126,12 @@ impl Recorder {
         }
         for lane in self.lanes_that(Lane::is_hopeless) {
             add(&self.telemetry.ends_given_up, 1);
-            log_warn!(id = %lane.key.id, "the end of a stream is given up: no store has taken it in its recovery window");
+            log_warn!(id = %lane.key.id, "the end of a stream is given up: the store did not take it in time");
             self.let_go(&lane);
         }
     }
 
-    /// Takes the lane out of the running streams.
+    /// Removes the lane from the running streams.
     pub(super) fn leave(&self, lane: &Arc<Lane>) {
         let mut lanes = lock(&self.lanes);
         if lanes.remove(lane) {
@@ -141,7 +145,7 @@ impl Recorder {
         let (key, token) = (reopen.open.key.clone(), reopen.open.token);
         let reopened = self.store.reopen(reopen).await;
         if lane.is_withdrawn() {
-            // The withdrawal may have reached the store first, and this registered the stream again.
+            // The withdrawal may have reached the store before this request, which then registered the stream again.
             let _ = self.store.withdraw(key, token).await;
             return Outcome::Done;
         }

@@ -1,4 +1,4 @@
-//! A turn of this process: from its registration until those before it have given way.
+//! A turn of this process, from its registration until the earlier turns are stopped.
 
 use std::{
     sync::{Arc, Mutex},
@@ -21,11 +21,12 @@ use crate::{
 pub(crate) struct Begun {
     pub(crate) conversation: StreamKey,
     pub(crate) turn: Turn,
-    /// Whether a pointer that the store has lost is put back for the stream. Not for one that runs again: it may not have been the
-    /// newest.
+    /// Whether a pointer that the store has lost is restored for this stream. A stream that is run again may not have
+    /// been the newest of its conversation, so the pointer is not restored for it.
     puts_back: bool,
-    /// The run of the stream, and when that became a turn.
+    /// The run of the stream.
     pub(crate) epoch: u64,
+    /// When the stream became a turn.
     since: Instant,
     pub(crate) progress: Mutex<Progress>,
 }
@@ -34,21 +35,21 @@ pub(crate) struct Begun {
 pub(crate) struct Progress {
     /// Whether the pointer has been moved to the stream.
     pointed: bool,
-    /// Whether the stream is to be named no more: a newer turn has taken its place.
+    /// Whether a newer turn has replaced the stream, so that the pointer must not be moved to it again.
     passed: bool,
-    /// Whether the turn may not begin yet: the pointer has not been moved to it, and it is not served without that.
+    /// Whether the turn may not begin before the pointer is moved to it.
     pub(crate) waits: bool,
     /// Whether a task is moving the pointer.
     moving: bool,
-    /// Whether a move was sent that was not answered: it may still arrive.
+    /// Whether a move was sent and not answered. Such a move may still arrive.
     pub(crate) unanswered: bool,
     pub(crate) started: bool,
-    /// Those that are to give way once the stream has started.
+    /// The streams to stop once this one has started.
     pub(crate) behind: Vec<StreamId>,
-    /// Whether the pointer named another stream when it was looked at last: whoever is in front may have died before it had this one
-    /// give way.
+    /// Whether the pointer named another stream when it was last read. The node of that stream may have died before it
+    /// stopped this one.
     stands_behind: bool,
-    /// When the pointer was renewed last.
+    /// When the pointer was last renewed.
     renewed: Instant,
 }
 
@@ -70,17 +71,17 @@ impl Begun {
         Arc::new(Self { conversation, turn, puts_back: !runs_again, epoch, since, progress: Mutex::new(progress) })
     }
 
-    /// How long ago the turn began.
+    /// Returns how long ago the turn began.
     pub(crate) fn age(&self) -> Duration {
         self.since.elapsed()
     }
 
-    /// The turn's place in its pointer, now that it has begun a while ago.
+    /// Returns the turn's place in its pointer, for a move that is made after the turn began.
     pub(crate) fn place(&self) -> Place {
         Place { epoch: self.epoch, since: self.age().max(Duration::from_millis(1)) }
     }
 
-    /// For which turn a pointer is put back that the store has lost.
+    /// Returns the place at which a renewal restores a lost pointer; `None` if it must not restore one.
     pub(crate) fn put_back(&self) -> Option<Place> {
         self.puts_back.then(|| self.place())
     }
@@ -89,7 +90,7 @@ impl Begun {
         self.turn.clone()
     }
 
-    /// Whether the pointer is still to be moved to the stream: the store did not answer, or has lost the move.
+    /// Whether the pointer still has to be moved to the stream, because the store did not answer or has lost the move.
     pub(crate) fn is_to_point(&self) -> bool {
         let progress = lock(&self.progress);
         !progress.pointed && !progress.passed && !progress.waits
@@ -100,35 +101,36 @@ impl Begun {
         lock(&self.progress).waits
     }
 
-    /// The turn is served although the store has not moved the pointer.
+    /// Lets the turn begin although the store has not moved the pointer.
     pub(crate) fn begins_anyway(&self) {
         lock(&self.progress).waits = false;
     }
 
-    /// Whether others are still to give way to the stream.
+    /// Whether the stream has started and others still have to be stopped for it.
     pub(crate) fn is_to_finish(&self) -> bool {
         let progress = lock(&self.progress);
         progress.started && !progress.behind.is_empty()
     }
 
-    /// Whether the pointer is to be renewed, or looked at, which is done so often: sooner where the stream stands behind another one.
+    /// Whether a renewal of the pointer is due. It is due at the interval `every`, and always while the stream is
+    /// behind another one.
     pub(crate) fn is_due(&self, every: Duration) -> bool {
         let progress = lock(&self.progress);
         progress.pointed && !progress.passed && (progress.stands_behind || progress.renewed.elapsed() >= every)
     }
 
-    /// Whether what the pointer says of the stream is still this process's to set right: the stream has not started, or others are still to
-    /// give way to it.
+    /// Whether this process still changes the pointer itself: the stream has not started, or others still have to be
+    /// stopped for it.
     pub(crate) fn is_under_way(&self) -> bool {
         !lock(&self.progress).started || self.is_to_finish()
     }
 
-    /// The request by which a pointer that names the stream expires with it, now that it has ended.
+    /// Returns the request that lets the pointer expire with the stream, which has ended.
     pub(crate) fn expiring(&self, stream: &StreamId, window: Duration) -> Renew {
         Renew { conversation: self.conversation.clone(), stream: stream.clone(), ttl: window, put_back: None }
     }
 
-    /// Where the pointer stands after it was renewed for the stream. Returns whether the stream stands behind another one.
+    /// Takes the pointer that a renewal returned. Returns whether the stream is behind another one in it.
     pub(crate) fn heard(&self, stream: &StreamId, pointer: Option<&Pointer>) -> bool {
         let Some(pointer) = pointer else {
             lock(&self.progress).renewed = Instant::now();
@@ -137,7 +139,8 @@ impl Begun {
         let mut progress = lock(&self.progress);
         progress.renewed = Instant::now();
         if !pointer.knows(stream) {
-            // A newer turn has taken its place, or the store has lost the move: it is made again, to where the turn belongs.
+            // A newer turn has replaced this one, or the store has lost the move. The move is repeated, and puts the
+            // turn in its right place.
             progress.pointed = false;
             progress.passed = !self.puts_back;
             return false;
@@ -146,7 +149,7 @@ impl Begun {
         progress.stands_behind
     }
 
-    /// The pointer has been moved to the stream.
+    /// Notes that the pointer has been moved to the stream.
     pub(crate) fn pointed(&self, stream: &StreamId, pointer: &Pointer) {
         let mut progress = lock(&self.progress);
         progress.pointed = true;
@@ -155,7 +158,7 @@ impl Begun {
         progress.stands_behind = pointer.stream != *stream;
     }
 
-    /// Whether the caller is to move the pointer: only one task does at a time.
+    /// Whether the caller is to move the pointer. Only one task at a time moves it.
     pub(crate) fn begins_moving(&self) -> bool {
         self.is_to_point() && !std::mem::replace(&mut lock(&self.progress).moving, true)
     }

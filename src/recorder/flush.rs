@@ -1,4 +1,5 @@
-//! Sending the ready lanes' batches: many lanes to a flight, several flights at a time, no timer.
+//! The flusher, which sends the batches of ready lanes: many lanes in a flight, several flights at a time, without a
+//! timer.
 
 use std::{
     collections::BTreeMap,
@@ -21,35 +22,35 @@ use crate::{
     store::Append,
 };
 
-/// Flights at a time: enough to keep a store busy over one round trip.
+/// How many flights are sent at a time: enough to keep a store busy over one round trip.
 const FLIGHTS: usize = 16;
-/// Events in a flight.
+/// How many events a flight carries.
 const FLIGHT_EVENTS: u64 = 8192;
-/// Bytes of events in a flight, but for what the last lane brings: a slow network must carry it within the store's time limit, and
-/// all flights together must fill a distant store's round trips.
+/// How many bytes of events a flight carries, not counting those of its last lane. A slow network must transfer a
+/// flight within the store's time limit, and all flights together must fill the round trips of a distant store.
 const FLIGHT_BYTES: usize = 1 << 20;
 
-/// Works the ready lanes off. The guardian polls it; it is never done.
+/// Processes the ready lanes. The guardian polls it, and it never completes.
 pub(crate) struct Flusher {
     recorder: Arc<Recorder>,
-    /// One way to each part of the store: what fails or hangs on one does not hold up the others.
+    /// A way to each part of the store. A part that fails or hangs does not delay the others.
     ways: BTreeMap<u64, Way>,
-    /// Until lanes that are ready have waited long enough for others.
+    /// The timer for the time that ready lanes wait for others to join their flight.
     linger: Option<Pin<Box<Sleep>>>,
-    /// Until the next lane that was put off has waited long enough.
+    /// The timer for the next lane that was put off.
     recall: Option<Pin<Box<Sleep>>>,
 }
 
-/// The way to one part of the store.
+/// The flights to a part of the store.
 struct Way {
     part: u64,
-    /// Each says in the end whether it failed.
+    /// The flights. Each returns whether it failed.
     flights: Vec<BoxFuture<bool>>,
     failed: bool,
-    /// Something landed since the last failure.
+    /// Whether a flight has succeeded since the last failure.
     landed: bool,
     pause: Option<Pin<Box<Sleep>>>,
-    /// How often the part had answered again when the pause began.
+    /// The part's count of recoveries when the pause began.
     healed: u64,
     backoff: Backoff,
 }
@@ -59,7 +60,7 @@ impl Flusher {
         Self { recorder, ways: BTreeMap::new(), linger: None, recall: None }
     }
 
-    /// Always pending.
+    /// Sends what is ready. Always returns [`Poll::Pending`].
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.recorder.flusher.register(cx.waker());
         loop {
@@ -72,7 +73,7 @@ impl Flusher {
             let lingers = self.lingers(cx);
             for part in self.parts() {
                 let way = self.ways.entry(part).or_insert_with(|| Way::new(part));
-                // Looked at also where nothing is started, so that it is polled when the pause is over.
+                // Polled even if no flight starts, so that the flusher is woken at the end of the pause.
                 let paused = way.is_paused(&self.recorder, cx);
                 goes_on |= !paused && !lingers && way.start_flights(&self.recorder);
             }
@@ -83,7 +84,7 @@ impl Flusher {
         }
     }
 
-    /// The parts that something is to be sent to, or is on its way to.
+    /// Returns the parts with ready lanes or flights.
     fn parts(&self) -> Vec<u64> {
         let mut parts: Vec<u64> = self.ways.keys().copied().collect();
         parts.extend(lock(&self.recorder.ready).keys());
@@ -92,7 +93,7 @@ impl Flusher {
         parts
     }
 
-    /// Takes over what was begun in place, which only stores of one part have.
+    /// Takes over the requests that were begun in place. Only stores with a single part have such requests.
     fn adopt(&mut self) {
         let mut adopted = lock(&self.recorder.adopted);
         if !adopted.is_empty() {
@@ -100,7 +101,7 @@ impl Flusher {
         }
     }
 
-    /// Puts lanes that were put off back in line, and sees to it that it is polled for the next of them.
+    /// Returns lanes that were put off to the ready list, and sets the timer for the next one.
     fn recall(&mut self, cx: &mut Context<'_>) {
         while let Some(next) = self.recorder.recall(Instant::now()) {
             let recall = self.recall.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
@@ -114,7 +115,7 @@ impl Flusher {
         self.recall = None;
     }
 
-    /// Whether the lanes that are ready wait for others.
+    /// Whether the ready lanes are still waiting for others to join their flight.
     fn lingers(&mut self, cx: &mut Context<'_>) -> bool {
         let linger = self.recorder.linger;
         if linger.is_zero() || lock(&self.recorder.ready).is_empty() {
@@ -146,7 +147,7 @@ impl Way {
         self.flights.is_empty() && !self.failed && self.pause.is_none()
     }
 
-    /// Polls what is under way. Returns whether anything landed.
+    /// Polls the flights. Returns whether any has completed.
     fn land(&mut self, cx: &mut Context<'_>) -> bool {
         let before = self.flights.len();
         self.flights.retain_mut(|flight| match flight.as_mut().poll(cx) {
@@ -160,8 +161,8 @@ impl Way {
         self.flights.len() < before
     }
 
-    /// After an error, and while the breaker is open, nothing is sent for a while; for no longer than until the part has
-    /// answered anybody: from then on bodies wait for what is sent here.
+    /// Whether sending is paused, after an error or while the breaker is open. The pause ends early when the part
+    /// answers any request, because bodies wait for the store again from then on.
     fn is_paused(&mut self, recorder: &Recorder, cx: &mut Context<'_>) -> bool {
         let store = &recorder.store;
         if let Some(pause) = &mut self.pause {
@@ -179,7 +180,7 @@ impl Way {
         if !failed && !broken {
             return false;
         }
-        // Read first: should the part answer right after, that is not missed.
+        // Read before the pause is computed, so that an answer that arrives in between is not missed.
         self.healed = store.healed(self.part, cx.waker());
         let retry = failed.then(|| Instant::now() + self.backoff.failed(crate::runtime::random::u128() as u64));
         let (_, closed_until) = store.part_closed_until(self.part);
@@ -188,7 +189,7 @@ impl Way {
         pause.as_mut().poll(cx).is_pending()
     }
 
-    /// Returns whether there was anything to send.
+    /// Starts flights for the ready lanes. Returns whether there was anything to send.
     fn start_flights(&mut self, recorder: &Arc<Recorder>) -> bool {
         let mut started = false;
         while self.flights.len() < FLIGHTS {
@@ -228,7 +229,8 @@ impl Way {
     }
 }
 
-/// Sends the batches of many lanes, then puts those that have more to do back in line. Returns whether it failed.
+/// Sends the batches of many lanes, and returns the lanes that have more to send to the ready list. Returns whether it
+/// failed.
 async fn fly(recorder: Arc<Recorder>, batch: Vec<(Arc<Lane>, Append)>) -> bool {
     let (lanes, appends): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
     match recorder.store.append(appends).await {
@@ -249,8 +251,8 @@ async fn fly(recorder: Arc<Recorder>, batch: Vec<(Arc<Lane>, Append)>) -> bool {
     }
 }
 
-/// Sends what is not a batch, and puts the lane back in line with the others: one that always has something to do must not
-/// keep a flight. Returns whether it failed.
+/// Sends a request other than a batch, and returns the lane to the ready list if it has more to send: a busy lane must
+/// not occupy a flight. Returns whether it failed.
 async fn settle(recorder: Arc<Recorder>, lane: Arc<Lane>, op: Op) -> bool {
     let outcome = recorder.perform(&lane, op).await;
     if recorder.go_on(&lane, outcome) {

@@ -1,6 +1,6 @@
-//! What an inner service sets in its event stream besides events.
+//! The id and the reconnect delay that an inner service sets in its event stream.
 
-/// Which parts of what the inner service set go with the next batch.
+/// Which parts of [`Inner`] the next batch carries.
 #[derive(Default)]
 pub(super) struct Unsaid {
     pub(super) id: bool,
@@ -14,10 +14,10 @@ impl Unsaid {
     }
 }
 
-/// The id and the reconnect delay that an inner service set in its event stream: the last of each.
+/// The last id and the last reconnect delay that an inner service set in its event stream.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Inner {
-    /// The id of an event.
+    /// The id.
     pub(crate) id: Option<String>,
     /// The reconnect delay, in milliseconds.
     pub(crate) retry: Option<u64>,

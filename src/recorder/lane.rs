@@ -1,4 +1,4 @@
-//! One producer's way to the store.
+//! The lane of a producer.
 
 use std::{
     sync::{
@@ -33,32 +33,35 @@ pub(crate) struct Lane {
     pub(crate) epoch: u64,
     pub(super) registration: Registration,
     pub(super) hook: Option<Duration>,
-    /// The stream could not be registered: nothing is recorded, and its end is final at once.
+    /// Whether the stream could not be registered. Then nothing is recorded, and its end is final at once.
     pub(super) unrecorded: bool,
-    /// Set once the status is not `Running`: looked at for every event.
+    /// Set once the status is not `Running`. An atomic, because it is read for every event.
     pub(super) halted: AtomicBool,
-    /// The client's body, or the publication, while it waits.
+    /// The waker of the client's body or the publication.
     pub(crate) waker: Arc<WakerCell>,
-    /// The waker of the task that drives the inner body on; and whether there ever was such a task.
+    /// The waker of the task that drives the inner body.
     pub(crate) drive: WakerCell,
+    /// Whether a task has ever driven the inner body.
     pub(super) driven: AtomicBool,
-    /// Whether the producer is pushing, and so looks at the lane right afterwards.
+    /// Whether the producer is in [`push`](Self::push). It checks the lane right afterwards, so it needs no wake.
     pub(super) pushing: AtomicBool,
-    /// How many bytes of its events wait for the store: read where room has to be made.
+    /// How many bytes of its events wait for the store. Read by [`Recorder::make_room`](super::Recorder::make_room).
     pub(super) held: AtomicUsize,
     /// The stream's readers on this node.
     pub(crate) readers: Readers,
+    /// The stream's readers on other nodes.
     elsewhere: Mutex<Elsewhere>,
-    /// The turn of a conversation that the stream is, once it is named so.
+    /// The stream's turn in a conversation; unset until the stream is marked as a turn.
     turn: OnceLock<Arc<Begun>>,
-    /// The headers of the response that its route keeps, once the inner service has answered.
+    /// The response headers that the stream's route keeps; unset until the inner service has answered.
     headers: OnceLock<KeptHeaders>,
     pub(super) state: Mutex<State>,
     pub(super) producer: Mutex<Option<Weak<dyn Producing>>>,
 }
 
 impl Lane {
-    /// `retention`: the registration's, as the lanes of a route share it. `hook`: for how long this node has the `on_end` hook to itself, where there is one.
+    /// Creates the lane of a registered stream. `retention` is that of the registration, in the allocation that the
+    /// lanes of a route share. `hook` is how long this node leases the `on_end` hook, if there is one.
     pub(crate) fn new(
         mut registration: Open,
         retention: &Arc<Retention>,
@@ -91,7 +94,7 @@ impl Lane {
         })
     }
 
-    /// A lane without a store behind it, for a stream that cannot be registered and goes out unrecorded.
+    /// Creates the lane of a stream that cannot be registered and is served unrecorded.
     pub(crate) fn unrecorded(registration: Open, retention: &Arc<Retention>) -> Arc<Self> {
         let mut lane = Self::new(registration, retention, 0, None);
         if let Some(lane) = Arc::get_mut(&mut lane) {
@@ -100,12 +103,12 @@ impl Lane {
         lane
     }
 
-    /// How much an entry of the stream's log may hold.
+    /// Returns the limits on an entry of the stream's log.
     pub(crate) fn entry_limits(&self) -> EntryLimits {
         EntryLimits::of(&self.registration.retention)
     }
 
-    /// Writes the stream's events.
+    /// Returns a writer for the stream's events.
     pub(crate) fn writer(&self) -> FrameWriter {
         if self.unrecorded {
             return FrameWriter::without_ids();
@@ -113,54 +116,54 @@ impl Lane {
         FrameWriter::new(self.prefix())
     }
 
-    /// What stands before every id of the stream's events: its own, where the library made that up.
+    /// Returns the prefix of the stream's event ids: the stream's id if the library generated it.
     pub(crate) fn prefix(&self) -> Option<StreamId> {
         (self.registration.origin == Origin::Generated).then(|| self.key.id.clone())
     }
 
-    /// The last reconnect delay that the inner service set, in milliseconds.
+    /// Returns the last reconnect delay that the inner service set, in milliseconds.
     pub(crate) fn inner_retry(&self) -> Option<u64> {
         lock(&self.state).inner.retry
     }
 
-    /// The turn of a conversation that the stream is.
+    /// Returns the stream's turn in a conversation.
     pub(crate) fn turn(&self) -> Option<&Arc<Begun>> {
         self.turn.get()
     }
 
-    /// Names the stream's turn; `false` if it is one already.
+    /// Marks the stream as a turn. Returns `false` if it is one already.
     pub(crate) fn set_turn(&self, turn: Arc<Begun>) -> bool {
         self.turn.set(turn).is_ok()
     }
 
-    /// The headers of the response that the stream's route keeps.
+    /// Returns the response headers that the stream's route keeps.
     pub(crate) fn headers(&self) -> &KeptHeaders {
         let none = if self.registration.awaits_headers { &KeptHeaders::Awaited } else { &KeptHeaders::None };
         self.headers.get().unwrap_or(none)
     }
 
-    /// The inner service has answered. Returns whether its headers are still to be stored.
+    /// Keeps the headers of the inner service's response. Returns whether they have to be stored.
     pub(crate) fn keep_headers(&self, headers: KeptHeaders) -> bool {
         self.registration.awaits_headers && self.headers.set(headers).is_ok()
     }
 
-    /// The stream's registration, with what has been said of it since: for a stream that is there already.
+    /// Returns the stream's registration with its current turn and headers, as a request that creates no stream.
     pub(crate) fn registered(&self) -> Open {
         self.registration.again(self.key.clone(), self.turn().map(|turn| turn.turn()), self.headers().clone())
     }
 
-    /// Whether nothing of the stream is recorded.
+    /// Whether the stream is served unrecorded.
     pub(crate) fn is_unrecorded(&self) -> bool {
         self.unrecorded
     }
 
-    /// Whether the store would take this stream for the one that a request means: a cursor that names a stream opens only
-    /// one whose name the library made up, of the request's own kind (guarantee G9).
+    /// Whether the store would open this stream for a request. A cursor that names a stream opens only a stream of the
+    /// request's kind whose id the library generated (guarantee G9).
     pub(crate) fn is_meant_by(&self, origin: Origin, kind: &str) -> bool {
         origin != Origin::Generated || (self.registration.origin == origin && self.registration.kind == kind)
     }
 
-    /// How long and how much is kept of the stream.
+    /// Returns how much of the stream is kept, and for how long.
     pub(crate) fn retention(&self) -> &Retention {
         &self.registration.retention
     }
@@ -169,7 +172,7 @@ impl Lane {
         self.registration.reruns
     }
 
-    /// Says whom to tell that the stream ended elsewhere.
+    /// Sets the producer, which is notified if the stream ends elsewhere.
     pub(crate) fn set_producer(&self, producer: Weak<dyn Producing>) {
         *lock(&self.producer) = Some(producer);
     }
@@ -178,19 +181,19 @@ impl Lane {
         lock(&self.producer).as_ref().and_then(Weak::upgrade)
     }
 
-    /// A task is about to drive the inner body on: it is woken from now on.
+    /// Notes that a task is about to drive the inner body, so that [`wake`](Self::wake) wakes it from now on.
     pub(crate) fn set_driven(&self) {
         self.driven.store(true, Ordering::Release);
     }
 
-    /// Wakes the task that drives the inner body on, if there is one.
+    /// Wakes the task that drives the inner body, if there is one.
     pub(crate) fn wake_drive(&self) {
         if self.driven.load(Ordering::Acquire) {
             self.drive.wake();
         }
     }
 
-    /// Something landed, or the status changed: wakes both who may wait for that.
+    /// Wakes the client's body and the task that drives the inner body, after a batch was stored or the status changed.
     pub(super) fn wake(&self) {
         self.waker.wake();
         self.wake_drive();
@@ -204,35 +207,37 @@ impl Lane {
         lock(&self.state).status.clone()
     }
 
-    /// The last event made.
+    /// Returns the id of the last event produced.
     pub(crate) fn last(&self) -> EventId {
         EventId::new(self.epoch, lock(&self.state).last)
     }
 
-    /// Whether the stream is read on another node: as far as is known, or, while nothing can be known and for a moment after
-    /// that, as it was before. Returns also what was last said of it.
+    /// Notes whether other nodes follow the stream. Returns whether the stream was read elsewhere before, and whether
+    /// it is now.
+    ///
+    /// While the store cannot tell (`blind`), and for a moment after that, the earlier state stays.
     pub(crate) fn is_read_elsewhere(&self, follows: bool, blind: bool) -> (bool, bool) {
         let mut elsewhere = lock(&self.elsewhere);
         let was = elsewhere.note(follows, blind);
         (was, elsewhere.is_read)
     }
 
-    /// What was last said of it.
+    /// Whether the stream was read on another node when that was last noted.
     pub(crate) fn was_read_elsewhere(&self) -> bool {
         lock(&self.elsewhere).is_read
     }
 
-    /// Whether the producer's end was requested already.
+    /// Whether an end was requested.
     pub(crate) fn is_ending(&self) -> bool {
         lock(&self.state).end.is_some()
     }
 
-    /// The end that the producer has requested.
+    /// Returns the requested end.
     pub(crate) fn requested_end(&self) -> Option<EndRequest> {
         lock(&self.state).end.clone()
     }
 
-    /// The end that the producer has requested, as it will be stored unless another one was stored before.
+    /// Returns the requested end as the store will keep it, unless another end was stored first.
     pub(crate) fn own_end(&self) -> Option<Ended> {
         let state = lock(&self.state);
         let Some(EndRequest::Close(ending)) = &state.end else { return None };

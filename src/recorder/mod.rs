@@ -1,10 +1,10 @@
-//! Between producers and the store: what is made goes to the store in batches, in order, and again
-//! until it lands; what the store says back reaches the producer.
+//! The recorder: it writes the events of producers to the store in batches, in order, and retries until they are
+//! stored. It reports the store's answers to the producers.
 //!
-//! Each running stream has a [`Lane`]: its pending events, at most one immutable batch in flight, and
-//! its end once that is known. A lane with something to do is *ready*. With a store that answers at
-//! once it is worked off in place; otherwise it waits in the ready list for the flusher, which the
-//! guardian polls and which gathers the batches of many lanes into one flight.
+//! Each running stream has a [`Lane`]: its pending events, at most one immutable batch in flight, and its end once that
+//! is requested. A lane that has something to send is *ready*. If the store answers at once, a ready lane is processed
+//! in place. Otherwise it waits in the ready list for the flusher, which the guardian polls. The flusher gathers the
+//! batches of many lanes into one flight.
 
 mod again;
 mod ahead;

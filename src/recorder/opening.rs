@@ -1,4 +1,4 @@
-//! Registering a producer, so that no registration is left behind which nobody uses.
+//! The registration of producers, and its withdrawal if the request is dropped.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,18 +10,18 @@ use crate::{
     store::{Open, Opened, StoreHandle},
 };
 
-/// An `open` that may have reached the store: withdrawn if this is dropped.
+/// A registration that may have reached the store. Dropping it withdraws the registration, unless it is kept.
 pub(crate) struct Opening {
     recorder: Arc<Recorder>,
     key: StreamKey,
     pub(crate) token: u128,
     armed: bool,
-    /// Whether the store has answered: nothing of it is on its way any more.
+    /// Whether the store has answered. Otherwise the request may still arrive.
     answered: bool,
 }
 
 impl Opening {
-    /// The registration stands: its producer has begun to answer, or has an end of its own.
+    /// Keeps the registration, because its producer has begun to answer or has requested an end.
     pub(crate) fn keep(&mut self) {
         self.armed = false;
     }
@@ -41,16 +41,16 @@ impl Drop for Opening {
     }
 }
 
-/// How long what was sent, and not answered, may still take to arrive: over a connection that was lost, or where it was held up.
+/// How long a request without an answer may still take to arrive, for example after its connection was lost.
 pub(crate) const LATE: Duration = Duration::from_secs(2);
-/// How often a withdrawal is tried. Should all fail, a sweep finds the stream soon: nobody beats it.
+/// How often a withdrawal is retried. If all tries fail, a sweep soon finds the stream, because no beat lists it.
 const WITHDRAWALS: u32 = 8;
 
-/// Withdraws a registration. `answered`: the store has said that it registered it. Where it has not, the registration may arrive after its
-/// withdrawal, so that is said again.
+/// Withdraws a registration. If the store has not answered the registration (`answered` is `false`), the registration
+/// may arrive after the withdrawal, so the withdrawal is sent a second time.
 async fn take_back(store: StoreHandle, key: StreamKey, token: u128, answered: bool) {
     let withdrawn = store.withdraw(key.clone(), token).await.is_ok();
-    // Outside a runtime there are no timers; then a sweep finds what is left.
+    // Without a runtime there are no timers for retries. A sweep then finds the registration.
     if (withdrawn && answered) || tokio::runtime::Handle::try_current().is_err() {
         return;
     }
@@ -69,26 +69,25 @@ async fn take_back(store: StoreHandle, key: StreamKey, token: u128, answered: bo
     }
 }
 
-/// How often what is to be said of a registered stream is said at most.
+/// How often an update of a registration is tried.
 const TRIES: u32 = 5;
 
 impl Recorder {
-    /// Says again what a stream was registered with, as far as more is known of it by now: the conversation that it is a
-    /// turn of, the headers that are kept of its response.
+    /// Updates the registration of a stream with its conversation and the kept headers of its response.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, that was stored or not.
+    /// If the future is dropped, the update may or may not be stored.
     pub(crate) async fn say_again(&self, lane: &Lane) {
         let request = lane.registered();
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         for _ in 0..TRIES {
-            // A stream that is ending might be interrupted by now, and this would run it again.
+            // If an ending stream has been interrupted by now, this request would start a new run.
             if lane.status() != Status::Running || lane.is_ending() {
                 return;
             }
             match self.store.open(request.clone()).await {
-                // It was interrupted by another node, and this has begun another run.
+                // Another node had interrupted the stream, and this request started a new run.
                 Ok(Opened::New { epoch, .. }) if epoch != lane.epoch => {
                     return drop(self.store.withdraw(request.key, request.token).await);
                 }
@@ -99,25 +98,25 @@ impl Recorder {
         }
     }
 
-    /// Asks the store to register a producer, once more where the reply may have been lost.
+    /// Registers a producer with the store. Retries once after an error, because the reply may have been lost.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, the registration is withdrawn.
+    /// If the future is dropped, the registration is withdrawn.
     pub(crate) async fn open(self: &Arc<Self>, request: Open) -> (Opening, Result<Opened, StoreError>) {
         let (key, token) = (request.key.clone(), request.token);
         let mut opening = Opening { recorder: Arc::clone(self), key, token, armed: true, answered: false };
         let opened = match self.store.open(request.clone()).await {
-            // It was not sent, so there is nothing to take back.
+            // The request was not sent, so there is nothing to withdraw.
             Err(error) if error.is_breaker_open() => {
                 opening.armed = false;
                 return (opening, Err(error));
             }
-            // The token makes it the same request: a reply that was lost is not a second registration.
+            // The token makes the retry the same request, so it is not registered twice if only the reply was lost.
             Err(error) if !error.is_timeout() => self.store.open(request).await,
             opened => opened,
         };
-        // Only a new registration, or one of which nothing was heard, may have to be taken back.
+        // Only a new registration, or one without an answer, may have to be withdrawn.
         opening.armed = matches!(opened, Err(_) | Ok(Opened::New { .. }));
         opening.answered = opened.is_ok();
         (opening, opened)

@@ -1,4 +1,4 @@
-//! What a lane is told by its producer: events, metadata, that it began, and how it goes.
+//! The producer's side of a lane: it pushes events and metadata, and reports its start and its end.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -21,7 +21,7 @@ use crate::{
 };
 
 impl Lane {
-    /// Takes events, whose ids begin with [`Self::next`].
+    /// Takes events. The seq of the first one is [`next`](Self::next).
     pub(crate) fn push(self: &Arc<Self>, recorder: &Arc<Recorder>, events: Frame, inner: Inner) {
         if self.unrecorded || self.is_halted() {
             lock(&self.state).last += events.count;
@@ -36,12 +36,12 @@ impl Lane {
         recorder.ready(self);
     }
 
-    /// The seq of the next event that is pushed.
+    /// Returns the seq of the next event.
     pub(crate) fn next(&self) -> u64 {
         lock(&self.state).last + 1
     }
 
-    /// Takes events that there is room for.
+    /// Takes events that are charged to the room.
     fn take(&self, recorder: &Recorder, events: Frame, inner: Inner) {
         let mut state = lock(&self.state);
         let bytes = events.bytes.len();
@@ -55,10 +55,10 @@ impl Lane {
         self.holds(&mut state, recorder);
     }
 
-    /// Takes events for which room has to be made. Those without room keep their seqs and are lost.
+    /// Makes room for events and takes them. Events without room are lost; their seqs are used up.
     fn take_into_made_room(&self, recorder: &Recorder, events: Frame, inner: Inner) {
         let (count, bytes) = (events.count, events.bytes.len());
-        // Without the lock: room may be made in any lane, this one included.
+        // Called without the state's lock, because room may be made in any lane, including this one.
         let fits = recorder.make_room(self, bytes);
         let mut state = lock(&self.state);
         state.last += count;
@@ -74,7 +74,7 @@ impl Lane {
         self.holds(&mut state, recorder);
     }
 
-    /// What was made, recorded or not.
+    /// Notes events that were produced, recorded or not.
     fn note(&self, state: &mut State, events: &Frame, inner: Inner) {
         state.note_inner(inner);
         state.started |= !events.is_empty();
@@ -82,10 +82,10 @@ impl Lane {
         state.pushed.add(events.bytes.len(), last, self.registration.retention.max_bytes as u64);
     }
 
-    /// Events are held, or none any more.
+    /// Updates the number of held bytes and the time of the oldest pending event.
     fn holds(&self, state: &mut State, recorder: &Recorder) {
         self.held.store(state.held(), Ordering::Relaxed);
-        // Events that are lost already are not waited for.
+        // Lost events are not pending, so nothing waits for them.
         let waits = state.work != Work::Idle || !recorder.store.is_immediate();
         if state.pending.is_empty() {
             state.pending.since = None;
@@ -94,12 +94,12 @@ impl Lane {
         }
     }
 
-    /// How many bytes of events are held.
+    /// Returns how many bytes of events are held.
     pub(super) fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Gives up the oldest events, until no more than so many bytes are held: see [`State::give_up`].
+    /// Gives up the oldest events until at most `keep` bytes are held, see [`State::give_up`].
     pub(super) fn give_up(&self, keep: usize) -> (u64, usize) {
         let mut state = lock(&self.state);
         let given_up = state.give_up(keep);
@@ -107,7 +107,7 @@ impl Lane {
         given_up
     }
 
-    /// The producer began to answer: that is said with the next request of the lane.
+    /// Notes that the producer began to answer. The lane's next request tells the store.
     pub(crate) fn start(&self) {
         if !self.unrecorded {
             let mut state = lock(&self.state);
@@ -115,7 +115,7 @@ impl Lane {
         }
     }
 
-    /// Keeps something with the stream. The error is how many bytes it would be, where that is too much.
+    /// Keeps metadata with the stream. Returns the total number of bytes as an error if it exceeds the limit.
     pub(crate) fn keep(self: &Arc<Self>, recorder: &Arc<Recorder>, key: String, value: String) -> Result<(), usize> {
         if self.unrecorded {
             return Ok(());
@@ -128,7 +128,8 @@ impl Lane {
         Ok(())
     }
 
-    /// Requests the end of the stream. Events that were pushed before are recorded before it. Returns `false` if an end was requested earlier.
+    /// Requests the end of the stream, which is recorded after all pushed events. Returns `false` if the stream has a
+    /// final status or an end was requested earlier.
     pub(crate) fn end(self: &Arc<Self>, recorder: &Arc<Recorder>, end: EndRequest) -> bool {
         {
             let mut state = lock(&self.state);
@@ -146,8 +147,7 @@ impl Lane {
             state.end_bytes = end.bytes();
             state.end_since = Some(Instant::now());
             state.end = Some(end);
-            // Held whether there is room for it or not: an end is lost by nobody (guarantee G3), and each stream has but
-            // one.
+            // An end is held even without room, because it must never be lost (guarantee G3). Each stream has only one.
             recorder.room.charge_end(state.end_bytes);
         }
         recorder.fit();
@@ -155,14 +155,14 @@ impl Lane {
         true
     }
 
-    /// Whether the end was tried for a whole recovery window.
+    /// Whether the end has waited for a whole recovery window.
     pub(super) fn is_hopeless(&self) -> bool {
         let state = lock(&self.state);
         let window = self.registration.retention.recovery_window;
         state.status == Status::Running && state.end_since.is_some_and(|since| since.elapsed() >= window)
     }
 
-    /// The status after an end that no store confirms.
+    /// Returns the status after an end that no store confirms.
     fn ended_by(&self, end: &EndRequest, last: u64) -> Status {
         match end {
             EndRequest::Interrupt => Status::Superseded,
@@ -176,7 +176,7 @@ impl Lane {
     }
 }
 
-/// A producer that pushes: it needs no waking for what lands at once.
+/// Marks the lane of a producer that is pushing. The producer is not woken for batches that are stored meanwhile.
 struct Pushing<'a>(&'a Lane);
 
 impl<'a> Pushing<'a> {

@@ -1,32 +1,34 @@
-//! How many bytes a run has made up to each of its events.
+//! The total bytes of a run up to each of its events.
 
 use std::collections::VecDeque;
 
-/// How many bytes were made up to which event: exact enough to say where a log's bytes end.
+/// The total bytes of a run at some of its events, which is exact enough to tell which events a log still holds.
 #[derive(Debug, Default)]
 pub(super) struct Pushed {
     bytes: u64,
-    /// Seqs, and the bytes made up to and with them; a mark is set each time a part of the log's bytes was made.
+    /// Seqs with the total bytes up to and including them. A mark is set after each [`PARTS`]th part of the log's
+    /// bytes.
     marks: VecDeque<(u64, u64)>,
 }
 
-/// Into how many parts the marks divide what a log holds.
+/// The number of parts into which the marks divide a log.
 const PARTS: u64 = 32;
 
 impl Pushed {
-    /// These bytes were made, up to this event.
+    /// Adds the bytes of events up to the seq `last`.
     pub(super) fn add(&mut self, bytes: usize, last: u64, max_bytes: u64) {
         self.bytes += bytes as u64;
         if self.bytes - self.marks.back().map_or(0, |mark| mark.1) >= max_bytes / PARTS {
             self.marks.push_back((last, self.bytes));
-            // The newest of those that the log does not reach back to says what the oldest part of it begins with.
+            // Keeps one mark before the oldest part that the log holds, which marks where that part begins.
             while self.marks.get(1).is_some_and(|mark| self.bytes - mark.1 > max_bytes) {
                 self.marks.pop_front();
             }
         }
     }
 
-    /// The lowest event after which at most `max_bytes` were made, `more` included; `last` if there is no such mark.
+    /// Returns the seq of the first mark after which at most `max_bytes` were produced, counting `more` bytes to come;
+    /// `last` if there is no such mark.
     pub(super) fn floor(&self, more: u64, max_bytes: u64, last: u64) -> u64 {
         let Some(beyond) = (self.bytes + more).checked_sub(max_bytes).filter(|beyond| *beyond > 0) else { return 0 };
         let index = self.marks.partition_point(|mark| mark.1 < beyond);
@@ -45,7 +47,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// What was made after the floor fits, and no floor is higher by more than a part of the log than it must be.
+        /// The events after the floor fit in the log, and the floor is at most one part of the log higher than
+        /// necessary.
         #[test]
         fn bytes_are_known_to_a_part_of_the_log(
             sizes in prop::collection::vec(1..400_usize, 0..200),

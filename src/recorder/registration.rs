@@ -1,4 +1,4 @@
-//! What a lane's stream was registered with.
+//! The registration of a lane's stream.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -14,8 +14,8 @@ use crate::{
     store::{Open, Retention},
 };
 
-/// What is said again of a stream to a store that forgot it, or that is to know more of it. The rest of the registration is
-/// the lane's key, or changes while it runs: the lane has that.
+/// The constant part of a stream's registration, for registering the stream again with a store that forgot it, and for
+/// updating its registration. The lane holds the rest: the key, and everything that changes while the stream runs.
 pub(super) struct Registration {
     pub(super) kind: Cow<'static, str>,
     pub(super) origin: Origin,
@@ -24,16 +24,16 @@ pub(super) struct Registration {
     pub(super) reruns: bool,
     fingerprint: Option<String>,
     voice: Voice,
-    /// The turn that was asked for. Which one the stream has become, its lane knows.
+    /// The turn of the first registration. The lane has the turn that the stream has become since.
     turn: Option<Turn>,
-    /// Whether headers of the response are kept that were not known yet.
+    /// Whether response headers are to be kept that were not known at the first registration.
     pub(super) awaits_headers: bool,
-    /// Shared by the lanes of a route.
+    /// The retention, which the lanes of a route share.
     pub(super) retention: Arc<Retention>,
 }
 
 impl Registration {
-    /// `retention`: the request's.
+    /// Takes the constant part of a request. `retention` is the one in the request.
     pub(super) fn of(open: Open, retention: Arc<Retention>) -> Self {
         Self {
             kind: open.kind,
@@ -49,7 +49,7 @@ impl Registration {
         }
     }
 
-    /// The same as a request that creates no stream, with what is known of this one by now.
+    /// Returns the registration as a request that creates no stream, with the current turn and headers.
     pub(super) fn again(&self, key: StreamKey, turn: Option<Turn>, headers: KeptHeaders) -> Open {
         Open {
             key,

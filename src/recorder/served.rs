@@ -1,20 +1,20 @@
-//! The streams that nothing is recorded of, and that a producer of this process serves to a client all the same.
+//! The streams that producers of this process serve to clients unrecorded.
 
 use std::sync::{Arc, Mutex, Weak};
 
 use super::lane::Lane;
 use crate::runtime::sync::lock;
 
-/// Streams that could not be registered, or were closed as orphaned while their producer serves on.
+/// The streams that could not be registered, or were closed as orphaned while their producer still serves a client.
 #[derive(Debug, Default)]
 pub(super) struct ServedOn(Mutex<Vec<Weak<Lane>>>);
 
 impl ServedOn {
-    /// Enters a stream. It leaves with its producer.
+    /// Enters a stream, which stays until its producer is dropped.
     pub(super) fn enter(&self, lane: &Arc<Lane>) {
         let mut lanes = lock(&self.0);
         if lanes.len() == lanes.capacity() {
-            // Only where it would have to grow, so that many of them cost no more each than few.
+            // Removes dead entries only when the list would grow, so that an insertion takes amortized constant time.
             lanes.retain(is_alive);
             let alive = lanes.len();
             lanes.reserve(alive.max(4));
@@ -22,14 +22,14 @@ impl ServedOn {
         lanes.push(Arc::downgrade(lane));
     }
 
-    /// Forgets the streams that are over.
+    /// Removes the streams that are over.
     pub(super) fn tidy(&self) {
         let mut lanes = lock(&self.0);
         lanes.retain(is_alive);
         lanes.shrink_to_fit();
     }
 
-    /// The streams that may still be served.
+    /// Returns the streams that may still be served.
     pub(super) fn all(&self) -> Vec<Arc<Lane>> {
         lock(&self.0).iter().filter_map(Weak::upgrade).collect()
     }

@@ -1,4 +1,4 @@
-//! What a lane holds: its pending events, its batch in flight, its end, and how it stands.
+//! The state of a lane: its pending events, its batch in flight, its end and its status.
 
 use tokio::time::Instant;
 
@@ -15,65 +15,69 @@ use crate::{
     store::Append,
 };
 
-/// Who works a lane off.
+/// Whether and how a lane is being processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Work {
-    /// Nobody: it has nothing to say.
+    /// The lane has nothing to send.
     Idle,
-    /// It stands in line for the flusher, which was not woken for it.
+    /// The lane waits in the ready list, and the flusher was not woken for it.
     Unhurried,
-    /// A task works it off, or is about to.
+    /// A task processes the lane, or the lane waits in the ready list and the flusher was woken.
     Claimed,
-    /// The store is being asked for it: the batch in flight is not to be touched.
+    /// A request of the lane is in flight. Its batch must not be changed.
     Asking,
 }
 
 pub(super) struct State {
     pub(super) status: Status,
     pub(super) work: Work,
-    /// The last seq that was given.
+    /// The seq of the last event.
     pub(super) last: u64,
-    /// Everything up to here is stored or lost.
+    /// The seq up to which every event is stored or lost.
     pub(super) acknowledged: u64,
-    /// How much was made, recorded or not.
+    /// The bytes of all events, recorded or not.
     pub(super) pushed: Pushed,
     pub(super) pending: Pending,
     pub(super) flight: Option<Flight>,
-    /// Whether the store is to be asked how the stream stands.
+    /// Whether the next request checks the state of the stream, even without events.
     pub(super) looks: bool,
-    /// Whether the producer has begun to answer, and whether that is still to be said.
+    /// Whether the producer has begun to answer.
     pub(super) started: bool,
+    /// Whether the store still has to be told that the producer has begun.
     pub(super) starts: bool,
-    /// Everything that the host keeps with the stream, as far as this producer knows.
+    /// The metadata of the stream, as far as this producer knows it.
     pub(super) metadata: Metadata,
-    /// The last inner id and delay there were, and which of them no batch has said yet.
+    /// The last inner id and reconnect delay.
     pub(super) inner: Inner,
+    /// Which parts of `inner` no batch has carried yet.
     unsaid: Unsaid,
-    /// Whether metadata is not acknowledged yet: until then nothing may be delivered.
+    /// Whether metadata is not acknowledged yet. Until then no event may be delivered.
     pub(super) metadata_waits: bool,
     pub(super) forgotten: bool,
-    /// The registration was withdrawn: later answers of the store are ignored.
+    /// Whether the registration was withdrawn. Later answers of the store are ignored.
     pub(super) withdrawn: bool,
-    /// The store refuses this stream, or did not answer what only this stream asked: until something lands,
-    /// nobody waits for it.
+    /// Set if the store refuses this stream, or did not answer a request of this stream alone. Events do not wait for
+    /// the store until a batch is stored.
     pub(super) refused: Option<Box<Backoff>>,
-    /// Events went out that the store had not acknowledged, since nobody waited for it any more: until something lands,
-    /// nobody does.
+    /// Whether events were delivered before the store acknowledged them, because the wait for it was over. Events do
+    /// not wait for the store until a batch is stored.
     pub(super) passed_by: bool,
-    /// What was made before the stream was written again went out unrecorded: up to here nothing waits.
+    /// The seq of the last event that was delivered unacknowledged before the store took batches again. Events do not
+    /// wait until everything up to it is acknowledged.
     pub(super) catches_up_to: u64,
     pub(super) end: Option<EndRequest>,
-    /// When the end was requested, and what it is charged until it is stored.
+    /// When the end was requested.
     pub(super) end_since: Option<Instant>,
+    /// The bytes that the end is charged until it is stored.
     pub(super) end_bytes: usize,
 }
 
-/// A batch that was sent, and is sent again unchanged until an answer comes.
+/// A batch that is sent unchanged until the store answers.
 pub(super) struct Flight {
     /// The seq of its first event.
     pub(super) first: u64,
     pub(super) events: Frame,
-    /// When the oldest of them was pushed.
+    /// When the oldest of the events was pushed.
     pub(super) since: Option<Instant>,
     starts: bool,
     inner: Inner,
@@ -97,7 +101,7 @@ impl Flight {
 }
 
 impl State {
-    /// The state of a producer that is registered with this metadata. `started`: it has begun to answer.
+    /// Creates the state of a producer that is registered with this metadata. `started`: it has begun to answer.
     pub(super) fn new(started: bool, metadata: Metadata) -> Self {
         Self {
             status: Status::Running,
@@ -125,12 +129,12 @@ impl State {
         }
     }
 
-    /// How many events wait for the store, or for its answer.
+    /// Returns how many events wait for the store: pending or in flight.
     pub(super) fn waiting(&self) -> u64 {
         self.pending.events + self.flight.as_ref().map_or(0, |flight| flight.events.count)
     }
 
-    /// The inner service set an id or a reconnect delay of its own.
+    /// Notes an id or a reconnect delay that the inner service set.
     pub(super) fn note_inner(&mut self, inner: Inner) {
         if inner.is_none() {
             return;
@@ -139,18 +143,18 @@ impl State {
         self.inner.update(inner);
     }
 
-    /// Holds the newest events, for which there is room, until they are stored.
+    /// Holds the newest events until they are stored. They must be charged to the room.
     pub(super) fn hold(&mut self, events: Frame) {
         self.pending.push(self.last, events);
     }
 
-    /// How many bytes of events are held.
+    /// Returns how many bytes of events are held.
     pub(super) fn held(&self) -> usize {
         self.pending.bytes + self.flight.as_ref().map_or(0, |flight| flight.events.bytes.len())
     }
 
-    /// Gives up events, the oldest first, until no more than so many bytes are held, or what is left is on its way to
-    /// the store. Returns how many events and bytes that were.
+    /// Gives up events, the oldest first, until at most `keep` bytes are held or only a batch in flight is left.
+    /// Returns the number of events and bytes given up.
     pub(super) fn give_up(&mut self, keep: usize) -> (u64, usize) {
         let (mut events, before) = (0, self.held());
         if before > keep && self.work != Work::Asking {
@@ -163,25 +167,26 @@ impl State {
         (events, before - self.held())
     }
 
-    /// Gives up a batch that was sent and not acknowledged. Should the store have it all the same, or get it late, that
-    /// does no harm: what follows has higher seqs.
+    /// Gives up a batch that was sent and not acknowledged. It does no harm if the store has the batch or gets it late,
+    /// because later events have higher seqs.
     fn give_up_flight(&mut self) -> u64 {
         let Some(flight) = self.flight.take() else { return 0 };
-        // What the batch said besides is said with the next one; metadata waits until it is acknowledged anyway.
+        // The next batch carries the other parts of this one. Metadata is repeated until it is acknowledged anyway.
         self.starts |= flight.starts;
         self.unsaid.note(&flight.inner);
         flight.events.count
     }
 
-    /// The batch to send: the one that has no answer yet, or a new one of what waits.
+    /// Returns the batch to send: the one without an answer, or a new one of the pending events.
     pub(super) fn next_flight(&mut self, key: &StreamKey, epoch: u64, limits: EntryLimits) -> Option<Append> {
         if self.flight.is_none() {
-            // An id without an event goes with the next event; before the next run, which is to be given it, at the latest.
+            // An id without an event goes with the next event. It goes alone before an interruption, because the next
+            // run gets it as its `Last-Event-ID`.
             let id_waits = self.unsaid.id && matches!(self.end, Some(EndRequest::Interrupt));
             if self.pending.is_empty() && !self.looks && !self.starts && !self.metadata_waits && !id_waits {
                 return None;
             }
-            // Whatever is missing before it is lost.
+            // The events between the last batch and this seq are lost.
             let first = self.pending.first().unwrap_or(self.last + 1);
             let since = self.pending.since;
             let events = self.pending.take_batch(limits);
@@ -212,7 +217,7 @@ mod tests {
         }
     }
 
-    /// Events without room leave a hole where they were, also in front of and behind others that wait.
+    /// Events without room leave a hole, also between, before and after pending events.
     #[test]
     fn g1_what_waits_keeps_its_ids_whatever_is_lost_beside_it() {
         let key = StreamKey::new(Owner::ANONYMOUS, StreamId::new("a").expect("valid"));

@@ -1,4 +1,4 @@
-//! The recorder of a process, and who works its lanes off.
+//! The recorder of a process, and the processing of its lanes.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -38,33 +38,33 @@ pub(crate) struct Recorder {
     pub(super) hooks: Arc<Hooks>,
     /// The room for events that wait for the store.
     pub(super) room: Room,
-    /// How long the flusher waits for lanes to join the one that is ready.
+    /// How long the flusher waits for other lanes to join a flight.
     pub(super) linger: Duration,
     pub(super) lanes: Mutex<Roster>,
     pub(super) served_on: ServedOn,
-    /// Lanes that wait for the flusher, by the part of the store that they are in.
+    /// The ready list: lanes that wait for the flusher, by their part of the store.
     pub(super) ready: Mutex<BTreeMap<u64, VecDeque<Arc<Lane>>>>,
-    /// Claimed lanes that wait until they are asked for again, by when that is.
+    /// Claimed lanes that were put off, by the time at which they become ready again.
     pub(super) put_off: Mutex<BTreeMap<(Instant, u64), Arc<Lane>>>,
-    /// Work that was begun in place and did not end at its first poll.
+    /// Requests that were begun in place and did not complete at their first poll.
     pub(super) adopted: Mutex<Vec<BoxFuture<bool>>>,
     pub(super) flusher: WakerCell,
     /// Notified when a lane leaves.
     pub(super) left: tokio::sync::Notify,
-    /// Lanes that were put off so far.
+    /// The number of lanes that were put off so far.
     pub(super) put_offs: AtomicU64,
 }
 
-/// How a request went.
+/// The outcome of a lane's request.
 #[derive(Clone, Copy)]
 pub(super) enum Outcome {
-    /// It was answered.
+    /// The store answered.
     Done,
-    /// This stream alone is refused.
+    /// The store refused this stream alone.
     Refused,
-    /// What only this stream asked was not answered.
+    /// The store did not answer a request of this stream alone.
     Unanswered,
-    /// It is to be repeated once the store answers again.
+    /// The store failed. The request is repeated once the store answers again.
     Failed,
 }
 
@@ -94,7 +94,7 @@ impl Recorder {
         }
     }
 
-    /// Takes up a new producer's lane.
+    /// Adds the lane of a new producer to the running streams.
     pub(crate) fn enter(self: &Arc<Self>, lane: &Arc<Lane>) {
         add(&self.telemetry.started, 1);
         let replaced = {
@@ -103,33 +103,34 @@ impl Recorder {
             self.telemetry.active.store(lanes.len() as i64, Ordering::Relaxed);
             replaced
         };
-        // A producer of an earlier run, which somebody has interrupted: nobody else tells it any more.
+        // The replaced lane belongs to an earlier run that was interrupted elsewhere. It is no longer in the list, so
+        // this check is the only one that notifies its producer.
         if let Some(replaced) = replaced {
             self.look(&replaced);
         }
     }
 
-    /// The running streams of this process.
+    /// Returns the running streams of this process.
     pub(crate) fn lanes(&self) -> Vec<Arc<Lane>> {
         self.lanes_that(|_| true)
     }
 
-    /// The running streams of this process that are of a kind.
+    /// Returns the running streams of this process that match a predicate.
     pub(crate) fn lanes_that(&self, is_meant: impl Fn(&Lane) -> bool) -> Vec<Arc<Lane>> {
         lock(&self.lanes).all().filter(|lane| is_meant(lane)).cloned().collect()
     }
 
-    /// The running streams of this process, in pages. Complexity: O(streams of the pages that have changed since).
+    /// Returns the running streams of this process, in pages. Complexity: O(streams of the pages that have changed).
     pub(crate) fn rolls(&self) -> Vec<Roll> {
         lock(&self.lanes).rolls()
     }
 
-    /// Takes up the lane of a producer that serves a client, although nothing is recorded of its stream.
+    /// Adds the lane of a producer that serves a client unrecorded.
     pub(crate) fn serves_on(&self, lane: &Arc<Lane>) {
         self.served_on.enter(lane);
     }
 
-    /// Streams that nothing is recorded of, and that a producer of this process may still serve to a client.
+    /// Returns the unrecorded streams that a producer of this process may still serve to a client.
     pub(crate) fn served_on(&self) -> Vec<Arc<Lane>> {
         self.served_on.all()
     }
@@ -138,12 +139,12 @@ impl Recorder {
         lock(&self.lanes).get(key).cloned()
     }
 
-    /// Bytes that wait for the store.
+    /// Returns how many bytes wait for the store.
     pub(crate) fn held(&self) -> usize {
         self.room.held()
     }
 
-    /// The lane has something to do: does it, or sees to it that it is done.
+    /// Processes a lane that has something to send, in place or through the flusher.
     pub(crate) fn ready(self: &Arc<Self>, lane: &Arc<Lane>) {
         match lane.claim() {
             Claim::New if self.store.is_immediate() => self.work_in_place(lane),
@@ -153,8 +154,8 @@ impl Recorder {
         }
     }
 
-    /// The same for what is not urgent: the lane stands in line, and the flusher is not woken for it. It is sent with what the
-    /// lane has to say next, or when the flusher is woken for another reason.
+    /// Processes a lane whose request is not urgent: the lane enters the ready list, and the flusher is not woken for
+    /// it. The request is sent with the lane's next one, or when the flusher is woken for another reason.
     pub(crate) fn ready_at_leisure(self: &Arc<Self>, lane: &Arc<Lane>) {
         if self.store.is_immediate() {
             self.ready(lane);
@@ -163,7 +164,7 @@ impl Recorder {
         }
     }
 
-    /// Works a lane off in place, as far as the store answers at once.
+    /// Processes a lane in place, as far as the store answers at once.
     pub(super) fn work_in_place(self: &Arc<Self>, lane: &Arc<Lane>) {
         while let Some(op) = lane.next_op() {
             let now = if let Op::Append(append) = &op { self.store.append_now(append) } else { None };
@@ -175,7 +176,7 @@ impl Recorder {
         }
     }
 
-    /// Works a lane off with one poll, `op` first; what is not done then is the flusher's.
+    /// Processes a lane with a single poll, starting with `op`. The flusher takes over what is not complete then.
     pub(super) fn poll_once(self: &Arc<Self>, lane: &Arc<Lane>, op: Op) {
         let mut work: BoxFuture<bool> = Box::pin(Arc::clone(self).work(Arc::clone(lane), op));
         let mut cx = Context::from_waker(Waker::noop());
@@ -186,7 +187,7 @@ impl Recorder {
         }
     }
 
-    /// A claimed lane waits for the flusher.
+    /// Adds a claimed lane to the ready list, and wakes the flusher.
     pub(super) fn queue(&self, lane: Arc<Lane>) {
         lane.rests();
         self.line_up(lane);
@@ -198,7 +199,7 @@ impl Recorder {
         lock(&self.ready).entry(part).or_default().push_back(lane);
     }
 
-    /// The next claimed lane that waits for a part of the store.
+    /// Takes the next ready lane of a part of the store.
     pub(super) fn next_ready(&self, part: u64) -> Option<Arc<Lane>> {
         let mut ready = lock(&self.ready);
         let lanes = ready.get_mut(&part)?;
@@ -209,16 +210,16 @@ impl Recorder {
         lane
     }
 
-    /// A claimed lane waits on its own, while the flusher goes on with the others.
+    /// Puts off a claimed lane for a while. The flusher continues with the others.
     pub(super) fn put_off(&self, lane: Arc<Lane>, unknown: bool) {
         let until = Instant::now() + lane.put_off(unknown);
-        // Two lanes may have to wait until the same moment.
+        // The number keeps two lanes with the same time apart.
         let number = self.put_offs.fetch_add(1, Ordering::Relaxed);
         lock(&self.put_off).insert((until, number), lane);
         self.flusher.wake();
     }
 
-    /// Puts the lanes that have waited long enough back in line. Returns when the next one has.
+    /// Returns the lanes whose time has come to the ready list. Returns the time of the next one.
     pub(super) fn recall(&self, now: Instant) -> Option<Instant> {
         loop {
             let mut put_off = lock(&self.put_off);
@@ -232,8 +233,8 @@ impl Recorder {
         }
     }
 
-    /// Works a claimed lane off, one request after the other, until it has nothing to do or the store fails. Returns whether
-    /// it failed.
+    /// Processes a claimed lane, one request after the other, until it has nothing to send or the store fails. Returns
+    /// whether the store failed.
     pub(super) async fn work(self: Arc<Self>, lane: Arc<Lane>, first: Op) -> bool {
         let mut next = Some(first);
         while let Some(op) = next {
@@ -246,9 +247,9 @@ impl Recorder {
         false
     }
 
-    /// One request to the store for a claimed lane.
+    /// Sends a request of a claimed lane to the store.
     pub(super) async fn perform(&self, lane: &Arc<Lane>, op: Op) -> Outcome {
-        // All but appending is rare, and boxed, so that the future of an append is small.
+        // Boxed, except for appends: the other requests are rare, and boxing them keeps the append future small.
         match op {
             Op::Append(append) => match self.store.append(vec![append]).await {
                 Ok(mut outcomes) => outcomes.pop().map_or(Outcome::Failed, |outcome| self.appended(lane, outcome)),
@@ -268,7 +269,8 @@ impl Recorder {
         }
     }
 
-    /// What follows from how a claimed lane's request went. `false`: it is put off, or back in line.
+    /// Decides from an outcome whether the caller continues with the lane. Returns `false` if the lane was put off or
+    /// returned to the ready list.
     pub(super) fn go_on(&self, lane: &Arc<Lane>, outcome: Outcome) -> bool {
         match outcome {
             Outcome::Done => return true,
@@ -279,22 +281,22 @@ impl Recorder {
         false
     }
 
-    /// Whether no stream runs here.
+    /// Whether no stream runs on this node.
     pub(crate) fn is_idle(&self) -> bool {
         lock(&self.lanes).len() == 0
     }
 
-    /// Ready once no stream runs here.
+    /// Waits until no stream runs on this node.
     pub(crate) async fn until_idle(&self) {
         until(&self.left, || self.is_idle()).await;
     }
 
-    /// Ready once nothing more is recorded of the lane.
+    /// Waits until recording of the lane has stopped.
     pub(crate) async fn until_settled(&self, lane: &Lane) {
         until(&self.left, || lane.is_halted()).await;
     }
 
-    /// Somebody said that the store changed the stream: looks.
+    /// Checks the state of a stream in the store, for example because another node may have changed it.
     pub(crate) fn look(self: &Arc<Self>, lane: &Arc<Lane>) {
         lane.look();
         self.ready(lane);
