@@ -1,5 +1,5 @@
-//! Tower middleware that lets server-sent event streams survive disconnects, reloads and restarts, by replay, recovery
-//! and orphan detection.
+//! Tower middleware that makes server-sent events survive disconnects and reloads, with replay, recovery and orphan
+//! detection.
 //!
 //! # Quickstart
 //!

@@ -81,7 +81,7 @@ impl FollowBody {
             self.replayer.place.unreadable();
             return self.hand_on();
         }
-        log_debug!(error = %error, "a follower could not read");
+        log_debug!(error = %error, "a follower could not read from the store");
         self.note_read();
         self.failing = true;
         let pause = self.backoff.failed(crate::runtime::random::u128() as u64);

@@ -73,7 +73,7 @@ impl Builder {
         self.owner(|_| Some(Owner::ANONYMOUS))
     }
 
-    /// Sets the hook that decides whether a caller may read a stream of its own.
+    /// Sets the hook that decides whether a caller may read a stream of its own, begin a turn, or stop one.
     ///
     /// The hook runs for every consumer of a stream, also for a replay, which runs no handler. A denied stream is
     /// answered like a missing one.

@@ -26,7 +26,7 @@ impl Node {
             log_error!(
                 path = path,
                 requests = requests,
-                "the owner rule finds nobody: does the authentication stand outside this layer?"
+                "the owner rule found no owner: is the authentication outside this layer?"
             );
         }
         Rejection::Unauthorized

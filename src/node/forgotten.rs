@@ -12,7 +12,9 @@ impl Node {
         let before = lock(&self.run).replace(run);
         let another = before.is_some_and(|before| before != run);
         if another {
-            log_warn!("the store is another than before: restarted, emptied or failed over");
+            log_warn!(
+                "the store has restarted, was emptied, or failed over: streams that it may have lost are sent again"
+            );
             self.store_forgot();
             self.recorder.store_changed();
         }

@@ -18,7 +18,7 @@ impl Node {
             log_error!(
                 path = path,
                 requests = requests,
-                "a relay was not told which stream a path means: use `Relay::id`"
+                "a relay cannot find a stream's name in this path: set `Relay::id`"
             );
         }
         Rejection::NotFound
@@ -33,7 +33,7 @@ impl Node {
                 route = asks,
                 producer = &*kind,
                 requests = requests,
-                "a stream is asked for on a route of another kind than its producer's: two routes share ids"
+                "a request names a stream that a route of another kind produces: two routes share ids"
             );
         }
         Rejection::OtherKind { kind }

@@ -216,7 +216,7 @@ impl Node {
                 id = %key.id,
                 headers = left_out,
                 streams = streams,
-                "headers of a response are not kept with its stream: they are longer than 4096 bytes in all, or no text"
+                "headers of a response are not kept with its stream: they exceed 4096 bytes in all, or are no text"
             );
         }
         kept
@@ -230,7 +230,7 @@ impl Node {
         {
             log_alert!(
                 requests = requests,
-                "a stream is given over HTTP/1.0, where a response that breaks off looks complete: behind nginx set `proxy_http_version 1.1`"
+                "a stream is sent over HTTP/1.0, where a response that breaks off looks complete: behind nginx set `proxy_http_version 1.1`"
             );
         }
     }
