@@ -14,7 +14,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Manner {
     pub(crate) voice: Voice,
-    /// After how long a silence the client gets a heartbeat.
+    /// The length of silence after which the client gets a heartbeat.
     pub(crate) heartbeat: Duration,
     /// Whether the route's streams never finish, so that its clients expect a clean end.
     pub(crate) endless: bool,

@@ -225,7 +225,7 @@ impl Builder {
     }
 
     settings! {
-        /// Sets after how long a silence a body sends a heartbeat comment. Default: 15 s.
+        /// Sets the length of silence after which a body sends a heartbeat comment. Default: 15 s.
         heartbeat: Duration,
         /// Sets how long a node may be silent before its streams count as orphans. A node beats three times within this
         /// time. Default: 30 s.

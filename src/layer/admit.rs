@@ -55,7 +55,7 @@ impl Admission {
         if node.is_draining() {
             return Self::while_draining(&node, &route, asked).await;
         }
-        if let Some(error) = unspeakable(&node, &route, &asked).await {
+        if let Some(error) = inexpressible(&node, &route, &asked).await {
             return Self::Break(error);
         }
         let begun = asked.opened;
@@ -212,7 +212,7 @@ impl Admission {
 
 /// Returns the error for a reconnect whose answer the route's voice cannot express. It is checked before the handler
 /// runs, so that no run begins for a body that breaks.
-async fn unspeakable(node: &Arc<Node>, route: &Route, asked: &Asked) -> Option<BodyError> {
+async fn inexpressible(node: &Arc<Node>, route: &Route, asked: &Asked) -> Option<BodyError> {
     if route.voice != Voice::OpenAi || !route.disconnect.reruns() || !asked.position.shows_existence() {
         return None;
     }

@@ -163,8 +163,8 @@ impl ResilientSseLayer {
         self.with(|route| route.on_unavailable = on_unavailable)
     }
 
-    /// Sets after how long a silence a response of this route sends a heartbeat comment. The header
-    /// `X-Stream-Heartbeat` tells clients the interval, in seconds. Default:
+    /// Sets the length of silence after which a response of this route sends a heartbeat comment. The header
+    /// `X-Stream-Heartbeat` tells clients this length, in seconds. Default:
     /// [`Builder::heartbeat`](crate::Builder::heartbeat), 15 s.
     ///
     /// # Panics

@@ -89,9 +89,9 @@ where
         }
         match self.asked(&parts, identity) {
             Err(rejection) => ResilientSseFuture::rejected(&self.node, &rejection, &self.node.head(&parts)),
-            Ok(Wanted::New(asked, nobody)) => match self.refused(&asked, nobody) {
+            Ok(Wanted::New(asked, is_unowned)) => match self.refused(&asked, is_unowned) {
                 Some(admission) => ResilientSseFuture::answering(&self.node, &self.route, &asked, admission),
-                None => self.generate(Request::from_parts(parts, body), asked, nobody),
+                None => self.generate(Request::from_parts(parts, body), asked, is_unowned),
             },
             Ok(Wanted::Named(asked)) => self.admit(Request::from_parts(parts, body), asked),
         }
@@ -150,7 +150,7 @@ impl<S> ResilientSseService<S> {
         let turn = self.turn(parts)?;
         let begins_turn = turn.is_some();
         let kind = identity.kind.unwrap_or_else(|| self.route.kind.clone());
-        let named = || owner.clone().ok_or_else(|| self.node.nobody(parts.uri.path()));
+        let named = || owner.clone().ok_or_else(|| self.node.unauthorized(parts.uri.path()));
         let asked = |owner: Owner, id: StreamId, prefix: Option<StreamId>, position| Asked {
             key: StreamKey::new(owner, id),
             position,
@@ -190,9 +190,9 @@ impl<S> ResilientSseService<S> {
                         let asked = asked(named()?, id.clone(), Some(id), position);
                         return Ok(Wanted::Named(Asked { begins: true, ..asked }));
                     }
-                    let nobody = owner.is_none();
+                    let is_unowned = owner.is_none();
                     let owner = owner.clone().unwrap_or(Owner::ANONYMOUS);
-                    Ok(Wanted::New(asked(owner, id.clone(), Some(id), position), nobody))
+                    Ok(Wanted::New(asked(owner, id.clone(), Some(id), position), is_unowned))
                 }
             },
         }
@@ -213,9 +213,9 @@ impl<S> ResilientSseService<S> {
     ///
     /// In a drain this is so only for a client that asks for an event stream by name. Others may get an answer of
     /// another kind.
-    fn refused(&self, asked: &Asked, nobody: bool) -> Option<Admission> {
-        if nobody && asked.comes_again {
-            return Some(Admission::Reject(self.node.nobody("-")));
+    fn refused(&self, asked: &Asked, is_unowned: bool) -> Option<Admission> {
+        if is_unowned && asked.comes_again {
+            return Some(Admission::Reject(self.node.unauthorized("-")));
         }
         if self.node.is_draining() && asked.comes_again {
             return Some(Admission::Retry);
@@ -249,7 +249,7 @@ impl<S> ResilientSseService<S> {
         &mut self,
         request: Request<ReqBody>,
         asked: Asked,
-        nobody: bool,
+        is_unowned: bool,
     ) -> ResilientSseFuture<S, ReqBody, ResBody>
     where
         S: Service<Request<ReqBody>, Response = Response<ResBody>>,
@@ -257,7 +257,7 @@ impl<S> ResilientSseService<S> {
         ResBody: InnerBody,
     {
         // Without an owner there will be no stream, so the handler gets no context.
-        let context = (!nobody).then(|| StreamContext::new(&self.node, &self.route, &asked, None));
+        let context = (!is_unowned).then(|| StreamContext::new(&self.node, &self.route, &asked, None));
         let future = self.inner.call(inner_request(request, context.as_ref()));
         ResilientSseFuture::generating(Arc::clone(&self.node), Arc::clone(&self.route), future, asked, context)
     }

@@ -142,7 +142,7 @@ where
     ResBody: InnerBody,
 {
     let (route, asked) = (Arc::clone(route.as_ref()?), asked.as_mut()?);
-    let Some(context) = context else { return done(reject(node, &node.nobody("-"), &asked.head)) };
+    let Some(context) = context else { return done(reject(node, &node.unauthorized("-"), &asked.head)) };
     asked.metadata = context.kept();
     if asked.headers == KeptHeaders::Awaited {
         asked.headers = node.kept_headers(&asked.key, response.headers(), &route.keep_headers);

@@ -11,17 +11,17 @@ use crate::{
 impl Node {
     /// Returns the request's owner, or the rejection of a request without one.
     pub(crate) fn owner_of(&self, request: &Parts) -> Result<Owner, Rejection> {
-        self.find_owner(request).ok_or_else(|| self.nobody(request.uri.path()))
+        self.find_owner(request).ok_or_else(|| self.unauthorized(request.uri.path()))
     }
 
     /// Finds the request's owner by the application's rule. A caller that needs an owner only later rejects the request
-    /// then with [`nobody`](Self::nobody).
+    /// then with [`unauthorized`](Self::unauthorized).
     pub(crate) fn find_owner(&self, request: &Parts) -> Option<Owner> {
         (self.owner)(request)
     }
 
     /// Returns the rejection of a request for which the owner rule found no owner. Logs a hint once a minute at most.
-    pub(crate) fn nobody(&self, path: &str) -> Rejection {
+    pub(crate) fn unauthorized(&self, path: &str) -> Rejection {
         if let Some(requests) = self.unowned.due() {
             log_error!(
                 path = path,

@@ -36,7 +36,7 @@ pub(crate) struct Route {
     pub(crate) on_unavailable: OnUnavailable,
     /// How long a stream may be without a reader before `disconnect` applies.
     pub(crate) grace: Duration,
-    /// After how long a silence a body sends a heartbeat.
+    /// The length of silence after which a body sends a heartbeat.
     pub(crate) heartbeat: Duration,
     /// How long a stream is kept, and how many of its events.
     pub(crate) retention: Arc<Retention>,

@@ -47,13 +47,13 @@ pub(crate) struct Speaker {
     next: Option<Piece>,
     /// The pieces after `next`.
     pieces: VecDeque<Piece>,
-    /// The bytes to give after all pieces.
+    /// The bytes that are written after all pieces.
     out: BytesMut,
     /// The last event in `out`.
     out_up_to: Option<EventId>,
 }
 
-/// Bytes to give, and the last event in them.
+/// Written bytes, and the last event in them.
 #[derive(Debug)]
 pub(crate) struct Piece {
     pub(crate) bytes: Bytes,
@@ -137,7 +137,7 @@ impl Speaker {
     /// Writes a frame of the log's events, the last of which is `up_to`.
     pub(crate) fn frame(&mut self, frame: Bytes, up_to: EventId) {
         if let Some(retry) = self.retry.take() {
-            // The inner service's own delay wins.
+            // If the first event sets a reconnect delay itself, that one counts.
             let first = &frame[..self.framing.first(&frame)];
             if self.framing.retry_in(first).is_none() {
                 self.framing.retry(retry, &mut self.out);
@@ -163,7 +163,7 @@ impl Speaker {
 
     /// Writes a terminal event.
     fn event(&mut self, block: &[u8], id: EventId) {
-        // The inner service's own delay wins.
+        // If the event sets a reconnect delay itself, that one counts.
         let retry = self.retry.take().filter(|_| self.framing.retry_in(block).is_none());
         let mut written = CursorWriter::new(self.prefix.clone());
         let id = if self.ids { Some(written.write(id)) } else { None };
@@ -206,7 +206,7 @@ impl Speaker {
         match (self.voice, error) {
             // `end` has written an ending of the library's own in that form already.
             (Voice::OpenAi, error) if !matches!(error, BodyError::Ended { .. }) => {
-                self.say(&openai(&error.to_string(), code(error)), None);
+                self.write(&openai(&error.to_string(), code(error)), None);
             }
             _ => self.retry_only(),
         }
@@ -227,11 +227,11 @@ impl Speaker {
                 Notice::Gap(_) | Notice::Restart(_) | Notice::Ending(_) => return false,
             },
             Voice::Named => {
-                let (name, data) = self.words(notice);
+                let (name, data) = self.name_and_data(notice);
                 Event::new(data.to_string()).named(name)
             }
             Voice::Json => {
-                let (name, mut data) = self.words(notice);
+                let (name, mut data) = self.name_and_data(notice);
                 data["type"] = Value::from(name);
                 Event::new(data.to_string())
             }
@@ -240,11 +240,11 @@ impl Speaker {
             Notice::Ending(ended) => Some(ended.id),
             Notice::Connected(_) | Notice::Gap(_) | Notice::Restart(_) => None,
         };
-        self.say(&event, id);
+        self.write(&event, id);
         true
     }
 
-    fn say(&mut self, event: &Event, id: Option<EventId>) {
+    fn write(&mut self, event: &Event, id: Option<EventId>) {
         // Encoding cannot fail: the data is JSON without line ends, and the names are those of this file.
         let Ok(block) = self.framing.encode(event) else { return };
         match id {
@@ -254,7 +254,7 @@ impl Speaker {
     }
 
     /// Returns a notice's event name and JSON data.
-    fn words(&self, notice: &Notice<'_>) -> (&'static str, Value) {
+    fn name_and_data(&self, notice: &Notice<'_>) -> (&'static str, Value) {
         match notice {
             Notice::Connected(id) => ("connected", json!({ "streamId": id.as_str() })),
             Notice::Gap(gap) => {

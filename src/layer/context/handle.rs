@@ -169,7 +169,7 @@ impl StreamContext {
     fn refused(&self, admission: Admission) -> Rejection {
         let Admission::Reject(rejection) = admission else { return Rejection::ComeAgain };
         if let Rejection::Running { stream } = &rejection {
-            let _ = self.0.in_the_way.set(stream.clone());
+            let _ = self.0.refused_for.set(stream.clone());
         }
         rejection
     }

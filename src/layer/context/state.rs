@@ -43,7 +43,7 @@ pub(in crate::layer) struct Inner {
     /// Whether the stream had a run before this one.
     pub(in crate::layer) runs_again: AtomicBool,
     /// The running stream because of which the handler's turn was refused.
-    pub(in crate::layer) in_the_way: OnceLock<StreamId>,
+    pub(in crate::layer) refused_for: OnceLock<StreamId>,
     pub(in crate::layer) early: Mutex<Early>,
     /// Whether the handler runs on without its request.
     pub(in crate::layer) outlives: AtomicBool,
@@ -77,7 +77,7 @@ impl StreamContext {
             route: Arc::clone(route),
             asked: asked.clone(),
             runs_again: AtomicBool::new(false),
-            in_the_way: OnceLock::new(),
+            refused_for: OnceLock::new(),
             early: Mutex::new(Early::Open),
             outlives: AtomicBool::new(false),
         }))
@@ -85,7 +85,7 @@ impl StreamContext {
 
     /// Adds the `X-Stream-Id` of the running stream to a 409 of a handler whose turn was refused.
     pub(in crate::layer) fn name_refused<B>(&self, response: &mut http::Response<B>) {
-        if let Some(stream) = self.0.in_the_way.get().filter(|_| response.status() == http::StatusCode::CONFLICT) {
+        if let Some(stream) = self.0.refused_for.get().filter(|_| response.status() == http::StatusCode::CONFLICT) {
             stream_id(response.headers_mut(), stream);
         }
     }
