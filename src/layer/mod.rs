@@ -65,7 +65,8 @@ impl ResilientSseLayer {
         Self { route: Arc::new(route), ..self }
     }
 
-    /// Sets the identifier that finds a request's stream. Default: each request is a new stream ([`Generate`]).
+    /// Sets the identifier that finds a request's stream. Default: each request is a new stream
+    /// ([`Generate`](crate::Generate)).
     pub fn id(self, identify: impl Identify) -> Self {
         self.with(|route| route.identify = Arc::new(identify))
     }
@@ -79,7 +80,7 @@ impl ResilientSseLayer {
     ///
     /// [`ResilientSse::resume`](crate::ResilientSse::resume) and [`ResilientSse::stop`](crate::ResilientSse::stop) find
     /// the newest turn by the same name. A malformed name is answered with 400. A request for which the identifier
-    /// returns [`Identity::bypass`] is a turn of no conversation.
+    /// returns [`Identity::bypass`](crate::Identity::bypass) is a turn of no conversation.
     ///
     /// A handler that finds the name in its request's body uses [`StreamContext::conversation`] instead.
     ///
@@ -142,7 +143,7 @@ impl ResilientSseLayer {
     }
 
     /// Sets the classifier that finds terminal events. Default: an event whose name or payload `type` is `completed` or
-    /// `failed` is terminal ([`Ends::default`]); on `feed()` none is.
+    /// `failed` is terminal ([`Ends::default`](crate::Ends::default)); on `feed()` none is.
     pub fn classify(self, classify: impl Classify) -> Self {
         self.with(|route| route.classify = Arc::new(classify))
     }
