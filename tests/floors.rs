@@ -1,6 +1,8 @@
 //! The floors of the sources, as ARCHITECTURE.md lists them: each folder uses only those below it, no file is in a circle, and the
 //! floors without input and output know no tokio, no http and no store.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -134,29 +136,29 @@ impl File {
                     }
                 }
                 TokenTree::Group(group) => {
-                    self.add_path(std::mem::take(&mut path));
+                    self.add_path(&std::mem::take(&mut path));
                     // Not `pub(in …)`, which names a folder without using it.
                     if group.stream().into_iter().next().is_none_or(|first| first.to_string() != "in") {
                         self.add_tokens(group.stream());
                     }
                 }
                 TokenTree::Ident(part) => {
-                    self.add_path(std::mem::replace(&mut path, vec![part.to_string()]));
+                    self.add_path(&std::mem::replace(&mut path, vec![part.to_string()]));
                     colons = 0;
                     continue;
                 }
                 _ => {}
             }
-            self.add_path(std::mem::take(&mut path));
+            self.add_path(&std::mem::take(&mut path));
             colons = 0;
         }
-        self.add_path(path);
+        self.add_path(&path);
     }
 
-    fn add_path(&mut self, path: Parts) {
+    fn add_path(&mut self, path: &[String]) {
         if path.len() > 1 {
             self.roots.insert(path[0].clone());
-            self.uses.insert(self.absolute(&path));
+            self.uses.insert(self.absolute(path));
         }
     }
 

@@ -110,7 +110,7 @@ mod tests {
             (Position::Unreadable, [true, true, false]),
         ];
         for (position, said) in table {
-            let says = [position.is_reconnect(), position.names_what_was(), position.is_end()];
+            let says = [position.is_reconnect(), position.shows_existence(), position.is_end()];
             assert_eq!(says, said, "{position:?}");
         }
     }
