@@ -1,4 +1,4 @@
-//! Saying again what a store has lost.
+//! Repeats what a store has lost.
 
 use std::{
     sync::{Arc, Mutex},
@@ -19,8 +19,7 @@ const TRIES: u32 = 8;
 const WORKERS: usize = 16;
 
 impl Recorder {
-    /// The store is another than before: what it acknowledged lately is said again, and each running
-    /// stream looks how it stands.
+    /// Handles a store that may have lost data: checks each running stream, and stores the recent ends again.
     pub(crate) fn store_changed(self: &Arc<Self>) {
         for lane in self.lanes() {
             self.look(&lane);
@@ -39,7 +38,7 @@ impl Recorder {
         }
     }
 
-    /// Whether a newer run of the stream runs on this node: its registration counts, not the end of the one before.
+    /// Whether a newer run of the stream is running on this node. The end of the earlier run is then obsolete.
     fn has_newer_run(&self, recent: &RecentClose) -> bool {
         let is_newer = |lane: &Lane| recent.close.epoch.is_some_and(|ended| ended < lane.epoch);
         self.lane(&recent.close.key).is_some_and(|lane| is_newer(&lane))
@@ -63,11 +62,12 @@ impl Recorder {
                 Err(_) => tokio::time::sleep(backoff.failed(crate::runtime::random::u128() as u64)).await,
             }
         }
-        log_warn!(id = %recent.close.key.id, "the end of a stream may be lost: the store does not take it again");
+        log_warn!(id = %recent.close.key.id, "the end of a stream may be lost: the store did not take it again");
     }
 }
 
-/// Closes the stream, registered again if need be. `None`: it is another producer's now.
+/// Closes the stream, and registers it again first if the store forgot it. Returns `None` if the stream has another
+/// producer.
 async fn send(store: &StoreHandle, recent: &RecentClose) -> Result<Option<Closed>, crate::StoreError> {
     match store.close(recent.close.clone()).await? {
         Closed::Missing => {}

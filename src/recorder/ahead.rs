@@ -1,4 +1,4 @@
-//! How far a producer may go ahead of the store, and of its readers.
+//! Limits how far a producer may go ahead of the store and of its readers.
 
 use super::{lane::Lane, producing::Status, readers::Bounds};
 use crate::{
@@ -11,10 +11,10 @@ use crate::{
 };
 
 impl Lane {
-    /// How far the producer may go ahead of its readers, so that none is overtaken by more than the log holds.
+    /// Returns how far the producer may go ahead of its readers, so that the log still holds what they have not read.
     pub(crate) fn bounds(&self) -> Bounds {
         let retention = &self.registration.retention;
-        // A store may cut an eighth more than it must, so as not to cut with each batch.
+        // A store may trim up to an eighth more than necessary, so that it does not trim at each batch.
         let held = |max: usize| (max - max / 8) as u64;
         let (events, bytes) = (held(retention.max_events), held(retention.max_bytes));
         let state = lock(&self.state);
@@ -26,7 +26,7 @@ impl Lane {
         Bounds { made, stored, floor: floor(events, bytes), half: floor(events / 2, bytes / 2), events }
     }
 
-    /// Up to which seq events may be delivered now.
+    /// Returns the seq up to which events may be delivered now.
     pub(crate) fn deliverable(&self, durability: Durability) -> u64 {
         if self.unrecorded {
             return u64::MAX;
@@ -34,14 +34,15 @@ impl Lane {
         let state = lock(&self.state);
         match &state.status {
             Status::Running => {}
-            // Served to its end, unrecorded; and what was made before its own end is part of the stream.
+            // A stream that was closed as orphaned is served to its end, unrecorded. If the stream ended by the
+            // producer's own end, all events before that end are part of the stream.
             Status::Ended(ended)
                 if ended.ending.state == StreamState::Orphaned
                     || (state.end.is_some() && ended.last >= EventId::new(self.epoch, state.last)) =>
             {
                 return u64::MAX;
             }
-            // Cut off by somebody else: what is not in the log by now is not part of the stream.
+            // Another node ended the stream or took it over. Events that are not in the log are not part of the stream.
             Status::Ended(_) | Status::Superseded => return state.acknowledged,
         }
         if state.refused.is_some() || state.passed_by || state.acknowledged < state.catches_up_to {
@@ -61,14 +62,14 @@ impl Lane {
         }
     }
 
-    /// The store is not waited for: what waits goes out, and so does all that is made until the store has caught up.
+    /// Lets the waiting events be delivered unacknowledged, and all later ones until the store has caught up.
     pub(crate) fn pass_by(&self) {
         let mut state = lock(&self.state);
         state.passed_by |= state.waiting() > 0;
     }
 
-    /// How many events may be made before the store must have acknowledged some, but for a single larger one; no limit where it is
-    /// not waited for.
+    /// Returns how many events may be produced before the store must have acknowledged some, not counting a single
+    /// larger one. There is no limit while events do not wait for the store.
     pub(crate) fn room_ahead(&self) -> u64 {
         let state = lock(&self.state);
         let waits = state.waiting();

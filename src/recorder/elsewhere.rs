@@ -1,23 +1,23 @@
-//! Readers of a stream on other nodes.
+//! The readers of a stream on other nodes.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What was last known of readers on other nodes.
+/// The last known state of the readers on other nodes.
 #[derive(Default)]
 pub(super) struct Elsewhere {
     pub(super) is_read: bool,
-    /// When nothing could be known last, while they read.
+    /// When the store last could not tell, while there were readers.
     blind: Option<Instant>,
 }
 
-/// How long readers on other nodes have, after an outage, to say that they read.
+/// How long readers on other nodes have to announce themselves again after an outage.
 const RETURNS: Duration = Duration::from_secs(10);
 
 impl Elsewhere {
-    /// Notes what another node said. While nothing can be known (`blind`), and for a moment after that, it stays as it was
-    /// before. Returns whether the stream was read before.
+    /// Notes whether other nodes follow the stream. While the store cannot tell (`blind`), and for [`RETURNS`] after
+    /// that, the earlier state stays. Returns whether the stream was read before.
     pub(super) fn note(&mut self, follows: bool, blind: bool) -> bool {
         let was = self.is_read;
         if follows {

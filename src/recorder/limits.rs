@@ -1,11 +1,11 @@
-//! The size of an entry of a log.
+//! The limits on an entry of a log.
 
 use crate::{
     model::config::{ENTRY_BYTES, ENTRY_EVENTS, ENTRY_SHARE},
     store::Retention,
 };
 
-/// How much an entry of a log may hold, but for a single larger event.
+/// How much an entry of a log may hold. A single larger event is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EntryLimits {
     pub(crate) events: u64,
@@ -13,13 +13,13 @@ pub(crate) struct EntryLimits {
 }
 
 impl EntryLimits {
-    /// Of a log that keeps so much: small enough to cut it where it must be.
+    /// Returns the limits for a log with this retention: small, because a log is trimmed by whole entries.
     pub(crate) fn of(retention: &Retention) -> Self {
         let events = (retention.max_events / ENTRY_SHARE).clamp(1, ENTRY_EVENTS) as u64;
         Self { events, bytes: (retention.max_bytes / ENTRY_SHARE).min(ENTRY_BYTES) }
     }
 
-    /// Whether an entry takes so much.
+    /// Whether an entry may hold this much.
     pub(crate) fn take(self, events: u64, bytes: usize) -> bool {
         events <= 1 || (events <= self.events && bytes <= self.bytes)
     }

@@ -1,9 +1,11 @@
-//! The lanes that give up some of their events where too many bytes wait for the store.
+//! Makes room when too many bytes wait for the store.
 //!
-//! While there is room no lane is looked at. Once there is none, events are taken from the owners that hold the
-//! most, and among an owner's streams from those that hold the most: so one loud stream in an outage costs a quiet one
-//! nothing. That takes a walk over all lanes, which makes some more room than is needed, a sixteenth of all: walks are as
-//! rare.
+//! While there is room, nothing is searched. Otherwise events are given up by the owners that hold the most, and among
+//! an owner's streams by those that hold the most. So in an outage a stream with many events costs one with few events
+//! nothing.
+//!
+//! Making room takes a walk over all lanes. Each walk frees a sixteenth of the whole room beyond what is needed, so
+//! that walks are rare.
 
 use std::{
     collections::HashMap,
@@ -14,15 +16,15 @@ use super::{lane::Lane, room::PART, work::Recorder};
 use crate::{model::id::Owner, runtime::sync::lock};
 
 impl Recorder {
-    /// Whether a body may make events before it has to: while they take less than an eighth of the room. The rest is for the
-    /// batch that each stream makes in any case.
+    /// Whether a body may produce events ahead of its client: while waiting events take at most an eighth of the room.
+    /// The rest is for the batch that each stream produces in any case.
     pub(crate) fn has_room_ahead(&self) -> bool {
         const PART: usize = 8;
         self.room.events.load(Ordering::Relaxed).saturating_mul(PART) <= self.room.for_events()
     }
 
-    /// Charges for an event of this lane, where need be in place of what others hold. `false`: there is no room for it,
-    /// and the lane holds nothing more that could be given up.
+    /// Charges the room for events of this lane, and makes room if necessary. Returns `false` if there is no room and
+    /// the lane itself holds nothing more to give up.
     pub(super) fn make_room(&self, lane: &Lane, bytes: usize) -> bool {
         if self.room.charge(bytes) {
             return true;
@@ -34,7 +36,7 @@ impl Recorder {
             }
             self.cut(Some((lane, bytes)));
         }
-        // The events that the others hold may be on their way to the store.
+        // The events of other lanes may be in flight and cannot be given up, so this lane gives up its own.
         while !self.room.charge(bytes) {
             if self.take_from(lane, lane.held().saturating_sub(1)) == 0 {
                 return false;
@@ -43,7 +45,7 @@ impl Recorder {
         true
     }
 
-    /// Ends have taken room: events that do not fit any more are given up.
+    /// Gives up the events that do not fit any more after an end took room.
     pub(super) fn fit(&self) {
         if self.room.events.load(Ordering::Relaxed) > self.room.for_events() {
             let _making = lock(&self.room.making);
@@ -51,7 +53,7 @@ impl Recorder {
         }
     }
 
-    /// Takes events from the owners that hold the most, until the room asked for, and a part of the whole more, is free.
+    /// Gives up events of the owners that hold the most, until the room asked for and a [`PART`] of the whole is free.
     fn cut(&self, asked: Option<(&Lane, usize)>) {
         let limit = self.room.for_events();
         let held = self.room.events.load(Ordering::Relaxed);
@@ -65,7 +67,7 @@ impl Recorder {
         }
     }
 
-    /// Takes the oldest events of a lane until it holds no more than `keep`. Returns how many bytes it gave up.
+    /// Gives up the oldest events of a lane until it holds at most `keep` bytes. Returns the number of bytes given up.
     fn take_from(&self, lane: &Lane, keep: usize) -> usize {
         let (events, bytes) = lane.give_up(keep);
         self.room.refund(bytes);
@@ -73,8 +75,8 @@ impl Recorder {
         bytes
     }
 
-    /// Lists the streams above the fair share of the owners above theirs, largest first, each with the bytes that it may keep
-    /// so that all together hold `less` bytes less. The bytes that are asked for count as already held.
+    /// Returns the streams above their fair share, of the owners above theirs, largest first. Each comes with the bytes
+    /// that it may keep so that all together hold `less` bytes less. The bytes asked for count as held.
     fn shares(&self, asked: Option<(&Lane, usize)>, less: usize) -> Vec<(Arc<Lane>, usize)> {
         let lanes = lock(&self.lanes);
         let mut owners: HashMap<&Owner, Holders<'_>> = HashMap::new();
@@ -98,7 +100,7 @@ impl Recorder {
     }
 }
 
-/// An owner's streams: how many bytes they hold, and how many of these are only asked for.
+/// The streams of an owner, each with the bytes that it holds and how many of these are only asked for.
 #[derive(Default)]
 struct Holders<'a> {
     bytes: usize,
@@ -112,7 +114,7 @@ impl<'a> Holders<'a> {
     }
 }
 
-/// The largest amount that each may have, so that together they have no more than `total`. Smaller amounts stay as they are.
+/// Returns the limit on each amount that keeps their sum within `total`. Smaller amounts are not raised.
 fn share(mut amounts: Vec<usize>, mut total: usize) -> usize {
     amounts.sort_unstable();
     for (index, amount) in amounts.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Events that wait for the store.
+//! The events of a lane that wait for the store.
 
 use std::collections::VecDeque;
 
@@ -8,13 +8,13 @@ use tokio::time::Instant;
 use super::limits::EntryLimits;
 use crate::model::stream::Frame;
 
-/// The number of frames that the queue keeps its room for.
+/// The greatest capacity that the queue keeps while it is empty.
 const FEW: usize = 4;
 
 /// The events of a lane that wait for the store.
 #[derive(Default)]
 pub(super) struct Pending {
-    /// Frames, and the seqs of their first events: between two there may be a hole, of events without room.
+    /// The frames, each with the seq of its first event. There may be holes between them, of events without room.
     frames: VecDeque<(u64, Frame)>,
     pub(super) events: u64,
     pub(super) bytes: usize,
@@ -27,12 +27,12 @@ impl Pending {
         self.frames.is_empty()
     }
 
-    /// The seq of the oldest event.
+    /// Returns the seq of the oldest event.
     pub(super) fn first(&self) -> Option<u64> {
         self.frames.front().map(|(first, _)| *first)
     }
 
-    /// Adds the newest events, which end with the seq `last`.
+    /// Adds the newest events. The last one has the seq `last`.
     pub(super) fn push(&mut self, last: u64, events: Frame) {
         if events.is_empty() {
             return;
@@ -40,13 +40,13 @@ impl Pending {
         self.events += events.count;
         self.bytes += events.bytes.len();
         if self.frames.capacity() == 0 {
-            // Mostly one frame waits at a time: the room for it is kept.
+            // Usually a single frame waits at a time, so a capacity of one is enough, and is kept.
             self.frames.reserve_exact(1);
         }
         self.frames.push_back((last + 1 - events.count, events));
     }
 
-    /// Takes the oldest frame out.
+    /// Removes and returns the oldest frame.
     pub(super) fn pop(&mut self) -> Option<Frame> {
         let (_, oldest) = self.frames.pop_front()?;
         self.events -= oldest.count;
@@ -60,7 +60,7 @@ impl Pending {
         Some(oldest)
     }
 
-    /// Takes as many events as are one entry: what waited together is written together.
+    /// Removes the oldest events, as many as fit in an entry, and returns them as one frame.
     pub(super) fn take_batch(&mut self, limits: EntryLimits) -> Frame {
         let (mut events, mut bytes, mut frames) = (0, 0, 0);
         let begins = self.first().unwrap_or_default();
@@ -87,7 +87,7 @@ impl Pending {
         Frame { count: events, bytes: Bytes::from(Vec::from(all)) }
     }
 
-    /// Drops all of it.
+    /// Drops all events.
     pub(super) fn clear(&mut self) {
         self.frames.clear();
         self.since = None;

@@ -1,4 +1,4 @@
-//! A producer as its lane sees it: how it stands, how it goes, and what it can be told.
+//! The interface between a lane and its producer.
 
 use std::sync::Arc;
 
@@ -6,31 +6,31 @@ use bytes::Bytes;
 
 use crate::model::stream::{Ended, Ending, Reason, StreamState};
 
-/// Bytes that a lane is charged for its end until that is stored, besides the terminal event's.
+/// The bytes that an end is charged until it is stored, besides those of its terminal event.
 const END_COST: usize = 512;
 
-/// Where a producer stands, as far as the store has said.
+/// The status of a producer, according to the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
-    /// It is the stream's producer.
+    /// The producer is running.
     Running,
-    /// It is not any more: a newer run began, or may begin.
+    /// The producer is no longer the stream's producer: a newer run began, or may begin.
     Superseded,
-    /// The stream has ended. Boxed: most lanes run.
+    /// The stream has ended. Boxed, because most lanes are running.
     Ended(Box<Ended>),
 }
 
-/// How a producer goes.
+/// The end that a producer requests.
 #[derive(Clone, Debug)]
 pub(crate) enum EndRequest {
-    /// For good. Boxed: a producer has one at most, at its end.
+    /// Closes the stream. Boxed, because a producer has at most one.
     Close(Box<Ending>),
-    /// For now.
+    /// Interrupts the stream, which may be run again.
     Interrupt,
 }
 
 impl EndRequest {
-    /// Bytes that it is charged while it waits for the store.
+    /// Returns the bytes that the end is charged while it waits for the store.
     pub(super) fn bytes(&self) -> usize {
         let event = match self {
             Self::Close(ending) => ending.event.as_ref(),
@@ -43,25 +43,25 @@ impl EndRequest {
         Self::Close(Box::new(ending))
     }
 
-    /// An ending that the library supplies.
+    /// Creates a request to close the stream with an ending that the library supplies.
     pub(crate) fn supplied(state: StreamState, reason: Reason) -> Self {
         Self::close(Ending::supplied(state, reason))
     }
 }
 
-/// The code that makes events: what a lane can tell it.
+/// The code that produces a stream's events, as its lane sees it.
 pub(crate) trait Producing: Send + Sync {
-    /// The stream ended or went to another producer: the inner code is to be dropped, unless it is
-    /// to be served to its end. Called on the executor.
+    /// Handles that the stream ended or went to another producer: drops the inner code, unless it is to be served to
+    /// its end. Called on the executor.
     fn halted(self: Arc<Self>);
 
-    /// The process goes down: where the work outlives its client, that is let go. Called on the executor.
+    /// Handles the start of a drain: disconnects the client if the work outlives it. Called on the executor.
     fn release(self: Arc<Self>);
 
-    /// The inner code is to be dropped, however the stream stands. Called on the executor.
+    /// Drops the inner code, whatever the state of the stream. Called on the executor.
     fn discard(self: Arc<Self>);
 
-    /// Whether the stream never finishes, so that nothing is gained by waiting for its end.
+    /// Whether the stream never finishes, so that a drain does not wait for its end.
     fn is_endless(&self) -> bool {
         false
     }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{model::id::EventId, runtime::sync::lock};
 
-/// A follower's entry among the readers of a stream that is produced on its node. Dropping it takes it out.
+/// A follower's entry among the readers of a stream that its node produces. Dropping it removes the entry.
 #[derive(Debug)]
 pub(crate) struct Reader {
     lane: Arc<Lane>,
@@ -16,7 +16,7 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Enters a follower that has everything up to `at`.
+    /// Enters a follower that has every event up to `at`.
     pub(crate) fn enter(lane: Arc<Lane>, at: Option<EventId>) -> Self {
         let place = Arc::new(Place::at(seq_in(&lane, at)));
         {
@@ -31,12 +31,12 @@ impl Reader {
         Self { lane, place }
     }
 
-    /// Whether the run that it was entered in is over.
+    /// Whether the run that the follower was entered in is over.
     pub(crate) fn is_over(&self) -> bool {
         self.lane.is_halted()
     }
 
-    /// The follower was given everything up to here.
+    /// Notes that the follower has received every event up to `at`.
     pub(crate) fn at(&self, at: Option<EventId>) {
         let seq = seq_in(&self.lane, at);
         // SeqCst, like in `wait_for` and `look`: either the producer sees the new place, or this sees that it waits.
@@ -60,12 +60,12 @@ impl Drop for Reader {
             }
             readers.count.store(followers.len(), Ordering::SeqCst);
         }
-        // Perhaps it was the last one, or the one that was waited for.
+        // The producer may be waiting for this reader, or this may have been the last reader.
         self.lane.wake_drive();
     }
 }
 
-/// A reader's place in the lane's run: what it has of an earlier run is not of this one.
+/// Returns a reader's place in the lane's run. A reader whose position is in an earlier run has no event of this one.
 fn seq_in(lane: &Lane, at: Option<EventId>) -> u64 {
     match at {
         Some(at) if at.epoch == lane.epoch => at.seq.min(NOBODY - 1),

@@ -1,4 +1,4 @@
-//! Who reads a stream on the node that produces it, and how far each of them has come.
+//! The readers of a stream on the node that produces it, and the place of each.
 
 use std::sync::{
     Arc, Mutex,
@@ -7,33 +7,33 @@ use std::sync::{
 
 use crate::{model::config::BATCH_EVENTS, runtime::sync::lock};
 
-/// The place of a client that is not there.
+/// The place of a client that is not attached.
 pub(super) const NOBODY: u64 = u64::MAX;
 
 /// The readers of a stream on this node.
 ///
-/// A reader notes its place once a frame, in an atomic of its own. A body that is driven on compares with the lowest
-/// place it knows of, which is never above the true one, and looks at all places only where that one would stop it.
+/// A reader updates its place once a frame, in an atomic of its own. The producer compares with `lowest`, which is
+/// never above the true lowest place, and reads all places only if it would have to wait for that one.
 #[derive(Debug)]
 pub(crate) struct Readers {
-    /// The client whose request runs the inner body, until it reads from the log like any follower.
+    /// The client whose request runs the inner body, until it reads from the log like a follower.
     client: Place,
     pub(super) followers: Mutex<Vec<Arc<Place>>>,
     pub(super) count: AtomicUsize,
-    /// No reader that is waited for is further back than this.
+    /// A lower bound of the places of the readers that the producer waits for.
     pub(super) lowest: AtomicU64,
-    /// Below which place readers are waited for now; 0 while none is.
+    /// The place that a reader has to reach to wake the producer; 0 while the producer does not wait.
     pub(super) awaited: AtomicU64,
 }
 
-/// How far one reader has come.
+/// The place of a reader.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// The seq of the last event that it was given.
+    /// The seq of the last event that the reader received.
     pub(super) seq: AtomicU64,
-    /// It missed its wait, and is not waited for again until it has come near.
+    /// Whether the reader was too slow once. The producer does not wait for it again until it has caught up.
     passed: AtomicBool,
-    /// Where it stands in the list.
+    /// The index in the list of followers.
     pub(super) index: AtomicUsize,
 }
 
@@ -46,19 +46,21 @@ impl Place {
 /// How far a producer may go ahead of its readers, so that the log holds what they have not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
-    /// The last event made, and the last one that is there to be read.
+    /// The seq of the last event produced.
     pub(crate) made: u64,
+    /// The seq of the last event that can be read from the log.
     pub(crate) stored: u64,
-    /// The lowest place of a reader that is not overtaken by one more event, or that has read all there is.
+    /// The lowest place that one more event does not push out of the log, or `stored` if that is lower.
     pub(crate) floor: u64,
-    /// The same by half of what the log holds: a reader from there on has caught up.
+    /// The same for half of the log. A reader at this place or later has caught up.
     pub(crate) half: u64,
     /// How many events the log holds.
     pub(crate) events: u64,
 }
 
 impl Bounds {
-    /// How many events may be made while the slowest reader is here; `None`: it is waited for.
+    /// Returns how many events may be produced while the slowest reader is at this place; `None` if the producer must
+    /// wait.
     pub(crate) fn room(&self, slowest: u64) -> Option<usize> {
         let ahead = self.made.saturating_sub(slowest);
         let room = self.events.saturating_sub(ahead).clamp(1, BATCH_EVENTS as u64);
@@ -66,14 +68,14 @@ impl Bounds {
     }
 }
 
-/// The result of a look at all places.
+/// The result of reading all places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// The place of the slowest reader that is waited for, or the last event made where none is.
+    /// The place of the slowest reader that the producer waits for; without such a reader the last event produced.
     pub(crate) slowest: u64,
-    /// A reader has been given everything that is there to be read.
+    /// Whether a reader has received every event that can be read.
     pub(crate) caught_up: bool,
-    /// No reader that is waited for is further back than half of what the log holds.
+    /// Whether all readers that the producer waits for are within half of the log.
     pub(crate) all_near: bool,
 }
 
@@ -88,43 +90,43 @@ impl Readers {
         }
     }
 
-    /// The client whose request runs the inner body is there.
+    /// Attaches the client whose request runs the inner body.
     pub(crate) fn attach_client(&self) {
         self.client.seq.store(0, Ordering::SeqCst);
         self.lowest.fetch_min(0, Ordering::SeqCst);
     }
 
-    /// That client was given everything up to here.
+    /// Notes that this client has received every event up to `seq`.
     pub(crate) fn client_at(&self, seq: u64) {
         self.client.seq.store(seq, Ordering::Relaxed);
     }
 
-    /// That client is gone, or reads from the log now.
+    /// Detaches this client, which has left or reads from the log from now on.
     pub(crate) fn detach_client(&self) {
         self.client.seq.store(NOBODY, Ordering::SeqCst);
     }
 
-    /// Whether anybody reads on this node.
+    /// Whether the stream has a reader on this node.
     pub(crate) fn any(&self) -> bool {
         self.count.load(Ordering::SeqCst) > 0 || self.client.seq.load(Ordering::SeqCst) != NOBODY
     }
 
-    /// How many read from the log on this node.
+    /// Returns the number of followers on this node.
     pub(crate) fn followers(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// The lowest place of those who are waited for, as far as is known: it may have risen since.
+    /// Returns a lower bound of the places of the readers that the producer waits for.
     pub(crate) fn lowest(&self) -> u64 {
         self.lowest.load(Ordering::SeqCst)
     }
 
-    /// Has the producer woken by each reader that reaches this place; 0: by none.
+    /// Has each reader that reaches the place `floor` wake the producer; 0 means none.
     pub(crate) fn wait_for(&self, floor: u64) {
         self.awaited.store(floor, Ordering::SeqCst);
     }
 
-    /// Looks at all places. Complexity: O(readers).
+    /// Reads all places. Complexity: O(readers).
     pub(crate) fn look(&self, bounds: &Bounds) -> Seen {
         let followers = lock(&self.followers);
         let mut seen = Seen { slowest: bounds.made, caught_up: false, all_near: true };
@@ -143,12 +145,12 @@ impl Readers {
             seen.slowest = seen.slowest.min(seq);
             seen.all_near &= seq >= bounds.half;
         }
-        // Under the lock: who enters meanwhile comes after this, and is not overlooked.
+        // Stored under the lock: a reader that enters later lowers the value again.
         self.lowest.store(seen.slowest, Ordering::SeqCst);
         seen
     }
 
-    /// Marks the readers before this place as having missed their wait.
+    /// Marks the readers before this place as too slow, so that the producer does not wait for them.
     pub(crate) fn pass_by(&self, before: u64) {
         for place in lock(&self.followers).iter().map(|place| &**place).chain([&self.client]) {
             let seq = place.seq.load(Ordering::SeqCst);
@@ -163,7 +165,7 @@ impl Readers {
 mod tests {
     use super::*;
 
-    /// A list of readers, and what a body that made so many events may do.
+    /// Returns the bounds of a producer that has produced `made` events, all stored, with a log of `events` events.
     fn bounds(made: u64, events: u64) -> Bounds {
         let floor = |events: u64| (made + 1).saturating_sub(events).min(made);
         Bounds { made, stored: made, floor: floor(events), half: floor(events / 2), events }
@@ -179,7 +181,7 @@ mod tests {
         assert_eq!(bounds.room(NOBODY), Some(64));
     }
 
-    /// A reader that has read every stored event is not waited for, however many unstored ones there are.
+    /// The producer does not wait for a reader that has every stored event, however many unstored ones there are.
     #[test]
     fn a_reader_with_nothing_to_read_is_not_behind() {
         let bounds = Bounds { made: 1000, stored: 50, floor: 50, half: 50, events: 10 };

@@ -1,4 +1,4 @@
-//! What the store is asked for a lane, one request at a time, and what follows from its answers.
+//! The requests of a lane to the store, one at a time, and the changes that their answers make.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
     store::{Append, Close, Interrupt, Open, Reopen},
 };
 
-/// How long a lane waits that was refused: at first and at most.
+/// The shortest and the longest wait of a lane that was refused.
 const SOONEST: Duration = Duration::from_millis(20);
 const LATEST: Duration = Duration::from_secs(1);
 
@@ -30,29 +30,29 @@ pub(crate) enum Op {
     Interrupt(Interrupt),
 }
 
-/// Who works a lane off.
+/// The result of claiming a lane.
 pub(super) enum Claim {
-    /// The caller's.
+    /// The caller processes the lane.
     New,
-    /// The flusher's, which nobody has woken for it yet.
+    /// The flusher processes the lane, and the caller has to wake it.
     Hurried,
-    /// Somebody else's, who works it off already.
+    /// Another task is already processing the lane.
     Held,
 }
 
-/// What landed in the store.
+/// The events of a batch that was stored.
 pub(super) struct Landed {
     pub(super) events: u64,
     pub(super) bytes: usize,
 }
 
 impl Lane {
-    /// Asks the store how the stream stands, with the next request.
+    /// Makes the next request check the state of the stream.
     pub(super) fn look(&self) {
         lock(&self.state).looks = true;
     }
 
-    /// Whether the caller is to work the lane off.
+    /// Claims the lane for processing.
     pub(super) fn claim(&self) -> Claim {
         let mut state = lock(&self.state);
         let claim = match state.work {
@@ -64,7 +64,7 @@ impl Lane {
         claim
     }
 
-    /// Claims the lane for the flusher, which is not to be woken for it. `false`: somebody works it off already.
+    /// Claims the lane for the flusher without waking it. Returns `false` if the lane is already being processed.
     pub(super) fn claim_unhurried(&self) -> bool {
         let mut state = lock(&self.state);
         let is_new = state.work == Work::Idle;
@@ -74,7 +74,7 @@ impl Lane {
         is_new
     }
 
-    /// The next request; `None` gives the claim back.
+    /// Returns the next request. `None` ends the claim.
     pub(super) fn next_op(&self) -> Option<Op> {
         let mut state = lock(&self.state);
         let op = self.choose(&mut state);
@@ -120,20 +120,20 @@ impl Lane {
         }
     }
 
-    /// The lane's own end, to be said again should the store lose it.
+    /// Returns the lane's own end, which is stored again if the store loses it.
     pub(super) fn recent_close(&self) -> Option<RecentClose> {
         let state = lock(&self.state);
         let Some(EndRequest::Close(ending)) = &state.end else { return None };
         Some(RecentClose { close: self.close(&state, ending), reopen: self.reopen(&state) })
     }
 
-    /// The store is asked nothing for this lane now.
+    /// Notes that no request of this lane is in flight now.
     pub(super) fn rests(&self) {
         lock(&self.state).work = Work::Claimed;
         self.waits();
     }
 
-    /// The store did not answer at once: what was sent waits from now on.
+    /// Notes that the store did not answer at once, so that the batch in flight counts as waiting from now on.
     pub(super) fn waits(&self) {
         let mut state = lock(&self.state);
         if let Some(flight) = state.flight.as_mut().filter(|flight| !flight.events.is_empty()) {
@@ -141,7 +141,7 @@ impl Lane {
         }
     }
 
-    /// The batch in flight is stored.
+    /// Notes that the batch in flight was stored.
     pub(super) fn landed(&self) -> Landed {
         let mut state = lock(&self.state);
         let Some(flight) = state.flight.take() else { return Landed { events: 0, bytes: 0 } };
@@ -149,7 +149,7 @@ impl Lane {
         if events > 0 {
             state.acknowledged = flight.first + events - 1;
         }
-        // A look before an end is tried again says nothing of the end.
+        // An empty append only checks the state of the stream. It does not show that the store takes the end again.
         let refused = (events > 0 || state.end.is_none()) && state.refused.take().is_some();
         if refused || (events > 0 && std::mem::take(&mut state.passed_by)) {
             state.catches_up_to = state.last;
@@ -158,14 +158,14 @@ impl Lane {
         let bytes = flight.events.bytes.len();
         self.held.store(state.held(), Ordering::Relaxed);
         drop(state);
-        // Read after the state was locked: a producer that was done before has seen what landed.
+        // Read after the lock was released. A producer that left `push` before has already seen the new state.
         if !self.pushing.load(Ordering::Relaxed) {
             self.wake();
         }
         Landed { events, bytes }
     }
 
-    /// Whether the lane can be withdrawn: its producer never began, and it has neither settled nor been given an end.
+    /// Withdraws the lane. Returns `false` if it has a final status or a requested end, and stays as it is.
     pub(super) fn withdraw(&self) -> bool {
         let mut state = lock(&self.state);
         state.withdrawn = state.status == Status::Running && state.end.is_none();
@@ -176,14 +176,15 @@ impl Lane {
         lock(&self.state).withdrawn
     }
 
-    /// The store does not know the stream.
+    /// Notes that the store does not know the stream.
     pub(super) fn forgotten(&self) {
         lock(&self.state).forgotten = true;
     }
 
-    /// What was asked for this stream is to be asked again, after a while that is returned; others' is not
-    /// concerned. `unknown`: it was not answered, so the stream is looked at first, which is no error where
-    /// the store refuses it.
+    /// Puts off this lane's request, and returns for how long. Other lanes are not affected.
+    ///
+    /// If the store did not answer (`unknown`), the lane first checks the state of the stream. A store that refuses the
+    /// stream answers this check without an error.
     pub(super) fn put_off(&self, unknown: bool) -> Duration {
         let mut state = lock(&self.state);
         state.work = Work::Claimed;
@@ -202,11 +203,11 @@ impl Lane {
         lock(&self.state).forgotten = false;
     }
 
-    /// Nothing more is recorded. Returns the bytes of events, and of the end, that are held no more.
+    /// Ends recording with this status. Returns the bytes of events and of the end that are no longer held.
     pub(super) fn settle(&self, status: Status) -> (usize, usize) {
         let mut state = lock(&self.state);
         state.status = status;
-        // Given back once: a lane that was given up may still hear from the store.
+        // These bytes are returned only once, although the store may still answer a lane that was given up.
         let events = state.held();
         state.pending.clear();
         state.flight = None;

@@ -1,20 +1,21 @@
-//! The bytes that may wait for the store.
+//! The room for bytes that wait for the store.
 
 use std::sync::{
     Mutex,
     atomic::{AtomicUsize, Ordering},
 };
 
-/// The part of the room that is made at a time.
+/// The fraction of the room (1/16) that is freed in addition each time room is made.
 pub(super) const PART: usize = 16;
 
-/// How many bytes wait for the store, and how many may.
+/// The number of bytes that wait for the store, and its limit.
 pub(super) struct Room {
     limit: usize,
     pub(super) events: AtomicUsize,
-    /// Ends are never given up: they take up to half of the room, and are held beyond it.
+    /// The bytes of ends. They count for at most half of the room. Beyond that they are held without room, because ends
+    /// are never given up.
     ends: AtomicUsize,
-    /// Only one caller makes room at a time; the next one then finds some.
+    /// Held by a caller that makes room. The next caller then usually finds enough.
     pub(super) making: Mutex<()>,
 }
 
@@ -23,17 +24,17 @@ impl Room {
         Self { limit, events: AtomicUsize::new(0), ends: AtomicUsize::new(0), making: Mutex::default() }
     }
 
-    /// Bytes that wait for the store.
+    /// Returns how many bytes wait for the store.
     pub(super) fn held(&self) -> usize {
         self.events.load(Ordering::Relaxed) + self.ends.load(Ordering::Relaxed)
     }
 
-    /// How many bytes of events may wait.
+    /// Returns how many bytes of events may wait.
     pub(super) fn for_events(&self) -> usize {
         self.limit - self.ends.load(Ordering::Relaxed).min(self.limit / 2)
     }
 
-    /// Charges for bytes of events that are to wait. `false`: there is no room for them.
+    /// Charges for bytes of events. Returns `false` if there is no room for them.
     pub(super) fn charge(&self, bytes: usize) -> bool {
         let before = self.events.fetch_add(bytes, Ordering::Relaxed);
         let fits = before + bytes <= self.for_events();

@@ -1,7 +1,7 @@
-//! The running streams of a process, by name, and the pages in which a round of beats lists them.
+//! The running streams of a process, in the pages that a round of beats lists.
 //!
-//! A page stays as it is for as long as no stream in it begins or ends. So a round of beats touches none of the streams that
-//! merely live on: with 100,000 of them, a look at each costs a node more than all else that a round does.
+//! A page is reused until a stream in it begins or ends, so that a round of beats does not touch the other streams.
+//! With 100,000 streams, touching each of them costs a node more than the rest of the round.
 
 use std::{
     collections::BTreeMap,
@@ -15,26 +15,27 @@ use crate::model::{config::BEAT_PAGE, id::StreamKey};
 /// The running streams.
 pub(super) struct Roster {
     lanes: BTreeMap<StreamKey, Arc<Lane>>,
-    /// Streams of a page, at most.
+    /// The most streams in a page.
     size: usize,
-    /// In the order of their names: the indexes of a store have the streams in that order, too, and neighbours cost it less.
+    /// The pages, in the order of their keys. The indexes of a store have the same order, and neighbouring keys cost it
+    /// less.
     pages: Vec<Page>,
 }
 
-/// Streams that are neighbours by name.
+/// A page of streams with neighbouring keys.
 struct Page {
-    /// The lowest name that belongs here; `None`: the first page, which has no lowest.
+    /// The lowest key that belongs to this page; `None` for the first page.
     from: Option<StreamKey>,
     count: usize,
-    /// As it was listed last, unless a stream has begun or ended since.
+    /// The list of the page; `None` if a stream has begun or ended since it was made.
     roll: Option<Roll>,
 }
 
-/// A page of running streams, as a beat lists it.
+/// The list of a page of running streams, for a beat.
 #[derive(Clone)]
 pub(crate) struct Roll {
     pub(crate) lanes: Arc<[Arc<Lane>]>,
-    /// The same streams with their runs, in the same order.
+    /// The keys and epochs of the same streams, in the same order.
     pub(crate) streams: Arc<[(StreamKey, u64)]>,
 }
 
@@ -54,7 +55,7 @@ impl Roster {
         Self { lanes: BTreeMap::new(), size, pages: Vec::new() }
     }
 
-    /// Returns the lane that had this name before.
+    /// Adds a lane. Returns the lane that had its key before.
     pub(super) fn insert(&mut self, lane: &Arc<Lane>) -> Option<Arc<Lane>> {
         let replaced = self.lanes.insert(lane.key.clone(), Arc::clone(lane));
         if self.pages.is_empty() {
@@ -66,7 +67,7 @@ impl Roster {
         replaced
     }
 
-    /// Removes this lane; `false`: it is not here, or another one has its name.
+    /// Removes this lane. Returns `false` if it is not in the roster, or another lane has its key.
     pub(super) fn remove(&mut self, lane: &Arc<Lane>) -> bool {
         let is_held = self.get(&lane.key).is_some_and(|held| Arc::ptr_eq(held, lane));
         if is_held {
@@ -90,13 +91,13 @@ impl Roster {
         self.lanes.len()
     }
 
-    /// The page of a name. There is one.
+    /// Returns the page of a key. The roster must not be empty.
     fn page(&mut self, key: &StreamKey) -> &mut Page {
         let behind = self.pages.partition_point(|page| page.from.as_ref().is_none_or(|from| from <= key));
         &mut self.pages[behind.saturating_sub(1)]
     }
 
-    /// All streams, in pages. Complexity: O(streams of the pages that have changed).
+    /// Lists all streams, in pages. Complexity: O(streams of the pages that have changed).
     pub(super) fn rolls(&mut self) -> Vec<Roll> {
         self.join_small();
         let mut index = 0;
@@ -110,7 +111,7 @@ impl Roster {
         self.pages.iter().filter_map(|page| page.roll.clone()).collect()
     }
 
-    /// Puts neighbours together that are less than half a page.
+    /// Joins neighbouring pages that together hold at most half a page.
     fn join_small(&mut self) {
         self.pages.dedup_by(|page, before| {
             let joins = before.count + page.count <= self.size / 2;
@@ -122,7 +123,7 @@ impl Roster {
         });
     }
 
-    /// Lists a page, as several if it has become too large. Returns how many it is now.
+    /// Lists a page, and splits it if it has become too large. Returns the number of resulting pages.
     fn list(&mut self, index: usize) -> usize {
         let from = self.pages[index].from.as_ref().map_or(Unbounded, Included);
         let to = self.pages.get(index + 1).and_then(|page| page.from.as_ref()).map_or(Unbounded, Excluded);
@@ -138,7 +139,7 @@ impl Roster {
             })
             .collect();
         if listed.is_empty() {
-            // Nothing is left of it. Only the last one stays, empty.
+            // The page is empty. `join_small` removes it, unless it is the only one.
             self.pages[index] = Page { from: first, count: 0, roll: None };
             return 1;
         }
@@ -163,7 +164,7 @@ pub(super) mod tests {
 
     const SIZE: usize = 8;
 
-    /// What a stream is registered with.
+    /// Returns a registration for tests.
     pub(in crate::recorder) fn open(id: &str) -> Open {
         let second = Duration::from_secs(1);
         Open {
@@ -224,7 +225,8 @@ pub(super) mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Whatever begins and ends, the pages together list what runs, in the order of the names, and none is too large.
+        /// After any starts and ends of streams, the pages together list the running streams in the order of their
+        /// keys, and no page is too large.
         #[test]
         fn g5_the_pages_list_every_running_stream_once(
             steps in prop::collection::vec((any::<u8>(), 0..4_u8), 0..400),

@@ -7,7 +7,7 @@ use crate::{
     test_util::{Fault, FaultStore},
 };
 
-/// Asking how a stream stands, and keeping metadata with it, say nothing of its producer.
+/// Checking the state of a stream and keeping metadata do not mark its producer as started.
 #[tokio::test(start_paused = true)]
 async fn g5_only_a_producer_that_begins_or_an_event_starts_a_stream() {
     let (sse, _guardian) =
@@ -36,7 +36,7 @@ async fn g5_only_a_producer_that_begins_or_an_event_starts_a_stream() {
     assert!(matches!(lane.next_op(), Some(Op::Reopen(reopen)) if reopen.open.started));
 }
 
-/// A lane that is given up while its end is on the way to the store hears of that all the same.
+/// A lane that is given up while its end is in flight still receives the store's answer.
 #[tokio::test(start_paused = true)]
 async fn g7_what_an_end_was_charged_is_given_back_once() {
     let store = FaultStore::new(MemoryStore::new()).batched();

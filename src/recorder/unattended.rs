@@ -1,4 +1,4 @@
-//! The streams of a process that nobody has read for a while, and the choice of the one to give up when there are too many.
+//! The streams of a process that have had no reader for a while, of which one is given up when there are too many.
 
 use std::{
     cmp::Reverse,
@@ -13,10 +13,9 @@ use tokio::time::Instant;
 
 use crate::{model::id::Owner, recorder::Lane, runtime::sync::lock};
 
-/// The streams that nobody has read for a while, by owner.
+/// The streams that have had no reader for a while, by owner.
 ///
-/// Beyond the limit, the owner with the most streams loses its oldest.
-/// A change costs O(log streams).
+/// Beyond the limit, the owner with the most streams loses the one that was left first. A change costs O(log streams).
 #[derive(Debug)]
 pub(crate) struct Unattended {
     /// The most streams that are kept.
@@ -27,13 +26,13 @@ pub(crate) struct Unattended {
 #[derive(Debug, Default)]
 struct Held {
     owners: HashMap<Owner, BTreeMap<Left, Entry>>,
-    /// The same owners: the one that is to lose a stream is the last.
+    /// The same owners by rank. The last one is the next to lose a stream.
     ranks: BTreeSet<(usize, Reverse<Left>, Owner)>,
     streams: usize,
     number: u64,
 }
 
-/// The time at which a stream was left, and a number that tells it from others of the same moment.
+/// The time at which the last reader left a stream, and a number that keeps streams with the same time apart.
 type Left = (Instant, u64);
 
 #[derive(Debug)]
@@ -42,7 +41,7 @@ struct Entry {
     evicted: Arc<AtomicBool>,
 }
 
-/// A stream's entry. Dropping it takes the stream out.
+/// A stream's entry in [`Unattended`]. Dropping it removes the entry.
 #[derive(Debug)]
 pub(crate) struct Listed {
     list: Arc<Unattended>,
@@ -56,7 +55,8 @@ impl Unattended {
         Self { most, held: Mutex::default() }
     }
 
-    /// Enters a stream that was left at `since`. If that makes one too many, that one or another is given up.
+    /// Enters a stream whose last reader left at `since`. If there are too many streams then, one of them is given up,
+    /// which may be this one.
     pub(crate) fn list(self: &Arc<Self>, lane: &Arc<Lane>, since: Instant) -> Listed {
         let (owner, evicted) = (lane.key.owner.clone(), Arc::<AtomicBool>::default());
         let entry = Entry { lane: Arc::clone(lane), evicted: Arc::clone(&evicted) };
@@ -97,7 +97,7 @@ impl Held {
         changed
     }
 
-    /// Takes out the stream that was left longest, of the owner with the most.
+    /// Removes the stream that was left first, of the owner with the most streams.
     fn give_up(&mut self) -> Option<Entry> {
         let (_, _, owner) = self.ranks.last()?.clone();
         self.change(&owner, BTreeMap::pop_first).map(|(_, entry)| entry)
@@ -159,21 +159,21 @@ mod tests {
 
     #[derive(Clone, Copy, Debug)]
     enum Change {
-        /// A stream of this owner is left.
+        /// The last reader of a stream of this owner leaves.
         Leave(u8),
-        /// One of those that are listed is read again.
+        /// One of the listed streams gets a reader again.
         Read(usize),
     }
 
-    /// What should be held: owners and numbers, in the order in which they were left.
+    /// The expected entries: owners and numbers, in the order in which their last readers left.
     #[derive(Default)]
     struct Model(Vec<(u8, usize)>);
 
     impl Model {
-        /// One stream too many: which is given up.
+        /// Removes and returns the stream to give up if there is one too many.
         fn give_up(&mut self) -> usize {
             let count = |owner| self.0.iter().filter(|(other, _)| *other == owner).count();
-            // Of owners with as many, the one whose stream was left longest.
+            // Among owners with equally many streams, the one whose stream was left first.
             let most = self.0.iter().map(|(owner, _)| count(*owner)).max().expect("too many");
             let index = self.0.iter().position(|(owner, _)| count(*owner) == most).expect("one has most");
             self.0.remove(index).1

@@ -1,4 +1,4 @@
-//! Where work goes that must not run on a body's or the guardian's own poll.
+//! The executor, for work that must not run on the poll of a body or of the guardian.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use std::{
 /// A boxed future that any thread may poll.
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Spawns futures: `tokio::spawn` unless the host says otherwise.
+/// Spawns futures, with `tokio::spawn` unless the host sets another function.
 #[derive(Clone)]
 pub(crate) struct Executor(Arc<dyn Fn(BoxFuture<()>) + Send + Sync>);
 
@@ -24,8 +24,8 @@ impl Executor {
         (self.0)(Box::pin(future));
     }
 
-    /// Polls a future once, and spawns it if it is not done. The future makes no timer where there is no runtime: see
-    /// `StoreHandle`.
+    /// Polls a future once, and spawns it if it is pending. The future must not create a timer outside of a runtime,
+    /// see `StoreHandle`.
     pub(crate) fn begin(&self, future: impl Future<Output = ()> + Send + 'static) {
         let mut future: BoxFuture<()> = Box::pin(future);
         if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
@@ -35,8 +35,8 @@ impl Executor {
 }
 
 impl Default for Executor {
-    /// Outside a runtime, where there is nothing to run it, a future is dropped:
-    /// what it leaves undone is what a killed process leaves undone.
+    /// Returns an executor that uses the current tokio runtime. Outside of a runtime a future is dropped, which leaves
+    /// the same state as a killed process.
     fn default() -> Self {
         Self::new(|future| {
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {

@@ -1,4 +1,5 @@
-//! What every floor may use and that knows nothing of streams: spawning, panics that are caught, the ticker, randomness, locks.
+//! Tools without knowledge of streams, which every other module may use: the executor, caught panics, the ticker,
+//! randomness and locks.
 
 pub(crate) mod executor;
 pub(crate) mod panics;

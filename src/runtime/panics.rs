@@ -1,4 +1,4 @@
-//! Foreign code that panics must not take a connection, a guardian or another stream with it (guarantee G11).
+//! Catches panics of the host's code, so that they harm no connection, guardian or other stream (guarantee G11).
 
 use std::{
     fmt,
@@ -8,32 +8,32 @@ use std::{
     task::{Context, Poll},
 };
 
-/// Foreign code panicked.
+/// The error of host code that panicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Panicked;
 
 impl fmt::Display for Panicked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("it panicked")
+        f.write_str("the code panicked")
     }
 }
 
 impl std::error::Error for Panicked {}
 
-/// Runs foreign code.
+/// Runs host code and catches its panic.
 ///
-/// What it leaves behind half changed is never run again: whoever calls this drops it.
+/// Values that the code may have left inconsistent must not be used again: the caller drops them.
 pub(crate) fn guarded<T>(code: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|_| Panicked)
 }
 
-/// Drops foreign values.
+/// Drops a value of the host and catches a panic of its destructor.
 pub(crate) fn drop_guarded<T>(value: T) {
     let _ = guarded(|| drop(value));
 }
 
 pin_project_lite::pin_project! {
-    /// A foreign future, whose panic is an outcome.
+    /// A future of the host. A panic in it becomes an [`Err`] output.
     pub(crate) struct Guarded<F> {
         #[pin]
         future: F,

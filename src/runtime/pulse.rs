@@ -1,8 +1,7 @@
-//! One ticker for all bodies: who has been silent long enough for a heartbeat, and whose client has
-//! stopped reading.
+//! The ticker of all response bodies, for heartbeats and for clients that stop reading.
 //!
-//! A body has no timer of its own. It notes when it falls silent; the guardian walks over all bodies
-//! and wakes those that are due. A walk over 100,000 bodies takes about a millisecond.
+//! A body has no timer of its own. It notes when it becomes silent. The guardian walks over all bodies and wakes those
+//! whose heartbeat is due. A walk over 100,000 bodies takes about a millisecond.
 
 use std::{
     sync::{
@@ -17,38 +16,39 @@ use tokio::time::Instant;
 
 use crate::runtime::sync::{WakerCell, lock};
 
-/// Nothing is due for a body that is being read from.
+/// The `silent_since` of a body that is not silent, so that no heartbeat is due.
 const BUSY: u64 = u64::MAX;
 
-/// What to do about a client that does not take what it was given.
+/// The handler of a client that stops reading.
 pub(crate) trait Stall: Send + Sync {
-    /// The client has not asked for more for as long as the limit allows.
+    /// Handles a client that has not polled its body for the stall limit after it received data.
     fn stalled(self: Arc<Self>);
 }
 
-/// All bodies of a process.
+/// The ticker's list of all bodies of a process.
 #[derive(Debug)]
 pub(crate) struct Pulses {
     start: Instant,
-    /// The shortest heartbeat of any body so far, in milliseconds.
+    /// The shortest heartbeat interval of any body so far, in milliseconds.
     shortest: AtomicU64,
     stall: Duration,
     pulses: Mutex<Vec<Arc<State>>>,
 }
 
 struct State {
-    /// Where it stands in the list.
+    /// The index in the list.
     index: AtomicUsize,
     waker: Arc<WakerCell>,
     /// The silence after which a heartbeat is due, in milliseconds.
     heartbeat: u64,
-    /// Since when it has nothing to say, in milliseconds; `BUSY` while it has.
+    /// When the body became silent, in milliseconds since the start; [`BUSY`] while it is not.
     silent_since: AtomicU64,
     heartbeat_due: AtomicBool,
-    /// How often it was polled, and whether the last poll gave the client something.
+    /// How often the body was polled.
     polls: AtomicU32,
+    /// Whether the last poll returned data.
     handed: AtomicBool,
-    /// At which poll, and when, the ticker first saw that the client had something in hand.
+    /// The number of polls at which the ticker first saw that the last poll had returned data, and the time of that.
     seen: Mutex<(u32, u64)>,
     stall: Option<Arc<dyn Stall>>,
 }
@@ -59,7 +59,7 @@ impl std::fmt::Debug for State {
     }
 }
 
-/// A body's place among the others; dropped with it.
+/// A body's entry in the ticker's list. Dropping it removes the entry.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     all: Arc<Pulses>,
@@ -71,7 +71,7 @@ impl Pulses {
         Self { start: Instant::now(), shortest: AtomicU64::new(millis(heartbeat)), stall, pulses: Mutex::default() }
     }
 
-    /// Takes in a body, which sends a heartbeat after so much silence. `stall` is told when its client stops reading.
+    /// Adds a body, which sends a heartbeat after this much silence. `stall` is called when its client stops reading.
     pub(crate) fn enter(
         self: &Arc<Self>,
         waker: Arc<WakerCell>,
@@ -96,7 +96,7 @@ impl Pulses {
         Pulse { all: Arc::clone(self), state }
     }
 
-    /// Wakes everyone: something has changed that concerns all.
+    /// Wakes all bodies.
     pub(crate) fn wake_all(&self) {
         let pulses: Vec<_> = lock(&self.pulses).clone();
         for pulse in pulses {
@@ -104,7 +104,8 @@ impl Pulses {
         }
     }
 
-    /// Wakes those that are due. Returns when to come again.
+    /// Wakes the bodies whose heartbeat is due, and reports clients that have stopped reading. Returns when to call
+    /// this again.
     ///
     /// Complexity: O(bodies), about 10 ns each.
     pub(crate) fn tick(&self) -> Instant {
@@ -136,7 +137,7 @@ impl Pulses {
         self.start + Duration::from_millis(next)
     }
 
-    /// The longest pause between two walks: what a stalled client is noticed late by.
+    /// Returns the longest pause between two walks, which is how late a stalled client may be noticed.
     fn resolution(&self) -> u64 {
         let shortest = self.shortest.load(Ordering::Relaxed);
         (shortest / 4).min(millis(self.stall) / 8).clamp(1, 1000)
@@ -152,7 +153,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 impl State {
-    /// Whether the client was given something and has not come back for the next for too long.
+    /// Whether the client received data and has not polled again for the limit.
     fn is_stalled(&self, now: u64, limit: u64) -> bool {
         let mut seen = lock(&self.seen);
         let polls = self.polls.load(Ordering::Relaxed);
@@ -169,32 +170,30 @@ impl State {
 }
 
 impl Pulse {
-    /// The client asks for more.
+    /// Notes that the client polls the body.
     pub(crate) fn polled(&self) {
-        // Only this body writes it: no atomic addition is needed.
+        // Only this body writes the counter, so no atomic addition is needed.
         self.state.polls.store(self.state.polls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         self.state.handed.store(false, Ordering::Relaxed);
     }
 
-    /// The client is given an event.
+    /// Notes that the client receives an event.
     pub(crate) fn spoke(&self) {
         self.state.silent_since.store(BUSY, Ordering::Relaxed);
         self.state.handed.store(true, Ordering::Relaxed);
     }
 
-    /// The client is given a heartbeat.
+    /// Notes that the client receives a heartbeat.
     pub(crate) fn beat(&self) {
         self.state.handed.store(true, Ordering::Relaxed);
     }
 
-    /// Has the body woken when something is due.
+    /// Registers the waker that is woken when a heartbeat is due.
     pub(crate) fn register(&self, waker: &Waker) {
         self.state.waker.register(waker);
     }
 
-    /// There is nothing to give. Returns whether a heartbeat is due instead.
-    ///
-    /// Registers the waker, so whatever is due later wakes the body.
+    /// Notes that the body has no data, and registers the waker. Returns whether a heartbeat is due.
     pub(crate) fn silent(&self, waker: &Waker) -> bool {
         self.register(waker);
         if self.state.silent_since.load(Ordering::Relaxed) == BUSY {
@@ -243,7 +242,7 @@ mod tests {
                 tokio::time::sleep_until(next).await;
             }
             let late = start.elapsed().checked_sub(HEARTBEAT).expect("not before");
-            // The runtime's timers are that coarse.
+            // The timers of the runtime have a resolution of a millisecond.
             assert!(late <= Duration::from_millis(2), "{late:?}");
         }
     }

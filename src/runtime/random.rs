@@ -1,9 +1,9 @@
-//! Randomness: from the operating system, never from a clock.
+//! Random numbers from the operating system, never from a clock.
 
-/// 128 random bits.
+/// Returns 128 random bits.
 ///
-/// Should the system have none to give, `std`'s per-process random keys and a counter stand in:
-/// an id is then still unique, and still not to be guessed from outside.
+/// If the system has no randomness, they come from `std`'s per-process random keys and a counter. Ids are then still
+/// unique, and cannot be guessed from outside.
 pub(crate) fn u128() -> u128 {
     let mut bytes = [0; 16];
     match getrandom::fill(&mut bytes) {
@@ -21,7 +21,7 @@ fn hashed() -> u64 {
     RandomState::new().hash_one(COUNTER.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Randomness that a test can make repeatable.
+/// A source of random numbers that a test can seed.
 #[derive(Debug)]
 pub(crate) struct Seeded(Option<std::sync::atomic::AtomicU64>);
 

@@ -1,4 +1,4 @@
-//! Locks that are never held while foreign code runs, and so never poisoned by it.
+//! Locks, wakers and waiting. No lock is held while the host's code runs, so a panic in that code poisons none.
 
 use std::{
     future::{Future, poll_fn},
@@ -12,24 +12,25 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// Locks, poisoned or not: what these locks guard is left consistent at every step.
+/// Locks a mutex, even if it is poisoned: the values behind the library's locks are consistent at every step.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A place for one waker.
+/// A cell for one waker.
 ///
-/// `atomic-waker` does the same, but clones a waker while it holds its place: one that panics there closes the place for good.
+/// `atomic-waker` is not used, because it clones the waker while its state is locked: if that clone panics, its cell
+/// never works again.
 #[derive(Debug, Default)]
 pub(crate) struct WakerCell(Mutex<Option<Waker>>);
 
 impl WakerCell {
-    /// Has this waker woken at the next [`wake`](Self::wake), in place of the one before.
+    /// Registers a waker for the next [`wake`](Self::wake), replacing the earlier one.
     pub(crate) fn register(&self, waker: &Waker) {
         if lock(&self.0).as_ref().is_some_and(|registered| registered.will_wake(waker)) {
             return;
         }
-        // A waker is foreign code: it is neither cloned nor dropped under the lock.
+        // A waker runs code of the host or the runtime, so it is neither cloned nor dropped under the lock.
         let newer = waker.clone();
         let before = lock(&self.0).replace(newer);
         drop(before);
@@ -43,7 +44,7 @@ impl WakerCell {
     }
 }
 
-/// Waits for all of them at the same time; their outputs come in their order.
+/// Runs all futures concurrently. Returns their outputs in the same order.
 pub(crate) async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut futures: Vec<Pin<Box<F>>> = futures.map(Box::pin).collect();
     let mut outputs: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
@@ -63,7 +64,7 @@ pub(crate) async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::O
     outputs.into_iter().flatten().collect()
 }
 
-/// Counts work that is under way, and tells when all of it is over.
+/// Counts pieces of work, so that a drain can wait until all of them are over.
 #[derive(Debug, Default)]
 pub(crate) struct Underway {
     count: AtomicUsize,
@@ -71,7 +72,7 @@ pub(crate) struct Underway {
 }
 
 impl Underway {
-    /// Counts one more, until what this returns is dropped.
+    /// Counts a piece of work until the returned guard is dropped.
     pub(crate) fn enter(self: &Arc<Self>) -> Entered {
         self.count.fetch_add(1, Ordering::SeqCst);
         Entered(Arc::clone(self))
@@ -81,13 +82,13 @@ impl Underway {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Ready once nothing is under way.
+    /// Waits until all work is over.
     pub(crate) async fn until_over(&self) {
         until(&self.over, || self.count() == 0).await;
     }
 }
 
-/// One piece of such work. Dropping it ends it.
+/// A piece of work that [`Underway`] counts. Dropping it ends the work.
 #[derive(Debug)]
 pub(crate) struct Entered(Arc<Underway>);
 
@@ -99,11 +100,11 @@ impl Drop for Entered {
     }
 }
 
-/// Ready once the condition holds, which may change whenever `changed` is told.
+/// Waits until the condition holds. `changed` must be notified whenever it may have changed.
 pub(crate) async fn until(changed: &Notify, condition: impl Fn() -> bool) {
     loop {
         let mut change = std::pin::pin!(changed.notified());
-        // Before the look: what changes in between is heard of.
+        // Enabled before the condition is checked, so that a change in between is not missed.
         change.as_mut().enable();
         if condition() {
             return;

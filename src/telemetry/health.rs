@@ -1,4 +1,4 @@
-//! The snapshot of a node's health.
+//! A snapshot of a node's health.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use super::{Bypassed, ENDINGS, Telemetry};
 
-/// How this node is doing, as of now. Its JSON form (through `serde`) has the fields in camel case.
+/// A snapshot of this node's state and counters.
+///
+/// Its JSON form (through `serde`) has the fields in camel case.
 ///
 /// ```
 /// use resilient_sse::ResilientSse;
@@ -27,21 +29,21 @@ use super::{Bypassed, ENDINGS, Telemetry};
 pub struct Health {
     /// Streams whose producer is on this node.
     pub active: u64,
-    /// Active streams without any reader, on this node or on another.
+    /// Active streams without a reader on any node.
     pub detached: u64,
     /// Consumers that read from the log.
     pub followers: u64,
     /// Events that the store acknowledged.
     pub recorded: u64,
-    /// Events that could not be recorded; each is in a gap.
+    /// Events that could not be recorded. Consumers are told of each in a gap.
     pub lost: u64,
-    /// Ends of streams that no store has taken within the recovery window: they are given up.
+    /// Ends of streams that were given up, because the store did not take them within the recovery window.
     pub ends_given_up: u64,
-    /// Events that were produced while nobody read.
+    /// Events that were produced while the stream had no reader.
     pub unheard: u64,
-    /// Events that inner bodies made after their terminal one: nobody gets them.
+    /// Events that inner bodies produced after their terminal event. They are dropped.
     pub late_events: u64,
-    /// Producers that began.
+    /// Producers that were started.
     pub started: u64,
     /// Streams that this node closed, by state.
     pub ended: BTreeMap<&'static str, u64>,
@@ -49,51 +51,53 @@ pub struct Health {
     pub orphaned: u64,
     /// Requests that continued a stream.
     pub resumed: u64,
-    /// Gaps that consumers were told of.
+    /// Gaps that were reported to consumers.
     pub gaps: u64,
-    /// Requests that the library answered itself with an error.
+    /// Requests that the library itself answered with an error.
     pub rejected: u64,
     /// Event streams that were not protected.
     pub bypassed: u64,
-    /// The same, by reason.
+    /// Event streams that were not protected, by reason.
     pub bypassed_by: BTreeMap<&'static str, u64>,
     /// Panics of inner code that were caught.
     pub panics: u64,
-    /// Runs of an `on_end` hook that failed, panicked or took too long. Each is run again, until its stream's recovery
-    /// window is over.
+    /// Runs of an `on_end` hook that failed, panicked or took too long. A failed hook runs again until the recovery
+    /// window of its stream is over.
     pub hooks_failed: u64,
     /// Store requests that failed or timed out.
     pub store_errors: u64,
-    /// `open` while the store is not waited for, else `closed`. A Cluster is not waited for while none of its masters is.
+    /// `open` while streams do not wait for the store, else `closed`. For a Cluster it is `open` only if it is open for
+    /// all masters.
     pub breaker: &'static str,
-    /// How many parts of the store are not waited for: masters of a Cluster; any other store has one part.
+    /// The number of parts of the store with an open breaker. A Cluster has a part for each master, any other store has
+    /// one.
     pub store_parts_away: u64,
-    /// Whether the guardian does not trust the store enough to claim orphans.
+    /// Whether the guardian may not claim orphans, because it does not trust the store yet.
     pub frozen: bool,
-    /// Whether the process goes down.
+    /// Whether the process is draining.
     pub draining: bool,
-    /// Whether a guardian is polled: without one nothing beats, sweeps or sends heartbeats.
+    /// Whether the guardian is polled. Without it this node sends no beats, sweeps or heartbeats.
     pub guarded: bool,
     /// When the last sweep ended, by the store's clock, in unix milliseconds.
     pub last_sweep: Option<u64>,
-    /// From the request to the first event.
+    /// The time from the request to the first event.
     pub first_event_seconds: HistogramSnapshot,
-    /// Silence between two events of a running stream.
+    /// The time between two events of a running stream.
     pub event_gap_seconds: HistogramSnapshot,
 }
 
-/// A histogram's figures.
+/// A snapshot of a histogram.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct HistogramSnapshot {
-    /// Upper bounds in seconds, each with how many values were at most that.
+    /// Upper bounds in seconds, each with the number of values up to it.
     pub buckets: Vec<(f64, u64)>,
-    /// How many values there were.
+    /// The number of values.
     pub count: u64,
-    /// Their sum, in seconds.
+    /// The sum of the values, in seconds.
     pub sum: f64,
 }
 
-/// A counter's name, its label where it has one, and its value.
+/// A counter's name, its label if it has one, and its value.
 type Counter = (&'static str, Option<(&'static str, &'static str)>, u64);
 
 impl Health {
@@ -136,7 +140,7 @@ impl Health {
         }
     }
 
-    /// The gauges, by metric name.
+    /// Returns the gauges, by metric name.
     fn gauges(&self) -> [(&'static str, u64); 7] {
         [
             ("resilient_sse_active", self.active),
@@ -149,7 +153,7 @@ impl Health {
         ]
     }
 
-    /// The counters, by metric name, with their label.
+    /// Returns the counters, by metric name, with their labels.
     fn counters(&self) -> Vec<Counter> {
         let mut counters = vec![
             ("resilient_sse_recorded_total", None, self.recorded),
@@ -175,7 +179,7 @@ impl Health {
         counters
     }
 
-    /// The same figures in the Prometheus text format, version 0.0.4.
+    /// Returns the figures in the Prometheus text format, version 0.0.4.
     #[must_use]
     pub fn to_prometheus(&self) -> String {
         let mut out = String::new();
@@ -198,7 +202,7 @@ impl Health {
         out
     }
 
-    /// Hands gauges and counters to the `metrics` facade.
+    /// Reports gauges and counters to the `metrics` facade.
     #[cfg(feature = "metrics")]
     pub(crate) fn report(&self) {
         for (name, value) in self.gauges() {
@@ -239,7 +243,7 @@ mod tests {
         assert_eq!(text.matches("# TYPE").count(), seen);
     }
 
-    /// Keeps what is registered with it, by name.
+    /// Records the registered metrics, by name.
     #[cfg(feature = "metrics")]
     #[derive(Default)]
     struct Names(std::sync::Mutex<Vec<String>>);

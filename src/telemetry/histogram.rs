@@ -1,4 +1,4 @@
-//! Durations, counted into fixed buckets.
+//! A histogram of durations with fixed buckets.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -7,7 +7,7 @@ use std::{
 
 use super::HistogramSnapshot;
 
-/// Upper bounds in seconds: from a local cache's answer to a model that thinks for minutes.
+/// The upper bounds of the buckets, in seconds: from the answer of a local cache to a model that thinks for minutes.
 pub(super) const BOUNDS: [f64; 12] = [0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
 
 #[derive(Debug, Default)]

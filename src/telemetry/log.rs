@@ -1,4 +1,4 @@
-//! Log events through the `tracing` facade. Without the feature, only what needs a human, on standard error.
+//! Logging through the `tracing` facade. Without the feature, messages that need a human go to standard error.
 
 macro_rules! log_event {
     ($level:ident, $($rest:tt)*) => {{
@@ -9,7 +9,7 @@ macro_rules! log_event {
     }};
 }
 
-/// Marks the values of a log event as used.
+/// Marks the values of a log event as used, in builds without the feature `tracing`.
 #[cfg_attr(feature = "tracing", allow(unused_macros, reason = "serves builds without the feature"))]
 macro_rules! log_nothing {
     ($name:ident = % $value:expr, $($rest:tt)*) => { let _ = &$value; $crate::telemetry::log::log_nothing!($($rest)*) };
@@ -22,7 +22,7 @@ macro_rules! log_debug { ($($rest:tt)*) => { $crate::telemetry::log::log_event!(
 macro_rules! log_warn { ($($rest:tt)*) => { $crate::telemetry::log::log_event!(warn, $($rest)*) }; }
 macro_rules! log_error { ($($rest:tt)*) => { $crate::telemetry::log::log_event!(error, $($rest)*) }; }
 
-/// Reports something that needs a human. The caller limits it to once a minute.
+/// Reports a problem that needs a human. The caller limits it to once a minute.
 macro_rules! log_alert {
     ($($field:ident = $value:expr,)* $message:literal) => {{
         $crate::telemetry::log::log_error!($($field = $value,)* $message);
@@ -30,10 +30,10 @@ macro_rules! log_alert {
     }};
 }
 
-/// Writes a line on standard error, unless the host listens through `tracing`.
+/// Writes a line to standard error, in builds without the feature `tracing`.
 pub(crate) fn to_stderr(line: std::fmt::Arguments<'_>) {
     if cfg!(not(feature = "tracing")) {
-        // A process whose standard error is closed has nobody to tell.
+        // If standard error is closed, the line has nowhere to go.
         let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("resilient_sse: {line}\n"));
     }
 }

@@ -1,34 +1,34 @@
-//! What the library tells of itself: one place for every name.
+//! Health, metrics and logs of the library.
 //!
-//! [`Health`] is the snapshot, [`Health::to_prometheus`] its text form; with the feature `metrics`
-//! the guardian reports the same figures through the `metrics` facade, and with the feature
-//! `tracing` what happens to streams is logged under the target `resilient_sse`.
+//! [`Health`] is a snapshot of all figures, and [`Health::to_prometheus`] its text form. With the feature `metrics` the
+//! guardian reports the same figures through the `metrics` facade. With the feature `tracing` events are logged under
+//! the target `resilient_sse`.
 //!
 //! | metric | kind | what it counts |
 //! |---|---|---|
 //! | `resilient_sse_active` | gauge | streams whose producer is on this node |
-//! | `resilient_sse_detached` | gauge | of those, the ones that run on without any reader |
+//! | `resilient_sse_detached` | gauge | active streams without a reader on any node |
 //! | `resilient_sse_followers` | gauge | consumers that read from the log |
 //! | `resilient_sse_recorded_total` | counter | events that the store acknowledged |
-//! | `resilient_sse_lost_total` | counter | events that could not be recorded: each is in a gap |
-//! | `resilient_sse_ends_given_up_total` | counter | ends that no store has taken within the recovery window |
-//! | `resilient_sse_unheard_total` | counter | events produced while nobody read |
-//! | `resilient_sse_late_events_total` | counter | events that inner bodies made after their terminal one: nobody gets them |
-//! | `resilient_sse_started_total` | counter | producers that began |
+//! | `resilient_sse_lost_total` | counter | events that could not be recorded, each reported in a gap |
+//! | `resilient_sse_ends_given_up_total` | counter | ends that the store did not take within the recovery window |
+//! | `resilient_sse_unheard_total` | counter | events produced while the stream had no reader |
+//! | `resilient_sse_late_events_total` | counter | events that inner bodies produced after their terminal event, which are dropped |
+//! | `resilient_sse_started_total` | counter | producers that were started |
 //! | `resilient_sse_ended_total{state}` | counter | streams that this node closed, by state |
 //! | `resilient_sse_resumed_total` | counter | requests that continued a stream |
-//! | `resilient_sse_gaps_total` | counter | gaps that consumers were told of |
-//! | `resilient_sse_rejected_total` | counter | requests that the library answered itself with an error |
+//! | `resilient_sse_gaps_total` | counter | gaps that were reported to consumers |
+//! | `resilient_sse_rejected_total` | counter | requests that the library itself answered with an error |
 //! | `resilient_sse_bypassed_total{reason}` | counter | event streams that were not protected: `encoded`, `status`, `bypass`, `method`, `unavailable` |
 //! | `resilient_sse_hooks_failed_total` | counter | runs of an `on_end` hook that failed, panicked or took too long |
 //! | `resilient_sse_panics_total` | counter | panics of inner code that were caught |
 //! | `resilient_sse_store_errors_total` | counter | store requests that failed or timed out |
-//! | `resilient_sse_breaker_open` | gauge | 1 while the store is not waited for |
-//! | `resilient_sse_store_parts_away` | gauge | parts of the store that are not waited for: masters of a Cluster |
+//! | `resilient_sse_breaker_open` | gauge | 1 while streams do not wait for the store |
+//! | `resilient_sse_store_parts_away` | gauge | parts of the store (masters of a Cluster) with an open breaker |
 //! | `resilient_sse_frozen` | gauge | 1 while the guardian does not trust the store enough to claim orphans |
-//! | `resilient_sse_draining` | gauge | 1 while the process goes down |
-//! | `resilient_sse_first_event_seconds` | histogram | from the request to the first event |
-//! | `resilient_sse_event_gap_seconds` | histogram | silence between two events of a running stream |
+//! | `resilient_sse_draining` | gauge | 1 while the process is draining |
+//! | `resilient_sse_first_event_seconds` | histogram | time from the request to the first event |
+//! | `resilient_sse_event_gap_seconds` | histogram | time between two events of a running stream |
 
 mod health;
 mod histogram;
@@ -54,14 +54,14 @@ use crate::{
     runtime::panics::Panicked,
 };
 
-/// Why an event stream was not protected.
+/// The reason why an event stream was not protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bypassed {
-    /// It is content-encoded: its events cannot be seen.
+    /// The response is content-encoded, so its events cannot be read.
     Encoded,
-    /// Its status is not 200: an error, which is not to be replayed.
+    /// The status is not 200. Errors are not replayed.
     Status,
-    /// The route's `Identify` said so.
+    /// The route's `Identify` returned `Bypass`.
     Bypass,
     /// The request was neither GET nor POST.
     Method,
@@ -86,7 +86,7 @@ impl Bypassed {
 const ENDINGS: [StreamState; 5] =
     [StreamState::Completed, StreamState::Failed, StreamState::Cancelled, StreamState::Orphaned, StreamState::Expired];
 
-/// The process's counters. Updated with relaxed atomics, at most once a batch.
+/// The counters of the process, updated with relaxed atomics at most once a batch.
 #[derive(Debug, Default)]
 pub(crate) struct Telemetry {
     pub(crate) active: AtomicI64,
@@ -107,11 +107,11 @@ pub(crate) struct Telemetry {
     hooks_failed: AtomicU64,
     hook_failures: Seldom,
     store_errors: AtomicU64,
-    /// Parts of the store that are not waited for.
+    /// The number of parts of the store with an open breaker.
     parts_away: AtomicU64,
     pub(crate) frozen: AtomicBool,
     pub(crate) draining: AtomicBool,
-    /// By the store's clock, in unix milliseconds; 0 before the first.
+    /// When the last sweep ended, by the store's clock, in unix milliseconds; 0 before the first.
     pub(crate) last_sweep: AtomicU64,
     first_event: Histogram,
     event_gap: Histogram,
@@ -139,7 +139,7 @@ impl Telemetry {
         metrics::histogram!("resilient_sse_event_gap_seconds").record(silence.as_secs_f64());
     }
 
-    /// This node closed a stream.
+    /// Counts a stream that this node closed.
     pub(crate) fn closed(&self, state: StreamState) {
         if let Some(index) = ENDINGS.iter().position(|ending| *ending == state) {
             add(&self.ended[index], 1);
@@ -148,7 +148,7 @@ impl Telemetry {
 
     pub(crate) fn panicked(&self, what: &'static str) {
         add(&self.panics, 1);
-        log_error!(what, "inner code panicked; other streams are not touched");
+        log_error!(what, "inner code panicked; other streams are not affected");
     }
 
     pub(crate) fn store_failed(&self, error: &StoreError) {
@@ -156,22 +156,22 @@ impl Telemetry {
         log_debug!(error = %Chain(error), "store request failed");
     }
 
-    /// A part of the store is not waited for any more: now it is so many.
+    /// Notes that the breaker of a part of the store opened. `parts` is the number of open ones now.
     pub(crate) fn store_lost(&self, parts: usize, error: &StoreError) {
         self.parts_away.store(parts as u64, Ordering::Relaxed);
-        log_warn!(error = %Chain(error), parts, "the store is not waited for any more, or a part of it");
+        log_warn!(error = %Chain(error), parts, "the store does not answer: streams no longer wait for it");
     }
 
-    /// A part of the store answers again: so many do not yet.
+    /// Notes that a part of the store answers again. `parts` is the number of parts that do not yet.
     pub(crate) fn store_back(&self, parts: usize) {
         self.parts_away.store(parts as u64, Ordering::Relaxed);
-        log_warn!(parts_away = parts, "the store answers again, or a part of it");
+        log_warn!(parts_away = parts, "the store answers again");
     }
 
-    /// An `on_end` hook failed, or took too long: it is run again.
+    /// Notes that an `on_end` hook failed or took too long. It runs again.
     pub(crate) fn hook_failed(&self, key: &StreamKey, error: &(dyn std::error::Error + 'static)) {
         add(&self.hooks_failed, 1);
-        log_warn!(id = %key.id, error = %Chain(error), "an `on_end` hook failed: it is run again");
+        log_warn!(id = %key.id, error = %Chain(error), "an `on_end` hook failed and will run again");
         if let Some(failures) = self.hook_failures.due() {
             to_stderr(format_args!(
                 "{failures} run(s) of the `on_end` hook failed, last for the stream `{}`: {}",
@@ -181,19 +181,19 @@ impl Telemetry {
         }
     }
 
-    /// An `on_end` hook panicked: it is run again.
+    /// Notes that an `on_end` hook panicked. It runs again.
     pub(crate) fn hook_panicked(&self, key: &StreamKey) {
         self.panicked("on_end");
         self.hook_failed(key, &Panicked);
     }
 
-    /// The host's own code failed.
+    /// Logs an error of the host's code.
     pub(crate) fn host_failed(&self, what: &'static str, error: &BoxError) {
         log_warn!(what, error = %Chain(error.as_ref()), "the host's code failed");
     }
 }
 
-/// A gauge that counts a thing for as long as the thing lives.
+/// A guard that counts in a gauge until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Counted {
     telemetry: std::sync::Arc<Telemetry>,
@@ -213,7 +213,7 @@ impl Drop for Counted {
     }
 }
 
-/// An error with all that caused it, in one line.
+/// Displays an error and the chain of its sources in one line.
 pub(crate) struct Chain<'a>(pub(crate) &'a (dyn std::error::Error + 'static));
 
 impl std::fmt::Display for Chain<'_> {

@@ -1,17 +1,17 @@
-//! Log messages that outsiders, or a mistake in every request, could repeat without end.
+//! A rate limit for log messages that clients, or a mistake in every request, could otherwise repeat without end.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
 
-/// How often such a message is logged, in milliseconds.
+/// The shortest interval between two messages, in milliseconds.
 const EVERY: u64 = 60_000;
 
 /// Lets one message a minute through and counts the others.
 #[derive(Debug)]
 pub(crate) struct Seldom {
     start: Instant,
-    /// When the last message went out, in milliseconds since the start and at least 1; 0 before the first.
+    /// When the last message was logged, in milliseconds since the start, at least 1; 0 before the first.
     last: AtomicU64,
     waiting: AtomicU64,
 }
@@ -23,7 +23,8 @@ impl Default for Seldom {
 }
 
 impl Seldom {
-    /// Counts one occasion. Returns how many there were since the last message, this one included, if one is due now.
+    /// Counts an occurrence. If a message is due now, returns the number of occurrences since the last message,
+    /// including this one.
     pub(crate) fn due(&self) -> Option<u64> {
         self.due_at(self.start.elapsed().as_millis() as u64)
     }

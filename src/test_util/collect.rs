@@ -1,4 +1,4 @@
-//! A client that reads, and may be cut.
+//! A test client that reads a response body, to its end or up to a cut.
 
 use bytes::Buf as _;
 use http_body::Body;
@@ -6,49 +6,49 @@ use http_body_util::BodyExt as _;
 
 use crate::wire::{Message, Parsed, Parser};
 
-/// The largest event that a test's client takes, in bytes.
+/// The largest event that the test client accepts, in bytes.
 const MAX_EVENT: usize = 64 << 20;
 
 /// An event as a client sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Its name, `message` if it has none.
+    /// The event's name; `message` if it has none.
     pub name: String,
-    /// Its data.
+    /// The event's data.
     pub data: String,
-    /// The last id that the client has seen: this event's, if it has one.
+    /// The client's last event id after this event.
     pub id: String,
 }
 
-/// What a client has seen.
+/// Everything that a client has received.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Transcript {
-    /// All events, in order, the library's own included.
+    /// All events in order, including the library's own.
     pub events: Vec<Seen>,
-    /// Comment lines, heartbeats among them.
+    /// The number of comment lines, including heartbeats.
     pub comments: usize,
-    /// The reconnect delay it was told, in milliseconds.
+    /// The reconnect delay from `retry:`, in milliseconds.
     pub retry: Option<u64>,
-    /// Whether the body ended cleanly, as opposed to being cut or breaking with an error.
+    /// Whether the body ended cleanly. It is `false` if the body was cut or failed with an error.
     pub ended: bool,
-    /// Everything that came, as it came.
+    /// The bytes as they arrived.
     pub bytes: Vec<u8>,
 }
 
 impl Transcript {
-    /// The data of all events but the library's own `connected`.
+    /// Returns the data of all events except the library's `connected`.
     #[must_use]
     pub fn data(&self) -> Vec<&str> {
         self.events.iter().filter(|event| event.name != "connected").map(|event| event.data.as_str()).collect()
     }
 
-    /// The names of all events but the library's own `connected`.
+    /// Returns the names of all events except the library's `connected`.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
         self.events.iter().map(|event| event.name.as_str()).filter(|name| *name != "connected").collect()
     }
 
-    /// The cursor with which this client reconnects; empty if it has seen none.
+    /// Returns the cursor with which this client reconnects; empty if it has received no id.
     #[must_use]
     pub fn last_id(&self) -> &str {
         self.events.last().map_or("", |event| event.id.as_str())
@@ -57,14 +57,14 @@ impl Transcript {
 
 /// Reads a body to its end.
 ///
-/// An error of the body ends it like a broken connection.
+/// An error of the body ends the reading, like a broken connection.
 pub async fn collect<B: Body + Unpin>(body: B) -> Transcript {
     cut_after(usize::MAX, body).await
 }
 
-/// Reads a body until so many events have come, the library's `connected` not counted, then drops it.
+/// Reads a body until this many events have arrived, not counting the library's `connected`, and then drops it.
 ///
-/// The cut falls right behind the last of them: whatever else its frame holds never arrived.
+/// The cut is right after the last event. Further events in the same frame count as not received.
 pub async fn cut_after<B: Body + Unpin>(events: usize, mut body: B) -> Transcript {
     let mut parser = Parser::new(MAX_EVENT);
     let mut seen = Transcript::default();
@@ -92,7 +92,7 @@ pub async fn cut_after<B: Body + Unpin>(events: usize, mut body: B) -> Transcrip
 }
 
 impl Transcript {
-    /// Takes what the parser has found, up to so many events. Returns how many there were.
+    /// Takes the items of the parser, up to `limit` events. Returns the number of events.
     fn take(&mut self, parser: &mut Parser, limit: usize) -> usize {
         let mut counted = 0;
         while counted < limit {

@@ -22,22 +22,22 @@ use crate::{
     },
 };
 
-/// How a request to the store goes wrong.
+/// A fault of a request to the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It is answered late.
+    /// The request is carried out after this delay.
     Delay(Duration),
-    /// It is never answered, and not done.
+    /// The request is never answered, and not carried out.
     Hang,
-    /// It is answered with an error, and not done.
+    /// The request is answered with an error, and not carried out.
     Refuse,
-    /// It is done, and answered with an error.
+    /// The request is carried out, and answered with an error.
     LoseReply,
-    /// It panics, and is not done.
+    /// The request panics, and is not carried out.
     Panic,
 }
 
-/// Wraps a store, counts what it is asked, and fails where it is told to. Clones are the same store.
+/// A store that wraps another one, counts its requests, and fails on demand. Clones share one state.
 ///
 /// ```
 /// use resilient_sse::{
@@ -67,12 +67,12 @@ struct State {
     calls: HashMap<&'static str, u64>,
     nodes: u64,
     ahead: i64,
-    /// How many requests of streams are still answered, where that is bounded.
+    /// How many more requests are answered before all hang; `None` without a limit.
     left: Option<u64>,
 }
 
 impl State {
-    /// Counts a request of a node that is about to die.
+    /// Counts a request towards [`FaultStore::die_after`].
     fn dies(&mut self, operation: &str) -> Option<Fault> {
         match &mut self.left {
             None => None,
@@ -93,54 +93,56 @@ impl<S: Clone> Clone for FaultStore<S> {
 }
 
 impl<S: Store> FaultStore<S> {
-    /// Wraps a store; nothing fails yet.
+    /// Wraps a store. No request fails yet.
     #[must_use]
     pub fn new(inner: S) -> Self {
         Self { immediate: inner.is_immediate(), inner, state: Arc::default() }
     }
 
-    /// Has the recorder gather batches for this store, as for one over a network.
+    /// Makes the store report that it is not immediate, so that the recorder gathers batches as for a store over a
+    /// network.
     #[must_use]
     pub fn batched(mut self) -> Self {
         self.immediate = false;
         self
     }
 
-    /// The store inside.
+    /// Returns the wrapped store.
     #[must_use]
     pub fn inner(&self) -> &S {
         &self.inner
     }
 
-    /// From now on every request goes wrong like this.
+    /// Makes every request fail with this fault from now on.
     pub fn fail(&self, fault: Fault) {
         lock(&self.state).all = Some(fault);
     }
 
-    /// From now on requests of this name (a method of [`Store`]) go wrong like this.
+    /// Makes requests of this name (a method of [`Store`]) fail with this fault from now on.
     pub fn fail_on(&self, operation: &'static str, fault: Fault) {
         lock(&self.state).by_operation.insert(operation, fault);
     }
 
-    /// From now on this one stream cannot be written: what is appended to it is
-    /// [`Refused`](Appended::Refused), and any other change of it is answered with an error, and not done. A conversation of this name is not
-    /// renewed ([`Renewed::Refused`]).
+    /// Makes a single stream unwritable from now on. Appends to it are [`Refused`](Appended::Refused), and any other
+    /// change of it is answered with an error and not carried out. A conversation of this name is not renewed
+    /// ([`Renewed::Refused`]).
     pub fn refuse_stream(&self, key: StreamKey) {
         lock(&self.state).refused.insert(key);
     }
 
-    /// After so many more requests, beats and sweeps not counted, everything hangs: as if this node died between two steps.
-    /// Whatever it asks then is not done.
+    /// Makes every request hang after this many more, not counting beats and sweeps, as if the node died between two
+    /// steps. Requests that hang are not carried out.
     pub fn die_after(&self, requests: u64) {
         lock(&self.state).left = Some(requests);
     }
 
-    /// From now on beats are answered with a clock that is so many milliseconds ahead of the store's, or behind it.
+    /// Answers beats, from now on, with a clock that is this many milliseconds ahead of the store's (behind it if
+    /// negative).
     pub fn answer_ahead(&self, by: i64) {
         lock(&self.state).ahead = by;
     }
 
-    /// From now on nothing goes wrong. A request that hangs already hangs on.
+    /// Removes all faults. A request that already hangs continues to hang.
     pub fn heal(&self) {
         let mut state = lock(&self.state);
         state.all = None;
@@ -150,19 +152,20 @@ impl<S: Store> FaultStore<S> {
         state.ahead = 0;
     }
 
-    /// How often the store was asked this (a method of [`Store`]).
+    /// Returns the number of requests of this name (a method of [`Store`]).
     #[must_use]
     pub fn calls(&self, operation: &'static str) -> u64 {
         lock(&self.state).calls.get(operation).copied().unwrap_or(0)
     }
 
-    /// How often the store was asked anything but for beats and sweeps.
+    /// Returns the number of requests other than beats and sweeps.
     #[must_use]
     pub fn stream_calls(&self) -> u64 {
         lock(&self.state).calls.iter().filter(|(name, _)| !matches!(**name, "beat" | "due")).map(|(_, n)| n).sum()
     }
 
-    /// Counts the test's hubs on this store, so that no two of them make the same ids and tokens.
+    /// Returns the number of the next hub on this store. It seeds the hub, so that no two hubs generate the same ids
+    /// and tokens.
     pub(super) fn next_node(&self) -> u64 {
         let mut state = lock(&self.state);
         state.nodes += 1;
@@ -173,7 +176,7 @@ impl<S: Store> FaultStore<S> {
         lock(&self.state).refused.contains(key)
     }
 
-    /// Writes the streams that are not refused.
+    /// Appends to the streams that are not refused.
     async fn append_others(&self, appends: Vec<Append>) -> Result<Vec<Appended>, S::Error> {
         let refused: Vec<_> = appends.iter().map(|append| self.is_refused(&append.key)).collect();
         let others = appends.into_iter().zip(&refused).filter(|(_, refused)| !**refused);
@@ -191,7 +194,7 @@ impl<S: Store> FaultStore<S> {
         Ok(refused.into_iter().filter_map(outcome).collect())
     }
 
-    /// `refused`: this stream alone is.
+    /// Counts a request and applies the fault that is set for it. `refused`: its stream is refused.
     #[expect(clippy::panic, reason = "a store of a host's own may panic")]
     async fn through<T>(
         &self,
@@ -221,28 +224,28 @@ impl<S: Store> FaultStore<S> {
 }
 
 impl FaultStore<MemoryStore> {
-    /// Forgets everything, as a server does that restarts empty.
+    /// Removes all data, like a server that restarts empty.
     pub fn forget(&self) {
         self.inner.forget();
     }
 
-    /// Tells every node that the store was away and is back, as one over a network does.
+    /// Notifies every node that the store is back after an outage, as a store over a network does.
     pub fn reconnected(&self) {
         self.inner.reconnected();
     }
 
-    /// Sets the store's clock forwards, or backwards, by so many milliseconds.
+    /// Moves the store's clock forwards by this many milliseconds (backwards if negative).
     pub fn shift_clock(&self, by: i64) {
         self.inner.shift_clock(by);
     }
 }
 
-/// An error of a [`FaultStore`].
+/// The error of a [`FaultStore`].
 #[derive(Debug)]
 pub enum FaultError<E> {
-    /// It was told to fail.
+    /// The request failed on demand.
     Injected(&'static str),
-    /// The store inside failed.
+    /// The wrapped store failed.
     Store(E),
 }
 
@@ -264,7 +267,7 @@ impl<E: Error + 'static> Error for FaultError<E> {
     }
 }
 
-/// Sends each method through the faults. The request inside is made when it is first polled.
+/// Implements store methods by [`FaultStore::through`]. The wrapped store's request is created at the first poll.
 macro_rules! through {
     ($($name:ident($($arg:ident: $type:ty),*) -> $out:ty $(, of $key:expr)?;)*) => {
         $(fn $name(&self, $($arg: $type),*) -> impl Future<Output = Result<$out, Self::Error>> + Send {

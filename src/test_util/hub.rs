@@ -1,4 +1,4 @@
-//! A hub whose time and chance are the test's.
+//! A hub with time and randomness under the test's control.
 
 use std::{
     pin::Pin,
@@ -14,14 +14,14 @@ use crate::{
     store::MemoryStore,
 };
 
-/// The clock at which a test's store starts: 2023-11-14 22:13:20 UTC.
+/// The time at which the clock of a test's store starts: 2023-11-14 22:13:20 UTC, in unix milliseconds.
 const START_MS: u64 = 1_700_000_000_000;
-/// The longest step in which time is advanced.
+/// The longest step of [`TestHub::advance`].
 const STEP: Duration = Duration::from_millis(250);
 
-/// A hub on memory with seeded ids, whose guardian is stepped by hand.
+/// A hub with a memory store and seeded ids, whose guardian the test steps.
 ///
-/// Time should be paused: `#[tokio::test(start_paused = true)]`.
+/// Use it with paused time: `#[tokio::test(start_paused = true)]`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,7 +40,7 @@ const STEP: Duration = Duration::from_millis(250);
 pub struct TestHub {
     /// The hub.
     pub sse: ResilientSse,
-    /// Its store, which fails on demand.
+    /// The hub's store, which fails on demand.
     pub store: FaultStore<MemoryStore>,
     guardian: Pin<Box<Guardian>>,
     report: Option<DrainReport>,
@@ -53,34 +53,34 @@ impl Default for TestHub {
 }
 
 impl TestHub {
-    /// A hub with all defaults, whose streams are anonymous.
+    /// Creates a hub with default settings and anonymous streams.
     #[must_use]
     #[allow(clippy::expect_used, reason = "the defaults fit together, and a test wants to hear if not")]
     pub fn new() -> Self {
         Self::with(|builder| builder).expect("the defaults fit together")
     }
 
-    /// A hub with settings of the test's own. Its streams are anonymous, unless the test sets [`Builder::owner`].
+    /// Creates a hub with the test's settings. Its streams are anonymous, unless the test sets [`Builder::owner`].
     ///
     /// # Errors
     ///
-    /// As [`Builder::build`].
+    /// The same as [`Builder::build`].
     pub fn with(setup: impl FnOnce(Builder) -> Builder) -> Result<Self, ConfigError> {
         Self::on(FaultStore::new(MemoryStore::starting_at(START_MS)), setup)
     }
 
-    /// A hub on a store that other hubs may share, as another node does.
+    /// Creates a hub on a store that other hubs may share, like several nodes.
     ///
     /// # Errors
     ///
-    /// As [`Builder::build`].
+    /// The same as [`Builder::build`].
     pub fn on(store: FaultStore<MemoryStore>, setup: impl FnOnce(Builder) -> Builder) -> Result<Self, ConfigError> {
         let (sse, guardian) =
             setup(ResilientSse::builder(store.clone()).anonymous().seed(store.next_node())).build()?;
         Ok(Self { sse, store, guardian: Box::pin(guardian), report: None })
     }
 
-    /// Has the guardian drain the process once `signal` is ready; [`report`](Self::report) then tells how it went.
+    /// Sets the signal that starts the guardian's drain. [`report`](Self::report) returns the result after the drain.
     pub fn shut_down_on(&mut self, signal: impl Future<Output = ()> + Send + 'static) {
         let idle = ResilientSse::builder(MemoryStore::new()).build();
         if let Ok((_, idle)) = idle {
@@ -89,13 +89,13 @@ impl TestHub {
         }
     }
 
-    /// How the drain went, once it is over.
+    /// Returns the report of the drain; `None` until it is over.
     #[must_use]
     pub fn report(&self) -> Option<DrainReport> {
         self.report
     }
 
-    /// Polls the guardian until it has nothing to do now, and lets spawned tasks run.
+    /// Polls the guardian and lets spawned tasks run, three times in turn.
     pub async fn step(&mut self) {
         for _ in 0..3 {
             if self.report.is_none() {
@@ -108,11 +108,11 @@ impl TestHub {
         }
     }
 
-    /// Lets time pass, stepping the guardian four times a second.
+    /// Advances time, and steps the guardian every 250 ms of it.
     ///
     /// # Panics
     ///
-    /// If time is not paused: see [`tokio::time::advance`].
+    /// If time is not paused, see [`tokio::time::advance`].
     pub async fn advance(&mut self, time: Duration) {
         let mut left = time;
         self.step().await;

@@ -1,7 +1,7 @@
-//! For the tests of hosts, and of this crate (feature `test-util`).
+//! Tools for the tests of hosts and of this crate (feature `test-util`).
 //!
-//! [`TestHub`] is a hub on memory with seeded ids, whose guardian is stepped by hand while time is
-//! paused. [`collect`] reads a response, or cuts it; [`FaultStore`] wraps any store and fails on demand.
+//! [`TestHub`] is a hub with a memory store and seeded ids. Tests step its guardian while time is paused. [`collect`]
+//! reads a response body to its end, and [`cut_after`] cuts it off. [`FaultStore`] wraps any store and fails on demand.
 //!
 //! ```
 //! use http::{Request, Response};
