@@ -28,7 +28,7 @@ pub(super) const SHARDS: usize = 64;
 /// Its contents end with the process. Its clock is monotonic: it starts at the system's time and does not follow when that is
 /// set later. No waker runs under its locks.
 ///
-/// Complexity: appending and reading are O(1) and O(entries read); [`due`](Store::due) is
+/// Complexity: appending and reading are O(1) and O(entries read); [`due`](crate::Store::due) is
 /// O(streams due), not O(streams).
 #[derive(Clone)]
 pub struct MemoryStore(pub(super) Arc<Inner>);
