@@ -32,7 +32,7 @@ pub enum JobStatus {
     Unknown,
 }
 
-/// The result of an `on_end` hook: `()` and `Ok` acknowledge the end, an error does not.
+/// The result of an `on_end` hook. `()` and `Ok` acknowledge the end, an error does not.
 #[diagnostic::on_unimplemented(
     message = "an `on_end` hook cannot return `{Self}`",
     label = "expected `()` or a `Result<(), E>`",

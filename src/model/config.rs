@@ -131,7 +131,7 @@ pub(crate) const GRACE: Duration = Duration::from_secs(2);
 pub(crate) const UNATTENDED: Duration = Duration::from_secs(30);
 /// How long an inner body is polled after its terminal event.
 pub(crate) const AFTER_LAST: Duration = Duration::from_secs(5);
-/// How often an open breaker lets one request through.
+/// How often an open breaker admits a request, as a probe.
 pub(crate) const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// The longest duration of a setting: 100 years. Adding it to the current time cannot overflow a clock.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);

@@ -119,7 +119,7 @@ mod tests {
     fn a_client_has_all_at_the_end_or_before_an_end_that_it_is_not_told_of() {
         let ending = Ending::supplied(StreamState::Completed, reason::EOF);
         let ended = Ended { ending, id: EventId::terminal(5), last: EventId::new(5, 6), at: 0 };
-        // Whether a client has all that is told of the end, and one that is not.
+        // Whether a client that is told of the end has every event, and one that is not told.
         let table = [
             (Position::Newest, [false, false]),
             (Position::After(EventId::new(4, 7)), [false, false]),

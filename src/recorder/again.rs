@@ -14,7 +14,7 @@ use crate::{
     telemetry::log_warn,
 };
 
-/// How often an end is sent again before it is given up, and how many are sent at a time.
+/// How often an end is sent again before it is given up, and how many ends are sent at a time.
 const TRIES: u32 = 8;
 const WORKERS: usize = 16;
 

@@ -96,7 +96,7 @@ impl Begun {
         !progress.pointed && !progress.passed && !progress.waits
     }
 
-    /// Whether the turn may not begin yet: it was refused, or nobody has asked.
+    /// Whether the turn may not begin yet: it was refused, or the pointer has not been moved to it.
     pub(crate) fn waits(&self) -> bool {
         lock(&self.progress).waits
     }

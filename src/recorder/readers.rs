@@ -43,7 +43,7 @@ impl Place {
     }
 }
 
-/// How far a producer may go ahead of its readers, so that the log holds what they have not read.
+/// How far a producer may go ahead of its readers, so that the log still holds what they have not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
     /// The seq of the last event produced.

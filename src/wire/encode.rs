@@ -1,4 +1,4 @@
-//! Encodes events so that a client reads exactly what went in.
+//! Encodes events so that a client reads back exactly the same event.
 
 use std::{error::Error, fmt};
 

@@ -1,4 +1,4 @@
-//! How a stream ended.
+//! The ending of a stream.
 
 use std::borrow::Cow;
 
@@ -42,7 +42,7 @@ pub mod reason {
     pub const NODE_LOST: Reason = Reason::Borrowed("node_lost");
 }
 
-/// How a stream ended.
+/// The ending of a stream: its final state, the reason, and its terminal event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ending {
     /// The final state, which is always terminal.

@@ -14,7 +14,7 @@ use crate::model::{
     stream::{Ended, Record, RecordKind},
 };
 
-/// Events that a reader cannot be given.
+/// A gap: events that a reader cannot receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gap {
     /// The last event that the reader has; `None` if it is not known to be an event of this stream.
