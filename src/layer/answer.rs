@@ -40,8 +40,8 @@ use crate::{
 
 type Answer<ResBody> = Response<ResilientSseBody<ResBody>>;
 
-/// Returns `Ok` if the layer protects a response. The error is the counter of an event stream that it does not protect,
-/// or `None` if the response is no event stream.
+/// Returns `Ok` if the layer protects a response. The error is the reason under which an unprotected event stream is
+/// counted, or `None` if the response is no event stream.
 pub(super) fn is_protected<B>(node: &Node, response: &Response<B>) -> Result<(), Option<Bypassed>> {
     if !claims(node, response) {
         return Err(None);

@@ -172,7 +172,7 @@ where
                         *this.counted = None;
                         return Poll::Ready(Ok(response));
                     }
-                    // Polled after its end.
+                    // The future was polled after its end.
                     None => return Poll::Pending,
                 },
                 StateProjection::Generating { future, context, unanswered } => {

@@ -107,7 +107,8 @@ enum Wanted {
     Named(Asked),
 }
 
-/// Returns `Some` if a request of this method passes the layer untouched, with the counter for its event stream.
+/// Returns `Some` if a request of this method passes the layer untouched. The inner value is the reason under which its
+/// event stream is counted. A HEAD request has no event stream to count.
 fn passes(method: &Method) -> Option<Option<Bypassed>> {
     match *method {
         Method::GET | Method::POST => None,

@@ -143,7 +143,7 @@ pub(crate) struct Engine<B> {
     inner: Inner,
     /// Whether a body that ends now, without a terminal event, is complete.
     complete: bool,
-    /// Whether the body was pending at least once before its first event.
+    /// Whether the body was pending at least once.
     has_waited: bool,
     /// The error that the body failed with.
     error: Option<BoxError>,
@@ -193,7 +193,7 @@ where
             None if made.len() > before => Progress::Made,
             None => {
                 if !std::mem::replace(&mut self.has_waited, true) {
-                    // No event tells the store yet that the producer has begun.
+                    // If there was no event yet, nothing has told the store that the producer has begun.
                     self.node.recorder.ready(&self.lane);
                 }
                 Progress::Waiting

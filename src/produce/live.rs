@@ -63,7 +63,7 @@ where
     pub(super) end: Option<EndRequest>,
     /// The timer while the body waits for the store.
     pub(super) wait: Option<Pin<Box<Sleep>>>,
-    /// Whether a wait for the store has timed out since the inner body was last pending. An end that comes now may have
+    /// Whether a wait for the store has failed since the inner body was last pending. An end that comes now may have
     /// been made before that wait, so the wait counts towards the end's time limit.
     pub(super) held_up: bool,
     /// When the silence began: at the last event, or at the request's arrival before the first event.

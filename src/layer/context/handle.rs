@@ -34,14 +34,14 @@ impl StreamContext {
     }
 
     /// Returns whether the stream is recorded and its metadata kept, or `None` while that is not known. On a route that
-    /// makes up ids it is known only after the handler has answered.
+    /// makes up ids it is known only after the handler has answered or called [`conversation`](Self::conversation).
     #[must_use]
     pub fn is_recorded(&self) -> Option<bool> {
         self.0.recorded.get().copied()
     }
 
     /// Returns the epoch of this run, or `None` until the stream is registered. On a route that makes up ids the stream
-    /// is registered only after the handler has answered.
+    /// is registered only after the handler has answered or called [`conversation`](Self::conversation).
     #[must_use]
     pub fn epoch(&self) -> Option<u64> {
         self.0.lane.get().map(|lane| lane.epoch)
@@ -64,7 +64,7 @@ impl StreamContext {
     ///
     /// The work should stop if the stream was stopped or ended elsewhere, if it had no reader for too long, if an event
     /// was too large, if the process shuts down, or if the handler is dropped before it answers. The library drops the
-    /// response body in all these cases. This future is for work that the body does not own.
+    /// handler's body in all these cases. This future is for work that the body does not own.
     ///
     /// # Cancel safety
     ///
