@@ -1,4 +1,4 @@
-//! Servers under test, as processes of their own: this program again, with the word `child`.
+//! Starts the servers under test, each in a process of its own: this program with the argument `child`.
 
 use std::{
     collections::HashMap,
@@ -34,22 +34,22 @@ use crate::{
     source::{Pace, Source},
 };
 
-/// What runs behind a server's routes.
+/// The code behind a server's routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Variant {
-    /// axum's `Sse` and `KeepAlive`, no layer.
+    /// axum's `Sse` and `KeepAlive`, without the layer.
     Plain,
     Memory,
     Buffered,
     BeforeSend,
-    /// The least that recording to Redis can cost, see [`floor`](crate::floor); no layer.
+    /// The least that recording to Redis can cost, without the layer: see [`floor`](crate::floor).
     Floor,
 }
 
 impl Variant {
     pub(crate) const ALL: [Self; 4] = [Self::Plain, Self::Memory, Self::Buffered, Self::BeforeSend];
 
-    /// Whether the library is part of it.
+    /// Whether the variant uses the library.
     pub(crate) fn has_layer(self) -> bool {
         !matches!(self, Self::Plain | Self::Floor)
     }
@@ -65,7 +65,7 @@ impl Variant {
     }
 }
 
-/// A server's process; it ends with this.
+/// A server's process. Dropping it kills the process.
 pub(crate) struct Child {
     process: process::Child,
     pub(crate) address: SocketAddr,
@@ -73,12 +73,12 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts a server. `settings` are those of [`builder`].
+    /// Starts a server. `settings` are those of [`set`].
     pub(crate) fn start(variant: Variant, redis: &str, settings: &[(&str, String)]) -> Result<Self> {
         let mut command = Command::new(env::current_exe()?);
         command.args(["child", "serve", variant.name(), redis]);
         command.args(settings.iter().map(|(name, value)| format!("{name}={value}")));
-        // The child ends when its input does, whatever becomes of this process.
+        // The child ends when its standard input closes, even if this process is killed.
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         BufReader::new(process.stdout.take().ok_or("no output")?).read_line(&mut line)?;
@@ -102,7 +102,7 @@ impl Drop for Child {
     }
 }
 
-/// What this program does as a child.
+/// Runs this program as a child.
 pub(crate) fn run(args: Vec<String>) -> Result<()> {
     let mut args = args.into_iter();
     match args.next().as_deref() {
@@ -123,7 +123,7 @@ pub(crate) fn run(args: Vec<String>) -> Result<()> {
     }
 }
 
-/// Sets what a row asks for: `window`, `sweep` (seconds), `max_events`, `max_bytes`.
+/// Applies a row's settings: `window` and `sweep` in seconds, `max_events`, `max_bytes`.
 fn set(mut builder: Builder, settings: &HashMap<String, String>) -> Result<Builder> {
     for (name, value) in settings {
         let seconds = || value.parse().map(Duration::from_secs_f64);
@@ -148,7 +148,7 @@ async fn serve(variant: Variant, redis: &str, settings: &HashMap<String, String>
     let builder = match variant {
         Variant::Plain | Variant::Floor | Variant::Memory => ResilientSse::builder(MemoryStore::new()),
         Variant::Buffered | Variant::BeforeSend => {
-            // Streams of the same names in the same Redis are not the other variant's.
+            // Both variants use the same Redis and the same stream names, so each needs a prefix of its own.
             let store = RedisStore::builder(redis)?.key_prefix(format!("{variant:?}:"));
             ResilientSse::builder(store.connect().await?)
         }
@@ -184,8 +184,10 @@ async fn serve(variant: Variant, redis: &str, settings: &HashMap<String, String>
     Ok(())
 }
 
-/// `?n=&size=&rate=&alone=&go=`: so many events of so many bytes, so many a second (0: ready together, or with `alone`
-/// each in a poll of its own), not before this run goes. With `padded` see there.
+/// Streams `n` events of `size` bytes, at `rate` a second, once run `go` begins.
+///
+/// With `rate` 0 all events are ready together, or with `alone` each in a poll of its own. With `padded` the function
+/// [`padded`] answers.
 async fn answer(
     Path(id): Path<String>,
     Query(query): Query<HashMap<String, String>>,
@@ -194,7 +196,7 @@ async fn answer(
     let number = |name: &str| query.get(name).and_then(|value| value.parse::<f64>().ok()).unwrap_or(0.0);
     let pace = match number("rate") {
         rate if rate > 0.0 => {
-            // By the stream's number, so that ticks are spread over the period.
+            // The stream's number decides the shift, so that the streams' ticks are spread over the period.
             let stream = id.rsplit('-').next().and_then(|number| number.parse::<f64>().ok()).unwrap_or(0.0);
             Pace::ticks(rate, (stream * 0.618) % 1.0)
         }
@@ -210,7 +212,7 @@ async fn answer(
     Sse::new(source).keep_alive(KeepAlive::default()).into_response()
 }
 
-/// So many chunks of 64 KiB, each a comment and one small event, as from an upstream that pads.
+/// Streams chunks of 64 KiB, each a long comment and one small event, like an upstream that pads.
 fn padded(chunks: usize) -> Response {
     let chunk = |number: usize| {
         let event = format!("data: {{\"s\":{number:010},\"p\":\"\"}}\n\n");

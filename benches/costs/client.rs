@@ -1,4 +1,4 @@
-//! The client of servers under test: raw sockets, HTTP/1.1, every event checked.
+//! The client of the servers under test. It uses raw sockets and HTTP/1.1, and checks every event.
 
 use std::{
     net::SocketAddr,
@@ -15,30 +15,30 @@ use tokio::{
 
 use crate::{Result, child::Child, source::Check};
 
-/// How long a run may take before it counts as hung.
+/// The time after which a run counts as hung.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What is asked of a server in one run.
+/// The load of one run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
     pub(crate) streams: usize,
-    /// Of each stream.
+    /// Events of each stream.
     pub(crate) events: u64,
-    /// Bytes of an event.
+    /// The size of an event, in bytes.
     pub(crate) size: usize,
-    /// Events a second of each stream; 0 where all are ready together.
+    /// Events a second of each stream; 0 if all are ready together.
     pub(crate) rate: f64,
-    /// With `rate` 0: whether each event is ready in a poll of its own.
+    /// Whether each event is ready in a poll of its own, if `rate` is 0.
     pub(crate) alone: bool,
 }
 
-/// What a run took.
+/// The cost of a run.
 pub(crate) struct Took {
-    /// From the moment at which all streams may begin to the last one's end.
+    /// The time from the common start of all streams to the end of the last one.
     pub(crate) wall: Duration,
-    /// CPU time of the server in between, in seconds.
+    /// The server's CPU time in that period, in seconds.
     pub(crate) cpu: f64,
-    /// Bytes of numbered events on the wire.
+    /// The bytes of the numbered events on the wire.
     pub(crate) bytes: usize,
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn run(child: &Child, load: Load, run: u64) -> Result<Took> {
         .map_err(|error| format!("{}, {load:?}: {error}", child.variant.name()).into())
 }
 
-/// Reads streams that begin at once.
+/// Reads streams that begin immediately.
 pub(crate) fn read_all(
     child: &Child,
     streams: usize,
@@ -70,7 +70,7 @@ fn on_runtime<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 async fn read(child: &Child, load: Load, run: u64, path: impl Fn(usize) -> String) -> Result<Took> {
-    // Not more than fit into the listener's queue.
+    // Connect in groups that fit into the listener's queue.
     let connecting = Arc::new(Semaphore::new(100));
     let layered = child.variant.has_layer();
     let address = child.address;
@@ -98,14 +98,14 @@ async fn read(child: &Child, load: Load, run: u64, path: impl Fn(usize) -> Strin
     Ok(Took { wall: begun.elapsed(), cpu: child.cpu()? - cpu, bytes })
 }
 
-/// Asks for something that is no stream.
+/// Requests a path that is not a stream.
 async fn get(address: SocketAddr, path: &str) -> Result<()> {
     let mut reader = Reader::open(address, path, &[]).await?;
     while reader.more().await? {}
     Ok(())
 }
 
-/// How long it takes from a request, on a connection that is there, to the first numbered event.
+/// Returns the time from a request, on an open connection, to the first numbered event.
 pub(crate) async fn first_event(address: SocketAddr, path: &str) -> Result<Duration> {
     let socket = connect(address).await?;
     let begun = Instant::now();
@@ -124,7 +124,7 @@ async fn connect(address: SocketAddr) -> Result<TcpStream> {
     Ok(socket)
 }
 
-/// A response that is being read.
+/// The reader of a response.
 struct Reader {
     socket: TcpStream,
     buffer: Vec<u8>,
@@ -138,7 +138,7 @@ impl Reader {
         Self::ask(connect(address).await?, path, headers).await
     }
 
-    /// Sends a request, and reads until its answer's head is there.
+    /// Sends a request and reads the head of its response.
     async fn ask(mut socket: TcpStream, path: &str, headers: &[&str]) -> Result<Self> {
         let mut request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
         headers.iter().for_each(|header| request += &format!("{header}\r\n"));
@@ -162,9 +162,9 @@ impl Reader {
         Ok(reader)
     }
 
-    /// Reads what there is; false at the end.
+    /// Reads the bytes that are ready. Returns false at the end.
     async fn more(&mut self) -> Result<bool> {
-        // Not kept by readers that wait: there may be thousands.
+        // A reader that waits gives up its buffer, since there may be thousands of readers.
         let mut buffer = std::mem::take(&mut self.buffer);
         if buffer.is_empty() {
             buffer = vec![0; 64 << 10];
@@ -183,7 +183,7 @@ impl Reader {
         })
     }
 
-    /// Reads to the end, and sees that everything came. Returns how many bytes the events had.
+    /// Reads to the end and checks that every event came. Returns the bytes of the events.
     async fn finish(mut self, events: u64, layered: bool) -> Result<usize> {
         while self.more().await? {}
         if self.check.next() != events {
@@ -196,13 +196,13 @@ impl Reader {
     }
 }
 
-/// Where a chunked body stands.
+/// The position in a chunked body.
 enum Chunks {
     /// The body is not chunked.
     None,
-    /// In a chunk's size, which is this so far.
+    /// In a chunk's size, with its value so far.
     Size(usize),
-    /// In a chunk, with so much of it and the line end after it left.
+    /// In a chunk, with the bytes that are left of it and of the line end after it.
     Data(usize),
 }
 
@@ -224,7 +224,7 @@ impl Chunks {
                     }
                 }
                 Self::Data(left) => {
-                    // The last two bytes are the line end.
+                    // The last two bytes of a chunk are its line end.
                     let data = left.saturating_sub(2).min(bytes.len());
                     if data > 0 {
                         take(&bytes[..data])?;

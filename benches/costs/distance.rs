@@ -1,4 +1,4 @@
-//! A Redis that is further away: a proxy that hands on each piece a while after it came.
+//! Simulates a distant Redis: a proxy that delays everything it forwards.
 
 use std::{
     io::{Read as _, Write as _},
@@ -10,7 +10,7 @@ use std::{
 
 use crate::Result;
 
-/// Starts a proxy to this address, which adds so much each way. It ends with the process. Returns its URL.
+/// Starts a proxy to the address `to` that adds a delay each way, and returns its URL. The proxy ends with the process.
 pub(crate) fn away(to: &str, each_way: Duration) -> Result<String> {
     let (to, listener) = (to.to_owned(), TcpListener::bind("127.0.0.1:0")?);
     let url = format!("redis://{}", listener.local_addr()?);
@@ -39,7 +39,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, wait: Duration) {
     });
     thread::spawn(move || {
         for (at, piece) in pieces {
-            // The distance itself.
+            // The simulated distance.
             thread::sleep(at.saturating_duration_since(Instant::now()));
             if to.write_all(&piece).is_err() {
                 return;

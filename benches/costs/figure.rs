@@ -1,24 +1,24 @@
-//! A measured line of the results.
+//! The lines of the results.
 
 use std::fmt;
 
-/// What a line's figure is to be.
+/// The goal of a line's figure.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Goal {
-    /// The median at most this.
+    /// The median is at most this value.
     AtMost(f64),
-    /// The median at least this.
+    /// The median is at least this value.
     AtLeast(f64),
-    /// The greatest value at most this.
+    /// The greatest value is at most this value.
     NeverAbove(f64),
-    /// Nothing is asked of it: it explains the others.
+    /// The figure has no goal; it explains other figures.
     None,
 }
 
-/// One line: a figure for each round.
+/// A line of the results, with one figure for each round.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
-    /// The row of the table that it belongs to.
+    /// The row of the table that the line belongs to.
     pub(crate) row: &'static str,
     pub(crate) what: String,
     pub(crate) unit: &'static str,
@@ -51,7 +51,7 @@ impl Line {
         self.values.last().copied().unwrap_or(f64::NAN)
     }
 
-    /// How many times the goal is missed by: 1 or less meets it.
+    /// Returns the factor by which the goal is missed; 1 or less meets it.
     pub(crate) fn distance(&self) -> Option<f64> {
         match self.goal {
             Goal::AtMost(goal) => Some(self.median() / goal),
@@ -61,7 +61,7 @@ impl Line {
         }
     }
 
-    /// The goal in words.
+    /// Returns the goal as text.
     pub(crate) fn goal(&self) -> String {
         match self.goal {
             Goal::AtMost(goal) => format!("≤ {}", number(goal)),
@@ -71,7 +71,7 @@ impl Line {
         }
     }
 
-    /// The distance in words.
+    /// Returns the distance from the goal as text.
     pub(crate) fn verdict(&self) -> String {
         match self.distance() {
             Some(distance) if distance <= 1.0 => "met".to_owned(),
@@ -80,7 +80,7 @@ impl Line {
         }
     }
 
-    /// The least and the greatest value.
+    /// Returns the least and the greatest value as text.
     pub(crate) fn spread(&self) -> String {
         format!("{}–{}", number(self.least()), number(self.greatest()))
     }
@@ -94,12 +94,12 @@ impl fmt::Display for Line {
     }
 }
 
-/// The middle one.
+/// Returns the median of sorted values.
 pub(crate) fn median(sorted: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The value at this share of all, such as 0.5.
+/// Returns the value at a share of all values, such as 0.5 for the median.
 pub(crate) fn percentile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -107,12 +107,12 @@ pub(crate) fn percentile(values: &[f64], share: f64) -> f64 {
     sorted.get(index.min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
 }
 
-/// Each value divided by its round's base.
+/// Divides each value by the base of its round.
 pub(crate) fn over(values: &[f64], bases: &[f64]) -> Vec<f64> {
     values.iter().zip(bases).map(|(value, base)| value / base).collect()
 }
 
-/// Three digits that count.
+/// Writes a number with about three significant digits.
 pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),

@@ -1,5 +1,6 @@
-//! The least that recording to Redis can cost: axum's `Sse`, whose frames are put together and written twice, once to the
-//! client and once to Redis. No ids, no checks, no log, no retries: what a row costs above this is the library's.
+//! The least that recording to Redis can cost: axum's `Sse`, whose frames are joined and written twice, once to the
+//! client and once to Redis. It has no ids, no checks, no log for each stream and no retries. Any cost of a row above
+//! this is the library's.
 
 use std::{
     pin::Pin,
@@ -17,12 +18,12 @@ use tokio::{
 
 use crate::Result;
 
-/// Frames that are put together.
+/// How many frames are joined.
 const FRAMES: usize = 64;
-/// Bytes that are written to Redis at a time.
+/// How many bytes are written to Redis at a time.
 const FLIGHT: usize = 1 << 20;
 
-/// The way to Redis.
+/// The connection to Redis.
 pub(crate) struct Twice(mpsc::UnboundedSender<Bytes>);
 
 impl Twice {
@@ -54,7 +55,7 @@ impl Twice {
         Ok(Self(sender))
     }
 
-    /// Writes a body's frames to both.
+    /// Writes a body's frames to the client and to Redis.
     pub(crate) fn body(&self, body: Body) -> Body {
         Body::from_stream(Written {
             frames: body.into_data_stream(),
@@ -65,7 +66,7 @@ impl Twice {
     }
 }
 
-/// An entry of a log of all streams.
+/// Returns the command that adds an entry to the one log of all streams.
 fn add(frame: &[u8], flight: &mut Vec<u8>) {
     const HEAD: &[u8] =
         b"*8\r\n$4\r\nXADD\r\n$5\r\nfloor\r\n$6\r\nMAXLEN\r\n$1\r\n~\r\n$4\r\n1000\r\n$1\r\n*\r\n$1\r\ne\r\n$";

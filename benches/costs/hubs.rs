@@ -1,4 +1,4 @@
-//! Hubs within this process, whose bodies are read in place: no sockets.
+//! Hubs within this process. Their bodies are polled directly, without sockets.
 
 use std::{
     convert::Infallible,
@@ -29,19 +29,19 @@ use crate::{
     source::{Check, Source},
 };
 
-/// A runtime like a server's.
+/// Runs a future on a runtime like a server's.
 pub(crate) fn on_runtime<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
     Runtime::new()?.block_on(future)
 }
 
-/// A node of its own, and its guardian, which goes with it.
+/// A node and its guardian.
 pub(crate) struct Hub {
     pub(crate) sse: ResilientSse,
     guardian: JoinHandle<()>,
 }
 
 impl Hub {
-    /// A hub on this Redis, with a recovery window of 20 s so that its streams do not fill that.
+    /// Makes a hub on this Redis. Its recovery window is 20 s, so that its streams do not fill Redis.
     pub(crate) async fn on_redis(url: &str) -> Result<Self> {
         Self::with(url, |builder| builder).await
     }
@@ -52,7 +52,7 @@ impl Hub {
         Ok(Self { sse, guardian: tokio::spawn(async move { _ = guardian.await }) })
     }
 
-    /// Opens a stream that this handler makes, or goes on with it after a cursor.
+    /// Opens a stream with this handler, or continues it after a cursor.
     pub(crate) async fn open(
         &self,
         durability: Durability,
@@ -75,7 +75,7 @@ impl Hub {
         Ok(Reading::of(app.oneshot(request.body(AxumBody::empty())?).await?.into_body()))
     }
 
-    /// Follows a stream that another node makes.
+    /// Follows a stream that another node produces.
     pub(crate) async fn follow(&self, id: &str) -> Result<Reading> {
         let answer = self.sse.relay().oneshot(Request::get(format!("/{id}")).body(())?).await?;
         Ok(Reading::of(answer.into_body()))
@@ -88,7 +88,7 @@ impl Drop for Hub {
     }
 }
 
-/// A body that is being read.
+/// The reader of a body.
 pub(crate) struct Reading {
     body: Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>,
     pub(crate) check: Check,
@@ -99,12 +99,12 @@ impl Reading {
         Self { body: Box::pin(body.map_err(Into::into)), check: Check::default() }
     }
 
-    /// The same handler's body without the layer.
+    /// Reads the body of the same handler without the layer.
     pub(crate) fn plain(source: Source) -> Self {
         Self::of(Sse::new(source).keep_alive(KeepAlive::default()).into_response().into_body())
     }
 
-    /// Reads a frame; false at the end.
+    /// Reads a frame. Returns false at the end.
     pub(crate) async fn frame(&mut self) -> Result<bool> {
         let Some(frame) = self.body.frame().await else { return Ok(false) };
         if let Ok(data) = frame?.into_data() {
@@ -113,7 +113,7 @@ impl Reading {
         Ok(true)
     }
 
-    /// Reads until this event has come.
+    /// Reads until the event with this number has arrived.
     pub(crate) async fn until(&mut self, number: u64) -> Result<()> {
         while self.check.next() <= number {
             if !self.frame().await? {
@@ -123,7 +123,7 @@ impl Reading {
         Ok(())
     }
 
-    /// Reads to the end, and sees that so many events came.
+    /// Reads to the end and checks the number of events.
     pub(crate) async fn finish(mut self, events: u64) -> Result<()> {
         while self.frame().await? {}
         match self.check.next() {

@@ -1,4 +1,4 @@
-//! What the library costs: every row of the table "What it costs", side by side in one run, as ratios.
+//! Measures what the library costs: every row of the table "What it costs", side by side in one run, as ratios.
 //!
 //! `cargo bench --features redis --bench costs -- [options] [row…]`
 //!
@@ -6,13 +6,15 @@
 //! |---|---|
 //! | `--list` | names the rows |
 //! | `--rounds N` | rounds of each comparison, at least 1 [5] |
-//! | `--full` | also what takes minutes: all sizes of a trickle, 1,000 logs of 1 MiB |
+//! | `--full` | also the measurements that take minutes: all sizes of a trickle, 1,000 logs of 1 MiB |
 //! | `--out FOLDER` | where `RESULTS.md` and the plots go [`benches`]; only a run of all rows writes them |
 //!
 //! Variants take turns in every round, and the first round warms up and does not count. A figure is the median of the
-//! rounds' figures, with the least and the greatest beside it. Servers under test are processes of their own with tokio's
-//! multi-thread runtime, so that their CPU time and memory are theirs alone. Redis is started by the suite, on a port of its own. Every
-//! client checks that the events it reads are numbered without a gap and without a repeat, and a run that is not so fails.
+//! rounds' figures, with the least and the greatest beside it.
+//!
+//! Servers under test are processes of their own with tokio's multi-thread runtime, so that their CPU time and memory
+//! are theirs alone. The suite starts Redis on a port of its own. Every client checks that the numbers of its events
+//! have no gap and no repeat; otherwise the run fails.
 
 #[path = "../../tests/support/redis/mod.rs"]
 mod redis_servers;
@@ -35,7 +37,7 @@ use figure::Line;
 
 type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// What the command line asks for.
+/// The options of the command line.
 struct Options {
     rounds: usize,
     full: bool,
@@ -44,7 +46,7 @@ struct Options {
 }
 
 fn main() -> Result<()> {
-    // Cargo says `--bench` to every bench.
+    // Cargo passes `--bench` to every bench.
     let mut args = env::args().skip(1).filter(|arg| arg != "--bench").peekable();
     if args.next_if(|arg| arg == "child").is_some() {
         return child::run(args.collect());

@@ -59,7 +59,7 @@ fn page(options: &Options, lines: &[Line], took: Duration) -> Result<String> {
     Ok(page)
 }
 
-/// The first line that a program says, if it is there.
+/// Returns the first line of a program's output, if the program is installed.
 fn said(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();

@@ -6,7 +6,7 @@ use crate::{figure::Line, rows};
 
 const WIDTH: f64 = 960.0;
 const BAR: f64 = 18.0;
-/// Where the bars begin: before that stand the names.
+/// The left end of the bars. The names stand before it.
 const LEFT: f64 = 430.0;
 const RIGHT: f64 = 70.0;
 const TOP: f64 = 64.0;
@@ -23,17 +23,17 @@ text{font:12px system-ui,sans-serif;fill:#1f2328}.t{font-size:16px;font-weight:6
 struct Bar {
     name: String,
     value: f64,
-    /// From the least to the greatest.
+    /// The least and the greatest value.
     spread: Option<(f64, f64)>,
     class: &'static str,
 }
 
-/// All plots, by file name.
+/// Returns all plots, by file name.
 pub(crate) fn all(lines: &[Line]) -> Vec<(&'static str, String)> {
     vec![("goals.svg", goals(lines)), ("cpu.svg", cpu(lines))]
 }
 
-/// How far each figure is from its goal.
+/// Plots the distance of each figure from its goal.
 fn goals(lines: &[Line]) -> String {
     let mut bars = Vec::new();
     for row in rows::ALL {
@@ -46,7 +46,7 @@ fn goals(lines: &[Line]) -> String {
     chart("How far each figure is from its goal", "times the goal; 1 or less meets it; from 4 on cut off", &bars, 4.0)
 }
 
-/// What an event costs the server.
+/// Plots the server's cost of an event.
 fn cpu(lines: &[Line]) -> String {
     let mut bars = Vec::new();
     for row in rows::ALL.iter().filter(|row| matches!(row.name, "cpu" | "trickle")) {
@@ -113,7 +113,7 @@ fn chart(title: &str, axis: &str, bars: &[Bar], most: f64) -> String {
     svg
 }
 
-/// Short enough for its place.
+/// Shortens a name to fit its place.
 fn escaped(name: &str) -> String {
     let mut short: String = name.chars().take(66).collect();
     if short.len() < name.len() {

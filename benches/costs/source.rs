@@ -1,4 +1,4 @@
-//! What the handlers under test stream: numbered events of one size, the same with and without the layer.
+//! The streams of the handlers under test: numbered events of one size, the same with and without the layer.
 
 use std::{
     convert::Infallible,
@@ -13,27 +13,27 @@ use axum::response::sse::Event;
 use futures_util::Stream;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-/// What stands before an event's number; the number has ten digits.
+/// The bytes before an event's number.
 pub(crate) const MARK: &str = "data: {\"s\":";
-/// Digits of a number.
+/// The digits of an event's number.
 pub(crate) const DIGITS: usize = 10;
-/// What stands around an event's padding.
+/// The bytes of an event apart from its padding.
 const AROUND: usize = "data: {\"s\":0000000000,\"p\":\"\"}\n\n".len();
 
-/// When the next event is there.
+/// When the next event is ready.
 pub(crate) enum Pace {
-    /// At once.
+    /// Immediately.
     Ready,
-    /// At the next poll: each event is a frame of its own.
+    /// At the next poll, so that each event is a frame of its own.
     Alone { gave: bool },
-    /// At its time.
+    /// At the next tick.
     Ticks(Pin<Box<Interval>>),
-    /// Whenever it is told to, with what it is told.
+    /// When a message arrives.
     Told(tokio::sync::mpsc::Receiver<()>),
 }
 
 impl Pace {
-    /// So many events a second; streams do not tick at the same time.
+    /// Makes `rate` events a second. `shift` keeps streams from ticking at the same time.
     pub(crate) fn ticks(rate: f64, shift: f64) -> Self {
         let period = Duration::from_secs_f64(1.0 / rate);
         let mut ticks = interval_at(Instant::now() + period.mul_f64(shift), period);
@@ -42,21 +42,21 @@ impl Pace {
     }
 }
 
-/// Opens once all streams of a run are there.
+/// A future that is ready once all streams of a run are open.
 type Gate = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Numbered events.
+/// A stream of numbered events.
 pub(crate) struct Source {
     gate: Option<Gate>,
     pace: Pace,
     payload: Vec<u8>,
     left: u64,
-    /// Whether it stays silent after its last event instead of ending.
+    /// Whether the stream stays open and silent after its last event.
     stays: bool,
 }
 
 impl Source {
-    /// So many events of so many bytes each on the wire (before the layer adds an id).
+    /// Makes a stream of `events` events of `size` bytes each on the wire, before the layer adds an id.
     pub(crate) fn new(events: u64, size: usize, pace: Pace) -> Self {
         let padding = "x".repeat(size.saturating_sub(AROUND));
         let payload = format!("{{\"s\":{:010},\"p\":\"{padding}\"}}", 0).into_bytes();
@@ -73,7 +73,7 @@ impl Source {
         self
     }
 
-    /// Waits until the next event may be made; false if there is none.
+    /// Waits until the next event may be made. Returns false if there is none.
     fn poll_may(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if let Some(gate) = &mut self.gate {
             ready!(gate.as_mut().poll(cx));
@@ -102,7 +102,7 @@ impl Source {
         Poll::Ready(true)
     }
 
-    /// Counts on in place: formatting would cost as much as what is measured.
+    /// Increments the number in place, since formatting would cost as much as the measured work.
     fn count(&mut self) {
         let start = "{\"s\":".len();
         for digit in self.payload[start..start + DIGITS].iter_mut().rev() {
@@ -128,13 +128,13 @@ impl Stream for Source {
     }
 }
 
-/// Reads events back, and sees that none is missing and none comes twice.
+/// Checks that no event is missing and none comes twice.
 #[derive(Default)]
 pub(crate) struct Check {
-    /// What is not a whole event yet.
+    /// The beginning of an event that has not arrived whole.
     rest: Vec<u8>,
     next: u64,
-    /// How many bytes the numbered events had on the wire.
+    /// The bytes of the numbered events on the wire.
     pub(crate) bytes: usize,
 }
 
@@ -157,7 +157,7 @@ impl Check {
         Ok(())
     }
 
-    /// Reads all whole blocks; returns how many bytes these have.
+    /// Reads all whole blocks. Returns their length in bytes.
     fn blocks(&mut self, text: &[u8]) -> crate::Result<usize> {
         let mut from = 0;
         for end in memchr::memmem::find_iter(text, b"\n\n") {

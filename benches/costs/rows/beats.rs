@@ -1,4 +1,4 @@
-//! 100,000 streams of one node: what it costs that they live, to look for dead ones, and to close them all.
+//! 100,000 streams of one node: the cost of keeping them alive, of searching for dead ones, and of closing them all.
 
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,9 @@ const STREAMS: usize = 100_000;
 const STALE: Duration = Duration::from_secs(30);
 /// A node beats three times within its stale threshold.
 const BEAT: f64 = 10.0;
-/// What a sweep asks for at a time.
+/// How many streams a sweep asks for at a time.
 const PAGE: usize = 250;
-/// Above this, in µs, a command goes into Redis' slow log.
+/// The time, in µs, above which Redis logs a command as slow.
 const SLOW: &str = "4000";
 
 pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
@@ -33,7 +33,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
         let opened = Instant::now();
         open(&node).await?;
         println!("   {STREAMS} streams were opened in {:.1?}", opened.elapsed());
-        // A round of beats that has what comes with new streams does not count.
+        // The first round of beats does not count, since it also handles the new streams.
         tokio::time::sleep(Duration::from_secs_f64(1.5 * BEAT)).await;
         // Sixteen rounds name every stream once.
         let rounds = if options.full { 16 } else { 3 };
@@ -47,7 +47,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
         lines.push(Line::new(WHAT, "heartbeats: of a Redis core", "%", Goal::AtMost(0.5), of_redis));
         lines.push(Line::new(WHAT, "heartbeats: of a core of the node", "%", Goal::AtMost(0.3), of_node));
         lines.extend(nothing_due(&redis).await?);
-        // A node that dies says nothing any more.
+        // Dropping the node stops its beats, as if it had died.
         let other =
             Hub::with(&redis.url(), |builder| builder.stale_after(STALE).sweep_every(Duration::from_secs(1))).await?;
         drop(node);
@@ -56,18 +56,18 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
     })
 }
 
-/// Opens the streams; nobody ends them.
+/// Opens the streams and leaves them open.
 async fn open(node: &Hub) -> Result<()> {
     let opens = stream::iter(0..STREAMS).map(|number| async move {
         let spec = StreamSpec::new(Owner::ANONYMOUS, StreamId::new(format!("s{number}"))?);
-        // Not dropped: that would end the stream.
+        // Dropping the publication would end the stream.
         std::mem::forget(node.sse.publisher().open(spec).await?);
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
     });
     opens.buffer_unordered(200).try_collect().await
 }
 
-/// A sweep that finds nothing.
+/// Measures a sweep that finds nothing.
 async fn nothing_due(redis: &RedisServer) -> Result<Vec<Line>> {
     const SWEEPS: usize = 20;
     let store = RedisStore::connect(&redis.url()).await?;
@@ -81,7 +81,7 @@ async fn nothing_due(redis: &RedisServer) -> Result<Vec<Line>> {
             return Err(format!("{} live streams are due", due.len()).into());
         }
     }
-    // One of them is the INFO that ended the count before.
+    // One of the commands is the INFO that read the count before.
     let commands = (commands(redis)? - before - 1.0) / SWEEPS as f64;
     Ok(vec![
         Line::new(WHAT, "sweep with nothing due", "ms", Goal::AtMost(1.0), took),
@@ -89,7 +89,7 @@ async fn nothing_due(redis: &RedisServer) -> Result<Vec<Line>> {
     ])
 }
 
-/// All streams are orphans at once, and another node closes them.
+/// Measures how another node closes all streams, which are orphans at the same time.
 async fn orphans(redis: &RedisServer, other: &Hub) -> Result<Vec<Line>> {
     redis.command(&["SLOWLOG", "RESET"]);
     let deadline = Instant::now() + 3 * STALE;
@@ -123,13 +123,13 @@ async fn orphans(redis: &RedisServer, other: &Hub) -> Result<Vec<Line>> {
     ])
 }
 
-/// CPU seconds of Redis' main thread.
+/// Returns the CPU seconds of Redis' main thread.
 fn busy(redis: &RedisServer) -> Result<f64> {
     let field = |name| redis.info(name).ok_or("INFO has no CPU").map(|value| value.parse::<f64>());
     Ok(field("used_cpu_user_main_thread")?? + field("used_cpu_sys_main_thread")??)
 }
 
-/// How many commands Redis has processed.
+/// Returns the number of commands that Redis has processed.
 fn commands(redis: &RedisServer) -> Result<f64> {
     Ok(redis.info("total_commands_processed").ok_or("INFO has no commands")?.parse()?)
 }

@@ -1,4 +1,4 @@
-//! How many crates the default build has.
+//! The number of crates in the default build.
 
 use std::{collections::BTreeSet, env, process::Command};
 
@@ -9,7 +9,7 @@ use crate::{
 
 pub(crate) const WHAT: &str = "crates in the default build";
 
-/// None of these may be among them.
+/// Crates that must not be among them.
 const NOT: [&str; 4] = ["redis", "uuid", "regex", "chrono"];
 
 pub(crate) fn measure(_: &Options) -> Result<Vec<Line>> {

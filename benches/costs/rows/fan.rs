@@ -1,6 +1,6 @@
-//! One stream to many readers on one node.
+//! The delivery of one stream to many readers on one node.
 //!
-//! The bodies are polled in place, by hand: what hyper and the sockets take is the same with and without the layer. The
+//! The bodies are polled by hand, since the cost of hyper and the sockets is the same with and without the layer. The
 //! base is one `write` of an event to a loopback socket.
 
 use std::{
@@ -28,11 +28,11 @@ use crate::{
 pub(crate) const WHAT: &str = "one stream to many readers on one node, per delivery";
 
 const EVENTS: u32 = 20;
-/// Writes to each of so many sockets.
+/// How many writes each socket gets.
 const WRITES: u32 = 20;
 const SOCKETS: usize = 500;
 
-/// A task's waker: shared by nobody.
+/// A waker that does nothing; each task has its own.
 struct Task;
 
 impl Wake for Task {
@@ -57,7 +57,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
     ])
 }
 
-/// What a write takes, in ns, to sockets that take turns and whose reader waits for them, as many readers do.
+/// Returns the time of a write in ns. The sockets take turns, and a blocked reader waits on each, as with many readers.
 fn write() -> Result<f64> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let (mut sockets, mut readers) = (Vec::new(), Vec::new());
@@ -81,7 +81,7 @@ fn write() -> Result<f64> {
     Ok(took.as_secs_f64() * 1e9 / f64::from(WRITES) / SOCKETS as f64)
 }
 
-/// Reads all sockets to their ends, on one thread.
+/// Reads all sockets to their ends on one thread.
 fn drain(readers: Vec<TcpStream>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -96,7 +96,7 @@ fn drain(readers: Vec<TcpStream>) -> Result<()> {
     })
 }
 
-/// What a delivery takes, in ns: from the event's publication until every reader has its frame.
+/// Returns the time of a delivery in ns: from the event's publication until every reader has its frame.
 async fn deliveries(readers: usize) -> Result<f64> {
     let (sse, guardian) = ResilientSse::builder(MemoryStore::new()).anonymous().build()?;
     tokio::spawn(guardian);
@@ -119,7 +119,7 @@ async fn deliveries(readers: usize) -> Result<f64> {
     Ok(begun.elapsed().as_secs_f64() * 1e9 / (f64::from(EVENTS) * readers as f64))
 }
 
-/// Polls every body until it waits. Returns how many frames there were.
+/// Polls every body until it is pending. Returns the number of frames.
 fn read_all(bodies: &mut [(Pin<Box<AnswerBody>>, Waker)]) -> usize {
     let mut frames = 0;
     for (body, waker) in bodies {

@@ -1,4 +1,4 @@
-//! From a request to its first event, over loopback sockets.
+//! The time from a request to its first event, over loopback sockets.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use crate::{
 pub(crate) const WHAT: &str = "time to first event added";
 
 const REQUESTS: usize = 200;
-/// To a Redis that is further away.
+/// The requests of each round with a distant Redis.
 const FAR_REQUESTS: usize = 30;
-/// What is allowed beside the round trip, in µs.
+/// The time that the goal allows beside a round trip, in µs.
 const ALLOWED: f64 = 60.0;
 
-/// Added each way to a Redis that is further away.
+/// The delay that is added each way for a distant Redis.
 pub(crate) const AWAY: Duration = Duration::from_millis(5);
 
 pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
@@ -46,13 +46,13 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-/// What a variant adds, against what is allowed.
+/// Divides the time that a variant adds by the allowed time.
 fn against_allowed(figures: &[Vec<f64>; 5], variant: usize) -> Vec<f64> {
     let rounds = figures[variant].iter().zip(&figures[0]).zip(&figures[4]);
     rounds.map(|((own, plain), trip)| (own - plain) / (trip + ALLOWED)).collect()
 }
 
-/// How long each variant takes to its first event, and how long a round trip to this Redis takes.
+/// Measures each variant's time to the first event, and the round trip to this Redis.
 fn compare(options: &Options, redis: &str, requests: usize) -> Result<[Vec<f64>; 5]> {
     let children = Variant::ALL.map(|variant| Child::start(variant, redis, &[]));
     let children: Vec<_> = children.into_iter().collect::<Result<_>>()?;

@@ -1,4 +1,4 @@
-//! How late an event is on another node.
+//! The delay of an event on another node.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::{
 
 pub(crate) const WHAT: &str = "a trickle: delay to a follower on another node";
 
-/// Nodes that follow for the first time in their lives, in each round.
+/// How many fresh nodes, which have never followed a stream, each round uses.
 const NODES: usize = 5;
 const EVENTS: u64 = 40;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -52,7 +52,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
     })
 }
 
-/// How late each event is, in ms, on a node that has not followed anything before.
+/// Returns the delay of each event, in ms, on a node that has never followed a stream.
 async fn late(producer: &Hub, redis: &RedisServer, id: String) -> Result<Vec<f64>> {
     let (tell, told) = mpsc::channel(1);
     let source = Source::new(EVENTS + 1, 64, Pace::Told(told));
@@ -62,7 +62,7 @@ async fn late(producer: &Hub, redis: &RedisServer, id: String) -> Result<Vec<f64
     let client = tokio::spawn(client.finish(EVENTS + 1));
     let node = Hub::on_redis(&redis.url()).await?;
     let mut follower = node.follow(&id).await?;
-    // It has what there is so far, so it is attached.
+    // The follower has the first event, so it is attached.
     follower.until(0).await?;
     let follower = tokio::spawn(async move {
         let mut came = Vec::new();

@@ -1,8 +1,8 @@
-//! Resident memory of an idle stream, without its connection.
+//! The resident memory of an idle stream, without its connection.
 //!
-//! Every figure comes from fresh processes, one after the other: each opens so many streams without sockets, polls
-//! their bodies until they wait, and says by how much its resident memory grew. The events that were recorded are part
-//! of it: the log holds them.
+//! Every figure comes from fresh processes, one after the other. Each opens streams without sockets, polls their bodies
+//! until they are pending, and prints by how much its resident memory grew. That includes the recorded events, which
+//! the log holds.
 
 use std::{env, future::poll_fn, pin::Pin, process, process::Command, task::Poll};
 
@@ -45,7 +45,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-/// Opens the streams, and prints how many KiB each took.
+/// Opens the streams and prints the memory of each, in KiB.
 pub(crate) fn child(args: &[String]) -> Result<()> {
     let [server, events] = args else { return Err("which server, how many events?".into()) };
     let (layered, events) = (server == "layer", events.parse()?);
@@ -61,7 +61,7 @@ pub(crate) fn child(args: &[String]) -> Result<()> {
             app = app.layer(sse.generation().id(StreamId::path("/chat/{id}")));
         }
         let mut bodies = Vec::with_capacity(STREAMS);
-        // Whatever is made once is there before the first look.
+        // The first stream makes everything that is made only once, before memory is measured.
         drop(open(&app, usize::MAX).await?);
         let before = proc::resident(process::id())?;
         for id in 0..STREAMS {
@@ -73,7 +73,7 @@ pub(crate) fn child(args: &[String]) -> Result<()> {
     })
 }
 
-/// A stream whose client has read all that there is so far.
+/// Opens a stream, and reads everything that is ready.
 async fn open(app: &Router, id: usize) -> Result<Body> {
     let request = Request::get(format!("/chat/{id}")).body(Body::empty())?;
     let mut body = app.clone().oneshot(request).await?.into_body();

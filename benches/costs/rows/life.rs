@@ -1,4 +1,4 @@
-//! What a stream's whole life costs a Redis that does nothing else.
+//! The cost of a stream's whole life to a Redis that does nothing else.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,12 +18,12 @@ pub(crate) const WHAT: &str = "a stream's whole life in Redis: open, 10 events, 
 const LIVES: usize = 1000;
 const EVENTS: u64 = 10;
 
-/// What Redis says of itself.
+/// The counters that Redis reports.
 struct Told {
-    /// Seconds of its main thread.
+    /// The CPU time of its main thread, in seconds.
     cpu: f64,
     reads: f64,
-    /// By command: calls, µs.
+    /// Calls and µs, by command.
     commands: BTreeMap<String, (f64, f64)>,
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
                     }
                 });
                 lives.buffer_unordered(at_once).try_collect::<()>().await?;
-                // Until what is said after the end has been said.
+                // Some commands follow a stream's end; wait for them too.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 let after = told(&redis)?;
                 if round > 0 {
@@ -84,7 +84,7 @@ fn told(redis: &RedisServer) -> Result<Told> {
     })
 }
 
-/// The commands of a life, by what they cost.
+/// Returns the commands of a stream's life, by cost.
 fn commands(before: &Told, after: &Told) -> String {
     let mut told: Vec<_> = after
         .commands

@@ -1,4 +1,5 @@
-//! Memory that logs hold, and whether it comes back: resident memory of server processes, under the system's allocator.
+//! The memory that logs hold, and whether it is returned: resident memory of server processes, with the system's
+//! allocator.
 
 use std::{
     thread,
@@ -17,7 +18,7 @@ pub(crate) const RETURNS: &str = "memory after a burst";
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// A server on memory whose logs may be so long.
+/// Starts a server on the memory store whose logs may hold 1,000,000 events.
 fn server(settings: &[(&str, String)]) -> Result<Child> {
     let mut settings = settings.to_vec();
     settings.push(("max_events", 1_000_000.to_string()));
@@ -55,10 +56,10 @@ fn times(rounds: usize, measure: impl FnMut() -> Result<f64>) -> Result<Vec<f64>
     std::iter::repeat_with(measure).take(rounds).collect()
 }
 
-/// Resident memory against the bytes that clients were given, and that the logs hold.
+/// Divides the growth of resident memory by the bytes that clients received, which the logs hold.
 fn held(streams: usize, size: usize, alone: bool) -> Result<f64> {
     let child = server(&[("max_bytes", (64 << 20).to_string())])?;
-    // With its id, which has about 20 bytes.
+    // An event's id takes about 20 bytes.
     let events = (1 << 20) / (size as u64 + 20);
     let load = Load { streams, events, size, rate: 0.0, alone };
     client::run(&child, Load { events: 10, ..load }, 1)?;
@@ -67,7 +68,7 @@ fn held(streams: usize, size: usize, alone: bool) -> Result<f64> {
     Ok((child.resident()? - before) / took.bytes as f64)
 }
 
-/// Resident memory against what `max_bytes` allows, when three times as much was made.
+/// Divides the growth of resident memory by the bytes that `max_bytes` allows, after three times as many were made.
 fn bounded(streams: usize) -> Result<f64> {
     let child = server(&[("max_bytes", (1 << 20).to_string())])?;
     let load = Load { streams, events: 3 << 12, size: 236, rate: 0.0, alone: false };
@@ -77,7 +78,7 @@ fn bounded(streams: usize) -> Result<f64> {
     Ok((child.resident()? - before) / (streams as f64 * MIB))
 }
 
-/// KiB of resident memory for each chunk that held one small event.
+/// Returns the KiB of resident memory for each chunk with one small event.
 fn pinned() -> Result<f64> {
     const STREAMS: usize = 20;
     const CHUNKS: u64 = 500;
@@ -88,9 +89,9 @@ fn pinned() -> Result<f64> {
     Ok((child.resident()? - before) / 1024.0 / (STREAMS as f64 * CHUNKS as f64))
 }
 
-/// Whether a burst of 5,000 streams leaves more than one of 500 did, once their recovery windows are over.
+/// Compares the memory left by a burst of 5,000 streams with that left by 500, once their recovery windows are over.
 ///
-/// Under glibc that says more of the allocator than of what is held, so plain axum stands beside it.
+/// With glibc this measures the allocator more than the library, so plain axum stands beside it.
 pub(crate) fn returns(options: &Options) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
     for (variant, goal) in [(Variant::Plain, Goal::None), (Variant::Memory, Goal::AtMost(1.5))] {
@@ -102,7 +103,7 @@ pub(crate) fn returns(options: &Options) -> Result<Vec<Line>> {
             small.push(settled(&child)? / MIB);
             for batch in 2..=10 {
                 client::run(&child, load, batch)?;
-                // Until their windows are over, and a sweep has seen that.
+                // Wait until their windows are over and a sweep has removed them.
                 thread::sleep(Duration::from_millis(3500));
             }
             turns.push(settled(&child)? / MIB);
@@ -124,11 +125,11 @@ pub(crate) fn returns(options: &Options) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-/// Resident memory once it does not shrink any more.
+/// Returns the resident memory once it stops shrinking.
 fn settled(child: &Child) -> Result<f64> {
     let begun = Instant::now();
     let (mut least, mut since) = (f64::MAX, begun);
-    // Windows of 2 s and sweeps of 1 s are over by then, whatever else is.
+    // After 5 s all windows of 2 s and sweeps of 1 s are over.
     while begun.elapsed() < Duration::from_secs(5) || since.elapsed() < Duration::from_secs(2) {
         thread::sleep(Duration::from_millis(100));
         let now = child.resident()?;

@@ -1,4 +1,4 @@
-//! The rows, one or a few in a file.
+//! The rows of the table of costs, one or a few in a file.
 
 mod beats;
 mod crates;
@@ -17,7 +17,7 @@ mod trickle;
 
 use crate::{Options, Result, figure::Line};
 
-/// A part of the table that is measured in one go.
+/// A part of the table that is measured together.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) what: &'static str,
@@ -47,8 +47,8 @@ pub(crate) const ALL: &[Row] = &[
     row("crates", crates::WHAT, crates::measure),
 ];
 
-/// Measures variants in turns, each round beginning with another one; the first round warms up. Returns each one's
-/// figures, in the order of the rounds.
+/// Measures variants in turns. Each round begins with another variant, and the first round only warms up. Returns the
+/// figures of each variant, in the order of the rounds.
 pub(crate) fn in_turns<const N: usize>(
     options: &Options,
     mut measure: impl FnMut(usize, usize) -> Result<f64>,

@@ -1,4 +1,5 @@
-//! What the layer adds to polling a body, per event: no sockets, and no store where the body is no event stream.
+//! The cost that the layer adds to polling a body, per event. No sockets are involved, and no store if the body is not
+//! an event stream.
 
 use std::{
     convert::Infallible,
@@ -24,7 +25,7 @@ pub(crate) const WHAT: &str = "poll_frame, added per frame of one event";
 
 const FRAMES: usize = 1_000_000;
 
-/// Events of 64 B. Each has memory of its own, as a handler's have.
+/// Makes events of 64 B. Each has its own allocation, like a handler's.
 struct Events {
     event: Bytes,
     left: usize,
@@ -76,7 +77,7 @@ async fn layered(content_type: &'static str) -> Result<impl Body<Data = Bytes> +
     Ok(app.oneshot(Request::get("/a").body(())?).await?.into_body())
 }
 
-/// Polls to the end; ns an event.
+/// Polls a body to its end. Returns the ns for each event.
 fn take(mut body: impl Body<Data = Bytes> + Unpin) -> f64 {
     let mut cx = Context::from_waker(Waker::noop());
     let begun = Instant::now();

@@ -48,9 +48,9 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-/// Events a second that `redis-benchmark` adds to 64 streams.
+/// Returns the events a second that `redis-benchmark` adds to 64 streams.
 fn benchmark(redis: &RedisServer) -> Result<f64> {
-    // As many bytes as an event with its id.
+    // The payload is as long as an event with its id.
     let value = "x".repeat(SIZE + 20);
     let output = Command::new("redis-benchmark")
         .args(["-p", &redis.port().to_string(), "-P", "64", "-c", "50", "-n", &EVENTS.to_string()])
@@ -64,7 +64,7 @@ fn benchmark(redis: &RedisServer) -> Result<f64> {
     Ok(rate)
 }
 
-/// Events a second of bodies that are read in place.
+/// Returns the events a second of bodies that are polled directly.
 fn in_place(redis: &RedisServer, durability: Durability, streams: usize, round: usize) -> Result<f64> {
     on_runtime(async {
         let hub = Hub::on_redis(&redis.url()).await?;

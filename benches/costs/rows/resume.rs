@@ -1,4 +1,4 @@
-//! A client that comes back on another node and has missed 10,000 events.
+//! A client that has missed 10,000 events and reconnects to another node.
 
 use std::{
     io::{Read as _, Write as _},
@@ -72,7 +72,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
     ])
 }
 
-/// How many round trips the first event takes where they take so long that nothing else counts.
+/// Returns the round trips until the first event, with a Redis so far away that nothing else matters.
 fn far_firsts(options: &Options, redis: &RedisServer) -> Result<Vec<f64>> {
     let away = distance::away(&redis.address().to_string(), AWAY)?;
     on_runtime(async {
@@ -99,7 +99,7 @@ fn far_firsts(options: &Options, redis: &RedisServer) -> Result<Vec<f64>> {
     })
 }
 
-/// CPU seconds of Redis.
+/// Returns the CPU seconds of Redis.
 fn busy(redis: &RedisServer) -> Result<f64> {
     let field = |name| redis.info(name).ok_or("INFO has no CPU").map(|value| value.parse::<f64>());
     Ok(field("used_cpu_user_main_thread")?? + field("used_cpu_sys_main_thread")??)
@@ -116,7 +116,8 @@ impl Raw {
         let mut connection = redis::Client::open(redis.url())?.get_connection()?;
         let mut fill = redis::pipe();
         for number in 0..MISSED {
-            // As many bytes as an event with its id; the number stands last, so that the answer's end shows.
+            // The payload is as long as an event with its id. The number stands last, so that the end of the reply is
+            // recognisable.
             let value = format!("{}{number:010}", "x".repeat(74));
             fill.cmd("XADD").arg("raw").arg("*").arg("e").arg(value).ignore();
         }
@@ -126,7 +127,7 @@ impl Raw {
         Ok(Self { socket, buffer: vec![0; 4 << 20] })
     }
 
-    /// How long it takes to read it all, in ms.
+    /// Returns the time to read the whole stream, in ms.
     fn read(&mut self) -> Result<f64> {
         let last = format!("{:010}\r\n", MISSED - 1);
         let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! CPU of a server per event, over loopback sockets.
+//! The CPU time of a server per event, over loopback sockets.
 
 use crate::{
     Options, Result,
@@ -14,14 +14,14 @@ pub(crate) const READY: &str = "server CPU per event against plain axum, ready t
 pub(crate) const TRICKLE: &str = "server CPU per event against plain axum, a trickle";
 
 const SIZES: [usize; 3] = [64, 256, 1024];
-/// Side by side; the last one explains the others.
+/// The variants that are measured side by side. The last one explains the others.
 const MEASURED: [Variant; 5] =
     [Variant::Plain, Variant::Memory, Variant::Buffered, Variant::BeforeSend, Variant::Floor];
 const STREAMS: [usize; 3] = [1, 64, 1000];
 
 pub(crate) fn ready(options: &Options) -> Result<Vec<Line>> {
     let load = |streams: usize, size: usize| {
-        // So many that opening and ending 1,000 streams is no part of it.
+        // So many events that the cost of opening and ending 1,000 streams is negligible.
         let total = if streams == 1000 { 400_000 } else { 200_000 };
         Load { streams, events: total / streams as u64, size, rate: 0.0, alone: false }
     };
@@ -53,10 +53,10 @@ fn compare(
     for size in sizes {
         for streams in STREAMS {
             let load = load(streams, *size);
-            // Processes of their own for each load, since logs stay for the recovery window.
+            // Each load has its own processes, since logs stay for the recovery window.
             let children = MEASURED.map(|variant| Child::start(variant, &redis.url(), &[]));
             let children: Vec<_> = children.into_iter().collect::<Result<_>>()?;
-            // What logs will hold, in the servers and in Redis.
+            // The bytes that the logs will hold, in the servers and in Redis.
             let held = load.streams as f64 * load.events as f64 * (*size as f64 + 30.0) * 3.0;
             proc::warm(held * (options.rounds + 1) as f64)?;
             let figures: [Vec<f64>; 5] = in_turns(options, |variant, round| {

@@ -1,4 +1,4 @@
-//! What recording adds to the delivery of one event at a time.
+//! The latency that recording adds to events that come one at a time.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
             let source = Source::new(u64::MAX, 64, Pace::Told(told));
             let durability = if variant == 2 { Durability::BeforeSend } else { Durability::Buffered };
             let id = format!("{durability:?}-{round}");
-            // A task of its own, as a connection is: tokio does not run the main future like others.
+            // A task of its own, like a connection, since tokio schedules the main future differently.
             if variant == 0 {
                 return tokio::spawn(deliver(Reading::plain(source), tell)).await?;
             }
@@ -51,11 +51,11 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
     ])
 }
 
-/// From an event's making to its frame, at the median, in µs.
+/// Returns the median time from an event's making to its frame, in µs.
 async fn deliver(mut reading: Reading, tell: mpsc::Sender<()>) -> Result<f64> {
     let mut took = Vec::new();
     for number in 0..EVENTS {
-        // Not at once, as with events that come one at a time.
+        // Pause, so that the events come one at a time.
         tokio::time::sleep(Duration::from_millis(1)).await;
         let begun = Instant::now();
         tell.send(()).await?;
@@ -65,12 +65,12 @@ async fn deliver(mut reading: Reading, tell: mpsc::Sender<()>) -> Result<f64> {
     Ok(percentile(&took, 0.5))
 }
 
-/// A round trip, at the median, in µs, with the same pauses.
+/// Returns the median round trip to Redis in µs, with the same pauses.
 pub(crate) async fn pings(connection: MultiplexedConnection) -> Result<f64> {
     some_pings(connection, EVENTS as usize).await
 }
 
-/// The median of so many.
+/// Returns the median of `count` round trips, in µs.
 pub(crate) async fn some_pings(mut connection: MultiplexedConnection, count: usize) -> Result<f64> {
     let mut took = Vec::new();
     for _ in 0..count {
