@@ -70,10 +70,9 @@ impl<S, B> EventSourceBuilder<S, B> {
         let headers = request.headers_mut();
         headers.entry(header::ACCEPT).or_insert(EVENT_STREAM);
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-        if is_post {
-            // A stream's id is always a header value.
-            let key = HeaderValue::try_from(StreamId::random().as_str());
-            headers.entry(IDEMPOTENCY_KEY).or_insert(key.unwrap_or(HeaderValue::from_static("")));
+        // A stream's id is always a header value.
+        if is_post && let Ok(key) = HeaderValue::try_from(StreamId::random().as_str()) {
+            headers.entry(IDEMPOTENCY_KEY).or_insert(key);
         }
         Self {
             service,

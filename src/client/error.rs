@@ -80,7 +80,7 @@ pub enum GaveUp {
     /// An event is larger than the limit ([`max_event_bytes`](super::EventSourceBuilder::max_event_bytes)). It would come again
     /// after each reconnect.
     EventTooLarge(TooLarge),
-    /// The last event id holds bytes that no header can carry, so no server of HTTP can be asked for what follows.
+    /// The last event id holds bytes that no header can carry, so no request can ask for what follows it.
     Cursor {
         /// The id.
         id: String,
