@@ -1,4 +1,4 @@
-//! The table of admissions: what reaches the store, what is withdrawn, what is refused.
+//! The table of admissions: which requests reach the store, which are withdrawn, and which are refused.
 
 use std::{
     sync::{
@@ -71,7 +71,7 @@ async fn g6_a_path_that_names_nothing_is_bypassed() {
 
 type Fallible = BoxCloneService<Request<()>, http::Response<resilient_sse::ResilientSseBody<Body>>, &'static str>;
 
-/// An app whose first call waits to be told, and then does as told; all others stream two events.
+/// An app whose first call waits for the test's instruction and follows it. All other calls stream two events.
 fn first_waits(
     layer: ResilientSseLayer,
     first: fn() -> Result<http::Response<Body>, &'static str>,
@@ -122,7 +122,7 @@ async fn g6_a_refusal_that_nobody_waits_for_leaves_nothing_at_once() {
     let mut client = stage.client(&app, "/chat/a");
     assert_eq!(client.connect().await, 422);
     assert_eq!((stage.store.inner().len(), stage.sse().health().active), (0, 0));
-    // What tells the next run's epoch from the withdrawn one's goes with the next sweep.
+    // The next sweep removes the entry that keeps the next run's epoch apart from the withdrawn one's.
     stage.advance(Duration::from_secs(31)).await;
     assert!(stage.store.inner().is_empty());
     stage.verdict().await;
@@ -143,7 +143,7 @@ async fn g6_a_request_that_is_dropped_while_its_handler_works_is_withdrawn() {
     stage.verdict().await;
 }
 
-/// On a `Detach` route the handler's own time is covered too.
+/// On a `Detach` route the time before the handler answers is covered too.
 #[tokio::test(start_paused = true)]
 async fn g11_a_handler_whose_request_is_dropped_works_on_where_the_work_outlives_its_client() {
     let mut stage = Stage::new();
@@ -166,7 +166,7 @@ async fn g11_a_handler_whose_request_is_dropped_works_on_where_the_work_outlives
     stage.verdict().await;
 }
 
-/// … and counts: nobody waits for a handler that does not answer, and it does not run for ever.
+/// That time also counts against the limits: a handler that does not answer holds nobody up and does not run for ever.
 #[tokio::test(start_paused = true)]
 async fn g6_a_handler_that_nobody_waits_for_is_dropped_when_its_time_is_over() {
     let mut stage = Stage::new();
@@ -224,7 +224,7 @@ async fn g8_an_owner_has_so_many_streams_and_no_more() {
     let request = Request::get("/c2").header("x-user", "ada").body(()).unwrap();
     let response = app.clone().oneshot(request).await.unwrap();
     assert!(response.headers().contains_key("retry-after"));
-    // Others are not counted, nor is who follows, nor who comes with a cursor.
+    // Other owners, followers and requests with a cursor are not counted.
     let mut other = stage.client(&app, "/c0").user("bob");
     assert_eq!(other.connect().await, 200);
     let mut follower = stage.client(&app, "/c0").user("ada");
@@ -234,7 +234,7 @@ async fn g8_an_owner_has_so_many_streams_and_no_more() {
     let [first, second, third] = &mut clients[..] else { unreachable!() };
     tokio::join!(first.read_to_end(), second.read_to_end(), third.read_to_end());
     tokio::join!(other.read_to_end(), follower.read_to_end());
-    // Ended ones do not count.
+    // Ended streams do not count.
     let mut fourth = stage.client(&app, "/c4").user("ada");
     fourth.finish().await;
     fourth.has_all(2).await;
@@ -262,7 +262,7 @@ async fn g4_another_request_under_the_same_name_is_refused() {
     assert_eq!(same.connect().await, 200);
     assert_eq!(client("two").connect().await, 422);
     tokio::join!(first.read_to_end(), same.read_to_end());
-    // Also once it has ended, and with a cursor: no reconnect can mend it.
+    // The same holds once the stream has ended, and with a cursor, since no reconnect can repair it.
     assert_eq!(client("two").connect().await, 422);
     let cursor = first.witness.cursor().unwrap();
     assert_eq!(client("two").connect_with(Some(&cursor), Cursor::Own).await, 422);
@@ -271,7 +271,7 @@ async fn g4_another_request_under_the_same_name_is_refused() {
     stage.verdict().await;
 }
 
-/// A node that goes down answers with what it holds, and that is another request's answer.
+/// A node that drains answers from the stream that it holds, and that stream is another request's.
 #[tokio::test(start_paused = true)]
 async fn g4_another_request_under_the_same_name_is_refused_while_draining_too() {
     for ended in [false, true] {

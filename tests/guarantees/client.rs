@@ -1,4 +1,4 @@
-//! Clients that come, read, go, and come again with the last id they saw.
+//! Clients that connect, read, leave, and reconnect with the last id they saw.
 
 use bytes::Buf as _;
 use futures_util::FutureExt as _;
@@ -27,7 +27,7 @@ pub enum Via {
     Query,
 }
 
-/// A client that comes, reads, goes, and comes again with the last id it saw.
+/// A client that connects, reads, leaves, and reconnects with the last id it saw.
 pub struct Client {
     pub app: App,
     uri: String,
@@ -38,18 +38,18 @@ pub struct Client {
     pub witness: Witness,
     facts: AllFacts,
     connection: Option<Connection>,
-    /// How the newest body ended, if it did.
+    /// How the newest body ended; `None` while it has not.
     pub body_end: Option<BodyEnd>,
-    /// Everything that came, as it came.
+    /// All bytes that arrived.
     bytes: Vec<u8>,
 }
 
 /// How a response body ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyEnd {
-    /// As one that is whole.
+    /// The body ended cleanly.
     Clean,
-    /// With an error, as a connection that breaks.
+    /// The body ended with an error, like a broken connection.
     Broken,
 }
 
@@ -91,19 +91,19 @@ impl Client {
         self
     }
 
-    /// Its stream's name is made up by the library.
+    /// Whether the library makes up the stream's name.
     pub fn unnamed(mut self) -> Self {
         self.witness.prefixed = true;
         self
     }
 
-    /// Its route's streams never finish.
+    /// Whether the route's streams never finish.
     pub fn endless(mut self) -> Self {
         self.witness.endless = true;
         self
     }
 
-    /// What it sees is not what the store holds: it is judged by itself.
+    /// Whether the client is judged by itself, because it sees something else than the store holds.
     pub fn apart(mut self) -> Self {
         self.facts = Arc::default();
         self
@@ -113,14 +113,14 @@ impl Client {
         &self.witness.key
     }
 
-    /// Comes with the last id it saw, if it saw one.
+    /// Connects with the last id it saw, if it saw one.
     pub async fn connect(&mut self) -> StatusCode {
         let cursor = self.witness.cursor();
         let kind = if cursor.is_some() { Cursor::Own } else { Cursor::None };
         self.connect_with(cursor.as_deref(), kind).await
     }
 
-    /// Comes with a cursor of the test's choice.
+    /// Connects with a cursor of the test's choice.
     pub async fn connect_with(&mut self, cursor: Option<&str>, kind: Cursor) -> StatusCode {
         self.leave();
         let request = self.request(cursor);
@@ -174,18 +174,18 @@ impl Client {
         self.facts.lock().unwrap().entry(self.witness.key.clone()).or_default();
     }
 
-    /// Reads what is there now. Returns how many events came.
+    /// Reads everything that is ready. Returns the number of events.
     pub async fn read_ready(&mut self) -> u64 {
         let before = self.witness.data.len() as u64;
-        // What was taken from the body before the future is dropped is kept.
+        // Frames that were taken from the body are kept even if this future is dropped.
         let _ = self.read(u64::MAX).now_or_never();
-        // Where the work is a task's, that gets its turn too.
+        // If a task does the work, let it run too.
         tokio::task::yield_now().await;
         let _ = self.read(u64::MAX).now_or_never();
         self.witness.data.len() as u64 - before
     }
 
-    /// Reads until so many events came, the library's notices not counted. Returns how many did.
+    /// Reads until a number of events arrived, not counting the library's notices. Returns how many arrived.
     pub async fn read(&mut self, events: u64) -> u64 {
         let before = self.witness.data.len() as u64;
         let mut facts = Facts::default();
@@ -226,7 +226,7 @@ impl Client {
         self.witness.data.len() as u64 - before
     }
 
-    /// Reads until the body ends. Returns how many events came.
+    /// Reads until the body ends. Returns the number of events.
     pub async fn read_to_end(&mut self) -> u64 {
         let read = self.read(u64::MAX).await;
         assert!(self.connection.as_ref().is_some_and(|connection| connection.ended));
@@ -234,7 +234,7 @@ impl Client {
         read
     }
 
-    /// Goes away.
+    /// Drops the response.
     pub fn leave(&mut self) {
         if let Some(connection) = self.connection.take() {
             self.bytes.extend_from_slice(&connection.bytes);
@@ -246,7 +246,7 @@ impl Client {
         }
     }
 
-    /// The bytes of every event that came, without the library's own words.
+    /// Returns the bytes of every event that arrived, without the library's notices.
     pub fn events_sent(&self) -> String {
         let text = String::from_utf8_lossy(&self.bytes);
         let own = |line: &&str| line.starts_with(':') || line.starts_with("retry:");
@@ -255,32 +255,32 @@ impl Client {
         blocks.into_iter().filter(|block| block.contains("id: ")).map(|block| block + "\n").collect()
     }
 
-    /// Its node is gone, and with it everything that would have happened on the way out.
+    /// Leaves the body undropped, as if its node had died: no destructor runs.
     pub fn dies_with_its_node(&mut self) {
         std::mem::forget(self.connection.take());
     }
 
-    /// Comes, and dies with its node before there is an answer.
+    /// Connects, and dies with its node before the response.
     pub fn dies_waiting(&mut self) {
         let mut answer = Box::pin(self.app.clone().oneshot(self.request(None)));
         assert!(answer.as_mut().now_or_never().is_none());
         std::mem::forget(answer);
     }
 
-    /// Comes, reads so many events, and goes.
+    /// Connects, reads a number of events, and leaves.
     pub async fn cut(&mut self, events: u64) {
         assert_eq!(self.connect().await, StatusCode::OK);
         assert_eq!(self.read(events).await, events);
         self.leave();
     }
 
-    /// Comes, and reads to the end of the body.
+    /// Connects, and reads to the end of the body.
     pub async fn finish(&mut self) -> u64 {
         assert_eq!(self.connect().await, StatusCode::OK);
         self.read_to_end().await
     }
 
-    /// It has seen the whole stream: so many events of this run, the end last, and is told so.
+    /// Asserts that the client saw all events of this run, the end last, and is told so when it reconnects.
     pub async fn has_all(&mut self, events: u64) {
         assert!(self.witness.ended.is_some(), "no end came: {:?}", self.witness.data);
         let n = |data: &String| data.rsplit(':').next().unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! A node dies between any two steps of a turn: a sweep or a resume of another node finishes what it left undone.
+//! A node dies between any two steps of a turn. A sweep or a resume on another node completes the missing steps.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const STEPS: u64 = 24;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Heals {
-    /// Time passes, and sweeps with it.
+    /// Time passes, and sweeps run.
     Sweep,
     /// A client resumes at once, and again once the dead node's streams are found.
     Resume,
@@ -23,7 +23,8 @@ enum Heals {
     Turn,
 }
 
-/// Another node's turn runs; this one's node dies after so many steps. Returns whether the turn had started.
+/// A turn of another node runs, and this turn's node dies after a number of steps. Returns whether the turn had
+/// started.
 async fn dies_after(steps: u64, overlap: Overlap, heals: Heals, ends: bool) -> bool {
     let case = format!("{steps} steps, {overlap:?}, {heals:?}, ends: {ends}");
     let mut stage = Stage::nodes(2);
@@ -42,7 +43,7 @@ async fn dies_after(steps: u64, overlap: Overlap, heals: Heals, ends: bool) -> b
     for _ in 0..20 {
         stage.step().await;
     }
-    // It is killed: none of its guards reaches the store any more.
+    // The node is killed: none of its guards reaches the store any more.
     stage.hubs[1].store.die_after(0);
     stage.alive[1] = false;
     dead.abort();
@@ -64,7 +65,7 @@ async fn dies_after(steps: u64, overlap: Overlap, heals: Heals, ends: bool) -> b
             next.read(1).await;
             stage.advance(2 * SECOND).await;
             assert_eq!(stage.stands(&old.id()).await, (StreamState::Cancelled, "replaced".to_owned()), "{case}");
-            // One that nobody pointed to yet is found by the sweep.
+            // The sweep finds a stream that no pointer names yet.
             stage.advance(70 * SECOND).await;
             assert_eq!(stage.running().await, [next.id()], "{case}: all before it have given way");
             drop(next);
@@ -73,7 +74,8 @@ async fn dies_after(steps: u64, overlap: Overlap, heals: Heals, ends: bool) -> b
             return started;
         }
     }
-    // Each minute a node renews its own pointers, and learns whether it stands behind another; a dead node's streams are found sooner.
+    // A node renews its pointers each minute, and then learns whether its turn stands behind another. A dead node's
+    // streams are found sooner.
     stage.advance(130 * SECOND).await;
     let replaced = started && overlap == Overlap::Replace;
     let stands = stage.stands(&old.id()).await;
@@ -129,7 +131,7 @@ async fn a_crash_of_a_turn_that_lets_others_run_stops_nothing() {
     }
 }
 
-/// A withdrawal that dies halfway: the stream is gone, and the pointer still names it.
+/// The node dies halfway through a withdrawal: the stream is gone, and the pointer still names it.
 #[tokio::test(start_paused = true)]
 async fn a_pointer_to_a_stream_that_is_gone_is_taken_out() {
     let stage = Stage::nodes(1);

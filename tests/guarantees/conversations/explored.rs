@@ -1,5 +1,5 @@
-//! Turns whose makers leave between any two steps, over a network that delays, loses and reorders what they have sent: seeded, in virtual
-//! time. What they leave is gone long before a sweep could find it.
+//! Clients leave between any two steps of their turns, over a network that delays, loses and reorders requests. Seeded,
+//! in virtual time. Everything that they leave behind is removed long before a sweep could find it.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{
 
 type App = BoxCloneSyncService<Request<()>, Response<resilient_sse::ResilientSseBody<Body>>, Infallible>;
 
-/// A handler that does as its query says: waits for so many milliseconds, then begins, or fails.
+/// A handler that follows its query: it waits for some milliseconds, then begins or fails.
 async fn handle(request: Request<()>) -> Result<Response<Body>, Infallible> {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let (wait, how) = query.split_once('&').unwrap();
@@ -73,7 +73,8 @@ impl World {
         Self { store, wires, apps, random, guardians }
     }
 
-    /// A client that asks for a turn, and leaves at some moment, mostly before it is answered.
+    /// A client that asks for a turn and leaves at some moment, mostly before the response. Returns a problem, if there
+    /// is one.
     fn client(&mut self) -> impl Future<Output = ()> + Send + use<> {
         let app = self.random.below(4) as usize;
         let how = ["runs", "ends", "fails"][self.random.below(3) as usize];
@@ -97,7 +98,6 @@ impl World {
         self.store.list(list).await.unwrap().streams
     }
 
-    /// Returns what is wrong.
     async fn judge(&self) -> Option<String> {
         let infos = self.infos().await;
         let running: Vec<_> = infos.iter().filter(|info| info.state == StreamState::Active).collect();
@@ -129,14 +129,14 @@ async fn explore(seed: u64, overlap: Overlap, lost: u64, overtakes: bool) -> Opt
     for client in clients {
         client.await.unwrap();
     }
-    // A sweep finds what was left only half a minute after it was registered.
+    // A sweep finds a left-over registration only after half a minute.
     tokio::time::sleep(15 * SECOND).await;
     let wrong = world.judge().await;
     world.guardians.abort_all();
     wrong
 }
 
-/// `CONVERSATION_SEEDS`, or 200.
+/// Returns the number of seeds: `CONVERSATION_SEEDS`, or 200.
 fn seeds() -> u64 {
     std::env::var("CONVERSATION_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(200)
 }

@@ -1,4 +1,4 @@
-//! Headers of the first answer, given again to whoever comes later.
+//! Headers of the first response that later clients receive too.
 
 use http::{HeaderName, Request, Response, header::LOCATION};
 use resilient_sse::{KeptHeaders, ResilientSse, ResilientSseLayer, StreamId, test_util::collect};
@@ -33,7 +33,7 @@ fn links(headers: &http::HeaderMap) -> Vec<&str> {
 const TOLD: &[(&str, &str)] =
     &[("location", "/runs/7"), ("x-link", "one"), ("x-link", "two"), ("x-other", "gone"), ("cache-control", "public")];
 
-/// By follow, replay, resume, recovery and a key, from any node.
+/// Follow, replay, resume, recovery and a key repeat them, from any node.
 #[tokio::test(start_paused = true)]
 async fn kept_headers_are_given_again() {
     let handler = answers(TOLD);
@@ -73,7 +73,7 @@ async fn kept_headers_are_given_again() {
     }
 }
 
-/// On a route that makes up ids, too; and where none of the headers is there.
+/// The same on a route that makes up ids, and where the response has none of the headers.
 #[tokio::test(start_paused = true)]
 async fn kept_headers_of_a_made_up_stream() {
     let stage = Stage::nodes(1);
@@ -94,7 +94,7 @@ async fn kept_headers_of_a_made_up_stream() {
     stage.verdict().await;
 }
 
-/// A follower waits for an answer that takes its time, but not for long.
+/// A follower waits for a slow response, but not for long.
 #[tokio::test(start_paused = true)]
 async fn a_follower_waits_for_the_headers() {
     for (slow, given) in [(1, true), (30, false)] {
@@ -118,7 +118,7 @@ async fn a_follower_waits_for_the_headers() {
         let relayed = tokio::spawn(relay.oneshot(Request::get(format!("/{named}")).body(()).unwrap()));
         stage.advance(SECOND / 2).await;
         assert!(!resumed.is_finished() && !relayed.is_finished());
-        // Once for all that is waited for.
+        // The limit applies once, to everything that the follower waits for.
         stage.advance(SECOND * 7 / 4).await;
         assert!(resumed.is_finished() && relayed.is_finished(), "after {slow} s");
         let relayed = relayed.await.unwrap().unwrap();
@@ -133,7 +133,7 @@ async fn a_follower_waits_for_the_headers() {
     }
 }
 
-/// The producer begins in time, and its headers land late: they are waited for as part of the same two seconds.
+/// The producer begins in time, and its headers are stored late. The wait for them is part of the same two seconds.
 #[tokio::test(start_paused = true)]
 async fn a_follower_waits_once_for_the_start_and_the_headers() {
     let mut stage = Stage::nodes(2);
@@ -168,7 +168,7 @@ async fn a_follower_waits_once_for_the_start_and_the_headers() {
     stage.verdict().await;
 }
 
-/// What does not fit is left out, and the stream goes on.
+/// Headers beyond the limit are left out, and the stream goes on.
 #[tokio::test(start_paused = true)]
 async fn g8_kept_headers_are_bounded() {
     let stage = Stage::nodes(1);
@@ -194,7 +194,7 @@ fn what_the_library_sets_cannot_be_kept() {
     let _ = sse.generation().keep_headers([http::header::CONTENT_TYPE]);
 }
 
-/// A store that loses everything is told the headers again, with the stream.
+/// After a store has lost everything, the headers are stored again with the stream.
 #[tokio::test(start_paused = true)]
 async fn kept_headers_come_back_with_their_stream() {
     let mut stage = Stage::nodes(1);

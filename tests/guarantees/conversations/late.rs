@@ -1,4 +1,4 @@
-//! Turns that were interrupted before they began, and moves of the pointer that come late or get lost.
+//! Turns that are interrupted before they begin, and moves of the pointer that arrive late or get lost.
 
 use http::StatusCode;
 use resilient_sse::{
@@ -22,7 +22,8 @@ fn keyed() -> impl resilient_sse::Identify {
     StreamId::header(http::HeaderName::from_static("idempotency-key")).or_generate()
 }
 
-/// A turn runs on the first node. On the second one, which drains, the next turn `k` of a route that interrupts has not begun.
+/// A turn runs on the first node. On the second one, which drains, the next turn `k` of a route that interrupts has not
+/// begun.
 async fn interrupted_before_it_began() -> (Stage, Asked) {
     let mut stage = Stage::nodes(2);
     let mut old = turn(&stage.chat(0, &endless())).await;
@@ -63,7 +64,8 @@ async fn a_turn_is_refused_beside_one_that_runs_behind_an_interrupted_one() {
     stage.verdict().await;
 }
 
-/// Its key is sent again: it begins now, and the one before it gives way, whether it still stands in the pointer or was taken out.
+/// The key is sent again. The turn begins now, and the turn before it gives way, whether the pointer still names that
+/// or not.
 #[tokio::test(start_paused = true)]
 async fn a_turn_that_begins_only_when_it_runs_again_replaces_the_one_before() {
     for taken_out in [false, true] {
@@ -81,7 +83,7 @@ async fn a_turn_that_begins_only_when_it_runs_again_replaces_the_one_before() {
     }
 }
 
-/// A turn whose move the store did not take gives way to one that has begun since: the newest answer is never the one to go.
+/// A turn whose move the store did not take gives way to a turn that has begun since: the newest answer always stays.
 #[tokio::test(start_paused = true)]
 async fn a_late_move_does_not_pass_a_newer_turn() {
     for begins in [false, true] {
@@ -117,11 +119,11 @@ async fn a_late_move_does_not_pass_a_newer_turn() {
     }
 }
 
-/// A turn whose stream has a higher epoch than that of a newer turn, as where the clocks of their servers do not agree.
+/// A turn whose stream has a higher epoch than a newer turn's, because the clocks of their servers differ.
 #[tokio::test(start_paused = true)]
 async fn epochs_of_different_streams_do_not_say_which_turn_is_newer() {
     let mut stage = Stage::nodes(2);
-    // By less than all this takes until everything expires.
+    // The clocks differ by less than the time until everything expires.
     let far_ahead = 1_700_000_000_000 + 100_000;
     let open = resilient_sse::store::Open { create: true, ..stage.an_open("k") };
     let reopen = resilient_sse::store::Reopen {
@@ -146,7 +148,7 @@ async fn epochs_of_different_streams_do_not_say_which_turn_is_newer() {
     stage.advance(20 * SECOND).await;
     assert_eq!((stage.running().await, stage.pointer().await), (vec![new.id()], vec![new.id()]));
     assert_eq!(stage.stands("k").await, (StreamState::Cancelled, "replaced".to_owned()));
-    // Whoever has seen the end of the older turn has all of that, whatever its epoch.
+    // A client that has seen the end of the older turn has all of it, whatever its epoch.
     let end = format!("e{}-0", stage.info("k").await.unwrap().epoch + 1);
     let resumed = stage.resume(0, Some(&end)).await;
     assert_eq!(resumed.headers()["x-stream-id"], *new.id());
@@ -155,7 +157,7 @@ async fn epochs_of_different_streams_do_not_say_which_turn_is_newer() {
     stage.verdict().await;
 }
 
-/// A look finds a key's stream gone, and takes it out of the pointer while the key is sent again.
+/// A read of the pointer finds a key's stream gone, and removes it from the pointer while the key is sent again.
 #[tokio::test(start_paused = true)]
 async fn a_key_that_is_sent_again_is_not_taken_out_with_its_older_run() {
     let mut stage = Stage::nodes(2);
@@ -182,7 +184,7 @@ async fn a_key_that_is_sent_again_is_not_taken_out_with_its_older_run() {
     stage.verdict().await;
 }
 
-/// A pointer that the store does not take says nothing of the others: these are renewed with the same request.
+/// The store refuses to renew one pointer. The others are renewed by the same request.
 #[tokio::test(start_paused = true)]
 async fn a_refused_pointer_keeps_no_other_from_being_renewed() {
     let mut stage = Stage::nodes(1);
@@ -197,7 +199,7 @@ async fn a_refused_pointer_keeps_no_other_from_being_renewed() {
     let before = stage.hubs[0].store.calls("renew");
     stage.advance(70 * SECOND).await;
     let renewals = stage.hubs[0].store.calls("renew") - before;
-    // Each beat tries the refused one again.
+    // Each beat repeats the refused renewal.
     assert!((1..=3).contains(&renewals), "{renewals} requests");
     stage.advance(LIFETIME).await;
     stage.advance(400 * SECOND).await;
@@ -228,7 +230,7 @@ async fn a_move_that_was_lost_is_made_again() {
         let id = |asked: &Asked| StreamId::new(asked.id()).unwrap();
         stage.store.unpoint(key("c"), id(&new), None).await.unwrap();
         if named_before {
-            // As a failover leaves it: with the time at which it was moved then.
+            // A failover restores the pointer with the time of that earlier move.
             let since = old_began.elapsed();
             let epoch = stage.info(&old.id()).await.unwrap().epoch;
             let put_back = Some(Place { epoch, since });
@@ -263,7 +265,7 @@ async fn one_turn_runs_on_after_the_store_was_emptied() {
     }
 }
 
-/// While a stream of the conversation may be about to register again nobody knows whether one runs.
+/// While a stream of the conversation may be about to register again, nobody knows whether a turn runs.
 #[tokio::test(start_paused = true)]
 async fn a_refusing_turn_comes_again_while_the_store_may_have_forgotten_one() {
     let mut stage = Stage::nodes(2);
@@ -271,7 +273,7 @@ async fn a_refusing_turn_comes_again_while_the_store_may_have_forgotten_one() {
     old.read(2).await;
     stage.advance(12 * SECOND).await;
     stage.hubs[0].store.forget();
-    // Its own node is slow to notice.
+    // The stream's own node is slow to notice.
     stage.alive[0] = false;
     stage.hubs[0].store.fail(Fault::Refuse);
     stage.advance(16 * SECOND).await;
@@ -284,7 +286,7 @@ async fn a_refusing_turn_comes_again_while_the_store_may_have_forgotten_one() {
     stage.verdict().await;
 }
 
-/// The store registers the turn, and does not say whether another one runs.
+/// The store registers the turn, but does not answer whether another one runs.
 #[tokio::test(start_paused = true)]
 async fn a_refusing_turn_comes_again_while_the_pointer_is_away() {
     let stage = Stage::nodes(2);
@@ -299,7 +301,8 @@ async fn a_refusing_turn_comes_again_while_the_pointer_is_away() {
     stage.verdict().await;
 }
 
-/// A turn is stopped before its handler answers: the pointer goes back to the one before at once, and lives as long as that.
+/// A turn is stopped before its handler answers. The pointer goes back to the turn before at once, and lives as long as
+/// that.
 #[tokio::test(start_paused = true)]
 async fn a_pointer_goes_back_when_a_turn_is_stopped_before_it_began() {
     for node in [0, 1] {
@@ -321,7 +324,7 @@ async fn a_pointer_goes_back_when_a_turn_is_stopped_before_it_began() {
     }
 }
 
-/// A move that nothing was heard of arrives once a newer turn has begun: that one is not stopped for it.
+/// An unanswered move arrives after a newer turn has begun. The newer turn is not stopped.
 #[tokio::test(start_paused = true)]
 async fn a_first_move_that_arrives_late_does_not_pass_a_newer_turn() {
     let mut stage = Stage::nodes(2);
@@ -331,7 +334,7 @@ async fn a_first_move_that_arrives_late_does_not_pass_a_newer_turn() {
     stage.advance(SECOND).await;
     let mut new = turn(&stage.chat(0, &endless())).await;
     new.read(2).await;
-    // What a node sends first, whatever the pointer names.
+    // The first move of any turn expects a pointer that names nothing.
     let epoch = stage.info(&old.id()).await.unwrap().epoch;
     let point = Point {
         conversation: key("c"),
@@ -348,7 +351,7 @@ async fn a_first_move_that_arrives_late_does_not_pass_a_newer_turn() {
     stage.verdict().await;
 }
 
-/// What a node sends of a turn says what it believes that the pointer names: that is what makes a late move harmless.
+/// Each move says what its node believes the pointer names, which makes a late move harmless.
 #[tokio::test(start_paused = true)]
 async fn a_move_is_meant_for_the_pointer_as_it_was_seen() {
     let mut stage = Stage::nodes(1);

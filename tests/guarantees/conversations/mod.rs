@@ -1,4 +1,4 @@
-//! Conversations: turns, what overlaps, what is resumed and stopped, and what a crash leaves undone.
+//! Conversations: turns and how they overlap, resumes, stops, and crashes.
 
 mod crashes;
 mod explored;

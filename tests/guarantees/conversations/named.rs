@@ -77,7 +77,7 @@ async fn a_stream_is_registered_where_its_conversation_is_named() {
     stage.verdict().await;
 }
 
-/// A stop, or the next turn, reaches it before it has answered.
+/// A stop, or the next turn, reaches the handler before it has answered.
 #[tokio::test(start_paused = true)]
 async fn g11_a_handler_that_has_named_its_conversation_can_be_stopped() {
     let mut stage = Stage::nodes(2);
@@ -92,14 +92,14 @@ async fn g11_a_handler_that_has_named_its_conversation_can_be_stopped() {
     stage.verdict().await;
 }
 
-/// What the handler registered is withdrawn if it fails, answers otherwise or is dropped.
+/// The handler's registration is withdrawn if the handler fails, answers with something else or is dropped.
 #[tokio::test(start_paused = true)]
 async fn a_turn_that_fails_to_begin_costs_nothing() {
     for (path, left) in [("/plain", false), ("/slow", true)] {
         let mut stage = Stage::nodes(1);
         let mut old = turn(&stage.chat(0, &endless())).await;
         old.read(1).await;
-        // A client that leaves; on a route that detaches its handler would go on.
+        // The client leaves. On a route that detaches, the handler would go on.
         let layer = stage.sse(0).generation().on_disconnect(resilient_sse::Disconnect::Cancel);
         let asked = begin(&names(layer), path).await;
         stage.advance(2 * SECOND).await;
@@ -116,7 +116,8 @@ async fn a_turn_that_fails_to_begin_costs_nothing() {
     }
 }
 
-/// A handler that names its conversation and begins to answer a moment later, on a route that detaches: its client may leave in between.
+/// A handler on a route that detaches, which names its conversation and answers a moment later. Its client may leave in
+/// between.
 fn thinks(layer: ResilientSseLayer) -> App {
     let inner = service_fn(|request: Request<()>| async move {
         let context = request.extensions().get::<StreamContext>().unwrap().clone();
@@ -133,10 +134,10 @@ fn thinks(layer: ResilientSseLayer) -> App {
     BoxCloneService::new(ServiceBuilder::new().layer(layer).service(inner))
 }
 
-/// The client reloads its page before the first token: what it finds by its conversation's name is the whole answer.
+/// The client reloads its page before the first token, and finds the whole answer by its conversation's name.
 #[tokio::test(start_paused = true)]
 async fn g8_a_handler_that_has_named_its_conversation_outlives_its_client() {
-    // Also one whose client leaves while the registration, or the move of the pointer, is on its way.
+    // The same if the client leaves while the registration, or the move of the pointer, is on its way.
     for slow in [None, Some("open"), Some("point")] {
         for path in ["/two", "/plain"] {
             let mut stage = Stage::nodes(2);
@@ -158,7 +159,7 @@ async fn g8_a_handler_that_has_named_its_conversation_outlives_its_client() {
             stage.advance(3 * SECOND).await;
             let resumed = resumed.await.unwrap().unwrap();
             if path == "/plain" {
-                // It was no event stream: the turn is withdrawn, and the one before it goes on.
+                // The answer was no event stream: the turn is withdrawn, and the turn before it goes on.
                 assert_eq!(resumed.headers()["x-stream-id"], *old.id());
                 assert_eq!((stage.pointer().await, stage.running().await), (vec![old.id()], vec![old.id()]));
                 drop(resumed);
@@ -174,7 +175,7 @@ async fn g8_a_handler_that_has_named_its_conversation_outlives_its_client() {
     }
 }
 
-/// Before it has named anything it is nobody's: a client that leaves drops it.
+/// A handler that has named nothing yet is dropped when its client leaves.
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_has_not_named_its_conversation_is_dropped_with_its_client() {
     let stage = Stage::nodes(1);
@@ -205,7 +206,7 @@ async fn a_refusal_has_the_status_to_answer_with() {
     stage.verdict().await;
 }
 
-/// On a route whose requests name their streams the stream is registered already.
+/// On a route whose requests name their streams, the stream is already registered.
 #[tokio::test(start_paused = true)]
 async fn a_named_stream_is_made_a_turn() {
     let mut stage = Stage::nodes(2);
@@ -223,7 +224,7 @@ async fn a_named_stream_is_made_a_turn() {
     stage.verdict().await;
 }
 
-/// While the store is away the handler goes on, and nothing is kept.
+/// While the store is away the handler goes on, and nothing is recorded.
 #[tokio::test(start_paused = true)]
 async fn g7_naming_a_conversation_while_the_store_is_away() {
     let mut stage = Stage::nodes(1);
@@ -237,7 +238,7 @@ async fn g7_naming_a_conversation_while_the_store_is_away() {
     stage.verdict().await;
 }
 
-/// A refused handler that asks again is refused again; its 409 names the stream that runs, as the library's own does.
+/// A refused handler that asks again is refused again. Its 409 names the running stream, as the library's own does.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_holds_until_the_running_one_has_ended() {
     for by_path in [false, true] {
@@ -262,7 +263,7 @@ async fn a_refusal_holds_until_the_running_one_has_ended() {
     }
 }
 
-/// The store knows the stream and does not move the pointer: the route says what becomes of the turn.
+/// The store registers the stream and does not move the pointer. The route's setting decides what happens to the turn.
 #[tokio::test(start_paused = true)]
 async fn g7_a_route_says_what_is_done_where_the_pointer_is_away() {
     use resilient_sse::OnUnavailable;
@@ -326,7 +327,7 @@ async fn g11_a_handler_that_panics_once_it_is_named_leaves_nothing() {
     stage.verdict().await;
 }
 
-/// On a route whose request names its stream the handler names the conversation, and thinks: nothing is registered twice.
+/// On a route whose request names its stream, a slow handler names the conversation: nothing is registered twice.
 #[tokio::test(start_paused = true)]
 async fn g4_a_stream_that_names_its_conversation_stays_registered() {
     let mut stage = Stage::nodes(1);

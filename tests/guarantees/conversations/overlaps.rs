@@ -1,4 +1,4 @@
-//! What a new turn does to the running one.
+//! The effect of a new turn on the running one.
 
 use http::StatusCode;
 use resilient_sse::{Disconnect, Overlap, StreamId, StreamState, test_util::Fault};
@@ -14,7 +14,7 @@ async fn replace_stops_the_old_one_once_the_new_one_has_started() {
         let mut stage = Stage::nodes(2);
         let mut old = turn(&stage.chat(0, &endless())).await;
         old.read(2).await;
-        // The handler of the new one takes its time.
+        // The handler of the new turn is slow.
         let waits = Waiting::default();
         let slow = waits.behind(stage.sse(there).generation().conversation(StreamId::path("/chat/{id}")));
         let slow = tokio::spawn(async move { drop(turn(&slow).await) });
@@ -53,7 +53,7 @@ async fn refuse_lets_the_running_one_run() {
         assert_eq!(handler.calls(), 1, "no handler runs for it");
         assert_eq!(stage.running().await, [old.id()]);
         old.read(2).await;
-        // It ends; and whoever has begun meanwhile is not in the way of the next one.
+        // The turn ends, and a turn that has begun meanwhile does not block the next one.
         assert_eq!(stage.stop(there, "").await, StatusCode::ACCEPTED);
         let mut new = turn(&second).await;
         assert_eq!(new.status, StatusCode::OK);
@@ -66,7 +66,7 @@ async fn refuse_lets_the_running_one_run() {
     }
 }
 
-/// Under `Refuse`, a turn of a route that interrupts stands still; `handler` answers what comes next.
+/// Under `Refuse`, a turn of a route that interrupts is interrupted. `handler` answers the next requests.
 async fn interrupted(stage: &mut Stage) -> (String, String) {
     let chat = refusing(stage, 0, &endless());
     let mut old = turn(&chat).await;
@@ -91,7 +91,7 @@ fn again(cursor: &str) -> http::Request<()> {
     request
 }
 
-/// One that is interrupted might run again, so it ends; but only once the new one has begun.
+/// An interrupted turn might run again, so it ends, but only once the new turn has begun.
 #[tokio::test(start_paused = true)]
 async fn refuse_ends_an_interrupted_one_once_the_new_one_has_begun() {
     let mut stage = Stage::nodes(2);
@@ -105,7 +105,7 @@ async fn refuse_ends_an_interrupted_one_once_the_new_one_has_begun() {
     stage.verdict().await;
 }
 
-/// A turn that fails to begin costs nothing: the interrupted one is run again by its client.
+/// A turn that fails to begin changes nothing: the interrupted turn is run again by its client.
 #[tokio::test(start_paused = true)]
 async fn a_refusing_turn_that_fails_to_begin_leaves_the_interrupted_one() {
     let mut stage = Stage::nodes(2);
@@ -122,7 +122,7 @@ async fn a_refusing_turn_that_fails_to_begin_leaves_the_interrupted_one() {
     stage.verdict().await;
 }
 
-/// The interrupted one is sent again while a new one has not begun: that was first.
+/// The interrupted turn is sent again while a new one has not begun: the new turn was first.
 #[tokio::test(start_paused = true)]
 async fn an_interrupted_turn_does_not_run_again_beside_one_that_is_about_to_begin() {
     let mut stage = Stage::nodes(2);
@@ -142,7 +142,8 @@ async fn an_interrupted_turn_does_not_run_again_beside_one_that_is_about_to_begi
     stage.verdict().await;
 }
 
-/// It is sent again between the look at it and the move of the pointer: one of the two sees the other.
+/// The interrupted turn is sent again between the new turn's read of it and the move of the pointer: one sees the
+/// other.
 #[tokio::test(start_paused = true)]
 async fn an_interrupted_turn_that_runs_again_meanwhile_refuses_the_new_one() {
     let mut stage = Stage::nodes(2);
@@ -150,7 +151,7 @@ async fn an_interrupted_turn_that_runs_again_meanwhile_refuses_the_new_one() {
     stage.hubs[1].store.fail_on("point", Fault::Delay(SECOND / 4));
     let handler = endless();
     let new = tokio::spawn(turn(&refusing(&stage, 1, &handler)));
-    // The first move has found the interrupted one, and the second is on its way.
+    // The first move has found the interrupted turn, and the second move is on its way.
     stage.advance(SECOND * 3 / 8).await;
     assert_eq!(stage.hubs[1].store.calls("point"), 2);
     let mut old = send(&refusing(&stage, 0, &endless()), again(&seen)).await;
@@ -184,7 +185,7 @@ async fn allow_lets_both_run_and_points_to_the_newest() {
     stage.verdict().await;
 }
 
-/// The store does not take the move: the turn is served and recorded, and the pointer is moved once it does.
+/// The store does not take the move. The turn is served and recorded, and the pointer is moved once the store takes it.
 #[tokio::test(start_paused = true)]
 async fn a_pointer_that_is_away_is_moved_later() {
     let mut stage = Stage::nodes(1);
@@ -216,7 +217,7 @@ async fn g7_a_turn_is_served_while_the_store_is_away() {
     stage.verdict().await;
 }
 
-/// A drain begins no turn, and the one that runs elsewhere is left alone.
+/// A node that drains begins no turn, and leaves the turn that runs elsewhere alone.
 #[tokio::test(start_paused = true)]
 async fn g5_a_drain_begins_no_turn() {
     let mut stage = Stage::nodes(2);
@@ -233,7 +234,7 @@ async fn g5_a_drain_begins_no_turn() {
     stage.verdict().await;
 }
 
-/// A handler that is told to stop because its turn was replaced before it answered.
+/// A handler whose turn is replaced before it answers is told to stop.
 #[tokio::test(start_paused = true)]
 async fn g11_a_handler_that_has_not_answered_gives_way() {
     let mut stage = Stage::nodes(1);
@@ -250,7 +251,7 @@ async fn g11_a_handler_that_has_not_answered_gives_way() {
     stage.verdict().await;
 }
 
-/// The owner's last place is taken by the stream that the turn replaces, or is refused for.
+/// The stream that the turn replaces, or is refused for, takes the owner's last place.
 #[tokio::test(start_paused = true)]
 async fn a_turn_at_the_owners_limit() {
     for overlap in [Overlap::Replace, Overlap::Refuse, Overlap::Allow] {

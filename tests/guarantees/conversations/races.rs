@@ -1,5 +1,5 @@
-//! At most one stream of a conversation runs under `Replace` and `Refuse`, however many turns race on three nodes. Real threads, real
-//! time; what each contender does is seeded.
+//! At most one stream of a conversation runs under `Replace` and `Refuse`, however many turns race on three nodes. Real
+//! threads, real time; what each contender does is seeded.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -19,10 +19,10 @@ use crate::support::{
 const NODES: usize = 3;
 const CONTENDERS: u64 = 4;
 const AT_A_TIME: u64 = 40;
-/// Longer than a sweep takes to find a registration whose withdrawal was lost with a connection.
+/// Longer than the time until a sweep finds a registration whose withdrawal was lost with a connection.
 const PATIENCE: Duration = Duration::from_secs(150);
 
-/// A handler that does as its query says: waits so many yields, then begins, or fails.
+/// A handler that follows its query: it yields a number of times, then begins or fails.
 async fn handle(request: Request<()>) -> Result<Response<Body>, Infallible> {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let wait: u64 = query.split('&').next().and_then(|wait| wait.parse().ok()).unwrap_or(0);
@@ -40,7 +40,7 @@ async fn handle(request: Request<()>) -> Result<Response<Body>, Infallible> {
 
 type App = BoxCloneSyncService<Request<()>, Response<ResilientSseBody<Body>>, Infallible>;
 
-/// Nodes on stores that are one, with their guardians.
+/// Nodes with stores that share their data, and with guardians.
 pub struct Race {
     hubs: Vec<ResilientSse>,
     apps: Vec<App>,
@@ -51,7 +51,7 @@ impl Race {
         let (mut hubs, mut apps) = (Vec::new(), Vec::new());
         for store in stores {
             let owner = |request: &http::request::Parts| Owner::new(request.headers.get("x-user")?.to_str().ok()?).ok();
-            // A machine that is busy with other tests is no outage.
+            // A machine that is busy with other tests must not count as an outage.
             let patience = Duration::from_secs(10);
             let builder = ResilientSse::builder(store).owner(owner).recovery_window(Duration::from_secs(5));
             let builder = builder.store_limit(patience).open_limit(patience).background_limit(patience);
@@ -64,7 +64,7 @@ impl Race {
         Self { hubs, apps }
     }
 
-    /// Runs these races, so many at a time. Returns how many turns began.
+    /// Runs these races, a number of them at a time. Returns how many turns began.
     pub async fn run(self, races: std::ops::Range<u64>, overlap: Overlap) -> u64 {
         let race = Arc::new(self);
         let mut began = 0;
@@ -135,12 +135,12 @@ impl Race {
         true
     }
 
-    /// Once all has settled, at most one stream runs, and it is the one that the pointer names.
+    /// In the end at most one stream runs, and the pointer names it.
     async fn judge(&self, seed: u64, overlap: Overlap, owner: &Owner, chat: &StreamId) {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         let streams = self.hubs[0].streams();
         loop {
-            // A machine that is busy with other tests may have a request given up, which says nothing of the race.
+            // On a machine that is busy with other tests a request may time out, which says nothing about the race.
             let (Ok(all), Ok(current)) = (streams.list(owner).await, streams.current(owner, chat).await) else {
                 assert!(tokio::time::Instant::now() < deadline, "race {seed}, {overlap:?}: the store does not answer");
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -159,7 +159,7 @@ impl Race {
             assert!(tokio::time::Instant::now() < deadline, "race {seed}, {overlap:?}: {running:#?}, named {named:?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // Settled is settled: it ends, so that what comes later cannot change it.
+        // The race is over: end the stream, so that later requests cannot change the result.
         while !self.stop_all(owner).await {
             assert!(tokio::time::Instant::now() < deadline, "race {seed}, {overlap:?}: the store does not answer");
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -172,7 +172,7 @@ async fn on_memory(overlap: Overlap) {
     let store = MemoryStore::new();
     let race = Race::new(vec![store.clone(); NODES], overlap);
     let began = race.run(0..RACES, overlap).await;
-    // Under `Refuse` about one in each.
+    // Under `Refuse` about one turn begins in each race.
     assert!(began > RACES / 2, "{began} turns began in {RACES} races");
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !store.is_empty() {
@@ -198,7 +198,7 @@ mod redis {
     use super::{NODES, Overlap, Race};
     use crate::support::redis::RedisServer;
 
-    /// How many races on a real server: `CONVERSATION_RACES`, or 300.
+    /// Returns the number of races on a real server: `CONVERSATION_RACES`, or 300.
     fn races() -> u64 {
         std::env::var("CONVERSATION_RACES").ok().and_then(|races| races.parse().ok()).unwrap_or(300)
     }

@@ -1,4 +1,4 @@
-//! What a page that is loaded again is given.
+//! What a reloaded page receives.
 
 use http::{Method, Request, StatusCode};
 use resilient_sse::{
@@ -32,7 +32,7 @@ async fn g1_a_resume_gives_the_running_stream_from_its_start_or_after_the_cursor
         assert_eq!(rest.data()[0], from_start.data()[5]);
         assert!(from_start.ended && rest.ended);
         assert_eq!(collect(live.into_body()).await.names().last(), Some(&"completed"));
-        // It has ended.
+        // The stream has ended.
         let before_end = &rest.events[rest.events.len() - 2].id;
         assert_eq!(stage.resume(node, None).await.status(), StatusCode::NO_CONTENT);
         assert_eq!(stage.resume(node, Some("$")).await.status(), StatusCode::NO_CONTENT);
@@ -63,7 +63,7 @@ async fn where_none_runs_there_is_nothing() {
     stage.verdict().await;
 }
 
-/// A client that comes with the cursor of an earlier turn.
+/// A client with the cursor of an earlier turn.
 #[tokio::test(start_paused = true)]
 async fn g1_a_cursor_of_an_earlier_turn_is_told_of_a_gap() {
     let mut stage = Stage::nodes(1);
@@ -146,7 +146,7 @@ async fn g9_a_foreign_conversation_is_a_missing_one_on_every_verb() {
     stage.verdict().await;
 }
 
-/// The hook is asked of each: a turn, a resume, a stop; who is denied finds nothing.
+/// The hook is asked for each turn, resume and stop. A client that is denied finds nothing.
 #[tokio::test(start_paused = true)]
 async fn g9_each_is_authorized() {
     let mut stage = Stage::with(1, |hub| {
@@ -175,7 +175,7 @@ async fn g9_each_is_authorized() {
     stage.verdict().await;
 }
 
-/// Resume speaks as the route does that produces the stream, unless it is told otherwise.
+/// Resume uses the voice of the route that produces the stream, unless it is told otherwise.
 #[tokio::test(start_paused = true)]
 async fn a_streams_voice_is_spoken() {
     for (voice, expected) in [
@@ -215,7 +215,7 @@ async fn a_streams_voice_is_spoken() {
     stage.verdict().await;
 }
 
-/// Where the store is away, or may have forgotten, a client with a cursor comes again.
+/// If the store is away, or may have forgotten the stream, a client with a cursor is told to come again.
 #[tokio::test(start_paused = true)]
 async fn g7_a_resume_while_the_store_is_away() {
     let mut stage = Stage::nodes(1);
@@ -233,7 +233,7 @@ async fn g7_a_resume_while_the_store_is_away() {
     let again = stage.resume_by(0, event_source(true)).await;
     assert_eq!(again.status(), StatusCode::OK, "an EventSource gives up for good otherwise");
     assert!(!collect(again.into_body()).await.ended);
-    // It runs here, so it can be stopped all the same.
+    // The stream runs on this node, so it can be stopped all the same.
     assert_eq!(stage.stop(0, "").await, StatusCode::ACCEPTED);
     stage.hubs[0].store.heal();
     stage.advance(10 * SECOND).await;
@@ -242,7 +242,7 @@ async fn g7_a_resume_while_the_store_is_away() {
     stage.verdict().await;
 }
 
-/// A store that loses everything is told again: the stream by its producer, and the pointer with it.
+/// After a store has lost everything, the producer registers its stream again, and the pointer with it.
 #[tokio::test(start_paused = true)]
 async fn g1_a_pointer_comes_back_with_its_stream() {
     let mut stage = Stage::nodes(2);
@@ -261,7 +261,7 @@ async fn g1_a_pointer_comes_back_with_its_stream() {
     stage.verdict().await;
 }
 
-/// An interrupted stream does not run: whoever has a cursor gets what is there, and the body breaks off.
+/// An interrupted stream does not run. A client with a cursor gets the recorded events, and the body breaks off.
 #[tokio::test(start_paused = true)]
 async fn g12_an_interrupted_stream_never_looks_finished() {
     let mut stage = Stage::nodes(1);
@@ -277,7 +277,7 @@ async fn g12_an_interrupted_stream_never_looks_finished() {
     stage.verdict().await;
 }
 
-/// A plain answer is nothing to resume.
+/// A plain answer cannot be resumed.
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_no_stream_leaves_nothing() {
     let stage = Stage::nodes(1);
@@ -289,8 +289,8 @@ async fn an_answer_that_is_no_stream_leaves_nothing() {
     stage.verdict().await;
 }
 
-/// The hook was asked about the conversation of the request, so a stream of another one is not given, whether it runs, has ended or
-/// would run again.
+/// The hook was asked about the conversation of the request, so a stream of another one is not given, whether it runs,
+/// has ended or would run again.
 #[tokio::test(start_paused = true)]
 async fn g9_a_stream_is_not_given_in_another_conversation() {
     let mut stage = Stage::with(2, |hub| {

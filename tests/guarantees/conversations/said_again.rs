@@ -1,4 +1,4 @@
-//! What is said of a stream once it is registered: its conversation, the headers that are kept.
+//! Facts that are stored after a stream is registered: its conversation and the kept headers.
 
 use std::{
     convert::Infallible,
@@ -21,7 +21,7 @@ use tower::{ServiceBuilder, ServiceExt as _, service_fn};
 
 use crate::support::rig::millis;
 
-/// Requests on two nodes name one stream, whose handler takes a moment. Returns how often that ran.
+/// Requests on two nodes name one stream, whose handler takes a moment. Returns how often the handler ran.
 async fn runs_of_two(names_conversation: bool, keeps: bool, delay: Option<Duration>) -> u64 {
     let store = FaultStore::new(MemoryStore::new()).batched();
     let (sse, guardian) = ResilientSse::builder(store.clone()).anonymous().build().unwrap();
@@ -68,7 +68,7 @@ async fn runs_of_two(names_conversation: bool, keeps: bool, delay: Option<Durati
             let status = answer.status();
             let text = answer.into_body().collect().await;
             let text = String::from_utf8(text.unwrap().to_bytes().to_vec()).unwrap();
-            // The reconnect delay is another for each client.
+            // The reconnect delay differs for each client.
             (status, text.split_once('\n').unwrap().1.to_owned())
         })
     };
@@ -81,7 +81,7 @@ async fn runs_of_two(names_conversation: bool, keeps: bool, delay: Option<Durati
     calls.load(Ordering::SeqCst)
 }
 
-/// What is said again of a registered stream takes nothing back: also where the store tells a repeat from a new registration by its epoch
+/// A repeated registration takes nothing back, even if the store tells a repeat from a new registration by its epoch
 /// alone.
 #[tokio::test(start_paused = true)]
 async fn g4_a_stream_of_which_more_is_said_keeps_its_one_producer() {

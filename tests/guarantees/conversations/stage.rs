@@ -1,4 +1,4 @@
-//! Nodes on one store, each with faults of its own, and short words for what clients ask.
+//! Nodes on one store, each with faults of its own, and short methods for the requests of clients.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -19,7 +19,7 @@ use crate::support::handlers::{App, Body, Handler, Script, app};
 pub const SECOND: Duration = Duration::from_secs(1);
 pub const LIFETIME: Duration = Duration::from_secs(600);
 
-/// Nodes that share a store, which fails for each by itself.
+/// Nodes that share a store. The store can fail for each node separately.
 pub struct Stage {
     pub store: MemoryStore,
     pub hubs: Vec<TestHub>,
@@ -27,7 +27,7 @@ pub struct Stage {
     pub alive: Vec<bool>,
 }
 
-/// Whose a request is: the test's own header says.
+/// Reads the request's owner from the test's own header.
 pub fn user(request: &http::request::Parts) -> Option<Owner> {
     match request.headers.get("x-user") {
         Some(user) => Owner::new(user.to_str().ok()?).ok(),
@@ -62,7 +62,7 @@ impl Stage {
         Self { hubs, store, alive: vec![true; nodes] }
     }
 
-    /// One more node.
+    /// Adds a node.
     pub fn add(&mut self) {
         self.hubs.push(hub_on(&self.store, |hub| hub));
         self.alive.push(true);
@@ -72,7 +72,7 @@ impl Stage {
         &self.hubs[node].sse
     }
 
-    /// Turns of the conversation that the path names, on a node.
+    /// A route on a node whose path names the conversation of its turns.
     pub fn chat(&self, node: usize, handler: &Handler) -> App {
         self.chat_with(node, handler, |layer| layer)
     }
@@ -106,7 +106,7 @@ impl Stage {
         stop.oneshot(request).await.unwrap().status()
     }
 
-    /// The stream that the conversation `c` points to, as the store itself says, and those behind it.
+    /// Returns the stream that the store's pointer of the conversation `c` names, and those behind it.
     pub async fn pointer(&self) -> Vec<String> {
         let pointer = self.store.pointer(key("c")).await.unwrap();
         let streams = pointer.into_iter().flat_map(|pointer| std::iter::once(pointer.stream).chain(pointer.behind));
@@ -117,26 +117,26 @@ impl Stage {
         self.store.info(key(id)).await.unwrap()
     }
 
-    /// Where a stream stands, and why.
+    /// Returns a stream's state and reason.
     pub async fn stands(&self, id: &str) -> (StreamState, String) {
         let info = self.info(id).await.unwrap();
         let reason = info.ended.and_then(|ended| ended.ending.reason);
         (info.state, reason.unwrap_or_default().into_owned())
     }
 
-    /// Ada's streams.
+    /// Returns Ada's streams.
     pub async fn infos(&self) -> Vec<StreamInfo> {
         let list = resilient_sse::store::List { owner: ada(), after: None, limit: 1000 };
         self.store.list(list).await.unwrap().streams
     }
 
-    /// Ada's streams that run.
+    /// Returns Ada's running streams.
     pub async fn running(&self) -> Vec<String> {
         let all = self.infos().await.into_iter();
         all.filter(|info| info.state == StreamState::Active).map(|info| info.key.id.to_string()).collect()
     }
 
-    /// A registration with the store itself.
+    /// Registers a stream directly with the store.
     pub fn an_open(&self, id: &str) -> resilient_sse::store::Open {
         resilient_sse::store::Open {
             key: key(id),
@@ -178,7 +178,7 @@ impl Stage {
         let mut left = time;
         self.step().await;
         while !left.is_zero() {
-            // Coarser where much has to pass.
+            // Use coarser steps for long times.
             let step = left.min(if left > 30 * SECOND { SECOND } else { Duration::from_millis(250) });
             tokio::time::advance(step).await;
             self.step().await;
@@ -186,7 +186,7 @@ impl Stage {
         }
     }
 
-    /// Everything expires, and nothing is left.
+    /// Waits until everything has expired, and asserts that nothing is left.
     pub async fn verdict(mut self) {
         for (hub, alive) in self.hubs.iter().zip(&self.alive) {
             if *alive {
@@ -217,7 +217,7 @@ impl Asked {
         self.headers["x-stream-id"].to_str().unwrap().to_owned()
     }
 
-    /// Reads until so many events have come.
+    /// Reads until a number of events have arrived.
     pub async fn read(&mut self, events: usize) -> Transcript {
         resilient_sse::test_util::cut_after(events, &mut self.body).await
     }
@@ -249,7 +249,7 @@ pub fn endless() -> Handler {
     Handler::plays(Script::events(u64::MAX))
 }
 
-/// The bytes of a body that has ended.
+/// Returns the bytes of a body that has ended.
 pub async fn text<B: http_body::Body + Unpin>(body: B) -> String
 where
     B::Error: std::fmt::Debug,

@@ -1,4 +1,4 @@
-//! A stop stops what it means, and nothing else.
+//! A stop stops the stream that it names, and nothing else.
 
 use http::{Method, Request, StatusCode};
 use resilient_sse::{StreamId, StreamState};
@@ -49,7 +49,7 @@ async fn a_stale_stop_is_harmless() {
     stage.verdict().await;
 }
 
-/// A turn that has not begun does not replace the one before it yet: who stops means both.
+/// A turn that has not begun does not replace the turn before it yet, so a stop means both.
 #[tokio::test(start_paused = true)]
 async fn a_stop_before_the_next_turn_has_begun() {
     for only_old in [false, true] {
@@ -97,7 +97,7 @@ async fn a_stop_answers_delete_and_post() {
     stage.verdict().await;
 }
 
-/// The store has lost everything: what runs on this node is stopped, and on another one nobody says that nothing runs.
+/// The store has lost everything. A stream of this node is stopped, and another node does not claim that nothing runs.
 #[tokio::test(start_paused = true)]
 async fn a_stop_after_the_store_was_emptied() {
     let mut stage = Stage::nodes(2);
@@ -113,7 +113,7 @@ async fn a_stop_after_the_store_was_emptied() {
     stage.verdict().await;
 }
 
-/// Of two streams one may not be stopped: the answer names the one that was.
+/// One of two streams cannot be stopped: the answer names the one that was stopped.
 #[tokio::test(start_paused = true)]
 async fn a_stop_that_is_denied_for_one_stream_stops_the_other() {
     let mut stage = Stage::with(1, |hub| {

@@ -1,5 +1,5 @@
-//! Seeded storms on three nodes: turns that begin, wait, fail and end, clients that leave, stops, and nodes that die between any two
-//! steps and come again. Once it is over, at most one stream runs, and the pointer names it.
+//! Seeded storms on three nodes: turns that begin, wait, fail and end, clients that leave, stops, and nodes that die
+//! between any two steps and come again. Once it is over, at most one stream runs, and the pointer names it.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
 const SEEDS: u64 = 60;
 const STEPS: usize = 40;
 
-/// A handler that does as its query says: waits for so many milliseconds, then begins, or fails.
+/// A handler that follows its query: it waits for some milliseconds, then begins or fails.
 async fn handle(request: Request<()>) -> Result<Response<Body>, Infallible> {
     let query = request.uri().query().unwrap_or_default().to_owned();
     let (wait, how) = query.split_once('&').unwrap();
@@ -82,7 +82,7 @@ impl Storm {
         self.clients.push((node, tokio::spawn(async move { drop(asked.await.whole().await) })));
     }
 
-    /// A node begins a turn, perhaps, and dies after so many steps of it; another one takes its place.
+    /// A node perhaps begins a turn, and dies after a number of its steps. Another node takes its place.
     async fn kill(&mut self) {
         if self.stage.hubs.len() >= 8 {
             return;
@@ -105,7 +105,7 @@ async fn storm(seed: u64, overlap: Overlap) -> (u64, usize) {
     for _ in 0..STEPS {
         storm.step().await;
     }
-    // Nobody begins anything any more; what the dead have left is found.
+    // No turn begins any more, and the streams that dead nodes left are found.
     storm.stage.advance(180 * SECOND).await;
     let (running, pointer) = (storm.stage.running().await, storm.stage.pointer().await);
     assert!(running.len() <= 1, "seed {seed}, {overlap:?}: {running:?} run, the pointer is {pointer:?}");

@@ -1,4 +1,4 @@
-//! A turn is a new stream each time, and one that fails to begin costs nothing.
+//! Each turn is a new stream, and a turn that fails to begin changes nothing.
 
 use http::StatusCode;
 use resilient_sse::{Disconnect, Overlap, StreamId, StreamState};
@@ -65,7 +65,7 @@ async fn a_turn_that_fails_to_begin_leaves_the_running_one_alone() {
         let resumed = stage.resume(1, None).await;
         assert_eq!(resumed.headers()["x-stream-id"], *old.id());
 
-        // A client that leaves before the handler has answered; on a route that detaches the work goes on.
+        // The client leaves before the handler has answered. On a route that detaches the work goes on.
         if disconnect != Disconnect::DETACH {
             let waits = Waiting::default();
             let layer = stage.sse(1).generation().on_disconnect(disconnect).conversation(StreamId::path("/chat/{id}"));
@@ -109,7 +109,7 @@ async fn turns_that_begin_at_once_fail_in_any_order() {
             for at in order {
                 let pending = pending[at].take().unwrap();
                 pending.abort();
-                // One that has given way is over already.
+                // A turn that has given way is already over.
                 assert!(starts || pending.await.unwrap_err().is_cancelled());
             }
             stage.advance(SECOND).await;
@@ -150,7 +150,7 @@ async fn a_key_or_a_cursor_joins_a_stream_and_never_touches_the_pointer() {
     stage.advance(SECOND).await;
     assert_eq!(stage.stands("k1").await, (StreamState::Cancelled, "replaced".to_owned()));
 
-    // The same key, to an ended stream; and cursors, on the other node.
+    // The same key, to an ended stream, and cursors, on the other node.
     let joined = send(&there, with_key("k1")).await;
     assert_eq!(joined.id(), "k1");
     assert_eq!(joined.whole().await.names().last(), Some(&"cancelled"));
@@ -168,7 +168,7 @@ async fn a_key_or_a_cursor_joins_a_stream_and_never_touches_the_pointer() {
     stage.verdict().await;
 }
 
-/// A stream that is interrupted, run again by a cursor, is no new turn, and is renewed if the pointer names it.
+/// An interrupted stream that a cursor runs again is no new turn, and is renewed if the pointer names it.
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_runs_again_is_no_new_turn() {
     let mut stage = Stage::nodes(1);
@@ -196,8 +196,8 @@ async fn a_stream_that_runs_again_is_no_new_turn() {
     stage.verdict().await;
 }
 
-/// The cursor of a stream that is gone asks for that stream's work, which may be done again on such a route. It is no new question: it
-/// does not stop the answer to the newest one.
+/// The cursor of a stream that is gone asks for that stream's work, which such a route may do again. It is no new
+/// question, so it does not stop the answer to the newest one.
 #[tokio::test(start_paused = true)]
 async fn a_cursor_of_a_stream_that_is_gone_replaces_nothing() {
     for (overlap, keyed) in [(Overlap::Replace, false), (Overlap::Replace, true), (Overlap::Allow, false)] {
@@ -235,7 +235,7 @@ async fn a_cursor_of_a_stream_that_is_gone_replaces_nothing() {
         assert_eq!((stage.running().await, stage.pointer().await), (vec![new.id()], vec![new.id()]));
         drop(new);
         stage.advance(3 * SECOND).await;
-        // Where none runs its work is done again, and the client is told of the gap.
+        // If no turn runs, the work is done again, and the client is told of the gap.
         let mut again = send(&here, ask(Some(&cursor))).await;
         assert_eq!(again.status, StatusCode::OK, "{overlap:?}, {keyed}");
         assert_eq!(again.read(2).await.names()[0], "gap");
@@ -245,7 +245,7 @@ async fn a_cursor_of_a_stream_that_is_gone_replaces_nothing() {
     }
 }
 
-/// An end within the log, and a recovery window in which that can be had; then the pointer is gone with its stream.
+/// The end can be fetched for the recovery window. Then the pointer is gone with its stream.
 #[tokio::test(start_paused = true)]
 async fn a_pointer_goes_with_its_stream() {
     for finish in [Finish::Event("completed"), Finish::Eof, Finish::Error, Finish::Panic] {
@@ -260,7 +260,7 @@ async fn a_pointer_goes_with_its_stream() {
     }
 }
 
-/// A pointer lives as long as its stream runs, far beyond the time that it is given at once.
+/// A pointer lives as long as its stream runs, far beyond its first TTL.
 #[tokio::test(start_paused = true)]
 async fn a_pointer_lives_as_long_as_its_stream_runs() {
     let mut stage = Stage::with(2, |hub| hub.lifetime(40 * SECOND).recovery_window(5 * SECOND));

@@ -1,5 +1,5 @@
-//! A store behind a network: what was sent arrives although nobody waits for the answer any more, after a while, perhaps never, and
-//! perhaps out of order.
+//! A store behind a network. Requests arrive although their senders no longer wait for the answer: late, out of order,
+//! or never.
 
 use std::{
     error::Error,
@@ -23,7 +23,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use crate::support::random::Random;
 
-/// A node's way to a store. Streams and pointers lie on two servers, with a connection to each.
+/// A node's network to a store. Streams and pointers lie on two servers, with a connection to each.
 #[derive(Clone)]
 pub struct Wire {
     inner: MemoryStore,
@@ -32,11 +32,11 @@ pub struct Wire {
 
 struct How {
     random: Mutex<Random>,
-    /// When what was sent last arrives, by connection.
+    /// When the last request of each connection arrives.
     last: Mutex<[Option<Instant>; 2]>,
-    /// Of a hundred requests, how many are lost, and of how many the answer.
+    /// How many of a hundred requests are lost, and how many answers.
     lost: u64,
-    /// Whether a request may overtake another, as one does that is sent over a new connection.
+    /// Whether a request may overtake another, as happens over a new connection.
     overtakes: bool,
     is_calm: AtomicBool,
 }
@@ -58,7 +58,7 @@ impl Wire {
         Self { inner: inner.clone(), how: Arc::new(How { random, last, lost, overtakes, is_calm }) }
     }
 
-    /// From now on nothing is lost any more.
+    /// Stops all losses.
     pub fn calms(&self) {
         self.how.is_calm.store(true, Ordering::Relaxed);
     }
@@ -67,11 +67,11 @@ impl Wire {
         self.how.random.lock().unwrap().below(bound)
     }
 
-    /// When a request arrives that is sent now.
+    /// Returns the time at which a request that is sent now arrives.
     fn arrives(&self, connection: usize) -> Instant {
         let soon = Instant::now() + Duration::from_millis(1 + self.below(4));
         if self.how.overtakes {
-            // One in ten is held up for long.
+            // One in ten is delayed for long.
             return if self.below(10) == 0 { soon + Duration::from_millis(self.below(400)) } else { soon };
         }
         let mut last = self.how.last.lock().unwrap();
@@ -80,7 +80,7 @@ impl Wire {
         at
     }
 
-    /// Sends a request: it is done whether or not anybody waits for its answer.
+    /// Sends a request. It is executed even if nobody waits for its answer.
     async fn send<T: Send + 'static>(
         &self,
         connection: usize,
