@@ -63,7 +63,7 @@ fn g8_room_for_less_than_an_event_is_no_setting() {
         assert_eq!(built.is_ok(), fits, "{room} bytes of room, events of {event}");
         if let Err(error) = built {
             let error = error.to_string();
-            assert!(error.contains("`recorder_bytes`") && error.contains("`max_event`"), "{error}");
+            assert!(error.contains("`recorder_bytes`") && error.contains("`max_event_bytes`"), "{error}");
         }
     }
 }
