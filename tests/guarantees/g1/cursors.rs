@@ -29,7 +29,7 @@ async fn ended(stage: &Stage, app: &App) -> Client {
 #[tokio::test(start_paused = true)]
 async fn g1_a_cursor_that_says_nothing_is_told_and_given_everything() {
     let ours = ["other.e1700000000000-2", "e17-3", "e1800000000000-3", "e1700000000000-03", "e-"];
-    // Ids that a host writes itself, among them those of a Redis stream.
+    // Ids that hosts write themselves, such as those of a Redis stream.
     let foreign = ["junk", "1700000000000-2", "0", "0-0", "-", "🦀", "*"];
     for cursor in ours.into_iter().chain(foreign) {
         for disconnect in [Disconnect::Interrupt, Disconnect::Cancel, Disconnect::DETACH] {
@@ -96,7 +96,7 @@ async fn g1_a_cursor_ahead_of_the_log_goes_on_without_a_gap() {
     assert_eq!(ahead.read_to_end().await, 2);
     assert_eq!(ahead.witness.gaps, 0);
     assert!(ahead.witness.data[0].ends_with(":5"));
-    // The same once it has ended, also from beyond the end's last event.
+    // The same once the stream has ended, also with a cursor beyond its last event.
     let mut late = stage.client(&app, "/chat/a");
     late.connect_with(Some(&format!("e{epoch}-9")), Cursor::None).await;
     assert_eq!(late.read_to_end().await, 1);
@@ -114,7 +114,7 @@ async fn g1_the_end_is_204_from_then_on() {
         for _ in 0..3 {
             client.has_all(5).await;
         }
-        // Somebody without a cursor, and one in the middle, get what they lack.
+        // A client without a cursor, and one in the middle, get the events that they lack.
         let mut fresh = stage.client(&app, "/chat/a");
         assert_eq!(fresh.finish().await, 6);
         let mut live = stage.client(&app, "/chat/a");
@@ -136,7 +136,7 @@ async fn g1_an_expired_stream_is_404_where_work_is_not_done_twice() {
             let end = client.witness.at().unwrap();
             stage.advance(Duration::from_secs(300)).await;
             let cursor = cursor.map_or(end.to_string(), |seq| format!("e{}-{seq}", end.epoch - 1));
-            // Whoever has the end has everything.
+            // A client that has the end has everything.
             let told = if cursor == end.to_string() { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND };
             assert_eq!(client.connect_with(Some(&cursor), Cursor::Foreign).await, told);
             assert_eq!(handler.calls(), 1, "paid for once");
@@ -158,7 +158,7 @@ async fn g1_an_expired_stream_is_a_gap_and_a_new_run_where_it_may_run_again() {
     let mut client = ended(&stage, &app).await;
     let end = client.witness.at().unwrap();
     stage.advance(Duration::from_secs(300)).await;
-    // Whoever has the end has everything: the work is not done again for a laptop that wakes up.
+    // A client that has the end has everything, so a laptop that wakes up does not start the work again.
     assert_eq!(client.connect_with(Some(&end.to_string()), Cursor::Foreign).await, StatusCode::NO_CONTENT);
     assert_eq!(handler.calls(), 1);
     let last = format!("e{}-5", end.epoch - 1);

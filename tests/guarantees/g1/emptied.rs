@@ -1,4 +1,4 @@
-//! G1: a client comes back to a store that was emptied a moment ago, which no beat has told its node yet.
+//! G1: a client returns to a store that was emptied a moment ago, before a beat has told its node.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ struct Scene {
     gate: watch::Sender<u64>,
 }
 
-/// A stream that has said two of five events, to clients on two nodes, one of which has just gone.
+/// A stream that has sent two of five events to clients on two nodes. One of the clients has just left.
 async fn scene(layer: impl Fn(ResilientSseLayer) -> ResilientSseLayer, named: bool) -> Scene {
     let mut stage = Stage::nodes(2, |hub| hub);
     stage.advance(SECOND * 12).await;
@@ -46,7 +46,7 @@ async fn scene(layer: impl Fn(ResilientSseLayer) -> ResilientSseLayer, named: bo
         other.read(2).await;
         other.leave();
     } else {
-        // Only its own client knows the name.
+        // Only the stream's own client knows its name.
         std::mem::swap(&mut client, &mut other);
         client.app = apps[0].clone();
         other.leave();
@@ -101,7 +101,7 @@ async fn g1_nor_is_the_cursor_of_a_stream_whose_name_was_made_up() {
     scene.stage.verdict().await;
 }
 
-/// A store that is the same as before says once that it is, and then the stream is gone, as ever.
+/// A store that has lost nothing confirms that once, and then the stream counts as gone, as usual.
 #[tokio::test(start_paused = true)]
 async fn g1_what_the_same_store_does_not_hold_is_gone() {
     let stage = Stage::new();
@@ -146,7 +146,7 @@ async fn g1_a_relay_asks_too() {
     assert_eq!(ask(&first.to_string()).await.status(), StatusCode::NOT_FOUND);
 }
 
-/// Who asks without a cursor is not told to come again: but the node itself knows whether it runs the work.
+/// A client without a cursor is not told to come again, but the node itself knows whether it runs the work.
 #[tokio::test(start_paused = true)]
 async fn g4_a_node_does_not_run_twice_what_it_runs_where_the_store_was_emptied() {
     for disconnect in [Disconnect::Interrupt, Disconnect::Cancel, Disconnect::DETACH] {

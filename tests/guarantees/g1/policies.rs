@@ -1,4 +1,4 @@
-//! G1 behind each policy for clients that go away: a handler that knows nothing and always starts over.
+//! G1 with each disconnect policy: the handler knows nothing of cursors and always starts over.
 
 use std::time::Duration;
 
@@ -138,7 +138,7 @@ async fn g1_inner_ids_are_given_back_when_the_inner_service_runs_again() {
     let (_, mut client) = cut_at_five(&stage, &handler, Disconnect::Interrupt).await;
     client.finish().await;
     assert_eq!(handler.last_event_ids(), [None, Some("own-5".to_owned())], "its own, never the library's");
-    // It went on after its own last id, so the client has all ten, with a restart between.
+    // The handler continued after its own last id, so the client has all ten events, with a restart between.
     let n: Vec<_> = client.witness.data.iter().map(|data| data.rsplit(':').next().unwrap()).collect();
     assert_eq!(n, ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "end"]);
     assert_eq!(client.witness.restarts, 1);
@@ -165,7 +165,7 @@ async fn g1_many_interruptions_each_behind_its_own_restart() {
     for _ in 0..4 {
         client.cut(3).await;
     }
-    // Somebody who left after the first run is told of what came between.
+    // A client that left after the first run is told of the run in between.
     let late = stage.client(&client.app, "/chat/a");
     let mut late = late;
     late.connect_with(Some("e1700000000000-2"), Cursor::None).await;

@@ -1,4 +1,4 @@
-//! What recovery answers (guarantees G1, G3), and to whom.
+//! The answers of recovery, and who gets them (guarantees G1, G3).
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ fn data(answer: &Value) -> Vec<&str> {
     answer["events"].as_array().unwrap().iter().map(|event| event["data"].as_str().unwrap()).collect()
 }
 
-/// A stream of so many events that still runs, or has ended, and its client's last cursor.
+/// A stream of some events, running or ended, and its client's last cursor.
 async fn stream(
     hub: &mut TestHub,
     uri: &str,
@@ -76,14 +76,14 @@ async fn g1_a_running_stream_s_page_is_complete_or_says_what_is_missing() {
     assert!((10..25).contains(&held));
     assert_eq!((&answer["missing"], &answer["next"]), (&json!(25 - held), &Value::Null), "the head was trimmed");
 
-    // The same from a cursor: only what lies after it is missing.
+    // The same from a cursor: only events after it are missing.
     let third = client.seen.iter().find(|event| event.data == "2").unwrap().id.clone();
     let answer = recovered(&hub, &format!("/s/a/recover?after={third}")).await;
     assert_eq!(answer["missing"], json!(25 - held - 3));
     let last = recovered(&hub, &format!("/s/a/recover?after={}", client.last_id())).await;
     assert_eq!((data(&last).len(), &last["missing"], &last["next"]), (0, &json!(0), &Value::Null));
 
-    // Of a cursor that says nothing here it is not known.
+    // With a cursor of another stream the number is unknown.
     for after in ["e9999999999999-1", "other.e1-1"] {
         let answer = recovered(&hub, &format!("/s/a/recover?after={after}")).await;
         assert_eq!((data(&answer).len() as u64, &answer["missing"]), (held, &Value::Null), "{after}");
@@ -124,7 +124,7 @@ async fn g1_pages_follow_one_another_without_a_hole() {
     }
 }
 
-/// A page of 4 MiB, and right behind it the next run's marker, which shows what the run before has lost.
+/// A page of 4 MiB is followed by the next run's marker, which shows the loss of the run before.
 #[tokio::test(start_paused = true)]
 async fn g1_what_is_lost_between_two_pages_is_counted_once() {
     let mut hub = TestHub::new();
@@ -136,7 +136,7 @@ async fn g1_what_is_lost_between_two_pages_is_counted_once() {
     first.drain();
     let key = StreamKey::new(Owner::ANONYMOUS, StreamId::new("a").unwrap());
     let epoch = hub.sse.registry().stream(&key).await.unwrap().unwrap().epoch;
-    // Two more events were made, and never recorded.
+    // Two more events were made but never recorded.
     hub.store.interrupt(Interrupt { key, epoch, last: Some(10), if_deadline: None }).await.unwrap();
     let mut second = Client::new(send(&app, request("/s/a")).await.into_body());
     second.drain();
@@ -219,7 +219,7 @@ async fn g1_an_id_that_recovery_gives_is_a_cursor_on_the_stream_s_own_route() {
     again.drain();
     assert_eq!((again.data(), watch.made()), (vec!["2"], 1), "nothing is paid for twice");
 
-    // Both spellings page on, and what recovery and a relay stream is spelt like the stream's own.
+    // Both spellings of a cursor get the next page. Recovery and a relay spell ids like the stream's own route.
     let bare = cursor.rsplit_once('.').unwrap().1;
     for after in [&cursor, bare] {
         assert_eq!(data(&recovered(&hub, &format!("/s/{id}/recover?after={after}")).await), ["2"], "{after}");
@@ -234,7 +234,7 @@ async fn g1_an_id_that_recovery_gives_is_a_cursor_on_the_stream_s_own_route() {
         assert!(client.last_id().starts_with(&format!("{id}.e")));
     }
 
-    // A published stream has a name of its own, whatever it looks like.
+    // A published stream has a name of its own, even if the name looks generated.
     let id = StreamId::random();
     let spec = StreamSpec::new(Owner::ANONYMOUS, id.clone());
     let mut job = hub.sse.publisher().open(spec).await.unwrap();
@@ -258,7 +258,7 @@ async fn json_is_given_as_it_was_written() {
     let body = text(ask(&hub, request("/s/a/recover?events=true")).await).await;
     assert!(body.contains(&format!("\"terminalEventData\":{written}")), "{body}");
     assert!(body.contains(&format!("\"json\":{written}")), "{body}");
-    // One event that some readers of JSON cannot read does not take the whole answer with it.
+    // One event that some JSON readers cannot read does not make the whole answer unreadable.
     let answer: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((&answer["events"][1]["json"], &answer["events"][2]["json"]), (&Value::Null, &Value::Null));
     assert_eq!(answer["events"][2]["data"], "\"\\ud800\"");
@@ -276,7 +276,7 @@ async fn g1_recovery_knows_of_an_emptied_store_like_the_layer() {
         request.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
         request
     };
-    // Before any beat has said that the store is another.
+    // No beat has reported the lost data yet.
     let json = ask(&hub, request("/s/a/recover")).await;
     assert_eq!(
         (json.status(), &json.headers()["retry-after"]),
@@ -289,12 +289,12 @@ async fn g1_recovery_knows_of_an_emptied_store_like_the_layer() {
     let answer = recovered(&hub, "/s/a/recover").await;
     assert_eq!((data(&answer).len(), &answer["missing"]), (0, &json!(2)), "its producer has registered it again");
 
-    // A store that cannot be asked has not said that there is no such stream.
+    // A store that cannot be asked does not prove that the stream is missing.
     hub.store.fail_on("beat", Fault::Refuse);
     assert_eq!(ask(&hub, request("/s/none/recover")).await.status(), StatusCode::SERVICE_UNAVAILABLE);
 }
 
-/// A store that hangs is waited for together, not one after the other.
+/// Requests wait for a hanging store at the same time, not one after the other.
 #[tokio::test(start_paused = true)]
 async fn g7_many_who_ask_for_missing_streams_do_not_wait_for_each_other() {
     let mut hub = TestHub::new();
@@ -312,7 +312,7 @@ async fn g7_many_who_ask_for_missing_streams_do_not_wait_for_each_other() {
     tasks.join_all().await;
     assert!(start.elapsed() < SECOND * 2, "{:?}", start.elapsed());
 
-    // One that is given up while it asks leaves nobody with an answer of before.
+    // A request that is given up while it asks leaves no outdated answer to others.
     hub.store.heal();
     hub.advance(SECOND * 3).await;
     assert_eq!(ask(&hub, request("/s/none/recover")).await.status(), StatusCode::NOT_FOUND);
@@ -363,7 +363,7 @@ async fn recovery_answers_what_is_asked_for() {
     }
 }
 
-/// The page for whoever writes a client shows what recovery says.
+/// The page for authors of clients shows recovery's real answers.
 #[tokio::test(start_paused = true)]
 async fn the_documented_answers_are_the_real_ones() {
     let page = include_str!("../../../src/protocol/clients.md");

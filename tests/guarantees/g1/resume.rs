@@ -12,7 +12,7 @@ use crate::{
 
 const EVENTS: u64 = 10;
 
-/// A client that is cut behind each event in turn, on a route whose work goes on.
+/// A client that is cut after each event in turn, on a route whose work goes on.
 async fn cut_everywhere(via: Via, durability: Durability) {
     let stage = Stage::new();
     for at in 0..=EVENTS + 1 {
@@ -75,7 +75,7 @@ async fn g1_a_library_made_name_is_resumed_at_the_same_url_with_the_last_id_alon
         let name = client.key().id.clone();
         client.finish().await;
         if cut == 0 {
-            // Nothing was seen: nothing names the stream, and it is another one.
+            // The client saw nothing, so it cannot name the stream and gets another one.
             assert_ne!(client.key().id, name);
             assert_eq!(handler.calls(), 2);
         } else {
@@ -149,12 +149,12 @@ async fn g1_followers_on_the_same_node_see_the_same() {
     stage.verdict().await;
 }
 
-/// A page that is reloaded has no cursor: it is told that the answer's beginning is not to be had, on any node. A feed's
-/// reader wants what there is.
+/// A page that is reloaded has no cursor: it is told that the answer's beginning is not to be had, on any node. A
+/// feed's reader wants what there is.
 #[tokio::test(start_paused = true)]
 async fn g1_a_reader_without_a_cursor_is_told_that_the_beginning_was_trimmed() {
     for feed in [false, true] {
-        // A feed never ends: it would only be run again.
+        // A feed never ends: it would only run again.
         for ended in [false, true].into_iter().filter(|ended| !(feed && *ended)) {
             let mut stage = Stage::nodes(2, |hub| hub.max_log_events(4));
             let finish = if ended { Finish::Event("completed") } else { Finish::Never };

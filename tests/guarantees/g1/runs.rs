@@ -1,4 +1,4 @@
-//! G1 from one run to the next: in every voice, and for a follower who missed how the last run ended.
+//! G1 from one run to the next: in every voice, and for a follower that missed the end of the last run.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Ids tell a new run where the voice has no word for it.
+/// Ids show a new run where the voice has no notice for it.
 #[tokio::test(start_paused = true)]
 async fn g1_a_silent_route_is_resumed_with_the_new_run() {
     let mut stage = Stage::new();
@@ -31,7 +31,7 @@ async fn g1_a_silent_route_is_resumed_with_the_new_run() {
     stage.verdict().await;
 }
 
-/// No run is begun for a client that is only to be told that it cannot go on.
+/// No run begins for a client that can only be told that it cannot continue.
 #[tokio::test(start_paused = true)]
 async fn g1_no_run_is_begun_that_its_client_does_not_get() {
     for voice in [Voice::Named, Voice::Json, Voice::OpenAi, Voice::Silent] {
@@ -53,7 +53,7 @@ async fn g1_no_run_is_begun_that_its_client_does_not_get() {
     }
 }
 
-/// Comes, reads what there is, and goes.
+/// Connects, reads everything that is ready, and leaves.
 async fn visit(app: &App, cursor: Option<&str>) -> String {
     let request = cursor.iter().fold(Request::get("/a"), |request, cursor| request.header("last-event-id", *cursor));
     let mut body = app.clone().oneshot(request.body(()).unwrap()).await.unwrap().into_body();
@@ -64,7 +64,7 @@ async fn visit(app: &App, cursor: Option<&str>) -> String {
     String::from_utf8(came).unwrap()
 }
 
-/// The store was emptied, and a new run began, before the follower of the old one looked again.
+/// The store was emptied, and a new run began, before the follower of the old run read again.
 #[tokio::test(start_paused = true)]
 async fn g1_a_follower_of_an_emptied_store_enters_the_new_run_behind_a_restart() {
     let mut stage = Stage::nodes(2, |hub| hub);
@@ -86,7 +86,7 @@ async fn g1_a_follower_of_an_emptied_store_enters_the_new_run_behind_a_restart()
     other.read(2).await;
     assert_eq!(handler.calls(), 2, "the second node knows of no other producer");
     stage.advance_only(&[1], SECOND * 2).await;
-    // The checker asks for the restart, and that nothing stands before it but the gap.
+    // The checker requires the restart, with nothing but the gap before it.
     follower.read_ready().await;
     let names = &follower.witness.names;
     assert!(names.len() == 2 || names[2..] == ["gap", "restart", "message", "message"], "{names:?}");

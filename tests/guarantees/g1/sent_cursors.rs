@@ -28,7 +28,7 @@ async fn ids(app: &App, uri: &str, hub: &mut TestHub) -> Vec<String> {
     client.seen.iter().map(|event| event.id.clone()).filter(|id| !id.is_empty()).collect()
 }
 
-/// The data of all that a request gets.
+/// The data of all events that a request gets.
 async fn data(app: &App, hub: &mut TestHub, request: Request<()>) -> Vec<String> {
     let mut client = Client::new(send(app, request).await.into_body());
     client.finish(hub).await;
@@ -122,7 +122,7 @@ fn as_layer<F: Fn(&TestHub) -> ResilientSseLayer + 'static>(layer: F) -> Box<dyn
     Box::new(layer)
 }
 
-/// What the inner service heard, request by request: its `Last-Event-ID`, and its context's.
+/// The last ids that the inner service got with each request: from `Last-Event-ID`, and from its context.
 type Heard = Arc<Mutex<Vec<(Option<Vec<u8>>, Option<String>)>>>;
 
 fn listening(hub: &TestHub, heard: &Heard, blocks: Bytes) -> App {
@@ -135,7 +135,7 @@ fn listening(hub: &TestHub, heard: &Heard, blocks: Bytes) -> App {
     })
 }
 
-/// What the second run of an inner service hears whose first run sent these blocks.
+/// Returns the last ids that the second run of an inner service gets, after its first run sent these blocks.
 async fn heard_after(blocks: &str) -> (Option<Vec<u8>>, Option<String>) {
     let mut hub = TestHub::new();
     let heard = Heard::default();
@@ -199,7 +199,7 @@ async fn g10_the_inner_service_s_query_is_its_own() {
     }
 }
 
-/// Nothing that a client sends as a cursor makes a request fail, or comes back in an answer.
+/// No cursor that a client sends makes a request fail or appears in an answer.
 #[tokio::test(start_paused = true)]
 async fn g9_no_bytes_of_a_cursor_are_echoed() {
     let hub = TestHub::new();
@@ -218,7 +218,7 @@ async fn g9_no_bytes_of_a_cursor_are_echoed() {
     }
 }
 
-/// Another route of the hub may have an authorisation of its own around it.
+/// A cursor does not reach the streams of another route, which may have an authorisation of its own.
 #[tokio::test(start_paused = true)]
 async fn g9_a_route_that_makes_up_ids_reads_only_its_own_streams() {
     let hub = TestHub::new();
@@ -292,7 +292,7 @@ async fn accept_decides_nothing_on_a_stream_s_own_route() {
     assert_eq!(watch.made(), 1);
 }
 
-/// What a client gets of a stream of 20 events, of which only the last few are held, once it has ended.
+/// Returns what a client gets of an ended stream of 20 events, of which only the last few are held.
 async fn of_what_is_left(voice: Voice, ends: bool, ask: fn(&str) -> Request<()>) -> Client<ResilientSseBody<Script>> {
     let mut hub = TestHub::with(|builder| builder.anonymous().max_log_events(5)).unwrap();
     let layer = hub.sse.generation().id(path()).classify(Ends::openai_chat()).voice(voice);
@@ -308,7 +308,7 @@ async fn of_what_is_left(voice: Voice, ends: bool, ask: fn(&str) -> Request<()>)
     client
 }
 
-/// A truncated answer must not look whole, whatever the client sent as its cursor.
+/// A truncated answer does not look whole, whatever cursor the client sent.
 #[tokio::test(start_paused = true)]
 async fn g1_a_cursor_that_cannot_be_read_hides_no_missing_beginning() {
     let without: fn(&str) -> Request<()> = request;
@@ -328,7 +328,7 @@ async fn g1_a_cursor_that_cannot_be_read_hides_no_missing_beginning() {
     }
 }
 
-/// Where nothing is missing, such a cursor says nothing that a voice without a word for it would have to say.
+/// Where nothing is missing, a voice without a word for a gap needs none for such a cursor.
 #[tokio::test(start_paused = true)]
 async fn g1_a_cursor_that_cannot_be_read_breaks_no_whole_answer() {
     for voice in [Voice::OpenAi, Voice::Silent] {

@@ -1,4 +1,4 @@
-//! G10: what is not protected passes untouched, and is counted and marked where it is an event stream.
+//! G10: responses that are not protected pass untouched. Event streams among them are counted and marked.
 
 use std::{
     collections::VecDeque,
@@ -19,7 +19,7 @@ use tower::{ServiceBuilder, ServiceExt as _, service_fn};
 
 use crate::support::bodies::{Broken, resuming};
 
-/// A body of given frames, with trailers, an exact size, and an error at its end if told so.
+/// A body of given frames, with trailers, an exact size, and optionally an error at its end.
 #[derive(Clone, Debug)]
 struct Raw {
     frames: VecDeque<Bytes>,
@@ -59,7 +59,7 @@ impl Body for Raw {
     }
 }
 
-/// The answer of an inner service of these headers and status.
+/// Returns the layer's response to an inner response with these headers and this status.
 async fn answer(
     layer: ResilientSseLayer,
     method: Method,
@@ -77,7 +77,7 @@ async fn answer(
     ServiceBuilder::new().layer(layer).service(inner).oneshot(request).await.unwrap()
 }
 
-/// Frame by frame as the inner body gives it, with hints before each.
+/// The frames are the inner body's, and so are the hints before each.
 async fn assert_untouched(mut body: ResilientSseBody<Raw>) {
     let mut inner = Raw::new();
     loop {
@@ -147,7 +147,7 @@ async fn g10_event_streams_that_are_not_protected_are_marked_and_counted_by_reas
     }
 }
 
-/// An event stream with these `Content-Encoding` lines.
+/// Makes an event stream with these `Content-Encoding` lines.
 async fn encoded(layer: ResilientSseLayer, lines: &[&'static str]) -> Response<ResilientSseBody<Raw>> {
     let encodings = lines.iter().map(|line| ("content-encoding", *line));
     let headers: Vec<_> = [("content-type", "text/event-stream")].into_iter().chain(encodings).collect();

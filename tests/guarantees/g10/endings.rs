@@ -1,4 +1,4 @@
-//! G10: how a body's end is read: last blocks without a blank line, end markers in other dress, ids without an event.
+//! G10: how the end of a body is read: last blocks without a blank line, unusual end markers, ids without an event.
 
 use std::{
     sync::{Arc, Mutex},
@@ -18,7 +18,7 @@ fn path() -> impl resilient_sse::Identify {
     StreamId::path("/s/{id}")
 }
 
-/// How the stream of this body ends, and what its client is given.
+/// Returns how the stream of this body ends, and what its client receives.
 async fn ended(classify: impl Classify, voice: Voice, body: Vec<Step>) -> (StreamState, Option<String>, String) {
     let mut hub = TestHub::new();
     let watch = Watch::default();
@@ -28,7 +28,7 @@ async fn ended(classify: impl Classify, voice: Voice, body: Vec<Step>) -> (Strea
     client.finish(&mut hub).await;
     let key = StreamKey::new(Owner::ANONYMOUS, StreamId::new("a").unwrap());
     let ending = hub.sse.completions().completion(&key).await.unwrap().unwrap().ending;
-    // What a client that comes later is given is the same.
+    // A later client receives the same.
     let mut late = Client::new(send(&app, request("/s/a")).await.into_body());
     late.finish(&mut hub).await;
     assert_eq!(client.data(), late.data());
@@ -59,7 +59,7 @@ async fn g10_a_last_block_without_its_blank_line_is_delivered_and_classified() {
     assert!(told.contains("data: b\nid: "), "{told}");
 }
 
-/// A body that breaks off has not ended: the block that it was writing is not whole.
+/// A body that breaks off has not ended: its last block is incomplete.
 #[tokio::test(start_paused = true)]
 async fn g10_half_a_block_before_an_error_is_not_delivered() {
     let (state, reason, told) =
@@ -84,7 +84,7 @@ async fn g10_done_in_other_dress_is_the_end() {
             assert!(!told.contains("error"), "{told}");
         }
     }
-    // Within an answer it is text.
+    // Within an answer the marker is text.
     let (state, reason, _) = chat(&["data: {\"x\":\"data: [DONE]\"}\n\n"]).await;
     assert_eq!((state, reason.as_deref()), (StreamState::Failed, Some("eof")));
 }
@@ -96,7 +96,7 @@ async fn g10_a_chat_that_ends_after_a_finish_reason_is_complete() {
         "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n",
         "data: {\"choices\":[{\"delta\":{},\"finish_reason\" : \"length\"}]}\n\n",
         "data: {\"choices\":[{\"index\":0,\"finish_reason\":null},{\"index\":1,\"finish_reason\":\"stop\"}]}\n\n",
-        // What it cost comes after it.
+        // The usage comes after the `finish_reason`.
         "data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\ndata: {\"choices\":[],\"usage\":{\"total_tokens\":9}}\n\n",
         "data: {\"choices\":[{\"finish_reason\":\"tool_calls\"}]}",
     ] {
@@ -110,7 +110,7 @@ async fn g10_a_chat_that_ends_after_a_finish_reason_is_complete() {
         assert_eq!((state, reason.as_deref()), (StreamState::Failed, Some("eof")), "{cut}");
         assert!(told.contains("error"), "{told}");
     }
-    // The answer went on after it: what counts is the last chunk that has one.
+    // The answer went on after the first marker: the last chunk with a `finish_reason` counts.
     let tools = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"tool_calls\"}]}\n\n";
     let (state, reason, told) = chat(&[part, tools, part, part]).await;
     assert_eq!((state, reason.as_deref()), (StreamState::Failed, Some("eof")));
@@ -118,7 +118,7 @@ async fn g10_a_chat_that_ends_after_a_finish_reason_is_complete() {
     let (state, reason, told) = chat(&[part, tools, part, tools]).await;
     assert_eq!((state, reason.as_deref()), (StreamState::Completed, Some("eof")));
     assert!(!told.contains("error"), "{told}");
-    // Only of chat completions; and a body that fails has failed.
+    // This holds only for chat completions, and a body that fails has failed.
     let last = "data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n";
     let (state, ..) = ended(Ends::ai_sdk(), Voice::OpenAi, vec![chunk(last)]).await;
     assert_eq!(state, StreamState::Failed);
@@ -126,7 +126,7 @@ async fn g10_a_chat_that_ends_after_a_finish_reason_is_complete() {
     assert_eq!((state, reason.as_deref()), (StreamState::Failed, Some("error")));
 }
 
-/// JSON may write any character of a type as an escape.
+/// JSON may escape any character of a type.
 #[tokio::test(start_paused = true)]
 async fn g10_a_type_is_known_however_its_json_is_escaped() {
     for (kind, written) in [
@@ -147,7 +147,7 @@ async fn g10_a_type_is_known_however_its_json_is_escaped() {
     }
 }
 
-/// A format of the host's own, which panics where it should say whether a body is complete.
+/// A format of the host's own, which panics when it is asked whether a body is complete.
 struct Panics;
 
 impl Classify for Panics {
@@ -171,7 +171,7 @@ async fn g11_a_classifier_that_panics_at_what_completes_a_body_ends_no_stream() 
     assert!(told.contains("data: a") && told.contains("data: b"), "{told}");
 }
 
-/// An id that the inner service sets without an event is where it wants to go on from, too.
+/// An id that the inner service sets without an event is its last id, too.
 #[tokio::test(start_paused = true)]
 async fn g10_an_inner_id_without_an_event_is_given_back() {
     for batched in [false, true] {

@@ -1,4 +1,4 @@
-//! A toy wire format, one JSON object a line: layer, recorder and follow name no format of their own.
+//! A toy wire format with one JSON object a line shows that layer, recorder and follow depend on no format.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -127,7 +127,7 @@ fn ndjson(hub: &TestHub, watch: &Watch, steps: Vec<Step>) -> App {
     })
 }
 
-/// Reads so many lines that are events, or all there are now.
+/// Reads a number of lines that are events, or all that are ready.
 async fn lines(hub: &mut TestHub, body: &mut ResilientSseBody<Script>, count: usize) -> Vec<Value> {
     use http_body::Body as _;
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
@@ -165,7 +165,7 @@ async fn g10_another_format_is_generated_cut_resumed_and_recovered() {
     assert_eq!(response.headers()["content-type"], "application/x-ndjson");
     assert_eq!(response.headers()["x-stream-id"], "a");
     let mut body = response.into_body();
-    // As much as there is in the first second, then the cut.
+    // Read for one second, then cut.
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     let mut text = String::new();
     while let std::task::Poll::Ready(Some(Ok(frame))) =
@@ -220,7 +220,7 @@ async fn g10_another_format_has_gaps_bounds_and_published_events_too() {
     let mut body = send(&app, request("/s/b")).await.into_body();
     assert_eq!(told(&lines(&mut hub, &mut body, 2).await)[1..], [("n", "x")]);
 
-    // What is server-sent events to others is nothing to this hub.
+    // This hub does not claim server-sent events.
     let watch = Watch::default();
     let plain = crate::support::bodies::app(
         hub.sse.generation().id(StreamId::path("/s/{id}")),

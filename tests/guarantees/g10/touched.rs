@@ -1,4 +1,4 @@
-//! G10: what is changed in an event stream, and what is not.
+//! G10: which parts of an event stream are changed, and which are not.
 
 use std::time::Duration;
 
@@ -170,7 +170,7 @@ async fn g10_the_headers_of_an_event_stream() {
     client.finish(&mut hub).await;
 }
 
-/// All that a client of `voice` is given on every kind of ending, gap and restart.
+/// Returns everything that a client of `voice` receives on every kind of ending, gap and restart.
 async fn transcripts(voice: Voice) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for steps in [
@@ -256,7 +256,7 @@ async fn g10_a_published_event_is_written_and_read_back_whole() {
     hub.step().await;
 }
 
-/// The delay that the inner service sets is the one that counts, in every voice, and also for who comes later.
+/// The inner service's reconnect delay applies in every voice, and also to later clients.
 #[tokio::test(start_paused = true)]
 async fn g10_the_inner_reconnect_delay_wins_and_is_kept() {
     for voice in [Voice::Named, Voice::Json, Voice::OpenAi, Voice::Silent] {

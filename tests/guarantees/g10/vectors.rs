@@ -1,4 +1,4 @@
-//! `tests/vectors/events.json`: what an event's block says, the same for recovery and for every client.
+//! `tests/vectors/events.json`: the meaning of an event's block, for recovery and every client.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tower::ServiceExt as _;
 
 use crate::support::bodies::{Client, Step, Watch, app, chunk, request, send};
 
-/// Every event is the last one.
+/// A classifier that takes every event for the last one.
 struct Any;
 
 impl Classify for Any {
@@ -31,7 +31,7 @@ fn vectors() -> Vec<Value> {
     table["vectors"].as_array().unwrap().clone()
 }
 
-/// What recovery says of the stream whose body is this one block.
+/// Returns recovery's answer for a stream whose body is this block.
 async fn recovered(wire: &str, classify: impl Classify) -> Value {
     let mut hub = TestHub::new();
     let watch = Watch::default();

@@ -1,4 +1,4 @@
-//! G10, G11: what becomes of an inner body after its terminal event.
+//! G10, G11: the inner body after its terminal event.
 
 use std::{
     sync::{Arc, Mutex},
@@ -53,7 +53,7 @@ async fn unread(app: &App, detached: bool) -> Client<resilient_sse::ResilientSse
     client
 }
 
-/// The message is saved after the last `yield`.
+/// A handler that saves the message after its last `yield`.
 #[tokio::test(start_paused = true)]
 async fn g10_the_code_after_the_last_event_runs() {
     for detached in [false, true] {
@@ -132,7 +132,7 @@ async fn g10_a_body_that_always_has_more_yields_to_others() {
     hub.step().await;
 }
 
-/// The end of a stream is no reason for its other work to stop.
+/// The end of a stream does not stop its other work.
 #[tokio::test(start_paused = true)]
 async fn g11_a_stream_that_is_done_was_not_stopped() {
     let endings: [(&str, Vec<Step>); 5] = [
@@ -160,7 +160,7 @@ async fn g11_a_stream_that_is_done_was_not_stopped() {
     }
 }
 
-/// The library fails it, and its body has more to give.
+/// The library fails the stream, although its body has more events.
 #[tokio::test(start_paused = true)]
 async fn g11_work_whose_event_is_too_large_hears_of_a_stop() {
     for detached in [false, true] {
@@ -208,7 +208,7 @@ async fn g11_work_that_is_ended_before_it_is_done_is_stopped() {
     }
 }
 
-/// A stop on another node that lands before the body's own end is the stream's end: then the rest of the work is to stop too.
+/// A stop on another node lands before the body's own end, so it is the stream's end: the rest of the work stops too.
 #[tokio::test(start_paused = true)]
 async fn g11_a_stop_that_came_first_drops_the_rest_of_the_body() {
     let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000)).batched();
@@ -248,7 +248,7 @@ async fn g11_what_goes_wrong_after_the_last_event_harms_nobody() {
     }
 }
 
-/// A store that does not take the end holds up neither the body's last code nor its drop.
+/// A store that does not take the end delays neither the body's last code nor its drop.
 #[tokio::test(start_paused = true)]
 async fn g11_the_rest_of_a_body_does_not_wait_for_the_store() {
     let mut hub = TestHub::new();
@@ -264,7 +264,7 @@ async fn g11_the_rest_of_a_body_does_not_wait_for_the_store() {
     assert_eq!(client.data(), ["done"]);
 }
 
-/// A process that goes down has no longer for that than for all else, and leaves nothing of it behind.
+/// A drain gives this work no more time than other work, and leaves nothing of it behind.
 #[tokio::test(start_paused = true)]
 async fn g11_a_drain_drops_what_is_left_of_bodies_after_their_last_events() {
     let mut hub = TestHub::with(|builder| builder.anonymous().drain_limit(SECOND * 2)).unwrap();

@@ -1,4 +1,4 @@
-//! G11: every future and every body, dropped after each number of polls that it can be polled.
+//! G11: every future and every body is dropped after each possible number of polls.
 
 use std::time::Duration;
 
@@ -68,7 +68,8 @@ async fn g11_a_request_for_a_made_up_id_dropped_at_any_poll_leaves_nothing() {
     panic!("the request never ends");
 }
 
-/// A client of this policy's route that is cut after so many polls, and comes again: what it saw before and after.
+/// Cuts a client of this policy's route after a number of polls, and lets it reconnect. Returns what it saw before and
+/// after.
 async fn cut(policy: Disconnect, k: usize) -> (Vec<String>, Vec<String>, Vec<String>, bool) {
     let mut bench = Bench::new();
     let watch = Watch::default();
@@ -86,7 +87,7 @@ async fn cut(policy: Disconnect, k: usize) -> (Vec<String>, Vec<String>, Vec<Str
     let owned = |data: Vec<&str>| data.into_iter().map(str::to_owned).collect::<Vec<_>>();
     let (before, mut names, mut after) = (owned(client.data()), Vec::new(), Vec::new());
     let mut cursor = client.last_id();
-    // Whoever is told of an interruption, by an end without a terminal event, comes again.
+    // A client that is told of an interruption, by an end without a terminal event, reconnects.
     for _ in 0..5 {
         let response = bench.run(send(&app, resuming("/s/a", &cursor))).await;
         if response.status() == 204 {
@@ -125,7 +126,7 @@ async fn g11_a_live_body_dropped_at_any_poll_is_run_again_where_it_is_interrupte
             assert_eq!([before, after].concat(), numbered(5));
             return assert!(k > 5);
         }
-        // What the first run made is told first, once, then all of the second, unless the end was in already.
+        // The events of the first run come first, once, then all of the second run, unless the end was stored already.
         let after: Vec<_> = names.iter().zip(after).collect();
         let restart = after.iter().position(|(name, _)| *name == "restart");
         let (first, second) = after.split_at(restart.unwrap_or(if before.is_empty() { 0 } else { after.len() }));
@@ -247,7 +248,7 @@ async fn g11_a_guardian_dropped_at_any_poll_leaves_live_streams_flowing_and_othe
         assert!(!bench.sse.health().guarded);
         drop((client, app));
         other.advance(Duration::from_secs(65)).await;
-        // Where it was completed in time, the window is over by now.
+        // If the stream was completed in time, its window is over by now.
         let state = other.state("a").await;
         assert!(state.is_none_or(StreamState::is_terminal), "dropped after {k} polls: {state:?}");
         other.advance(Duration::from_secs(95)).await;

@@ -1,4 +1,4 @@
-//! G11: what a publisher awaits, dropped after each number of polls that it can be polled.
+//! G11: every future of a publisher is dropped after each possible number of polls.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ async fn g11_opening_a_publication_dropped_at_any_poll_leaves_no_stuck_stream() 
         });
         let over = bench.poll(open.as_mut(), k).await.is_some();
         drop(open);
-        // Whatever was registered is found: a name that nobody beats for is free, or has ended.
+        // A sweep finds every registration: a name without beats is free, or its stream has ended.
         bench.advance(Duration::from_secs(95)).await;
         let opened = bench.run(async move { publisher.open(spec()).await.map(drop) }).await;
         assert!(!matches!(opened, Err(PublishError::Conflict)), "dropped after {k} polls: {opened:?}");
@@ -44,7 +44,7 @@ async fn g11_a_send_dropped_at_any_poll_is_sent_or_was_never_polled() {
         let mut bench = Bench::new();
         let publisher = bench.sse.publisher();
         let mut job = bench.run(async move { publisher.open(spec()).await.unwrap() }).await;
-        // Over 64 events that wait, a send waits too.
+        // A send waits while more than 64 events wait.
         for n in 0..70 {
             let _ = job.send(Event::new(n.to_string())).now_or_never();
         }

@@ -1,4 +1,4 @@
-//! G11: after its end a body gives nothing more; and dropping one needs no runtime.
+//! G11: a body gives nothing after its end, and dropping one needs no runtime.
 
 use std::time::Duration;
 

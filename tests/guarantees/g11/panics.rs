@@ -54,7 +54,7 @@ async fn g11_a_panicking_body_fails_its_own_stream_only() {
         client.finish(&mut hub).await;
         assert_eq!(client.names(), ["message", "failed"]);
         assert_eq!(client.data()[1], r#"{"reason":"panic"}"#);
-        // The same without its client.
+        // The same without the client.
         let mut client = Client::new(send(&panics, request(&format!("/s/{name}-alone"))).await.into_body());
         assert!(client.poll());
         drop(client);
@@ -204,13 +204,13 @@ async fn g11_a_detached_body_that_its_executor_drops_is_no_live_stream() {
     hub.advance(Duration::from_secs(1)).await;
     let health = hub.sse.health();
     assert_eq!((health.active, health.detached), (0, 0), "nobody beats for it");
-    // Sweeps run on the executor too: another node finds it.
+    // Sweeps run on the executor too, so another node finds the stream.
     let mut other = TestHub::on(hub.store.clone(), |builder| builder.anonymous().seed(2)).unwrap();
     other.advance(Duration::from_secs(95)).await;
     assert_eq!(ending(&other, "a").await, Some((StreamState::Orphaned, Some("node_lost".into()))));
 }
 
-/// Where nothing can drive a body on for the grace of its route, its policy applies at once.
+/// If nothing can drive a body on for its route's grace, the policy applies at once.
 #[tokio::test(start_paused = true)]
 async fn g11_without_an_executor_a_stream_ends_with_its_client() {
     for (policy, state) in
@@ -270,7 +270,7 @@ async fn g11_other_streams_beat_on_time_whatever_foreign_code_does() {
         vec![chunk("data: 0\n\n"), Step::Yield, Step::Block(Duration::from_secs(2)), chunk("data: 1\n\n")],
         then(numbers(1), Step::Hang),
     ];
-    // Read once and left, so that it is driven on; and read once and kept, so that it stalls.
+    // One body is read once and dropped, so that it is driven on. The other is read once and kept, so that it stalls.
     let mut stalled = Vec::new();
     for (n, steps) in trouble.into_iter().enumerate() {
         let app = app(sse.generation().id(path()), &watch, steps);
@@ -288,7 +288,7 @@ async fn g11_other_streams_beat_on_time_whatever_foreign_code_does() {
     drop((orphan, stalled, never_polled));
 }
 
-/// A store of the host's own that panics has failed: the guardian lives on, and so do all streams.
+/// A panic in the host's store counts as a failure. The guardian and all streams live on.
 #[tokio::test(start_paused = true)]
 async fn g11_a_store_that_panics_has_failed_and_takes_nobody_with_it() {
     for batched in [false, true] {
@@ -321,7 +321,7 @@ async fn g11_a_store_that_panics_has_failed_and_takes_nobody_with_it() {
     }
 }
 
-/// A request's future that is dropped where no runtime is leaves its registration to be withdrawn, or found overdue.
+/// A request's future that is dropped outside of a runtime leaves a registration that is withdrawn, or found overdue.
 #[test]
 fn g11_a_request_dropped_outside_of_the_runtime_is_no_panic() {
     use std::task::{Context, Waker};
@@ -356,7 +356,7 @@ fn g11_a_request_dropped_outside_of_the_runtime_is_no_panic() {
     }
 }
 
-/// Bodies and publications that are dropped where no runtime is leave what a killed process leaves.
+/// Bodies and publications that are dropped outside of a runtime leave the same state as a killed process.
 #[test]
 fn g11_bodies_dropped_outside_of_the_runtime_are_no_panic() {
     use resilient_sse::StreamSpec;
@@ -373,7 +373,7 @@ fn g11_bodies_dropped_outside_of_the_runtime_are_no_panic() {
                 let mut clients = Vec::new();
                 for (n, layer) in layers.into_iter().enumerate() {
                     let app = app(layer.id(path()), &watch, then(numbers(2), Step::Hang));
-                    // The one that produces, and one that follows.
+                    // One body produces, one follows.
                     for _ in 0..2 {
                         let answer = app.clone().oneshot(request(&format!("/s/{n}"))).now_or_never();
                         let Some(answer) = answer else { continue };

@@ -1,4 +1,4 @@
-//! A stop reaches the work, wherever it stands.
+//! A stop reaches the work in every phase.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{stage::Stage, support::handlers::Waiting};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The handler has not answered: it is told, it is dropped, and whoever waits for it is told how the stream ended.
+/// A handler that has not answered is told and dropped, and waiting clients are told how the stream ended.
 #[tokio::test(start_paused = true)]
 async fn g11_a_stop_reaches_a_handler_that_has_not_answered() {
     for disconnect in [Disconnect::Interrupt, Disconnect::Cancel, Disconnect::DETACH] {

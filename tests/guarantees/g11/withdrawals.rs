@@ -1,4 +1,4 @@
-//! G11, G5: a registration that nobody uses is taken back, whatever was said of it meanwhile and wherever it was made.
+//! G11, G5: an unused registration is withdrawn, whatever was stored of it meanwhile, and on every store.
 
 use std::{
     future::ready,
@@ -30,7 +30,7 @@ fn spec() -> StreamSpec {
     StreamSpec::new(Owner::ANONYMOUS, StreamId::new("a").unwrap())
 }
 
-/// A hub on a store that answers at once, or on one that batches are gathered for.
+/// A hub on a store that answers at once, or on one that gets gathered batches.
 fn hub(batched: bool) -> TestHub {
     let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000));
     TestHub::on(if batched { store.batched() } else { store }, resilient_sse::Builder::anonymous).unwrap()
@@ -44,7 +44,7 @@ async fn info(hub: &TestHub) -> Option<StreamInfo> {
     hub.sse.registry().stream(&key()).await.unwrap()
 }
 
-/// A handler that keeps metadata, takes its time, and then fails; from its second call on it answers.
+/// A handler that keeps metadata, waits, and then fails. From its second call on it answers.
 fn failing_first(hub: &TestHub, takes: Duration, calls: &Arc<AtomicUsize>) -> App {
     let (calls, watch) = (Arc::clone(calls), Watch::default());
     serving_async(hub.sse.generation().id(StreamId::path("/s/{id}")), move |request: Request<()>| {
@@ -84,7 +84,7 @@ async fn g11_a_request_dropped_while_its_handler_waits_leaves_no_stream() {
     for batched in [false, true] {
         let mut hub = hub(batched);
         let app = failing_first(&hub, SECOND * 10, &Arc::default());
-        // The last poll of a test's own: the future is dropped where it stands, on every route.
+        // The test's last poll: the future is dropped in its present state, on every route.
         let mut waiting = Box::pin(status(app, request("/s/a")));
         for _ in 0..4 {
             assert!((&mut waiting).now_or_never().is_none());
@@ -96,13 +96,13 @@ async fn g11_a_request_dropped_while_its_handler_waits_leaves_no_stream() {
         if hub.sse.health().active == 0 {
             assert_eq!(info(&hub).await, None, "batched {batched}");
         }
-        // The handler's own time may be covered; then it fails in its time.
+        // The handler may outlive its client; then it fails later.
         hub.advance(SECOND * 11).await;
         assert_eq!((info(&hub).await, hub.sse.health().active), (None, 0), "batched {batched}");
     }
 }
 
-/// A store that restarted has every lane ask how its stream stands, and register it again.
+/// After a restart of the store every lane asks for its stream's state and registers it again.
 #[tokio::test(start_paused = true)]
 async fn g5_a_stream_that_is_registered_again_before_its_handler_answers_has_not_started() {
     for batched in [false, true] {
@@ -124,7 +124,7 @@ async fn g5_a_stream_that_is_registered_again_before_its_handler_answers_has_not
     }
 }
 
-/// A withdrawal that overtakes what was on the way: nothing that arrives later registers the stream again.
+/// A withdrawal overtakes other requests: none that arrives later registers the stream again.
 #[tokio::test(start_paused = true)]
 async fn g11_what_is_on_the_way_does_not_register_a_withdrawn_stream_again() {
     for operation in ["append", "reopen"] {
@@ -134,7 +134,7 @@ async fn g11_what_is_on_the_way_does_not_register_a_withdrawn_stream_again() {
         let waiting = tokio::spawn(status(app, request("/s/a")));
         hub.advance(Duration::from_millis(750)).await;
         hub.store.forget();
-        // The lane hears of that, and registers again, 400 ms later each.
+        // The lane is notified and registers again, 400 ms later each time.
         hub.store.reconnected();
         hub.advance(Duration::from_millis(250)).await;
         assert_eq!(waiting.await.unwrap(), StatusCode::SERVICE_UNAVAILABLE);
@@ -164,7 +164,7 @@ async fn g5_a_publisher_s_registration_is_repeated_and_otherwise_taken_back() {
 #[tokio::test(start_paused = true)]
 async fn g11_a_publisher_s_open_that_is_dropped_registers_nothing() {
     let mut hub = hub(false);
-    // Done, but the reply takes its time.
+    // The request is done, but its reply is late.
     hub.store.fail_on("open", Fault::Delay(Duration::from_millis(100)));
     for polls in 0..3 {
         let publisher = hub.sse.publisher();
@@ -192,7 +192,7 @@ async fn g5_a_lost_reply_leaves_no_registration_on_a_route_that_makes_up_ids() {
     .unwrap();
     let watch = Watch::default();
     let app = app(hub.sse.generation().max_streams(1), &watch, [numbers(2), vec![Step::Sleep(SECOND)]].concat());
-    // Its beats are acknowledged for long enough to claim orphans.
+    // The guardian's beats have been acknowledged for long enough to claim orphans.
     hub.advance(SECOND * 31).await;
     hub.store.fail_on("open", Fault::LoseReply);
     let mut client = Client::new(send(&app, request("/")).await.into_body());

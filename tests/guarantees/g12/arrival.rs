@@ -1,4 +1,4 @@
-//! What was said before a body breaks arrives, also where everything is ready at once.
+//! Frames before a break arrive, even if everything is ready at once.
 
 use futures_util::future::join_all;
 use resilient_sse::{StreamState, Voice};
@@ -8,7 +8,7 @@ use crate::g12::{
     stage::{Stage, Transport},
 };
 
-/// The tightest case: a whole log and the end of its stream, for which the voice has no word, at the first poll.
+/// The hardest case: the first poll finds a whole log and an end for which the voice has no word.
 #[tokio::test]
 async fn g12_what_was_said_arrives_40_times_of_40() {
     for transport in [Transport::Http1, Transport::Http2] {

@@ -1,4 +1,4 @@
-//! A client that reads a body as it comes, and sees how it ends.
+//! A client that reads a body and reports how it ends.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 use resilient_sse::{BoxError, EventId};
 use tokio::time::{Instant, timeout};
 
-/// How long anything may take before a test gives up.
+/// The time after which a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub type Body = UnsyncBoxBody<Bytes, BoxError>;
@@ -19,7 +19,7 @@ pub fn sdk(path: &str) -> request::Builder {
     Request::get(format!("http://test{path}")).header("accept", "application/json")
 }
 
-/// The request of an `EventSource`, which comes again after whatever end.
+/// The request of an `EventSource`, which reconnects after any end.
 pub fn event_source(path: &str) -> request::Builder {
     Request::get(format!("http://test{path}")).header("accept", "text/event-stream")
 }
@@ -29,25 +29,25 @@ pub fn event_source(path: &str) -> request::Builder {
 pub enum End {
     Clean,
     Broken,
-    /// It has not ended: the client left.
+    /// The body has not ended: the client left.
     Left,
 }
 
-/// What a client got.
+/// The response as a client saw it.
 #[derive(Debug)]
 pub struct Got {
     pub status: StatusCode,
     pub text: String,
     pub end: End,
-    /// From the last frame, or else from the head, to the end.
+    /// The time from the last frame, or else from the head, to the end.
     pub pause: Duration,
 }
 
-/// A body that is being read.
+/// The reader of a body.
 pub struct Reading {
     status: StatusCode,
     body: Body,
-    /// The library's own, with no client of hyper's in between.
+    /// The library's body, without hyper in between.
     is_direct: bool,
     text: String,
     last: Instant,
@@ -59,7 +59,7 @@ impl Reading {
         Self { status: head.status, body, is_direct, text: String::new(), last: Instant::now() }
     }
 
-    /// Reads on until this has come.
+    /// Reads until this text has arrived.
     pub async fn until(mut self, text: &str) -> Self {
         while !self.text.contains(text) {
             let end = self.frame().await;
@@ -78,18 +78,18 @@ impl Reading {
         }
     }
 
-    /// Goes away.
+    /// Drops the response.
     pub fn leave(self) -> Got {
         Got { status: self.status, text: self.text, end: End::Left, pause: Duration::ZERO }
     }
 
-    /// The last id that came.
+    /// Returns the last id that arrived.
     pub fn cursor(&self) -> &str {
         let id = self.text.lines().rev().find_map(|line| line.strip_prefix("id: "));
         id.unwrap_or_else(|| panic!("no id: {:?}", self.text))
     }
 
-    /// The run that produces.
+    /// Returns the epoch of the producing run.
     pub fn epoch(&self) -> u64 {
         self.cursor().parse::<EventId>().expect("an id").epoch
     }

@@ -1,4 +1,4 @@
-//! What a client is to get: the table of the guarantee.
+//! What a client must get: the table of the guarantee.
 
 use std::time::Duration;
 
@@ -6,24 +6,25 @@ use resilient_sse::Voice;
 
 use crate::g12::client::{End, Got};
 
-/// What a way to end is.
+/// The kind of a way to end.
 #[derive(Clone, Copy, Debug)]
 pub enum Ends {
     /// The stream is finished, in its producer's own words or by the end of its body: every voice ends cleanly.
     Finished,
-    /// The stream has ended in this state and for this reason, and the library says so where the voice has a word for it.
+    /// The stream has ended in this state and for this reason, and the library says so where the voice has a word for
+    /// it.
     Terminal(&'static str, &'static str),
-    /// The stream is not finished, and the client is to come again; where the voice has a form for errors, with this code.
+    /// The stream is not finished, and the client is told to reconnect. A voice with a form for errors uses this code.
     Unfinished(&'static str),
-    /// The client cannot be served now, which is said before anything else: it is to come again.
+    /// The client cannot be served now. It is told to reconnect, before anything else.
     ComeAgain,
-    /// Something was lost. Voices that have a word for it say it and go on.
+    /// Events were lost. Voices with a word for it say so and go on.
     Gap,
-    /// The work began anew. Voices that have a word for it say it and go on; in `Silent` the ids tell it.
+    /// The work began anew. Voices with a word for it say so and go on. In `Silent` the ids show it.
     Restart,
 }
 
-/// The text in which a voice tells of an ending of the library's own.
+/// Returns a voice's text for an ending that the library supplies.
 fn ending(voice: Voice, state: &str, reason: &str) -> Option<String> {
     match voice {
         Voice::Named => Some(format!("event: {state}\ndata: {{\"reason\":\"{reason}\"}}\n")),
@@ -34,12 +35,12 @@ fn ending(voice: Voice, state: &str, reason: &str) -> Option<String> {
     }
 }
 
-/// How an error of the voice for OpenAI's clients begins.
+/// The beginning of an error in the voice for OpenAI's clients.
 fn error(code: &str) -> String {
     format!("data: {{\"error\":{{\"code\":\"{code}\",")
 }
 
-/// The text in which a voice tells that a body goes on with something else than what would come next.
+/// Returns a voice's text for a body that does not continue with the next event.
 fn notice(voice: Voice, name: &str) -> String {
     match voice {
         Voice::Named => format!("event: {name}\n"),
@@ -48,7 +49,7 @@ fn notice(voice: Voice, name: &str) -> String {
 }
 
 impl Ends {
-    /// Judges what a client got. `last` is what had been said when the end came.
+    /// Judges the response. `last` is the last text before the end.
     pub fn judge(self, voice: Voice, last: &str, got: &Got) {
         let told = || format!("{self:?} in {voice:?}: {got:#?}");
         assert_eq!(got.status, 200, "{}", told());
@@ -84,7 +85,7 @@ impl Ends {
         }
     }
 
-    /// Whether the body goes on in this voice.
+    /// Returns whether the body goes on in this voice.
     pub fn goes_on(self, voice: Voice) -> bool {
         match self {
             Self::Gap => matches!(voice, Voice::Named | Voice::Json),
@@ -94,7 +95,7 @@ impl Ends {
     }
 }
 
-/// It broke off, after it was said when to come again and, where the voice has a form for errors, that it is one.
+/// Asserts that the body broke off, after the reconnect delay and, in a voice with a form for errors, the error.
 fn breaks(voice: Voice, code: &str, got: &Got) {
     let told = || format!("in {voice:?}: {got:#?}");
     assert_eq!(got.end, End::Broken, "{}", told());
@@ -104,5 +105,5 @@ fn breaks(voice: Voice, code: &str, got: &Got) {
     assert!(!got.text.contains("event: completed"), "{}", told());
 }
 
-/// The pause that gives the transport and the client their time.
+/// Asserts the pause before the break, in which the transport flushes and the client reads.
 pub const PAUSE: Duration = Duration::from_millis(100);
