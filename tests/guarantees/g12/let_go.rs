@@ -1,4 +1,5 @@
-//! G12, G4, G7: who waits when a process goes down, is interrupted elsewhere, or is served without a record, is told.
+//! G12, G4, G7: clients that wait are told when a process drains, a stream is interrupted elsewhere, or nothing is
+//! recorded.
 
 use std::{
     convert::Infallible,
@@ -35,7 +36,7 @@ fn batched() -> FaultStore<MemoryStore> {
     FaultStore::new(MemoryStore::starting_at(1_700_000_000_000)).batched()
 }
 
-/// A service in a layer, whose handler waits for a minute before it answers, and counts its runs.
+/// A protected service whose handler waits for a minute before it answers, and counts its runs.
 fn slow(layer: ResilientSseLayer, runs: &Arc<AtomicUsize>, watch: &Watch) -> App {
     let (runs, watch) = (Arc::clone(runs), watch.clone());
     let inner = service_fn(move |_: Request<()>| {
@@ -49,13 +50,13 @@ fn slow(layer: ResilientSseLayer, runs: &Arc<AtomicUsize>, watch: &Watch) -> App
     ServiceBuilder::new().layer(layer).service(inner).boxed_clone()
 }
 
-/// Lets the drain come to its end, and the client's body with it: it breaks, since the stream is not finished.
+/// Completes the drain. The client's body breaks with it, since the stream is not finished.
 async fn breaks_in_a_drain(hub: &mut TestHub, client: &mut Client<ResilientSseBody<Script>>) {
     ends_in_a_drain(hub, client).await;
     assert!(client.broke, "an unfinished stream looks finished: {:?}", String::from_utf8_lossy(&client.bytes));
 }
 
-/// Lets the drain come to its end; how long the client's body lived after it began is not asked, but that it is over.
+/// Completes the drain, and asserts that the client's body is over, however long it lived.
 async fn ends_in_a_drain(hub: &mut TestHub, client: &mut Client<ResilientSseBody<Script>>) {
     hub.shut_down_on(ready(()));
     client.finish(hub).await;
@@ -64,7 +65,7 @@ async fn ends_in_a_drain(hub: &mut TestHub, client: &mut Client<ResilientSseBody
     }
 }
 
-/// Its reads fail, so it never comes to wait for changes.
+/// The follower's reads fail, so it never waits for changes.
 #[tokio::test(start_paused = true)]
 async fn g12_a_follower_ends_in_a_drain_also_while_the_store_is_away() {
     for fault in [Fault::Hang, Fault::Refuse] {
@@ -86,7 +87,7 @@ async fn g12_a_follower_ends_in_a_drain_also_while_the_store_is_away() {
     }
 }
 
-/// Nothing of the stream changes when its lane is left to other nodes.
+/// The stream does not change when its lane is left to other nodes.
 #[tokio::test(start_paused = true)]
 async fn g12_a_follower_of_work_that_is_left_to_other_nodes_ends_in_a_drain() {
     let probe = |_| async { JobStatus::Running };
@@ -103,8 +104,8 @@ async fn g12_a_follower_of_work_that_is_left_to_other_nodes_ends_in_a_drain() {
     assert_eq!(hub.report().unwrap().left, 1);
 }
 
-/// A follower that cannot come again by itself, of a stream that ends in a drain after its node began to let go. `late`: it is
-/// polled only once the process is down.
+/// A follower that cannot come again by itself, of a stream that ends in a drain after its node began to let go.
+/// `late`: it is polled only once the process is down.
 async fn followed_to_the_end(
     batched: bool,
     late: bool,
@@ -160,7 +161,7 @@ async fn g12_a_follower_is_told_the_end_that_a_drain_gives_its_stream() {
             let done = JobStatus::Completed(Event::new("42").named("completed"));
             let told = followed_to_the_end(batched, late, voice, done, running()).await;
             assert_eq!(told, ["0", "1", "42"], "batched: {batched}, late: {late}, {voice:?}");
-            // It ends by itself while the probe is asked: followers are let go by then.
+            // The stream ends by itself while the probe is asked. Followers are let go by then.
             let own = vec![chunk("event: completed\ndata: own\n\n")];
             let steps = [numbers(2), vec![Step::Sleep(SECOND * 21)], own].concat();
             let told = followed_to_the_end(batched, late, voice, JobStatus::Running, steps).await;
@@ -169,7 +170,7 @@ async fn g12_a_follower_is_told_the_end_that_a_drain_gives_its_stream() {
     }
 }
 
-/// A stream of so many events that does not end, and the client whose request began it.
+/// A stream of some events that does not end, and the client whose request began it.
 async fn read_by_its_client(
     events: usize,
 ) -> (FaultStore<MemoryStore>, TestHub, App, Client<resilient_sse::ResilientSseBody<Script>>) {
@@ -182,7 +183,7 @@ async fn read_by_its_client(
     (store, hub, app, first)
 }
 
-/// A store that fails at the wrong moment costs the follower one more look, not the end.
+/// A store that fails at the wrong moment costs the follower one more read, not the end.
 #[tokio::test(start_paused = true)]
 async fn g12_a_follower_that_could_not_read_is_told_the_end_of_its_stream_in_a_drain() {
     let (store, mut hub, app, _first) = read_by_its_client(2).await;
@@ -200,7 +201,7 @@ async fn g12_a_follower_that_could_not_read_is_told_the_end_of_its_stream_in_a_d
     assert_eq!(follower.data(), ["0", "1", r#"{"reason":"shutdown"}"#]);
 }
 
-/// What the follower has not read yet is more than a page, and each page takes its time: all of it is given, and the end.
+/// The follower lacks more than a page, and each page is slow. It still receives all of them, and the end.
 #[tokio::test(start_paused = true)]
 async fn g12_a_follower_that_is_pages_behind_is_told_the_end_of_its_stream_in_a_drain() {
     let (store, mut hub, app, mut first) = read_by_its_client(2000).await;
@@ -210,7 +211,7 @@ async fn g12_a_follower_that_is_pages_behind_is_told_the_end_of_its_stream_in_a_
     follower.drain();
     hub.shut_down_on(ready(()));
     while hub.report().is_none() {
-        // It reads nothing until its stream has ended.
+        // The follower reads nothing until its stream has ended.
         first.drain();
         hub.advance(SECOND / 4).await;
     }
@@ -219,7 +220,7 @@ async fn g12_a_follower_that_is_pages_behind_is_told_the_end_of_its_stream_in_a_
     assert_eq!(follower.data().len(), 2001);
 }
 
-/// The append is refused for ever, so the stream's end never lands either.
+/// The append is refused for ever, so the stream's end is never stored either.
 #[tokio::test(start_paused = true)]
 async fn g12_a_follower_of_a_stream_that_cannot_be_settled_ends_in_a_drain() {
     let store = batched();
@@ -263,7 +264,7 @@ async fn g12_a_request_that_waits_for_another_s_handler_hears_of_a_drain() {
     first.abort();
 }
 
-/// What a drain interrupts is not begun anew by whoever waited for it.
+/// A stream that a drain interrupts is not begun anew by a request that waited for it.
 #[tokio::test(start_paused = true)]
 async fn g5_nothing_is_begun_in_a_drain_by_a_request_that_waited() {
     for feed in [false, true] {
@@ -287,7 +288,7 @@ async fn g5_nothing_is_begun_in_a_drain_by_a_request_that_waited() {
     }
 }
 
-/// Its client has no ids, and so no way back to what it misses.
+/// The client has no ids, and so cannot come back for what it misses.
 #[tokio::test(start_paused = true)]
 async fn g7_a_client_of_an_unrecorded_stream_is_served_on_in_a_drain() {
     let mut hub = TestHub::new();
@@ -315,7 +316,7 @@ async fn g7_an_unrecorded_feed_gives_its_last_events() {
     assert_eq!((client.data(), client.ended), (vec!["0", "1"], true));
 }
 
-/// A feed may go at once, whether it is recorded or not.
+/// The client of a feed may be let go at once, whether the feed is recorded or not.
 #[tokio::test(start_paused = true)]
 async fn g5_an_unrecorded_feed_holds_up_no_drain() {
     let mut hub = TestHub::with(|builder| builder.anonymous().drain_limit(SECOND * 60)).unwrap();
@@ -334,7 +335,7 @@ async fn g5_an_unrecorded_feed_holds_up_no_drain() {
     assert!(!client.broke, "feeds end cleanly");
 }
 
-/// Nobody else tells a producer whose place on its own node a new run has taken.
+/// A producer that a new run on its own node has replaced is told by nobody else.
 #[tokio::test(start_paused = true)]
 async fn g4_a_silent_producer_is_told_when_a_run_on_its_own_node_takes_its_place() {
     let mut hub = TestHub::new();
@@ -354,7 +355,7 @@ async fn g4_a_silent_producer_is_told_when_a_run_on_its_own_node_takes_its_place
     assert_eq!((watch.alive(), second.ended), (1, false));
 }
 
-/// Work that a handler has begun elsewhere waits for the word that nobody needs it any more.
+/// Work that a handler has begun elsewhere waits to be told that it is no longer needed.
 #[tokio::test(start_paused = true)]
 async fn g11_work_that_a_handler_began_hears_of_a_stop_when_the_handler_is_dropped() {
     let at_most = SECOND * 10;
@@ -394,7 +395,7 @@ async fn g11_work_that_a_handler_began_hears_of_a_stop_when_the_handler_is_dropp
     }
 }
 
-/// The inner service has answered, and its answer is refused for a limit.
+/// The inner service has answered, and its answer is refused because of a limit.
 #[tokio::test(start_paused = true)]
 async fn g11_work_whose_answer_is_refused_hears_of_a_stop() {
     let mut hub = TestHub::new();
@@ -423,7 +424,7 @@ async fn g11_work_whose_answer_is_refused_hears_of_a_stop() {
     );
 }
 
-/// The store forgot the stream, and its node says it again: registered first, then ended.
+/// The store forgot the stream, and its node repeats it: first the registration, then the end.
 #[tokio::test(start_paused = true)]
 async fn g1_whoever_has_the_end_is_done_also_while_that_is_said_again() {
     let mut hub = TestHub::new();
@@ -464,7 +465,7 @@ async fn g1_whoever_has_the_end_is_done_also_while_that_is_said_again() {
     let recover = hub.sse.recover().oneshot(resuming("/a/recover", &end)).await.unwrap();
     assert_eq!(recover.status(), 204);
     assert_eq!(hub.sse.relay().oneshot(resuming("/a", &end)).await.unwrap().status(), 204);
-    // Where the store does not say how it stands at first, the body ends at once.
+    // If the store does not report the stream's state at first, the body ends at once.
     hub.store.fail_on("info", Fault::Refuse);
     let own = send(&app, resuming("/s/a", &end)).await;
     let relayed = hub.sse.relay().oneshot(resuming("/a", &end)).await.unwrap();

@@ -1,5 +1,5 @@
-//! A peer that speaks HTTP/1.0, as nginx does where it is not told otherwise: its response is over when the connection closes,
-//! so that it cannot see that a body broke off.
+//! A peer that speaks HTTP/1.0, as nginx does where it is not told otherwise: its response is over when the connection
+//! closes, so that it cannot see that a body broke off.
 
 use resilient_sse::{Voice, test_util::Fault};
 use tokio::{
@@ -16,7 +16,7 @@ use crate::{
     support::logged::Logged,
 };
 
-/// A connection on which a response comes.
+/// A connection that receives a response.
 struct Old {
     stream: TcpStream,
     text: String,
@@ -43,7 +43,7 @@ impl Old {
         count > 0
     }
 
-    /// All that came, once the connection is closed.
+    /// Returns all bytes of the response, once the connection is closed.
     async fn finish(mut self) -> String {
         while self.more().await {}
         self.text
@@ -82,7 +82,7 @@ async fn g12_over_http_1_0_only_an_event_source_is_told_to_come_again_by_a_body(
     }
 }
 
-/// Nobody else would notice, before an answer that was cut off is taken for a whole one.
+/// Without the warning nobody would notice before a truncated answer is taken for a whole one.
 #[tokio::test]
 async fn g12_a_stream_over_http_1_0_is_warned_of_once_a_minute() {
     for route in ["/generation/x?then=completed", "/relay/x", "/generation/x?then=error"] {

@@ -36,11 +36,11 @@ use crate::g12::client::{Body, PATIENCE, Reading};
 pub enum Transport {
     Http1,
     Http2,
-    /// Without a socket: the body is polled where it is made.
+    /// Without a socket: the test polls the body itself.
     Direct,
 }
 
-/// How long the drain of a node takes at most.
+/// The limit of a node's drain.
 pub const DRAIN: Duration = Duration::from_millis(600);
 
 /// Two nodes on one store.
@@ -51,7 +51,7 @@ pub struct Stage {
     pub voice: Voice,
 }
 
-/// One of them.
+/// One of the two nodes.
 pub struct Node {
     pub sse: ResilientSse,
     app: Router,
@@ -73,12 +73,12 @@ impl Stage {
         Reading::new(self.nodes[node].ask(self.transport, request).await, self.transport == Transport::Direct)
     }
 
-    /// Takes a node down.
+    /// Drains a node.
     pub fn drain(&self, node: usize) {
         self.nodes[node].down.cancel();
     }
 
-    /// Has the handlers of a node say so many events more.
+    /// Has the handlers of a node send more events.
     pub fn more(&self, node: usize, events: usize) {
         self.nodes[node].more.add_permits(events);
     }
@@ -88,20 +88,20 @@ impl Stage {
         self.nodes[node].more.close();
     }
 
-    /// Somebody else says that a stream has no producer.
+    /// Interrupts a stream directly in the store, as another node would.
     pub async fn interrupt(&self, id: &str, epoch: u64) {
         let interrupt = Interrupt { key: key(id), epoch, last: None, if_deadline: None };
         self.store.inner().interrupt(interrupt).await.unwrap();
     }
 
-    /// Somebody else ends a stream.
+    /// Ends a stream directly in the store, as another node would.
     pub async fn close(&self, id: &str, state: StreamState, reason: Reason) {
         let ending = Ending::supplied(state, reason);
         let close = Close { key: key(id), epoch: None, ending, last: None, if_deadline: None, hook: None };
         self.store.inner().close(close).await.unwrap();
     }
 
-    /// Waits until a stream stands so.
+    /// Waits until a stream has this state.
     pub async fn until(&self, id: &str, state: StreamState) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -115,7 +115,7 @@ impl Stage {
     }
 }
 
-/// An anonymous stream.
+/// Returns the key of an anonymous stream.
 pub fn key(id: &str) -> StreamKey {
     StreamKey::new(Owner::ANONYMOUS, StreamId::new(id).unwrap())
 }
@@ -172,7 +172,7 @@ impl Node {
         }
     }
 
-    /// A connection to the node.
+    /// Connects to the node.
     pub async fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address.expect("it listens")).await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -199,7 +199,7 @@ fn app(sse: &ResilientSse, voice: Voice, more: Arc<Semaphore>) -> Router {
         .with_state(more)
 }
 
-/// Three events, then one more for each that the test asks for; `?then=` says what comes instead of those.
+/// Sends three events, then one more for each that the test asks for. `?then=` replaces the latter.
 async fn told(State(more): State<Arc<Semaphore>>, Query(query): Query<HashMap<String, String>>) -> AxumResponse {
     let then = query.get("then").cloned().unwrap_or_default();
     let events = unfold((0, more, then), async |(told, more, then): (u64, Arc<Semaphore>, String)| {

@@ -1,4 +1,4 @@
-//! The ways to end, each in all voices: over real sockets, and where time stands still.
+//! The ways to end, each in all voices: over real sockets, and in paused time.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::g12::{
 
 const VOICES: [Voice; 4] = [Voice::Named, Voice::Json, Voice::OpenAi, Voice::Silent];
 
-/// One way to end: what it is, how the hubs are set up, and how it comes about. It answers with what a client got of it,
-/// up to the end or, where the body goes on, up to what comes next.
+/// One way to end: its kind, the set-up of its hubs, and the steps that lead to it. The steps return a client's
+/// response, up to its end or, where the body goes on, up to the next event.
 macro_rules! way {
     ($(#[$doc:meta])* $name:ident, $ends:expr, last $last:literal, $setup:expr, $run:expr) => {
         $(#[$doc])*
@@ -34,8 +34,8 @@ macro_rules! way {
                 join_all(cells).await;
             }
 
-            /// The error comes 100 ms after the last frame, or after the head where there is none, and no later than its cause
-            /// makes it.
+            /// The error comes 100 ms after the last frame, or after the head if there is no frame, and no later than
+            /// its cause requires.
             #[tokio::test(start_paused = true)]
             async fn g12_the_error_gives_what_was_said_its_time() {
                 for voice in VOICES {
@@ -65,7 +65,7 @@ async fn cell_of(
     got
 }
 
-/// Reads on: to the end, or up to what comes next where the body goes on.
+/// Reads to the end or, where the body goes on, up to the next event.
 async fn rest(ends: Ends, voice: Voice, reading: crate::g12::client::Reading, next: &str) -> Got {
     if ends.goes_on(voice) { reading.until(next).await.leave() } else { reading.finish().await }
 }
@@ -117,7 +117,7 @@ way!(expired, Ends::Terminal("expired", "lifetime"), async |stage| {
 });
 
 way!(
-    /// The stream of a client that left came to its limit; the client comes back for the rest.
+    /// The stream of a client that left reached its limit. The client comes back for the rest.
     detach_limit,
     Ends::Terminal("failed", "detach_timeout"),
     async |stage| {
@@ -128,7 +128,7 @@ way!(
 );
 
 way!(
-    /// An `EventSource` is let go at once: it comes again, to another node.
+    /// An `EventSource` is let go at once, since it reconnects to another node.
     drain_of_an_event_source,
     Ends::Unfinished("shutdown"),
     async |stage| {
@@ -150,7 +150,7 @@ way!(
 );
 
 way!(
-    /// So is a client that follows on the stream's own node.
+    /// A client that follows on the stream's own node is served on, too.
     drain_of_an_sdk_s_follower,
     Ends::Terminal("failed", "shutdown"),
     async |stage| {
@@ -162,7 +162,7 @@ way!(
 );
 
 way!(
-    /// What the job probe says of the work is the end that both are told.
+    /// The job probe's answer becomes the end that both clients get.
     drain_of_a_follower_whose_job_is_done,
     Ends::Finished,
     last "the answer",
@@ -176,7 +176,7 @@ way!(
 );
 
 way!(
-    /// What may run again elsewhere is interrupted.
+    /// A stream that may run again elsewhere is interrupted.
     drain_of_what_may_run_again,
     Ends::Unfinished("shutdown"),
     async |stage| {
@@ -202,7 +202,7 @@ way!(drain_of_a_relay, Ends::Unfinished("shutdown"), async |stage| {
 });
 
 way!(
-    /// No new stream begins on a node that goes down.
+    /// No new stream begins on a node that drains.
     come_again_while_draining,
     Ends::ComeAgain,
     last "",
@@ -218,7 +218,7 @@ way!(
 );
 
 way!(
-    /// The store is away, and the client asks for what only the store has.
+    /// The store is away, and the client asks for events that only the store has.
     come_again_in_an_outage,
     Ends::ComeAgain,
     last "",
@@ -243,7 +243,7 @@ way!(
 );
 
 way!(
-    /// The stream has no producer now, says somebody else, to the producer's own client.
+    /// Another node interrupts the stream while the producer's own client reads it.
     interruption,
     Ends::Unfinished("superseded"),
     async |stage| {
@@ -262,7 +262,7 @@ way!(interruption_of_a_follower, Ends::Unfinished("interrupted"), async |stage| 
 });
 
 way!(
-    /// The beginning was trimmed, says the log to a client that has the first event.
+    /// A client has the first event, and the events after it were trimmed.
     gap,
     Ends::Gap,
     last "",
@@ -278,7 +278,7 @@ way!(
 );
 
 way!(
-    /// The same for a page that reloads.
+    /// The same for a page that is reloaded.
     gap_before_the_first_event,
     Ends::Gap,
     last "",
@@ -306,7 +306,7 @@ way!(
 );
 
 way!(
-    /// The stream is not held any more.
+    /// The store no longer holds the stream.
     store_lost,
     Ends::Unfinished("gone"),
     async |stage| {
@@ -354,7 +354,7 @@ way!(feed_that_is_interrupted, Ends::Finished, async |stage| {
 });
 
 way!(
-    /// A relay knows of no feeds: it is told that the work was interrupted.
+    /// A relay does not know that a stream is a feed's: its client is told that the work was interrupted.
     feed_that_is_interrupted_through_a_relay,
     Ends::Unfinished("interrupted"),
     async |stage| {
@@ -370,7 +370,7 @@ way!(feed_whose_body_ends, Ends::Finished, async |stage| {
 });
 
 way!(
-    /// What goes out unrecorded ends as anything else does.
+    /// An unrecorded stream ends like any other.
     unrecorded_inner_error,
     Ends::Terminal("failed", "error"),
     async |stage| {
@@ -399,7 +399,7 @@ way!(unrecorded_in_a_drain_for_an_event_source, Ends::Unfinished("shutdown"), as
 });
 
 way!(
-    /// A stream that its producer's own client reads on after somebody else has ended it is served to its end (G4).
+    /// If another node has ended a stream, its producer's own client is still served to the end (G4).
     orphan_that_is_not,
     Ends::Finished,
     last "event-4",

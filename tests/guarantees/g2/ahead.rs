@@ -1,4 +1,4 @@
-//! What is made while the store is waited for: as much as the window holds, and nothing that could be lost for it.
+//! Events that are made while earlier ones wait for the store: as many as the window holds, and none is lost for it.
 
 use std::{
     convert::Infallible,
@@ -22,7 +22,7 @@ use tower::{ServiceBuilder, ServiceExt as _, service_fn};
 
 use crate::support::rig::{Rig, Script, assert_unharmed, key, millis, watch};
 
-/// A slow store that answers within its limit; the room is small. Nothing may be lost: the body is to wait.
+/// The store is slow but within its limit, and the room is small. Nothing may be lost: the body must wait.
 #[tokio::test(start_paused = true)]
 async fn g1_nothing_is_lost_to_a_slow_store_where_room_is_short() {
     let script = Script { events: 6000, every: Duration::ZERO, padding: 100, ..Script::default() };
@@ -36,7 +36,7 @@ async fn g1_nothing_is_lost_to_a_slow_store_where_room_is_short() {
     assert_eq!((rig.sse.health().recorded, rig.sse.health().lost), (script.events, 0));
 }
 
-/// The same with many streams, of which each has little of the room.
+/// The same with many streams, each of which has little of the room.
 #[tokio::test(start_paused = true)]
 async fn g8_many_streams_wait_for_room_and_lose_nothing() {
     let script = Script { events: 1500, every: Duration::ZERO, padding: 1000, ..Script::default() };
@@ -54,7 +54,7 @@ async fn g8_many_streams_wait_for_room_and_lose_nothing() {
     assert_eq!((rig.sse.health().recorded, rig.sse.health().lost), (200 * script.events, 0));
 }
 
-/// While an event waits for the store, a body that has nothing but comments ready is to be left alone.
+/// While an event waits for the store, a body that has only comments ready is not polled.
 #[tokio::test(start_paused = true)]
 async fn g8_comments_are_no_more_than_the_window_either() {
     let store = FaultStore::new(MemoryStore::new()).batched();
@@ -90,7 +90,8 @@ async fn g8_comments_are_no_more_than_the_window_either() {
     guardian.abort();
 }
 
-/// Somebody else ends the stream while a window waits for the store, and the body has ended: what the log does not hold is not given.
+/// Another node ends the stream while a window waits for the store, and the body has ended: only events in the log are
+/// delivered.
 #[tokio::test(start_paused = true)]
 async fn g2_what_the_store_never_took_is_not_given_before_another_s_end() {
     let script = Script { events: 500, every: Duration::ZERO, ..Script::default() };

@@ -9,7 +9,7 @@ use crate::support::rig::{Rig, Script, assert_unharmed, delays, key, millis, num
 
 const SLACK: Duration = millis(5);
 
-/// Nothing reaches a client before the store has it, however slow that is within its limit.
+/// No event reaches a client before the store has it, however slow the store is within its limit.
 #[tokio::test(start_paused = true)]
 async fn g2_before_send_means_before() {
     for batched in [false, true] {
@@ -34,7 +34,7 @@ async fn g2_before_send_means_before() {
     }
 }
 
-/// What is waited for is made meanwhile, so that a round trip carries as much as the window holds, and no more.
+/// Events are made during the wait, so that a round trip carries as many as the window holds, and no more.
 #[tokio::test(start_paused = true)]
 async fn g8_before_send_makes_a_window_ahead_and_no_more() {
     let trip = millis(100);
@@ -47,7 +47,7 @@ async fn g8_before_send_makes_a_window_ahead_and_no_more() {
         for trips in 0_u64..=5 {
             let (made, stored) = (rig.made(), rig.sse.health().recorded);
             assert!(made - stored <= 1024, "{made} made, {stored} stored");
-            // Every other one at most carries only what was made first.
+            // At most every other request carries only the first event.
             assert!(stored >= trips / 2 * 900, "{stored} stored after {trips} round trips");
             tokio::time::sleep(trip).await;
         }
@@ -55,7 +55,7 @@ async fn g8_before_send_makes_a_window_ahead_and_no_more() {
     }
 }
 
-/// With a store that gives no answer, a client is at most 1,024 events ahead of it.
+/// With a store that does not answer, a client is at most 1,024 events ahead of it.
 #[tokio::test(start_paused = true)]
 async fn g2_buffered_is_at_most_1024_events_ahead() {
     for batched in [false, true] {
@@ -93,7 +93,7 @@ async fn g2_buffered_is_at_most_100_ms_ahead() {
     }
 }
 
-/// What a handler keeps with its stream is stored before the first event is delivered.
+/// A handler's metadata is stored before the first event is delivered.
 #[tokio::test(start_paused = true)]
 async fn g2_metadata_is_stored_before_the_first_event_is_seen() {
     for batched in [false, true] {
@@ -113,7 +113,7 @@ async fn g2_metadata_is_stored_before_the_first_event_is_seen() {
     }
 }
 
-/// A store that answers delays nothing at all.
+/// A store that answers delays nothing.
 #[tokio::test(start_paused = true)]
 async fn g7_a_healthy_store_is_not_felt() {
     for batched in [false, true] {
@@ -129,7 +129,7 @@ async fn g7_a_healthy_store_is_not_felt() {
     }
 }
 
-/// Events that were stored, but whose acknowledgement was lost, are given before the end that somebody else wrote behind them.
+/// Stored events whose acknowledgement was lost are delivered before the end that another node wrote after them.
 #[tokio::test(start_paused = true)]
 async fn g1_who_waits_for_a_lost_reply_gets_what_was_stored_before_another_s_end() {
     for batched in [false, true] {
@@ -154,13 +154,14 @@ async fn g1_who_waits_for_a_lost_reply_gets_what_was_stored_before_another_s_end
     }
 }
 
-/// That a producer has begun goes to the store with its first event, if that comes at once; else as soon as its body waits.
+/// The store learns that a producer has begun with its first event, if that comes at once; else as soon as its body
+/// waits.
 #[tokio::test(start_paused = true)]
 async fn g5_a_start_is_said_with_the_first_event_or_without_one() {
     for (every, appends) in [(Duration::ZERO, 1), (millis(50), 4)] {
         let script = Script { events: 3, every, ..Script::default() };
         let rig = Rig::new(true, script);
-        // The guardian is polled at any time, so also between the answer and the first poll of its body.
+        // The guardian may be polled between the response and the first poll of its body.
         let answer = rig.get("a", None).await;
         let seen = watch(answer.into_body(), tokio::time::Instant::now()).await;
         assert_unharmed(&seen, script);
@@ -168,7 +169,7 @@ async fn g5_a_start_is_said_with_the_first_event_or_without_one() {
     }
 }
 
-/// A body that nobody polls has begun all the same: whoever asks for its stream is not kept waiting.
+/// A body that nobody polls has begun all the same: a request for its stream does not wait.
 #[tokio::test(start_paused = true)]
 async fn g4_a_body_that_is_not_polled_yet_is_followed() {
     let script = Script { events: 3, every: millis(50), ..Script::default() };

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use crate::support::rig::{Rig, Script, assert_unharmed, delays, millis, watch};
 
-/// Ten streams, each a millisecond behind the one before. Returns how many requests recorded them, and how late
-/// an event came at most.
+/// Runs ten streams, each a millisecond after the one before. Returns the number of requests that recorded them, and
+/// the greatest delay of an event.
 async fn record(linger: Duration) -> (u64, Duration) {
     let script = Script { events: 50, ..Script::default() };
     let hub = |hub: resilient_sse::Builder| hub.durability(Durability::BeforeSend).linger(linger);

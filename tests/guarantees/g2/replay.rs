@@ -113,7 +113,7 @@ async fn g2_a_fenced_producer_s_unstored_events_reach_nobody() {
                 app(layer.durability(Durability::BeforeSend), &handler)
             })
             .collect();
-        // The first node's guardian is not polled: it looks dead.
+        // The first node's guardian is not polled, so the node looks dead.
         stage.advance_only(&[1], Duration::from_secs(40)).await;
         let mut client = stage.client(&apps[0], "/a");
         client.connect().await;

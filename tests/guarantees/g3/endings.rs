@@ -10,7 +10,7 @@ use crate::{
 
 const VOICES: [Voice; 4] = [Voice::Named, Voice::Json, Voice::OpenAi, Voice::Silent];
 
-/// How the library words an ending that it supplies; `None` where the voice has no word.
+/// Returns the voice's text for an ending that the library supplies; `None` if the voice has none.
 fn words(voice: Voice, state: &str, reason: &str) -> Option<(String, serde_json::Value)> {
     use serde_json::json;
     match voice {
@@ -25,7 +25,7 @@ fn words(voice: Voice, state: &str, reason: &str) -> Option<(String, serde_json:
     }
 }
 
-/// Reads a stream of three events that ends like this, twice over, and once more.
+/// Reads a stream of three events with this ending, replays it twice, and reconnects once more.
 async fn ends(
     route: impl Fn(ResilientSseLayer) -> ResilientSseLayer,
     finish: Finish,
@@ -64,7 +64,8 @@ async fn ends(
         };
         assert_eq!(live.witness.data.len(), told, "{finish:?} {voice:?} {:?}", live.witness.data);
         assert_eq!(cut.witness.data, live.witness.data);
-        // Finished, all delivered: also where the voice has no word for the end, or it would come again for ever.
+        // The stream is finished and all is delivered. That holds without a word for the end too, or the client would
+        // reconnect for ever.
         assert_eq!(live.connect().await, StatusCode::NO_CONTENT, "{finish:?} {voice:?}");
         assert_eq!(cut.connect().await, StatusCode::NO_CONTENT);
         assert_eq!((handler.calls(), handler.alive()), (1, 0));
@@ -159,7 +160,7 @@ async fn g3_what_comes_after_the_terminal_event_is_not_part_of_the_stream() {
 
 #[tokio::test(start_paused = true)]
 async fn g1_an_end_of_a_later_run_stands_behind_a_restart() {
-    // The second run says nothing but its end: a client of the first must not take that for its own.
+    // The second run makes nothing but its end. A client of the first run must not take that end for its own.
     let stage = Stage::new();
     let handler = Handler::new(|call| call.stream(&Script::events(if call.run == 1 { 3 } else { 0 })));
     let app = app(stage.sse().layer().id(StreamId::path("/chat/{id}")), &handler);

@@ -1,4 +1,4 @@
-//! G3: a store that loses what it had acknowledged, as after a failover, is told again.
+//! G3: a store that loses acknowledged data, as in a failover, gets it again.
 
 use std::{
     sync::{
@@ -44,7 +44,7 @@ async fn ended(batched: bool) -> (Stage, Client) {
     (stage, client)
 }
 
-/// The client is told of the events that are lost, and given the end.
+/// The client is told of the lost events, and gets the end.
 async fn gets_the_end(stage: Stage, mut client: Client) {
     assert_eq!(client.finish().await, 1);
     assert_eq!((client.witness.gaps, client.witness.ended.is_some()), (1, true));
@@ -67,7 +67,7 @@ async fn g3_an_end_that_the_store_lost_is_back_within_a_beat() {
     }
 }
 
-/// A failover takes its time, and that does not count: nothing that landed just before it is forgotten meanwhile.
+/// The time of a failover does not count: ends that were stored just before it are not forgotten meanwhile.
 #[tokio::test(start_paused = true)]
 async fn g3_an_end_that_was_lost_in_a_long_outage_is_told_again() {
     for batched in [false, true] {
@@ -83,7 +83,7 @@ async fn g3_an_end_that_was_lost_in_a_long_outage_is_told_again() {
     }
 }
 
-/// Whoever comes for it sooner is told to come again, and has it fetched.
+/// A client that asks for the stream sooner is told to come again, and triggers the repair.
 #[tokio::test(start_paused = true)]
 async fn g3_a_client_that_comes_for_a_lost_end_has_it_fetched() {
     for batched in [false, true] {
@@ -96,7 +96,7 @@ async fn g3_a_client_that_comes_for_a_lost_end_has_it_fetched() {
     }
 }
 
-/// A follower is let go when the store forgets, and finds the end when it comes back.
+/// A follower is let go when the store forgets the stream, and finds the end when it comes back.
 #[tokio::test(start_paused = true)]
 async fn g3_a_store_that_was_away_is_told_again_at_once() {
     for batched in [false, true] {
@@ -108,7 +108,7 @@ async fn g3_a_store_that_was_away_is_told_again_at_once() {
     }
 }
 
-/// It is tried again where that fails at first.
+/// The repair is repeated if it fails at first.
 #[tokio::test(start_paused = true)]
 async fn g3_a_lost_end_is_sent_until_it_lands() {
     for (batched, operation) in [(false, "close"), (true, "close"), (true, "reopen")] {
@@ -124,7 +124,7 @@ async fn g3_a_lost_end_is_sent_until_it_lands() {
     }
 }
 
-/// What was deleted, and what is older than a failover reaches back, does not come back.
+/// Deleted streams, and those older than a failover can lose, do not come back.
 #[tokio::test(start_paused = true)]
 async fn g6_what_is_over_does_not_come_back() {
     let key = StreamKey::new(Owner::ANONYMOUS, StreamId::new("a").unwrap());
@@ -133,7 +133,7 @@ async fn g6_what_is_over_does_not_come_back() {
         if delete {
             stage.sse().registry().delete(&key).await.unwrap();
         } else {
-            // And a beat, which says that the store is still the one that it was.
+            // A beat follows, which confirms that the store is still the same.
             stage.advance(SECOND * 41).await;
         }
         stage.forget();
@@ -167,7 +167,7 @@ async fn g3_a_hook_that_was_acknowledged_does_not_run_again() {
     }
 }
 
-/// A lost end is told again in two steps: the stream is registered, then closed. In between it looks as if it ran.
+/// A lost end is stored again in two steps: the stream is registered, then closed. In between it looks as if it ran.
 #[tokio::test(start_paused = true)]
 async fn g3_between_the_two_steps_of_a_lost_end_nobody_gets_it_twice_or_misses_it() {
     for batched in [false, true] {
@@ -194,7 +194,7 @@ async fn g3_between_the_two_steps_of_a_lost_end_nobody_gets_it_twice_or_misses_i
         assert_eq!(calls.load(Ordering::SeqCst), 1);
 
         stage.forget();
-        // The first close finds nothing. The second one, after the registration, takes its time too.
+        // The first close finds nothing. The second one, after the registration, is slow too.
         stage.store.fail_on("close", Fault::Delay(Duration::from_millis(400)));
         stage.store.reconnected();
         stage.advance(Duration::from_millis(500)).await;
@@ -228,7 +228,7 @@ async fn g3_between_the_two_steps_of_a_lost_end_nobody_gets_it_twice_or_misses_i
     }
 }
 
-/// Every running stream looks how it stands as soon as the store is known to be another.
+/// Every running stream checks its state as soon as the store is known to be another.
 #[tokio::test(start_paused = true)]
 async fn g5_silent_streams_register_again_at_once_where_the_store_was_away() {
     for batched in [false, true] {
@@ -254,8 +254,7 @@ async fn g5_silent_streams_register_again_at_once_where_the_store_was_away() {
     }
 }
 
-/// A store that hung and comes back as another is noticed by the first beat that it answers, which is not long
-/// in coming.
+/// A store that hung and comes back as another is noticed by the first beat that it answers, which follows soon.
 #[tokio::test(start_paused = true)]
 async fn g5_an_outage_is_over_for_the_beats_too_when_it_is_over() {
     for fault in [Fault::Hang, Fault::Refuse] {
@@ -269,14 +268,14 @@ async fn g5_an_outage_is_over_for_the_beats_too_when_it_is_over() {
         stage.advance(SECOND * 60).await;
         stage.forget();
         stage.store.heal();
-        // A beat that hangs already hangs on for up to 2 s, and the next one follows within 1 s.
+        // A hanging beat takes up to 2 s, and the next one follows within 1 s.
         stage.advance(SECOND * 3).await;
         let info = stage.sse().registry().stream(job.key()).await.unwrap();
         assert!(info.is_some_and(|info| info.state == StreamState::Active), "after {fault:?}");
     }
 }
 
-/// Something else finds first that the store answers again: the beat follows at once.
+/// Another request notices first that the store answers again: a beat follows at once.
 #[tokio::test(start_paused = true)]
 async fn g5_a_beat_follows_when_the_breaker_closes() {
     let mut stage = stage(true, |hub| hub);
@@ -294,7 +293,7 @@ async fn g5_a_beat_follows_when_the_breaker_closes() {
     assert_eq!(stage.store.calls("beat"), beats + 1);
 }
 
-/// The inner service's own ids are the store's again too.
+/// The inner service's own ids are stored again too.
 #[tokio::test(start_paused = true)]
 async fn g10_the_inner_id_comes_back_with_its_stream() {
     for batched in [false, true] {

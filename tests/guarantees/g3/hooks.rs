@@ -1,4 +1,4 @@
-//! G3: the hook of every stream that ends runs until it is acknowledged, few at a time, whoever ends the stream.
+//! G3: the hook of every ended stream runs until it is acknowledged, few at a time, whichever node ended the stream.
 
 use std::{
     future::{pending, ready},
@@ -28,7 +28,7 @@ fn key(owner: &str, name: &str) -> StreamKey {
     StreamKey::new(Owner::new(owner).unwrap(), id(name))
 }
 
-/// Counts, and tells when it is over, how many there are of a thing.
+/// Counts how many hooks run at the same time.
 #[derive(Clone, Debug, Default)]
 struct Count(Arc<(AtomicUsize, AtomicUsize, AtomicUsize)>);
 
@@ -89,7 +89,7 @@ async fn g3_a_hook_that_fails_panics_or_hangs_is_run_again_within_any_recovery_w
     }
 }
 
-/// The node that ended a stream dies before its hook has run: another one's turn comes within the window.
+/// The node that ended a stream dies before its hook has run. Another node runs it within the window.
 #[tokio::test(start_paused = true)]
 async fn g3_the_hook_of_a_node_that_dies_is_run_by_another_within_any_recovery_window() {
     for window in [10, 30, 300] {
@@ -97,7 +97,7 @@ async fn g3_the_hook_of_a_node_that_dies_is_run_by_another_within_any_recovery_w
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&calls);
         let dying = TestHub::on(store.clone(), |builder| {
-            // Whatever it spawns does not run any more.
+            // Tasks that it spawns no longer run.
             builder.anonymous().recovery_window(SECOND * window).on_end(|_| pending::<()>()).executor(drop)
         })
         .unwrap();
@@ -246,14 +246,14 @@ async fn g3_the_hook_of_a_stream_that_is_deleted_runs_with_its_data_still_there(
     }
 }
 
-/// A hook that has not run yet needs the stream: what is not known to be stopped is not deleted.
+/// A hook that has not run yet needs the stream, so a stream that may still run is not deleted.
 #[tokio::test(start_paused = true)]
 async fn g3_a_stream_whose_end_is_not_stored_is_not_deleted() {
     for (batched, refused, ends) in [
         (true, false, false),
         (true, true, false),
         (false, true, false),
-        // It is ending by itself.
+        // The stream is ending by itself.
         (true, true, true),
         (false, true, true),
     ] {
@@ -283,7 +283,7 @@ async fn g3_a_stream_whose_end_is_not_stored_is_not_deleted() {
         let deleting = tokio::spawn(async move { sse.registry().delete(&key("a", "a")).await });
         tokio::task::yield_now().await;
         for _ in 0..30 {
-            // Where nothing is refused, it is the guardian that is late.
+            // If the store refuses nothing, the guardian is late.
             if refused {
                 hub.step().await;
             }
@@ -305,7 +305,7 @@ async fn g3_a_stream_whose_end_is_not_stored_is_not_deleted() {
     }
 }
 
-/// A hook that could not look at its stream has not run.
+/// A hook that could not read its stream has not run.
 #[tokio::test(start_paused = true)]
 async fn g3_a_deletion_runs_its_hook_also_where_the_store_is_slow_for_a_moment() {
     for fault in [Fault::Refuse, Fault::Hang] {
@@ -332,7 +332,7 @@ async fn g3_a_deletion_runs_its_hook_also_where_the_store_is_slow_for_a_moment()
     }
 }
 
-/// A deletion has its hook run once, whatever others hang, and is not held up for good.
+/// A deletion runs its hook once, even while other hooks hang, and is not delayed for ever.
 #[tokio::test(start_paused = true)]
 async fn g3_a_deletion_is_not_held_up_by_hooks_that_fail_or_hang() {
     let calls = Arc::new(AtomicUsize::new(0));
@@ -357,7 +357,7 @@ async fn g3_a_deletion_is_not_held_up_by_hooks_that_fail_or_hang() {
     assert_eq!(calls.load(Ordering::SeqCst), 1);
 }
 
-/// What a hook is told of a stream whose log is not whole.
+/// A hook is told which part of the log is missing.
 async fn missing(
     events: usize,
     setup: impl FnOnce(resilient_sse::Builder) -> resilient_sse::Builder,

@@ -52,11 +52,11 @@ async fn g3_the_terminal_event_is_stored_before_it_is_sent() {
         stage.advance(Duration::from_millis(250)).await;
     }
     assert_eq!(stage.state(&client).await, Some(StreamState::Active));
-    // It waits for two seconds, no longer.
+    // The terminal event waits for two seconds, no longer.
     client.read_to_end().await;
     assert!(began.elapsed() <= Duration::from_millis(2100), "{:?}", began.elapsed());
     assert!(client.witness.ended.is_some());
-    // The close is tried until it lands.
+    // The close is repeated until it is stored.
     stage.store.heal();
     stage.advance(Duration::from_secs(3)).await;
     assert_eq!(stage.state(&client).await, Some(StreamState::Completed));
@@ -109,7 +109,7 @@ async fn g3_the_node_dies_right_after_the_end() {
 /// State, events and terminal data.
 type Answer = (String, Vec<String>, Option<String>);
 
-/// Counts the runs of an `on_end` hook, and what it said.
+/// Counts the runs of an `on_end` hook, and keeps its results.
 #[derive(Clone, Default)]
 struct Saved {
     runs: Arc<AtomicU64>,
@@ -117,7 +117,7 @@ struct Saved {
 }
 
 impl Saved {
-    /// Fails so many times before it saves.
+    /// How often the hook fails before it saves.
     async fn save(self, stream: EndedStream, failures: u64) -> Result<(), BoxError> {
         let run = self.runs.fetch_add(1, Ordering::SeqCst) + 1;
         if run == 1 && failures > 1 {
@@ -216,7 +216,7 @@ async fn g3_on_end_runs_for_every_kind_of_end() {
     assert_eq!(saved.runs(), 1);
 }
 
-/// It is stopped first: its answer is not thrown away without a word.
+/// The stream is stopped first, so that its answer is not lost silently.
 #[tokio::test(start_paused = true)]
 async fn g3_on_end_runs_for_a_stream_that_is_deleted_while_it_runs() {
     for (producer, deleting) in [(0, 0), (0, 1)] {

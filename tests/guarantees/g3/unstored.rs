@@ -10,7 +10,7 @@ use crate::support::rig::{Rig, Script, account, assert_unharmed, key, millis, wa
 const TERMINAL_LIMIT: Duration = Duration::from_secs(2);
 const SLACK: Duration = millis(5);
 
-/// Ends a stream while the store fails. Returns how late the terminal event came.
+/// Ends a stream while the store fails. Returns the delay of the terminal event.
 async fn end_in_outage(fault: Fault, batched: bool, heals_after: Duration) -> Duration {
     let script = Script { events: 50, ..Script::default() };
     let rig = Rig::new(batched, script);
@@ -60,7 +60,7 @@ async fn g3_a_terminal_event_goes_out_as_soon_as_it_is_stored() {
             let late = end_in_outage(fault, batched, millis(200)).await;
             assert!(late > millis(150) && late < TERMINAL_LIMIT - millis(200), "{late:?} late, {fault:?}");
         }
-        // Each request is done, but not heard of; the last one says what it finds.
+        // The store executes each request, but the replies are lost. The last reply reports what it finds.
         let late = end_in_outage(Fault::LoseReply, batched, millis(300)).await;
         assert!(late < TERMINAL_LIMIT, "{late:?} late");
     }
@@ -89,7 +89,7 @@ async fn g2_a_terminal_event_is_stored_before_it_is_seen() {
     }
 }
 
-/// The time an event waited earlier is not taken from the time the end may wait.
+/// The time for which an earlier event waited does not shorten the wait of the end.
 #[tokio::test(start_paused = true)]
 async fn g3_an_end_has_its_own_two_seconds() {
     for batched in [false, true] {

@@ -1,4 +1,4 @@
-//! G4: who was declared dead is fenced.
+//! G4: a producer that was declared dead is fenced.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::{
     support::handlers::{App, Handler, Script, app},
 };
 
-/// The second node takes the first for dead, whose guardian is not polled, and whose client has read two events.
+/// The first node's guardian is not polled, so the second node takes it for dead. The first node's client has read two
+/// events.
 async fn declared_dead(disconnect: Disconnect) -> (Stage, [App; 2], Handler, watch::Sender<u64>, Client) {
     let mut stage = Stage::nodes(2, |hub| hub);
     let (script, gate) = Script::events(5).gated();
@@ -40,13 +41,13 @@ async fn g4_a_client_attached_to_an_orphaned_stream_is_served_to_its_end() {
         assert_eq!(other.witness.names, ["message", "message", "orphaned"]);
         gate.send_replace(4);
         client.read(2).await;
-        // Its own guardian learns of it, which changes nothing for the client.
+        // The first node's guardian learns of the end, which changes nothing for the client.
         stage.advance(Duration::from_secs(40)).await;
         gate.send_replace(6);
         client.read_to_end().await;
         assert_eq!(client.witness.names, ["message", "message", "message", "message", "message", "completed"]);
         assert_eq!((handler.calls(), handler.alive()), (1, 0));
-        // Nothing of it was recorded: the first end counts.
+        // None of these events was recorded: the first end counts.
         assert_eq!(stage.state(&client).await, Some(StreamState::Orphaned));
         assert_eq!(client.connect().await, 204);
         assert_eq!(stage.sse().health().recorded, 2);
@@ -77,7 +78,7 @@ async fn g4_where_a_newer_run_produces_the_older_body_ends_without_a_terminal_ev
     client.read_to_end().await;
     assert_eq!((client.witness.names.len(), client.witness.ended), (2, None));
     assert_eq!(handler.alive(), 1, "the older body is dropped");
-    // It comes again, wherever, and follows the newer run.
+    // The client reconnects to any node and follows the newer run.
     client.connect().await;
     gate.send_replace(6);
     tokio::join!(client.read_to_end(), next.read_to_end());
@@ -92,7 +93,7 @@ async fn g4_a_producer_that_is_superseded_while_it_waits_is_told() {
     let (mut stage, apps, handler, gate, mut client) = declared_dead(Disconnect::Interrupt).await;
     let mut next = stage.client(&apps[1], "/a");
     next.connect().await;
-    // Its inner body says nothing more; the guardian's next beat finds out.
+    // The inner body makes nothing more. The guardian's next beat finds out.
     stage.advance(Duration::from_secs(15)).await;
     assert_eq!(client.read_ready().await, 0);
     client.read_to_end().await;

@@ -1,4 +1,4 @@
-//! G4: of all who race for one stream, one produces. Real threads, real time.
+//! G4: of all requests that race for one stream, one produces. Real threads, real time.
 
 use std::{
     sync::{
@@ -17,7 +17,7 @@ use crate::{
     support::handlers::{App, Call, Handler, Script, app},
 };
 
-/// Longer than any contender is late, and short enough to wait for.
+/// Longer than the delay of any contender, and short enough to wait for.
 const WINDOW: Duration = Duration::from_secs(5);
 
 fn stage(nodes: usize) -> Stage {
@@ -42,7 +42,7 @@ fn apps(stage: &Stage, handler: &Handler) -> Vec<App> {
     stage.hubs.iter().map(|hub| app(layer(hub), handler)).collect()
 }
 
-/// Every contender starts at once, and reads to the end. Returns what they saw.
+/// All contenders start at the same time and read to the end. Returns what they saw.
 async fn race(mut contenders: Vec<Client>) -> Vec<Client> {
     let barrier = Arc::new(Barrier::new(contenders.len()));
     let mut racing = JoinSet::new();
@@ -121,7 +121,7 @@ async fn g4_races_with_contenders_who_give_up() {
                 client
             });
         }
-        // The stream is driven on whoever went; each comes again and has the whole of it.
+        // The stream is driven on whichever client left. Each client reconnects and gets all of it.
         let mut clients = racing.join_all().await;
         for client in &mut clients {
             client.finish().await;
