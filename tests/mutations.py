@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SECONDS = 120
+SECONDS = 300
 
 
 @dataclass
@@ -219,6 +219,9 @@ def place(mutation, tree):
 
 def place_all(tree):
     """Writes all mutations into the tree. Returns those that apply."""
+    # Cargo tells two packages of one target folder apart by their versions, not by where they lie.
+    manifest = tree / "Cargo.toml"
+    manifest.write_text(re.sub(r'^version = "(.*)"', r'version = "\1-mutants"', manifest.read_text(), count=1, flags=re.MULTILINE))
     applied, scripts = [], []
     for mutation in LIST:
         script, error = place(mutation, tree)
@@ -274,7 +277,7 @@ def main():
             sys.exit(failed)
         chosen = [it for it in applied if (not wanted or it.guarantee in wanted) and (it.is_fast() or "--fast" not in sys.argv)]
         os.environ["CARGO_INCREMENTAL"] = "0"
-        # The tree's own, so that only this crate is built again.
+        # The repository's own, so that only this crate is built again.
         os.environ.setdefault("CARGO_TARGET_DIR", str(ROOT / "target"))
         binaries = build(tree, {mutation.suite for mutation in chosen})
         with ThreadPoolExecutor(os.cpu_count()) as pool:
