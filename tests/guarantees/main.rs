@@ -1,6 +1,7 @@
 //! The guarantees G1 to G12, a folder each, in one process and mostly on the memory store.
 //!
-//! A test's name begins with the guarantee that it holds. A file lies in the folder of the guarantee that most of its tests hold.
+//! A test's name begins with the guarantee that it checks. A file lies in the folder of the guarantee that most of its
+//! tests check.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 #[path = "../support/mod.rs"]

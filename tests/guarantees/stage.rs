@@ -1,4 +1,4 @@
-//! Nodes on one store, and the verdict in which every scenario ends.
+//! Nodes on one store, and the verdict at the end of every scenario.
 
 use std::{
     collections::BTreeMap,
@@ -30,18 +30,18 @@ pub type AllFacts = Arc<Mutex<BTreeMap<StreamKey, Facts>>>;
 pub struct Stage {
     pub hubs: Vec<TestHub>,
     pub store: FaultStore<MemoryStore>,
-    /// Whether the store lost what it held.
+    /// Whether the store lost its data.
     forgot: bool,
     facts: AllFacts,
 }
 
 impl Stage {
-    /// One node with all defaults.
+    /// Makes a stage with one node and all defaults.
     pub fn new() -> Self {
         Self::nodes(1, |hub| hub)
     }
 
-    /// So many nodes, set up alike.
+    /// Makes a stage with a number of nodes that are set up alike.
     pub fn nodes(nodes: usize, setup: impl Fn(Builder) -> Builder) -> Self {
         Self::on(FaultStore::new(MemoryStore::starting_at(1_700_000_000_000)), nodes, setup)
     }
@@ -54,7 +54,7 @@ impl Stage {
         stage
     }
 
-    /// One more node.
+    /// Adds a node.
     pub fn add(&mut self, setup: impl Fn(Builder) -> Builder) {
         let hub = TestHub::on(self.store.clone(), |hub| setup(hub.owner(user).lifetime(LIFETIME)));
         self.hubs.push(hub.unwrap());
@@ -64,12 +64,12 @@ impl Stage {
         &self.hubs[0].sse
     }
 
-    /// A client of a stream that the path's last segment names.
+    /// Makes a client of the stream that the path's last segment names.
     pub fn client(&self, app: &App, uri: &str) -> Client {
         Client::new(app, uri, &self.facts)
     }
 
-    /// The store loses everything, as one that restarts without persistence.
+    /// Empties the store, like a restart without persistence.
     pub fn forget(&mut self) {
         self.forgot = true;
         self.store.forget();
@@ -108,11 +108,11 @@ impl Stage {
     }
 
     pub async fn state(&self, client: &Client) -> Option<StreamState> {
-        // Past the faults, and past the breaker.
+        // Read the store directly, without its faults and the breaker.
         self.store.inner().info(client.witness.key.clone()).await.unwrap().map(|info| info.state)
     }
 
-    /// The log as the store holds it, against what clients saw.
+    /// Compares the log in the store with what clients saw.
     pub async fn check_logs(&self) {
         let lost = self.forgot || self.hubs.iter().any(|hub| hub.sse.health().lost > 0);
         let keys: Vec<_> = self.facts.lock().unwrap().keys().cloned().collect();
@@ -132,7 +132,7 @@ impl Stage {
         assert!(told <= counted, "{told} gaps were told, {counted} counted");
     }
 
-    /// The same where time is real: waits until everything has expired.
+    /// The same in real time: waits until everything has expired.
     pub async fn real_verdict(mut self) {
         self.judge().await;
         let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
@@ -143,12 +143,12 @@ impl Stage {
         self.check_nodes();
     }
 
-    /// Judges everything, then lets it all expire: nothing may be left.
+    /// Judges everything, then lets it expire, and asserts that nothing is left.
     pub async fn verdict(mut self) {
         self.judge().await;
         self.advance(RECOVERY + SWEEP * 2).await;
         if !self.store.inner().is_empty() {
-            // What is interrupted may be run again for as long as its lifetime.
+            // An interrupted stream may be run again until its lifetime is over.
             self.advance(LIFETIME).await;
         }
         assert!(self.store.inner().is_empty(), "left in the store: {:?}", self.store.inner());
@@ -162,7 +162,7 @@ impl Stage {
     }
 }
 
-/// Whose a request is: the test's own header says.
+/// Reads the request's owner from the test's own header.
 pub fn user(request: &http::request::Parts) -> Option<Owner> {
     match request.headers.get("x-user") {
         Some(user) => Owner::new(user.to_str().ok()?).ok(),

@@ -54,7 +54,7 @@ async fn g8_many_streams_wait_for_room_and_lose_nothing() {
     assert_eq!((rig.sse.health().recorded, rig.sse.health().lost), (200 * script.events, 0));
 }
 
-/// While an event waits for the store, a body that has only comments ready is not polled.
+/// While an event waits for the store, a body that makes only comments stays within the window too.
 #[tokio::test(start_paused = true)]
 async fn g8_comments_are_no_more_than_the_window_either() {
     let store = FaultStore::new(MemoryStore::new()).batched();

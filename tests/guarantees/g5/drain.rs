@@ -1,4 +1,4 @@
-//! G5: a process that goes down in order.
+//! G5: a process that drains.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ struct Drain {
     client: Client,
 }
 
-/// The first of two nodes goes down, while its client has read two of five events.
+/// The first of two nodes drains, while its client has read two of five events.
 async fn drain(disconnect: Disconnect, setup: impl Fn(Builder) -> Builder) -> Drain {
     let mut stage = Stage::nodes(2, setup);
     let (script, gate) = Script::events(5).gated();
@@ -76,7 +76,7 @@ async fn g5_drain_lets_clients_of_detachable_streams_go_and_finishes_the_work() 
 #[tokio::test(start_paused = true)]
 async fn g5_drain_refuses_new_work_and_still_tells_what_has_ended() {
     let mut d = drain(Disconnect::DETACH, |hub| hub).await;
-    // New work: 200, `retry:`, end; also where the stream runs here.
+    // A request for new work gets 200, `retry:` and the end, even if the stream runs here.
     for uri in ["/new", "/a"] {
         let mut client = d.stage.client(&d.apps[0], uri);
         assert_eq!(client.connect().await, StatusCode::OK);

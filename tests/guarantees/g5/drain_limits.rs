@@ -1,4 +1,5 @@
-//! G5, G3: a process goes down within its limit, whatever probes, hooks, stores and clients do, and says what it left.
+//! G5, G3: a process drains within its limit, whatever probes, hooks, stores and clients do, and reports unfinished
+//! work.
 
 use std::{
     future::{pending, ready},
@@ -40,7 +41,7 @@ async fn state(hub: &TestHub, name: &str) -> StreamState {
     hub.sse.registry().stream(&key(name)).await.unwrap().expect("held").state
 }
 
-/// Has the process go down, with clients that read. Answers with the report, and how long it took.
+/// Drains the process while clients read. Returns the report and the time that the drain took.
 async fn drain(hub: &mut TestHub, clients: &mut [Client<ResilientSseBody<Script>>]) -> (DrainReport, Duration) {
     let start = Instant::now();
     hub.shut_down_on(ready(()));
@@ -146,7 +147,7 @@ async fn g5_a_drain_takes_no_longer_than_its_limit_whatever_the_store_does() {
     }
 }
 
-/// An executor that runs nothing any more is not waited for.
+/// The drain does not wait for an executor that no longer runs anything.
 #[tokio::test(start_paused = true)]
 async fn g5_a_drain_takes_no_longer_than_its_limit_where_nothing_is_run() {
     let mut hub = hub(false, |builder| {
@@ -174,7 +175,7 @@ async fn g3_a_drain_waits_for_the_hooks_of_what_ended_here() {
             })
         });
         let watch = Watch::default();
-        // One ends by itself five seconds into the drain, one has just ended, one is cut short.
+        // One stream ends by itself five seconds into the drain, one has just ended, and one is cut short.
         let soon =
             app(hub.sse.generation().id(StreamId::path("/s/{id}")), &watch, then(numbers(1), Step::Sleep(SECOND * 5)));
         let never = app(hub.sse.generation().id(StreamId::path("/n/{id}")), &watch, then(numbers(1), Step::Hang));
@@ -210,7 +211,7 @@ async fn g3_a_drain_says_how_many_hooks_have_not_run() {
     assert_eq!((report.hooks_unfinished, took), (20, SECOND * 10), "{report:?}");
 }
 
-/// Whoever does not come again by itself is served for as long as there is time.
+/// A client that does not reconnect by itself is served for as long as there is time.
 #[tokio::test(start_paused = true)]
 async fn g5_a_client_that_would_lose_its_answer_is_served_until_shortly_before_the_limit() {
     for (probe, served) in [(false, 24), (true, 19)] {
@@ -252,7 +253,7 @@ async fn g5_a_drain_drops_the_bodies_of_clients_that_do_not_read() {
     }
 }
 
-/// A stream that was taken for an orphan is served on unrecorded, but not beyond its process.
+/// A stream that was taken for an orphan is served on unrecorded, but only as long as its process lives.
 #[tokio::test(start_paused = true)]
 async fn g5_a_drain_drops_the_bodies_of_streams_that_were_taken_for_orphans() {
     let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000)).batched();
@@ -277,7 +278,7 @@ async fn g5_a_drain_drops_the_bodies_of_streams_that_were_taken_for_orphans() {
     assert_eq!(watch.alive(), 0);
 }
 
-/// What a body does after its terminal event is work too: a handler saves the answer there.
+/// The code of a body after its terminal event is work too: a handler saves the answer there.
 #[tokio::test(start_paused = true)]
 async fn g5_a_drain_lets_bodies_finish_after_their_terminal_events() {
     for (rest, limit, finishes) in [(SECOND, SECOND * 25, true), (SECOND * 3, SECOND * 2, false)] {
@@ -311,11 +312,11 @@ async fn g5_a_publication_that_is_being_opened_when_the_drain_begins_is_refused(
     assert!(hub.report().is_some_and(|report| report.unsettled == 0));
 }
 
-/// One look that fails says nothing of a job.
+/// One failed read of the store proves nothing about a job.
 #[tokio::test(start_paused = true)]
 async fn g5_a_drain_asks_the_probe_also_where_the_store_is_slow_for_a_moment() {
     const JOBS: usize = 100;
-    // A store that has been emptied knows the jobs again once their own node has said so.
+    // After the store was emptied, it knows the jobs once their own node has registered them again.
     for fault in [Some(Fault::Hang), Some(Fault::Refuse), None] {
         let asked = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&asked);
@@ -348,7 +349,7 @@ async fn g5_a_drain_asks_the_probe_also_where_the_store_is_slow_for_a_moment() {
     }
 }
 
-/// Nothing else stops the work of a client that does not read: its stream has no lane that ends.
+/// Only the drain stops the work of a client that does not read, since its stream has no lane that ends.
 #[tokio::test(start_paused = true)]
 async fn g5_a_drain_drops_and_counts_unrecorded_work_whose_client_does_not_read() {
     for feed in [false, true] {
@@ -363,7 +364,7 @@ async fn g5_a_drain_drops_and_counts_unrecorded_work_whose_client_does_not_read(
             assert!(client.poll());
             clients.push(client);
         }
-        // One that is gone is not counted.
+        // A client that has left is not counted.
         clients.pop();
         hub.store.heal();
         let (report, took) = drain_alone(&mut hub).await;
@@ -373,7 +374,7 @@ async fn g5_a_drain_drops_and_counts_unrecorded_work_whose_client_does_not_read(
     }
 }
 
-/// Its client would lose its answer, as any other would.
+/// The client would lose its answer, like any other.
 #[tokio::test(start_paused = true)]
 async fn g5_a_drain_waits_for_handlers_that_have_not_answered() {
     for (named, recorded) in [(true, true), (true, false), (false, true), (false, false)] {
@@ -408,7 +409,8 @@ async fn g5_a_drain_waits_for_handlers_that_have_not_answered() {
     }
 }
 
-/// Handlers are waited for as long as clients are served. Those that begin in a drain are not, nor are clients that come again.
+/// The drain waits for handlers as long as it serves clients. It does not wait for handlers that begin in the drain, or
+/// for clients that reconnect.
 #[tokio::test(start_paused = true)]
 async fn g5_a_drain_waits_for_no_handler_in_vain() {
     for (case, takes, limit) in
@@ -449,8 +451,8 @@ async fn g5_a_drain_waits_for_no_handler_in_vain() {
     }
 }
 
-/// A handler that has not answered when clients are let go is dropped, its work is stopped, and its client is told to come
-/// again: it does not hold up the process for as long as it may take.
+/// A handler that has not answered when clients are let go is dropped, its work is stopped, and its client is told to
+/// come again. It does not delay the process any longer.
 #[tokio::test(start_paused = true)]
 async fn g5_a_drain_drops_a_handler_that_does_not_answer() {
     for unrecorded in [false, true] {

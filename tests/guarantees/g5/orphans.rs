@@ -1,4 +1,4 @@
-//! G5: a stream whose node died is found in time, handled once, and ends as its job did.
+//! G5: a stream whose node died is found in time, handled once, and ends like its job.
 
 use std::{
     future::pending,
@@ -23,7 +23,7 @@ const STALE: Duration = Duration::from_secs(30);
 const SWEEP: Duration = Duration::from_secs(30);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Three nodes, of which the first then dies with a stream of two events. The app is the second's.
+/// Three nodes. The first one dies with a stream of two events. The app is the second node's.
 async fn node_dies(disconnect: Disconnect, setup: impl Fn(Builder) -> Builder) -> (Stage, App, Handler, Client) {
     let mut stage = Stage::nodes(3, setup);
     let (script, gate) = Script::events(5).gated();
@@ -70,8 +70,8 @@ async fn g5_an_orphan_is_found_in_time_by_one_guardian_and_followers_see_it_at_o
     }
 }
 
-/// A sweep whose reply is lost has leased what it found, for no longer than need be: with nobody to be asked, that is the
-/// stale threshold, however long a probe could take.
+/// A sweep whose reply is lost has leased the streams that it found, but not for longer than necessary. Without a job
+/// probe that is the stale threshold, however long a probe could take.
 #[tokio::test(start_paused = true)]
 async fn g5_a_lost_reply_to_a_sweep_delays_no_orphan_for_longer_than_the_threshold() {
     let (mut stage, _, _, mut client) = node_dies(Disconnect::DETACH, |hub| hub.probe_limit(SECOND * 200)).await;
@@ -105,7 +105,7 @@ async fn g5_an_interruptible_orphan_is_interrupted_and_its_followers_are_admitte
 
 type Answer = fn(u64) -> Result<JobStatus, BoxError>;
 
-/// What becomes of an orphan whose probe answers like this; and how often it was asked within ten minutes.
+/// Returns how an orphan ends whose probe answers like this, and how often the probe was asked within ten minutes.
 async fn probed(answer: Answer) -> (Stage, Client, u64) {
     let asked = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&asked);
@@ -191,7 +191,7 @@ async fn g5_a_probe_that_hangs_holds_nobody_up() {
     let (mut stage, app, _, mut client) =
         node_dies(Disconnect::DETACH, |hub| hub.job_probe(|_| pending::<JobStatus>())).await;
     stage.advance(STALE + SWEEP).await;
-    // The guardian still beats for a stream of its own, and the probe's time ends.
+    // The guardian still beats for a stream of its own, and the probe's time runs out.
     let mut own = stage.client(&app, "/own");
     own.connect().await;
     own.read(2).await;
@@ -224,7 +224,7 @@ async fn g5_a_thousand_orphans_are_found_together() {
 
 #[tokio::test(start_paused = true)]
 async fn g5_a_registration_whose_producer_never_began() {
-    // The node died between `open` and the handler's answer: nobody waits for it for long.
+    // The node died between `open` and the handler's answer. Requests do not wait for it for long.
     let mut stage = Stage::nodes(2, |hub| hub);
     let never = Handler::events(1);
     let blocked = crate::support::handlers::blocked(stage.hubs[0].sse.generation().id(StreamId::path("/{id}")));

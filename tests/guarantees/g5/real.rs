@@ -1,4 +1,4 @@
-//! G5 on real sockets: beats do not hang on a client that reads.
+//! G5 on real sockets: beats do not depend on a client that reads.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ async fn serve(listener: TcpListener, app: App) {
     }
 }
 
-/// Waits for something that must come about.
+/// Waits for a condition that must become true.
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     let mut ticks = tokio::time::interval(Duration::from_millis(5));
@@ -56,7 +56,7 @@ async fn g5_a_client_that_never_reads_its_socket_is_not_orphaned() {
         let guardians = [tokio::spawn(first), tokio::spawn(second)];
         until("both trust the store", async || ![&producing, &watching].iter().any(|sse| sse.health().frozen)).await;
 
-        // Far more than socket buffers hold: the body waits for its client.
+        // Send far more than socket buffers hold, so that the body waits for its client.
         let line = "x".repeat(100_000);
         let handler = Handler::new(move |_| {
             let block = format!("data: {line}\n\n");
@@ -87,7 +87,7 @@ async fn g5_a_client_that_never_reads_its_socket_is_not_orphaned() {
         assert_eq!((info.state, handler.calls()), (StreamState::Active, 1));
         assert_eq!(watching.health().orphaned, 0);
 
-        // It still gets its stream, and its going is noticed.
+        // The client still gets its stream, and its leaving is noticed.
         let mut first_bytes = [0; 1000];
         socket.read_exact(&mut first_bytes).await.unwrap();
         drop(socket);

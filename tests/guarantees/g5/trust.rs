@@ -14,7 +14,7 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Two nodes that trust the store, and a stream of the first that has said two of five events.
+/// Two nodes that trust the store, and a stream of the first node that has sent two of five events.
 async fn live(disconnect: Disconnect) -> (Stage, [App; 2], Client, watch::Sender<u64>) {
     live_on(Stage::nodes(2, |hub| hub), disconnect).await
 }
@@ -54,7 +54,7 @@ async fn g5_a_guardian_whose_beats_fail_claims_nothing() {
         stage.advance(SECOND * 120).await;
         assert!(stage.hubs.iter().all(|hub| hub.sse.health().frozen), "{fault:?}");
         assert_eq!(stage.state(&client).await, Some(StreamState::Active), "{fault:?}");
-        // Its own beats land again; whoever else lives gets a whole threshold to say so.
+        // The node's own beats land again. Every other living node gets a whole threshold to beat.
         stage.store.heal();
         stage.advance_only(&[1], SECOND * 29).await;
         assert_eq!(stage.state(&client).await, Some(StreamState::Active), "{fault:?}");
@@ -97,7 +97,7 @@ async fn g5_an_emptied_store_is_told_anew_of_what_lives() {
     let (mut stage, apps, mut client, gate) = live(Disconnect::DETACH).await;
     client.leave();
     stage.forget();
-    // The second node hears of it with its next beat, before the first has registered its stream again.
+    // The second node learns of the loss with its next beat, before the first node has registered its stream again.
     stage.advance_only(&[1], SECOND * 11).await;
     assert!(stage.hubs[1].sse.health().frozen);
     client.app = apps[1].clone();
@@ -112,8 +112,8 @@ async fn g5_an_emptied_store_is_told_anew_of_what_lives() {
     stage.verdict().await;
 }
 
-/// The clock is set between a guardian's beat, every 10 s, and its sweep: all that lives is overdue by it,
-/// and beyond its lifetime.
+/// The clock is set between a guardian's beat, every 10 s, and its sweep. By the new clock all live streams are overdue
+/// and beyond their lifetime.
 #[tokio::test(start_paused = true)]
 async fn g5_a_store_whose_clock_jumps_makes_no_orphans() {
     const HOUR_MS: i64 = 3_600_000;
@@ -176,7 +176,7 @@ async fn g5_a_stop_reaches_the_producer_from_any_node() {
             assert_eq!(streams.list(&owner).await.unwrap().len(), 1);
             let ended = streams.stop(&owner, &id).await.unwrap().unwrap();
             assert_eq!((ended.ending.state, ended.ending.reason.as_deref()), (StreamState::Cancelled, Some("stopped")));
-            // Promptly: no time passes.
+            // At once: no time passes.
             follower.read_to_end().await;
             stage.step().await;
             assert_eq!(handler.alive(), 0);
@@ -194,7 +194,7 @@ async fn g5_a_stop_reaches_the_producer_from_any_node() {
     }
 }
 
-/// A host that wants no stream to be taken for an orphan says so with the longest time that there is.
+/// A host that wants no stream to be taken for an orphan sets the longest possible threshold.
 #[tokio::test(start_paused = true)]
 async fn g5_a_threshold_without_end_takes_no_stream_for_an_orphan() {
     let longest = Duration::MAX;
@@ -206,7 +206,7 @@ async fn g5_a_threshold_without_end_takes_no_stream_for_an_orphan() {
     client.connect().await;
     gate.send_replace(2);
     client.read(2).await;
-    // Its guardian is not polled.
+    // The node's guardian is not polled.
     stage.advance_only(&[1], SECOND * 500).await;
     assert_eq!(stage.state(&client).await, Some(StreamState::Active));
     gate.send_replace(6);

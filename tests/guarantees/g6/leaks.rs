@@ -1,4 +1,4 @@
-//! G6: after any mix of endings, store and process are as they were.
+//! G6: after any mix of endings, store and process are as before.
 
 use std::{
     sync::{
@@ -32,7 +32,7 @@ fn node(store: &FaultStore<MemoryStore>, seed: u64, hooks: &Arc<AtomicUsize>) ->
             .lifetime(Duration::from_secs(120))
             .on_end(move |_: EndedStream| {
                 let nth = hooks.fetch_add(1, Ordering::SeqCst);
-                // Every third one fails the first time.
+                // Every third hook fails the first time.
                 async move { if nth.is_multiple_of(3) { Err("not yet") } else { Ok(()) } }
             })
             .job_probe(|stream: StreamInfo| async move {
@@ -77,7 +77,7 @@ impl Route {
     }
 }
 
-/// Whole, cut in the middle and resumed, cut and left.
+/// Reads streams whole, cuts them in the middle and resumes them, or cuts them and leaves.
 async fn visit(hub: &mut TestHub, route: &Route, name: &str) {
     let mut whole = route.send(request(&format!("/s/{name}-whole"))).await;
     let uri = format!("/s/{name}-cut");
@@ -124,18 +124,18 @@ async fn g6_after_a_mix_of_every_ending_nothing_is_left() {
     for (name, route) in &routes {
         visit(&mut hub, route, name).await;
     }
-    // The detached ones that hang are stopped.
+    // Stop the detached streams that hang.
     for name in ["hanging-whole", "hanging-cut", "hanging-left"] {
         hub.sse.streams().stop(&Owner::ANONYMOUS, &StreamId::new(name).unwrap()).await.unwrap();
     }
-    // Refused, withdrawn, unknown.
+    // Refused, withdrawn and unknown streams.
     let withdrawn = serving(hub.sse.generation().id(StreamId::path("/s/{id}")), |_| {
         http::Response::builder().status(404).body(Watch::default().body(Vec::new())).unwrap()
     });
     assert_eq!(send(&withdrawn, request("/s/withdrawn")).await.status(), 404);
     assert_eq!(send(&withdrawn, resuming("/s/unknown", "e5-5")).await.status(), 404);
     assert_eq!(send(&withdrawn, request("/s/mal%20formed")).await.status(), 400);
-    // Never completed futures, unread responses.
+    // Futures that never complete, and responses that nobody reads.
     drop(routes[0].1.app.clone().oneshot(request("/s/never-polled")));
     drop(send(&routes[0].1.app, request("/s/never-read")).await);
     // Relays and publications.
@@ -154,12 +154,12 @@ async fn g6_after_a_mix_of_every_ending_nothing_is_left() {
         let id = StreamId::new("stateless").unwrap();
         publisher.send_once(&Owner::ANONYMOUS, &id, Event::new("x"), n.to_string()).await.unwrap();
     }
-    // Deleted while it runs.
+    // A stream that is deleted while it runs.
     let mut deleted = routes[8].1.send(request("/s/deleted")).await;
     deleted.drain();
     let key = resilient_sse::StreamKey::new(Owner::ANONYMOUS, StreamId::new("deleted").unwrap());
     hub.sse.registry().delete(&key).await.unwrap();
-    // A node that is lost, with producers of either kind: its guardian is never polled.
+    // A lost node with producers of both kinds: its guardian is never polled.
     let orphans = Route::new(lost.sse.generation(), slow(Step::Hang), false);
     let reruns = Route::new(lost.sse.layer(), slow(Step::Hang), false);
     let mut kept = Vec::new();

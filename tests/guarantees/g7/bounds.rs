@@ -1,4 +1,4 @@
-//! What cannot be held is lost, counted, and told.
+//! Events that exceed the room are lost, counted and reported.
 
 use resilient_sse::{
     Builder, Event, MemoryStore, Owner, ResilientSse, StreamId, StreamSpec,
@@ -7,8 +7,7 @@ use resilient_sse::{
 
 use crate::support::rig::{Rig, Script, account, assert_unharmed, millis};
 
-/// The oldest events that wait are lost; the live client sees them, and whoever comes later is told
-/// by one gap.
+/// The oldest waiting events are lost. The live client sees them, and later clients are told by one gap.
 #[tokio::test(start_paused = true)]
 async fn g7_beyond_the_byte_limit_the_oldest_are_lost_and_told() {
     for batched in [false, true] {
@@ -32,12 +31,12 @@ async fn g7_beyond_the_byte_limit_the_oldest_are_lost_and_told() {
     }
 }
 
-/// A loss at the very end of the log shows too.
+/// A loss at the very end of the log is reported too.
 #[tokio::test(start_paused = true)]
 async fn g1_a_loss_at_the_end_is_told() {
     for batched in [false, true] {
         let script = Script { events: 60, padding: 600, ..Script::default() };
-        // Room for one event, and not for the end beside it.
+        // There is room for one event, but not for the end beside it.
         let rig = Rig::with(batched, script, |hub| hub.recorder_bytes(700).max_event_bytes(700), |layer| layer);
         let client = rig.client().await;
         tokio::time::sleep(script.length() / 2).await;
@@ -54,7 +53,7 @@ async fn g1_a_loss_at_the_end_is_told() {
     }
 }
 
-/// What could never wait for the store, however well the store is, is refused where it is set.
+/// Room that could never hold an event of the largest size is refused where it is set.
 #[test]
 fn g8_room_for_less_than_an_event_is_no_setting() {
     for (room, event, fits) in [(1000, 1001, false), (1000, 1000, true), (600, 1 << 20, false)] {
@@ -68,7 +67,7 @@ fn g8_room_for_less_than_an_event_is_no_setting() {
     }
 }
 
-/// The room counts what is written, ids included: an event of the largest size waits for the store like any other.
+/// The room counts the bytes as written, ids included. An event of the largest size waits for the store like any other.
 #[tokio::test(start_paused = true)]
 async fn g8_there_is_room_for_the_largest_event() {
     for batched in [false, true] {
@@ -93,8 +92,7 @@ async fn g8_there_is_room_for_the_largest_event() {
     }
 }
 
-/// What waited for the store is given back once it is stored, lost or given up: the next stream has
-/// the whole limit.
+/// Room is given back once events are stored, lost or given up: the next stream has the whole limit.
 #[tokio::test(start_paused = true)]
 async fn g6_the_byte_limit_is_given_back() {
     for batched in [false, true] {
@@ -115,7 +113,7 @@ async fn g6_the_byte_limit_is_given_back() {
     }
 }
 
-/// Events that wait make room for the end of their own stream: that is never what is lost.
+/// Waiting events make room for the end of their own stream. The end is never lost.
 #[tokio::test(start_paused = true)]
 async fn g3_an_end_finds_room_among_the_events_that_wait() {
     for batched in [false, true] {

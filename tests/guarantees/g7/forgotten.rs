@@ -6,7 +6,7 @@ use resilient_sse::{Identity, StreamId, StreamState};
 
 use crate::support::rig::{Rig, Script, account, assert_unharmed, millis, numbered, watch};
 
-/// The producer registers again with its own epoch; what was lost is told to whoever comes back.
+/// The producer registers again with its own epoch, and returning clients are told of the loss.
 #[tokio::test(start_paused = true)]
 async fn g7_a_store_that_forgets() {
     for batched in [false, true] {
@@ -28,7 +28,7 @@ async fn g7_a_store_that_forgets() {
     }
 }
 
-/// A follower ends, comes back with its cursor, and is given everything or told what is not to be had.
+/// A follower ends, comes back with its cursor, and gets everything or is told what is missing.
 #[tokio::test(start_paused = true)]
 async fn g1_followers_skip_nothing_in_silence_when_the_store_forgets() {
     for batched in [false, true] {
@@ -42,7 +42,7 @@ async fn g1_followers_skip_nothing_in_silence_when_the_store_forgets() {
             tokio::time::sleep(millis(forgets_at - 200)).await;
             rig.store.forget();
             let mut seen = follower.await.unwrap();
-            // It comes again, as often as it is told to.
+            // The client reconnects as often as it is told to.
             for _ in 0..20 {
                 if seen.last().is_some_and(|seen| seen.name == "completed") {
                     break;
@@ -58,7 +58,7 @@ async fn g1_followers_skip_nothing_in_silence_when_the_store_forgets() {
     }
 }
 
-/// What the host kept with the stream, when it was opened and later, is there again.
+/// The host's metadata, from the opening and later, is stored again.
 #[tokio::test(start_paused = true)]
 async fn g7_metadata_survives_a_store_that_forgets() {
     for batched in [false, true] {

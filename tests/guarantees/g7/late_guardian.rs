@@ -1,4 +1,4 @@
-//! G7: a guardian that is late, or not polled at all, is not a broken store.
+//! G7: a guardian that is late, or not polled at all, does not count as a broken store.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::bodies::{Client, Step, Watch, app, chunk, numbered, numbers,
 
 const MILLI: Duration = Duration::from_millis(1);
 
-/// A hub on a store that batches are gathered for: nothing reaches it unless the guardian is polled.
+/// A hub on a store that gets gathered batches: nothing reaches the store unless the guardian is polled.
 fn hub(durability: Durability) -> TestHub {
     let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000)).batched();
     TestHub::on(store, |builder| builder.anonymous().durability(durability)).unwrap()
@@ -40,7 +40,7 @@ async fn g7_a_body_that_waits_for_a_late_guardian_blames_nobody() {
         assert_the_store_is_well(&hub);
         let other = send(&app, request("/s/b")).await;
         assert!(!other.headers().contains_key("x-stream-recorded"), "it is registered");
-        // What waited is recorded once the guardian has its turn.
+        // The waiting events are recorded once the guardian is polled.
         hub.advance(Duration::from_secs(1)).await;
         client.drain();
         assert_eq!((hub.sse.health().lost, client.names().last()), (0, Some(&"completed")));

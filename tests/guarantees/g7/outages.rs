@@ -11,8 +11,8 @@ const HEALS: Duration = millis(4000);
 /// Timers of the paused clock are a millisecond coarse.
 const SLACK: Duration = millis(5);
 const STORE_LIMIT: Duration = millis(500);
-/// When everybody knows of the outage: the first event without an acknowledgement was made at the
-/// latest one interval after the beginning, may have gone out 100 ms ahead, and then waits.
+/// When every stream has noticed the outage. The first unacknowledged event was made at most one interval after its
+/// beginning, may have gone out 100 ms ahead, and then waits.
 const KNOWN: Duration = millis(1000 + 20 + 100 + 20 + 500);
 
 fn cases() -> impl Iterator<Item = (bool, Durability)> {
@@ -21,8 +21,8 @@ fn cases() -> impl Iterator<Item = (bool, Durability)> {
         .flat_map(|batched| [Durability::Buffered, Durability::BeforeSend].map(|durability| (batched, durability)))
 }
 
-/// Streams through an outage. Checks what every outage has in common: the live stream is unharmed, and
-/// late once at most; afterwards everything is in the log, once, and can be replayed.
+/// Streams through an outage, and checks what holds in every outage. The live stream is unharmed and late at most once.
+/// Afterwards every event is in the log, once, and can be replayed.
 async fn outage(fault: Fault, batched: bool, durability: Durability) {
     let case = format!("{fault:?}, batched {batched}, {durability:?}");
     let script = Script::default();
@@ -75,7 +75,8 @@ async fn g7_a_store_that_answers_too_late() {
     }
 }
 
-/// A beat finds out that the store is back, while the recorder waits for its own next try: nobody waits for the recorder.
+/// A beat notices that the store is back while the recorder waits for its next attempt: no stream waits for the
+/// recorder.
 #[tokio::test(start_paused = true)]
 async fn g7_a_store_that_answers_a_beat_first() {
     for fault in [Fault::Hang, Fault::Refuse] {
@@ -102,7 +103,7 @@ async fn g7_a_store_that_answers_a_beat_first() {
     }
 }
 
-/// What is slow, but answers within its limit, is waited for, and nothing adds up.
+/// A store that is slow but answers within its limit is waited for, and the delays do not add up.
 #[tokio::test(start_paused = true)]
 async fn g7_a_store_that_is_slow() {
     for (batched, durability) in cases() {
@@ -125,7 +126,8 @@ async fn g7_a_store_that_is_slow() {
             broken.abort();
             assert_unharmed(&seen, script);
             for (number, delay) in delays(&seen, script) {
-                // Its own flight, and the one before it; at first the one besides that says that there is an answer.
+                // An event waits for its own flight and the one before it; at first also for the request that finds the
+                // store answering.
                 let flights = if number < 20 { 3 } else { 2 };
                 assert!(delay <= millis(flights * slow) + SLACK, "{number} is {delay:?} late, batched {batched}");
             }
@@ -134,7 +136,7 @@ async fn g7_a_store_that_is_slow() {
     }
 }
 
-/// The breaker is the node's: an outage that one stream has noticed delays no other.
+/// The node has one breaker: an outage that one stream has noticed delays no other stream.
 #[tokio::test(start_paused = true)]
 async fn g7_one_wait_for_all_streams_of_a_node() {
     for (batched, durability) in cases() {
@@ -161,7 +163,7 @@ async fn g7_one_wait_for_all_streams_of_a_node() {
     }
 }
 
-/// Nobody flushes, nobody beats, and still what is made is delivered.
+/// Events are delivered even if nothing flushes and nothing beats.
 #[tokio::test(start_paused = true)]
 async fn g7_without_a_guardian_live_streams_flow() {
     for (batched, durability) in cases() {

@@ -1,4 +1,4 @@
-//! The store refuses one stream, and takes the others.
+//! The store refuses one stream and takes the others.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ fn slowest(seen: &[Seen], script: Script) -> Duration {
     delays(seen, script).into_iter().map(|(_, delay)| delay).max().unwrap()
 }
 
-/// The one stream is not recorded for a while, and nobody waits for that: not its client, not others.
+/// The refused stream is not recorded for a while, and no client waits for that, neither its own nor others.
 #[tokio::test(start_paused = true)]
 async fn g7_one_refused_stream_delays_nobody() {
     for (batched, durability) in cases() {
@@ -63,7 +63,7 @@ async fn g7_one_refused_stream_delays_nobody() {
     }
 }
 
-/// Once it is taken again, its events wait for their acknowledgement as before.
+/// Once the store takes the stream again, its events wait for their acknowledgement as before.
 #[tokio::test(start_paused = true)]
 async fn g2_a_stream_that_is_taken_again_is_a_normal_one() {
     for batched in [false, true] {
@@ -83,7 +83,7 @@ async fn g2_a_stream_that_is_taken_again_is_a_normal_one() {
     }
 }
 
-/// What waits for the one stream has its limit, which leaves room for the others; what is lost is told.
+/// The events that wait for the refused stream are limited, which leaves room for the others. Losses are reported.
 #[tokio::test(start_paused = true)]
 async fn g8_a_refused_stream_loses_its_own_events_only() {
     for (batched, durability) in cases() {
@@ -106,12 +106,12 @@ async fn g8_a_refused_stream_loses_its_own_events_only() {
         assert_eq!(rig.sse.health().recorded + lost, 3 * script.events);
         let again = rig.resume(&seen[5].id).await;
         assert_eq!(account(&again, 6, script.events), lost);
-        // Before and after the batch that was under way.
+        // Events are lost before and after the batch that was in flight.
         assert!(again.iter().filter(|seen| seen.name == "gap").count() <= 2);
     }
 }
 
-/// The end of the one stream is told after the time that an end may wait, and stored when that can be.
+/// The end of the refused stream is delivered after the time that an end may wait, and stored as soon as possible.
 #[tokio::test(start_paused = true)]
 async fn g3_the_end_of_a_refused_stream_lands_later() {
     for (batched, durability) in cases() {
@@ -141,7 +141,7 @@ async fn g3_the_end_of_a_refused_stream_lands_later() {
     }
 }
 
-/// Ends that the store does not take hold up nobody else's events.
+/// Ends that the store does not take delay no other stream's events.
 #[tokio::test(start_paused = true)]
 async fn g7_ends_that_fail_pause_nobody() {
     for (batched, durability) in cases() {
@@ -166,7 +166,7 @@ async fn g7_ends_that_fail_pause_nobody() {
     }
 }
 
-/// A stream that the store forgot, and does not take back yet, is as one that it refuses.
+/// A stream that the store forgot and does not take back yet is treated like a refused one.
 #[tokio::test(start_paused = true)]
 async fn g7_a_stream_that_is_not_taken_back_is_not_waited_for() {
     for (batched, durability) in cases() {
@@ -190,7 +190,7 @@ fn spec(id: &str) -> StreamSpec {
     StreamSpec::new(Owner::ANONYMOUS, StreamId::new(id).unwrap())
 }
 
-/// A job does not wait for the store's word on a stream that it refuses.
+/// A job does not wait for a store that refuses its stream.
 #[tokio::test(start_paused = true)]
 async fn g7_a_job_does_not_wait_for_a_refused_stream() {
     for batched in [false, true] {

@@ -1,4 +1,4 @@
-//! The store gives no answer when a stream is asked for.
+//! The store does not answer when a client asks for a stream.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn rig(batched: bool, policy: OnUnavailable) -> Rig {
     Rig::with(batched, script, |hub| hub.on_unavailable(policy), |layer| layer)
 }
 
-/// Without a cursor the route says what a request gets, after `open`'s time limit at most.
+/// Without a cursor the route's setting decides the response, at most after `open`'s time limit.
 #[tokio::test(start_paused = true)]
 async fn g7_a_request_without_a_cursor_gets_what_the_route_says() {
     for fault in [Fault::Hang, Fault::Refuse, Fault::LoseReply] {
@@ -50,7 +50,7 @@ async fn g7_a_request_without_a_cursor_gets_what_the_route_says() {
     }
 }
 
-/// With a cursor it is to come again: what it asks for only the store has.
+/// A client with a cursor is told to come again, since only the store has the events that it asks for.
 #[tokio::test(start_paused = true)]
 async fn g7_a_request_with_a_cursor_is_to_come_again() {
     for fault in [Fault::Hang, Fault::Refuse] {
@@ -68,7 +68,7 @@ async fn g7_a_request_with_a_cursor_is_to_come_again() {
     }
 }
 
-/// An `open` whose reply was lost registers nobody for good.
+/// An `open` whose reply was lost leaves no lasting registration.
 #[tokio::test(start_paused = true)]
 async fn g4_an_open_that_was_not_heard_of_is_taken_back() {
     for batched in [false, true] {
@@ -83,7 +83,7 @@ async fn g4_an_open_that_was_not_heard_of_is_taken_back() {
     }
 }
 
-/// While the breaker is open nobody waits for the two seconds; afterwards everything is as before.
+/// While the breaker is open no request waits for the two seconds. Afterwards everything is as before.
 #[tokio::test(start_paused = true)]
 async fn g7_only_the_first_request_waits_for_a_store_that_is_gone() {
     let rig = rig(true, OnUnavailable::Serve);
@@ -103,7 +103,7 @@ async fn g7_only_the_first_request_waits_for_a_store_that_is_gone() {
     assert!(seen.events.iter().filter(|event| event.name == "message").all(|event| !event.id.is_empty()));
 }
 
-/// What was never sent is not taken back: the store that refuses writes is spared a request for each that is refused.
+/// A registration that was never sent is not withdrawn, which spares a store that refuses writes one request each.
 #[tokio::test(start_paused = true)]
 async fn g7_what_was_not_asked_of_the_store_is_not_withdrawn() {
     let rig = rig(false, OnUnavailable::Status);
@@ -120,7 +120,7 @@ async fn g7_what_was_not_asked_of_the_store_is_not_withdrawn() {
     assert_eq!(rig.store.calls("withdraw"), withdrawn);
 }
 
-/// Work whose answer is certain to be thrown away is not begun: not even where the name is made up, after the handler.
+/// Work whose answer would certainly be discarded does not begin, even where the name is made up after the handler.
 #[tokio::test(start_paused = true)]
 async fn g7_no_work_is_begun_for_an_answer_that_is_refused() {
     for batched in [false, true] {
@@ -129,7 +129,7 @@ async fn g7_no_work_is_begun_for_an_answer_that_is_refused() {
             let unnamed = |layer: ResilientSseLayer| layer.id(|_: &Parts| Identity::generate());
             let rig = Rig::with(batched, script, |hub| hub.on_unavailable(policy), unnamed);
             rig.store.fail(Fault::Hang);
-            // Nobody knows yet, and the breaker opens.
+            // The outage is not known yet, and the breaker opens.
             rig.get("a", None).await;
             assert_eq!((rig.calls(), rig.sse.health().breaker), (1, "open"));
             for _ in 0..5 {
@@ -142,7 +142,7 @@ async fn g7_no_work_is_begun_for_an_answer_that_is_refused() {
     }
 }
 
-/// Whoever looks, lists or sweeps has limits of its own: a store that is slow for those is waited for all the same.
+/// Reads, lists and sweeps have limits of their own: a store that is slow for those is still waited for.
 #[tokio::test(start_paused = true)]
 async fn g7_only_the_writes_of_the_hot_path_open_the_breaker() {
     for fault in [Fault::Hang, Fault::Refuse] {
@@ -159,7 +159,7 @@ async fn g7_only_the_writes_of_the_hot_path_open_the_breaker() {
             assert!(rig.sse.registry().stale_streams(millis(1)).await.is_err());
             assert!(rig.sse.completions().events(&key, None, 1).await.is_err());
         }
-        // Sweeps, too.
+        // The same for sweeps.
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(rig.sse.health().breaker, "closed", "{fault:?}");
         let answer = rig.get("a", None).await;
@@ -177,7 +177,7 @@ async fn g7_beats_that_fail_cost_no_stream_its_record() {
         let answer = rig.get(&format!("s{n}"), None).await;
         assert!(answer.headers().get("x-stream-recorded").is_none(), "stream {n}");
     }
-    // The same once something else has opened it.
+    // The same once another request has opened the breaker.
     rig.store.fail(Fault::Hang);
     rig.get("lost", None).await;
     assert_eq!(rig.sse.health().breaker, "open");

@@ -1,4 +1,4 @@
-//! Event streams that cannot be registered: they keep all that the layer adds, but for ids (guarantee G7).
+//! Event streams that cannot be registered keep everything that the layer adds, except ids (guarantee G7).
 
 use std::{error::Error as _, future::ready, time::Duration};
 

@@ -1,5 +1,5 @@
-//! What a request costs in allocations, and what a log holds on to: counts that a change can raise only on purpose. What a
-//! frame costs is counted by `.ci/guard`.
+//! The allocations of a request and the memory of a log: counts that a change must not raise by accident. `.ci/guard`
+//! counts the cost of a frame.
 
 use std::{
     convert::Infallible,
@@ -26,12 +26,12 @@ fn ask(app: &App, uri: &str) -> AllocationInfo {
     cost
 }
 
-/// What the layer does not protect costs hardly anything.
+/// A response that the layer does not protect costs almost nothing.
 #[tokio::test(start_paused = true)]
 async fn a_request_costs_so_many_allocations() {
     let hub = TestHub::new();
     let app = app(hub.sse.generation().id(StreamId::path("/s/{id}")), &Watch::default(), numbers(1));
-    // What the first of all requests sets up for the process.
+    // The first request sets up what the process needs once.
     ask(&app, "/s/first");
     ask(&app, "/other/first");
     let (named, bypassed) = (ask(&app, "/s/fresh"), ask(&app, "/other"));
@@ -39,13 +39,13 @@ async fn a_request_costs_so_many_allocations() {
     assert!(bypassed.count_total <= 8, "{bypassed:?}");
 }
 
-/// A body of which next to nothing is events: each chunk is a long comment, and one of these.
+/// A body of chunks that are a long comment and one small event each.
 fn padded(chunks: usize, event: &'static str) -> impl Body<Data = Bytes, Error = Infallible> + Send + 'static {
     let chunk = move |_| Bytes::from(format!(":{}\n{event}", " ".repeat(64 << 10)));
     StreamBody::new(stream::iter((0..chunks).map(chunk).map(|chunk| Ok(Frame::data(chunk)))))
 }
 
-/// Reads a stream to its end. Returns how many events it had.
+/// Reads a stream to its end. Returns the number of events.
 fn read_through(hub: &TestHub, id: &str, chunks: usize, event: &'static str) -> usize {
     let inner = service_fn(move |_: Request<()>| async move {
         let response = Response::builder().header("content-type", "text/event-stream");
@@ -67,7 +67,7 @@ fn read_through(hub: &TestHub, id: &str, chunks: usize, event: &'static str) -> 
     }
 }
 
-/// Guarantee G8: what a log holds is bounded by real memory, not by what the slices in it pretend to be.
+/// Guarantee G8: a log is bounded by the memory that it keeps alive, not by the length of its slices.
 #[tokio::test(start_paused = true)]
 async fn g8_a_log_holds_on_to_its_events_and_to_nothing_else() {
     const EVENTS: usize = 10_000;
@@ -78,11 +78,11 @@ async fn g8_a_log_holds_on_to_its_events_and_to_nothing_else() {
     assert_eq!(events, EVENTS);
     let counted = EVENTS * "data: x\n".len();
     assert!(held.bytes_total > (EVENTS as u64) << 16, "the chunks alone are 640 MiB");
-    // Besides its event an entry of the log is 80 bytes, and a list has room for up to twice as many.
+    // An entry of the log takes 80 bytes besides its event, and a list may have room for twice as many.
     assert!(held.bytes_current < (counted + EVENTS * 2 * 80) as i64, "{} bytes for {counted}", held.bytes_current);
 }
 
-/// The same of a terminal event, which is kept for the recovery window.
+/// The same for a terminal event, which is kept for the recovery window.
 #[tokio::test(start_paused = true)]
 async fn g8_a_terminal_event_is_kept_without_its_chunk() {
     let hub = TestHub::new();

@@ -14,7 +14,7 @@ fn path() -> impl resilient_sse::Identify {
     StreamId::path("/s/{id}")
 }
 
-/// So many events of 4 KiB, each in a chunk of its own.
+/// Makes events of 4 KiB, each in a chunk of its own.
 fn blocks(count: usize) -> Vec<Step> {
     (0..count).map(|n| chunk(format!("data: {n:04096}\n\n"))).collect()
 }
@@ -31,13 +31,13 @@ fn gaps(client: &Reader) -> usize {
     client.names().iter().filter(|name| **name == "gap").count()
 }
 
-/// The numbers that the client was given, without the library's words.
+/// Returns the event numbers that the client received, without the library's notices.
 fn numbers_of(client: &Reader) -> Vec<usize> {
     let messages = client.seen.iter().filter(|event| event.name == "message");
     messages.map(|event| event.data.parse().unwrap()).collect()
 }
 
-/// Reads whatever comes for so long.
+/// Reads for this long.
 async fn read_for(client: &mut Reader, hub: &mut TestHub, time: Duration) {
     let mut left = time;
     while !left.is_zero() {
@@ -49,7 +49,7 @@ async fn read_for(client: &mut Reader, hub: &mut TestHub, time: Duration) {
     client.drain();
 }
 
-/// What a phone in a pocket does, at a full log: it reads one event, is away for a while, and reads on.
+/// A phone in a pocket, at a full log, reads one event, is away for a while, and reads on.
 #[tokio::test(start_paused = true)]
 async fn g8_a_client_that_pauses_loses_nothing_where_nobody_else_reads() {
     let count = 2_000;
@@ -89,7 +89,7 @@ async fn g8_alone_a_client_is_waited_for_as_long_as_its_route_allows() {
         let app = app(hub.sse.layer().id(path()).on_disconnect(policy), &watch, then(blocks(1_000), Step::Hang));
         let mut client = open(&app).await;
         assert!(client.poll() && client.poll());
-        // On routes that end with their readers, another one that comes and goes has the body driven on.
+        // On routes whose work ends with its readers, another reader that comes and goes has the body driven on.
         let mut other = open(&app).await;
         read_for(&mut other, &mut hub, SECOND * 11).await;
         drop(other);
@@ -104,13 +104,13 @@ async fn g8_alone_a_client_is_waited_for_as_long_as_its_route_allows() {
     }
 }
 
-/// One that reads, however slowly, is never given up where it is alone.
+/// A reader that is alone is never given up, however slowly it reads.
 #[tokio::test(start_paused = true)]
 async fn g8_alone_a_slow_reader_that_moves_is_waited_for_again_and_again() {
     let mut hub = hub(100, usize::MAX);
     let watch = Watch::default();
     let layer = hub.sse.layer().id(path()).on_disconnect(Disconnect::Detach { at_most: SECOND * 60 });
-    // What is left of the log at the end, too, it reads at its own pace.
+    // It reads the rest of the log at its own pace, too.
     let layer = layer.recovery_window(SECOND * 3600);
     let app = app(layer, &watch, then(blocks(1_000), chunk("data: 0\nevent: completed\n\n")));
     let mut client = open(&app).await;
@@ -127,7 +127,8 @@ async fn g8_alone_a_slow_reader_that_moves_is_waited_for_again_and_again() {
 
 #[tokio::test(start_paused = true)]
 async fn g8_a_reader_that_has_caught_up_is_held_up_for_at_most_the_stall_limit() {
-    // Either the slow one's own request began the work, which is driven on once it has stalled, or another client's.
+    // The slow client's own request began the work, which is driven on once the client has stalled; or another client's
+    // did.
     for its_own in [true, false] {
         let mut hub = hub(100, usize::MAX);
         let watch = Watch::default();
@@ -156,7 +157,7 @@ async fn g8_a_reader_that_has_caught_up_is_held_up_for_at_most_the_stall_limit()
     }
 }
 
-/// What others were held up by readers that are gone does not count against those that come.
+/// Delays that were caused by readers that have left do not count against new readers.
 #[tokio::test(start_paused = true)]
 async fn g8_each_reader_is_waited_for_by_itself() {
     let mut hub = hub(100, usize::MAX);
@@ -181,7 +182,7 @@ async fn g8_each_reader_is_waited_for_by_itself() {
     assert!(numbers_of(&fast).len() > 500, "for ten seconds");
 }
 
-/// A reader that always reads, but slowly, takes no more of the others' time than one that does not read at all.
+/// A reader that reads slowly delays the others no longer than one that does not read at all.
 #[tokio::test(start_paused = true)]
 async fn g8_a_reader_that_crawls_does_not_set_the_pace_of_others() {
     let mut hub = hub(100, usize::MAX);
@@ -219,7 +220,7 @@ async fn g8_readers_on_other_nodes_are_not_waited_for() {
     drop(elsewhere);
 }
 
-/// But they wait: a stalled client of the producing node does not hold them up for longer than the limit.
+/// The others wait for a stalled client of the producing node, but no longer than the limit.
 #[tokio::test(start_paused = true)]
 async fn g8_readers_on_other_nodes_are_held_up_for_at_most_the_stall_limit() {
     let mut here = hub(100, usize::MAX);
@@ -237,7 +238,7 @@ async fn g8_readers_on_other_nodes_are_held_up_for_at_most_the_stall_limit() {
     assert_eq!(gaps(&stalled), 1);
 }
 
-/// What is cut, comes back and has a long way to go is not overtaken while it reads.
+/// A client that was cut and comes back far behind is not overtaken while it reads.
 #[tokio::test(start_paused = true)]
 async fn g8_a_client_that_comes_back_is_waited_for_at_the_log_s_bound() {
     let mut hub = hub(1_000, usize::MAX);
@@ -262,7 +263,7 @@ async fn g8_a_client_that_comes_back_is_waited_for_at_the_log_s_bound() {
     assert_eq!(numbers_of(&again), (seen..5_000).collect::<Vec<_>>());
 }
 
-/// The bound is that of the log, however small.
+/// The bound is the log's, however small.
 #[tokio::test(start_paused = true)]
 async fn g8_a_log_of_a_few_events_is_a_bound_too() {
     for max_events in [1, 2, 5, 10, 63, 64, 65, 200] {
@@ -286,7 +287,7 @@ async fn g8_a_log_of_a_few_events_is_a_bound_too() {
     }
 }
 
-/// A reader that wants only what comes from now on, and one that has nothing to read, hold nobody up.
+/// A reader that wants only new events, and one that has nothing to read, delay nobody.
 #[tokio::test(start_paused = true)]
 async fn g8_a_reader_of_what_comes_next_is_not_behind() {
     let mut hub = hub(100, usize::MAX);

@@ -1,4 +1,4 @@
-//! G8: what a host keeps with a stream, within 4 KiB at a time.
+//! G8: the metadata of a stream is limited to 4 KiB at a time.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,7 +7,7 @@ use resilient_sse::{Identity, Owner, StreamContext, StreamId, StreamKey, test_ut
 
 use crate::support::bodies::{Client, Step, Watch, events, numbers, request, send, serving, then};
 
-/// Whether the stream has its name before its handler runs, or only after.
+/// Whether the stream has its name before its handler runs.
 #[tokio::test(start_paused = true)]
 async fn g8_metadata_of_a_handler_that_is_replaced_counts_once() {
     for named in [false, true] {

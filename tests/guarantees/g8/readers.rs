@@ -1,4 +1,4 @@
-//! G4, G8: who reads decides whether the work goes on, not whose request began it.
+//! G4, G8: the readers decide whether the work goes on, not the client whose request began it.
 
 use std::time::Duration;
 
@@ -26,13 +26,13 @@ fn key() -> StreamKey {
     StreamKey::new(Owner::ANONYMOUS, StreamId::new("a").unwrap())
 }
 
-/// So many events, one at a time.
+/// Makes events one at a time.
 fn ticking(count: usize, every: Duration) -> Vec<Step> {
     let event = |n| [chunk(format!("data: {n}\n\n")), Step::Sleep(every)];
     (0..count).flat_map(event).chain([chunk("event: completed\ndata: done\n\n")]).collect()
 }
 
-/// The state and the reason of the stream `a`.
+/// Returns the state and the reason of the stream `a`.
 async fn standing(hub: &TestHub) -> (StreamState, Option<String>) {
     let info = hub.sse.registry().stream(&key()).await.unwrap().unwrap();
     (info.state, info.ended.and_then(|ended| ended.ending.reason).map(Into::into))
@@ -170,7 +170,7 @@ async fn g8_the_work_goes_on_for_whoever_reads_on_another_node() {
         second.drain();
         assert!(second.data().len() >= 30, "{policy:?}: {:?}", second.data());
         drop(second);
-        // Another node's readers are only asked for.
+        // The producing node has to ask for another node's readers; give it time.
         advance(&mut hubs, SECOND * 2).await;
         let (alive, state) = match policy {
             Disconnect::Interrupt => (0, StreamState::Interrupted),
@@ -273,7 +273,7 @@ async fn g8_a_feed_is_read_on_after_a_reload_and_by_each_of_its_tabs() {
     assert_eq!((watch.made(), again.names().contains(&"restart")), (1, false));
 }
 
-/// React's strict mode: an effect is run, undone, and run again.
+/// React's strict mode runs an effect, undoes it, and runs it again.
 #[tokio::test(start_paused = true)]
 async fn g8_a_client_that_mounts_twice_keeps_its_stream() {
     for policy in [Disconnect::Interrupt, Disconnect::Cancel] {
@@ -290,7 +290,7 @@ async fn g8_a_client_that_mounts_twice_keeps_its_stream() {
     }
 }
 
-/// A body that only reads what came before a new run does not read that run.
+/// A body that only reads events from before a new run does not read that run.
 #[tokio::test(start_paused = true)]
 async fn g8_a_client_that_reads_what_it_missed_does_not_follow_itself() {
     let large = |count| (0..count).map(|n| chunk(format!("data: {n}{}\n\n", " ".repeat(64 << 10)))).collect();
@@ -314,7 +314,7 @@ async fn g8_a_client_that_reads_what_it_missed_does_not_follow_itself() {
     assert_eq!(again.names().iter().filter(|name| **name == "restart").count(), 1);
 }
 
-/// A follower that waited for its stream before this node produced it.
+/// A follower waited for its stream before this node produced it.
 #[tokio::test(start_paused = true)]
 async fn g8_a_reader_that_was_there_before_the_producer_counts() {
     let store = FaultStore::new(resilient_sse::MemoryStore::starting_at(1_700_000_000_000));
@@ -343,7 +343,7 @@ async fn g8_a_reader_that_was_there_before_the_producer_counts() {
     assert!(relayed.contains("event: completed"), "{relayed}");
 }
 
-/// A handler that has not answered is work too: what nobody reads before its answer counts with what nobody reads after it.
+/// A handler that has not answered is work too: time without readers before its answer adds to the time after it.
 #[tokio::test(start_paused = true)]
 async fn g8_the_time_before_the_first_byte_counts_as_the_rest() {
     let mut hub = TestHub::new();
@@ -374,7 +374,7 @@ async fn g8_the_time_before_the_first_byte_counts_as_the_rest() {
     assert_eq!(standing(&hub).await, (StreamState::Failed, Some("detach_timeout".to_owned())));
 }
 
-/// A small generator, so that a failure can be repeated by its seed.
+/// A small random generator, so that a failure can be repeated by its seed.
 struct Dice(u64);
 
 impl Dice {

@@ -26,7 +26,7 @@ const DURATIONS: [Setter; 12] = [
     ("relay_wait", Builder::relay_wait),
 ];
 
-/// Goes once through all that looks at a clock.
+/// Runs everything once that reads a clock.
 async fn live(mut hub: TestHub, grace: Duration) {
     let watch = Watch::default();
     let steps =

@@ -1,4 +1,4 @@
-//! G8: what may wait for the store in an outage is shared fairly, and what waits is what is charged.
+//! G8: the room for waiting events is shared fairly in an outage, and exactly the waiting bytes are charged.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn open(hub: &TestHub, owner: &str, id: &str) -> Publication {
     hub.sse.publisher().open(StreamSpec::new(key.owner, key.id)).await.unwrap()
 }
 
-/// Nobody waits for the store any more: the breaker is open.
+/// Opens the breaker, so that nothing waits for the store any more.
 async fn outage(hub: &mut TestHub) {
     hub.store.fail(Fault::Hang);
     let other = key("other", "other");
@@ -40,7 +40,7 @@ fn say(job: &mut Publication, text: impl Into<String>) {
     job.send(Event::new(text.into())).now_or_never().expect("nobody waits").unwrap();
 }
 
-/// The data of the events in the log.
+/// Returns the data of the events in the log.
 async fn recorded(hub: &TestHub, owner: &str, id: &str) -> Vec<String> {
     let page = hub.sse.completions().events(&key(owner, id), None, usize::MAX).await.unwrap().unwrap();
     let data = |kind: &RecordKind| match kind {
@@ -67,7 +67,7 @@ async fn g8_one_loud_stream_costs_a_quiet_one_nothing() {
         hub.advance(millis(500)).await;
         outage(&mut hub).await;
         for n in 0..20 {
-            // More than there is room for, between any two events of the quiet one.
+            // Between any two events of the quiet stream the loud one makes more than there is room for.
             for _ in 0..100 {
                 say(&mut loud, "x".repeat(1000));
             }
@@ -98,7 +98,7 @@ async fn g8_an_owner_of_many_streams_costs_another_owner_nothing() {
             for job in &mut many {
                 say(job, "x".repeat(200));
             }
-            // Each of its events is larger, and so is what its one stream holds in the end.
+            // This owner's events are larger, and so is the share that its one stream holds in the end.
             say(&mut one, format!("{n} {}", "x".repeat(500)));
         }
         heal(&mut hub).await;
@@ -112,7 +112,7 @@ async fn g8_an_owner_of_many_streams_costs_another_owner_nothing() {
     }
 }
 
-/// A batch that was sent and not acknowledged takes room like any other, and is given up like any other.
+/// A batch that was sent and not acknowledged takes room, and is given up, like any other.
 #[tokio::test(start_paused = true)]
 async fn g8_batches_that_wait_to_be_sent_again_are_given_up_too() {
     let mut hub = hub(true);
@@ -202,7 +202,7 @@ async fn g6_an_end_that_no_store_takes_is_given_up_after_its_recovery_window() {
     }
 }
 
-/// Within its window it lands, however late.
+/// Within its window an end is stored, however late.
 #[tokio::test(start_paused = true)]
 async fn g3_an_end_lands_as_long_as_its_recovery_window_lasts() {
     let mut hub = hub(true);
@@ -218,7 +218,7 @@ async fn g3_an_end_lands_as_long_as_its_recovery_window_lasts() {
     assert_eq!((ended.ending.state, hub.sse.health().ends_given_up), (StreamState::Completed, 0));
 }
 
-/// A producer that is faster than the store waits for it before it fills the room: nothing is lost without an outage.
+/// A producer that is faster than the store waits before it fills the room: without an outage nothing is lost.
 #[tokio::test(start_paused = true)]
 async fn g8_a_fast_publication_of_large_events_waits_for_a_slow_store() {
     let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000)).batched();
@@ -233,7 +233,7 @@ async fn g8_a_fast_publication_of_large_events_waits_for_a_slow_store() {
         }
         match job.send(Event::new("x".repeat(64 << 10))).now_or_never() {
             Some(result) => drop(result.unwrap()),
-            // It is given to the recorder at once, and then waits.
+            // The event goes to the recorder at once, and then waits.
             None => hub.advance(millis(30)).await,
         }
         sent += 1;

@@ -1,4 +1,4 @@
-//! G8: slow clients, detached bodies, endless lines, and what one poll may do.
+//! G8: slow clients, detached bodies, endless lines, and the work of one poll.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -16,7 +16,7 @@ fn key(id: &str) -> StreamKey {
     StreamKey::new(Owner::ANONYMOUS, StreamId::new(id).unwrap())
 }
 
-/// One frame's worth of events in each chunk, so that a poll takes one chunk.
+/// Makes chunks with one frame's worth of events each, so that a poll takes one chunk.
 fn large(count: usize) -> Vec<Step> {
     (0..count).map(|n| chunk(format!("data: {n}{}\n\n", " ".repeat(64 << 10)))).collect()
 }

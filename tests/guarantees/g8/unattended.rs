@@ -1,4 +1,4 @@
-//! G8: of streams that nobody reads a process keeps only so many, and no owner uses them up.
+//! G8: a process keeps a limited number of streams that nobody reads, and no owner uses up the places.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ async fn state(hub: &TestHub, user: &str, id: &str) -> (StreamState, Option<Stri
     (info.state, info.ended.and_then(|ended| ended.ending.reason).map(Into::into))
 }
 
-/// A proxy is restarted under 1,100 clients, who are back within three seconds.
+/// A proxy with 1,100 clients restarts, and the clients are back within three seconds.
 #[tokio::test(start_paused = true)]
 async fn g8_clients_that_leave_together_and_are_soon_back_lose_nothing() {
     let mut hub = TestHub::new();
@@ -129,7 +129,7 @@ async fn g8_streams_that_are_read_are_never_given_up() {
     }
     assert_eq!(active, [true, true, true, false]);
     assert_eq!((watch.alive(), hub.sse.health().detached), (3, 0));
-    // Once nobody reads them for as long, they are given up too.
+    // Once nobody has read them for that long, they are given up too.
     drop(readers);
     hub.advance(SECOND * 29).await;
     assert_eq!(watch.alive(), 3);
@@ -137,7 +137,7 @@ async fn g8_streams_that_are_read_are_never_given_up() {
     assert_eq!((watch.alive(), hub.sse.health().detached), (0, 0));
 }
 
-/// Clients that are there and do not read are readers.
+/// Clients that are connected and do not read count as readers.
 #[tokio::test(start_paused = true)]
 async fn g8_stalled_clients_are_not_given_up() {
     let mut hub = TestHub::with(|builder| builder.anonymous().max_detached(2)).unwrap();

@@ -1,4 +1,4 @@
-//! What wakes a body: nothing that it did itself.
+//! A body is never woken by its own actions.
 
 use std::{
     sync::{
@@ -23,7 +23,7 @@ use tower::{ServiceBuilder, ServiceExt as _, service_fn};
 
 use crate::support::bodies::{Step, Watch, app, chunk};
 
-/// Whether there was a frame.
+/// Polls once. Returns whether there was a frame.
 fn poll_frame(body: &mut task::Spawn<impl Body<Data = Bytes>>) -> bool {
     body.enter(|cx, body| body.poll_frame(cx)).is_ready()
 }
@@ -50,7 +50,7 @@ async fn an_event_that_is_stored_at_once_wakes_no_one() {
     }
 }
 
-/// A broadcast costs each reader one poll an event: nobody is woken for the others.
+/// A broadcast costs each reader one poll an event: no reader is woken for the others.
 #[tokio::test(start_paused = true)]
 async fn g8_an_event_wakes_each_of_its_readers_once() {
     let hub = TestHub::new();
@@ -89,7 +89,7 @@ impl Wake for Woken {
     }
 }
 
-/// The process goes down while an event waits for the store: from then on a task drives the body, and waits too.
+/// The process drains while an event waits for the store. From then on a task drives the body, and waits too.
 #[tokio::test(start_paused = true)]
 async fn g7_a_client_hears_of_the_store_although_a_task_drives_its_body() {
     let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000)).batched();
@@ -105,7 +105,7 @@ async fn g7_a_client_hears_of_the_store_although_a_task_drives_its_body() {
     let request = Request::get("/s/a").header("accept", "text/event-stream").body(()).unwrap();
     let start = Instant::now();
     let mut body = Box::pin(app.oneshot(request).await.unwrap().into_body());
-    // A task, as a connection is: it is polled before the one that takes over.
+    // Like a connection, this is a task. It is polled before the task that takes over.
     let client = tokio::spawn(async move {
         while let Some(Ok(frame)) = body.frame().await {
             if frame.into_data().unwrap_or_default().windows(7).any(|bytes| bytes == b"data: 0") {

@@ -1,4 +1,4 @@
-//! G9: who calls is what the host says; ids and cursors are names, no more.
+//! G9: the host names the owner of a request. Ids and cursors are only names.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use crate::support::logged::Logged;
 #[tokio::test(start_paused = true)]
 async fn g9_an_owner_rule_that_finds_nobody_answers_401_and_says_so_once_a_minute() {
     let logged = Logged::new();
-    // The default rule looks for an extension, which authentication outside of the layer has put there.
+    // The default rule reads an extension that an authentication outside of the layer has set.
     let mut hub = TestHub::with(|builder| builder.challenge("Bearer realm=\"answers\"")).unwrap();
     let watch = Watch::default();
     let stream = |layer: ResilientSseLayer| {
         let watch = watch.clone();
         serving(layer, move |mut request: Request<()>| {
-            // As authentication inside of it would, too late.
+            // An authentication inside of the layer would set it too late.
             request.extensions_mut().insert(Owner::new("ada").unwrap());
             events(watch.body(numbers(2)))
         })
@@ -76,7 +76,7 @@ async fn g9_nobody_is_asked_for_an_owner_before_an_event_stream_comes_of_the_req
     let stream = send(&app, Request::get("/stream").body(()).unwrap()).await;
     assert_eq!((stream.status(), watch.made()), (http::StatusCode::UNAUTHORIZED, 2));
     assert_eq!(hub.sse.registry().active_count().await.unwrap(), 0);
-    // A cursor that names a stream asks for that stream, and so for its owner, before any handler is run.
+    // A cursor that names a stream asks for that stream, so its owner is checked before any handler runs.
     let named = format!("{}.e1-1", StreamId::random());
     let request = Request::get("/stream").header("last-event-id", named).body(()).unwrap();
     assert_eq!((send(&app, request).await.status(), watch.made()), (http::StatusCode::UNAUTHORIZED, 2));

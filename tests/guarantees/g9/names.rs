@@ -37,7 +37,7 @@ async fn a_path_that_is_no_stream_s_passes_whatever_its_suffix() {
 async fn recovery_under_a_suffix_answers_head_and_options_too() {
     let hub = TestHub::new();
     let watch = Watch::default();
-    // The route makes its streams by POST only; recovery is asked for by GET.
+    // The route makes its streams by POST only, and recovery answers GET.
     let template = StreamId::path("/chat/{id}").only(Method::POST);
     let layer = hub.sse.generation().id(template).recover_suffix("/recover");
     let app = app(layer, &watch, then(numbers(1), Step::Hang));
@@ -115,7 +115,7 @@ async fn what_an_identifier_keeps_is_held_to_its_limit() {
     assert!(String::from_utf8_lossy(&text).contains("4096"), "it names the limit: {text:?}");
     assert_eq!((watch.made(), hub.sse.registry().stream(&key("a")).await.unwrap()), (0, None), "nothing is stored");
 
-    // An `EventSource` that comes back would give up for good.
+    // An `EventSource` that comes back would give up for good at a 400.
     let back = send(&app, resuming(&asks(60_000), "gibberish")).await;
     assert_eq!(back.status(), 200);
     assert_eq!(hub.sse.registry().stream(&key("a")).await.unwrap().unwrap().metadata, []);

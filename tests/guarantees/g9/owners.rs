@@ -27,7 +27,7 @@ fn after(user: &str, uri: &str, cursor: &str) -> Request<()> {
     Request::get(uri).header("x-user", user).header("last-event-id", cursor).body(()).unwrap()
 }
 
-/// Status and body, and all headers but those of the moment.
+/// Returns the status, the body, and all headers that do not differ from moment to moment.
 async fn answer(response: http::Response<AnswerBody>) -> (StatusCode, Vec<(String, String)>, String) {
     let (parts, body) = response.into_parts();
     let mut headers: Vec<_> =
@@ -100,7 +100,7 @@ async fn g9_a_foreign_user_on_the_stream_route_gets_a_stream_of_his_own() {
     eve.drain();
     assert_eq!(watch.made(), 2, "a run of her own");
     assert_eq!(eve.data(), ["0", "1"]);
-    // With the cursor of another's stream it is one that existed and expired.
+    // With a cursor of another owner's stream, the stream looks like one that has expired.
     let mallory = send(&app, after("mallory", "/s/a", &ada.last_id())).await;
     assert_eq!(mallory.status(), StatusCode::NOT_FOUND);
     assert_eq!(watch.made(), 2);

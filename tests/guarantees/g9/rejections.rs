@@ -1,4 +1,4 @@
-//! What the library refuses, and how it says so (guarantees G8, G9).
+//! The library's refusals and their answers (guarantees G8, G9).
 
 use std::sync::{Arc, Mutex};
 
@@ -61,7 +61,7 @@ async fn the_host_shapes_every_refusal_and_sees_its_request() {
         assert_eq!(response.status().as_u16(), status, "{uri}");
         assert!(text(response.into_body().collect().await.unwrap().to_bytes()).starts_with("de "));
     }
-    // Here the inner service has the request already when its answer is refused.
+    // Here the inner service already has the request when its answer is refused.
     assert_eq!(send(&made_up, asks(Method::POST, "/made/up")).await.status(), 429);
     let recover = hub.sse.recover();
     for (uri, status) in [("/none/recover", 404), ("/a/recover?limit=0", 400)] {
@@ -95,7 +95,7 @@ async fn g9_routes_of_two_kinds_that_share_an_id_are_told_apart() {
     assert_eq!(errors.len(), usize::from(cfg!(feature = "tracing")), "once a minute: {errors:?}");
     assert!(errors.iter().all(|error| error.contains("stream=\"42\"") && error.contains("route=\"export\"")));
 
-    // What only reads serves streams of every kind.
+    // Services that only read serve streams of every kind.
     for (method, uri) in [(Method::GET, "/42/recover"), (Method::HEAD, "/42/recover")] {
         let ask = Request::builder().method(method).uri(uri).body(()).unwrap();
         assert_eq!(hub.sse.recover().oneshot(ask).await.unwrap().status(), 200);

@@ -1,4 +1,4 @@
-//! The publisher: one producer, endings, idempotency, and what a job is told.
+//! The publisher: one producer, endings, idempotency, and the answers to a job.
 
 use std::{future::Future, time::Duration};
 
@@ -26,7 +26,7 @@ async fn open(hub: &TestHub, name: &str) -> Publication {
     hub.sse.publisher().open(spec(name)).await.unwrap()
 }
 
-/// How the stream stands: its state and reason.
+/// Returns the stream's state and reason.
 async fn ending(hub: &TestHub, name: &str) -> Option<(StreamState, Option<String>)> {
     let ended = hub.sse.completions().completion(&key(name)).await.unwrap()?;
     Some((ended.ending.state, ended.ending.reason.map(Into::into)))

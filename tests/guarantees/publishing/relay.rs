@@ -1,4 +1,4 @@
-//! The relay: it follows what others publish, and waits for what is not opened yet.
+//! The relay follows streams that jobs publish, and waits for streams that are not open yet.
 
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ async fn a_relay_follows_what_is_opened_while_it_waits_on_another_node() {
     assert_eq!(again.data(), ["two"]);
 }
 
-/// What is opened is not waited for, however long its events are on their way from the store.
+/// A stream that is open is not waited for, however long its events take from the store.
 #[tokio::test(start_paused = true)]
 async fn g1_a_relay_that_does_not_wait_gives_what_there_is() {
     let store = FaultStore::new(MemoryStore::new());
@@ -98,7 +98,7 @@ async fn g1_a_relay_that_does_not_wait_gives_what_there_is() {
     assert_eq!(client.data(), ["one", "two"]);
 }
 
-/// An error that is over does not count against the page that is on its way.
+/// A past error does not count against the page that is on its way.
 #[tokio::test(start_paused = true)]
 async fn g1_a_relay_whose_stream_is_opened_at_the_last_moment_gives_it_also_after_an_error() {
     for fails in [false, true] {
@@ -183,7 +183,7 @@ async fn a_relay_of_a_dropped_publication_tells_that_it_failed() {
     assert_eq!(client.data(), ["one", r#"{"reason":"dropped"}"#]);
 }
 
-/// The store does not say how the stream stands when the request comes, and answers a moment later.
+/// The store does not answer when the request arrives, and answers a moment later.
 #[tokio::test(start_paused = true)]
 async fn g12_a_relay_ends_cleanly_for_a_client_that_has_the_end() {
     for (batched, gone) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -214,7 +214,7 @@ async fn g12_a_relay_ends_cleanly_for_a_client_that_has_the_end() {
     }
 }
 
-/// The ids that a relay gives are cursors on the stream's own route, also where the store did not say at first what stream it is.
+/// A relay's ids are cursors on the stream's own route, even if the store did not answer at first what stream it is.
 #[tokio::test(start_paused = true)]
 async fn g1_a_relay_gives_the_ids_of_a_stream_that_it_learned_of_later() {
     for batched in [false, true] {

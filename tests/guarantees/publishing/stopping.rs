@@ -112,7 +112,7 @@ async fn a_publication_is_told_of_a_stop_while_the_store_is_away() {
     assert_stopped(late.await.unwrap().ok().as_ref());
 }
 
-/// What was made before the stop, and perhaps seen, is recorded before the end.
+/// Events from before the stop, which a client may have seen, are recorded before the end.
 #[tokio::test(start_paused = true)]
 async fn g2_what_a_client_saw_before_a_stop_can_be_replayed() {
     for durability in [Durability::Buffered, Durability::BeforeSend] {
@@ -133,7 +133,7 @@ async fn g2_what_a_client_saw_before_a_stop_can_be_replayed() {
     }
 }
 
-/// An end that is on its way stands.
+/// A stop does not replace an end that is on its way.
 #[tokio::test(start_paused = true)]
 async fn g3_a_stop_after_the_end_is_answered_with_that() {
     let mut hub = hub(true, |builder| builder);
@@ -146,7 +146,7 @@ async fn g3_a_stop_after_the_end_is_answered_with_that() {
     assert_eq!(ending.await.unwrap().unwrap().ending.state, StreamState::Completed);
 }
 
-/// The stream was run anew on another node, and this one has not heard of that.
+/// The stream was run anew on another node, and this node does not know that.
 #[tokio::test(start_paused = true)]
 async fn a_stop_reaches_the_newest_run_wherever_it_is() {
     let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000)).batched();

@@ -1,4 +1,4 @@
-//! One of two nodes goes down under load, again and again.
+//! One of two nodes drains under load, again and again.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::{
 
 const STREAMS: u64 = 12;
 const DRAIN: Duration = Duration::from_millis(300);
-/// What a busy machine may add.
+/// The delay that a busy machine may add.
 const SLACK: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
@@ -76,7 +76,8 @@ async fn round(immediate: bool, random: &Shared, what: &str, seed: u64) -> (Vec<
     (seen, took)
 }
 
-/// Nothing is left: no inner body, and no end whose hook did not run. Every stream has ended, since its readers have read it.
+/// Waits until no inner body is left and every hook has run. Returns a description of the rest, if there is one. Every
+/// stream has ended, since its readers have read it.
 async fn is_left(world: &World, streams: usize) -> Option<String> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {

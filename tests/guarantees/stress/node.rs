@@ -24,7 +24,7 @@ pub const ROUTES: usize = 6;
 pub const GRACEFUL: usize = ROUTES;
 pub const GRACE: Duration = Duration::from_millis(400);
 
-/// What all nodes share.
+/// The parts that all nodes share.
 #[derive(Clone)]
 pub struct World {
     pub store: FaultStore<MemoryStore>,
@@ -76,7 +76,7 @@ impl World {
         Node { sse, routes, guardian, go_down: Some(go_down) }
     }
 
-    /// A request to this route of any of these nodes, as a balancer sends it.
+    /// Sends a request to this route of one of these nodes, like a load balancer.
     pub fn balanced(&self, nodes: &[Node], route: usize) -> App {
         let apps: Arc<Mutex<Vec<App>>> =
             Arc::new(Mutex::new(nodes.iter().map(|node| node.routes[route].clone()).collect()));

@@ -1,4 +1,4 @@
-//! A reader of one stream: visits that end in many ways, each with the last id that came.
+//! A reader of one stream. Its visits end in many ways, and each begins with the last id that arrived.
 
 use std::{ops::ControlFlow, time::Duration};
 
@@ -18,28 +18,28 @@ use crate::{
 
 /// Heartbeats come twenty times a second, answers within a second.
 const DEAD: Duration = Duration::from_secs(10);
-/// So long a reader tries for the end.
+/// How long a reader tries to reach the end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a reader behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// Comes and goes, hangs up before there is an answer, reads slowly.
+    /// Comes and goes, hangs up before the response, reads slowly.
     Erratic,
-    /// Stays, and reads what there is.
+    /// Stays, and reads everything.
     Steady,
-    /// Goes often, and is back at once: a reload.
+    /// Leaves often and is back at once, like a reload.
     Brisk,
 }
 
-/// What a reader must put up with.
+/// The faults that a reader must tolerate.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
     /// The store forgets streams, so that one may be gone.
     pub forgets: bool,
-    /// Nothing fails and nobody goes down, so that whoever stays is served to the end.
+    /// Nothing fails and no node drains, so a reader that stays is served to the end.
     pub quiet: bool,
-    /// The log holds all of a stream.
+    /// The log holds the whole stream.
     pub ample: bool,
 }
 
@@ -47,11 +47,11 @@ pub struct Reader {
     pub app: App,
     pub id: String,
     pub manner: Manner,
-    /// Asks as an `EventSource` does, which must not be refused. All others take 503 for what it is.
+    /// Asks like an `EventSource`, which must not be refused. All other readers accept 503.
     pub event_source: bool,
     pub rules: Rules,
     pub random: Shared,
-    /// When it left last.
+    /// When the reader left last.
     pub left: Option<Instant>,
 }
 
@@ -64,26 +64,26 @@ enum End {
 }
 
 impl Reader {
-    /// Comes again and again until it has the end. Fails with what is wrong.
+    /// Reconnects until it has the end. Fails with the problem that it finds.
     pub async fn read(mut self) -> Result<Transcript, String> {
         let mut transcript = Transcript::default();
         self.go_on(&mut transcript).await?;
         Ok(transcript)
     }
 
-    /// As [`read`](Self::read), where something was seen already.
+    /// Does the same as [`read`](Self::read), after events were already seen.
     pub async fn go_on(&mut self, seen: &mut Transcript) -> Result<(), String> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if self.manner == Manner::Erratic && self.random.one_in(5) {
-                // It hangs up early.
+                // The reader hangs up early.
                 let _ = timeout(self.random.millis(3), self.ask(seen)).await;
             }
             if self.visit(seen, u64::MAX).await?.is_break() {
                 return Ok(());
             }
             if self.manner == Manner::Brisk {
-                // All may be answered at once, and a task that never waits holds its worker.
+                // Everything may be ready at once, and a task that never waits blocks its worker.
                 yield_now().await;
             } else {
                 sleep(self.random.millis(20)).await;
@@ -106,7 +106,7 @@ impl Reader {
         self.app.clone().oneshot(request.body(()).unwrap()).await.unwrap()
     }
 
-    /// Comes once, and reads so many frames at most. `Break`: there is no more to come.
+    /// Connects once and reads at most a number of frames. Returns `Break` if nothing more follows.
     pub async fn visit(&mut self, seen: &mut Transcript, frames: u64) -> Result<ControlFlow<()>, String> {
         seen.note(format!("-> with {:?}", seen.cursor()));
         let Ok(answer) = timeout(DEAD, self.ask(seen)).await else { return Err(seen.problem("no answer")) };
@@ -126,7 +126,7 @@ impl Reader {
         let recorded = !answer.headers().contains_key("x-stream-recorded");
         let end = self.body(answer.into_body(), recorded, frames, seen).await?;
         match end {
-            // Guarantee G12. What is served unrecorded cannot be told apart.
+            // Guarantee G12. An unrecorded response cannot be told apart.
             End::Clean if recorded && !seen.ended => return Err(seen.problem("an unfinished stream looks finished")),
             End::Clean | End::Broken | End::Left => {}
         }
@@ -137,12 +137,12 @@ impl Reader {
         if reloaded && seen.restarts > restarts {
             return Err(seen.problem(format!("away for {away:?}, and its stream was run again")));
         }
-        // Half of them ask once more, and must hear that there is nothing.
+        // Half of the readers ask once more, and must learn that nothing is left.
         let done = seen.ended && !self.random.one_in(2);
         Ok(if done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
-    /// While anybody reads, the work goes on, whoever else goes: this one stayed.
+    /// Checks that the work went on, since this reader stayed, whichever other readers left.
     fn was_served(&self, seen: &Transcript, frames: u64) -> Result<(), String> {
         if frames == u64::MAX && !seen.ended {
             return Err(seen.problem("it read, and its stream broke off"));

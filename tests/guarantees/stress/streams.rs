@@ -1,4 +1,4 @@
-//! Rounds of sixteen streams on two nodes: readers in crowds, some who stay, stops, faults.
+//! Rounds of sixteen streams on two nodes: crowds of readers, some that stay, stops, faults.
 
 use std::time::Duration;
 
@@ -20,12 +20,12 @@ use crate::{
 };
 
 const STREAMS: u64 = 16;
-/// Of these nobody is asked to stop, and somebody stays with each.
+/// How many streams are not stopped. Each has a reader that stays.
 const STEADY: u64 = 4;
-/// Each of these has one reader, who goes and is back at once.
+/// How many streams have one reader, which leaves and is back at once.
 const BRISK: u64 = 2;
 
-/// What a store does for a few rounds.
+/// The behaviour of a store for a few rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Store {
     Well,
@@ -33,7 +33,7 @@ enum Store {
     Forgets,
 }
 
-/// The most time that a configuration gets before the next one of twelve has its turn.
+/// The longest time for a configuration, before the next one of twelve has its turn.
 const TURN: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
@@ -73,9 +73,9 @@ impl Turn {
         let world = World::new(immediate, random);
         let ms = Duration::from_millis;
         let max_events = if ample { 10_000 } else { 30 };
-        // A machine that is busy is not a store that fails.
+        // A busy machine must not count as a failing store.
         let limit = if store == Store::Well { ms(5000) } else { ms(60) };
-        // For so long nobody is told that a stream is gone.
+        // For this time no client is told that a stream is gone.
         let stale = if store == Store::Forgets { ms(1000) } else { ms(10_000) };
         let node = || {
             world.node(|hub| {
@@ -89,7 +89,7 @@ impl Turn {
         Self { store, rules, world, nodes, what }
     }
 
-    /// Returns how many rounds there were, and how many events were read.
+    /// Returns the number of rounds and the number of events that were read.
     async fn play(self, first: u64, until: Instant, seed: u64) -> (u64, u64) {
         let (mut round, mut events) = (first, 0);
         while round == first || Instant::now() < until {
@@ -143,7 +143,7 @@ impl Turn {
         seen
     }
 
-    /// Nothing is left of a round but what the store keeps.
+    /// Waits until a round has left nothing except the data that the store keeps. Returns the problems.
     async fn comes_to_rest(&self, round: u64) -> Vec<String> {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {

@@ -1,10 +1,10 @@
-//! What one reader saw of one stream, judged event by event.
+//! The transcript of one reader of one stream, judged event by event.
 //!
 //! An event's data is its number within its run, from 0; the terminal event says how many there were.
 
 use resilient_sse::{EventId, wire::Message};
 
-/// So much of the history is told with a problem.
+/// How much of the history is reported with a problem.
 const HISTORY: usize = 14;
 
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// The last id that came.
+    /// The last id that arrived.
     pub fn cursor(&self) -> Option<String> {
         self.at.map(|at| at.to_string())
     }

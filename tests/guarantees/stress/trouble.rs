@@ -1,4 +1,4 @@
-//! What goes wrong beside the readers, until it is dropped.
+//! Faults beside the readers, until the handle is dropped.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio::{task::JoinHandle, time::sleep};
 
 use crate::stress::node::World;
 
-/// A task that ends with its handle.
+/// A task that ends when its handle is dropped.
 pub struct Trouble(JoinHandle<()>);
 
 impl Drop for Trouble {
@@ -37,9 +37,10 @@ pub fn faults(world: &World) -> Trouble {
     }))
 }
 
-/// The store forgets everything, and does not always say that it was away.
+/// The store forgets everything, and does not always report that it was away.
 ///
-/// Once only: what a store loses twice within a beat may be said again in the wrong order, as ARCHITECTURE.md says.
+/// This happens only once: ends that a store loses twice within a beat may be repeated in the wrong order
+/// (ARCHITECTURE.md).
 pub fn forgets(world: &World) -> Trouble {
     let (store, random) = (world.store.clone(), world.random.clone());
     Trouble(tokio::spawn(async move {
@@ -51,14 +52,14 @@ pub fn forgets(world: &World) -> Trouble {
     }))
 }
 
-/// Somebody stops some of these streams.
+/// Stops some of these streams.
 pub fn stops(world: &World, sse: &ResilientSse, ids: Vec<String>) -> Trouble {
     let (sse, random) = (sse.clone(), world.random.clone());
     Trouble(tokio::spawn(async move {
         for _ in 0..6 {
             sleep(random.millis(60)).await;
             let id = StreamId::new(random.pick(&ids)).unwrap();
-            // The store may be away.
+            // The store may be away, so the stop may fail.
             let _ = sse.streams().stop(&Owner::ANONYMOUS, &id).await;
         }
     }))
