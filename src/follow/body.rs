@@ -263,7 +263,7 @@ impl FollowBody {
         self.following.as_mut().is_some_and(changed) && self.fetch()
     }
 
-    /// Breaks the body off if it should not wait any longer. Returns whether it did.
+    /// Breaks the body off, or begins its last read, if it should not wait any longer. Returns whether it did.
     fn gives_up(&mut self, cx: &mut Context<'_>) -> bool {
         if self.is_let_go() {
             return self.let_go();
