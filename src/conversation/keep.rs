@@ -68,7 +68,7 @@ async fn renew_page(node: &Arc<Node>, lanes: &[&Arc<Lane>]) {
     let Ok(renewed) = node.store.renew(renewals.collect()).await else { return };
     let settled = page.into_iter().zip(renewed).map(|((lane, begun), renewed)| async move {
         let Renewed::Stands(pointer) = renewed else { return Ok(()) };
-        if begun.heard(&lane.key.id, pointer.as_ref()) {
+        if begun.take_renewed(&lane.key.id, pointer.as_ref()) {
             // The node that was to stop this stream may have died first.
             let _ = node.current(&begun.conversation).await;
         }

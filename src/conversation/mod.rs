@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How many streams [`Node::current`] checks at most: as many as a pointer can hold.
-const LOOKS: usize = crate::store::pointer::BEHIND + 1;
+const CHECKED: usize = crate::store::pointer::BEHIND + 1;
 
 /// The stream that a conversation's pointer names.
 pub(crate) struct Current {
@@ -45,7 +45,7 @@ impl Node {
     /// spawned task, the streams that a started turn replaces.
     pub(crate) async fn current(self: &Arc<Self>, conversation: &StreamKey) -> Result<Option<Current>, StoreError> {
         let mut pointer = self.store.pointer(conversation.clone()).await?;
-        for _ in 0..LOOKS {
+        for _ in 0..CHECKED {
             let Some(named) = pointer.take() else { return Ok(None) };
             let key = stream_of(conversation, &named.stream);
             let info = self.store.info(key.clone()).await?;

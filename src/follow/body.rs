@@ -204,7 +204,7 @@ impl FollowBody {
                 self.read_ahead(cx);
             }
             if let Some(piece) = self.speaker.take_piece() {
-                self.pulse.spoke();
+                self.pulse.delivered();
                 self.note_place(piece.up_to);
                 return Poll::Ready(Some(Ok(piece.bytes)));
             }

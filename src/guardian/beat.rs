@@ -31,17 +31,17 @@ pub(super) async fn run(node: Arc<Node>, trust: Arc<Mutex<Trust>>) {
     let mut left: Vec<Roll> = Vec::new();
     loop {
         let begun = Instant::now();
-        node.recorder.give_up_hopeless();
+        node.recorder.give_up_expired_ends();
         let mut round = Round::of(&node, &left);
-        let mut heard = round.go(&node, &trust).await;
-        while !heard && begun.elapsed() < every {
+        let mut complete = round.go(&node, &trust).await;
+        while !complete && begun.elapsed() < every {
             node.hooks.recent.store_is_away();
             // Back off even if the store comes back in between: a server that flaps must not be hammered.
             tokio::time::sleep(backoff.failed(crate::runtime::random::u128() as u64)).await;
-            heard = round.go(&node, &trust).await;
+            complete = round.go(&node, &trust).await;
         }
         left = std::mem::take(&mut round.left);
-        if heard {
+        if complete {
             node.hooks.recent.expire();
             backoff.succeeded();
             let _ = tokio::time::timeout_at(begun + every, node.store.back()).await;
@@ -97,7 +97,7 @@ impl Round {
             let beaten = all(rolls.iter().map(|roll| beat(node, roll))).await;
             for (roll, beaten) in rolls.iter().zip(beaten) {
                 hangs |= beaten.as_ref().is_err_and(StoreError::is_timeout);
-                self.heard(node, trust, &roll.lanes, beaten);
+                self.take_answer(node, trust, &roll.lanes, beaten);
             }
         }
         let may_claim = lock(trust).may_claim(Instant::now().into_std());
@@ -106,7 +106,13 @@ impl Round {
     }
 
     /// Takes the store's answer to a page.
-    fn heard(&mut self, node: &Node, trust: &Mutex<Trust>, page: &[Arc<Lane>], beaten: Result<Beaten, StoreError>) {
+    fn take_answer(
+        &mut self,
+        node: &Node,
+        trust: &Mutex<Trust>,
+        page: &[Arc<Lane>],
+        beaten: Result<Beaten, StoreError>,
+    ) {
         let Ok(beaten) = beaten else {
             lock(trust).failed();
             self.failed = true;
@@ -116,7 +122,7 @@ impl Round {
         lock(trust).acknowledged(Instant::now().into_std(), beaten.now, beaten.run);
         node.note_run(beaten.run);
         for lane in beaten.lost.iter().filter_map(|index| page.get(*index)) {
-            node.recorder.look(lane);
+            node.recorder.check_stream(lane);
         }
         self.failed |= !beaten.refused_by.is_empty();
         self.missed.extend(beaten.missed.iter().filter_map(|index| page.get(*index)).cloned());

@@ -17,8 +17,8 @@ use crate::{
 };
 
 /// How long it may take to read a stream before the job probe is asked about it, and the pause before the next try.
-const LOOK: Duration = Duration::from_secs(1);
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const READ_LIMIT: Duration = Duration::from_secs(1);
+const READ_AGAIN: Duration = Duration::from_millis(200);
 
 /// What happened to a process's streams in a drain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -243,15 +243,15 @@ async fn ask_probe(
         if lane.is_halted() {
             return Some(JobStatus::Unknown);
         }
-        match tokio::time::timeout(LOOK, node.store.in_background().info(lane.key.clone())).await {
+        match tokio::time::timeout(READ_LIMIT, node.store.in_background().info(lane.key.clone())).await {
             Ok(Ok(Some(info))) => return Some(sweeper.probe(&info, 0).await),
             // The store forgot the stream, or it was deleted. The check registers a forgotten stream again.
-            Ok(Ok(None)) => node.recorder.look(lane),
+            Ok(Ok(None)) => node.recorder.check_stream(lane),
             Ok(Err(_)) | Err(_) => {}
         }
         // Frees the place, so that the probe is asked about other streams during the pause.
         drop(place);
-        tokio::time::sleep(LOOK_AGAIN).await;
+        tokio::time::sleep(READ_AGAIN).await;
     }
 }
 

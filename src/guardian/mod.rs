@@ -132,7 +132,7 @@ impl Guardian {
                 self.node.hooks.recent.deleted(key, epoch);
             }
             for lane in post.streams.iter().filter_map(|key| self.node.recorder.lane(key)) {
-                self.node.recorder.look(&lane);
+                self.node.recorder.check_stream(&lane);
             }
             if post.reconnected {
                 self.node.store.came_back();

@@ -30,7 +30,7 @@ use crate::{
 const PROBE_STRIKES: u32 = 3;
 
 /// How many streams are handled at the same time: enough to keep a store busy, and few enough for it to answer in time.
-const LOOKS: usize = 64;
+const AT_A_TIME: usize = 64;
 
 /// How many streams are closed with one request if no job probe has to be asked.
 const GROUP: usize = 32;
@@ -41,7 +41,7 @@ pub(super) struct Sweeper {
     /// A background handle, so that slow requests of a sweep do not open the breaker.
     store: StoreHandle,
     probes: Semaphore,
-    looks: Arc<Semaphore>,
+    places: Arc<Semaphore>,
     /// The failed probes of each stream: how many in a row, and the number of the last sweep with a failure.
     strikes: Mutex<HashMap<StreamKey, (u32, u64)>>,
 }
@@ -72,7 +72,7 @@ impl Sweeper {
             node,
             store,
             probes: Semaphore::new(PROBES),
-            looks: Arc::new(Semaphore::new(LOOKS)),
+            places: Arc::new(Semaphore::new(AT_A_TIME)),
             strikes: Mutex::default(),
         }
     }
@@ -88,19 +88,19 @@ impl Sweeper {
             let (given_up, others): (Vec<_>, Vec<_>) = page.into_iter().partition(|due| self.is_given_up(due));
             for group in given_up.chunks(GROUP) {
                 let (sweeper, group) = (Arc::clone(self), group.iter().map(|due| due.info.clone()).collect());
-                let Ok(looks) = Arc::clone(&self.looks).acquire_many_owned(GROUP as u32).await else { return };
+                let Ok(places) = Arc::clone(&self.places).acquire_many_owned(GROUP as u32).await else { return };
                 self.node.executor.spawn(async move {
                     sweeper.close_orphans(group).await;
-                    drop(looks);
+                    drop(places);
                 });
             }
             for due in others {
                 let sweeper = Arc::clone(self);
-                let Ok(look) = Arc::clone(&self.looks).acquire_owned().await else { return };
+                let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
                 // Spawned, because it may take as long as a probe, and beats and heartbeats must not wait for that.
                 self.node.executor.spawn(async move {
-                    sweeper.look_after(due, asked, number).await;
-                    drop(look);
+                    sweeper.handle(due, asked, number).await;
+                    drop(place);
                 });
             }
             if !full {
@@ -123,7 +123,7 @@ impl Sweeper {
         }
     }
 
-    async fn look_after(&self, due: Due, asked: Instant, sweep: u64) {
+    async fn handle(&self, due: Due, asked: Instant, sweep: u64) {
         let info = due.info;
         match due.reason {
             DueReason::Hook => self.node.hooks.due(info.key, asked),

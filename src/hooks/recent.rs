@@ -187,7 +187,7 @@ impl Ends {
     }
 
     fn forget_deletions(&mut self, now: Instant, keep: Duration) {
-        self.deleted.retain(|_, (heard, _)| now.duration_since(*heard) < keep);
+        self.deleted.retain(|_, (noted, _)| now.duration_since(*noted) < keep);
     }
 
     fn drop_oldest(&mut self) {

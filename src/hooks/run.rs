@@ -30,8 +30,8 @@ const LEASES: u32 = 4;
 
 /// How often a stream is read before its hook runs, if the store does not answer, and the pause after the first try.
 /// Each pause is twice the one before.
-const LOOKS: u32 = 4;
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const READS: u32 = 4;
+const READ_AGAIN: Duration = Duration::from_millis(200);
 
 /// Runs the `on_end` hook, and acknowledges it to the store.
 pub(crate) struct Hooks {
@@ -141,19 +141,19 @@ impl Hooks {
 
     /// Reads a stream that has ended. Retries, because a deletion of the stream waits for this run of its hook only. If
     /// the store does not answer at all, the hook stays due, and a sweep finds it.
-    async fn look(&self, key: &StreamKey) -> Option<StreamInfo> {
-        for look in 1..LOOKS {
+    async fn read_ended(&self, key: &StreamKey) -> Option<StreamInfo> {
+        for read in 1..READS {
             if let Ok(info) = self.store.info(key.clone()).await {
                 return info;
             }
-            tokio::time::sleep(LOOK_AGAIN * (1 << (look - 1))).await;
+            tokio::time::sleep(READ_AGAIN * (1 << (read - 1))).await;
         }
         self.store.info(key.clone()).await.ok()?
     }
 
     async fn run(&self, key: &StreamKey) {
         let Some(on_end) = &self.on_end else { return };
-        let Some(info) = self.look(key).await else { return };
+        let Some(info) = self.read_ended(key).await else { return };
         let Some(ended) = info.ended.clone() else { return };
         let stream = EndedStream { info, ended, store: self.store.clone(), framing: Arc::clone(&self.framing) };
         let mut hook = Box::pin(Guarded::new(run_hook(on_end, stream)));

@@ -82,7 +82,7 @@ impl Admission {
             match running {
                 // The store does not know a stream that runs on this node. The lane checks: it registers the stream
                 // again, or finds that it was deleted.
-                Some(lane) if matches!(opened, Ok(Opened::Missing)) => node.recorder.look(&lane),
+                Some(lane) if matches!(opened, Ok(Opened::Missing)) => node.recorder.check_stream(&lane),
                 // The producer may have begun without having told the store yet.
                 Some(lane) => node.recorder.ready(&lane),
                 None => {}

@@ -152,7 +152,7 @@ fn keep_headers(node: &Arc<Node>, route: &Route, lane: &Arc<Lane>, headers: &Hea
         && lane.keep_headers(node.kept_headers(&lane.key, headers, &route.keep_headers))
     {
         let (node, lane) = (Arc::clone(node), Arc::clone(lane));
-        node.executor.clone().begin(async move { node.recorder.say_again(&lane).await });
+        node.executor.clone().begin(async move { node.recorder.update_registration(&lane).await });
     }
 }
 

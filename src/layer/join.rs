@@ -18,7 +18,7 @@ impl Admission {
     pub(super) async fn active(node: &Arc<Node>, route: &Route, asked: Asked) -> Self {
         if asked.position.is_end()
             && let Ok(Some(info)) = node.store.info(asked.key.clone()).await
-            && asked.position.has_all_of(&info, |ending| route.voice.tells(ending))
+            && asked.position.has_all_of(&info, |ending| route.voice.announces(ending))
         {
             return Self::NoContent;
         }
@@ -26,7 +26,7 @@ impl Admission {
     }
 
     pub(super) async fn ended(node: &Arc<Node>, route: &Route, asked: Asked, ended: &Ended) -> Self {
-        if asked.position.has_all(ended, route.voice.tells(&ended.ending)) {
+        if asked.position.has_all(ended, route.voice.announces(&ended.ending)) {
             return Self::NoContent;
         }
         Self::follow(node, route, asked, false).await

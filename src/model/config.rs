@@ -4,7 +4,7 @@ use std::{error::Error, fmt, time::Duration};
 
 use super::retention::Retention;
 
-/// When an event may be delivered (guarantee G2).
+/// The order of delivering an event and recording it (guarantee G2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Durability {
@@ -19,7 +19,7 @@ pub enum Durability {
     BeforeSend,
 }
 
-/// How a request that needs the store is answered while the store does not answer.
+/// The answer to a request that needs the store while the store does not answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnUnavailable {

@@ -10,7 +10,7 @@ pub(crate) type SharedError = Arc<dyn Error + Send + Sync>;
 /// An error of any type from the host's code.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Why a response body broke off before its stream's terminal event (guarantee G12).
+/// The error of a response body that breaks off before its stream's terminal event (guarantee G12).
 ///
 /// HTTP/1.1 and HTTP/2 clients see a broken response, so that they do not take the end of the body for the end of the
 /// answer. An `EventSource` reconnects.

@@ -2,7 +2,7 @@
 
 use crate::model::id::StreamId;
 
-/// What happens to a conversation's last stream when a new turn begins while that stream is still running.
+/// The policy for a conversation's running stream when a new turn begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overlap {
@@ -46,7 +46,7 @@ impl Overlap {
 pub struct Turn {
     /// The owner's name for the conversation, under the same rules as a stream's name.
     pub conversation: StreamId,
-    /// What happens to the earlier turns that are still running.
+    /// The policy for the earlier turns that are still running.
     pub overlap: Overlap,
 }
 

@@ -43,7 +43,7 @@ impl Voice {
     }
 
     /// Whether a client receives an event, and with it the terminal id, for this ending.
-    pub(crate) fn tells(self, ending: &Ending) -> bool {
+    pub(crate) fn announces(self, ending: &Ending) -> bool {
         let supplied = match self {
             Self::Named | Self::Json => true,
             Self::OpenAi => ending.state != StreamState::Completed,

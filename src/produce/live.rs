@@ -133,7 +133,7 @@ where
 
     /// Notes that the client got bytes of a replay that precedes this body.
     pub(crate) fn note_replay_given(&self) {
-        self.pulse.spoke();
+        self.pulse.delivered();
     }
 
     /// Returns the next step of the body.
@@ -142,7 +142,7 @@ where
         loop {
             self.deliver();
             if let Some(frame) = self.speaker.take() {
-                self.pulse.spoke();
+                self.pulse.delivered();
                 return Poll::Ready(Next::Frame(frame));
             }
             if let Some(closing) = self.closing.take() {

@@ -62,7 +62,7 @@ impl Patience {
         loop {
             // Set before the check, so that a reader that moves afterwards wakes this task.
             readers.wait_for(bounds.floor);
-            let seen = readers.look(&bounds);
+            let seen = readers.read_places(&bounds);
             let now = Instant::now();
             let others = self.wait.is_some() && (seen.caught_up || is_read_elsewhere());
             self.count(now, others);

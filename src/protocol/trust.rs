@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 pub(crate) struct Trust {
     threshold: Duration,
     since: Option<Instant>,
-    last: Option<Heard>,
+    last: Option<Acknowledged>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Heard {
+struct Acknowledged {
     at: Instant,
     store_ms: u64,
     run: u128,
@@ -28,9 +28,9 @@ impl Trust {
 
     /// Notes a beat that was acknowledged at `now` by a store with the clock `store_ms` and the run id `run`.
     pub(crate) fn acknowledged(&mut self, now: Instant, store_ms: u64, run: u128) {
-        let heard = Heard { at: now, store_ms, run };
-        let before = self.last.replace(heard);
-        if !before.is_some_and(|before| self.follows(before, heard)) {
+        let beat = Acknowledged { at: now, store_ms, run };
+        let before = self.last.replace(beat);
+        if !before.is_some_and(|before| self.follows(before, beat)) {
             self.since = Some(now);
         }
     }
@@ -64,13 +64,13 @@ impl Trust {
     }
 
     /// Whether two beats are unbroken evidence: the same store run, no long silence, and clocks in step.
-    fn follows(&self, before: Heard, heard: Heard) -> bool {
-        let here = heard.at.duration_since(before.at);
-        let there = Duration::from_millis(heard.store_ms.saturating_sub(before.store_ms));
-        let backwards = heard.store_ms < before.store_ms;
+    fn follows(&self, before: Acknowledged, beat: Acknowledged) -> bool {
+        let here = beat.at.duration_since(before.at);
+        let there = Duration::from_millis(beat.store_ms.saturating_sub(before.store_ms));
+        let backwards = beat.store_ms < before.store_ms;
         let apart = here.abs_diff(there);
         let tolerance = self.threshold / 10 + Duration::from_millis(5);
-        self.since.is_some() && before.run == heard.run && !backwards && apart <= tolerance && here < self.threshold / 2
+        self.since.is_some() && before.run == beat.run && !backwards && apart <= tolerance && here < self.threshold / 2
     }
 }
 

@@ -177,7 +177,7 @@ impl Relay {
         let info = info.ok().flatten();
         let told = self.voice.or(info.as_ref().map(|info| info.voice));
         let voice = told.unwrap_or_default();
-        let has_all = info.as_ref().is_some_and(|info| position.has_all_of(info, |ending| voice.tells(ending)));
+        let has_all = info.as_ref().is_some_and(|info| position.has_all_of(info, |ending| voice.announces(ending)));
         if has_all || (missing && position.is_end()) {
             return Ok(no_content(node));
         }

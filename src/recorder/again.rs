@@ -22,7 +22,7 @@ impl Recorder {
     /// Handles a store that may have lost data: checks each running stream, and stores the recent ends again.
     pub(crate) fn store_changed(self: &Arc<Self>) {
         for lane in self.lanes() {
-            self.look(&lane);
+            self.check_stream(&lane);
         }
         let ends = self.hooks.recent.all();
         let workers = ends.len().min(WORKERS);

@@ -119,12 +119,12 @@ impl Recorder {
     }
 
     /// Gives up the ends that the store has not taken within their recovery window.
-    pub(crate) fn give_up_hopeless(&self) {
+    pub(crate) fn give_up_expired_ends(&self) {
         self.served_on.tidy();
         if !self.room.holds_ends() {
             return;
         }
-        for lane in self.lanes_that(Lane::is_hopeless) {
+        for lane in self.lanes_that(Lane::is_end_expired) {
             add(&self.telemetry.ends_given_up, 1);
             log_warn!(id = %lane.key.id, "the end of a stream is given up: the store did not take it in time");
             self.let_go(&lane);

@@ -131,7 +131,7 @@ impl Begun {
     }
 
     /// Takes the pointer that a renewal returned. Returns whether the stream is behind another one in it.
-    pub(crate) fn heard(&self, stream: &StreamId, pointer: Option<&Pointer>) -> bool {
+    pub(crate) fn take_renewed(&self, stream: &StreamId, pointer: Option<&Pointer>) -> bool {
         let Some(pointer) = pointer else {
             lock(&self.progress).renewed = Instant::now();
             return false;

@@ -2,12 +2,12 @@
 
 /// Which parts of [`Inner`] the next batch carries.
 #[derive(Default)]
-pub(super) struct Unsaid {
+pub(super) struct Unsent {
     pub(super) id: bool,
     pub(super) retry: bool,
 }
 
-impl Unsaid {
+impl Unsent {
     pub(super) fn note(&mut self, inner: &Inner) {
         self.id |= inner.id.is_some();
         self.retry |= inner.retry.is_some();

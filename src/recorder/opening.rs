@@ -78,7 +78,7 @@ impl Recorder {
     /// # Cancel safety
     ///
     /// If the future is dropped, the update may or may not be stored.
-    pub(crate) async fn say_again(&self, lane: &Lane) {
+    pub(crate) async fn update_registration(&self, lane: &Lane) {
         let request = lane.registered();
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         for _ in 0..TRIES {

@@ -156,7 +156,7 @@ impl Lane {
     }
 
     /// Whether the end has waited for a whole recovery window.
-    pub(super) fn is_hopeless(&self) -> bool {
+    pub(super) fn is_end_expired(&self) -> bool {
         let state = lock(&self.state);
         let window = self.registration.retention.recovery_window;
         state.status == Status::Running && state.end_since.is_some_and(|since| since.elapsed() >= window)

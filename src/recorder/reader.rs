@@ -39,7 +39,7 @@ impl Reader {
     /// Notes that the follower has received every event up to `at`.
     pub(crate) fn at(&self, at: Option<EventId>) {
         let seq = seq_in(&self.lane, at);
-        // SeqCst, like in `wait_for` and `look`: either the producer sees the new place, or this sees that it waits.
+        // SeqCst, as in `wait_for` and `read_places`: the producer sees the new place, or this reader sees that it waits.
         let before = self.place.seq.swap(seq, Ordering::SeqCst);
         let awaited = self.lane.readers.awaited.load(Ordering::SeqCst);
         if before < awaited && seq >= awaited {

@@ -127,7 +127,7 @@ impl Readers {
     }
 
     /// Reads all places. Complexity: O(readers).
-    pub(crate) fn look(&self, bounds: &Bounds) -> Seen {
+    pub(crate) fn read_places(&self, bounds: &Bounds) -> Seen {
         let followers = lock(&self.followers);
         let mut seen = Seen { slowest: bounds.made, caught_up: false, all_near: true };
         for place in followers.iter().map(|place| &**place).chain([&self.client]) {
@@ -193,18 +193,18 @@ mod tests {
         let readers = Readers::new();
         readers.attach_client();
         let far = bounds(100, 40);
-        assert_eq!(readers.look(&far), Seen { slowest: 0, caught_up: false, all_near: false });
+        assert_eq!(readers.read_places(&far), Seen { slowest: 0, caught_up: false, all_near: false });
         readers.pass_by(far.floor);
-        assert_eq!(readers.look(&far), Seen { slowest: 100, caught_up: false, all_near: true });
+        assert_eq!(readers.read_places(&far), Seen { slowest: 100, caught_up: false, all_near: true });
         assert_eq!(readers.lowest(), 100);
         readers.client_at(70);
-        assert_eq!(readers.look(&far).slowest, 100, "nearer, and not near");
+        assert_eq!(readers.read_places(&far).slowest, 100, "nearer, and not near");
         readers.client_at(81);
-        assert_eq!(readers.look(&far), Seen { slowest: 81, caught_up: false, all_near: true });
+        assert_eq!(readers.read_places(&far), Seen { slowest: 81, caught_up: false, all_near: true });
         readers.client_at(100);
-        assert!(readers.look(&far).caught_up);
+        assert!(readers.read_places(&far).caught_up);
         readers.detach_client();
-        assert_eq!(readers.look(&far), Seen { slowest: 100, caught_up: false, all_near: true });
+        assert_eq!(readers.read_places(&far), Seen { slowest: 100, caught_up: false, all_near: true });
         assert!(!readers.any());
     }
 }

@@ -48,8 +48,8 @@ pub(super) struct Landed {
 
 impl Lane {
     /// Makes the next request check the state of the stream.
-    pub(super) fn look(&self) {
-        lock(&self.state).looks = true;
+    pub(super) fn request_check(&self) {
+        lock(&self.state).checks = true;
     }
 
     /// Claims the lane for processing.
@@ -128,7 +128,7 @@ impl Lane {
     }
 
     /// Notes that no request of this lane is in flight now.
-    pub(super) fn rests(&self) {
+    pub(super) fn end_request(&self) {
         lock(&self.state).work = Work::Claimed;
         self.waits();
     }
@@ -189,7 +189,7 @@ impl Lane {
         let mut state = lock(&self.state);
         state.work = Work::Claimed;
         if unknown {
-            state.looks = true;
+            state.checks = true;
             state.forgotten = false;
         }
         let backoff = state.refused.get_or_insert_with(|| Box::new(Backoff::new(SOONEST, LATEST)));

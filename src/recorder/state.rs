@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::{
-    inner::{Inner, Unsaid},
+    inner::{Inner, Unsent},
     limits::EntryLimits,
     pending::Pending,
     producing::{EndRequest, Status},
@@ -40,7 +40,7 @@ pub(super) struct State {
     pub(super) pending: Pending,
     pub(super) flight: Option<Flight>,
     /// Whether the next request checks the state of the stream, even without events.
-    pub(super) looks: bool,
+    pub(super) checks: bool,
     /// Whether the producer has begun to answer.
     pub(super) started: bool,
     /// Whether the store still has to be told that the producer has begun.
@@ -50,7 +50,7 @@ pub(super) struct State {
     /// The last inner id and reconnect delay.
     pub(super) inner: Inner,
     /// Which parts of `inner` no batch has carried yet.
-    unsaid: Unsaid,
+    unsent: Unsent,
     /// Whether metadata is not acknowledged yet. Until then no event may be delivered.
     pub(super) metadata_waits: bool,
     pub(super) forgotten: bool,
@@ -111,12 +111,12 @@ impl State {
             pushed: Pushed::default(),
             pending: Pending::default(),
             flight: None,
-            looks: false,
+            checks: false,
             started,
             starts: false,
             metadata,
             inner: Inner::default(),
-            unsaid: Unsaid::default(),
+            unsent: Unsent::default(),
             metadata_waits: false,
             forgotten: false,
             withdrawn: false,
@@ -139,7 +139,7 @@ impl State {
         if inner.is_none() {
             return;
         }
-        self.unsaid.note(&inner);
+        self.unsent.note(&inner);
         self.inner.update(inner);
     }
 
@@ -173,7 +173,7 @@ impl State {
         let Some(flight) = self.flight.take() else { return 0 };
         // The next batch carries the other parts of this one. Metadata is repeated until it is acknowledged anyway.
         self.starts |= flight.starts;
-        self.unsaid.note(&flight.inner);
+        self.unsent.note(&flight.inner);
         flight.events.count
     }
 
@@ -182,17 +182,17 @@ impl State {
         if self.flight.is_none() {
             // An id without an event goes with the next event. It goes alone before an interruption, because the next
             // run gets it as its `Last-Event-ID`.
-            let id_waits = self.unsaid.id && matches!(self.end, Some(EndRequest::Interrupt));
-            if self.pending.is_empty() && !self.looks && !self.starts && !self.metadata_waits && !id_waits {
+            let id_waits = self.unsent.id && matches!(self.end, Some(EndRequest::Interrupt));
+            if self.pending.is_empty() && !self.checks && !self.starts && !self.metadata_waits && !id_waits {
                 return None;
             }
             // The events between the last batch and this seq are lost.
             let first = self.pending.first().unwrap_or(self.last + 1);
             let since = self.pending.since;
             let events = self.pending.take_batch(limits);
-            self.looks = false;
+            self.checks = false;
             let since = if events.is_empty() { None } else { since };
-            let Unsaid { id, retry } = std::mem::take(&mut self.unsaid);
+            let Unsent { id, retry } = std::mem::take(&mut self.unsent);
             let inner =
                 Inner { id: self.inner.id.as_ref().filter(|_| id).cloned(), retry: self.inner.retry.filter(|_| retry) };
             let metadata = if self.metadata_waits { self.metadata.clone() } else { Metadata::new() };

@@ -19,8 +19,8 @@ async fn g5_only_a_producer_that_begins_or_an_event_starts_a_stream() {
         _ => None,
     };
     assert_eq!(starts(&lane), None);
-    lane.look();
-    assert_eq!(starts(&lane), Some(false), "a look");
+    lane.request_check();
+    assert_eq!(starts(&lane), Some(false), "a check");
     lane.landed();
     lane.keep(recorder, "job".into(), "7".into()).expect("it fits");
     assert_eq!(starts(&lane), Some(false), "metadata");

@@ -106,7 +106,7 @@ impl Recorder {
         // The replaced lane belongs to an earlier run that was interrupted elsewhere. It is no longer in the list, so
         // this check is the only one that notifies its producer.
         if let Some(replaced) = replaced {
-            self.look(&replaced);
+            self.check_stream(&replaced);
         }
     }
 
@@ -189,7 +189,7 @@ impl Recorder {
 
     /// Adds a claimed lane to the ready list, and wakes the flusher.
     pub(super) fn queue(&self, lane: Arc<Lane>) {
-        lane.rests();
+        lane.end_request();
         self.line_up(lane);
         self.flusher.wake();
     }
@@ -297,8 +297,8 @@ impl Recorder {
     }
 
     /// Checks the state of a stream in the store, for example because another node may have changed it.
-    pub(crate) fn look(self: &Arc<Self>, lane: &Arc<Lane>) {
-        lane.look();
+    pub(crate) fn check_stream(self: &Arc<Self>, lane: &Arc<Lane>) {
+        lane.request_check();
         self.ready(lane);
     }
 

@@ -184,7 +184,7 @@ pub(crate) async fn follow_known(
 ) -> Result<Response<AnswerBody>, Rejection> {
     let voice = voice.unwrap_or(info.voice);
     let (key, comes_again) = (info.key.clone(), asks_by_name(parts));
-    if position.has_all_of(&info, |ending| voice.tells(ending)) {
+    if position.has_all_of(&info, |ending| voice.announces(ending)) {
         return Ok(no_content(node));
     }
     if node.is_draining() && comes_again {

@@ -178,7 +178,7 @@ impl Pulse {
     }
 
     /// Notes that the client receives an event.
-    pub(crate) fn spoke(&self) {
+    pub(crate) fn delivered(&self) {
         self.state.silent_since.store(BUSY, Ordering::Relaxed);
         self.state.handed.store(true, Ordering::Relaxed);
     }
@@ -254,7 +254,7 @@ mod tests {
         let mut task = task::spawn(());
         task.enter(|cx, _| assert!(!pulse.silent(cx.waker())));
         tokio::time::advance(HEARTBEAT - Duration::from_secs(1)).await;
-        pulse.spoke();
+        pulse.delivered();
         tokio::time::advance(HEARTBEAT).await;
         pulses.tick();
         task.enter(|cx, _| assert!(!pulse.silent(cx.waker())));
@@ -277,7 +277,7 @@ mod tests {
         let pulse = pulses.enter(Arc::default(), HEARTBEAT, Some(count.clone()));
         for _ in 0..20 {
             pulse.polled();
-            pulse.spoke();
+            pulse.delivered();
             tokio::time::advance(Duration::from_secs(1)).await;
             pulses.tick();
         }

@@ -159,7 +159,7 @@ impl StreamContext {
             node.name_turn(lane, self.0.asked.new_turn(turn.clone()));
             // Stored before the pointer moves. If the client leaves in between, the withdrawal also takes the pointer
             // back.
-            node.recorder.say_again(lane).await;
+            node.recorder.update_registration(lane).await;
         }
         let begun = Admission::begin_turn(node, &self.0.route, &self.0.asked, lane, runs_again, turn).await;
         begun.map_err(|refused| self.refused(refused))

@@ -1,8 +1,8 @@
-//! What happens to the work after the last reader has left.
+//! The policy for the work after the last reader has left.
 
 use std::time::Duration;
 
-/// What happens to the work after the last reader of the stream has left.
+/// The policy for the work after the last reader of the stream has left.
 ///
 /// A reader is the client whose request started the work, or a client that follows the stream on any node. A client
 /// that is connected but does not read counts as a reader. The work continues while the stream has a reader, even if

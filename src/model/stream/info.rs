@@ -1,4 +1,4 @@
-//! What a store knows about a stream.
+//! The registration of a stream.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use crate::model::{
     voice::Voice,
 };
 
-/// What a store knows about a stream, apart from its log.
+/// Everything that a store knows about a stream, apart from its log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamInfo {

@@ -7,13 +7,13 @@ use crate::model::{id::EventId, stream::Record};
 #[derive(Clone, Debug)]
 pub(crate) struct Missing {
     place: Replay,
-    told: Option<u64>,
+    reported: Option<u64>,
 }
 
 impl Missing {
     /// Creates the counter for a page that begins at `place`.
     pub(crate) const fn on(place: Replay) -> Self {
-        Self { place, told: Some(0) }
+        Self { place, reported: Some(0) }
     }
 
     /// Creates the counter for a whole log. `previous`: see [`StreamInfo::previous`](crate::StreamInfo).
@@ -26,7 +26,7 @@ impl Missing {
     /// Takes the next entry of the log.
     pub(crate) fn take(&mut self, record: &Record) {
         let step = self.place.step(record);
-        self.told = add(self.told, step.and_then(|step| step.gap));
+        self.reported = add(self.reported, step.and_then(|step| step.gap));
     }
 
     /// Ends the log. `top` is the newest event that the store knows of.
@@ -39,7 +39,7 @@ impl Missing {
 
     /// Returns how many events were missing so far; `None` if the number is not known.
     pub(crate) fn count(&self) -> Option<u64> {
-        add(self.told, self.place.gap)
+        add(self.reported, self.place.gap)
     }
 }
 

@@ -140,7 +140,7 @@ impl Replay {
     pub(crate) fn hand_over(&mut self, id: EventId) -> Step {
         self.restart |= self.fresh.is_none() && self.at.epoch != id.epoch;
         self.at = id;
-        self.told(EventId::new(id.epoch, 1))
+        self.notices_before(EventId::new(id.epoch, 1))
     }
 
     /// Notes that the events before the next run cannot be read.
@@ -186,7 +186,7 @@ impl Replay {
         }
         let skipped = if self.at.epoch == last.epoch { (self.at.seq + 1).saturating_sub(first.seq) } else { 0 };
         self.at = last;
-        Step { skipped, ..self.told(EventId::new(first.epoch, first.seq + skipped)) }
+        Step { skipped, ..self.notices_before(EventId::new(first.epoch, first.seq + skipped)) }
     }
 
     fn end(&mut self, ended: &Ended) -> Step {
@@ -200,7 +200,7 @@ impl Replay {
         // the first sign of the run.
         self.restart |= self.fresh.is_none() && ended.last.epoch != self.at.epoch;
         self.at = ended.id;
-        self.told(ended.id)
+        self.notices_before(ended.id)
     }
 
     /// Moves to the run of the next entry. The entry that starts the run may have been trimmed.
@@ -238,7 +238,7 @@ impl Replay {
         });
     }
 
-    fn told(&mut self, next: EventId) -> Step {
+    fn notices_before(&mut self, next: EventId) -> Step {
         self.fresh = None;
         self.given = Some(self.at);
         Step {

@@ -26,7 +26,7 @@ pub(super) fn end(epoch: u64, last: u64) -> Record {
 
 /// Writes what a reader receives as text: `-n` for a gap of n events, `-?` for a gap of unknown size, `!` for a
 /// restart, and for the events of an entry the first one that the reader receives and the last one.
-fn told(mut reader: Replay, log: &[Record]) -> String {
+fn replayed(mut reader: Replay, log: &[Record]) -> String {
     let mut out = Vec::new();
     for record in log {
         let Some(step) = reader.step(record) else { continue };
@@ -61,43 +61,43 @@ pub(super) fn after(epoch: u64, seq: u64) -> Replay {
 #[test]
 fn everything_after_the_cursor_once() {
     let log = [run(5, None), event(5, 1), event(5, 2), event(5, 3), end(5, 3)];
-    assert_eq!(told(Replay::fresh(Owed::Run), &log), "5-1 5-2 5-3 6-0");
-    assert_eq!(told(after(5, 2), &log), "5-3 6-0");
-    assert_eq!(told(after(5, 3), &log), "6-0");
-    assert_eq!(told(after(6, 0), &log), "");
+    assert_eq!(replayed(Replay::fresh(Owed::Run), &log), "5-1 5-2 5-3 6-0");
+    assert_eq!(replayed(after(5, 2), &log), "5-3 6-0");
+    assert_eq!(replayed(after(5, 3), &log), "6-0");
+    assert_eq!(replayed(after(6, 0), &log), "");
 }
 
 #[test]
 fn of_events_that_are_held_together_those_after_the_cursor() {
     let log = [run(5, None), events(5, 1, 64), events(5, 65, 70), events(5, 80, 99), end(5, 99)];
-    assert_eq!(told(Replay::fresh(Owed::Run), &log), "5-1 ..64 5-65 ..70 -9 5-80 ..99 6-0");
-    assert_eq!(told(after(5, 1), &log[..2]), "5-2 ..64");
-    assert_eq!(told(after(5, 63), &log), "5-64 5-65 ..70 -9 5-80 ..99 6-0");
-    assert_eq!(told(after(5, 64), &log[..3]), "5-65 ..70");
-    assert_eq!(told(after(5, 70), &log[2..4]), "-9 5-80 ..99");
-    assert_eq!(told(after(5, 75), &log[2..4]), "-4 5-80 ..99", "a cursor in the middle of what is lost");
-    assert_eq!(told(after(5, 99), &log), "6-0");
-    assert_eq!(told(after(4, 3), &log[1..2]), "-? ! 5-1 ..64", "of another run it has none of them");
-    assert_eq!(told(Replay::fresh(Owed::Nothing), &log[2..3]), "5-65 ..70");
+    assert_eq!(replayed(Replay::fresh(Owed::Run), &log), "5-1 ..64 5-65 ..70 -9 5-80 ..99 6-0");
+    assert_eq!(replayed(after(5, 1), &log[..2]), "5-2 ..64");
+    assert_eq!(replayed(after(5, 63), &log), "5-64 5-65 ..70 -9 5-80 ..99 6-0");
+    assert_eq!(replayed(after(5, 64), &log[..3]), "5-65 ..70");
+    assert_eq!(replayed(after(5, 70), &log[2..4]), "-9 5-80 ..99");
+    assert_eq!(replayed(after(5, 75), &log[2..4]), "-4 5-80 ..99", "a cursor in the middle of what is lost");
+    assert_eq!(replayed(after(5, 99), &log), "6-0");
+    assert_eq!(replayed(after(4, 3), &log[1..2]), "-? ! 5-1 ..64", "of another run it has none of them");
+    assert_eq!(replayed(Replay::fresh(Owed::Nothing), &log[2..3]), "5-65 ..70");
 }
 
 #[test]
 fn what_was_trimmed_or_never_recorded_is_a_gap() {
-    assert_eq!(told(after(5, 2), &[event(5, 6)]), "-3 5-6");
-    assert_eq!(told(after(5, 2), &[event(5, 3), event(5, 9), end(5, 9)]), "5-3 -5 5-9 6-0");
+    assert_eq!(replayed(after(5, 2), &[event(5, 6)]), "-3 5-6");
+    assert_eq!(replayed(after(5, 2), &[event(5, 3), event(5, 9), end(5, 9)]), "5-3 -5 5-9 6-0");
 }
 
 #[test]
 fn g1_a_reader_without_a_cursor_is_owed_the_run_from_its_first_event() {
     let whole = || Replay::fresh(Owed::Run);
-    assert_eq!(told(whole(), &[event(5, 1), event(5, 2)]), "5-1 5-2");
-    assert_eq!(told(whole(), &[event(5, 6), event(5, 8)]), "-5 5-6 -1 5-8", "trimmed");
-    assert_eq!(told(whole(), &[run(5, None), event(5, 6)]), "-5 5-6", "never recorded, or lost with the store");
-    assert_eq!(told(whole(), &[end(5, 3)]), "-3 6-0", "none is held");
-    assert_eq!(told(whole(), &[end(5, 0)]), "6-0", "none was made");
-    assert_eq!(told(whole(), &[event(5, 1), end(5, 3)]), "5-1 -2 6-0");
+    assert_eq!(replayed(whole(), &[event(5, 1), event(5, 2)]), "5-1 5-2");
+    assert_eq!(replayed(whole(), &[event(5, 6), event(5, 8)]), "-5 5-6 -1 5-8", "trimmed");
+    assert_eq!(replayed(whole(), &[run(5, None), event(5, 6)]), "-5 5-6", "never recorded, or lost with the store");
+    assert_eq!(replayed(whole(), &[end(5, 3)]), "-3 6-0", "none is held");
+    assert_eq!(replayed(whole(), &[end(5, 0)]), "6-0", "none was made");
+    assert_eq!(replayed(whole(), &[event(5, 1), end(5, 3)]), "5-1 -2 6-0");
     // Events before the run that the reader gets belong to another run.
-    assert_eq!(told(whole(), &[run(9, Some((5, 3))), event(9, 1)]), "9-1");
+    assert_eq!(replayed(whole(), &[run(9, Some((5, 3))), event(9, 1)]), "9-1");
     let mut reader = whole();
     let step = reader.step(&event(5, 6)).expect("news");
     assert_eq!(step.gap, Some(gap(None, (5, 6), Some(5))));
@@ -107,10 +107,10 @@ fn g1_a_reader_without_a_cursor_is_owed_the_run_from_its_first_event() {
 #[test]
 fn a_feeds_reader_is_owed_nothing_before_its_first_event() {
     let feed = || Replay::fresh(Owed::Nothing);
-    assert_eq!(told(feed(), &[event(5, 6), event(5, 8)]), "5-6 -1 5-8", "but all that comes after");
-    assert_eq!(told(feed(), &[run(5, None), event(5, 6)]), "5-6");
-    assert_eq!(told(feed(), &[end(5, 3)]), "6-0");
-    assert_eq!(told(feed(), &[event(5, 6), run(9, Some((5, 7))), event(9, 1)]), "5-6 -1 ! 9-1");
+    assert_eq!(replayed(feed(), &[event(5, 6), event(5, 8)]), "5-6 -1 5-8", "but all that comes after");
+    assert_eq!(replayed(feed(), &[run(5, None), event(5, 6)]), "5-6");
+    assert_eq!(replayed(feed(), &[end(5, 3)]), "6-0");
+    assert_eq!(replayed(feed(), &[event(5, 6), run(9, Some((5, 7))), event(9, 1)]), "5-6 -1 ! 9-1");
 }
 
 #[test]
@@ -139,31 +139,31 @@ fn g1_a_follower_of_an_emptied_store_is_told_of_a_gap_and_a_restart() {
 
 #[test]
 fn a_loss_at_the_very_end_is_a_gap() {
-    assert_eq!(told(after(5, 2), &[event(5, 3), end(5, 7)]), "5-3 -4 6-0");
-    assert_eq!(told(after(5, 9), &[end(5, 7)]), "6-0", "a buffered client may be ahead of the log");
-    assert_eq!(told(after(4, 9), &[end(5, 7)]), "-? ! 6-0");
+    assert_eq!(replayed(after(5, 2), &[event(5, 3), end(5, 7)]), "5-3 -4 6-0");
+    assert_eq!(replayed(after(5, 9), &[end(5, 7)]), "6-0", "a buffered client may be ahead of the log");
+    assert_eq!(replayed(after(4, 9), &[end(5, 7)]), "-? ! 6-0");
 }
 
 #[test]
 fn runs_are_divided_by_a_restart_and_their_losses_shown() {
     let log = [run(5, None), event(5, 1), run(9, Some((5, 3))), event(9, 1), end(9, 1)];
-    assert_eq!(told(Replay::fresh(Owed::Run), &log), "5-1 -2 ! 9-1 10-0");
-    assert_eq!(told(after(5, 3), &log), "! 9-1 10-0");
-    assert_eq!(told(after(5, 4), &log), "! 9-1 10-0");
-    assert_eq!(told(after(5, 1), &log[3..]), "-? ! 9-1 10-0", "the marker is trimmed");
-    assert_eq!(told(after(5, 1), &[run(9, None), event(9, 1)]), "-? ! 9-1", "the store was emptied between");
-    assert_eq!(told(after(5, 1), &[run(9, None), event(9, 4)]), "-? ! 9-4");
+    assert_eq!(replayed(Replay::fresh(Owed::Run), &log), "5-1 -2 ! 9-1 10-0");
+    assert_eq!(replayed(after(5, 3), &log), "! 9-1 10-0");
+    assert_eq!(replayed(after(5, 4), &log), "! 9-1 10-0");
+    assert_eq!(replayed(after(5, 1), &log[3..]), "-? ! 9-1 10-0", "the marker is trimmed");
+    assert_eq!(replayed(after(5, 1), &[run(9, None), event(9, 1)]), "-? ! 9-1", "the store was emptied between");
+    assert_eq!(replayed(after(5, 1), &[run(9, None), event(9, 4)]), "-? ! 9-4");
     let empty = [run(9, Some((5, 3))), run(12, Some((9, 0))), event(12, 1)];
-    assert_eq!(told(after(5, 2), &empty), "-1 ! 12-1", "an empty run between");
+    assert_eq!(replayed(after(5, 2), &empty), "-1 ! 12-1", "an empty run between");
     let only_an_end = [run(9, Some((5, 3))), end(9, 0)];
-    assert_eq!(told(after(5, 3), &only_an_end), "! 10-0", "an end that is not the first run's");
+    assert_eq!(replayed(after(5, 3), &only_an_end), "! 10-0", "an end that is not the first run's");
 }
 
 #[test]
 fn a_cursor_that_says_nothing_here_gets_a_gap_and_all_that_is_held() {
     let log = [run(5, None), event(5, 1), run(9, Some((5, 1))), event(9, 1)];
-    assert_eq!(told(Replay::unknown(None, Owed::Run), &log), "-? 5-1 ! 9-1");
-    assert_eq!(told(Replay::unknown(Some(EventId::new(4, 7)), Owed::Run), &log), "-? ! 5-1 ! 9-1");
+    assert_eq!(replayed(Replay::unknown(None, Owed::Run), &log), "-? 5-1 ! 9-1");
+    assert_eq!(replayed(Replay::unknown(Some(EventId::new(4, 7)), Owed::Run), &log), "-? ! 5-1 ! 9-1");
 }
 
 /// Returns the first gap that is reported to a reader.
