@@ -1,4 +1,4 @@
-//! Every store that ships keeps to the contract.
+//! Every store that ships fulfils the contract.
 
 use resilient_sse::{MemoryStore, store_conformance, test_util::FaultStore};
 

@@ -1,5 +1,5 @@
-//! What a store must do: the contract on every store that ships, the memory store beside a model, and what is particular to
-//! Redis. `tests/valkey` runs `redis_store` on Valkey.
+//! Tests of stores: the contract on every store that ships, the memory store beside a model, and the particulars of Redis.
+//! `tests/valkey` runs `redis_store` on Valkey.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 #[path = "../support/mod.rs"]

@@ -105,5 +105,5 @@ fn breaks(voice: Voice, code: &str, got: &Got) {
     assert!(!got.text.contains("event: completed"), "{}", told());
 }
 
-/// Asserts the pause before the break, in which the transport flushes and the client reads.
+/// The pause before a break, in which the transport flushes and the client reads.
 pub const PAUSE: Duration = Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! Random interleavings of what three nodes ask of a store, next to a model of what it is to answer.
+//! Random interleavings of the requests of three nodes to a store, compared with a model of the right answers.
 
 mod nodes;
 mod pointers;
@@ -13,7 +13,7 @@ const START_MS: u64 = 1_700_000_000_000;
 const SEEDS: u64 = 400;
 const STEPS: usize = 250;
 
-/// Every answer, and after every step everything that can be known and read, is the model's.
+/// Every answer is the model's, and so is everything that can be read after each step.
 #[tokio::test(start_paused = true)]
 async fn g4_the_store_answers_as_the_model_does() {
     let mut asked = std::collections::BTreeMap::new();
@@ -34,7 +34,7 @@ async fn g4_the_store_answers_as_the_model_does() {
     assert!(asked.len() > 20 && asked.values().all(|count| *count > 20), "some outcomes never came: {asked:?}");
 }
 
-/// Whatever was begun, nothing is left once everything has expired and somebody has looked.
+/// Nothing is left once everything has expired and a sweep has run.
 #[tokio::test(start_paused = true)]
 async fn g6_nothing_is_left_of_any_interleaving() {
     for seed in 0..SEEDS {

@@ -1,4 +1,4 @@
-//! Three nodes, which remember the runs they were given, and go on with old ones too.
+//! Three nodes that remember the runs they were given, and continue old runs too.
 
 use std::{borrow::Cow, fmt::Debug, time::Duration};
 
@@ -43,7 +43,7 @@ pub(crate) struct World {
     runs: Vec<Run>,
 }
 
-/// The outcome's name, and how it differs from the model's, if it does.
+/// The outcome's name, and its difference from the model's, if there is one.
 pub(crate) type Step = (&'static str, Option<String>);
 
 pub(crate) fn compare<T: PartialEq + Debug>(asked: &impl Debug, answer: &T, expected: &T) -> Option<String> {
@@ -80,7 +80,7 @@ impl World {
     async fn open(&mut self) -> Step {
         let repeated = self.runs.last().filter(|_| self.random.one_in(6)).map(|run| run.open.clone());
         let turn = self.turn();
-        // A repeat may say more.
+        // A repeat may add more.
         let repeated = repeated.map(|open| Open { turn: open.turn.or(turn.clone()), ..open });
         let open = repeated.unwrap_or_else(|| Open {
             key: self.random.pick(&self.keys),
@@ -127,7 +127,7 @@ impl World {
         self.random.pick(&self.keys)
     }
 
-    /// A run of some node: mostly a late one, sometimes any that ever was.
+    /// A run of some node: mostly a recent one, sometimes any earlier one.
     fn run(&mut self) -> Option<usize> {
         let runs = self.runs.len() as u64;
         let back = if self.random.one_in(4) { runs } else { runs.min(3) };
@@ -137,7 +137,7 @@ impl World {
     async fn append(&mut self) -> Step {
         let Some(index) = self.run() else { return ("nothing", None) };
         let run = self.runs[index].clone();
-        // Behind what was acknowledged, over it, or with a hole.
+        // The batch begins after the acknowledged events, overlaps with them, or leaves a hole.
         let first = (run.acknowledged + 1).saturating_sub(self.random.pick(&[0, 0, 0, 1, 2])).max(1)
             + self.random.pick(&[0, 0, 0, 0, 2]);
         let count = self.random.below(4);
@@ -170,7 +170,7 @@ impl World {
         (name, differs)
     }
 
-    /// A deadline to insist on: none, the right one, or one that has moved.
+    /// An expected deadline: none, the right one, or one that has moved.
     fn deadline(&mut self, key: &StreamKey) -> Option<u64> {
         let deadline = self.model.held(key).map_or(7, |stream| stream.deadline);
         self.random.pick(&[None, None, Some(deadline), Some(deadline.wrapping_sub(1))])
@@ -240,7 +240,7 @@ impl World {
     }
 
     async fn due(&mut self) -> Step {
-        // Not at all, as far as the store's clock, or as far as the asker's own, which is behind or ahead.
+        // No claim, a claim up to the store's time, or one up to the asker's own time, which is behind or ahead.
         let now = self.model.now;
         let claim = self.random.pick(&[None, Some(now), Some(u64::MAX), Some(now - 40), Some(now - 400)]);
         let due = self.store.due(100, LEASE, claim).await.unwrap();
@@ -280,7 +280,7 @@ impl World {
         (name, differs)
     }
 
-    /// Looks at every stream through the store, and at the model's.
+    /// Reads every stream from the store, and compares it with the model's.
     pub(crate) async fn compare(&mut self) -> Result<(), String> {
         for key in &self.keys {
             let read = Read { key: key.clone(), from: ReadFrom::Start, max_events: usize::MAX, max_bytes: usize::MAX };
@@ -310,7 +310,7 @@ impl World {
         self.compare_pointers().await
     }
 
-    /// Ends whatever is left, waits until it has expired, and looks once.
+    /// Ends all remaining streams, waits until they have expired, and sweeps once.
     pub(crate) async fn end_all(&mut self) {
         for key in self.keys.clone() {
             let ending = Ending::supplied(StreamState::Expired, reason::LIFETIME);
@@ -318,7 +318,7 @@ impl World {
             self.store.close(close).await.unwrap();
         }
         tokio::time::advance(RETENTION.recovery_window).await;
-        // What was moved by hand lives as long as it was said to.
+        // Pointers that were moved by hand live for the TTL that they were given.
         tokio::time::advance(RETENTION.lifetime + RETENTION.stale).await;
         assert_eq!(self.store.due(100, LEASE, Some(self.model.now)).await.unwrap(), []);
     }

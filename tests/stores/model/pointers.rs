@@ -1,4 +1,4 @@
-//! Conversations in the model, and what nodes ask of their pointers.
+//! Conversations in the model, and the nodes' requests for their pointers.
 
 use std::time::Duration;
 
@@ -140,7 +140,7 @@ impl Model {
         Some(StreamKey::new(key.owner.clone(), turn.conversation))
     }
 
-    /// The pointer that names a stream expires with it, at once if it is over already.
+    /// The pointer that names a stream expires with it, at once if the stream has expired already.
     pub(crate) fn expires_with(&mut self, key: &StreamKey) {
         let Some(stream) = self.streams.get(key) else { return };
         let (turn, ttl) = (stream.turn.clone(), stream.expires.saturating_sub(self.now));
@@ -170,7 +170,8 @@ impl World {
         Place { epoch: self.random.below(3), since }
     }
 
-    /// A node moves a pointer, takes a stream out, has streams give way, or renews; it may have died before any of these.
+    /// A node moves a pointer, takes a stream out, has streams give way, or renews; it may have died before any of
+    /// these.
     pub(crate) async fn point(&mut self) -> Step {
         let (conversation, stream) = self.asked();
         match self.random.below(4) {
@@ -216,7 +217,7 @@ impl World {
         ("renew", compare(&("renew", &stream), &answer, &expected))
     }
 
-    /// Looks at every pointer through the store, and at the model's.
+    /// Reads every pointer from the store, and compares it with the model's.
     pub(crate) async fn compare_pointers(&mut self) -> Result<(), String> {
         for owner in ["alice", "bob"] {
             for name in ["chat", "other"] {

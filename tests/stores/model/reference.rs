@@ -1,4 +1,4 @@
-//! What a store is to answer, in the plainest terms: a map, and no thought of cost.
+//! The model: the right answers of a store, from a plain map and without regard to cost.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ pub(crate) struct Stream {
     pub(crate) turn: Option<Turn>,
     leased: u64,
     hook: Option<u64>,
-    /// The last event that the newest run but one, or the one that stands still, has made.
+    /// The last event of the newest run but one, or of the newest run if that is interrupted.
     previous: Option<EventId>,
     pub(crate) ended: Option<Ended>,
     pub(crate) log: BTreeMap<EventId, RecordKind>,
@@ -38,7 +38,7 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// The newest event that is known of, the end apart.
+    /// The newest known event, not counting the end.
     fn recorded(&self) -> EventId {
         self.lost.max(*self.log.keys().last().unwrap())
     }
@@ -60,7 +60,7 @@ impl Stream {
 pub(crate) struct Model {
     pub(crate) now: u64,
     pub(crate) streams: BTreeMap<StreamKey, Stream>,
-    /// The highest epoch of any id of a name, for ever.
+    /// The highest epoch that a name ever had.
     highest: BTreeMap<StreamKey, u64>,
     pub(crate) pointers: BTreeMap<StreamKey, Pointing>,
 }
@@ -90,7 +90,7 @@ impl Model {
     }
 
     fn begin(&mut self, open: &Open, epoch: u64, previous: Option<EventId>, mut log: BTreeMap<EventId, RecordKind>) {
-        // A run that made nothing leaves no marker: the next one's stands for it too.
+        // A run that made nothing leaves no marker: the next run's marker stands for it too.
         let mut before = previous;
         if let Some((id, RecordKind::Run { previous: its })) =
             log.last_key_value().map(|(id, kind)| (*id, kind.clone()))
@@ -186,7 +186,7 @@ impl Model {
 
     pub(crate) fn append(&mut self, append: &Append, lifetime: u64) -> Appended {
         let now = self.now;
-        // Of a run that is newer than what is held the registration was lost.
+        // The registration of a run that is newer than the stored one was lost.
         let Some(stream) = self.held(&append.key).filter(|stream| stream.epoch >= append.epoch) else {
             return Appended::Gone;
         };
@@ -316,7 +316,7 @@ impl Model {
         beat.streams.iter().enumerate().filter_map(|(index, stream)| is_lost(stream).then_some(index)).collect()
     }
 
-    /// What is due, with the deadlines that the leases write.
+    /// Returns the due streams, with the deadlines that the leases write.
     pub(crate) fn due(&mut self, lease: u64, claim: Option<u64>) -> Vec<(StreamKey, DueReason, u64)> {
         let (now, mut due) = (self.now, Vec::new());
         for key in self.streams.keys().cloned().collect::<Vec<_>>() {

@@ -1,4 +1,4 @@
-//! Signs of life, and what a sweep is given, where a server or a name is not as it should be.
+//! Beats and sweeps with broken servers and shared names.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     support::redis::RedisServer,
 };
 
-/// Two processes that were given one name: neither takes the other's key for its own, which the store has lost.
+/// Two processes have the same name: neither mistakes the other's key for a sign that the store lost its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn g5_processes_of_one_name_do_not_disturb_each_other() {
     let server = RedisServer::start();
@@ -26,7 +26,7 @@ async fn g5_processes_of_one_name_do_not_disturb_each_other() {
     assert_ne!(one.beat(beat(&[])).await.unwrap().run, runs[0], "what was lost is noticed all the same");
 }
 
-/// A hook waits for whoever finds it, also while the server has no room: to lease it takes none.
+/// A sweep finds a waiting hook even while the server is full, since leasing it takes no room.
 #[tokio::test(flavor = "multi_thread")]
 async fn g3_a_full_server_hands_out_hooks() {
     let server = RedisServer::start();
@@ -34,13 +34,13 @@ async fn g3_a_full_server_hands_out_hooks() {
     let window = Retention { recovery_window: Duration::from_secs(30), ..retention() };
     let epoch = open_as(&store, Open { retention: window, ..open("s") }).await;
     server.command(&["CONFIG", "SET", "maxmemory", "1"]);
-    // It ends on a node that dies right after.
+    // The stream ends on a node that dies right after.
     let close = Close { hook: Some(Duration::from_millis(1)), ..close(&key("s"), epoch) };
     assert!(matches!(store.close(close).await.unwrap(), Closed::Now { .. }));
     until("the hook is due", async || !store.due(10, LONG, None).await.unwrap().is_empty()).await;
 }
 
-/// A server that refuses one command of a beat's has not taken the beat: whoever is told so claims nobody's streams there.
+/// A server that refuses one command of a beat has not taken the beat: a node that learns this claims no streams there.
 #[tokio::test(flavor = "multi_thread")]
 async fn g5_a_server_that_refuses_what_beats_need_takes_no_beat() {
     let server = RedisServer::start();
@@ -53,7 +53,7 @@ async fn g5_a_server_that_refuses_what_beats_need_takes_no_beat() {
     }
 }
 
-/// An index may not take a node's beats while the stream's own server takes its events: who writes is alive.
+/// An index may refuse a node's beats while the stream's own server takes its events: a node that writes is alive.
 #[tokio::test(flavor = "multi_thread")]
 async fn g5_a_stream_that_was_written_to_lately_is_not_stale() {
     let server = RedisServer::start();
@@ -76,7 +76,7 @@ async fn g5_a_stream_that_was_written_to_lately_is_not_stale() {
         let due = other.due(10, Duration::from_millis(1), Some(vouched().await)).await.unwrap();
         assert!(due.is_empty(), "after event {seq}: {due:?}");
     }
-    // Once it is silent it is overdue.
+    // Once the node is silent, its stream is overdue.
     until("the stream is overdue", async || {
         !other.due(10, Duration::from_millis(1), Some(vouched().await)).await.unwrap().is_empty()
     })

@@ -1,4 +1,4 @@
-//! A cluster's indexes lie elsewhere than its streams: what fails there, comes late or races there is not the streams'.
+//! A Cluster's indexes lie on other servers than its streams: failures, delays and races there do not harm the streams.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,8 @@ fn index(name: &str, slot: u16) -> String {
     format!("sse:{name}:{{p{:02}}}", slot % 16)
 }
 
-/// Ids of Ada's whose own keys lie on one master and whose part of the indexes on another, and which that is.
+/// Returns ids of Ada's whose own keys lie on one master and whose part of the indexes lies on another, and that other
+/// master.
 fn apart(cluster: &RedisCluster) -> (Vec<String>, usize) {
     let owner = cluster.shard_of(cluster.slot_of("sse:user:{YWRh}:streams"));
     let shards = |id: &String| {
@@ -44,7 +45,7 @@ enum Trouble {
     Gone,
     Hung,
     Full,
-    /// It refuses scripts.
+    /// The master refuses scripts.
     Refuses,
 }
 
@@ -68,13 +69,13 @@ impl Trouble {
     }
 }
 
-/// The master of a stream's indexes is in trouble: the stream itself lives its whole life, and each step in good time.
+/// The master of a stream's indexes fails: the stream still lives its whole life, and each step is quick.
 async fn lives_without_its_indexes(trouble: Trouble) {
     let cluster = partial();
     let store = connect(&cluster.url()).await;
     let (ids, elsewhere) = apart(&cluster);
     let server = cluster.master(elsewhere);
-    // So that everybody is connected.
+    // Connect all nodes first.
     begin(&store, &ids[0]).await;
     trouble.begins(server);
     let mut slowest = Duration::ZERO;
@@ -96,11 +97,11 @@ async fn lives_without_its_indexes(trouble: Trouble) {
     send(&store, event(&ids[1], "x")).await;
     slowest = slowest.max(since.elapsed());
     println!("{trouble:?}: the slowest stream took {slowest:?}");
-    // Not one time limit of a link for each step.
+    // The steps must not each wait for a link's time limit.
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     trouble.ends(server);
     cluster.wait_ok();
-    // Beats and sweeps mend the indexes.
+    // Beats and sweeps repair the indexes.
     until("the running streams are in the index again", async || {
         let _ = store.beat(beat(&epochs)).await;
         let mut listed = 0;
@@ -133,7 +134,7 @@ async fn g2_streams_live_while_the_master_of_their_indexes_refuses_scripts() {
     lives_without_its_indexes(Trouble::Refuses).await;
 }
 
-/// What a node could not say of an end to the indexes, since their master refused it and the node died, a sweep finds.
+/// The master of the indexes refuses an end's changes, and the node dies: a sweep finds the rest.
 #[tokio::test(flavor = "multi_thread")]
 async fn g3_a_hook_that_no_index_was_told_of_is_found_by_a_sweep() {
     let cluster = partial();
@@ -164,11 +165,11 @@ async fn g3_a_hook_that_no_index_was_told_of_is_found_by_a_sweep() {
         other.active_count().await.unwrap() == 0
     })
     .await;
-    // One that may not be run again is somebody's to close at the end of its lifetime.
+    // A guardian must close a stream that may not be run again at the end of its lifetime.
     assert!(other.info(key(&ids[1])).await.unwrap().unwrap().deadline > 0);
 }
 
-/// The owner's index cannot be asked: a limit of its streams admits them.
+/// The owner's index cannot be asked: the limit of its streams admits them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_that_cannot_be_asked_for_admits() {
     let cluster = partial();
@@ -205,7 +206,7 @@ async fn g5_the_winner_of_a_race_is_in_the_index() {
         }
     }
     assert!(missing.is_empty(), "{} of {total}: {:?}", missing.len(), &missing[..missing.len().min(5)]);
-    // What is leased and cannot be looked at in time comes again.
+    // A leased stream that cannot be inspected in time is handed out again.
     let found = std::cell::RefCell::new(std::collections::BTreeSet::new());
     until("a sweep finds each of them", async || {
         let due = a.due(200, Duration::from_secs(2), ALL).await.unwrap();
@@ -215,7 +216,7 @@ async fn g5_the_winner_of_a_race_is_in_the_index() {
     .await;
 }
 
-/// G5: the same of runs that follow each other at once: who ends the one leaves the other's registration alone.
+/// G5: the same with runs that follow each other at once: ending one run leaves the next one's registration alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g5_a_run_that_follows_at_once_is_in_the_index() {
     let cluster = RedisCluster::start();
@@ -244,8 +245,8 @@ async fn g5_a_run_that_follows_at_once_is_in_the_index() {
     }
 }
 
-/// The server's time goes on, and this process's monotonic clock stands still. The sleep is that time itself: nothing is
-/// waited for.
+/// The server's time goes on while this process's monotonic clock stands still. The sleep is that time itself and waits
+/// for nothing.
 fn suspend_for(time: Duration) {
     tokio::time::pause();
     std::thread::sleep(time);
@@ -261,17 +262,17 @@ async fn g5_a_machine_that_slept_opens_a_stream_that_is_not_overdue() {
     suspend_for(Duration::from_secs(5));
     let epoch = open_as(&a, Open { retention: short, reruns: false, ..open("s") }).await;
     send(&a, resilient_sse::store::Publish { retention: short, ..event("p", "x") }).await;
-    // Another node's guardian, which has beaten all the time and trusts its store.
+    // Another node's guardian has beaten all the time and trusts its store.
     let now = b.beat(beat(&[])).await.unwrap().now;
     assert_eq!(b.due(10, LONG, Some(now)).await.unwrap(), []);
     suspend_for(Duration::from_secs(2));
-    // Its end as well is somebody's to look after only once the hook's time is over.
+    // A sweep must look after its end, too, but only once the hook's time is over.
     let close = Close { hook: Some(Duration::from_secs(2)), ..close(&key("s"), epoch) };
     assert!(matches!(a.close(close).await.unwrap(), Closed::Now { .. }));
     assert_eq!(b.due(10, LONG, None).await.unwrap(), []);
 }
 
-/// An index of deadlines says which of its members were registered: odd ones.
+/// In an index of deadlines the odd members are registered.
 #[tokio::test(flavor = "multi_thread")]
 async fn reservations_and_registrations_are_told_apart() {
     let cluster = RedisCluster::start();
@@ -295,7 +296,7 @@ async fn reservations_and_registrations_are_told_apart() {
     assert_eq!(crate::redis_store::steps::info(&store, &key).await.state, StreamState::Failed);
 }
 
-/// G5: a sweep that may take but a few finds each that is overdue, in whatever part of the indexes.
+/// G5: sweeps that may take only a few streams each find every overdue stream, in all parts of the indexes.
 #[tokio::test(flavor = "multi_thread")]
 async fn g5_a_sweep_with_little_room_gets_to_every_part() {
     let cluster = RedisCluster::start();

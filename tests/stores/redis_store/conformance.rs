@@ -1,4 +1,4 @@
-//! `RedisStore` on one server, in a Cluster and behind Sentinels, always as the user that production needs and no more.
+//! `RedisStore` on one server, in a Cluster and behind Sentinels, always as a user with only the documented rights.
 
 use std::{
     collections::BTreeSet,
@@ -18,7 +18,7 @@ fn user() -> String {
     acl_user("app", "secret", RedisStore::ACL_COMMANDS, "sse:")
 }
 
-/// The address with the user in it.
+/// Returns the address with the user in it.
 fn as_user(url: &str) -> String {
     url.replacen("://", "://app:secret@", 1)
 }
@@ -27,14 +27,14 @@ async fn connect(url: &str, prefix: String) -> RedisStore {
     RedisStore::builder(&as_user(url)).unwrap().key_prefix(prefix).connect().await.unwrap()
 }
 
-/// Runs all checks on servers that are there, each under a prefix of its own: that is an empty store.
+/// Runs all checks on running servers, each under a prefix of its own, which makes an empty store.
 async fn all_checks(url: &str) {
     let number = AtomicU32::new(0);
     let next = || connect(url, format!("sse:{}:", number.fetch_add(1, Ordering::Relaxed)));
     conformance::run(next).await;
 }
 
-/// Each check by itself, on a server of its own.
+/// Runs each check by itself, on a server of its own.
 mod one_server {
     use super::{Options, RedisServer, conformance, connect, user};
 
@@ -85,17 +85,17 @@ async fn in_a_cluster() {
     assert_allowed(&executed, &["select", "role"]);
 }
 
-/// Waits for a stream, no more, and waits until that is listened for no more.
+/// Waits for a stream, drops the tail, and waits until the stream's channel is no longer listened to.
 async fn stop_listening(url: &str, executed: impl Fn() -> BTreeSet<String>) {
     let store = connect(url, "sse:".to_owned()).await;
     let mut tail = store.tail(&StreamKey::new(Owner::ANONYMOUS, StreamId::new("left").unwrap()));
-    // Whoever has just begun to listen says so to all.
+    // A process that has just begun to listen announces that to all nodes.
     while poll_fn(|cx| Poll::Ready(tail.poll_changed(cx))).await.is_ready() {}
     drop(tail);
     eventually("it is unsubscribed from", || executed().contains("unsubscribe").then_some(()));
 }
 
-/// Asks for a stream whose slot is on its way. Returns what the node was asked that the slot goes to.
+/// Asks for a stream whose slot moves. Returns the commands that the slot's new node received.
 #[cfg(feature = "redis-cluster")]
 async fn asking(cluster: &crate::support::redis::RedisCluster) -> BTreeSet<String> {
     let store = connect(&cluster.url(), "sse:".to_owned()).await;
@@ -116,7 +116,7 @@ fn forget_commands(server: &RedisServer) {
     server.command(&["CONFIG", "RESETSTAT"]);
 }
 
-/// What was run since then, within scripts too, but for what this test itself asks.
+/// Returns the commands that ran since then, also within scripts, without those of the test itself.
 fn run_by(server: &RedisServer) -> BTreeSet<String> {
     let told: String = server.ask(&["INFO", "commandstats"]);
     let names = told.lines().filter_map(|line| {
@@ -128,7 +128,7 @@ fn run_by(server: &RedisServer) -> BTreeSet<String> {
         .collect()
 }
 
-/// What was run is just what the list allows, but for what this kind of servers is not asked.
+/// Asserts that the commands that ran are those of the list, except those that this kind of servers does not get.
 fn assert_allowed(executed: &BTreeSet<String>, without: &[&str]) {
     let listed = RedisStore::ACL_COMMANDS.iter().filter(|command| !without.contains(command));
     let listed: BTreeSet<String> = listed.map(|command| (*command).to_owned()).collect();

@@ -1,4 +1,4 @@
-//! The connections of a store: which there are, what becomes of closed ones, and that all lead to the same server.
+//! The connections of a store: their number, the replacement of closed ones, and that all lead to the same server.
 
 use std::time::{Duration, Instant};
 
@@ -14,14 +14,14 @@ use crate::{
     support::redis::{End, Options, Proxy, RedisCluster, RedisServer, Sentinels},
 };
 
-/// Lets a runtime of one thread look at what has happened on its connections by now.
+/// Lets a runtime of one thread process the events on its connections.
 async fn seen() {
     for _ in 0..3 {
         tokio::task::yield_now().await;
     }
 }
 
-/// The connections of clients that are no test's own, by what they asked last.
+/// Returns the connections that are not the test's own, by their last command.
 fn clients(server: &RedisServer) -> Vec<String> {
     let list = server.ask::<String>(&["CLIENT", "LIST"]);
     let command = |line: &str| line.split(' ').find_map(|part| part.strip_prefix("cmd=")).map(str::to_owned);
@@ -32,12 +32,12 @@ fn channels(server: &RedisServer) -> Vec<String> {
     server.ask(&["PUBSUB", "CHANNELS", "*"])
 }
 
-/// Publishing is not repeated by itself: it fails where it is sent on a connection that was closed already.
+/// Publishing is not repeated automatically: it fails on a connection that was already closed.
 #[tokio::test]
 async fn a_connection_that_was_closed_costs_no_request() {
     let server = RedisServer::with(&Options::default().line("timeout 1"));
     let store = connect(&server.url()).await;
-    // So that the server leaves the listening connection alone.
+    // The server must leave the listening connection alone.
     let _notices = store.notices(&NodeId::new("node-1"));
     let asked = || server.ask::<String>(&["CLIENT", "LIST", "TYPE", "normal"]).lines().count() - 1;
     let closed = async || until("the server has no client", async || asked() == 0).await;
@@ -65,7 +65,7 @@ async fn bulk_reads_have_a_connection_of_their_own() {
     let mut seq = 0;
     let mut asked = async || {
         seq += 1;
-        // A write that is on its way when its connection is closed fails, rightly: nobody knows what became of it.
+        // A write that is on its way when its connection closes must fail, since nobody knows whether it was executed.
         until("it is written", async || store.append(vec![append(&key, epoch, seq, &["x"])]).await.is_ok()).await;
         assert_eq!(page(&store, &key, ReadFrom::Start).await.records.len() as u64, 1 + seq);
         clients(&server)
@@ -76,7 +76,7 @@ async fn bulk_reads_have_a_connection_of_their_own() {
         let asked = asked().await;
         assert!(asked_apart(&asked), "{asked:?}");
     }
-    // It is replaced like the other, and no read is lost with it.
+    // This connection is replaced like the other, and no read is lost.
     for _ in 0..5 {
         server.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
         asked().await;
@@ -84,7 +84,7 @@ async fn bulk_reads_have_a_connection_of_their_own() {
     }
 }
 
-/// Whether one connection has just written, and another one read.
+/// Returns whether one connection has just written, and another one read.
 fn asked_apart(clients: &[String]) -> bool {
     let count = |command: &str| clients.iter().filter(|client| *client == command).count();
     clients.len() == 3 && count("xadd") == 1 && count("xrange") == 1
@@ -114,14 +114,14 @@ async fn a_connection_for_reads_that_is_replaced_is_no_news_to_a_node() {
         })
         .await;
         assert_eq!(server.ask::<usize>(&["CLIENT", "KILL", "ID", &id.unwrap()]), 1);
-        // No read is lost with it.
+        // No read is lost with the connection.
         reading().await;
     }
     let posted = std::future::poll_fn(|cx| std::task::Poll::Ready(notices.poll(cx))).await;
     assert!(posted.is_pending(), "{posted:?}");
 }
 
-/// Two servers behind one address, which leads to the second one from some time on. The first lives on, as a replica that
+/// Two servers behind one address, which at some point switches to the second. The first lives on, as a replica that
 /// has lost its primary.
 struct Moving {
     old: RedisServer,
@@ -203,7 +203,7 @@ async fn in_a_cluster_it_listens_at_a_master() {
     .await;
 }
 
-/// Whether the tail's stream has an event, as soon as that is said.
+/// Waits until the tail's stream has an event.
 async fn first_event(store: &RedisStore, tail: &mut Tail) {
     loop {
         std::future::poll_fn(|cx| tail.poll_changed(cx)).await;
@@ -214,7 +214,7 @@ async fn first_event(store: &RedisStore, tail: &mut Tail) {
     }
 }
 
-/// What follows is not known to the node that begins to produce: not until the beginning has been heard of elsewhere.
+/// A node that begins to produce learns of its followers only after they have been told of the beginning.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_event_of_a_stream_that_was_waited_for_comes_within_a_few_round_trips() {
     let each_way = Duration::from_millis(40);
@@ -236,7 +236,7 @@ async fn the_first_event_of_a_stream_that_was_waited_for_comes_within_a_few_roun
         let made = Instant::now();
         write(&one, &key, epoch, 1, &["x"]).await;
         let took = waiting.await.unwrap() - made;
-        // Three, and what the machine is late. The net would take a second.
+        // Three round trips, and the machine's delay. The net would take a second.
         assert!(took < 10 * each_way, "{took:?}");
     }
 }
@@ -282,10 +282,10 @@ async fn a_producer_that_has_moved_is_found_by_the_net() {
     for _ in 0..3 {
         write(&store, &key, epoch, 1, &["x"]).await;
         wait(&mut tail).await;
-        // It is produced here for a while: the net has seen that.
+        // This process produces the stream for a while, and the net has noticed that.
         tokio::time::sleep(Duration::from_millis(1200)).await;
         stand_still(&store, &key, epoch).await;
-        // All messages from before this one have come, too.
+        // All earlier messages have arrived, too.
         server.command(&["PUBLISH", "sse:node:node-1", "look YWRh/last"]);
         std::future::poll_fn(|cx| notices.poll(cx)).await;
         wait(&mut tail).await;
@@ -299,7 +299,7 @@ async fn a_producer_that_has_moved_is_found_by_the_net() {
     }
 }
 
-/// What is asked for once a second must not weigh as much as what is waited for.
+/// The net's request once a second must not count like a request that somebody waits for.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_net_asks_for_ids_and_not_for_entries() {
     let server = RedisServer::start();
@@ -344,7 +344,7 @@ async fn servers_that_cannot_work_are_refused_with_a_sentence() {
     refused(&sentinels.sentinel(0).url(), "a Sentinel: its URL is redis+sentinel://").await;
 }
 
-/// A runtime that goes down drops at once what is given to it: who asks for a connection meanwhile does not begin one for ever.
+/// A runtime that shuts down drops new tasks at once: a request for a connection must not restart the attempt for ever.
 #[test]
 fn a_runtime_goes_down_while_a_connection_is_made() {
     let server = RedisServer::start();
@@ -362,7 +362,7 @@ fn a_runtime_goes_down_while_a_connection_is_made() {
         let (asks, is_asking) = tokio::sync::oneshot::channel();
         tokio::spawn(async move {
             let _ = asks.send(());
-            // On its worker, while the other one takes the runtime down.
+            // This runs on the worker while the other thread shuts the runtime down.
             let begun = Instant::now();
             while begun.elapsed() < Duration::from_millis(500) {
                 let mut info = Box::pin(store.info(key("a")));

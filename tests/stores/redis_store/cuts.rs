@@ -1,4 +1,4 @@
-//! Guarantees G7 and G8: to keep a log within its limits costs little, however large its events are.
+//! Guarantees G7 and G8: keeping a log within its limits costs little, however large its events are.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -35,7 +35,7 @@ fn watch(server: &RedisServer) {
     server.command(&["CONFIG", "RESETSTAT"]);
 }
 
-/// How many scripts ran, half of them for well under 4 ms: on a machine with other work to do some are interrupted.
+/// Returns how many scripts ran. Asserts that half of them took well under 4 ms; a busy machine interrupts some.
 fn scripts(server: &RedisServer, what: &str) -> u64 {
     let all: Vec<(u64, u64, u64, Vec<String>, String, String)> = server.ask(&["SLOWLOG", "GET", "-1"]);
     let mut times: Vec<u64> = all.into_iter().filter(|one| one.3[0] == "EVALSHA").map(|one| one.2).collect();
@@ -50,7 +50,7 @@ async fn bytes_held(store: &RedisStore, key: &StreamKey) -> usize {
     events(store, key).await.iter().map(|(id, data)| delivered(id.epoch, id.seq, data).len()).sum()
 }
 
-/// A batch of events, each of so many bytes.
+/// Makes a batch of events of this size.
 fn batch(key: &StreamKey, epoch: u64, first: u64, size: usize, count: usize) -> Append {
     let event = |seq| {
         let around = delivered(epoch, seq, "").len();
@@ -181,7 +181,7 @@ async fn g2_a_batch_of_which_a_part_stands_in_the_log_is_not_stored() {
     assert_eq!(put(&store, append(&key, epoch, 1, &["a", "b", "c", "d"])).await, Appended::Refused);
 }
 
-/// A batch lands whole or not at all, also in a server that is full for a moment.
+/// A batch is stored whole or not at all, even if the server is full for a moment.
 #[tokio::test(flavor = "multi_thread")]
 async fn g2_a_batch_is_all_or_nothing() {
     let server = RedisServer::start();
@@ -220,7 +220,7 @@ async fn g2_a_batch_is_all_or_nothing() {
     assert_eq!(seqs, (made + 2 - seqs.len() as u64..=made + 1).collect::<Vec<_>>(), "without holes");
 }
 
-/// What begins and ends runs of a stream loads the newest event of its log once, however large, and frees the log in the
+/// Beginning and ending a run loads the newest event of the log once, however large, and frees the log in the
 /// background.
 #[tokio::test(flavor = "multi_thread")]
 async fn g7_no_transition_takes_long_because_events_are_large() {
@@ -251,7 +251,7 @@ async fn g7_no_transition_takes_long_because_events_are_large() {
     for (number, (_, epoch)) in all.iter_mut().enumerate() {
         *epoch = open_as(&store, Open { retention: limits(), ..open(&format!("s{number}")) }).await;
     }
-    // The seal, and the event before it.
+    // The seal and the event before it.
     is_quick("second runs", 2);
     for (key, epoch) in &all {
         assert_eq!(put(&store, batch(key, *epoch, 1, 1_000_000, 1)).await, Appended::Stored);
@@ -268,7 +268,8 @@ async fn g7_no_transition_takes_long_because_events_are_large() {
     assert_eq!(calls(&server, "del"), 0);
 }
 
-/// Ends that are said together load the newest entry of each log: only as many in one script as these are small.
+/// Ends that are sent together load the newest entry of each log, so one script takes many only if the entries are
+/// small.
 #[tokio::test(flavor = "multi_thread")]
 async fn g7_many_ends_take_no_longer_because_events_are_large() {
     let server = RedisServer::start();

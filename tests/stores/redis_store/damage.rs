@@ -1,4 +1,4 @@
-//! Whatever stands in the place of what the library wrote: no panic, and no harm to other streams.
+//! Damaged keys cause no panic and do not harm other streams.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -19,7 +19,7 @@ use crate::{
     support::redis::RedisServer,
 };
 
-/// What numbers, ids and texts are replaced by.
+/// The replacements for numbers, ids and texts.
 const VALUES: [&[u8]; 18] = [
     b"",
     b"0",
@@ -48,11 +48,11 @@ fn admin(server: &RedisServer) -> Connection {
 fn run(admin: &mut Connection, words: &[&[u8]]) {
     let mut command = cmd(str::from_utf8(words[0]).unwrap());
     command.arg(&words[1..]);
-    // Damage that a server refuses is none.
+    // A server may refuse the damage; then there is none.
     let _ = command.exec(admin);
 }
 
-/// Puts a key of a type where something else was.
+/// Replaces a key by one of another type.
 fn replace(admin: &mut Connection, key: &str, by: &str) {
     let key = key.as_bytes();
     run(admin, &[b"DEL", key]);
@@ -82,7 +82,8 @@ fn count_panics() -> &'static AtomicUsize {
     &PANICS
 }
 
-/// A stream with everything that there may be: two runs, batches, metadata, and another one with idempotency keys.
+/// Makes a stream with everything that a stream can have (two runs, batches, metadata), and another with idempotency
+/// keys.
 async fn full(store: &RedisStore, id: &str) -> u64 {
     let (key, epoch) = begin(store, id).await;
     write(store, &key, epoch, 1, &["a", "b", "c"]).await;
@@ -94,7 +95,7 @@ async fn full(store: &RedisStore, id: &str) -> u64 {
     epoch
 }
 
-/// Asks everything about a stream and does everything to it. What comes of it does not matter; that it comes does.
+/// Sends every request for a stream. The answers do not matter, but each request must be answered.
 async fn everything(store: &RedisStore, id: &str, epoch: u64) {
     let key = crate::redis_store::steps::key(id);
     let all = async {
@@ -135,7 +136,7 @@ async fn everything(store: &RedisStore, id: &str, epoch: u64) {
     assert!(tokio::time::timeout(Duration::from_secs(10), all).await.is_ok(), "{id} keeps a request for ever");
 }
 
-/// A stream that nobody damaged, and its next event.
+/// An undamaged stream, and its next event.
 struct Sound {
     key: StreamKey,
     epoch: u64,
@@ -172,7 +173,7 @@ impl Damaged {
         Self { server, store, admin, sound: Sound { key, epoch, next: 1 }, cases: 0, only_ended: false }
     }
 
-    /// Does everything to a stream that `damage` has been done to.
+    /// Damages a stream, and sends every request for it.
     async fn case(&mut self, what: &str, damage: impl FnOnce(&mut Connection, &str, u64)) {
         let id = format!("s{}", self.cases);
         self.cases += 1;
@@ -192,7 +193,7 @@ impl Damaged {
         }
     }
 
-    /// What has no TTL, asked over one connection.
+    /// Returns the keys without a TTL, asked over one connection.
     fn without_ttl(&mut self) -> Vec<String> {
         let keys: Vec<String> = cmd("KEYS").arg("*").query(&mut self.admin).unwrap();
         let mut ask = redis::pipe();
@@ -326,7 +327,7 @@ async fn anything_in_the_entries_of_a_log() {
             damaged.case(&format!("an entry {id}"), damage).await;
         }
     }
-    // A number of events that no such entry can hold.
+    // The entry claims more events than it can hold.
     for count in ["9000000000000000000", "100000000000", "3", "0", "-1", "x"] {
         let damage = |admin: &mut Connection, name: &str, _: u64| {
             let log = format!("sse:events:{{{name}}}");
@@ -352,7 +353,7 @@ async fn indexes_of_any_type() {
     let mut damaged = Damaged::new().await;
     for index in ["sse:active", "sse:due", "sse:user:{YWRh}:streams", "sse:node:node-1:"] {
         for by in TYPES {
-            // A node's own key has the name of its process in its own.
+            // The name of a node's own key contains the name of its process.
             let names = damaged.server.keys();
             let index = names.iter().map(String::as_str).find(|name| name.starts_with(index)).unwrap_or(index);
             let (id, panics) = (format!("i{}", damaged.cases), count_panics().load(Ordering::Relaxed));
@@ -361,7 +362,7 @@ async fn indexes_of_any_type() {
             replace(&mut damaged.admin, index, by);
             everything(&damaged.store, &id, epoch).await;
             assert_eq!(count_panics().load(Ordering::Relaxed), panics, "a task panicked: {index} was a {by}");
-            // What all streams share is damaged: that must be taken away by hand, and all is well.
+            // A key that all streams share is damaged. Once it is removed by hand, everything works again.
             damaged.server.command(&["DEL", index]);
             damaged.sound.goes_on(&damaged.store, &format!("a {by} for {index}")).await;
             assert_eq!(damaged.without_ttl(), [""; 0], "after a {by} for {index}");
@@ -386,7 +387,7 @@ async fn scores_of_any_size() {
     damaged.works().await;
 }
 
-/// The same by chance: several damages at once, from a seed.
+/// The same with random damage: several kinds at once, from a seed.
 #[tokio::test(flavor = "multi_thread")]
 async fn several_damages_at_once() {
     let mut damaged = Damaged::new().await;

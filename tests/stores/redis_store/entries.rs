@@ -1,4 +1,4 @@
-//! Several events are one entry of the log; nobody sees that but who looks at the keys.
+//! Several events share one entry of the log, which shows only in the keys.
 
 use resilient_sse::{
     EventId, RedisStore, StreamKey,
@@ -56,7 +56,7 @@ async fn a_page_holds_entries_whole() {
     }
 }
 
-/// Writes batches of a size, and looks at what is held after each. Returns the fewest events held after a trim.
+/// Writes batches of a size, and checks the log after each. Returns the fewest events held after a trim.
 async fn fill(store: &RedisStore, key: &StreamKey, epoch: u64, batch: u64, max_events: usize) -> usize {
     let mut fewest = usize::MAX;
     let mut made = 0;
@@ -84,7 +84,7 @@ async fn a_log_holds_no_more_than_it_may_and_hardly_less() {
         let key = request.key.clone();
         let epoch = open_as(&store, request).await;
         let fewest = fill(&store, &key, epoch, batch, max_events).await;
-        // A sixteenth is cut beyond what is too much, and the cut is between entries.
+        // A cut takes up to a sixteenth more than the excess, and lies between entries.
         let entry = (max_events / 16).clamp(1, batch as usize);
         assert!(fewest + max_events / 16 + entry > max_events, "{fewest} of {max_events} by {batch}");
         if entry == 1 {
@@ -117,7 +117,7 @@ async fn a_log_holds_no_more_bytes_than_it_may_and_hardly_less() {
     }
 }
 
-/// What comes with news apart from its events is compared with what is stored, and cut like all else.
+/// A batch with news apart from its events is compared with the stored state, and its log is cut like any other.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_of_compared_batches_is_as_small() {
     let server = RedisServer::start();
@@ -162,7 +162,7 @@ async fn the_bounds_are_those_of_all_runs_together() {
     let mut all = Vec::new();
     let mut epochs = Vec::new();
     for run in 0..6 {
-        // On one node and the other, which knows nothing of what is held.
+        // On one node and on the other, which knows nothing of the log.
         let store = if run % 2 == 0 { &one } else { &two };
         let request = Open { retention, ..open("chat") };
         let key = request.key.clone();
@@ -175,7 +175,7 @@ async fn the_bounds_are_those_of_all_runs_together() {
             let held: Vec<_> = events(&one, &key).await.into_iter().map(|(_, data)| data).collect();
             assert!(held.len() <= 40, "{}", held.len());
             assert_eq!(held, all[all.len() - held.len()..], "the newest, over all runs");
-            // A sixteenth and half an entry less, and the markers of the runs that are held.
+            // A sixteenth and half an entry less, and less the markers of the runs in the log.
             assert!(all.len() <= 35 || held.len() >= 40 - 2 - 1 - 3, "{}", held.len());
         }
         stand_still(store, &key, epoch).await;

@@ -1,4 +1,4 @@
-//! What is lost from under a producer: it registers again, and nobody reads on as if nothing had been.
+//! The store loses a running producer's data: the producer registers again, and readers are told of the loss.
 
 use resilient_sse::{
     EventId, RedisStore, StreamKey,
@@ -25,7 +25,7 @@ async fn three(store: &RedisStore) -> (StreamKey, u64) {
 
 /// The producer, which had three events acknowledged, comes back; a reader who had two learns what became of the third.
 async fn comes_back(store: &RedisStore, key: &StreamKey, epoch: u64, next: u64) {
-    // This is what it does about anything but `Stored`: it asks with nothing to write.
+    // A producer reacts to any answer but `Stored` with an empty append, which probes the stream's state.
     assert_eq!(put(store, append::<&str>(key, epoch, next, &[])).await, Appended::Gone);
     let again = store.reopen(reopen(open("chat"), epoch, 3)).await.unwrap();
     assert_eq!(again, Reopened::Registered);
@@ -45,7 +45,7 @@ async fn a_log_without_its_state() {
     let (key, epoch) = three(&store).await;
     server.command(&["DEL", STREAM]);
     assert_eq!(store.info(key.clone()).await.unwrap(), None);
-    // A plain append still lands; the next beat says that the stream is not the node's any more.
+    // A plain append is still stored. The next beat reports that the stream is no longer the node's.
     assert_eq!(put(&store, append(&key, epoch, 4, &["4"])).await, Appended::Stored);
     assert_eq!(store.beat(beat(&[(key.clone(), epoch)])).await.unwrap().lost, [0]);
     comes_back(&store, &key, epoch, 5).await;
@@ -80,7 +80,7 @@ async fn after_a_flush_a_new_run_is_above_the_old_one() {
     let server = RedisServer::start();
     let (one, two) = (connect(&server.url()).await, connect(&server.url()).await);
     let (key, old) = three(&one).await;
-    // A store that is emptied knows no epoch but the time: that has to have passed the old one.
+    // An emptied store makes epochs from the time alone, so the time must have passed the old epoch.
     until("the clock moves", async || one.beat(beat(&[])).await.unwrap().now > old).await;
     server.flushall();
     // Epochs are the server's milliseconds: nothing is left that tells two runs of one and the same apart.
@@ -96,8 +96,8 @@ async fn after_a_flush_a_new_run_is_above_the_old_one() {
     assert!(!page.known, "nothing is known of the old run: the reader is told of a gap");
 }
 
-/// A failover takes the registration of a second run, whose events go on landing in the log: it is registered again over the
-/// run before, and keeps what has landed.
+/// A failover takes the registration of a second run, whose events go on landing in the log: it is registered again
+/// over the run before, and keeps what has landed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_run_whose_registration_a_failover_took_registers_again() {
     let server = RedisServer::start();

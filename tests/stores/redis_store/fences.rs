@@ -1,5 +1,5 @@
-//! A producer that another node has taken its stream from, and that knows its own place in the log so well that it need
-//! not ask: only the log itself stands in its way.
+//! Another node has taken over a producer's stream, and the producer still writes by plain `XADD` from its remembered
+//! position: only the log itself can refuse that.
 
 use resilient_sse::store::{Appended, Fence};
 

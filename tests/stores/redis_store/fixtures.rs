@@ -1,4 +1,4 @@
-//! What earlier versions stored, as files: later ones must read it.
+//! The data of earlier versions, as files that later versions must read.
 //!
 //! `tests/fixtures/redis/v2.json` holds the raw keys of streams in every state, and what was read of them when they were
 //! written. To write the file of a new version of the format: `WRITE_REDIS_FIXTURE=v3 cargo test --all-features --test
@@ -20,7 +20,7 @@ use crate::{
     support::redis::RedisServer,
 };
 
-/// The streams of a fixture; Ada's but for one.
+/// The streams of a fixture. All but one are Ada's.
 const STREAMS: [&str; 14] = [
     "active",
     "rerun",
@@ -108,7 +108,7 @@ async fn make_all(store: &RedisStore) {
     write(store, &named("nobodys"), epoch, 1, &["n"]).await;
 }
 
-/// The commands that write a key as it is.
+/// Returns the commands that restore a key.
 fn dump(server: &RedisServer, key: &str) -> Vec<Vec<String>> {
     let start = |command: &str| vec![command.to_owned(), key.to_owned()];
     match &*server.ask::<String>(&["TYPE", key]) {
@@ -133,7 +133,7 @@ fn dump(server: &RedisServer, key: &str) -> Vec<Vec<String>> {
     }
 }
 
-/// What is read of a stream, but for what the time of reading changes.
+/// Returns everything that is read of a stream, except what depends on the time of reading.
 async fn reading(store: &RedisStore, id: &str) -> Value {
     let key = named(id);
     let Some(info) = store.info(key.clone()).await.unwrap() else {
@@ -167,7 +167,7 @@ async fn reading(store: &RedisStore, id: &str) -> Value {
     })
 }
 
-/// Not a test: writes a fixture where it is asked for.
+/// Writes a fixture if the environment asks for it; otherwise this is not a test.
 #[tokio::test(flavor = "multi_thread")]
 async fn write_a_fixture() {
     let Ok(version) = std::env::var("WRITE_REDIS_FIXTURE") else { return };
@@ -199,7 +199,7 @@ fn restore(server: &RedisServer, fixture: &Value) {
         let mut words: Vec<String> =
             command.as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect();
         if words[0] == "ZADD" && !words[1].contains(":sent:") {
-            // Scores that are times. They may be odd or even for a reason.
+            // These scores are times. Whether they are odd or even may have a meaning.
             for score in words[2..].iter_mut().step_by(2) {
                 *score = (score.parse::<u64>().unwrap() + passed).to_string();
             }
@@ -226,7 +226,7 @@ async fn version_2_is_read() {
     let listed = crate::redis_store::steps::list(&store, key("x").owner).await;
     let held = STREAMS.iter().filter(|id| **id != "nobodys" && !fixture["streams"][**id].is_null());
     assert_eq!(listed.len(), held.count());
-    // Whoever reads the fixture with his own eyes sees that it is what it should be.
+    // Assert the main facts here, so that a reader need not decode the fixture.
     let brief = async |id| held_of(&store, id).await.join(" ");
     assert_eq!(brief("active").await, "r 1 2 3 4 5 8 after a hole");
     assert_eq!(brief("rerun").await, "r a b r a b r c");
@@ -268,18 +268,18 @@ async fn version_2_goes_on() {
     assert!(
         matches!(store.publish(end).await.unwrap(), Published::Ended(ended) if ended.ending.event == Some(block("the end")))
     );
-    // What has ended stays so, and its hook is somebody's.
+    // An ended stream stays ended, and a sweep hands out its hook.
     assert!(matches!(store.open(open("completed")).await.unwrap(), Opened::Ended(_)));
     for id in ["completed", "published-end"] {
         store.hook_done(key(id)).await.unwrap();
     }
     assert_eq!(store.due(100, Duration::ZERO, None).await.unwrap(), []);
-    // Epochs rise also over what is gone.
+    // Epochs rise above those of streams that are gone, too.
     begin(&store, "deleted").await;
     begin(&store, "withdrawn").await;
 }
 
-/// A stream that was stored before streams said who named them is one that a request named.
+/// A stream from before streams stored their origin counts as named by a request.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_without_an_origin_was_named_by_a_request() {
     let server = RedisServer::start();

@@ -1,4 +1,4 @@
-//! Guarantee G6: what runs again for ever stays bounded, in entries and in bytes.
+//! Guarantee G6: a stream that runs again for ever stays bounded, in entries and in bytes.
 
 use resilient_sse::{
     EventId, RedisStore, StreamKey,
@@ -19,7 +19,7 @@ fn request() -> Open {
     Open { retention: Retention { max_events: MAX_EVENTS, ..retention() }, ..open("feed") }
 }
 
-/// Runs the feed again and again; of each run so many events were made, none recorded. Returns the epochs.
+/// Runs the feed repeatedly. Each run made some events, none of which was recorded. Returns the epochs.
 async fn run_again(store: &RedisStore, key: &StreamKey, made: u64) -> Vec<u64> {
     let mut epochs = Vec::new();
     for _ in 0..RUNS {

@@ -1,4 +1,4 @@
-//! Indexes may name too much or, after damage, too little: beats and sweeps mend them.
+//! Indexes may name too many streams or, after damage, too few: beats and sweeps repair them.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::{
     support::redis::RedisServer,
 };
 
-/// What is added to the expiry of an active stream in its owner's index.
+/// The number that is added to the expiry of an active stream in its owner's index.
 #[cfg(feature = "redis-cluster")]
 const ACTIVE: f64 = (1_u64 << 50) as f64;
 
@@ -106,8 +106,8 @@ async fn in_a_cluster_also_from_where_it_does_not_belong() {
     assert!(score(master(slot % 16), &index(slot % 16), b"YWRh/lost").is_some());
 }
 
-/// A place among an owner's streams is taken before the stream is opened: whoever gives up in between must not have
-/// shortened how long a stream that is there is listed.
+/// A place in an owner's index is reserved before the stream is opened. A request that gives up in between must not
+/// shorten the time for which an existing stream is listed.
 #[cfg(feature = "redis-cluster")]
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_cluster_a_request_that_is_dropped_leaves_its_owners_index_as_it_was() {
@@ -122,7 +122,7 @@ async fn in_a_cluster_a_request_that_is_dropped_leaves_its_owners_index_as_it_wa
     let index = "sse:user:{YWRh}:streams";
     let server = cluster.owner_of(cluster.slot_of(index));
     let before = score(server, index, b"chat").unwrap();
-    // Its first request is on its way at the first poll, and is not waited for.
+    // The first poll sends the first request, and nothing waits for it.
     let mut request = Box::pin(store.open(Open { limit: Some(3), ..crate::redis_store::steps::open("chat") }));
     let polled = poll_fn(|cx| std::task::Poll::Ready(request.as_mut().poll(cx))).await;
     assert!(polled.is_pending());

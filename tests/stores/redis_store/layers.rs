@@ -1,4 +1,4 @@
-//! A hub on a real server: what its handlers say before they answer, and streams that they run again and again.
+//! A hub on a real server: metadata that handlers keep before they answer, and streams that run repeatedly.
 
 use std::{
     convert::Infallible,
@@ -76,13 +76,13 @@ where
     (status, String::from_utf8(text).unwrap())
 }
 
-/// A handler that keeps something and then fails leaves nothing: the client's next try runs it again.
+/// A handler that keeps metadata and then fails leaves nothing: the client's next attempt runs it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn g11_metadata_and_then_a_failure_leave_nothing() {
     let server = RedisServer::start();
     let hub = hub(&server, 1000).await;
     let layer = hub.sse.generation().id(StreamId::path("/s/{id}"));
-    // At once, so that what was kept may still be on its way; and once it has arrived.
+    // Fail at once, while the metadata may still be on its way, and also after it has arrived.
     for (id, takes) in [("at-once", Duration::ZERO), ("late", Duration::from_millis(100))] {
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&calls);
@@ -112,7 +112,7 @@ async fn stands_still(hub: &Hub, id: &str) {
     until("its run is over", stands).await;
 }
 
-/// Guarantee G6: a feed whose clients come and go grows with its events only, and keeps these.
+/// Guarantee G6: a feed whose clients come and go grows only with its events, and keeps them.
 #[tokio::test(flavor = "multi_thread")]
 async fn g6_a_feed_does_not_grow_by_its_visitors() {
     let server = RedisServer::start();
@@ -138,7 +138,7 @@ async fn g6_a_feed_does_not_grow_by_its_visitors() {
     assert!((3000..=4096).contains(&kept), "{kept} bytes of metadata");
 }
 
-/// A relay's client that was told of an expiry goes on with what is sent later, behind a restart.
+/// A relay's client that was told of an expiry continues with later events, after a restart.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_send_after_expiry_reaches_who_follows() {
     let server = RedisServer::start();
@@ -173,8 +173,8 @@ async fn a_send_after_expiry_reaches_who_follows() {
     }
 }
 
-/// A reader that comes back to another node is given the first entry that it missed before the log is read any further, and
-/// nothing but the log is read for it.
+/// A reader that comes back to another node is given the first entry that it missed before the log is read any further,
+/// and nothing but the log is read for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn g1_a_resume_begins_with_one_entry_of_the_log() {
     const EVENTS: usize = 20;
@@ -184,7 +184,7 @@ async fn g1_a_resume_begins_with_one_entry_of_the_log() {
         producer.sse.publisher().open(StreamSpec::new(Owner::ANONYMOUS, key("job").id)).await.unwrap();
     for seq in 1..=EVENTS {
         publication.send(Event::new("x".repeat(20_000))).await.unwrap();
-        // Each is an entry of its own: what waits together is written together.
+        // Send the events apart, so that each is an entry of its own: waiting events are written together.
         until("it is stored", async || node.info("job").await.unwrap().top.seq == seq as u64).await;
     }
     publication.complete(Event::new("done")).await.unwrap();
