@@ -74,7 +74,7 @@ fn a_killed_master_comes_back_with_its_log() {
     assert_eq!(cluster.url(), format!("redis+cluster://{}", cluster.seeds().join(",")));
 }
 
-/// All in one slot.
+/// Makes keys that all lie in one slot.
 fn key(number: usize) -> String {
     format!("{{slot}}{number}")
 }
@@ -85,7 +85,7 @@ fn assert_all_readable(cluster: &RedisCluster) {
     }
 }
 
-/// Reads a key as a client does that knows one node and goes where it is sent.
+/// Reads a key like a client that knows one node and follows redirections.
 fn get(cluster: &RedisCluster, key: &str) -> Option<String> {
     let mut asking = false;
     let mut node = cluster.nodes().find(|node| node.is_running()).expect("a node runs");

@@ -1,4 +1,4 @@
-//! The proxy: each of its faults, as a client and the server see it.
+//! The faults of the proxy, as a client and the server see them.
 
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
@@ -8,7 +8,7 @@ use std::{
 
 use crate::support::redis::{End, PATIENCE, Proxy, RedisServer, eventually};
 
-/// Long enough for an answer that is going to come.
+/// Long enough for an answer that will come.
 const A_MOMENT: Duration = Duration::from_millis(100);
 
 /// A command in Redis's inline form.
@@ -87,7 +87,7 @@ fn it_delays_each_way_and_keeps_the_pace() {
     let begun = Instant::now();
     for _ in 0..20 {
         client.say(INCR).unwrap();
-        // Chunks of their own, that all are on the way together.
+        // Separate chunks that are on the way at the same time.
         std::thread::sleep(Duration::from_millis(1));
     }
     let mut replies = String::new();
@@ -142,7 +142,7 @@ fn proxied() -> (RedisServer, Proxy) {
     (server, proxy)
 }
 
-/// A client that sees what happens on its socket.
+/// A client that reports what happens on its socket.
 struct Client(TcpStream);
 
 fn connect(proxy: &Proxy) -> Client {
@@ -157,7 +157,7 @@ impl Client {
         self.0.write_all(commands.as_bytes())
     }
 
-    /// What has come; nothing at the end.
+    /// Returns the bytes that arrived; none at the end.
     fn hear(&mut self) -> io::Result<String> {
         let mut buffer = [0; 1024];
         let length = self.0.read(&mut buffer)?;
@@ -170,7 +170,7 @@ impl Client {
         if answer.is_empty() { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(answer) }
     }
 
-    /// Asks where no answer is expected.
+    /// Sends a command, and waits only briefly for an answer.
     fn ask_briefly(&mut self, command: &str) -> io::Result<String> {
         self.0.set_read_timeout(Some(A_MOMENT))?;
         let answer = self.ask(command);

@@ -1,4 +1,4 @@
-//! The harness of Redis processes does what the tests on it rely on.
+//! Tests of the harness of Redis processes that other tests rely on.
 
 mod clusters;
 mod failovers;

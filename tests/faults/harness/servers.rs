@@ -1,4 +1,4 @@
-//! One server: what it keeps, what it refuses, how it hangs.
+//! One server: the data it keeps, the commands it refuses, how it hangs.
 
 use std::{
     collections::BTreeSet,
@@ -45,7 +45,7 @@ fn stopped_it_takes_connections_and_answers_none() {
     server.cont();
     server.command(&["PING"]);
     server.stop();
-    // It ends even so when it is dropped.
+    // The server still ends when it is dropped.
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The server hangs: its connections stay, nothing is answered.
+//! The server hangs: its connections stay, and it answers nothing.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ async fn g7_a_server_that_hangs_for_10_s() {
     hangs(quick, Duration::from_secs(10), true).await;
 }
 
-/// Longer than the threshold that is the default.
+/// Longer than the default threshold.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g5_a_server_that_hangs_for_45_s() {
     hangs(|hub| hub.sweep_every(Duration::from_secs(1)), Duration::from_secs(45), false).await;
@@ -90,7 +90,7 @@ async fn g3_an_end_waits_2_s_for_a_server_that_hangs_and_lands_later() {
     stage.verdict(&[&node], false).await;
 }
 
-/// Readers say through the server that they are there, so while it hangs their silence means nothing.
+/// Readers announce themselves through the server, so their silence means nothing while it hangs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g7_work_goes_on_for_a_reader_of_another_node_while_the_server_hangs() {
     let server = RedisServer::start();
@@ -109,7 +109,7 @@ async fn g7_work_goes_on_for_a_reader_of_another_node_while_the_server_hangs() {
     }
 
     server.stop();
-    // Longer than a reader counts that says nothing.
+    // Longer than the time for which a silent reader counts.
     for_a_while(Duration::from_secs(14)).await;
     server.cont();
     for reader in &readers {

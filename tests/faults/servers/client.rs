@@ -1,4 +1,4 @@
-//! Clients that come, read, go, and come again with the last id they saw, and note when each event came.
+//! Clients that connect, read, leave, and reconnect with the last id they saw, and note when each event came.
 
 use std::sync::PoisonError;
 
@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// Sooner than the library asks for, so that tests are quick.
+/// The reconnect delay: shorter than the library's, so that tests are quick.
 const COMES_AGAIN: Duration = Duration::from_millis(100);
 
 pub struct Client {
@@ -56,7 +56,7 @@ impl Client {
         }
     }
 
-    /// Comes with the last id it saw, if it saw one. It must be told 200, or, once it has the end, 204.
+    /// Connects with the last id it saw, if it saw one. The answer must be 200, or 204 once the client has the end.
     pub async fn connect(&mut self) {
         self.leave(false);
         let cursor = self.witness.cursor();
@@ -76,7 +76,7 @@ impl Client {
         self.connection = Some(Connection { body: response.into_body(), parser, bytes });
     }
 
-    /// Reads until so many more events came. `false`: the body is over.
+    /// Reads until a number of further events arrived. Returns false if the body is over.
     pub async fn read(&mut self, events: usize) -> bool {
         let enough = self.heard.len().saturating_add(events);
         while self.heard.len() < enough {
@@ -121,7 +121,7 @@ impl Client {
         }
     }
 
-    /// Comes, reads so many events, and goes.
+    /// Connects, reads a number of events, and leaves.
     pub async fn cut(mut self, events: usize) -> Self {
         self.connect().await;
         assert!(self.read(events).await, "the body is over: {:?}", self.witness.names);
@@ -129,7 +129,7 @@ impl Client {
         self
     }
 
-    /// Comes again and again, until it has the end of the stream.
+    /// Reconnects until it has the end of the stream.
     pub async fn stay(mut self) -> Self {
         let deadline = Instant::now() + PATIENCE * 2;
         loop {
@@ -143,12 +143,12 @@ impl Client {
             assert!(Instant::now() < deadline, "{} never ends: {:?}", self.witness.key.id, self.witness.names);
             sleep(COMES_AGAIN).await;
         }
-        // It is told so.
+        // The client is told so when it reconnects.
         self.connect().await;
         self
     }
 
-    /// Comes once, and reads to the end of that body.
+    /// Connects once, and reads to the end of that body.
     pub async fn listen(mut self) -> Self {
         if self.connection.is_none() {
             self.connect().await;
@@ -157,21 +157,21 @@ impl Client {
         self
     }
 
-    /// Is admitted, and gets its first event; the rest is read in the background.
+    /// Waits until the client has its first event, and reads the rest in the background.
     pub async fn attached(mut self) -> Listening {
         self.connect().await;
         assert!(self.read(1).await);
         self.staying()
     }
 
-    /// The same for one that does not come again.
+    /// The same for a client that does not reconnect.
     pub async fn attached_once(mut self) -> Listening {
         self.connect().await;
         assert!(self.read(1).await);
         self.listening()
     }
 
-    /// Stays, in the background.
+    /// Reads on in the background.
     pub fn staying(self) -> Listening {
         let count = self.count.subscribe();
         Listening { task: tokio::spawn(self.stay()), count }
@@ -182,7 +182,8 @@ impl Client {
         Listening { task: tokio::spawn(self.listen()), count }
     }
 
-    /// It saw all of a single run, from the first event on, and no notice: how many events, the end not counted.
+    /// Asserts that the client saw all of a single run and no notice. Returns the number of events, not counting the
+    /// end.
     pub fn has_all(&self) -> usize {
         let numbers: Vec<_> = self.witness.data.iter().map(|data| data.rsplit(':').next().unwrap()).collect();
         let (end, events) = numbers.split_last().expect("it saw the end");
@@ -192,7 +193,8 @@ impl Client {
         events.len()
     }
 
-    /// How many of another's events are not among its own; the witness knows that it was told of each such place.
+    /// Returns how many of another client's events this one lacks. The witness checks that it was told of each such
+    /// gap.
     pub fn misses(&self, other: &Self) -> usize {
         other.witness.data.iter().filter(|data| !self.witness.data.contains(data)).count()
     }
@@ -209,7 +211,7 @@ impl Listening {
         *self.count.borrow()
     }
 
-    /// Waits until so many more events came.
+    /// Waits until a number of further events arrived.
     pub async fn hears(&self, more: usize) {
         let enough = self.heard() + more;
         until("events come", async || {
@@ -219,7 +221,7 @@ impl Listening {
         .await;
     }
 
-    /// Goes away, wherever it is.
+    /// Leaves immediately.
     pub fn goes(self) {
         self.task.abort();
     }

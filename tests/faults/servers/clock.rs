@@ -9,7 +9,7 @@ use crate::{
 
 const HOUR_MS: i64 = 3_600_000;
 
-/// It is so many milliseconds ahead in what the store answers; what the scripts read is not touched.
+/// The store's answers show a clock that is set ahead. The scripts' clock is not changed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g5_a_clock_that_is_set_makes_no_orphans() {
     let server = RedisServer::start();

@@ -1,4 +1,4 @@
-//! One node alone cannot reach the server, or is paused: guarantee G5's exception, and G4 for what comes after it.
+//! One node alone cannot reach the server, or is paused: guarantee G5's exception, and G4 afterwards.
 
 use resilient_sse::StreamState;
 use tokio::time::Instant;
@@ -12,7 +12,7 @@ use crate::{
 enum Cut {
     Refused,
     Frozen,
-    /// Nor is its guardian polled.
+    /// The node's guardian is not polled either.
     Paused,
 }
 
@@ -36,7 +36,7 @@ async fn cut_off(cut: Cut) {
     let proxy = Proxy::start(server.address());
     let stage = Stage::new();
     let [lonely, other] = [stage.node(&proxy.url(), quick).await, stage.node(&server.url(), quick).await];
-    // Its own clients see what nobody else does.
+    // The node's own clients see events that no other client sees.
     let live = stage.client_apart(&lonely.generation, "a").attached_once().await;
     let silent = stage.client_apart(&lonely.generation, "silent").attached_once().await;
     let feed = stage.client_apart(&lonely.feed, "feed").attached_once().await;
@@ -65,7 +65,7 @@ async fn cut_off(cut: Cut) {
     assert!(begun.elapsed() > STALE * 2 / 3, "no sooner than its last beat says: {:?}", begun.elapsed());
     other.until_state("silent", StreamState::Orphaned).await;
     other.until_state("feed", StreamState::Interrupted).await;
-    // Whoever follows is told at once; a feed is admitted anew.
+    // Followers are told at once. A feed's are admitted anew.
     for follower in followers {
         let follower = follower.done().await;
         assert_eq!(follower.witness.names.last().unwrap(), "orphaned");
@@ -86,7 +86,7 @@ async fn cut_off(cut: Cut) {
     proxy.refuse(false);
     proxy.freeze(false);
     lonely.pause(false);
-    // The feed has another producer now: its old one says no more.
+    // The feed has another producer now. The old one sends nothing more.
     let feed = feed.done().await;
     assert_eq!(feed.witness.ended, None);
     until("it is told of all", async || lonely.sse.health().active == 0).await;

@@ -1,4 +1,4 @@
-//! The server is far away: everything takes its round trips, and nothing takes that for a fault.
+//! The server is far away: everything takes long round trips, and that must not count as a fault.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
 
 const STALE: Duration = Duration::from_secs(6);
 
-/// Streams, followers, resumes, recovery and sweeps, with so much added to each way.
+/// Streams, followers, resumes, recovery and sweeps, with a delay each way.
 async fn at(delay: Duration) {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.address());

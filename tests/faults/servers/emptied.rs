@@ -1,4 +1,4 @@
-//! Somebody empties a server that goes on.
+//! A running server is emptied.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     support::redis::RedisServer,
 };
 
-/// The clients that come again do so before any node has beaten: with all defaults it does so every 10 s.
+/// Clients reconnect before any node has beaten: with all defaults a node beats every 10 s.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g1_whoever_resumes_right_after_a_flush_is_not_turned_away() {
     flushed(|hub| hub).await;
@@ -87,7 +87,7 @@ async fn flushed(setup: fn(Builder) -> Builder) {
     assert_eq!((job.last_chunk(), ended[3].witness.gaps), (Some(&["18", "19", "20", "end"]), 1));
     let here = here.done().await;
     assert_eq!((here.misses(&silent), here.witness.gaps), (0, 0));
-    // Nobody stands behind a stream without a producer: what was sent is gone, and what is sent now is a stream of its own.
+    // No node can restore a stream without a producer: its events are gone, and new ones make a new stream.
     assert!(first.info("sent").await.is_none());
     let again = first.sse.publisher().send(&Owner::ANONYMOUS, &stateless, Event::new("anew")).await.unwrap();
     let page = first.sse.completions().events(&key("sent"), None, usize::MAX).await.unwrap().unwrap();
@@ -103,7 +103,7 @@ async fn flushed(setup: fn(Builder) -> Builder) {
     assert_eq!(server.keys_without_ttl(), Vec::<String>::new());
 }
 
-/// What was told of the end is what is stored, also where the store was emptied just before, or just after.
+/// The end that clients saw is the stored end, even if the store was emptied just before or just after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g3_an_end_lands_in_a_server_that_was_just_flushed() {
     let server = RedisServer::start();
@@ -128,8 +128,8 @@ async fn g3_an_end_lands_in_a_server_that_was_just_flushed() {
     stage.verdict(&[&node], true).await;
 }
 
-/// The node where a stream ended says that end again to a server that was emptied, but not of a stream that was deleted
-/// meanwhile on another node.
+/// The node where a stream ended repeats that end to an emptied server, but not if the stream was deleted meanwhile on
+/// another node.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_stream_stays_deleted() {
     let server = RedisServer::start();

@@ -1,4 +1,4 @@
-//! A replica takes over that has not all of what was acknowledged.
+//! A replica takes over that lacks some acknowledged data.
 
 use resilient_sse::StreamState;
 
@@ -22,7 +22,7 @@ async fn g1_a_tail_that_is_lost_is_a_gap() {
 
     pair.detach_replica();
     first.until_recording().await;
-    // It reads what is going to be lost, and goes on behind it.
+    // This client reads the events that will be lost, and continues after them.
     let lucky = stage.client(&second.generation, "a").cut(live.heard()).await;
     let opened = stage.client(&first.generation, "late").attached().await;
     opened.hears(10).await;
@@ -47,7 +47,7 @@ async fn g1_a_tail_that_is_lost_is_a_gap() {
     assert!(early.misses(&live) > 0 && early.witness.gaps == 1, "{} missed", early.misses(&live));
     let lucky = lucky.stay().await;
     assert!(lucky.misses(&live) < early.misses(&live));
-    // Those that follow all along may have read all before it was lost.
+    // Clients that follow all along may have read everything before it was lost.
     follower.done().await;
     for node in [&first, &second] {
         let health = node.sse.health();
@@ -57,7 +57,8 @@ async fn g1_a_tail_that_is_lost_is_a_gap() {
     stage.verdict(&[&first, &second], true).await;
 }
 
-/// The end was acknowledged and told, and then lost: it is stored again, and nobody takes the stream for an orphan.
+/// The end was acknowledged and delivered, and then lost. It is stored again, and the stream is not taken for an
+/// orphan.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g3_a_close_that_is_lost_is_sent_again() {
     let pair = Pair::start();

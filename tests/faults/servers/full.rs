@@ -9,7 +9,7 @@ use crate::{
     support::redis::{Options, RedisServer},
 };
 
-/// Fills it until it takes nothing any more.
+/// Fills the server until it accepts nothing more.
 fn fill(server: &RedisServer) {
     let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
     let mut number = 0;
@@ -26,7 +26,7 @@ fn fill(server: &RedisServer) {
             }
         }
     }
-    // What its clients' buffers take up comes and goes.
+    // The memory of its clients' buffers varies.
     let used: u64 = server.info("used_memory").unwrap().parse().unwrap();
     server.command(&["CONFIG", "SET", "maxmemory", &(used - 500_000).to_string()]);
     let error = server.try_command(&["SET", "junk:more", "x"]).unwrap_err();
@@ -39,7 +39,7 @@ fn free(server: &RedisServer) {
     server.command(&["DEL"].into_iter().chain(junk).collect::<Vec<_>>());
 }
 
-/// `read`: whether somebody reads the while, which a full server lets them.
+/// `read`: whether a client reads meanwhile, which a full server allows.
 async fn a_full_server(read: bool) {
     let server = RedisServer::with(&Options::bounded("8mb"));
     let stage = Stage::new();
@@ -59,7 +59,7 @@ async fn a_full_server(read: bool) {
     for _ in 0..(STALE + Duration::from_secs(2)).as_millis() / 50 {
         reads.tick().await;
         if read {
-            // Whether it is answered is of no matter.
+            // The answer does not matter.
             let _ = first.sse.completions().completion(&crate::servers::stage::key("a")).await;
         }
     }
@@ -98,7 +98,7 @@ async fn g7_a_full_server_that_still_answers_readers_holds_up_once() {
     a_full_server(true).await;
 }
 
-/// What ends in a full server is stored all the same: that takes little, and frees more.
+/// Ends are stored in a full server too, since they take little memory and free more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g3_an_end_lands_in_a_full_server_once_it_is_reached() {
     let server = RedisServer::with(&Options::bounded("8mb"));

@@ -1,6 +1,6 @@
-//! A part of a Cluster fails: streams whose own keys lie elsewhere do not notice, and the others heal.
+//! A part of a Cluster fails: streams with their keys on other masters are not affected, and the others recover.
 //!
-//! Which masters fail, and how, comes of a seed. `HALVES_SEEDS=1..=200` runs others than the suite does.
+//! A seed decides which masters fail, and how. `HALVES_SEEDS=1..=200` runs other seeds than the suite does.
 
 use std::{
     fmt,
@@ -23,19 +23,19 @@ use crate::{
 
 const SHARDS: usize = 3;
 
-/// What is wrong with a master.
+/// The fault of a master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     Gone,
     Hung,
     Full,
-    /// It takes each command but one.
+    /// It refuses one command.
     Refuses(&'static str),
     /// It answers 300 ms late.
     Slow,
 }
 
-/// Commands of the store's, of which any may be forbidden by mistake.
+/// Commands of the store, any of which may be forbidden by mistake.
 const COMMANDS: [&str; 8] = ["set", "zadd", "xadd", "evalsha", "hgetall", "publish", "pexpire", "time"];
 
 /// A sequence of numbers that a seed makes (splitmix64: Steele, Lea, Flood, "Fast splittable pseudorandom number
@@ -61,11 +61,11 @@ impl Dice {
     }
 }
 
-/// What is wrong with each master.
+/// The faults of the masters.
 struct Plan([Option<Fault>; SHARDS]);
 
 impl Plan {
-    /// A subset of the masters that is not empty, each with a fault of its own.
+    /// Chooses a non-empty subset of the masters, each with a fault of its own.
     fn of(dice: &mut Dice) -> Self {
         let subset = dice.below((1 << SHARDS) - 1) + 1;
         let mut plan = [None; SHARDS];
@@ -75,7 +75,7 @@ impl Plan {
         Self(plan)
     }
 
-    /// Whether a stream is to go on as if nothing were wrong.
+    /// Whether a stream must go on undisturbed.
     fn spares(&self, shard: usize) -> bool {
         self.0[shard].is_none()
     }
@@ -159,7 +159,7 @@ fn id_in(cluster: &RedisCluster, shard: usize, name: &str) -> String {
     ids.next().expect("one of them does")
 }
 
-/// Whether a new stream is recorded; it has an answer in time in any case.
+/// Returns whether a new stream is recorded. It gets an answer in time in any case.
 async fn is_recorded(node: &Node, id: &str) -> bool {
     let begun = Instant::now();
     let request = Request::get(format!("/{id}")).header("accept", "text/event-stream").body(()).unwrap();
@@ -185,7 +185,7 @@ async fn running(stage: &Stage, node: &Node, cluster: &RedisCluster, plan: &Plan
             let client = if plan.spares(shard) {
                 stage.client(&node.generation, &id).attached().await
             } else {
-                // What its log lacks, a client that comes again is told of: only what it gets live is judged.
+                // A client that reconnects is told of missing events, so only live events are judged.
                 stage.client_apart(&node.generation, &id).attached_once().await
             };
             streams.push(Running { shard, id, client });
@@ -201,11 +201,12 @@ async fn a_part_fails(cluster: &Arc<RedisCluster>, seed: u64) {
     let plan = Plan::of(&mut Dice(seed));
     println!("seed {seed}: {plan}");
     for master in cluster.nodes() {
-        // As in production: no master takes another one for lost within a scenario, and refuses everything for that.
+        // As in production, no master takes another one for lost within a scenario, which would have it refuse
+        // everything.
         master.command(&["CONFIG", "SET", "cluster-node-timeout", "15000"]);
     }
     let stage = Stage::new();
-    // What is judged is whose streams a fault concerns, not how fast this machine is beside it.
+    // The test judges which streams a fault concerns, not the speed of this machine.
     let patient = |hub| quick(hub).store_limit(Duration::from_secs(2));
     let [node, other] = [stage.node(&cluster.url(), patient).await, stage.node(&cluster.url(), patient).await];
     let streams = running(&stage, &node, cluster, &plan, seed).await;

@@ -1,4 +1,4 @@
-//! A server, or a proxy before it, that closes connections on which nothing is asked for a while.
+//! A server, or a proxy in front of it, closes idle connections.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ async fn g5_orphans_are_found_where_idle_connections_are_closed() {
     let [first, second] = [node().await, node().await];
     let silent = stage.client(&first.generation, "silent").attached().await;
     second.until_trusting().await;
-    // The node hangs: it says nothing any more.
+    // The node hangs and sends nothing more.
     first.pause(true);
     let begun = Instant::now();
     second.until_state("silent", StreamState::Orphaned).await;

@@ -1,4 +1,4 @@
-//! The server dies, and comes back with everything or with nothing.
+//! The server dies, and comes back with all of its data or with none.
 
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ async fn g1_a_server_that_restarts_empty_is_told_of_what_lives() {
     server.kill();
     for_a_while(Duration::from_millis(700)).await;
     server.restart();
-    // They come at once, before anything is registered again, and must not be told that there is no such stream.
+    // The clients reconnect at once, before any stream is registered again, and must not get 404.
     let [early_a, early_silent, early_feed] = early.map(crate::servers::client::Client::staying);
     first.until_recording().await;
     for id in ["a", "silent", "feed"] {
@@ -106,8 +106,8 @@ async fn g1_a_server_that_restarts_empty_is_told_of_what_lives() {
     assert_eq!(server.keys_without_ttl(), Vec::<String>::new());
 }
 
-/// Of a stream that had ended before the store was emptied nothing is left; whoever runs its name again does not go on
-/// from where the old one was.
+/// Nothing is left of a stream that had ended before the store was emptied. A new stream of the same name does not
+/// continue the old one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g1_a_cursor_from_before_is_no_place_in_a_run_from_after() {
     let server = RedisServer::start();
@@ -118,7 +118,7 @@ async fn g1_a_cursor_from_before_is_no_place_in_a_run_from_after() {
     let early = stage.client(&node.generation, "a").cut(5).await;
     node.sse.streams().stop(&Owner::ANONYMOUS, &StreamId::new("a").unwrap()).await.unwrap().unwrap();
     live.done().await;
-    // Otherwise its end is said again to the server that is empty, sooner or later, and a request gets that.
+    // Otherwise the node would repeat the end to the empty server at some time, and a request would get it.
     let key = StreamKey::new(Owner::ANONYMOUS, StreamId::new("a").unwrap());
     node.sse.completions().delete(&key).await.unwrap();
 

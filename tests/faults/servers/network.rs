@@ -1,4 +1,4 @@
-//! The way to the server: cut, one-sided, half open.
+//! The connection to the server: cut, one-sided, half open.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn busy(proxy: &Proxy) -> (Stage, [Node; 2], Vec<Listening>) {
     (stage, nodes, live)
 }
 
-/// Nothing is lost, and nothing is there twice: neither for the clients nor in the log.
+/// No event is lost or doubled, neither for the clients nor in the log.
 async fn all_is_there(stage: Stage, nodes: [Node; 2], live: Vec<Listening>) {
     for node in &nodes {
         node.until_recording().await;
@@ -88,7 +88,7 @@ async fn g1_replies_that_are_lost() {
     all_is_there(stage, nodes, live).await;
 }
 
-/// The connections that there are lead nowhere any more, and nobody says so; new ones would work.
+/// The existing connections silently lead nowhere. New ones would work.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g7_a_half_open_connection_is_replaced() {
     let server = RedisServer::start();

@@ -34,15 +34,15 @@ use crate::{
     },
 };
 
-/// How long anything may take to heal before a test gives up.
+/// How long a recovery may take before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// How long the store may hold up a live stream, once for each outage and node (guarantee G7).
+/// How long the store may delay a live stream, once for each outage and node (guarantee G7).
 const BUDGET: Duration = Duration::from_millis(500);
-/// What a terminal event may wait.
+/// How long a terminal event may wait.
 const TERMINAL: Duration = Duration::from_secs(2);
-/// What a busy machine may add to that, besides what it is seen to add.
+/// The delay that a busy machine may add, besides the measured one.
 const SLACK: Duration = Duration::from_millis(400);
-/// Between two events of a stream.
+/// The time between two events of a stream.
 const EVERY: Duration = Duration::from_millis(50);
 
 /// How long a node may be silent, where a scenario is to be [`quick`].
@@ -76,8 +76,8 @@ impl Drop for AbortOnDrop {
 }
 
 impl Stage {
-    /// Streams that make an event every 50 ms, until [`finish`](Self::finish). One whose name begins with `silent` makes
-    /// a single one at its beginning.
+    /// Streams that make an event every 50 ms, until [`finish`](Self::finish). One whose name begins with `silent`
+    /// makes a single one at its beginning.
     pub fn new() -> Self {
         Self::every(EVERY)
     }
@@ -114,44 +114,44 @@ impl Stage {
         }
     }
 
-    /// One more route of a node.
+    /// Adds a route to a node.
     pub fn route(&self, layer: ResilientSseLayer) -> App {
         app(layer.id(StreamId::path("/{id}")), &self.handler)
     }
 
-    /// A client of a stream.
+    /// Makes a client of a stream.
     pub fn client(&self, app: &App, id: &str) -> Client {
         Client::new(app, key(id), Arc::clone(&self.facts))
     }
 
-    /// One that sees what the store does not hold: it is judged by itself.
+    /// Makes a client that sees events the store does not hold. It is judged by itself.
     pub fn client_apart(&self, app: &App, id: &str) -> Client {
         Client::new(app, key(id), AllFacts::default())
     }
 
-    /// How often the handler ran.
+    /// Returns how often the handler ran.
     pub fn runs(&self) -> u64 {
         self.handler.calls()
     }
 
-    /// All streams end now, each with its terminal event.
+    /// Ends all streams, each with its terminal event.
     pub fn finish(&self) {
         self.finish_one("*");
     }
 
-    /// One stream ends now.
+    /// Ends one stream.
     pub fn finish_one(&self, id: &str) {
         self.finish.send_modify(|finish| {
             finish.insert(id.to_owned(), Instant::now());
         });
     }
 
-    /// What this machine was late by itself, and a little more.
+    /// Returns the machine's own delay, and a little more.
     fn slack(&self) -> Duration {
         SLACK + Duration::from_millis(self.stumble.load(Ordering::Relaxed))
     }
 
-    /// How late each event came, behind its schedule, and when.
+    /// Returns the delay of each event behind its schedule, and its time.
     fn delays(&self, client: &Client) -> Vec<(Instant, Duration)> {
         let begun = self.begun.lock().unwrap();
         let finished = finished(&self.finish.borrow(), client.witness.key.id.as_str());
@@ -167,7 +167,7 @@ impl Stage {
         client.heard.iter().filter_map(delay).collect()
     }
 
-    /// Guarantee G7: a live client got each event when it was made, but for one hold-up in each outage.
+    /// Asserts guarantee G7: a live client got each event when it was made, except for one delay in each outage.
     pub fn check_delays(&self, client: &Client, outages: usize) {
         let slack = self.slack();
         let mut delays = self.delays(client);
@@ -175,7 +175,7 @@ impl Stage {
             let (_, delay) = delays.pop().unwrap();
             assert!(delay <= TERMINAL + slack, "the end came {delay:?} late");
         }
-        // Hold-ups begin when their first event comes late, and last no longer than one may.
+        // A delay begins when its first event comes late, and lasts no longer than the limit.
         let mut holdups: Vec<Instant> = Vec::new();
         for (at, delay) in delays {
             assert!(delay <= BUDGET + slack, "{delay:?} late, of {:?}", BUDGET + slack);
@@ -213,7 +213,7 @@ fn finished(finish: &Finish, id: &str) -> Option<Instant> {
     finish.get(id).or_else(|| finish.get("*")).copied()
 }
 
-/// How late the runtime runs what is due, at worst, in milliseconds.
+/// Measures the runtime's worst delay, in milliseconds.
 async fn watch_the_machine(worst: Arc<AtomicU64>) {
     let tick = Duration::from_millis(10);
     loop {
@@ -251,7 +251,7 @@ impl Run {
         self.over = match self.every {
             Some(every) => {
                 let due = self.begun + every * n;
-                // What is due by then is made before the end.
+                // Make all events that are due before the end.
                 tokio::select! {
                     biased;
                     () = sleep_until(due) => false,
@@ -280,7 +280,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Its guardian is polled no more, or again.
+    /// Stops or resumes polling the node's guardian.
     pub fn pause(&self, pause: bool) {
         self.polled.send_replace(!pause);
     }
@@ -293,24 +293,24 @@ impl Node {
         until(&format!("{id} is {state}"), async || self.info(id).await.is_some_and(|info| info.state == state)).await;
     }
 
-    /// Waits until its store answers.
+    /// Waits until the node's store answers.
     pub async fn until_answered(&self) {
         until("the store answers", async || self.sse.registry().active_count().await.is_ok()).await;
     }
 
-    /// Waits until its guardian may claim what it takes for an orphan.
+    /// Waits until the node's guardian may claim orphans.
     pub async fn until_trusting(&self) {
         until("the guardian trusts the store", async || !self.sse.health().frozen).await;
     }
 
-    /// Waits until everything that was made so far is recorded, and then some of what comes.
+    /// Waits until all events so far, and some later ones, are recorded.
     pub async fn until_recording(&self) {
         until("the breaker closes", async || self.sse.health().breaker == "closed").await;
         let before = self.sse.health().recorded;
         until("events are recorded", async || self.sse.health().recorded > before + 5).await;
     }
 
-    /// Waits until its guardian has swept so often, trusting the store throughout.
+    /// Waits until the node's guardian has swept this often, trusting the store throughout.
     pub async fn sweeps(&self, sweeps: usize) {
         for _ in 0..sweeps {
             let before = self.sse.health().last_sweep;
@@ -322,7 +322,7 @@ impl Node {
         }
     }
 
-    /// What recovery says.
+    /// Returns recovery's answer.
     pub async fn recover(&self, id: &str) -> Value {
         let service = self.sse.recover().id(StreamId::path("/{id}"));
         let request = Request::get(format!("/{id}")).body(Empty::<bytes::Bytes>::new()).unwrap();
@@ -372,7 +372,7 @@ fn is_silent(key: &StreamKey) -> bool {
     key.id.as_str().starts_with("silent")
 }
 
-/// Waits for something that must come about.
+/// Waits for a condition that must become true.
 pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     let mut ticks = tokio::time::interval(Duration::from_millis(10));

@@ -7,7 +7,7 @@ use crate::{
     support::redis::RedisServer,
 };
 
-/// What stands in a log's place is removed, and the stream is registered again.
+/// A foreign key in a log's place is removed, and the stream is registered again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g7_a_string_in_a_logs_place() {
     let server = RedisServer::start();
@@ -39,13 +39,13 @@ async fn g7_a_string_in_a_logs_place() {
     assert_eq!(server.keys_without_ttl(), Vec::<String>::new());
 }
 
-/// What stands in the place of a stream's state is replaced as soon as its node looks, which each beat does for some of
-/// the streams.
+/// A foreign key in the place of a stream's state is replaced as soon as its node inspects the stream, which each beat
+/// does for some streams.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn g7_a_string_in_the_states_place() {
     let server = RedisServer::start();
     let stage = Stage::new();
-    // A short lifetime makes every second beat look.
+    // With a short lifetime every second beat inspects the stream.
     let setup = |hub| quick(hub).lifetime(STALE * 8);
     let [first, second] = [stage.node(&server.url(), setup).await, stage.node(&server.url(), setup).await];
     let live = stage.client(&first.generation, "a").attached().await;

@@ -240,7 +240,7 @@ impl World {
     }
 
     async fn due(&mut self) -> Step {
-        // No claim, a claim up to the store's time, or one up to the asker's own time, which is behind or ahead.
+        // Claim nothing, or up to the store's clock, or up to the asker's own clock, which is behind or ahead.
         let now = self.model.now;
         let claim = self.random.pick(&[None, Some(now), Some(u64::MAX), Some(now - 40), Some(now - 400)]);
         let due = self.store.due(100, LEASE, claim).await.unwrap();

@@ -199,7 +199,7 @@ fn restore(server: &RedisServer, fixture: &Value) {
         let mut words: Vec<String> =
             command.as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect();
         if words[0] == "ZADD" && !words[1].contains(":sent:") {
-            // These scores are times. Whether they are odd or even may have a meaning.
+            // These scores are times. A shift by whole seconds keeps them odd or even, which may matter.
             for score in words[2..].iter_mut().step_by(2) {
                 *score = (score.parse::<u64>().unwrap() + passed).to_string();
             }

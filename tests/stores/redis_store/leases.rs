@@ -1,5 +1,5 @@
-//! A node's sign of life vouches for its streams: each of them is named once in several rounds of beats only, and still none
-//! that lives is taken for an orphan, and none that does not is left.
+//! A node's beat vouches for its streams. Each stream is named only once in several rounds of beats, and still no live
+//! stream is taken for an orphan, and no dead one is missed.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
 /// The stale threshold. Beats come three times as often, and a stream is named in one of sixteen of them.
 const STALE: Duration = Duration::from_millis(1200);
 const HOUR: Duration = Duration::from_secs(3600);
-/// Scores from here on are leases.
+/// Scores from this number on are leases.
 const LEASES: f64 = (1_u64 << 52) as f64;
 
 type Streams = Vec<(StreamKey, u64)>;
@@ -37,7 +37,7 @@ async fn beat(store: &RedisStore, node: &str, stale: Duration, streams: &[(Strea
     store.beat(beat).await.unwrap()
 }
 
-/// Beats as often as a guardian would, for so many rounds. Whoever sweeps meanwhile finds nothing.
+/// Beats for a number of rounds, as often as a guardian would. Sweeps in between find nothing.
 async fn rounds(store: &RedisStore, node: &str, streams: &[(StreamKey, u64)], count: u32, sweeper: &RedisStore) {
     for _ in 0..count {
         assert_eq!(beat(store, node, STALE, streams).await.lost, [0; 0]);
@@ -46,7 +46,7 @@ async fn rounds(store: &RedisStore, node: &str, streams: &[(StreamKey, u64)], co
     }
 }
 
-/// All scores in the index of active streams.
+/// Returns all scores in the index of active streams.
 fn scores(server: &RedisServer) -> HashMap<String, f64> {
     let all: Vec<String> = server.ask(&["ZRANGE", "sse:active", "0", "-1", "WITHSCORES"]);
     all.chunks(2).map(|pair| (pair[0].clone(), pair[1].parse().unwrap())).collect()
@@ -57,7 +57,7 @@ async fn now(store: &RedisStore) -> u64 {
     beat(store, "clock", STALE, &[]).await.now
 }
 
-/// Sweeps until each of these is found, and none of the others. Returns the time by the store's clock.
+/// Sweeps until each of these streams is found, and no other. Returns the time by the store's clock.
 async fn all_found(sweeper: &RedisStore, dead: &[(StreamKey, u64)], mut meanwhile: impl AsyncFnMut()) -> u64 {
     let mut left: Vec<&StreamKey> = dead.iter().map(|(key, _)| key).collect();
     until("all are found", async || {
@@ -72,13 +72,13 @@ async fn all_found(sweeper: &RedisStore, dead: &[(StreamKey, u64)], mut meanwhil
     now(sweeper).await
 }
 
-/// DESIGN §11: what 100,000 streams cost is what is named of them.
+/// The cost of 100,000 streams depends on how many of them a beat names.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_is_named_once_in_several_rounds() {
     let server = RedisServer::start();
     let store = connect(&server.url()).await;
     let all = streams(&store, "a", STALE, 64).await;
-    // Until no stream is looked at any more because its node is new.
+    // Wait until no stream is inspected any more because its node is new.
     rounds(&store, "a", &all, 4, &store).await;
     server.command(&["CONFIG", "RESETSTAT"]);
     let (mut before, mut named) = (scores(&server), 0);
@@ -93,7 +93,7 @@ async fn a_stream_is_named_once_in_several_rounds() {
     assert!(before.values().all(|score| *score >= LEASES), "{before:?}");
     assert!(named >= all.len(), "each had its turn: {named}");
     assert!(named < all.len() * BEATS / 16, "{named} of {} were named in {BEATS} beats", all.len());
-    // Besides those of a beat without streams: the leases, what is named, what the index's expiry takes.
+    // Commands besides those of a beat without streams: the leases, the named streams, the index's expiry.
     let stats = server.ask::<String>(&["INFO", "commandstats"]);
     let calls = |command: &str| {
         let of = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
@@ -103,7 +103,7 @@ async fn a_stream_is_named_once_in_several_rounds() {
     assert!(calls("zadd") <= BEATS * 4, "ZADD: {}", calls("zadd"));
 }
 
-/// Whatever leases its streams stand under.
+/// The streams are found whichever leases they stand under.
 #[tokio::test(flavor = "multi_thread")]
 async fn g5_the_streams_of_a_node_that_died_are_found_at_its_threshold() {
     let server = RedisServer::start();
@@ -123,7 +123,7 @@ async fn g5_the_streams_of_a_node_that_died_are_found_at_its_threshold() {
     assert_eq!(server.keys_without_ttl(), [""; 0]);
 }
 
-/// Two hubs of one process on one store: what one of them says of its streams says nothing of the other's.
+/// Two hubs of one process on one store: the beats of one hub do not vouch for the other's streams.
 #[tokio::test(flavor = "multi_thread")]
 async fn g5_nodes_on_one_store_die_each_for_itself() {
     let server = RedisServer::start();
@@ -141,7 +141,7 @@ async fn g5_nodes_on_one_store_die_each_for_itself() {
     assert!(dies.iter().all(|(key, _)| listed.contains(key)) && listed.len() == dies.len(), "{listed:?}");
 }
 
-/// A process that lives and lists a stream no more: its leases stand for it for a while, and no longer.
+/// A live process no longer lists a stream: its leases vouch for the stream for a while, and no longer.
 #[tokio::test(flavor = "multi_thread")]
 async fn g5_a_stream_that_its_process_left_is_found() {
     let server = RedisServer::start();
@@ -152,8 +152,8 @@ async fn g5_a_stream_that_its_process_left_is_found() {
     all_found(&sweeper, &left, async || drop(beat(&store, "a", STALE / 4, &kept).await)).await;
 }
 
-/// A node that was away for longer than its threshold, while a guardian took its streams: from its first beat on they are
-/// its own again, and the guardian closes none.
+/// A node was away for longer than its threshold, and a guardian took its streams. From the node's first beat on they
+/// are its own again, and the guardian closes none.
 #[tokio::test(flavor = "multi_thread")]
 async fn g5_a_node_that_comes_back_has_its_streams_again() {
     let server = RedisServer::start();
@@ -178,14 +178,14 @@ async fn g5_a_node_that_comes_back_has_its_streams_again() {
     }
 }
 
-/// Beats and claims at the very moment at which all leases are overdue, as they come. Once the beat is acknowledged nobody
-/// closes a stream on the strength of a claim.
+/// Beats and claims race at the moment at which all leases are overdue. Once the beat is acknowledged, no claim leads
+/// to the closing of a stream.
 #[tokio::test(flavor = "multi_thread")]
 async fn g5_a_claim_that_races_with_a_beat_closes_nothing() {
     let server = RedisServer::start();
     let (store, one, two) = (connect(&server.url()).await, connect(&server.url()).await, connect(&server.url()).await);
     let all = streams(&store, "a", STALE, 3).await;
-    // Until the node names no more than it has to.
+    // Wait until the node names no more streams than it has to.
     rounds(&store, "a", &all, 4, &one).await;
     let mut claimed = 0;
     for round in 0..100 {
@@ -210,8 +210,8 @@ async fn g5_a_claim_that_races_with_a_beat_closes_nothing() {
     assert!(claimed > 0, "no claim ever came first");
 }
 
-/// The index of leases is lost while all else stands: a node that lives says its leases again, and those of one that does
-/// not are found all the same.
+/// Only the index of leases is lost. A live node writes its leases again, and a dead node's streams are found all the
+/// same.
 #[tokio::test(flavor = "multi_thread")]
 async fn g5_leases_that_are_lost_alone() {
     let server = RedisServer::start();
@@ -226,7 +226,7 @@ async fn g5_leases_that_are_lost_alone() {
     all_found(&sweeper, &dead, async || drop(beat(&store, "b", STALE, &lives).await)).await;
 }
 
-/// The index is as it was some rounds ago, as after a failover, or has lost a part: the very next beat mends it.
+/// The index is restored to a state of some rounds ago, as by a failover, or has lost a part: the next beat repairs it.
 #[tokio::test(flavor = "multi_thread")]
 async fn g5_an_index_of_yesterday_is_mended_by_the_next_beat() {
     let server = RedisServer::start();
@@ -254,7 +254,8 @@ async fn g5_an_index_of_yesterday_is_mended_by_the_next_beat() {
     rounds(&store, "a", &all, 10, &sweeper).await;
 }
 
-/// A quiet stream that somebody else runs by now: its old producer's next beat finds that out, and does not take it back.
+/// Another node runs a quiet stream by now. The old producer's next beat notices that, and does not take the stream
+/// back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_was_taken_over_is_noticed_at_once() {
     let server = RedisServer::start();
@@ -294,15 +295,15 @@ async fn an_orphan_is_kept_for_its_lifetime() {
     }
 }
 
-/// One master of three that is full, or hung, or refuses the scripts, has some of the streams' indexes: the beats lose none
-/// of the others' streams, and none at all is taken for an orphan, then and afterwards.
+/// One master of three, which has some of the streams' indexes, is full, hangs, or refuses the scripts. The beats lose
+/// none of the other masters' streams, and no stream is taken for an orphan, then or afterwards.
 #[cfg(feature = "redis-cluster")]
 async fn a_master_that_fails_costs_the_others_nothing(begins: &[&str], ends: &[&str]) {
     let cluster = crate::support::redis::RedisCluster::start();
     let (store, sweeper) = (connect(&cluster.url()).await, connect(&cluster.url()).await);
     let all = streams(&store, "a", STALE, 120).await;
     let fails = cluster.master(1);
-    // A server that is full still renews what a stream is kept in.
+    // A full server still renews a stream's keys.
     let scripts = begins[0] == "ACL";
     let on_it = |stream: &(StreamKey, u64)| {
         let slot = cluster.slot_of(&format!("sse:stream:{{YWRh/{}}}", stream.0.id));
@@ -315,7 +316,7 @@ async fn a_master_that_fails_costs_the_others_nothing(begins: &[&str], ends: &[&
             assert_eq!(beaten.lost, [0; 0]);
             assert!(beaten.missed.iter().all(|index| in_trouble && on_it(&page[*index])), "{beaten:?}");
         }
-        // As a guardian that beats and so knows whom it may trust.
+        // Act like a guardian that beats and so knows which parts it may trust.
         let now = beat(&sweeper, "b", STALE, &[]).await.now;
         assert_eq!(sweeper.due(100, LONG, Some(now)).await.unwrap(), []);
         tokio::time::sleep(STALE / 4).await;

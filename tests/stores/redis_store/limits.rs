@@ -11,14 +11,14 @@ use crate::{
 
 const INDEX: &str = "sse:user:{YWRh}:streams";
 
-/// No script may hold up the server for longer, in microseconds.
+/// The longest time for which a script may block the server, in microseconds.
 const LONGEST: u64 = 4000;
 
 fn connection(server: &RedisServer) -> redis::Connection {
     redis::Client::open(server.url()).unwrap().get_connection().unwrap()
 }
 
-/// Puts streams into Ada's index that have ended; they are kept, or have expired, for so long.
+/// Puts ended streams into Ada's index, with this time until or since their expiry.
 fn fill(server: &RedisServer, prefix: &str, count: u64, expires_in: i64) {
     let (seconds, _): (i64, i64) = server.ask(&["TIME"]);
     let mut connection = connection(server);
@@ -34,7 +34,7 @@ fn fill(server: &RedisServer, prefix: &str, count: u64, expires_in: i64) {
     redis::cmd("PEXPIRE").arg(INDEX).arg(600_000).exec(&mut connection).unwrap();
 }
 
-/// How long scripts took since the last time, in microseconds: one in the middle, and the longest.
+/// Returns the times of the scripts since the last call, in microseconds: the median and the longest.
 fn scripts(server: &RedisServer) -> (u64, u64) {
     let log: Vec<Vec<redis::Value>> = server.ask(&["SLOWLOG", "GET", "100000"]);
     server.command(&["SLOWLOG", "RESET"]);
@@ -47,11 +47,11 @@ fn scripts(server: &RedisServer) -> (u64, u64) {
     (took[took.len() / 2], took[took.len() - 1])
 }
 
-/// Opens streams under a limit until it is reached, and is refused some times. Returns what that took.
+/// Opens streams under a limit until it is reached, and is refused some times. Returns the times of the scripts.
 async fn up_to_the_limit(server: &RedisServer, ended: u64) -> (u64, u64) {
     server.flushall();
     let store = connect(&server.url()).await;
-    // The server knows the script from here on.
+    // From here on the server knows the script.
     open_as(&store, Open { limit: Some(1), ..open("first") }).await;
     fill(server, "ended", ended, 300_000);
     server.command(&["CONFIG", "SET", "slowlog-log-slower-than", "0"]);
@@ -75,7 +75,7 @@ async fn opening_costs_the_same_with_ten_ended_streams_and_with_many() {
         assert!(longest < LONGEST, "{ended} ended streams: {longest} µs");
         medians.push(median);
     }
-    // Linear in them it would be a thousand times as much.
+    // Linear in the number of streams, the time would be a thousand times as long.
     assert!(medians[2] < 10 * medians[0].max(50), "{medians:?}");
 }
 
@@ -97,7 +97,7 @@ async fn what_has_expired_is_removed_in_portions() {
     assert!(longest < LONGEST, "{longest} µs");
 }
 
-/// Active streams whose node has died count no more than until they expire, and go out as well.
+/// Active streams whose node has died count only until they expire, and are then removed.
 #[tokio::test(flavor = "multi_thread")]
 async fn active_streams_that_have_expired_do_not_count() {
     let server = RedisServer::start();

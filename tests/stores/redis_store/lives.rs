@@ -1,4 +1,4 @@
-//! What a stream's plain life asks of Redis: it is the price of every request.
+//! The commands of a stream's plain life in Redis, which every request pays for.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
 
 const INDEX: &str = "sse:user:{YWRh}:streams";
 
-/// How often each command was run so far, those within scripts included.
+/// Returns how often each command has run, including those within scripts.
 fn calls(server: &RedisServer) -> BTreeMap<String, u64> {
     let stats: String = server.ask(&["INFO", "commandstats"]);
     let call = |line: &str| {
@@ -24,7 +24,8 @@ fn calls(server: &RedisServer) -> BTreeMap<String, u64> {
     stats.lines().filter_map(call).collect()
 }
 
-/// The commands that were run meanwhile, but for those with which the server is asked about them and the store keeps in touch.
+/// Returns the commands that ran meanwhile, without those that ask the server for these counts or keep connections
+/// alive.
 fn between(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
     let more = after.iter().map(|(name, calls)| (name.clone(), calls - before.get(name).copied().unwrap_or(0)));
     more.filter(|(name, calls)| *calls > 0 && !["info", "ping"].contains(&&**name)).collect()
@@ -34,7 +35,7 @@ fn between(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTr
 async fn a_plain_life_is_three_requests_and_few_commands() {
     let server = RedisServer::start();
     let store = connect(&server.url()).await;
-    // The scripts are known from here on, and the indexes are there.
+    // From here on the scripts are known and the indexes exist.
     for id in ["first", "second"] {
         let epoch = open_as(&store, open(id)).await;
         if id == "first" {
@@ -57,7 +58,7 @@ async fn a_plain_life_is_three_requests_and_few_commands() {
     assert!(within <= 25, "{within} commands within the scripts: {made:?}");
 }
 
-/// What a producer says of its log counts only where it says all: else the log is looked at.
+/// A producer's account of its log is used only if it is complete. Otherwise the log is read.
 #[tokio::test(flavor = "multi_thread")]
 async fn g1_an_end_says_the_last_event_whoever_knows_it() {
     let server = RedisServer::start();
@@ -78,7 +79,7 @@ async fn g1_an_end_says_the_last_event_whoever_knows_it() {
     }
 }
 
-/// Whatever stood in the place of an end, nothing of that is read as part of it.
+/// Whatever value stood in the place of an end, no part of it is read as part of the end.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_takes_the_place_of_what_was_left_there() {
     let server = RedisServer::start();
@@ -101,7 +102,8 @@ async fn an_end_takes_the_place_of_what_was_left_there() {
     }
 }
 
-/// An owner's index lives for as long as its active streams may, and once none is left no longer than what has ended is kept.
+/// An owner's index lives as long as its active streams may. Once none is left, it lives as long as the ended streams
+/// are kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn g6_an_owners_index_goes_with_its_last_stream() {
     let server = RedisServer::start();

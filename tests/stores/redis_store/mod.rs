@@ -1,4 +1,4 @@
-//! What is particular to Redis: keys, users, damage, servers that are none, several nodes on one store.
+//! The particulars of Redis: keys, users, damage, unsuitable servers, several nodes on one store.
 
 mod beats;
 mod clients;

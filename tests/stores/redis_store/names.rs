@@ -1,4 +1,4 @@
-//! Names and types of keys: others read them.
+//! The names and types of keys, which other programs read.
 
 use std::{collections::HashMap, time::Duration};
 

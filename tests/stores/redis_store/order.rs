@@ -1,4 +1,4 @@
-//! Nothing twice, nothing out of order, nothing lost, however requests meet.
+//! Events are never doubled, reordered or lost, however requests interleave.
 
 use resilient_sse::{
     RedisStore,

@@ -1,4 +1,4 @@
-//! Guarantees G7 and G8: to read a log costs what is read, however large its events are.
+//! Guarantees G7 and G8: reading a log costs only the bytes that are read, however large its events are.
 
 use resilient_sse::{
     Ending, EventId, RecordKind, RedisStore, StreamKey, StreamState,
@@ -10,11 +10,11 @@ use crate::{
     support::redis::RedisServer,
 };
 
-/// As a follower reads.
+/// The limits of a follower's page.
 const MAX_EVENTS: usize = 512;
 const MAX_BYTES: usize = 128 << 10;
 
-/// What a reader was given, and in how many pages.
+/// The events that a reader received, and the number of pages.
 #[derive(Debug, Default)]
 struct Given {
     events: u64,
@@ -49,10 +49,10 @@ async fn read_all(store: &RedisStore, key: &StreamKey, mut from: ReadFrom) -> Gi
     }
 }
 
-/// What an event has besides its data, as a log keeps it.
+/// The bytes of an event in the log besides its data.
 const AROUND: usize = "data: \nid: e1234567890123-123456\n\n".len();
 
-/// Writes so many events as a recorder does: at most 64 of them, or 64 KiB, an entry. Returns the run and the bytes of events.
+/// Writes events as a recorder does: at most 64 of them, or 64 KiB, an entry. Returns the run and the bytes of events.
 async fn fill(store: &RedisStore, key: &StreamKey, size: usize, count: usize) -> (u64, usize) {
     let limits = Retention { max_events: 200_000, max_bytes: 64 << 20, ..retention() };
     let epoch = open_as(store, Open { key: key.clone(), retention: limits, ..open("any") }).await;
@@ -72,9 +72,9 @@ fn sent(server: &RedisServer) -> usize {
     server.info("total_net_output_bytes").unwrap().parse().unwrap()
 }
 
-/// What the server sends meanwhile.
+/// Measures the bytes that the server sends meanwhile.
 async fn sends<T>(server: &RedisServer, meanwhile: impl Future<Output = T>) -> (usize, T) {
-    // Itself an answer, of about the same length each time.
+    // INFO itself is an answer, of about the same length each time.
     let (before, between) = (sent(server), sent(server));
     let done = meanwhile.await;
     ((sent(server) - between).saturating_sub(between - before), done)
@@ -92,7 +92,7 @@ async fn g8_a_resume_takes_from_redis_hardly_more_than_it_gives() {
     let writer = connect(&server.url()).await;
     let sizes = [(64, 20_000), (100, 20_000), (1000, 4000), (8000, 500), (65_536, 60), (262_144, 16), (1 << 20, 4)];
     for (size, count) in sizes {
-        // One that has read nothing of the log before, as after a deploy.
+        // A reader that has read nothing of the log before, as after a deploy.
         let store = connect(&server.url()).await;
         let key = crate::redis_store::steps::key(&format!("s{size}"));
         let (epoch, bytes) = fill(&writer, &key, size - AROUND, count).await;
@@ -137,7 +137,7 @@ async fn g8_a_large_end_is_taken_once() {
     }
 }
 
-/// A page of a stream with much metadata does not bring that along.
+/// A page of a stream with much metadata does not load the metadata.
 #[tokio::test(flavor = "multi_thread")]
 async fn g8_a_page_brings_no_metadata() {
     let server = RedisServer::start();

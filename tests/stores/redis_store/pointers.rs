@@ -1,4 +1,4 @@
-//! Conversations: what has become of a pointer once its stream's change is answered.
+//! Conversations: the state of a pointer once its stream's change is answered.
 
 use std::time::Duration;
 
@@ -36,7 +36,8 @@ async fn begin(store: &RedisStore, name: &str) -> (StreamKey, u64, u128) {
     (key(name), epoch, token)
 }
 
-/// Whoever is told of an end, or of a withdrawal, finds the pointer as it is then: nothing is left to a task that may never run.
+/// A caller that is told of an end or a withdrawal finds the pointer up to date: no step is left to a task that may
+/// never run.
 #[tokio::test]
 async fn a_pointer_has_followed_once_its_streams_change_is_answered() {
     let server = RedisServer::start();
@@ -60,7 +61,7 @@ async fn a_pointer_has_followed_once_its_streams_change_is_answered() {
     }
 }
 
-/// One master is gone: the pointers that lie there are not renewed, and all others are, by the same request.
+/// One master is gone: its pointers are not renewed, and the same request renews all others.
 #[cfg(feature = "redis-cluster")]
 #[tokio::test]
 async fn a_pointer_that_cannot_be_renewed_fails_no_other() {

@@ -1,4 +1,4 @@
-//! Sentinels that have a login of their own, beside that of the servers that they look after.
+//! Sentinels with a login of their own, apart from that of the servers that they watch.
 
 use std::error::Error as _;
 
@@ -38,7 +38,7 @@ async fn sentinels_and_servers_have_passwords_of_their_own() {
     let url = servers.url().replacen("://", "://:p-pass@", 1) + "?sentinel_password=s-pass";
     let store = RedisStore::connect(&url).await.unwrap();
     works(&store, "before").await;
-    // Whom the Sentinels name now is asked with a login again.
+    // The new primary that the Sentinels name needs a login again.
     servers.failover();
     until("the new primary is found", async || store.info(key("before")).await.is_ok()).await;
     works(&store, "after").await;
@@ -67,7 +67,7 @@ async fn a_login_that_only_one_side_wants_is_given_to_that_side() {
     works(&RedisStore::connect(&servers.url().replacen("://", "://:p-pass@", 1)).await.unwrap(), "chat").await;
 }
 
-/// A Sentinel's user who may do what the library asks of Sentinels, and no more.
+/// A Sentinel's user with only the commands that the library sends to Sentinels.
 const WATCH: &str = "user watch on >s/p@s:s? -@all +role +sentinel|masters";
 
 #[tokio::test(flavor = "multi_thread")]

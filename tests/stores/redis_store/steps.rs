@@ -1,4 +1,4 @@
-//! Short words for requests, and patience.
+//! Short functions for requests, and for waiting.
 
 use std::{
     future::poll_fn,
@@ -24,7 +24,7 @@ use resilient_sse::{
 pub const LONG: Duration = Duration::from_secs(600);
 /// A claim that leaves the time to the store's own clock.
 pub const ALL: Option<u64> = Some(1 << 52);
-/// How long anything may take before a test gives up.
+/// The time after which a test gives up.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub async fn connect(url: &str) -> RedisStore {
@@ -180,7 +180,7 @@ pub async fn read(store: &RedisStore, key: &StreamKey, from: ReadFrom) -> Option
     store.read(read).await.unwrap()
 }
 
-/// What is held, each event an entry of its own.
+/// Returns the log's records, one for each event.
 pub async fn page(store: &RedisStore, key: &StreamKey, from: ReadFrom) -> Page {
     let mut page = read(store, key, from).await.expect("the stream is held");
     let after = if let ReadFrom::After(at) = from { Some(at) } else { None };
@@ -213,7 +213,7 @@ pub async fn events(store: &RedisStore, key: &StreamKey) -> Vec<(EventId, String
     events.map(|record| (record.id, brief(record))).collect()
 }
 
-/// Asks until it is so.
+/// Repeats a check until it holds.
 pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let is_so = async {
         while !is_so().await {
@@ -223,7 +223,7 @@ pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     assert!(tokio::time::timeout(PATIENCE, is_so).await.is_ok(), "never came true: {what}");
 }
 
-/// Begins to wait; what has come already is taken.
+/// Begins to wait, and discards earlier wake-ups.
 pub async fn wait(tail: &mut Tail) {
     poll_fn(|cx| {
         while tail.poll_changed(cx).is_ready() {}
@@ -232,7 +232,7 @@ pub async fn wait(tail: &mut Tail) {
     .await;
 }
 
-/// Waits for a wake-up, for so long as a lost message may go unnoticed.
+/// Waits for a wake-up, as long as a lost message may go unnoticed.
 pub async fn woken(tail: &mut Tail, by: &str) {
     let changed = poll_fn(|cx| tail.poll_changed(cx));
     assert!(tokio::time::timeout(Duration::from_secs(2), changed).await.is_ok(), "not woken by {by}");

@@ -1,4 +1,4 @@
-//! Servers that are too old, or none at all.
+//! Servers that are too old, or that are not Redis.
 
 use std::time::{Duration, Instant};
 
@@ -8,17 +8,17 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// How a stranger answers a command, by its first word. `None`: never.
+/// Returns a stranger's answer to a command, by the command's first word; `None` for no answer.
 type Answer = fn(&str) -> Option<String>;
 
-/// What is said of a server that answers so.
+/// Returns the error for a server with these answers.
 async fn refusal(answer: Answer) -> (String, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
         loop {
             let (connection, _) = listener.accept().await.unwrap();
-            // A client that has heard enough hangs up.
+            // The client hangs up once it has seen the error.
             tokio::spawn(async move { drop(converse(connection, answer).await) });
         }
     });
@@ -49,7 +49,7 @@ async fn converse(connection: TcpStream, answer: Answer) -> std::io::Result<()> 
     }
 }
 
-/// Of `*3` or `$12`.
+/// Parses a number such as that of `*3` or `$12`.
 async fn number(connection: &mut BufReader<TcpStream>) -> std::io::Result<usize> {
     let mut line = String::new();
     connection.read_line(&mut line).await?;
@@ -113,7 +113,7 @@ async fn silence_is_not_waited_out() {
 
 #[tokio::test]
 async fn a_port_where_nobody_listens_is_refused() {
-    // Bound and not listened at: nobody else gets it meanwhile.
+    // The port is bound and not listened at, so that no other process gets it.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = socket.local_addr().unwrap().to_string();

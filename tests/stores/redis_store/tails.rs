@@ -1,4 +1,4 @@
-//! Two stores on one server are two nodes: what one does wakes who waits on the other.
+//! Two stores on one server are two nodes: a change on one wakes the followers on the other.
 
 use std::{
     future::poll_fn,
@@ -17,7 +17,7 @@ use crate::{
     support::redis::{RedisCluster, RedisServer, Sentinels},
 };
 
-/// Where followers of the stream that most tests have listen.
+/// The channel on which followers of the tests' usual stream listen.
 const CHANNEL: &str = "sse:tail:YWRh/chat";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,7 +69,7 @@ async fn what_nobody_says_is_noticed_all_the_same() {
     write(&one, &key, epoch, 1, &["x"]).await;
     let mut tail = two.tail(&key);
     for seq in 2..=4 {
-        // The first wake-up may be that of the beginning: what happened before it was not heard.
+        // The first wake-up may be that of the beginning, since earlier messages were not received.
         wait(&mut tail).await;
         until("it listens", async || channels(&server) == [CHANNEL]).await;
         wait(&mut tail).await;
@@ -192,7 +192,7 @@ async fn the_producing_node_knows_whether_another_follows() {
     until("it knows that nobody follows any more", async || !one.is_followed(&key)).await;
 }
 
-/// Whoever is about to read says so first, and need not wait for anything to be counted.
+/// A reader announces itself before it reads, and counts without further waiting.
 #[tokio::test(flavor = "multi_thread")]
 async fn g8_a_follower_that_has_announced_itself_is_known_for_as_long_as_it_holds_a_tail() {
     let server = RedisServer::start();
@@ -203,10 +203,10 @@ async fn g8_a_follower_that_has_announced_itself_is_known_for_as_long_as_it_hold
     until("the producing node listens", async || channels(&server) == ["sse:node:node-1"]).await;
     assert!(!one.is_followed(&key));
     two.announce(key.clone()).await.unwrap();
-    // As who follows does: the tail is taken once the producing node knows.
+    // Act like a follower: take the tail once the producing node knows.
     let tail = two.tail(&key);
     within(Duration::from_millis(200), async || one.is_followed(&key)).await;
-    // It never waits: a client that reads slowly is busy with a page all the time.
+    // This follower never waits: a client that reads slowly is busy with a page all the time.
     let held = Instant::now();
     while held.elapsed() < Duration::from_millis(10_500) {
         assert!(one.is_followed(&key), "forgotten after {:?}", held.elapsed());
@@ -222,7 +222,7 @@ async fn g8_a_follower_that_has_announced_itself_is_known_for_as_long_as_it_hold
     within(Duration::from_secs(3), async || !one.is_followed(&key)).await;
 }
 
-/// Waits for it, and no longer.
+/// Waits until it is so, and no longer.
 async fn within(limit: Duration, is_so: impl AsyncFn() -> bool) {
     let so = async {
         while !is_so().await {
@@ -247,7 +247,7 @@ async fn nobody_is_told_of_a_stream_that_nobody_or_the_own_process_produces() {
     two.announce(ended.clone()).await.unwrap();
     send(&one, event("sent", "x")).await;
     two.announce(key("sent")).await.unwrap();
-    // One that is told of comes after all these.
+    // A message that arrives must have come after all these.
     let (last, _) = begin(&one, "last").await;
     two.announce(last.clone()).await.unwrap();
     within(Duration::from_secs(2), async || one.is_followed(&last)).await;
@@ -256,7 +256,7 @@ async fn nobody_is_told_of_a_stream_that_nobody_or_the_own_process_produces() {
     }
 }
 
-/// The same in a cluster and behind Sentinels: the node learns of it wherever the stream lies.
+/// The same in a Cluster and behind Sentinels: the node is told wherever the stream lies.
 #[tokio::test(flavor = "multi_thread")]
 async fn followers_announce_themselves_in_any_topology() {
     let (cluster, sentinels) = (RedisCluster::start(), Sentinels::start());
@@ -280,14 +280,15 @@ async fn followers_announce_themselves_in_any_topology() {
     }
 }
 
-/// The master of a quiet stream hangs for longer than a follower may be silent: it is told of by way of the others.
+/// The master of a quiet stream hangs for longer than a follower may be silent: followers announce themselves by way of
+/// the other masters.
 #[cfg(feature = "redis-cluster")]
 #[tokio::test(flavor = "multi_thread")]
 async fn g8_a_follower_is_known_while_the_master_of_its_stream_hangs() {
     let cluster = RedisCluster::start();
     let (one, two) = (connect(&cluster.url()).await, connect(&cluster.url()).await);
     let _notices = one.notices(&NodeId::new("node-1"));
-    // One that neither listens at: what hangs is the stream's part alone.
+    // Neither process listens at this master: only the stream's part hangs.
     let clients = |shard: usize| cluster.master(shard).ask::<String>(&["CLIENT", "LIST", "TYPE", "pubsub"]);
     let shard = (0..3).find(|shard| clients(*shard).trim().is_empty()).expect("two listen at two of three");
     let mut ids = (0..).map(|number| format!("s{number}"));

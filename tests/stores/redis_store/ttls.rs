@@ -1,4 +1,4 @@
-//! Every key has a TTL from its first write, and goes.
+//! Every key has a TTL from its first write, and expires.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -18,7 +18,7 @@ use crate::{
     support::redis::RedisServer,
 };
 
-/// Looks at each key's TTL, again and again, until told to stop. Returns how many it looked at, and which had none.
+/// Reads each key's TTL repeatedly until it is stopped. Returns the number of reads, and the keys without a TTL.
 fn watch(server: &RedisServer, stop: &AtomicBool) -> (usize, Vec<String>) {
     let mut connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
     let (mut looked, mut without) = (0, Vec::new());
@@ -43,7 +43,7 @@ fn watch(server: &RedisServer, stop: &AtomicBool) -> (usize, Vec<String>) {
     (looked, without)
 }
 
-/// A life of one stream, as its number has it.
+/// Runs the life of one stream. The number chooses which.
 async fn live(store: RedisStore, number: u64, retention: Retention) {
     let id = format!("s{number}");
     let request = Open { retention, reruns: !number.is_multiple_of(3), ..open(&id) };

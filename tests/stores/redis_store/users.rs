@@ -1,4 +1,4 @@
-//! Users: who is let in, and what is said of who is not.
+//! Users: who may log in, and the errors for those who may not.
 
 use std::error::Error as _;
 
