@@ -4,17 +4,24 @@ use std::time::Duration;
 
 use http::Request;
 use http_body_util::BodyExt as _;
-use resilient_sse::{Owner, ResilientSseLayer, StreamId, test_util::TestHub};
+use resilient_sse::{Builder, MemoryStore, Owner, ResilientSse, ResilientSseLayer, StreamId, test_util::TestHub};
 use tower::ServiceExt as _;
 
 use crate::support::bodies::{Client, Watch, app, events, numbers, send, serving};
 use crate::support::logged::Logged;
 
+/// A hub as a host builds it, whose owner rule is the default.
+fn by_the_default_rule(setup: impl FnOnce(Builder) -> Builder) -> ResilientSse {
+    let (sse, guardian) = setup(ResilientSse::builder(MemoryStore::new())).build().unwrap();
+    tokio::spawn(guardian);
+    sse
+}
+
 #[tokio::test(start_paused = true)]
 async fn g9_an_owner_rule_that_finds_nobody_answers_401_and_says_so_once_a_minute() {
     let logged = Logged::new();
     // The default rule reads an extension that an authentication outside of the layer has set.
-    let mut hub = TestHub::with(|builder| builder.challenge("Bearer realm=\"answers\"")).unwrap();
+    let sse = by_the_default_rule(|builder| builder.challenge("Bearer realm=\"answers\""));
     let watch = Watch::default();
     let stream = |layer: ResilientSseLayer| {
         let watch = watch.clone();
@@ -32,20 +39,20 @@ async fn g9_an_owner_rule_that_finds_nobody_answers_401_and_says_so_once_a_minut
         assert_eq!(parts.headers["cache-control"], "no-store, no-transform");
     };
     for layer in [
-        hub.sse.generation().id(StreamId::path("/s/{id}")),
-        hub.sse.generation().id(StreamId::path("/s/{id}")).recover_suffix("/recover"),
+        sse.generation().id(StreamId::path("/s/{id}")),
+        sse.generation().id(StreamId::path("/s/{id}")).recover_suffix("/recover"),
     ] {
         refused(&send(&stream(layer), request("/s/a")).await.into_parts().0);
     }
-    let app = stream(hub.sse.generation().id(StreamId::path("/s/{id}")).recover_suffix("/recover"));
+    let app = stream(sse.generation().id(StreamId::path("/s/{id}")).recover_suffix("/recover"));
     refused(&send(&app, request("/s/a/recover")).await.into_parts().0);
-    refused(&hub.sse.recover().oneshot(request("/a/recover")).await.unwrap().into_parts().0);
-    refused(&hub.sse.relay().oneshot(request("/a")).await.unwrap().into_parts().0);
+    refused(&sse.recover().oneshot(request("/a/recover")).await.unwrap().into_parts().0);
+    refused(&sse.relay().oneshot(request("/a")).await.unwrap().into_parts().0);
     assert_eq!(watch.made(), 0, "the inner service is not reached");
 
     let said = usize::from(cfg!(feature = "tracing"));
     assert_eq!(logged.errors().len(), said, "whoever is not signed in cannot fill the log");
-    hub.advance(Duration::from_secs(61)).await;
+    tokio::time::sleep(Duration::from_secs(61)).await;
     refused(&send(&app, request("/s/a")).await.into_parts().0);
     let errors = logged.errors();
     assert_eq!(errors.len(), said);
@@ -59,10 +66,10 @@ async fn g9_an_owner_rule_that_finds_nobody_answers_401_and_says_so_once_a_minut
 
 #[tokio::test(start_paused = true)]
 async fn g9_nobody_is_asked_for_an_owner_before_an_event_stream_comes_of_the_request() {
-    let hub = TestHub::with(|builder| builder).unwrap();
+    let sse = by_the_default_rule(|builder| builder);
     let watch = Watch::default();
     let bodies = watch.clone();
-    let app = serving(hub.sse.layer(), move |request: Request<()>| match request.uri().path() {
+    let app = serving(sse.layer(), move |request: Request<()>| match request.uri().path() {
         "/login" => {
             http::Response::builder().header("content-type", "text/html").body(bodies.body(numbers(1))).unwrap()
         }
@@ -75,7 +82,7 @@ async fn g9_nobody_is_asked_for_an_owner_before_an_event_stream_comes_of_the_req
     );
     let stream = send(&app, Request::get("/stream").body(()).unwrap()).await;
     assert_eq!((stream.status(), watch.made()), (http::StatusCode::UNAUTHORIZED, 2));
-    assert_eq!(hub.sse.registry().active_count().await.unwrap(), 0);
+    assert_eq!(sse.registry().active_count().await.unwrap(), 0);
     // A cursor that names a stream asks for that stream, so its owner is checked before any handler runs.
     let named = format!("{}.e1-1", StreamId::random());
     let request = Request::get("/stream").header("last-event-id", named).body(()).unwrap();
@@ -90,9 +97,9 @@ async fn a_challenge_that_no_header_can_hold_is_no_setting() {
 
 #[tokio::test(start_paused = true)]
 async fn g9_anonymous_streams_are_a_choice_and_no_client_s_word_is_an_identity() {
-    let hub = TestHub::with(|builder| builder).unwrap();
+    let sse = by_the_default_rule(|builder| builder);
     let watch = Watch::default();
-    let app = app(hub.sse.generation().id(StreamId::path("/s/{id}")), &watch, numbers(1));
+    let app = app(sse.generation().id(StreamId::path("/s/{id}")), &watch, numbers(1));
     for header in ["x-user", "x-user-id", "authorization", "x-owner", "x-forwarded-user"] {
         let request = Request::get("/s/a").header(header, "ada").body(()).unwrap();
         assert_eq!(send(&app, request).await.status(), 401, "{header}");
