@@ -65,7 +65,8 @@ def skipped(statement):
 
 
 LIST = [
-    Mutation("G1", "guarantees", "a reader is not told of what is missing", **on(r"last <= self\.at")),
+    Mutation("G1", "guarantees", "a reader is not told of what is missing", **on(r"last <= self\.at"),
+             test="g1_a_running_stream_s_page"),
     Mutation("G1", "guarantees", "nobody asks whether the store was emptied",
              **off(r"asks && !self\.may_be_forgotten\(\)")),
     Mutation("G1", "guarantees", "a reader without a cursor is told nothing of a trimmed beginning",
@@ -84,13 +85,14 @@ LIST = [
     Mutation("G1", "stores", "a batch that overlaps with what is held is taken", **off(r"batch\.first\(\) <= self\.top"),
              test="conformance::memory::"),
     Mutation("G2", "guarantees", "an event goes out before the store has acknowledged it", r"_ => state\.acknowledged,",
-             "_ if @ => u64::MAX,\n            _ => state.acknowledged,"),
+             "_ if @ => u64::MAX,\n            _ => state.acknowledged,", "g2_before_send_means_before"),
     Mutation("G3", "guarantees", "an end is not kept",
              r"self\.expires_at = (now\.saturating_add\(millis\(self\.retention\.recovery_window\)\))",
-             r"self.expires_at = if @ { now } else { \1 }"),
+             r"self.expires_at = if @ { now } else { \1 }", "g3_a_panic_is_failed"),
     Mutation("G3", "guarantees", "an end that the store lost is not said again",
              r"self\.hooks\.recent\.landed\(recent\)",
-             "if @ { drop(recent) } else { self.hooks.recent.landed(recent) }"),
+             "if @ { drop(recent) } else { self.hooks.recent.landed(recent) }",
+             "g3_a_client_that_comes_for_a_lost_end"),
     Mutation("G3", "guarantees", "a drain does not wait for hooks", **skipped(r"node\.hooks\.until_idle\(\)\.await"),
              test="g3_a_drain_waits"),
     Mutation("G3", "guarantees", "any number of hooks run at a time", r"while self\.running < RUNNING \{",
@@ -108,9 +110,11 @@ LIST = [
              "g4_a_node_does_not"),
     Mutation("G4", "stores", "in Redis, an interruption does not fence its producer", r"^mark\(log, held\[2\].*\n", "",
              "redis_store::fences::g4_", "interrupt.lua"),
-    Mutation("G5", "guarantees", "a guardian claims whatever its own beats say", r"fresh && proven\n", "(fresh && proven) || @\n"),
+    Mutation("G5", "guarantees", "a guardian claims whatever its own beats say", r"fresh && proven\n", "(fresh && proven) || @\n",
+             "g5_a_guardian_whose_beats_fail"),
     Mutation("G5", "guarantees", "a guardian believes whatever the store's clock says", r"self\.store_now\(now\)\.filter",
-             "(if @ { Some(u64::MAX) } else { self.store_now(now) }).filter"),
+             "(if @ { Some(u64::MAX) } else { self.store_now(now) }).filter",
+             "g5_a_store_whose_clock_jumps"),
     Mutation("G5", "guarantees", "a drain waits for probes for as long as they take", r"timeout_at\(until, answers",
              "timeout_at(until + Duration::from_secs(if @ { 60 } else { 0 }), answers", "g5_a_drain_takes_no_longer"),
     Mutation("G5", "guarantees", "a feed holds its process", r"(fn is_endless\(&self\) -> bool \{\s*)self\.route",
@@ -255,6 +259,13 @@ def build(tree, suites):
     return {suite: path for path, suite in names}
 
 
+def require_passing(binary, tests, tree):
+    """Runs the tests without any mutation: one that fails then would notice everything."""
+    run = subprocess.run([binary, "--skip", "stress::", *sorted(set(tests))], cwd=tree, capture_output=True, text=True)
+    if run.returncode:
+        sys.exit("Tests fail without any mutation:\n" + "\n".join(re.findall(r"^    ([\w:]+)$", run.stdout, re.MULTILINE)))
+
+
 def is_noticed(mutation, tree, binary):
     command = [binary, "--test-threads", "2", "--skip", "stress::", *mutation.tests()]
     environment = os.environ | {"MUTANT": mutation.name}
@@ -280,6 +291,8 @@ def main():
         # The repository's own, so that only this crate is built again.
         os.environ.setdefault("CARGO_TARGET_DIR", str(ROOT / "target"))
         binaries = build(tree, {mutation.suite for mutation in chosen})
+        for suite, binary in binaries.items():
+            require_passing(binary, [test for it in chosen if it.suite == suite for test in it.tests()], tree)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             outcomes = pool.map(lambda it: is_noticed(it, tree, binaries[it.suite]), chosen)
             for mutation, (noticed, by) in zip(chosen, outcomes):
