@@ -1,4 +1,4 @@
-//! A client that comes, reads, is cut, and comes again with the last id it saw, to whatever node.
+//! A client that connects, reads, is cut, and reconnects to any node with the last id it saw.
 
 use std::net::SocketAddr;
 
@@ -15,7 +15,7 @@ use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
 
 use crate::support::example::{PATIENCE, connect, get};
 
-/// The names of events after which no other comes.
+/// The names of terminal events.
 const ENDINGS: [&str; 5] = ["completed", "failed", "cancelled", "orphaned", "expired"];
 
 /// How a client sends its cursor.
@@ -28,13 +28,13 @@ pub enum Via {
 /// How a visit to a node ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Visit {
-    /// The client had what it wanted.
+    /// The client had as many events as it wanted.
     Cut,
-    /// The body ended as one that is whole.
+    /// The body ended cleanly.
     Over,
-    /// The body or its connection broke off, or none came about.
+    /// The body or its connection broke off, or there was no connection.
     Broken,
-    /// There is no more to come.
+    /// The stream is over.
     Done,
     Refused(StatusCode),
 }
@@ -70,11 +70,11 @@ impl Client {
                 }
             }
         }
-        // As an `EventSource` does: it is told to come again where others are refused.
+        // Ask like an `EventSource`, which is told to come again where others are refused.
         request.header(header::ACCEPT, "text/event-stream").body(Full::default()).unwrap()
     }
 
-    /// Comes once, and reads so many events at most.
+    /// Connects once, and reads at most a number of events.
     pub async fn visit(&mut self, node: SocketAddr, events: usize) -> Visit {
         self.visits += 1;
         let Ok(mut connection) = connect(node).await else { return Visit::Broken };
@@ -127,7 +127,7 @@ impl Client {
         }
     }
 
-    /// Comes again and again, to each node in turn and for so many events at a time, until the stream has ended.
+    /// Reconnects to each node in turn, for a number of events at a time, until the stream has ended.
     pub async fn follow(&mut self, nodes: &[SocketAddr], events: usize) {
         let deadline = Instant::now() + PATIENCE * 3;
         let first = self.visits;
@@ -151,7 +151,7 @@ impl Client {
         self.end().is_some()
     }
 
-    /// How the stream ended for it, by name.
+    /// The name of the event that ended the stream for this client.
     pub fn ending(&self) -> &str {
         self.end().map_or("", |end| &end.name)
     }
@@ -165,7 +165,7 @@ impl Client {
         place(&self.cursor).0
     }
 
-    /// The numbers of the tokens that came.
+    /// Returns the numbers of the tokens that arrived.
     pub fn numbers(&self) -> Vec<u64> {
         self.seen.iter().filter_map(|(seen, _)| number(seen)).collect()
     }
@@ -182,7 +182,7 @@ impl Client {
         self.count("restart")
     }
 
-    /// Each event came once, in order; between two of a run none is missing, unless a gap stands in their place.
+    /// Asserts that each event came once, in order, and that missing events of a run have a gap in their place.
     pub fn check(&self) {
         let (mut last, mut next, mut gap) = ((0, 0), 0, None);
         for (index, (seen, _)) in self.seen.iter().enumerate() {
@@ -217,7 +217,7 @@ impl Client {
         }
     }
 
-    /// It has seen all of a stream of one run: so many tokens, and how it ended, without a gap.
+    /// Asserts that the client has seen a whole stream of one run: its tokens and its end, without a gap.
     pub fn has_all(&self, tokens: u64, ending: &str) {
         self.check();
         assert_eq!((self.gaps(), self.restarts()), (0, 0), "{}: {:#?}", self.path, self.seen);
@@ -226,7 +226,7 @@ impl Client {
     }
 }
 
-/// Epoch and number of an id, which may name its stream before them.
+/// Returns the epoch and number of an id, which may begin with its stream's name.
 fn place(id: &str) -> (u64, u64) {
     let id = id.rsplit('.').next().unwrap_or_default();
     let id: Option<EventId> = id.parse().ok();

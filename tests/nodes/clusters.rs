@@ -16,8 +16,8 @@ use crate::{
     trusting,
 };
 
-/// Streams that run until they are stopped, each with a client that stays where it is produced, one that stays elsewhere,
-/// and one that is cut all the time and goes from node to node.
+/// Streams that run until they are stopped, each with a client that stays where it is produced, one that stays
+/// elsewhere, and one that is cut all the time and goes from node to node.
 pub struct Traffic {
     ids: Vec<String>,
     staying: Vec<JoinHandle<Client>>,
@@ -47,7 +47,7 @@ impl Traffic {
         traffic
     }
 
-    /// One more client of each stream, which has seen nothing yet.
+    /// Adds a client to each stream, which has seen nothing yet.
     pub fn join(&mut self, node: &Server) {
         for id in &self.ids {
             let (mut client, node) = (Client::of(&format!("/api/stream/{id}?n=1000000&rate=50")), node.address);
@@ -58,10 +58,10 @@ impl Traffic {
         }
     }
 
-    /// Stops all streams, and judges what each client has seen. Returns how many gaps there were.
+    /// Stops all streams, and judges each client's transcript. Returns the number of gaps.
     pub async fn stop(self, at: &Server) -> usize {
         for id in &self.ids {
-            // Once more where the store did not answer.
+            // Repeat the stop if the store did not answer.
             eventually(async || (at.delete(&format!("/api/stream/{id}")).await == StatusCode::ACCEPTED).then_some(()))
                 .await;
         }
@@ -81,13 +81,13 @@ impl Traffic {
     }
 }
 
-/// Waits until so many more events are recorded.
+/// Waits until a number of further events are recorded.
 pub async fn records(nodes: &[&Server], more: u64) {
     let from = sum(nodes, "recorded").await;
     eventually(async || (sum(nodes, "recorded").await >= from + more).then_some(())).await;
 }
 
-/// Waits until nodes are as they were before the fault, and streams are as they ever are.
+/// Waits until nodes and streams have recovered from the fault.
 pub async fn heals(nodes: &[&Server], name: &str) {
     let begun = Instant::now();
     for node in nodes {
@@ -102,7 +102,7 @@ pub async fn heals(nodes: &[&Server], name: &str) {
     fresh.has_all(40, "completed");
 }
 
-/// G1: slots move while streams run; nobody loses anything, or gets it twice.
+/// G1: slots move while streams run. No client loses an event or gets one twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn g1_streams_run_while_slots_move() {
     let cluster = RedisCluster::start();
@@ -117,13 +117,13 @@ async fn g1_streams_run_while_slots_move() {
         let moving = cluster.begin_move(slot, (home + 1) % 3);
         records(&nodes, 20).await;
         moving.advance_half();
-        // A stream's keys lie apart now.
+        // A stream's keys now lie on two masters.
         records(&nodes, 20).await;
         moving.finish();
         records(&nodes, 20).await;
         cluster.move_slot(slot, home);
     }
-    // The indexes too.
+    // Move the indexes too.
     for part in 0..16 {
         let slot = cluster.slot_of(&format!("{{p{part:02}}}"));
         let moving = cluster.begin_move(slot, (shard_of(slot) + 1) % 3);
@@ -138,7 +138,7 @@ async fn g1_streams_run_while_slots_move() {
     assert_eq!((sum(&nodes, "lost").await, sum(&nodes, "orphaned").await), (0, 0));
 }
 
-/// G5 on a cluster: a killed node's streams are found whatever master has their part of the index.
+/// G5 on a Cluster: a killed node's streams are found, whichever master has their part of the index.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn g5_a_killed_nodes_streams_are_found_on_every_master() {
     let cluster = RedisCluster::start();
@@ -166,8 +166,8 @@ async fn g5_a_killed_nodes_streams_are_found_on_every_master() {
     assert_eq!(sum(&[&b, &c], "orphaned").await, 20);
 }
 
-/// G1, G5, G7: masters change while streams run. Live streams notice nothing; others have a gap at most; nobody is taken
-/// for dead.
+/// G1, G5, G7: masters change while streams run. Live streams are not affected, others have at most a gap, and no
+/// stream is taken for an orphan.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn g7_streams_run_while_masters_change() {
     let cluster = RedisCluster::with_replicas(&Options::default());
@@ -183,7 +183,7 @@ async fn g7_streams_run_while_masters_change() {
     for shard in [0, 1] {
         cluster.kill_and_wait_promoted(shard);
         heals(&nodes, &format!("after-death-{shard}")).await;
-        // The dead one comes back as a replica.
+        // The dead master comes back as a replica.
         let dead = [cluster.master(shard), cluster.replica(shard)].into_iter().find(|node| !node.is_running());
         dead.expect("one of them is dead").restart();
         cluster.wait_ok();

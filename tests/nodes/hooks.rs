@@ -1,5 +1,5 @@
-//! The `on_end` hook, and the death of the node that runs it. Nodes here are runtimes of this process, which can go down
-//! at any point of the hook.
+//! The `on_end` hook, and the death of the node that runs it. Nodes here are runtimes of this process, which can go
+//! down at any point of the hook.
 
 use std::{
     future::pending,
@@ -17,10 +17,10 @@ use crate::support::{example::eventually, redis::RedisServer};
 
 const STALE: Duration = Duration::from_millis(600);
 const SWEEP: Duration = Duration::from_millis(100);
-/// How long an ended stream is kept here: long against the hook's lease, which is the stale threshold.
+/// The recovery window: long compared with the hook's lease, which is the stale threshold.
 const WINDOW: Duration = Duration::from_secs(8);
 
-/// A node on a runtime of its own; both go at once when it is killed, as when a process dies.
+/// A node on a runtime of its own. Killing it drops both at once, like the death of a process.
 struct Node {
     sse: ResilientSse,
     runtime: Option<Runtime>,
@@ -53,7 +53,7 @@ impl Node {
         self.runtime.as_ref().unwrap().spawn(work).await.unwrap()
     }
 
-    /// Publishes a stream from here, up to its end.
+    /// Publishes a stream from this node, up to its end.
     async fn complete(&self, id: &str) {
         let (publisher, id) = (self.sse.publisher(), StreamId::new(id).unwrap());
         self.run(async move {
@@ -68,7 +68,7 @@ impl Node {
         self.runtime.take().unwrap().shutdown_background();
     }
 
-    /// Waits until its guardian has looked around for so long, by the store's clock.
+    /// Waits until the guardian has swept for this long, by the store's clock.
     async fn sweeps_for(&self, time: Duration) {
         let from = self.sse.health().last_sweep.unwrap_or(0);
         eventually(async || (self.sse.health().last_sweep? > from + time.as_millis() as u64).then_some(())).await;
@@ -83,12 +83,12 @@ impl Drop for Node {
     }
 }
 
-/// What hooks were run for, in order, and by whom.
+/// The streams that hooks ran for, in order, and the nodes that ran them.
 #[derive(Clone, Default)]
 struct Ran(Arc<Mutex<Vec<String>>>);
 
 impl Ran {
-    /// A hook that notes what it was told, and answers so.
+    /// Makes a hook that notes its stream and gives this answer.
     fn hook(&self, node: &'static str, answer: Answer) -> impl FnOnce(Builder) -> Builder + Send + 'static {
         let ran = self.0.clone();
         move |builder| {
@@ -133,7 +133,7 @@ impl Answer {
     }
 }
 
-/// G3: the node dies while the hook runs: another runs it, once, after the hook's lease, and nobody again.
+/// G3: the node dies while the hook runs. Another node runs it once, after the hook's lease, and no node runs it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn g3_on_end_runs_elsewhere_when_its_node_dies_in_it() {
     let redis = RedisServer::start();
@@ -146,7 +146,7 @@ async fn g3_on_end_runs_elsewhere_when_its_node_dies_in_it() {
     a.kill();
     let notes = living.until(1).await;
     assert!(notes[0].ends_with(": chat completed word all of it"), "{notes:?}");
-    // Acknowledged is acknowledged.
+    // An acknowledged hook does not run again.
     b.sweeps_for(STALE * 4).await;
     c.sweeps_for(STALE * 4).await;
     assert_eq!((living.notes().len(), dying.notes().len()), (1, 1));
@@ -157,7 +157,7 @@ async fn g3_on_end_runs_elsewhere_when_its_node_dies_in_it() {
 async fn g3_on_end_runs_elsewhere_when_its_node_dies_before_it() {
     let redis = RedisServer::start();
     let (dying, living) = (Ran::default(), Ran::default());
-    // What it spawns never runs: the hook is all that it would spawn here.
+    // Tasks of this executor never run. The hook is the only one that it would spawn here.
     let hook = dying.hook("a", Answer::Yes);
     let a = Node::start(&redis.url(), |builder| hook(builder).executor(drop)).await;
     let b = Node::start(&redis.url(), living.hook("b", Answer::Yes)).await.trusting().await;
@@ -170,7 +170,7 @@ async fn g3_on_end_runs_elsewhere_when_its_node_dies_before_it() {
     assert_eq!((living.notes().len(), dying.notes().len()), (1, 0));
 }
 
-/// G3, G5: the node dies while it produces: whoever orphans the stream runs the hook.
+/// G3, G5: the node dies while it produces. The node that closes the orphan runs the hook.
 #[tokio::test(flavor = "multi_thread")]
 async fn g3_on_end_runs_once_for_an_orphan() {
     let redis = RedisServer::start();
@@ -179,7 +179,7 @@ async fn g3_on_end_runs_once_for_an_orphan() {
     let b = Node::start(&redis.url(), ran.hook("b", Answer::Yes)).await.trusting().await;
     let c = Node::start(&redis.url(), ran.hook("c", Answer::Yes)).await.trusting().await;
     let publisher = a.sse.publisher();
-    // As one that produces when its process dies: nothing drops it.
+    // Forget the publication, since nothing drops it when a process dies.
     let publication = a
         .run(async move {
             let spec = StreamSpec::new(Owner::ANONYMOUS, StreamId::new("lost").unwrap());
@@ -198,7 +198,8 @@ async fn g3_on_end_runs_once_for_an_orphan() {
     std::mem::forget(publication);
 }
 
-/// G3, G6: a hook that is never acknowledged runs again and again, until the recovery window is over; then all is gone.
+/// G3, G6: a hook that is never acknowledged runs repeatedly until the recovery window is over. Then everything is
+/// gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn g3_on_end_is_retried_until_the_window_is_over() {
     let redis = RedisServer::start();

@@ -16,7 +16,7 @@ use crate::{
     trusting,
 };
 
-/// A folder of the test's own, which all nodes see; it goes when this does.
+/// A folder of the test's own, which all nodes see. Dropping the handle removes it.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -46,8 +46,8 @@ async fn start(node: &Server, job: &Value) -> String {
     job["id"].as_str().expect("an id").to_owned()
 }
 
-/// G5: where the probe knows what became of a dead node's job, its answer is the stream's end; where it does not, the
-/// stream is orphaned with all that was published.
+/// G5: if the probe knows how a dead node's job ended, its answer is the stream's end. Otherwise the stream is orphaned
+/// with all published events.
 #[tokio::test(flavor = "multi_thread")]
 async fn g5_the_probe_answers_for_a_killed_node() {
     let folder = Folder::new("probe");
@@ -88,7 +88,7 @@ async fn g5_the_probe_answers_for_a_killed_node() {
         );
         node.until_status(&ids[1], "orphaned").await;
     }
-    // Who comes later gets the same, on either node.
+    // Later clients get the same, on either node.
     for node in [&b, &c] {
         let mut late = Client::of(&format!("/api/relay/{}", ids[2]));
         assert_eq!(late.visit(node.address, usize::MAX).await, Visit::Over);
@@ -97,7 +97,7 @@ async fn g5_the_probe_answers_for_a_killed_node() {
     assert_eq!(sum(&[&b, &c], "orphaned").await, 2);
 }
 
-/// G5: while its node lives, nobody asks for a silent job.
+/// G5: while its node lives, no guardian asks about a silent job.
 #[tokio::test(flavor = "multi_thread")]
 async fn g5_a_silent_job_is_left_alone_while_its_node_lives() {
     let folder = Folder::new("alone");

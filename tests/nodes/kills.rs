@@ -16,8 +16,8 @@ use crate::{
     trusting,
 };
 
-/// Stale threshold and sweep of [`QUICK`], and what a busy machine may add: a guardian whose own beats are late begins
-/// to trust anew.
+/// The stale threshold and sweep of [`QUICK`], plus the delay of a busy machine: a guardian whose own beats are late
+/// must build up trust again.
 const FOUND_WITHIN: Duration = Duration::from_secs(2 + 4);
 
 /// How many events a stream's log holds.
@@ -35,8 +35,8 @@ fn logged(redis: &RedisServer, id: &str) -> u64 {
     log.iter().filter_map(|(_, fields)| events(fields)).sum::<u64>()
 }
 
-/// G5, G3: the clients of a killed node get at another one what was recorded, then `orphaned`, in time; one guardian of
-/// two closes each stream.
+/// G5, G3: the clients of a killed node get the recorded events from another node, then `orphaned`, in time. One
+/// guardian of two closes each stream.
 #[tokio::test(flavor = "multi_thread")]
 async fn g5_the_streams_of_a_killed_node_are_orphaned_once() {
     for durability in ["buffered", "before-send"] {
@@ -51,7 +51,7 @@ async fn g5_the_streams_of_a_killed_node_are_orphaned_once() {
         for (n, path) in paths.iter().enumerate() {
             let (mut reader, a) = (Client::of(path), a.address);
             assert_eq!(reader.visit(a, 10).await, Visit::Cut);
-            // Every other one stays to the bitter end, every other stream is followed elsewhere meanwhile.
+            // Every other client stays until its node dies. Every other stream is followed on another node meanwhile.
             readers.push(tokio::spawn(async move {
                 if n % 2 == 0 {
                     assert_eq!(reader.visit(a, usize::MAX).await, Visit::Broken);
@@ -86,7 +86,7 @@ async fn g5_the_streams_of_a_killed_node_are_orphaned_once() {
         for (n, reader) in readers.into_iter().enumerate() {
             let mut reader = reader.await.unwrap();
             let had = reader.numbers().len() as u64;
-            // A `Buffered` client may have been ahead of the store: that is told as nothing is missing to it.
+            // A `Buffered` client may have been ahead of the store: it lacks nothing, so it is told of no gap.
             assert!(durability == "buffered" || had <= recorded(n), "{had} of {}", recorded(n));
             assert!(had <= recorded(n) + 1024, "{had} of {}", recorded(n));
             reader.follow(&[if n % 2 == 0 { b.address } else { c.address }], usize::MAX).await;
@@ -98,7 +98,7 @@ async fn g5_the_streams_of_a_killed_node_are_orphaned_once() {
     }
 }
 
-/// G5: a feed of a killed node is not over; its followers are let go, and the next request runs it again.
+/// G5: a feed of a killed node is not over. Its followers are let go, and the next request runs it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn g5_the_feeds_of_a_killed_node_run_again() {
     let redis = RedisServer::start();
@@ -110,7 +110,7 @@ async fn g5_the_feeds_of_a_killed_node_run_again() {
     let mut reader = Client::of(path);
     let mut follower = Client::of(path);
     let (first, second) = (a.address, b.address);
-    // Interrupt routes end with their client: it stays until the node is gone.
+    // The work of an `Interrupt` route ends with its client, so the client stays until the node is gone.
     let reading = tokio::spawn(async move {
         assert_eq!(reader.visit(first, usize::MAX).await, Visit::Broken);
         reader
@@ -129,7 +129,7 @@ async fn g5_the_feeds_of_a_killed_node_run_again() {
     assert_eq!(follower.numbers(), Vec::from_iter(0..recorded));
     b.until_status("feed", "interrupted").await;
 
-    // Whoever comes first runs it again, the other follows.
+    // The first client runs the feed again, the other one follows.
     let before = reader.numbers().len() as u64;
     let (to_b, to_c) = ([b.address], [c.address]);
     tokio::join!(reader.follow(&to_b, usize::MAX), follower.follow(&to_c, usize::MAX));
@@ -142,7 +142,7 @@ async fn g5_the_feeds_of_a_killed_node_run_again() {
     assert_eq!((sum(&[&b, &c], "orphaned").await, sum(&[&b, &c], "started").await), (0, 1));
 }
 
-/// G3: the end is there for whoever comes late, although the node died right after it.
+/// G3: a late client gets the end, although the node died right after it.
 #[tokio::test(flavor = "multi_thread")]
 async fn g3_the_end_outlives_its_node() {
     let redis = RedisServer::start();
@@ -163,7 +163,8 @@ async fn g3_the_end_outlives_its_node() {
     assert_eq!(figure(&b, "orphaned").await, 0);
 }
 
-/// G5: a node that goes down in order leaves no orphan: what may run again is interrupted, the rest is told.
+/// G5: a node that drains leaves no orphan. Streams that may run again are interrupted, clients of all others get an
+/// end.
 #[tokio::test(flavor = "multi_thread")]
 async fn g5_a_node_that_goes_down_in_order_leaves_no_orphan() {
     let redis = RedisServer::start();

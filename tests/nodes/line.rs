@@ -1,4 +1,4 @@
-//! A connection that is used again and again, as a proxy's is: many streams need few ports.
+//! A connection that is reused, like a proxy's, so that many streams need few ports.
 
 use std::net::SocketAddr;
 
@@ -22,7 +22,7 @@ impl Line {
         Self { address, sender: None }
     }
 
-    /// Asks over the last connection, if that is still good, else over another; `None` where nobody answers.
+    /// Sends a request over the last connection, or over a new one if that is broken. Returns `None` if nobody answers.
     pub async fn ask(&mut self, request: Request<Full<Bytes>>) -> Option<Response<Incoming>> {
         let path = request.uri().clone();
         let answer = async {
@@ -41,7 +41,7 @@ impl Line {
         timeout(PATIENCE, answer).await.unwrap_or_else(|_| panic!("no answer in time: {path}"))
     }
 
-    /// The status of an answer that is read to its end.
+    /// Reads a response to its end. Returns its status.
     pub async fn status(&mut self, request: Request<Full<Bytes>>) -> Option<http::StatusCode> {
         let response = self.ask(request).await?;
         let status = response.status();

@@ -1,4 +1,4 @@
-//! Example servers, real processes, on real Redis servers: what the library promises across nodes.
+//! The library's guarantees across nodes, with example servers as processes, on real Redis servers.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 #[path = "../support/mod.rs"]
@@ -25,7 +25,7 @@ use serde_json::Value;
 
 use crate::support::example::{Server, eventually};
 
-/// Looks for orphans often.
+/// Arguments of a node that looks for orphans often.
 const QUICK: [&str; 4] = ["--stale", "1.5", "--sweep", "0.5"];
 
 /// A node on a store.
@@ -37,7 +37,7 @@ fn node(store: &str, options: &[&str]) -> Server {
 async fn figure(node: &Server, name: &str) -> u64 {
     let (_, health) = node.json("/healthz").await;
     let figure = &health[name];
-    // What has not happened yet has no figure.
+    // An event that has not happened yet has no figure.
     figure.as_u64().or(figure.is_null().then_some(0)).unwrap_or_else(|| panic!("{name}: {health}"))
 }
 
@@ -49,7 +49,7 @@ async fn sum(nodes: &[&Server], name: &str) -> u64 {
     sum
 }
 
-/// Waits until a node's guardian has looked around, and trusts the store.
+/// Waits until a node's guardian has swept and trusts the store.
 async fn trusting(node: &Server) {
     eventually(async || {
         let (_, health) = node.json("/healthz").await;

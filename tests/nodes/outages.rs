@@ -1,4 +1,4 @@
-//! What clients get while the store is away.
+//! The responses to clients while the store is away.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,14 @@ use crate::{
     },
 };
 
-/// The headers that say how a response is to be treated; what differs from stream to stream is left out.
+/// Returns the headers that say how to treat a response, without those that differ from stream to stream.
 fn manners(headers: &HeaderMap) -> BTreeMap<String, String> {
     let own = [header::DATE.as_str(), "x-stream-id", "x-stream-recorded", "transfer-encoding"];
     let kept = headers.iter().filter(|(name, _)| !own.contains(&name.as_str()));
     kept.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect()
 }
 
-/// Waits until the node has noticed that its store is away, which some of its streams have to pay for.
+/// Waits until the node has noticed that its store is away, which delays some of its streams.
 async fn cut_off(node: &Server) {
     eventually(async || {
         node.get("/api/stream/first?n=1&rate=0").await;
@@ -33,7 +33,7 @@ fn is_unrecorded(response: &Response<Incoming>) -> bool {
     response.headers().get("x-stream-recorded").is_some_and(|value| value == "false")
 }
 
-/// G7: a stream that cannot be recorded keeps all else that the layer adds.
+/// G7: a stream that cannot be recorded keeps everything else that the layer adds.
 #[tokio::test(flavor = "multi_thread")]
 async fn g7_an_unrecorded_stream_is_heartbeaten_and_passes_proxies() {
     let redis = RedisServer::start();
@@ -87,7 +87,7 @@ async fn g12_an_outage_is_no_empty_success() {
             assert_eq!(response.status(), StatusCode::OK, "{voice} {path}");
             let seen = whole(response).await;
             assert!(seen.retry.is_some() && !seen.ended && numbers(&seen).is_empty(), "{voice} {path}: {seen:?}");
-            // With a cursor, too.
+            // The same with a cursor.
             let back = node.ask(event_source(path).header("last-event-id", "e1700000000000-7")).await;
             assert_eq!(back.status(), StatusCode::OK, "{voice} {path}");
             assert!(!whole(back).await.ended, "{voice} {path}");
@@ -96,7 +96,7 @@ async fn g12_an_outage_is_no_empty_success() {
     }
 }
 
-/// With `--on-unavailable status` everybody is refused who has no cursor.
+/// With `--on-unavailable status` every client without a cursor is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_may_be_a_status() {
     let redis = RedisServer::start();

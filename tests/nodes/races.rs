@@ -16,7 +16,7 @@ use crate::{
 const STREAMS: usize = 1000;
 /// Requests for each stream, half of them to each node.
 const RACERS: usize = 10;
-/// Streams that are raced for at a time.
+/// How many streams are raced for at a time.
 const LANES: usize = 8;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,9 +45,9 @@ async fn g4_ten_thousand_racing_opens_have_one_producer_each() {
     assert_eq!(sum(&[&a, &b], "lost").await + sum(&[&a, &b], "gaps").await, 0);
 }
 
-/// All racers see one run of the stream, all of it.
+/// All racers see the whole of one run of the stream.
 async fn race(lines: &mut [Line], stream: usize) {
-    // Some are over before the last racer comes, some are not.
+    // Some streams end before the last racer comes, some do not.
     let rate = [0, 500][stream % 2];
     let path = format!("/api/stream/race-{stream}?n=3&rate={rate}");
     let visits = lines.iter_mut().map(async |line| {

@@ -9,7 +9,7 @@ use crate::{
     support::{example::eventually, redis::RedisServer},
 };
 
-/// G1: begun on one node, cut, resumed on the other, which does not produce.
+/// G1: a stream begins on one node, is cut, and is resumed on the other, which does not produce it.
 #[tokio::test(flavor = "multi_thread")]
 async fn g1_a_client_goes_on_at_another_node() {
     let redis = RedisServer::start();
@@ -18,14 +18,14 @@ async fn g1_a_client_goes_on_at_another_node() {
         let mut client = Client::of(&format!("/api/stream/{id}?n=100&rate=50")).via(via);
         assert_eq!(client.visit(a.address, 10).await, Visit::Cut);
         let epoch = client.epoch();
-        // It still runs there.
+        // The stream still runs on the first node.
         assert_eq!(crate::figure(&a, "active").await, 1);
         for visit in 0..4 {
             assert_eq!(client.visit(addresses(&[&b, &a])[visit % 2], 10).await, Visit::Cut);
         }
         assert_eq!(client.visit(b.address, usize::MAX).await, Visit::Over);
         client.has_all(100, "completed");
-        // The end's id is of the epoch after the run's, whoever closes.
+        // The end's id has the epoch after the run's, whichever node closes the stream.
         assert_eq!(client.epoch(), epoch + 1);
         for node in [&a, &b] {
             assert_eq!(client.visit(node.address, 1).await, Visit::Done);
@@ -34,7 +34,7 @@ async fn g1_a_client_goes_on_at_another_node() {
     assert_eq!((crate::figure(&a, "started").await, crate::figure(&b, "started").await), (2, 0));
 }
 
-/// G1: each of many followers of another node's stream gets all of it, whenever it came and left.
+/// G1: each of many followers of another node's stream gets all of it, whenever the follower came and left.
 #[tokio::test(flavor = "multi_thread")]
 async fn g1_many_follow_on_another_node() {
     let redis = RedisServer::start();
@@ -45,7 +45,7 @@ async fn g1_many_follow_on_another_node() {
     let followers: Vec<_> = (0..12)
         .map(|follower| {
             let (mut client, b) = (Client::of(path), b.address);
-            // Some stay, some are cut every few events.
+            // Some followers stay, some are cut every few events.
             let events = if follower % 3 == 0 { usize::MAX } else { 5 + follower };
             tokio::spawn(async move {
                 client.follow(&[b], events).await;
@@ -62,7 +62,7 @@ async fn g1_many_follow_on_another_node() {
     eventually(async || (crate::figure(&b, "followers").await == 0).then_some(())).await;
 }
 
-/// How long an event takes to a follower on another node; told, since what it takes is the machine's.
+/// Prints how long an event takes to a follower on another node. It is not judged, since it depends on the machine.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_is_not_far_behind() {
     let redis = RedisServer::start();
@@ -75,7 +75,7 @@ async fn a_follower_is_not_far_behind() {
     tokio::join!(here.follow(&first, usize::MAX), there.follow(&second, usize::MAX));
     here.has_all(200, "completed");
     there.has_all(200, "completed");
-    // From where both were there.
+    // Measure from when both clients were connected.
     let mut delays: Vec<_> = (here.seen.iter().zip(&there.seen).skip(50))
         .map(|((_, here), (_, there))| there.saturating_duration_since(*here))
         .collect();

@@ -1,4 +1,4 @@
-//! Nodes on a Redis that Sentinels look after.
+//! Nodes on a Redis behind Sentinels.
 
 use crate::{
     clusters::{Traffic, heals, records},
@@ -6,8 +6,8 @@ use crate::{
     support::{example::eventually, redis::Sentinels},
 };
 
-/// G1, G5, G7: the master changes while streams run. Live streams notice nothing; others have a gap at most; nobody is
-/// taken for dead.
+/// G1, G5, G7: the master changes while streams run. Live streams are not affected, others have at most a gap, and no
+/// stream is taken for an orphan.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn g7_streams_run_while_sentinels_fail_over() {
     runs_while("failover", |sentinels| {
@@ -39,7 +39,7 @@ async fn runs_while(what: &str, fails: impl FnOnce(&Sentinels)) {
     eventually(async || (sum(&nodes, "active").await == 0).then_some(())).await;
 }
 
-/// G1: a failover takes back what was acknowledged; readers are told.
+/// G1: a failover loses acknowledged events, and readers are told.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn g1_a_tail_that_a_failover_loses_is_a_gap_at_most() {
     let sentinels = Sentinels::start();
@@ -48,11 +48,11 @@ async fn g1_a_tail_that_a_failover_loses_is_a_gap_at_most() {
     let mut traffic = Traffic::start(&a, &b, 6).await;
     records(&nodes, 100).await;
     sentinels.detach_replica();
-    // What nobody will have.
+    // These events will be lost.
     records(&nodes, 200).await;
     sentinels.promote_with_lost_tail();
     heals(&nodes, "after-loss").await;
-    // Who has seen nothing of the tail cannot get it any more.
+    // A client that has seen nothing of the tail can no longer get it.
     traffic.join(&a);
     traffic.join(&b);
     records(&nodes, 50).await;

@@ -1,4 +1,4 @@
-//! G6: nothing is left of ten thousand streams, however they ended.
+//! G6: ten thousand streams leave nothing behind, however they ended.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,10 +45,11 @@ const WINDOWS: [&str; 12] = [
     "--drain",
     "2",
 ];
-/// All windows one after the other, the lease of whoever died in the middle of a sweep, and room for a busy machine.
+/// All windows one after the other, the lease of a node that died in the middle of a sweep, and time for a busy
+/// machine.
 const GONE_WITHIN: Duration = Duration::from_secs(60);
 
-/// What clients do with a stream, and the ends that it may have then.
+/// What clients do with a stream, and the ends that it may then have.
 const KINDS: [(Kind, &[&str]); 16] = [
     (Kind::Read("n=3&rate=0"), &["completed"]),
     (Kind::Read("n=2&rate=0&end=failed"), &["failed"]),
@@ -76,14 +77,14 @@ enum Kind {
     Unnamed(&'static str),
     /// From node to node, to its end.
     Roam(&'static str),
-    /// Cut, and never seen again.
+    /// Cut, and never read again.
     Leave(&'static str),
     /// Stopped from another node.
     Stop(&'static str),
-    /// Cut, by which it is interrupted, and run again.
+    /// Cut, which interrupts it, and run again.
     Feed(&'static str),
     LeaveFeed(&'static str),
-    /// Cut, by which it is cancelled.
+    /// Cut, which cancels it.
     Cancel(&'static str),
     /// Published by two nodes.
     Publish,
@@ -136,7 +137,7 @@ async fn g6_nothing_is_left_of_ten_thousand_streams() {
     let mut errors = figure(&a, "storeErrors").await;
     killed.store(true, Ordering::SeqCst);
     a.kill();
-    // Another takes its place, after a while.
+    // Another node takes its place after a while.
     reach(STREAMS * 6 / 10).await;
     let a = start(&[]);
     nodes.lock().unwrap()[Role::First as usize] = a.address;
@@ -194,7 +195,7 @@ struct Worker {
     lates: usize,
 }
 
-/// What a visit to a node gave.
+/// The result of a visit to a node.
 #[derive(Default)]
 struct Visit {
     events: usize,
@@ -209,7 +210,7 @@ impl Worker {
         Self { nodes, killed, lines: BTreeMap::new(), tally: BTreeMap::new(), broken: false, late: false, lates: 0 }
     }
 
-    /// Returns how streams ended, and for how many the store was too slow.
+    /// Returns how the streams ended, and for how many of them the store was too slow.
     async fn work(mut self, next: &AtomicUsize) -> (BTreeMap<String, usize>, usize) {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -233,7 +234,7 @@ impl Worker {
         }
     }
 
-    /// Lives through a stream; returns the name of its end, where it came.
+    /// Runs a stream's scenario. Returns the name of its end, if it arrived.
     async fn live(&mut self, kind: Kind, stream: &Stream) -> String {
         let (here, there) = if stream.flip { (Role::Second, Role::First) } else { (Role::First, Role::Second) };
         match kind {
@@ -244,7 +245,7 @@ impl Worker {
             Kind::Roam(query) => self.until_the_end(&[here, there], &stream.path(query), 4, stream).await,
             Kind::Feed(query) => {
                 self.leave(Role::Feeds, &stream.path(query), stream).await;
-                // Without a cursor: it begins anew if it was interrupted by then, and is followed if not.
+                // Without a cursor the stream begins anew if it was interrupted by then, and is followed if not.
                 self.until_the_end(&[Role::Feeds], &stream.path(query), usize::MAX, stream).await
             }
             Kind::Leave(query) => self.leave(here, &stream.path(query), stream).await,
@@ -257,7 +258,7 @@ impl Worker {
                     Some(StatusCode::ACCEPTED) => {
                         self.until_the_end(&[there, here], &stream.path(query), usize::MAX, stream).await
                     }
-                    // It never began on a node that was gone, or nobody was there to stop it.
+                    // The stream never began, since its node was gone, or no node was there to stop it.
                     status => {
                         assert!(self.broken, "{status:?}");
                         "unstopped".to_owned()
@@ -286,12 +287,12 @@ impl Worker {
         }
     }
 
-    /// Comes to each node in turn, for so many events at a time, until the end.
+    /// Reconnects to each node in turn, for a number of events at a time, until the end.
     async fn until_the_end(&mut self, roles: &[Role], path: &str, events: usize, stream: &Stream) -> String {
         let mut cursor = String::new();
         let mut visits = 0;
         loop {
-            // Where one is gone, the other is there.
+            // If one node is gone, the other is there.
             let role = if self.broken { Role::Second } else { roles[visits % roles.len()] };
             let role = if matches!(roles[0], Role::Feeds) { Role::Feeds } else { role };
             visits += 1;
@@ -316,7 +317,7 @@ impl Worker {
         String::new()
     }
 
-    /// The store took longer than it may, and the client got what it gets then.
+    /// Notes that the store exceeded its time limit, and that the client got the response for that case.
     fn store_was_late(&mut self) {
         (self.broken, self.late) = (true, true);
     }
@@ -348,7 +349,7 @@ impl Worker {
         };
         assert_eq!(response.status(), StatusCode::OK, "{path}, after {cursor:?}");
         if response.headers().contains_key("x-stream-recorded") {
-            // Nobody knows of this run: it is left to itself, which ends it.
+            // No client knows of this run, so it ends by itself.
             self.store_was_late();
             return Some(Visit { over: true, ..Visit::default() });
         }
@@ -404,7 +405,7 @@ impl Stream {
     }
 }
 
-/// Looks at all keys again and again, on a thread of its own: each has a TTL, whenever it is looked at.
+/// Reads all keys repeatedly, on a thread of its own, and checks that each has a TTL.
 struct Sampler {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Sampled>,
@@ -429,7 +430,7 @@ impl Sampler {
                 let mut sampled = Sampled::default();
                 while !stop.load(Ordering::Relaxed) {
                     sampled.pass(&mut connection);
-                    // The server is there for others.
+                    // Leave the server time for other clients.
                     thread::sleep(Duration::from_millis(20));
                 }
                 sampled
@@ -460,7 +461,7 @@ impl Sampled {
             let left: Vec<i64> =
                 if keys.is_empty() { Vec::new() } else { asked.query(connection).expect("it answers") };
             for (key, left) in keys.iter().zip(left) {
-                // -2: it went in between.
+                // -2: the key expired in between.
                 if left == -1 {
                     self.immortal.insert(key.clone());
                 }

@@ -11,9 +11,9 @@ use crate::{
     support::{example::eventually, redis::RedisServer},
 };
 
-/// Stop, to the producer's end.
+/// The longest time from a stop to the producer's end.
 const STOPPED_WITHIN: Duration = Duration::from_millis(200);
-/// So many times: a busy machine may be late now and then, but not half of the time.
+/// How many streams are stopped: a busy machine may be late now and then, but not half of the time.
 const TIMES: usize = 11;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! The forms of `--store`: whom it reaches, as whom, and what it says where it cannot.
+//! The forms of `--store`: the servers that it reaches, the logins, and the errors.
 
 use std::{
     env, fs,
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// A node whose store does not work says why in one sentence, and nobody's password.
+/// A node whose store does not work reports the cause in one sentence, without any password.
 fn refused(store: &str, why: &str) {
     let output = command(&["--store", store]).output().expect("the server runs");
     let said = String::from_utf8(output.stderr).expect("text");
@@ -57,17 +57,17 @@ fn a_store_that_lets_nobody_in_is_a_sentence() {
     let address = redis.address();
     refused(&format!("redis://ada:hunter2@{address}"), &address.to_string());
     refused(&format!("redis://bob:hunter2@{address}"), &address.to_string());
-    // It is let in, but may do nothing there.
+    // The user may log in, but may not run any command.
     refused(&redis.url_as("ada", "right"), &address.to_string());
-    // There are 16.
+    // Redis has 16 databases.
     refused(&format!("redis://{address}/99"), &address.to_string());
-    // Sentinels that let in, and ones that do not.
+    // Sentinels that accept the login, and others that do not.
     let sentinels = Sentinels::guarded(&Options::default().password("right"), &Options::default().password("own"));
     let url = sentinels.url().replacen("://", "://:right@", 1);
     refused(&format!("{url}?sentinel_password=hunter2"), "the Sentinels of `mymaster` refused the login: ");
     refused(&url.replacen("right", "hunter2", 1), "the Sentinels of `mymaster` refused the login: ");
     refused(&format!("{}?sentinel_password=own", url.replacen("right", "hunter2", 1)), "Redis at mymaster: ");
-    // No Cluster, and no Sentinel.
+    // The server is no Cluster and no Sentinel.
     refused(&format!("redis+cluster://{address}"), "");
     refused(&format!("redis+sentinel://{address}/main"), "main");
     let sealed = RedisServer::with(&Options::default().tls(&Tls::generate()));
@@ -75,7 +75,7 @@ fn a_store_that_lets_nobody_in_is_a_sentence() {
     refused(&sealed.tls_url().replace("rediss", "redis"), "");
 }
 
-/// Everything that a node asks of a store.
+/// Runs everything that a node asks of a store.
 async fn whole_life(a: &Server, b: &Server) {
     for end in ["completed", "failed"] {
         let mut client = Client::of(&format!("/api/stream/{end}?n=30&rate=200&end={end}"));
@@ -93,7 +93,7 @@ async fn whole_life(a: &Server, b: &Server) {
     }
     let mut relay = Client::of("/api/relay/told");
     assert_eq!(relay.visit(a.address, usize::MAX).await, Visit::Over);
-    // Unnamed, as they were posted.
+    // The events have no names, as they were posted.
     let data: Vec<_> = relay.seen.iter().map(|(seen, _)| &*seen.data).collect();
     assert_eq!(data, [r#"{"type":"token","data":1}"#, r#"{"type":"completed","data":null}"#]);
     for (id, status) in
@@ -116,7 +116,7 @@ async fn a_user_needs_only_what_is_documented() {
     whole_life(&a, &b).await;
     assert_eq!(redis.dbsize(), 0, "all is in database 3");
     assert!(redis.info("db3").is_some());
-    // Guardians' work too: an orphan, and what is over.
+    // The guardians' work too: an orphan, and expired streams.
     let mut orphan = Client::of("/api/stream/orphan?n=100000&rate=50");
     orphan.visit(a.address, 5).await;
     a.kill();
@@ -127,8 +127,8 @@ async fn a_user_needs_only_what_is_documented() {
     assert_eq!(redis.denied(), [""; 0]);
 }
 
-/// G1: where commands are answered, but no changes can be listened for, followers on other nodes are slower, and that is
-/// all.
+/// G1: if a server answers commands but nothing can listen for changes, followers on other nodes are slower, and
+/// nothing else changes.
 #[tokio::test(flavor = "multi_thread")]
 async fn g1_followers_get_by_without_a_listening_connection() {
     let allowed: Vec<_> = RedisStore::ACL_COMMANDS.iter().copied().filter(|command| *command != "subscribe").collect();
@@ -140,7 +140,7 @@ async fn g1_followers_get_by_without_a_listening_connection() {
     let mut follower = Client::of(path);
     assert_eq!(follower.visit(b.address, usize::MAX).await, Visit::Over);
     follower.has_all(200, "completed");
-    // And it is not only at the end that they are looked after.
+    // The followers must get events before the end, too.
     let came: Vec<_> = follower.seen.iter().map(|(_, at)| *at).collect();
     assert!(came[200] - came[0] > Duration::from_secs(1), "{:?}", came[200] - came[0]);
 }
@@ -159,7 +159,7 @@ async fn prefixes_keep_services_apart() {
     assert!(foreign.iter().all(|key| key.starts_with("sse:node:")), "{foreign:?}");
 }
 
-/// The certificate of an authority, as a file; `SSL_CERT_FILE` says whom the system trusts.
+/// Writes an authority's certificate to a file, which `SSL_CERT_FILE` makes the system trust.
 struct Authority(PathBuf);
 
 impl Authority {

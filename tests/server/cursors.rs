@@ -1,4 +1,4 @@
-//! Where a client goes on: in which ways it may say that, and what it is told where that is nowhere.
+//! The cursors of clients: the ways to send them, and the answers to unusable ones.
 
 use http::{StatusCode, request};
 use serde_json::{Value, json};
@@ -92,7 +92,7 @@ async fn g1_a_reload_after_the_beginning_was_trimmed_is_told_so() {
 
     let (_, recovered) = answer(server.ask(by_user("/api/stream/x/recover?limit=10")).await).await;
     assert_eq!(recovered["missing"], json!(held[0]), "{recovered}");
-    // The hook is told as well: nobody saves the tail as the whole answer.
+    // The hook is told as well, so that it does not save the tail as the whole answer.
     let stop = http::Request::delete("/api/stream/x").header("host", "test").header("x-user-id", "u");
     assert_eq!(server.ask(stop).await.status(), StatusCode::ACCEPTED);
     let line = eventually(async || std::fs::read_to_string(&lines).ok().filter(|text| text.ends_with('\n'))).await;
@@ -128,7 +128,7 @@ async fn an_id_means_the_same_however_it_is_escaped_on_every_verb() {
         assert_eq!(server.delete(&format!("/api/stream/{escaped}")).await, StatusCode::ACCEPTED);
         server.until_status(id, "cancelled").await;
     }
-    // A wrapped handler's stream, too.
+    // The same for a wrapped handler's stream.
     let seen = server.collect("/api/stream/c%7Ed?n=2&rate=0").await;
     assert_eq!(numbers(&seen), [0, 1]);
     let rest = get("/api/stream/c~d?n=2&rate=0").header("last-event-id", &*seen.events[1].id);

@@ -1,4 +1,4 @@
-//! How the process goes down: what its clients get, what its hooks get, and how long it takes.
+//! The process drains: the endings of its clients, the runs of its hooks, and the time that it takes.
 
 use std::{
     path::PathBuf,
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::support::example::{Server, by_user, event_source, eventually, numbers, some, until, whole};
 
-/// A file of a test's own; it goes when this does.
+/// A file of the test's own. Dropping the handle removes it.
 struct Lines(PathBuf);
 
 impl Lines {
@@ -45,7 +45,7 @@ impl Drop for Lines {
 async fn g3_hooks_are_awaited_when_the_process_goes_down() {
     let lines = Lines::new("drained");
     let server = Server::start(&["--hook-file", lines.path(), "--hook-delay", "0.5", "--drain", "3"]);
-    // One that has just ended, one that ends in time, one that is ended at the deadline.
+    // One stream has just ended, one ends in time, one is ended at the deadline.
     server.read(by_user("/api/stream/done?n=3&rate=0")).await;
     let ending = server.ask(by_user("/api/stream/ending?n=20&rate=40")).await;
     let never = server.ask(by_user("/api/stream/never?n=2&rate=0&end=never")).await;
@@ -114,7 +114,7 @@ async fn a_second_signal_ends_the_process_at_once() {
     }
 }
 
-/// What a client gets of a stream without an end whose process goes down: all bytes, and whether the body ended cleanly.
+/// Reads a stream without an end while its process drains. Returns all bytes, and whether the body ended cleanly.
 async fn drained(voice: &str, request: http::request::Builder) -> (String, bool) {
     let server = Server::start(&["--voice", voice, "--drain", "0.6"]);
     let mut body = server.ask(request).await.into_body();
@@ -129,11 +129,12 @@ async fn drained(voice: &str, request: http::request::Builder) -> (String, bool)
 async fn g12_no_drain_lets_an_unfinished_stream_look_finished() {
     let path = "/api/stream/x?n=1&rate=0&end=never";
     let voices = ["named", "json", "openai", "silent"].map(async |voice| {
-        // A browser's `EventSource` is let go, and comes again.
+        // A browser's `EventSource` is let go, and reconnects.
         let (told, clean) = drained(voice, event_source(path)).await;
         assert!(!clean, "{voice}: {told}");
         assert!(told.contains("retry: "), "{voice}: {told}");
-        // Anything else is served on, until the stream ends as failed: that is told, or breaks where there is no word for it.
+        // Any other client is served on until the stream ends as failed. It is told so, or its body breaks in a voice
+        // without a word.
         let (told, clean) = drained(voice, by_user(path)).await;
         let word = match voice {
             "named" => "event: failed\ndata: {\"reason\":\"shutdown\"}",

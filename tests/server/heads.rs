@@ -1,4 +1,4 @@
-//! What a request's method and `Accept` mean, and what an answer keeps of what was posted.
+//! The meaning of a request's method and `Accept`, and how answers keep posted events.
 
 use std::time::Duration;
 

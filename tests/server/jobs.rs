@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::example::{Server, eventually, numbers};
 
-/// A folder of a test's own; it goes when this does.
+/// A folder of the test's own. Dropping the handle removes it.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -19,7 +19,7 @@ impl Folder {
         self.0.to_str().unwrap()
     }
 
-    /// What a job's file says.
+    /// Returns the contents of a job's file.
     fn job(&self, id: &str) -> Option<Value> {
         let file = std::fs::read(self.0.join(format!("{id}.json"))).ok()?;
         Some(serde_json::from_slice(&file).expect("a whole file, whenever it is read"))

@@ -1,4 +1,4 @@
-//! The process: what it says of itself, and how it goes down.
+//! The process: its output, and its shutdown.
 
 use http::{StatusCode, header};
 use http_body_util::BodyExt as _;
@@ -34,7 +34,7 @@ async fn health_and_metrics_tell_how_the_node_is_doing() {
 async fn a_signal_takes_it_down_in_order() {
     for signal in ["TERM", "INT"] {
         let server = Server::start(&["--drain", "5"]);
-        // One that ends in time, and a client of it that is let go at once: its stream outlives it.
+        // The stream ends in time. Its client is let go at once, so the stream outlives the client's connection.
         let running = server.get("/api/stream/run?n=30&rate=100").await;
         server.until_status("run", "active").await;
         server.signal(signal);

@@ -1,4 +1,4 @@
-//! The example server as a process, over real sockets: what a newcomer starts first works as it says.
+//! The example server as a process, over real sockets: it works as its page says.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 #[path = "../support/mod.rs"]

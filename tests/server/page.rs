@@ -11,7 +11,7 @@ use crate::support::example::{
     PATIENCE, Server, answer, by_user, connect_http2, event_source, eventually, get, numbers, some,
 };
 
-/// A file of the page: its headers, and its text.
+/// Returns the headers and the text of a file of the page.
 async fn file(server: &Server, path: &str) -> (HeaderMap, String) {
     let response = server.get(path).await;
     assert_eq!(response.status(), StatusCode::OK, "{path}");
@@ -20,7 +20,7 @@ async fn file(server: &Server, path: &str) -> (HeaderMap, String) {
     (parts.headers, String::from_utf8(text.to_vec()).expect("text"))
 }
 
-/// The files that a page or a script loads: what stands in quotes after one of these words.
+/// Returns the files that a page or a script loads: the quoted texts after one of these words.
 fn loaded(text: &str) -> Vec<&str> {
     let words = [" src=\"", "<link rel=\"icon\" href=\"", "<link rel=\"stylesheet\" href=\"", "} from '"];
     let rests = words.iter().flat_map(|word| text.split(word).skip(1));
@@ -134,7 +134,7 @@ async fn only_connections_that_read_the_callers_stream_are_cut() {
 
 #[tokio::test]
 async fn a_silent_stream_is_cut_without_an_event_and_counted_once() {
-    // No heartbeat comes in the time of this test.
+    // No heartbeat comes during this test.
     let server = Server::start(&["--heartbeat", "60"]);
     let mut response = server.get("/api/stream?n=1&rate=0&end=never").await;
     // The library has made up its id.
@@ -178,7 +178,7 @@ async fn pages_of_other_nodes_on_this_machine_may_read_every_answer_and_no_other
         server.ask(request.header("access-control-request-method", "GET")).await
     };
     for origin in ["http://127.0.0.1:3001", "http://localhost:3001", "http://[::1]:3001"] {
-        // The stream has ended by the second time: what answers then is the library alone.
+        // The stream has ended by the second time, so the library alone answers.
         for path in ["/healthz", "/api/stream/shared?n=1&rate=0", "/api/stream/shared?n=1&rate=0", "/nowhere"] {
             let response = ask("GET", origin, path).await;
             assert_eq!(response.headers()[header::ACCESS_CONTROL_ALLOW_ORIGIN], origin, "{path}");

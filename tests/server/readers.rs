@@ -1,4 +1,4 @@
-//! Readers come and go: what the work does is decided by whether anybody reads, not by one connection.
+//! Readers come and go. The work goes on while anybody reads, whichever connection began it.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::example::{
     whole,
 };
 
-/// The same request again, from where a client was.
+/// Repeats the request from a client's position.
 fn again(path: &str, seen: &Transcript) -> http::request::Builder {
     event_source(path).header("last-event-id", seen.last_id())
 }
@@ -23,7 +23,7 @@ async fn cut(server: &Server, events: usize, path: &str) -> Transcript {
     some(events, server.ask(event_source(path)).await.body_mut()).await
 }
 
-/// Reads on from a body whose first events somebody has taken already.
+/// Reads on from a body whose first events were already taken.
 async fn read_on(body: Incoming) -> Transcript {
     timeout(PATIENCE * 2, cut_after(usize::MAX, body)).await.expect("an end in time")
 }
@@ -42,7 +42,7 @@ async fn the_detach_limit_does_not_count_the_time_in_which_somebody_reads() {
     let rest = server.read(again(path, &first)).await;
     assert_eq!([numbers(&first), numbers(&rest)].concat(), Vec::from_iter(0..60));
     assert_eq!(rest.names().last(), Some(&"completed"));
-    // Without a reader it does count.
+    // The time without a reader does count.
     cut(&server, 3, "/api/stream/left?n=1000&rate=30").await;
     eventually(async || {
         let recover = by_user("/api/stream/left/recover");
@@ -52,7 +52,7 @@ async fn the_detach_limit_does_not_count_the_time_in_which_somebody_reads() {
     .await;
 }
 
-/// Reads one event, then nothing for longer than the stall limit (10 s), then all the rest.
+/// Reads one event, then nothing for longer than the stall limit (10 s), then the rest.
 async fn pauses(server: &Server, path: &str) -> (Transcript, Transcript) {
     let mut sender = connect_narrow(server.address).await;
     let request = event_source(path).body(Full::default()).unwrap();
@@ -64,16 +64,16 @@ async fn pauses(server: &Server, path: &str) -> (Transcript, Transcript) {
 
 #[tokio::test]
 async fn g8_a_client_that_does_not_read_for_12_s_and_never_leaves_misses_nothing() {
-    // Its time is not that of a client which left, and what the log holds is enough.
+    // A slow client's time does not count as that of a client that left, and the log holds enough.
     let slow = Server::start(&["--detach-at-most", "1"]);
-    // The work is faster than the log is long: it waits for the only client.
+    // The work makes more than the log holds, so it waits for the only client.
     let tight = Server::start(&["--max-events", "500"]);
     let (attached, behind) = tokio::join!(
         pauses(&slow, "/api/stream/slow?n=300&rate=25&size=60000"),
         pauses(&tight, "/api/stream/tight?n=6000&rate=0&size=4096"),
     );
     for ((first, rest), tokens) in [(attached, 300), (behind, 6000)] {
-        // The cut lies within a frame: what else it held was never looked at.
+        // The cut lies within a frame, whose other events were never read.
         let (first, rest) = (String::from_utf8(first.bytes).unwrap(), String::from_utf8(rest.bytes).unwrap());
         let told = [first, rest].concat();
         assert!(!told.contains("event: gap") && !told.contains("event: restart"), "it missed something");
@@ -90,7 +90,7 @@ async fn g8_a_client_that_does_not_read_for_12_s_and_never_leaves_misses_nothing
 async fn no_stream_ends_because_all_clients_reconnect_at_once() {
     const STREAMS: u64 = 1100;
     let server = Server::start(&["--grace", "0.1"]);
-    // As through proxies: many streams to a connection.
+    // Many streams share a connection, as through proxies.
     let connect = || async {
         let mut connections = Vec::new();
         for _ in 0..STREAMS / 100 {

@@ -1,4 +1,4 @@
-//! What is refused, each time with a status and a sentence.
+//! Refused requests, each with its status and a sentence.
 
 use http::{Request, StatusCode};
 use http_body_util::Full;

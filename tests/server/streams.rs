@@ -1,4 +1,4 @@
-//! Streams that are cut, resumed, ended, stopped, and looked at by others.
+//! Streams that are cut, resumed, ended, stopped, and requested by other users.
 
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ async fn an_event_source_finds_its_stream_again_by_its_last_id() {
     let path = "/api/stream?n=20&rate=100";
     let (mut last_id, mut seen) = (String::new(), Vec::new());
     loop {
-        // As a browser does: the same URL each time, and nothing but the last id.
+        // Like a browser: the same URL each time, and only the last id.
         let mut request = event_source(path);
         if !last_id.is_empty() {
             request = request.header("last-event-id", &last_id);
@@ -104,7 +104,7 @@ async fn a_client_that_closes_its_half_misses_nothing() {
         Some(cursor) => server.get(&format!("{path}&last_event_id={cursor}")).await,
         None => server.get(path).await,
     };
-    // A client that was served to its end has nothing to come.
+    // A client that has the end gets nothing more.
     if rest.status() != StatusCode::NO_CONTENT {
         let rest = collect(rest.into_body()).await;
         assert_eq!(numbers(&rest), Vec::from_iter(heard..10));
@@ -193,7 +193,7 @@ async fn a_foreign_stream_is_a_missing_one() {
     let (_, none) = answer(server.send(by("bob", get("/api/streams"))).await).await;
     assert_eq!(none, json!([]));
 
-    // The same name is another stream of his own.
+    // For another user the same name is another stream.
     let bob = collect(server.send(by("bob", get("/api/stream/mine?n=1&rate=0"))).await.into_body()).await;
     assert_eq!(bob.names(), ["message", "completed"]);
     let (_, ada) = answer(server.send(by("ada", get("/api/stream/mine/recover"))).await).await;
@@ -214,6 +214,6 @@ async fn a_user_s_streams_are_listed_newest_first_page_by_page() {
     assert_eq!(server.listed("?limit=2&after=d").await, ["c", "b"]);
     assert_eq!(server.listed("?limit=2&after=b").await, ["a"]);
     assert_eq!(server.listed("?after=a").await, [""; 0]);
-    // An anonymous stream's id is its only secret.
+    // The id of an anonymous stream is its only protection.
     assert_eq!(server.json("/api/streams").await, (StatusCode::OK, json!([])));
 }

@@ -52,7 +52,7 @@ async fn in_a_nested_router() {
     let (sse, work) = (hub(), Work::default());
     let handler = work.clone();
     let chat = Router::new()
-        // What is left of the path in here.
+        // The template matches the path after the prefix.
         .route("/{id}", get(async move || handler.response()).layer(sse.generation().id(StreamId::path("/{id}"))))
         .route_service("/{id}/recover", sse.recover());
     survives_a_cut(serve(Router::new().nest("/api/v1/chat", chat)).await, "/api/v1/chat/42", &work).await;
@@ -69,7 +69,7 @@ async fn around_a_nested_router() {
     survives_a_cut(serve(app).await, "/api/v1/chat/42", &work).await;
 }
 
-/// A template that names the prefix of a nested router does not match in there: that must not go unseen.
+/// A template that names the prefix of a nested router does not match inside it, which must be noticed.
 #[tokio::test]
 async fn a_stream_that_no_template_matches_is_marked() {
     let (sse, work) = (hub(), Work::default());

@@ -1,5 +1,5 @@
-//! The layer where hosts put it, over real sockets: axum, bare hyper, tonic with tonic-web, and in
-//! front of an upstream; and real clients of it.
+//! The layer in the stacks of hosts, over real sockets: axum, bare hyper, tonic with tonic-web, in front of an
+//! upstream, and with real clients.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod axum_stacks;
@@ -79,8 +79,8 @@ async fn send(address: SocketAddr, request: request::Builder) -> Response<Incomi
     sender.send_request(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap()
 }
 
-/// What every stack must do: a stream that is cut goes on at the very next event, by one run of the work, is then
-/// over, and can be recovered.
+/// Asserts what every stack must do: a stream that is cut continues at the next event, from one run of the work, then
+/// ends, and can be recovered.
 async fn survives_a_cut(address: SocketAddr, path: &str, work: &Work) {
     let first = send(address, get(path)).await;
     assert_eq!(first.headers()["x-stream-id"], "42");

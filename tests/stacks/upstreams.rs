@@ -77,7 +77,7 @@ fn one_connection() -> Client<impl hyper_util::client::legacy::connect::Connect 
         let is_first = opened.fetch_add(1, Ordering::SeqCst) == 0;
         Box::pin(async move {
             if !is_first {
-                // The pool takes whichever comes first, an idle connection or a new one.
+                // The pool takes an idle connection or a new one, whichever is ready first.
                 std::future::pending::<()>().await;
             }
             Ok(TokioIo::new(TcpStream::connect(uri.authority().expect("an address").as_str()).await?))
@@ -98,7 +98,8 @@ fn proxy(layer: ResilientSseLayer, upstream: &Upstream) -> Proxy {
     BoxCloneService::new(ServiceBuilder::new().layer(layer).service(inner))
 }
 
-/// A client that stops at `[DONE]`, as an SDK does, or reads to the end of its body, which does not wait for the upstream's.
+/// A client that stops at `[DONE]`, as an SDK does, or reads to the end of its body, which does not wait for the
+/// upstream's.
 #[tokio::test]
 async fn g10_an_upstream_s_connection_is_used_again_after_the_last_event() {
     for stops_at_the_end_marker in [false, true] {

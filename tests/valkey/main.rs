@@ -1,4 +1,5 @@
-//! The tests of `RedisStore` that concern the server, on Valkey: the same files as in `tests/stores` and `tests/faults`.
+//! The tests of `RedisStore` that concern the server, on Valkey: the same files as in `tests/stores` and
+//! `tests/faults`.
 //!
 //! `support::redis` starts Valkey in a test crate of this name.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
@@ -11,7 +12,7 @@ mod redis_store;
 #[path = "../faults/servers/mod.rs"]
 mod servers;
 
-/// What these tests run on.
+/// Asserts that these tests run on Valkey.
 #[test]
 fn the_server_is_valkey_9() {
     let version = support::redis::RedisServer::start().info("valkey_version");

@@ -1,5 +1,6 @@
-//! Real clients: Chromium's `EventSource`, npm's `eventsource`, and a polyfill. They come again after a body that breaks off,
-//! and get exactly the rest (guarantee G12). OpenAI's SDK does not come again: it must not take a part for the whole.
+//! Real clients: Chromium's `EventSource`, npm's `eventsource`, and a polyfill. They reconnect after a body that breaks
+//! off, and get exactly the rest (guarantee G12). OpenAI's SDK does not reconnect, and must not take a part for the
+//! whole.
 
 mod openai;
 mod programs;
@@ -12,8 +13,8 @@ use self::{
     service::{PATHS, Service, Stops},
 };
 
-/// The whole life of two streams, as a client sees it that knows nothing but the URLs: the node of one goes down in its
-/// midst, the other one cannot be served at first.
+/// The whole life of two streams, for a client that knows only the URLs. The node of one stream drains in its middle,
+/// and the other stream cannot be served at first.
 async fn survives(stops: Stops, start: impl FnOnce(&Service) -> Program) {
     let mut service = Service::start().await;
     let program = start(&service);
@@ -23,7 +24,7 @@ async fn survives(stops: Stops, start: impl FnOnce(&Service) -> Program) {
     service.judge(&report, stops);
 }
 
-/// A folder that Cargo keeps for these tests.
+/// Returns a folder that Cargo keeps for these tests.
 fn folder(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
@@ -47,7 +48,7 @@ async fn g12_npm_s_eventsource_comes_again_after_a_broken_body() {
     from_npm("eventsource", Stops::At204).await;
 }
 
-/// It sends its cursor in the query.
+/// The polyfill sends its cursor in the query.
 #[tokio::test(flavor = "multi_thread")]
 async fn g12_a_polyfill_comes_again_after_a_broken_body() {
     from_npm("event-source-polyfill", Stops::AtTheEnd).await;

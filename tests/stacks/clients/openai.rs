@@ -1,4 +1,4 @@
-//! OpenAI's SDK: a whole answer ends its iterator, and whatever is less makes it throw (guarantee G12).
+//! OpenAI's SDK: a whole answer ends its iterator, and an incomplete one makes it throw (guarantee G12).
 
 use std::{
     collections::HashMap,
@@ -54,12 +54,12 @@ enum Then {
     More,
 }
 
-/// What the SDK is to make of an answer.
+/// The result that the SDK must report.
 #[derive(Clone, Copy)]
 enum Sees {
     /// The whole text, and no error.
     Whole,
-    /// An exception of the API: this status, and nothing of an answer.
+    /// An exception of the API with this status, and no text.
     Status(u16),
     /// An exception of the API with this code, after the text.
     Code(&'static str),
@@ -78,7 +78,7 @@ enum Role {
 
 use Role::{Follows, Produces};
 
-/// The name of an answer, which is its case, and what comes of it.
+/// The name of a case, and its expected result.
 const CASES: [(&str, Role, Then, Sees); 18] = [
     ("whole", Produces, Then::Done, Sees::Whole),
     ("whole_without_done", Produces, Then::Finish, Sees::Whole),
@@ -180,7 +180,7 @@ impl Stage {
                 let epoch = self.store.inner().info(key.clone()).await.unwrap().expect("it is held").epoch;
                 let interrupt = Interrupt { key, epoch, last: None, if_deadline: None };
                 self.store.inner().interrupt(interrupt).await.unwrap();
-                // A producer learns that when it says something.
+                // A producer learns that with its next event.
                 self.more.add_permits(1);
             }
             _ => {}
@@ -209,7 +209,7 @@ fn serving(
     let (sse, guardian) = builder.build().unwrap();
     let down = CancellationToken::new();
     tokio::spawn(guardian.with_graceful_shutdown(down.clone().cancelled_owned()));
-    // What may be interrupted is what may be run again.
+    // Only a stream that may be run again can be interrupted.
     let layer = if matches!(name, "superseded" | "interrupted") { sse.layer() } else { sse.generation() };
     let layer = layer.id(StreamId::header(KEY)).classify(Ends::openai_chat());
     let layer = layer.voice(if name == "silent" { Voice::Silent } else { Voice::OpenAi });
@@ -218,7 +218,7 @@ fn serving(
     (sse, Router::new().route("/chat/completions", handler.layer(layer)), down)
 }
 
-/// Two chunks with the text, and what comes then.
+/// Makes two chunks with the text, and the continuation.
 fn answer(then: Then, more: Arc<Semaphore>) -> Response {
     let chunks = unfold((1, more), move |(number, more): (usize, Arc<Semaphore>)| async move {
         let chunk = match (number, then) {

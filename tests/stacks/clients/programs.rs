@@ -1,4 +1,4 @@
-//! The programs that are clients here. Each is a process of its own, which ends with its handle.
+//! The client programs. Each is a process of its own, which ends with its handle.
 
 use std::{
     fs,
@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// A running program; it is killed when this goes.
+/// A running program. Dropping the handle kills it.
 pub(crate) struct Program {
     child: Child,
     /// What it has written to its disk.
@@ -14,7 +14,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts it, or says how to install it.
+    /// Starts a program. Panics with the installation command if it is missing.
     fn start(command: &mut Command, install: &str) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();
         let started = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
@@ -25,7 +25,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Its own child, by its own handle; it may be gone already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if let Some(profile) = &self.profile {
@@ -45,7 +45,7 @@ pub(crate) fn chromium(url: &str, folder: &Path) -> Program {
         "--no-sandbox",
         "--disable-gpu",
         "--disable-dev-shm-usage",
-        // It is to talk to this test only.
+        // Chromium must talk to this test only.
         "--disable-quic",
         "--no-first-run",
         "--disable-background-networking",

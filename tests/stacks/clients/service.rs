@@ -1,4 +1,4 @@
-//! A service of three nodes behind one address, and what it hears of its clients.
+//! A service of three nodes behind one address, which records its clients' requests.
 
 use std::{
     net::SocketAddr,
@@ -29,7 +29,7 @@ use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-/// How long the whole life of the streams may take: a client waits for up to 5 s each time before it comes again.
+/// The limit for the whole life of the streams. A client waits for up to 5 s before each reconnect.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The streams, which each client watches both at once.
@@ -37,16 +37,16 @@ pub(crate) const PATHS: [&str; 2] = ["/stream/cut", "/stream/later"];
 /// How many events each has before its end.
 const EVENTS: u64 = 40;
 
-/// When a client has enough.
+/// When a client stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stops {
-    /// When it is told that there is no more.
+    /// When it is told that the stream is over.
     At204,
     /// When its page closes it, at the end.
     AtTheEnd,
 }
 
-/// What it has heard of its clients.
+/// The recorded requests of its clients.
 #[derive(Default)]
 struct Heard {
     /// Path and cursor of each request for a stream, and the status of its answer.
@@ -55,7 +55,7 @@ struct Heard {
     broken: Arc<AtomicU64>,
     /// How often the handler ran.
     runs: AtomicU64,
-    /// Which node serves.
+    /// The node that serves.
     node: AtomicUsize,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct Service {
     reports: mpsc::UnboundedReceiver<Value>,
 }
 
-/// What requests are served with.
+/// The state that serves requests.
 #[derive(Clone)]
 struct Served {
     heard: Arc<Heard>,
@@ -113,13 +113,13 @@ impl Service {
             }
         };
         timeout(PATIENCE, asked).await.expect("the client asks for the stream");
-        // In its midst: it tells 20 events a second.
+        // The stream is in its middle: it makes 20 events a second.
         tokio::time::sleep(Duration::from_millis(500)).await;
         self.heard.node.store(1, Ordering::SeqCst);
         self.first_goes_down.cancel();
     }
 
-    /// What the client saw, once it has given up on all streams.
+    /// Returns the client's transcript, once it has stopped reading all streams.
     pub(crate) async fn report(&mut self) -> Value {
         let report = timeout(PATIENCE, self.reports.recv()).await;
         report.unwrap_or_else(|_| panic!("no report in time: {:?}", self.heard.requests.lock())).expect("a report")
@@ -132,7 +132,8 @@ impl Service {
         of_path.map(|(_, id, status)| (id.clone(), *status)).collect()
     }
 
-    /// It got every event of each stream once, by one run of its handler, came again where it had to, and stopped at the end.
+    /// Asserts that the client got every event of each stream once, from one run of its handler, reconnected where it
+    /// had to, and stopped at the end.
     pub(crate) fn judge(&self, report: &Value, stops: Stops) {
         assert_eq!(self.heard.runs.load(Ordering::SeqCst), 2, "each handler ran once: {report}");
         assert_eq!(self.heard.broken.load(Ordering::SeqCst), 2, "the first body of each stream broke off");
@@ -150,7 +151,7 @@ impl Service {
             let (cursor, status) = requests.next().expect("it came again");
             assert_eq!(status, 200, "{path}");
             if *path == PATHS[0] {
-                // From where the first body broke off.
+                // The second request continues where the first body broke off.
                 let at = ids.iter().position(|id| *id == cursor);
                 assert!(at.is_some_and(|at| (3..30).contains(&at)), "{path}: {cursor}, {saw}");
             } else {
@@ -207,7 +208,7 @@ async fn stream(State(served): State<Served>, request: Request<Body>) -> Respons
     })
 }
 
-/// Where a client goes on: a polyfill says that in the query.
+/// Returns a client's cursor, which a polyfill sends in the query.
 fn cursor(request: &Request<Body>) -> String {
     let header = request.headers().get("last-event-id").map(|id| id.to_str().expect("our own ids"));
     let query = request.uri().query().unwrap_or_default();
