@@ -1,5 +1,5 @@
-//! The floors of the sources, as ARCHITECTURE.md lists them: each folder uses only those below it, no file is in a circle, and the
-//! floors without input and output know no tokio, no http and no store.
+//! The floors of the sources, as ARCHITECTURE.md lists them. Each folder uses only those below it, no file is in a
+//! circle, and the floors without input and output use no tokio, no http and no store.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -18,13 +18,13 @@ const LINES: usize = 400;
 /// The parts of a path, such as `["recorder", "lane", "Lane"]`.
 type Parts = Vec<String>;
 
-/// A source file: its module path and what it says.
+/// A source file.
 struct File {
     module: Parts,
     lines: usize,
     /// Paths that it uses, from the crate's root.
     uses: BTreeSet<Parts>,
-    /// Names that it passes on, and where they come from.
+    /// The names that it re-exports, and where they come from.
     exports: BTreeMap<String, Parts>,
     /// The first parts of all paths: crates among them.
     roots: BTreeSet<String>,
@@ -56,7 +56,7 @@ impl Sources {
         Self(files)
     }
 
-    /// The file in which the item is defined that a path names, beyond all that pass it on.
+    /// Returns the file that defines the item of a path, behind all re-exports.
     fn definer(&self, path: &[String]) -> Option<&Parts> {
         let file = |parts: &[String]| (1..=parts.len()).rev().find_map(|end| self.0.get(&parts[..end]));
         let mut path = path.to_vec();
@@ -71,7 +71,7 @@ impl Sources {
         None
     }
 
-    /// Which files each file uses.
+    /// Returns the files that each file uses.
     fn edges(&self) -> BTreeMap<&Parts, BTreeSet<&Parts>> {
         let used = |file: &File| file.uses.iter().filter_map(|path| self.definer(path)).collect::<BTreeSet<_>>();
         let edges = self.0.values().map(|file| (&file.module, used(file)));

@@ -10,9 +10,9 @@ use crate::support::{
     yielding::Yielding,
 };
 
-/// More polls than any of these futures takes.
+/// More polls than any of these futures needs.
 pub(crate) const ENOUGH: usize = 400;
-/// Polls after which a request to the store has landed, and what follows from it has begun.
+/// Polls after which a request to the store is done and its consequences have begun.
 const SETTLED: usize = 30;
 
 /// A hub on a store that answers late, and its guardian, polled by hand.
@@ -48,7 +48,7 @@ impl Bench {
     pub(crate) async fn advance(&mut self, time: Duration) {
         let mut left = time;
         while !left.is_zero() {
-            // Requests land before time passes: the store is late by polls, not by time.
+            // Requests are done before time passes: the store is late by polls, not by time.
             for _ in 0..SETTLED {
                 self.step().await;
             }
@@ -58,7 +58,7 @@ impl Bench {
         }
     }
 
-    /// Polls so many times, the guardian in between: the output if it was ready.
+    /// Polls a number of times, with the guardian in between. Returns the output if it was ready.
     pub(crate) async fn poll<F: Future>(&mut self, mut future: Pin<&mut F>, times: usize) -> Option<F::Output> {
         for _ in 0..times {
             let mut cx = Context::from_waker(std::task::Waker::noop());
@@ -108,7 +108,7 @@ impl Bench {
         self.run(async move { registry.stream(&key).await.unwrap() }).await.map(|info| info.state)
     }
 
-    /// Lets everything end: then nothing may be left.
+    /// Lets everything end, and asserts that nothing is left.
     pub(crate) async fn assert_all_gone(&mut self, watch: &Watch, k: usize) {
         // Stale and a sweep, the lifetime and a sweep, the window and a sweep.
         self.advance(Duration::from_secs(60 + 150 + 91)).await;

@@ -1,4 +1,4 @@
-//! Inner services that do what a test says, and clients that read as a test says.
+//! Inner services and clients that follow a test's script.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +24,7 @@ use resilient_sse::{
 use tokio::time::Sleep;
 use tower::{ServiceBuilder, ServiceExt as _, service_fn, util::BoxCloneService};
 
-/// What an inner body does next.
+/// The next step of an inner body.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Chunk(Bytes),
@@ -143,13 +143,13 @@ impl Body for Script {
 
 pub(crate) type App = BoxCloneService<Request<()>, Response<ResilientSseBody<Script>>, Infallible>;
 
-/// A service in a layer, whose every answer is an event stream that follows this script.
+/// Makes a protected service whose every response is an event stream that follows this script.
 pub(crate) fn app(layer: ResilientSseLayer, watch: &Watch, steps: Vec<Step>) -> App {
     let watch = watch.clone();
     serving(layer, move |_| events(watch.body(steps.clone())))
 }
 
-/// A service in a layer.
+/// Puts a service into a layer.
 pub(crate) fn serving<F>(layer: ResilientSseLayer, answer: F) -> App
 where
     F: Fn(Request<()>) -> Response<Script> + Clone + Send + 'static,
@@ -161,7 +161,7 @@ where
     ServiceBuilder::new().layer(layer).service(inner).boxed_clone()
 }
 
-/// A service in a layer, whose answer takes its time.
+/// Puts a service with a slow response into a layer.
 pub(crate) fn serving_async<F, R>(layer: ResilientSseLayer, answer: F) -> App
 where
     F: Fn(Request<()>) -> R + Clone + Send + 'static,
@@ -182,7 +182,7 @@ pub(crate) fn request(uri: &str) -> Request<()> {
     Request::get(uri).body(()).unwrap()
 }
 
-/// As an `EventSource` reconnects.
+/// Makes the request of an `EventSource` that reconnects.
 pub(crate) fn resuming(uri: &str, cursor: &str) -> Request<()> {
     Request::get(uri).header("accept", "text/event-stream").header("last-event-id", cursor).body(()).unwrap()
 }
@@ -199,7 +199,7 @@ pub(crate) struct Client<B> {
     pub(crate) bytes: Vec<u8>,
     pub(crate) frames: Vec<Bytes>,
     pub(crate) ended: bool,
-    /// Whether the body ended with an error, as a connection that breaks.
+    /// Whether the body ended with an error, like a broken connection.
     pub(crate) broke: bool,
 }
 
@@ -216,7 +216,7 @@ impl<B: Body<Data = Bytes>> Client<B> {
         }
     }
 
-    /// One poll: whether anything came.
+    /// Polls once. Returns whether anything arrived.
     pub(crate) fn poll(&mut self) -> bool {
         self.poll_with(&mut Context::from_waker(std::task::Waker::noop()))
     }
@@ -248,12 +248,12 @@ impl<B: Body<Data = Bytes>> Client<B> {
         }
     }
 
-    /// Reads whatever is there now.
+    /// Reads everything that is ready.
     pub(crate) fn drain(&mut self) {
         while !self.ended && self.poll() {}
     }
 
-    /// Reads to the end, while time passes and the guardian is stepped.
+    /// Reads to the end while time passes and the guardian is stepped.
     pub(crate) async fn finish(&mut self, hub: &mut TestHub) {
         for _ in 0..2_000 {
             self.drain();
@@ -265,7 +265,7 @@ impl<B: Body<Data = Bytes>> Client<B> {
         panic!("the body does not end: {:?}", String::from_utf8_lossy(&self.bytes));
     }
 
-    /// The data of all events but `connected`.
+    /// Returns the data of all events except `connected`.
     pub(crate) fn data(&self) -> Vec<&str> {
         self.seen.iter().filter(|event| event.name != "connected").map(|event| event.data.as_str()).collect()
     }
@@ -279,7 +279,8 @@ impl<B: Body<Data = Bytes>> Client<B> {
     }
 }
 
-/// The blocks of a transcript: whether each that ends has data. A block without data is an empty event to strict clients.
+/// The blocks of a transcript: whether each that ends has data. A block without data is an empty event to strict
+/// clients.
 pub(crate) fn assert_no_empty_block(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes).replace("\r\n", "\n").replace('\r', "\n");
     let blocks: Vec<_> = text.split_inclusive("\n\n").collect();

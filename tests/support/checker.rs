@@ -1,4 +1,4 @@
-//! The one judge: what clients saw over all their connections, what the store holds, what the counters say.
+//! The checker. It judges what clients saw over all their connections, the store's contents, and the counters.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use resilient_sse::{
 };
 use serde_json::Value;
 
-/// What is known of a stream from everybody who saw it.
+/// The facts of a stream from all clients that saw it.
 #[derive(Debug, Default)]
 pub struct Facts {
     events: BTreeMap<EventId, String>,
@@ -24,7 +24,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// An id says the same to everybody, and events of the tests' handlers say where they belong.
+    /// Checks that an id means the same to all clients, and that events of the tests' handlers are in their place.
     fn learn(&mut self, key: &StreamKey, id: EventId, data: &str) {
         let known = self.events.entry(id).or_insert_with(|| data.to_owned());
         assert_eq!(known, data, "{id} says one thing to all");
@@ -35,12 +35,12 @@ impl Facts {
         if let Ok(n) = n.parse::<u64>() {
             let from = self.runs.entry(id.epoch).or_insert_with(|| run.to_owned());
             assert_eq!(from, run, "one epoch, one run of the handler: {id} {data}");
-            // A handler that goes on after its own last id starts later: dense, but not from 1.
+            // A handler that continues after its own last id starts later: its events are dense, but not from 1.
             assert!(n >= id.seq, "{id} {data}");
         }
     }
 
-    /// The log is dense within its runs, in order, and says what clients were told.
+    /// Checks that the log is dense within its runs, in order, and agrees with what clients saw.
     pub fn check_log(&mut self, key: &StreamKey, page: &Page, lost: bool) {
         let mut at = EventId::default();
         for (index, record) in page.records.iter().enumerate() {
@@ -65,7 +65,7 @@ impl Facts {
         assert_eq!(ended, page.state.is_terminal(), "{}", page.state);
     }
 
-    /// What clients were told at the end is what the store holds, and nobody was silently short of something.
+    /// Checks that clients saw the stored end, and that no client silently lacks an event.
     fn check_end(&self, ended: &Ended) {
         if let Some((id, told)) = self.told.last_key_value() {
             assert_eq!(*id, ended.id, "the end that clients saw is the one that is stored");
@@ -103,14 +103,14 @@ impl Notice {
     }
 }
 
-/// What a client's cursor is to the stream when it connects.
+/// The meaning of a client's cursor for the stream when it connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cursor {
-    /// It has none, or asks for what comes from now on.
+    /// The client has no cursor, or asks only for new events.
     None,
     /// The last id that it saw.
     Own,
-    /// One that says nothing here: a gap must come first.
+    /// A cursor that means nothing here: a gap must come first.
     Foreign,
 }
 
@@ -119,7 +119,7 @@ pub enum Cursor {
 pub struct Witness {
     pub key: StreamKey,
     pub voice: Voice,
-    /// Whether event ids carry the stream's.
+    /// Whether event ids contain the stream's id.
     pub prefixed: bool,
     /// Whether its route's streams never finish, so that its bodies may end cleanly at any time.
     pub endless: bool,
@@ -133,7 +133,7 @@ pub struct Witness {
     pub restarts: u64,
     /// The data of every event, terminal ones included.
     pub data: Vec<String>,
-    /// The names of every event and notice but `connected`.
+    /// The names of every event and notice except `connected`.
     pub names: Vec<String>,
 }
 
@@ -171,7 +171,7 @@ impl Witness {
         self.at
     }
 
-    /// Judges the next event that came.
+    /// Judges the next event.
     pub fn hears(&mut self, seen: &Seen, facts: &mut Facts) {
         assert!(self.ended.is_none(), "after the end: {seen:?}");
         match Notice::of(self.voice, seen) {
@@ -243,13 +243,13 @@ impl Witness {
 
     /// Guarantee G12: a body ends cleanly only after the terminal event.
     pub fn body_ends_cleanly(&self) {
-        // The other voices may have no word for it.
+        // The other voices may have no word for a gap.
         let tells = matches!(self.voice, Voice::Named | Voice::Json);
         let finished = self.ended.is_some() || self.endless || !tells;
         assert!(finished, "an unfinished stream looks finished: {:?}", self.names);
     }
 
-    /// The next one, or told how many are missing.
+    /// Checks that an event is the next one, or that the client was told how many are missing.
     fn check_dense(&self, at: EventId, id: EventId, gap: Option<&Value>) {
         if id.seq == 0 {
             return;
@@ -279,7 +279,7 @@ impl Witness {
         bare.parse().unwrap_or_else(|_| panic!("{id:?} is no event id"))
     }
 
-    /// The cursor with which the client comes again.
+    /// Returns the cursor with which the client reconnects.
     pub fn cursor(&self) -> Option<String> {
         let at = self.at?;
         Some(if self.prefixed { format!("{}.{at}", self.key.id) } else { at.to_string() })
@@ -291,7 +291,7 @@ impl Witness {
     }
 }
 
-/// What the raw bytes of a body must be like: every block with data whole, its id last; no block without data.
+/// Checks the raw bytes of a body: every block with data is whole with its id last, and no block is without data.
 pub fn check_bytes(bytes: &[u8], ended: bool) {
     let text = String::from_utf8_lossy(bytes);
     let mut blocks: Vec<_> = text.split("\n\n").collect();
@@ -308,7 +308,7 @@ pub fn check_bytes(bytes: &[u8], ended: bool) {
     }
 }
 
-/// The counters of a node where nothing runs any more.
+/// Checks the counters of a node where nothing runs any more.
 pub fn check_health(health: &Health) {
     assert_eq!((health.active, health.detached, health.followers), (0, 0, 0), "{health:?}");
     assert!(health.ended.values().sum::<u64>() >= health.orphaned, "{health:?}");

@@ -23,10 +23,10 @@ use tokio::{
     time::timeout,
 };
 
-/// How long anything may take before a test gives up.
+/// The time after which a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A running server; it is killed when this goes.
+/// A running server. Dropping the handle kills it.
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
@@ -54,13 +54,13 @@ impl Server {
         assert!(sent.expect("kill is there").success());
     }
 
-    /// Ends it at once, as a crash does.
+    /// Kills the process, like a crash.
     pub fn kill(mut self) {
         self.child.kill().expect("its own child can be killed");
         self.child.wait().expect("its own child can be waited for");
     }
 
-    /// Waits until the server takes no new connections: it goes down, and holds on only to what it serves still.
+    /// Waits until the server takes no new connections: it drains, and serves only its open responses.
     pub async fn until_closed(&self) {
         eventually(async || TcpStream::connect(self.address).await.is_err().then_some(())).await;
     }
@@ -98,7 +98,7 @@ impl Server {
         whole(response).await
     }
 
-    /// Follows a stream for so many events, then goes away.
+    /// Follows a stream for a number of events, then leaves.
     pub async fn cut_after(&self, events: usize, path: &str) -> Transcript {
         cut_after(events, self.get(path).await.into_body()).await
     }
@@ -115,7 +115,7 @@ impl Server {
         streams.map(|stream| stream["streamId"].as_str().expect("an id").to_owned()).collect()
     }
 
-    /// A figure of the node's health.
+    /// Returns a figure of the node's health.
     pub async fn figure(&self, name: &str) -> u64 {
         let (_, health) = self.json("/healthz").await;
         health[name].as_u64().unwrap_or_else(|| panic!("{name}: {health}"))
@@ -131,7 +131,7 @@ impl Server {
         self.send(request).await.status()
     }
 
-    /// Waits until recovery says that a stream stands so, and returns all that it says.
+    /// Waits until recovery reports this state of a stream, and returns its whole answer.
     pub async fn until_status(&self, id: &str, status: &str) -> Value {
         eventually(async || {
             let (_, told) = self.json(&format!("/api/stream/{id}/recover")).await;
@@ -143,13 +143,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Its own child, by its own handle; it may be gone already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A connection of one's own; an error where nobody listens.
+/// Opens a connection. Fails if nothing listens.
 pub async fn connect(address: SocketAddr) -> io::Result<http1::SendRequest<Full<Bytes>>> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
@@ -158,7 +158,7 @@ pub async fn connect(address: SocketAddr) -> io::Result<http1::SendRequest<Full<
     Ok(sender)
 }
 
-/// A connection whose client has hardly any room for what it does not read.
+/// Opens a connection whose client has almost no buffer for bytes that it does not read.
 pub async fn connect_narrow(address: SocketAddr) -> http1::SendRequest<Full<Bytes>> {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a size that the system takes");
@@ -191,12 +191,12 @@ pub fn event_source(path: &str) -> request::Builder {
     by_user(path).header("accept", "text/event-stream")
 }
 
-/// Reads so many events of a body, in time; the rest stays for whoever reads on.
+/// Reads a number of events of a body, within the time limit. The rest stays in the body.
 pub async fn some(events: usize, body: &mut Incoming) -> Transcript {
     timeout(PATIENCE, cut_after(events, body)).await.expect("events in time")
 }
 
-/// Reads a body until this has come, in time; the rest stays for whoever reads on.
+/// Reads a body until this text has arrived, within the time limit. The rest stays in the body.
 pub async fn until(text: &str, body: &mut Incoming) -> String {
     let mut told = String::new();
     while !told.contains(text) {
@@ -207,7 +207,7 @@ pub async fn until(text: &str, body: &mut Incoming) -> String {
     told
 }
 
-/// Reads a body to its end, in time.
+/// Reads a body to its end, within the time limit.
 pub async fn whole(response: Response<Incoming>) -> Transcript {
     timeout(PATIENCE, collect(response.into_body())).await.expect("an end in time")
 }
@@ -226,7 +226,7 @@ pub fn numbers(seen: &Transcript) -> Vec<u64> {
     payloads.filter_map(|payload: Value| payload["s"].as_u64()).collect()
 }
 
-/// Asks again and again, until there is an answer.
+/// Repeats a question until there is an answer.
 pub async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -268,7 +268,7 @@ fn executable() -> PathBuf {
     server
 }
 
-/// What this test was built with, as far as the example cares.
+/// Returns the features of this build that the example needs too.
 const FEATURES: &[&str] = match (cfg!(feature = "full"), cfg!(feature = "test-util")) {
     (true, true) => &["--all-features"],
     (true, false) => &["--features", "full"],
@@ -283,7 +283,7 @@ fn has_features(server: &Path) -> bool {
     FEATURES.is_empty() || !String::from_utf8_lossy(&output.stderr).contains("needs the feature")
 }
 
-/// When a file, or something under a folder, was last changed.
+/// Returns when a file, or anything under a folder, was last changed.
 fn newest(path: &Path) -> Option<SystemTime> {
     let Ok(folder) = path.read_dir() else { return path.metadata().and_then(|metadata| metadata.modified()).ok() };
     let entries = folder.filter_map(Result::ok);

@@ -1,4 +1,4 @@
-//! What integration tests share: handlers whose events say where they come from, and the apps around them.
+//! Handlers whose events name their origin, and the apps around them.
 
 use std::{
     convert::Infallible,
@@ -35,20 +35,20 @@ pub enum Finish {
     Never,
 }
 
-/// What a handler's bodies do. An event's data is `<owner>/<stream>#<run>:<n>`.
+/// The script of a handler's bodies. An event's data is `<owner>/<stream>#<run>:<n>`.
 #[derive(Clone, Debug)]
 pub struct Script {
     pub events: u64,
     pub tick: Duration,
     pub finish: Finish,
-    /// Gives each event an id of its own, `own-<n>`, and goes on after the one that it is given back.
+    /// Whether each event has an id of its own, `own-<n>`, and a new run continues after the id that it is given back.
     pub own_ids: bool,
-    /// Up to which event bodies may go; the end is one more.
+    /// The last event that bodies may make. The end counts as one more.
     pub gate: Option<watch::Receiver<u64>>,
 }
 
 impl Script {
-    /// So many events, 10 ms apart, then `completed`.
+    /// Makes events 10 ms apart, then `completed`.
     pub fn events(events: u64) -> Self {
         let tick = Duration::from_millis(10);
         Self { events, tick, finish: Finish::Event("completed"), own_ids: false, gate: None }
@@ -72,7 +72,7 @@ impl Script {
         (Self { gate: Some(gate), tick: Duration::ZERO, ..self }, sender)
     }
 
-    /// A body that says `tag`, from event `first` on. `alive` goes with it.
+    /// Makes a body of events with `tag`, from event `first` on. The body holds `alive`.
     pub fn body(&self, tag: String, first: u64, alive: Alive) -> Body {
         let run = Running { script: self.clone(), tag, next: first, over: false, _alive: alive };
         StreamBody::new(futures_util::stream::unfold(run, Running::next)).boxed_unsync()
@@ -111,7 +111,7 @@ impl Running {
             return None;
         }
         if let Some(gate) = &mut self.script.gate {
-            // A sender that is gone lets everything pass.
+            // If the sender was dropped, everything may pass.
             let _ = gate.wait_for(|upto| *upto >= n).await;
         }
         if !self.script.tick.is_zero() {
@@ -148,7 +148,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// What the run's events begin with.
+    /// The prefix of the run's events.
     pub fn tag(&self) -> String {
         match &self.context {
             Some(context) => format!("{}/{}#{}", context.owner().name().unwrap_or("-"), context.id(), self.run),
@@ -179,7 +179,7 @@ pub fn plain(status: u16, content_type: &str, body: &'static str) -> Response<Bo
     Response::builder().status(status).header("content-type", content_type).body(body).unwrap()
 }
 
-/// An inner service that counts how often it ran, and keeps what it was asked.
+/// An inner service that counts its runs and keeps their requests.
 #[derive(Clone)]
 pub struct Handler(Arc<Inner>);
 
@@ -207,17 +207,17 @@ impl Handler {
         Self::new(move |call| call.stream(&script))
     }
 
-    /// So many events, 10 ms apart, then `completed`.
+    /// Makes events 10 ms apart, then `completed`.
     pub fn events(events: u64) -> Self {
         Self::plays(Script::events(events))
     }
 
-    /// How often it ran.
+    /// Returns how often the handler ran.
     pub fn calls(&self) -> u64 {
         self.0.calls.load(Ordering::SeqCst)
     }
 
-    /// How many of its bodies are not dropped yet.
+    /// Returns how many of the handler's bodies are not dropped yet.
     pub fn alive(&self) -> i64 {
         self.0.alive.load(Ordering::SeqCst)
     }
@@ -251,7 +251,7 @@ pub fn app(layer: ResilientSseLayer, handler: &Handler) -> App {
     BoxCloneService::new(ServiceBuilder::new().layer(layer).service(inner))
 }
 
-/// A handler that waits for its upstream for ever.
+/// A handler that waits for ever for its upstream.
 #[derive(Clone, Default)]
 pub struct Waiting {
     context: Arc<Mutex<Option<StreamContext>>>,

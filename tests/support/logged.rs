@@ -1,4 +1,4 @@
-//! What the library writes to the log, as a test sees it.
+//! The library's log lines, for tests.
 
 use std::{
     io,
@@ -33,7 +33,7 @@ impl Logged {
         Self { lines, _guard: tracing::subscriber::set_default(subscriber) }
     }
 
-    /// The errors that were logged since this was last asked. Without the feature `tracing` there are none.
+    /// Returns the errors that were logged since the last call. Without the feature `tracing` there are none.
     pub(crate) fn errors(&self) -> Vec<String> {
         let text = String::from_utf8(std::mem::take(&mut *self.lines.0.lock().unwrap())).unwrap();
         text.lines().filter(|line| line.contains("ERROR")).map(str::to_owned).collect()

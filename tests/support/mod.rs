@@ -1,4 +1,4 @@
-//! What several suites share: servers, proxies, inner bodies, clients, clocks, and the judge of what clients saw.
+//! Helpers that several suites share: servers, proxies, inner bodies, clients, clocks, and the checker.
 #![allow(dead_code, reason = "each suite uses its part of it")]
 
 pub mod bench;

@@ -1,4 +1,4 @@
-//! Chance that tells where it began.
+//! Random numbers that report their seed.
 
 use std::{
     sync::{
@@ -62,13 +62,13 @@ impl Shared {
         of[self.below(of.len() as u64) as usize].clone()
     }
 
-    /// Less than so many milliseconds.
+    /// Returns a random duration of less than this many milliseconds.
     pub fn millis(&self, below: u64) -> Duration {
         Duration::from_micros(self.below(below * 1000))
     }
 }
 
-/// Where chance begins: where the environment says, else somewhere new in each run.
+/// Returns the seed: the one of the environment, or a new one in each run.
 pub fn seed() -> u64 {
     let given = std::env::var("STRESS_SEED").ok().and_then(|seed| seed.parse().ok());
     let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_micros() as u64);

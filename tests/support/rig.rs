@@ -26,13 +26,13 @@ use tower::{ServiceBuilder, ServiceExt as _, service_fn, util::BoxCloneService};
 
 pub(crate) type Answer = Response<ResilientSseBody<BoxBody<Bytes, Infallible>>>;
 
-/// What the inner service's body does.
+/// The script of the inner service's body.
 #[derive(Clone, Copy)]
 pub(crate) struct Script {
     /// So many events, the first one `every` after the start.
     pub(crate) events: u64,
     pub(crate) every: Duration,
-    /// So many bytes of data are added to each event's number.
+    /// The bytes of data that are added to each event's number.
     pub(crate) padding: usize,
     /// Whether it ends with a terminal event, as opposed to just ending.
     pub(crate) terminal: bool,
@@ -47,7 +47,7 @@ impl Default for Script {
 }
 
 impl Script {
-    /// How long it takes.
+    /// Returns how long the body takes.
     pub(crate) fn length(self) -> Duration {
         self.every * u32::try_from(self.events).unwrap()
     }
@@ -142,18 +142,18 @@ impl Rig {
         self.app.clone().oneshot(request.body(Empty::new()).unwrap()).await.unwrap()
     }
 
-    /// A client of the stream `a`, from now on.
+    /// Connects a client to the stream `a`.
     pub(crate) async fn client(&self) -> JoinHandle<Vec<Seen>> {
         let start = Instant::now();
         tokio::spawn(watch(self.get("a", None).await.into_body(), start))
     }
 
-    /// What a client sees that comes back to the stream `a`.
+    /// Returns what a client sees that comes back to the stream `a`.
     pub(crate) async fn resume(&self, cursor: &str) -> Vec<Seen> {
         watch(self.get("a", Some(cursor)).await.into_body(), Instant::now()).await
     }
 
-    /// What recovery says of the stream `a`.
+    /// Returns recovery's answer for the stream `a`.
     pub(crate) async fn recover(&self) -> Value {
         let request = Request::get("/chat/a/recover").body(Empty::<Bytes>::new()).unwrap();
         let body = self.sse.recover().oneshot(request).await.unwrap().into_body().collect().await.unwrap();
@@ -247,7 +247,7 @@ pub(crate) fn numbered(seen: &[Seen]) -> impl Iterator<Item = &Seen> {
     seen.iter().filter(|seen| seen.name == "message")
 }
 
-/// How late each event came, behind its schedule.
+/// Returns the delay of each event behind its schedule.
 pub(crate) fn delays(seen: &[Seen], script: Script) -> Vec<(u64, Duration)> {
     let delay = |seen: &Seen| {
         let due = script.every * u32::try_from(seen.number()).unwrap();
@@ -256,7 +256,8 @@ pub(crate) fn delays(seen: &[Seen], script: Script) -> Vec<(u64, Duration)> {
     numbered(seen).map(delay).collect()
 }
 
-/// Guarantee G1: every number from `first` to `last` once, in order, or in an explicit gap. Returns how many are in gaps.
+/// Asserts guarantee G1: every number from `first` to `last` came once, in order, or is in a gap. Returns how many are
+/// in gaps.
 pub(crate) fn account(seen: &[Seen], first: u64, last: u64) -> u64 {
     let (mut next, mut lost, mut gap) = (first, 0, None::<Value>);
     for seen in seen.iter().filter(|seen| seen.name != "connected") {

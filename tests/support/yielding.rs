@@ -1,4 +1,4 @@
-//! A store that answers late, poll by poll, and tells when its last clone is gone.
+//! A store that answers after a number of polls, and reports when its last clone is dropped.
 
 use std::{
     fmt,
@@ -17,7 +17,7 @@ use resilient_sse::{
     },
 };
 
-/// Pending so many times before a request is done, and again before its answer comes.
+/// How often a request is pending before it is done, and again before its answer comes.
 #[derive(Clone)]
 pub(crate) struct Yielding {
     pub(crate) inner: MemoryStore,
@@ -30,7 +30,7 @@ impl Yielding {
         Self { inner: MemoryStore::new(), times, alive: Arc::default() }
     }
 
-    /// Dead once nobody holds the store any more.
+    /// A weak reference, dead once nobody holds the store any more.
     pub(crate) fn alive(&self) -> Weak<()> {
         Arc::downgrade(&self.alive)
     }

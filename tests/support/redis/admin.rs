@@ -1,4 +1,4 @@
-//! What a test asks a server and tells it, past the library.
+//! Commands that a test sends to a server directly.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ impl RedisServer {
         self.command(&["FLUSHALL"]);
     }
 
-    /// Makes it forget all scripts, as a restart does.
+    /// Makes the server forget all scripts, like a restart.
     pub fn script_flush(&self) {
         self.command(&["SCRIPT", "FLUSH", "SYNC"]);
     }
@@ -101,7 +101,7 @@ impl RedisServer {
         }
     }
 
-    /// The keys that would never go away by themselves.
+    /// Returns the keys without a TTL.
     pub fn keys_without_ttl(&self) -> Vec<String> {
         let mut keys = self.keys();
         keys.retain(|key| self.ttl(key) == Ttl::Forever);

@@ -1,14 +1,14 @@
-//! Waiting for what is expected, with a deadline.
+//! Waits for a condition, with a deadline.
 
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-/// How long anything may take before a test gives up.
+/// The time after which a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Asks again and again, until there is an answer.
+/// Repeats a question until there is an answer.
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {

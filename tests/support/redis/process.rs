@@ -20,7 +20,7 @@ fn program() -> (PathBuf, &'static str) {
     }
 }
 
-/// A process that ends with this.
+/// A process. Dropping the handle kills it.
 pub(super) struct Process {
     child: Child,
     log: PathBuf,
@@ -29,7 +29,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts one with a configuration file; what it says goes to `log` beside that.
+    /// Starts a process with a configuration file. Its output goes to `log` beside the file.
     pub(super) fn spawn(config: &Path, arguments: &[&str]) -> Self {
         let log = config.with_file_name("log");
         let output = OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
@@ -48,12 +48,12 @@ impl Process {
         self.child.id()
     }
 
-    /// Whether it was neither killed nor paused from here.
+    /// Returns whether the process was neither killed nor paused through this handle.
     pub(super) fn is_running(&self) -> bool {
         !self.paused && !self.killed
     }
 
-    /// Whether it has ended, by itself or not.
+    /// Returns whether the process has ended, by itself or not.
     pub(super) fn has_exited(&mut self) -> bool {
         self.child.try_wait().expect("a child can be waited for").is_some()
     }
@@ -83,7 +83,7 @@ impl Process {
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// The end of its log, for a panic's message.
+    /// Returns the end of its log, for a panic's message.
     pub(super) fn last_words(&self) -> String {
         let log = self.log();
         let lines: Vec<_> = log.lines().collect();

@@ -8,7 +8,7 @@ use std::{
 
 use super::{Options, eventually, folder::Folder, options::Role, port::Port, process::Process};
 
-/// A running server; its process, ports and folder go with it.
+/// A running server. Dropping it ends its process and frees its ports and folder.
 pub struct RedisServer {
     // The first field goes first: the process, then its folder.
     process: Mutex<Process>,
@@ -67,7 +67,7 @@ impl RedisServer {
         self.tls_port.as_ref().map(Port::number)
     }
 
-    /// Ends it at once, as a crash does.
+    /// Kills the server, like a crash.
     pub fn kill(&self) {
         self.process().kill();
     }
@@ -81,27 +81,27 @@ impl RedisServer {
         self.wait_ready();
     }
 
-    /// Hangs it: its connections stay, nothing is answered.
+    /// Hangs the server: its connections stay, and it answers nothing.
     pub fn stop(&self) {
         self.process().pause();
     }
 
-    /// Lets it go on after [`stop`](Self::stop).
+    /// Resumes the server after [`stop`](Self::stop).
     pub fn cont(&self) {
         self.process().resume();
     }
 
-    /// Whether it was neither killed nor stopped from here.
+    /// Returns whether the server was neither killed nor stopped through this handle.
     pub fn is_running(&self) -> bool {
         self.process().is_running()
     }
 
-    /// Waits until it serves, all of its data loaded.
+    /// Waits until the server serves, with all of its data loaded.
     pub fn wait_ready(&self) {
         assert!(self.settle().is_ok(), "port {} was taken meanwhile", self.port());
     }
 
-    /// What it has logged since its first start.
+    /// Returns its log since its first start.
     pub fn log(&self) -> String {
         self.process().log()
     }
@@ -138,7 +138,7 @@ impl RedisServer {
         })
     }
 
-    /// Whether it is this very process that answers on the port, and with all of its data.
+    /// Returns whether this very process answers on the port, with all of its data.
     fn serves(&self, id: u32) -> bool {
         let Ok(info) = self.try_ask::<String>(&["INFO", "everything"]) else { return false };
         let told = |line: &str| info.lines().any(|other| other == line);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use super::RedisServer;
 
-/// What `CLUSTER NODES` says.
+/// The reply to `CLUSTER NODES`.
 pub(super) struct View(Vec<Node>);
 
 pub(super) struct Node {
@@ -30,7 +30,7 @@ impl View {
         self.0.iter().any(|node| node.port == port && node.settled)
     }
 
-    /// Who serves what, to be compared with another node's view.
+    /// Returns which node serves which slots, for comparison with another node's view.
     pub(super) fn owners(&self) -> BTreeMap<u16, (u16, &str)> {
         let ranges = self.0.iter().flat_map(|node| node.slots.iter().map(move |range| (node, range)));
         ranges.map(|(node, range)| (*range.start(), (*range.end(), node.id.as_str()))).collect()

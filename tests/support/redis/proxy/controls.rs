@@ -1,4 +1,4 @@
-//! What a test has asked of a proxy, and what its connections have done.
+//! The controls that a test has set on a proxy, and the counts of its connections.
 
 use std::{
     mem,
@@ -17,11 +17,11 @@ use super::End;
 /// Told to all connections of one generation: those that came since the last cut.
 pub(super) type Cut = Option<Fate>;
 
-/// What becomes of connections.
+/// The fate of connections.
 #[derive(Clone, Copy)]
 pub(super) enum Fate {
     End(End),
-    /// They stay, and nothing passes any more.
+    /// The connections stay, and nothing passes any more.
     Strand,
 }
 
