@@ -17,13 +17,13 @@ use crate::{
     route::classify::Ends,
 };
 
-/// Names the request, so that a repeated POST joins the stream that the first one began.
+/// The header with which a repeated POST joins the stream that the first POST began.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 
-/// How long a GET waits for the response's head: 2.5 heartbeats of the default interval. The library's servers answer one
-/// within 2 s, whether or not the work has begun.
+/// The default time limit for the response head of a GET: 2.5 heartbeats of the default interval. The library's servers
+/// send the head of a GET within 2 s, whether or not the work has begun.
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(37_500);
 
 /// Sets up an [`EventSource`].
@@ -41,7 +41,7 @@ pub struct EventSourceBuilder<S, B> {
 }
 
 impl EventSource {
-    /// A source with the default settings. Nothing is sent before it is polled.
+    /// Creates a source with the default settings. The source sends nothing until it is polled.
     ///
     /// The arguments are those of [`builder`](Self::builder).
     pub fn new<S, B, R>(service: S, request: Request<B>) -> Self
@@ -56,9 +56,11 @@ impl EventSource {
         Self::builder(service, request).build()
     }
 
-    /// A builder of a source that makes this request, again and again, with clones of this HTTP client.
+    /// Returns a builder of a source that sends clones of this request, one for each attempt, through clones of this
+    /// HTTP client.
     ///
-    /// `Accept`, `Cache-Control` and, for a POST, a random `Idempotency-Key` are added where the request has none.
+    /// The builder adds `Accept`, `Cache-Control` and, for a POST, a random `Idempotency-Key` where the request has
+    /// none.
     pub fn builder<S, B>(service: S, request: Request<B>) -> EventSourceBuilder<S, B> {
         EventSourceBuilder::new(service, request)
     }
@@ -92,15 +94,16 @@ impl<S, B> EventSourceBuilder<S, B> {
         }
     }
 
-    /// Goes on after this event, as a source did before ([`EventSource::last_event_id`]). `$` asks for what comes from now on.
-    /// Default: none, so the stream comes from its first event.
+    /// Starts after the event with this id, such as the [`EventSource::last_event_id`] of an earlier source. `$` starts
+    /// with the events that come from now on. Default: none, so the source starts with the first event of the stream.
     pub fn last_event_id(mut self, id: impl Into<String>) -> Self {
         self.last_event_id = id.into();
         self
     }
 
-    /// Asks the recovery service at this URI first, with the request's headers. It follows a stream that is held, running or
-    /// ended, and never runs the work. Where it answers 404 the source makes the request itself. Default: not asked.
+    /// Asks the recovery service at this URI first, with the headers of the request. Recovery follows a stream that the
+    /// server holds, running or ended, and never runs the work. If recovery answers 404, the source makes the request
+    /// itself. Default: recovery is not asked.
     pub fn recover(mut self, uri: Uri) -> Self
     where
         B: Default,
@@ -120,10 +123,11 @@ impl<S, B> EventSourceBuilder<S, B> {
         self
     }
 
-    /// Calls a function before each attempt, for headers that change. They replace those of the same name. An error counts as a
-    /// failed attempt. Default: none.
+    /// Calls a function before each attempt for headers that change, such as a token. The returned headers replace
+    /// those of the same name in the request. An error of the function counts as a failed attempt. Default: none.
     ///
-    /// After a 401 it is called again, once in an attempt. If its headers are other ones now the request is repeated at once.
+    /// After a 401 the source calls the function again, at most once in each attempt. If the function returns different
+    /// headers, the source repeats the request at once.
     ///
     /// ```
     /// use http::{HeaderMap, HeaderValue, header};
@@ -151,52 +155,56 @@ impl<S, B> EventSourceBuilder<S, B> {
         self
     }
 
-    /// Names the terminal events of the stream. The library's servers tell a terminal event by its id, so this is for other
-    /// servers. Default: `completed`, `failed`, `cancelled`, `orphaned` and `expired`, by name or by the JSON's `type`.
+    /// Sets which events are terminal. The library's servers mark a terminal event by its id, so this setting is for
+    /// other servers. Default: `completed`, `failed`, `cancelled`, `orphaned` and `expired`, by name or by the JSON's
+    /// `type`.
     pub fn ends(mut self, ends: Ends) -> Self {
         self.ends = Some(ends);
         self
     }
 
-    /// Gives up after so many attempts in a row without an event. Default: 10. One attempt is always made.
+    /// Sets after how many attempts in a row without an event the source gives up. Default: 10. The source always makes
+    /// at least one attempt.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.limits.max_attempts = attempts;
         self
     }
 
-    /// The shortest wait between two attempts, where the server asks for none. Default: 250 ms.
+    /// Sets the shortest wait between two attempts. The wait is longer if the server asks for more. Default: 250 ms.
     pub fn min_delay(mut self, delay: Duration) -> Self {
         self.limits.min_delay = delay;
         self
     }
 
-    /// The longest wait between two attempts, unless the server asks for a longer one. Default: 30 s.
+    /// Sets the longest wait between two attempts. The wait is longer if the server asks for more. Default: 30 s.
     pub fn max_delay(mut self, delay: Duration) -> Self {
         self.limits.max_delay = delay;
         self
     }
 
-    /// The heartbeat interval of a server that does not say it (`X-Stream-Heartbeat`). After 2.5 intervals of silence, and at
-    /// least 1 s, a connection is dead. Default: none, so silence on such a connection is not judged.
+    /// Sets the heartbeat interval to assume if the response has no `X-Stream-Heartbeat`. The source takes a connection
+    /// for dead after 2.5 intervals of silence, at least 1 s. Default: none, so a silent connection without that header
+    /// stays open.
     pub fn heartbeat(mut self, interval: Duration) -> Self {
         self.limits.heartbeat = Some(interval);
         self
     }
 
-    /// How long an attempt waits for the response's head, the function for headers included. Default: 37.5 s for a GET; any time
-    /// for other methods, whose response may have to wait for the work to begin.
+    /// Sets how long an attempt waits for the response head. The time of the function for headers counts too. Default:
+    /// 37.5 s for a GET; no limit for other methods, since their response may have to wait for the work to begin.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = Some(timeout);
         self
     }
 
-    /// How many bytes an event may have: its name, data and id together, and each of its lines. Default: 8 MiB.
+    /// Sets the largest size of an event in bytes. The limit holds for the name, data and id together, and for each
+    /// line. Default: 8 MiB.
     pub fn max_event_bytes(mut self, bytes: usize) -> Self {
         self.max_event_bytes = bytes;
         self
     }
 
-    /// Makes the source. Nothing is sent before it is polled.
+    /// Creates the source. The source sends nothing until it is polled.
     pub fn build<R>(self) -> EventSource
     where
         S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,

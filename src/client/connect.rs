@@ -1,4 +1,5 @@
-//! One attempt: the caller's headers, the cursor, and the HTTP client, whose types end here.
+//! One attempt: adds the caller's headers and the cursor to the request, and sends it. The types of the HTTP client are
+//! erased here.
 
 use std::{future::poll_fn, pin::Pin, sync::Arc};
 
@@ -10,22 +11,22 @@ use tower_service::Service;
 use super::CutCause;
 use crate::{model::error::BoxError, node::headers::LAST_EVENT_ID};
 
-/// A response's body, of whichever HTTP client.
+/// A response body, with the HTTP client's own type erased.
 pub(super) type Body = UnsyncBoxBody<Bytes, BoxError>;
 
-/// A future that can be kept beside others in a source that is `Send`.
+/// A boxed future. It is `Send`, so that the source is.
 pub(super) type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The caller's function for headers.
+/// The function that the caller gave to [`EventSourceBuilder::headers`](super::EventSourceBuilder::headers).
 pub(super) type HeadersHook = Arc<dyn Fn(Occasion) -> Boxed<Result<HeaderMap, BoxError>> + Send + Sync>;
 
-/// Why the caller's function is asked for headers.
+/// Why the source calls the function for [`headers`](super::EventSourceBuilder::headers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Occasion {
     /// An attempt begins.
     Attempt,
-    /// The server has refused the headers with 401: a token that is kept has to be renewed.
+    /// The server answered 401. A function that caches a token must renew it now.
     Unauthorized,
 }
 
@@ -40,11 +41,11 @@ pub(super) enum Target {
 
 /// Makes attempts.
 pub(super) trait Connect: Send {
-    /// An attempt at the target, from after the cursor.
+    /// Requests the events after the cursor from the target.
     fn connect(&mut self, target: Target, cursor: Option<HeaderValue>) -> Boxed<Result<Response<Body>, CutCause>>;
 }
 
-/// Makes attempts with an HTTP client.
+/// Makes attempts with the caller's HTTP client.
 pub(super) struct Connector<S, B> {
     pub(super) service: S,
     pub(super) stream: Request<B>,
@@ -88,7 +89,7 @@ where
     }
 }
 
-/// Gives a request the caller's headers, and the cursor.
+/// Adds the caller's headers and the cursor to a request.
 fn prepare<B>(request: &mut Request<B>, cursor: Option<&HeaderValue>, headers: Option<&HeaderMap>) {
     request.headers_mut().extend(headers.cloned().unwrap_or_default());
     if let Some(cursor) = cursor {
@@ -114,7 +115,7 @@ where
     R: http_body::Body + Send + 'static,
     R::Error: Into<BoxError>,
 {
-    // `Bytes` are passed on, not copied.
+    // `copy_to_bytes` does not copy data that is `Bytes` already.
     let body = body.map_frame(|frame| frame.map_data(|mut data| data.copy_to_bytes(data.remaining())));
     body.map_err(Into::into).boxed_unsync()
 }

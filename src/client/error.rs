@@ -1,4 +1,4 @@
-//! What can go wrong for an event source.
+//! The errors of an event source.
 
 use std::{error::Error, fmt, time::Duration};
 
@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 
 use crate::{model::error::BoxError, wire::TooLarge};
 
-/// Why an attempt failed, or a connection was lost. The source tries again.
+/// Why an attempt failed or a connection was lost. The source tries again.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CutCause {
@@ -15,20 +15,21 @@ pub enum CutCause {
     Headers(BoxError),
     /// The HTTP client failed to send the request, or to receive the response's head.
     Request(BoxError),
-    /// No response came in time.
+    /// No response head came within the time limit.
     NoResponse {
         /// How long the source waited.
         waited: Duration,
     },
     /// The server answered with 429 or 5xx.
     Status(StatusCode),
-    /// The response broke off.
+    /// The response body failed before its end.
     Body(BoxError),
-    /// The response ended before the stream's terminal event. Responses of feeds, and responses over HTTP/1.0, end like this.
+    /// The response ended cleanly before the stream's terminal event. Responses of feeds and responses over HTTP/1.0
+    /// end so.
     EndedEarly,
-    /// Nothing came any more, not even heartbeats.
+    /// The connection was silent for too long: not even heartbeats came.
     Silent {
-        /// How long nothing came: 2.5 heartbeat intervals.
+        /// How long the connection was silent: 2.5 heartbeat intervals.
         waited: Duration,
     },
 }
@@ -56,39 +57,43 @@ impl Error for CutCause {
     }
 }
 
-/// Why an event source stopped before the stream's end. What was received stays good: a later source goes on after the last
-/// event ([`EventSource::last_event_id`](super::EventSource::last_event_id)), or this one does
-/// ([`EventSource::reconnect`](super::EventSource::reconnect)).
+/// Why an event source stopped before the end of the stream.
+///
+/// The events so far stay valid. Call [`EventSource::reconnect`](super::EventSource::reconnect) to go on after the last
+/// event with the same source, or build a new source with its [`last_event_id`](super::EventSource::last_event_id).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum GaveUp {
-    /// So many attempts in a row brought no event.
+    /// Too many attempts in a row brought no event.
     Attempts {
-        /// How many.
+        /// How many attempts brought no event.
         attempts: u32,
-        /// Why the last one failed.
+        /// Why the last attempt failed.
         last: CutCause,
     },
-    /// The server refused with a status that asking again would not change: any but 200, 204, 429 and 5xx.
-    /// The body is its beginning, up to 16 KiB of it. This library's servers say in a sentence what is wrong.
+    /// The server refused the request with a status other than 200, 204, 429 and 5xx. Another attempt would get the
+    /// same answer.
+    ///
+    /// The response holds the first 16 KiB of its body at most. This library's servers explain the refusal there in a
+    /// sentence.
     Refused(Box<Response<Bytes>>),
-    /// The response is no event stream.
+    /// The response is not an event stream.
     NoEventStream {
-        /// Its content type, if it has one.
+        /// The response's content type; `None` if it has none.
         content_type: Option<String>,
     },
-    /// An event is larger than the limit ([`max_event_bytes`](super::EventSourceBuilder::max_event_bytes)). It would come again
-    /// after each reconnect.
+    /// An event is larger than [`max_event_bytes`](super::EventSourceBuilder::max_event_bytes). The source does not
+    /// reconnect, because the server would send the same event again.
     EventTooLarge(TooLarge),
-    /// The last event id holds bytes that no header can carry, so no request can ask for what follows it.
+    /// The last event id holds bytes that a header cannot carry, so no request can ask for the events after it.
     Cursor {
-        /// The id.
+        /// The last event id.
         id: String,
     },
 }
 
 impl GaveUp {
-    /// The status with which the server refused.
+    /// Returns the status with which the server refused the request or failed the last attempt, if there was one.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         match self {

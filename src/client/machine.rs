@@ -27,27 +27,28 @@ use crate::{
     wire::{Framing as _, Parsed, Parser, Sse, TooLarge},
 };
 
-/// A body that is always ready lets others have their turn after so many frames without an event.
+/// How many frames one poll may read without yielding an update. Then the source yields to other tasks, since a body
+/// that is always ready would starve them.
 const FRAMES_A_POLL: usize = 64;
 
 pub(super) struct Machine {
     connect: Box<dyn Connect>,
     target: Target,
-    /// Whether a response that cannot be resumed may be asked for again after a clean end.
+    /// Whether the request is a GET. Only a GET is repeated after a clean end of a response whose events had no ids.
     is_get: bool,
     response_timeout: Option<Duration>,
     policy: Policy,
     random: Seeded,
     parser: Parser,
     reader: Reader,
-    /// What was read and not yet yielded.
+    /// Updates that were read but not yet yielded.
     updates: VecDeque<Update>,
     /// The id of the last event that was yielded.
     last_event_id: String,
     stage: Stage,
 }
 
-/// What a builder makes a machine of.
+/// The settings from which the builder makes a machine.
 pub(super) struct Setup {
     pub(super) connect: Box<dyn Connect>,
     pub(super) recovers: bool,
@@ -59,9 +60,9 @@ pub(super) struct Setup {
     pub(super) response_timeout: Option<Duration>,
 }
 
-/// What the source does.
+/// The states of the machine.
 enum Stage {
-    /// It begins an attempt when it is polled.
+    /// The next poll begins an attempt.
     Idle,
     Connecting(Boxed<Result<Response<Body>, CutCause>>, Limit),
     Reading(Reading),
@@ -73,7 +74,7 @@ enum Stage {
 struct Reading {
     body: Body,
     watchdog: Watchdog,
-    /// An event is too large: what came before it is yielded first.
+    /// The error about an event that is too large. The events before it are yielded first.
     too_large: Option<TooLarge>,
 }
 
@@ -99,7 +100,7 @@ impl Machine {
         &self.last_event_id
     }
 
-    /// How many attempts in a row have failed without an event.
+    /// Returns how many attempts in a row brought no event.
     pub(super) fn failures(&self) -> u32 {
         self.policy.failures()
     }
@@ -135,7 +136,7 @@ impl Machine {
         }
     }
 
-    /// The next update; `None` once the machine is over.
+    /// Polls for the next update. Returns `None` once the stream has ended, the source gave up, or its owner closed it.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Update, GaveUp>>> {
         for _ in 0..FRAMES_A_POLL {
             if self.is_over() {
@@ -154,7 +155,7 @@ impl Machine {
         Poll::Pending
     }
 
-    /// Yields what was read already.
+    /// Takes the next update from what was read already.
     fn next_update(&mut self) -> Option<Update> {
         loop {
             if let Some(update) = self.updates.pop_front() {
@@ -168,7 +169,7 @@ impl Machine {
         }
     }
 
-    /// The owner is about to be given this.
+    /// Records an update that is about to be yielded: its event id, the progress it means, and the end of the stream.
     fn note(&mut self, update: &Update) {
         let message = match update {
             Update::Event(message) => Some(message),
@@ -203,7 +204,7 @@ impl Machine {
                 if !text.as_ref().is_some_and(|text| Sse.claims(text)) {
                     return Err(GaveUp::NoEventStream { content_type: text.map(Into::into) });
                 }
-                // Recovery is asked first, and once it has answered no more.
+                // Once recovery has sent events, every later attempt asks the stream itself.
                 self.target = Target::Stream;
                 let watchdog = Watchdog::new(self.policy.silence(&head.headers));
                 self.stage = Stage::Reading(Reading { body, watchdog, too_large: None });
@@ -230,7 +231,7 @@ impl Machine {
         }
     }
 
-    /// Reads one frame, or finds that none will come any more.
+    /// Reads one frame, or notices that the response has ended, failed or gone silent.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), GaveUp>> {
         let Stage::Reading(reading) = &mut self.stage else { return Poll::Ready(Ok(())) };
         if let Some(too_large) = reading.too_large {
@@ -250,25 +251,26 @@ impl Machine {
         };
         self.leave_response();
         if matches!(cause, CutCause::EndedEarly) && !self.is_get && self.last_event_id.is_empty() {
-            // To ask again would be another request for the same work, as nothing says which answer to go on with.
+            // Without an id the request cannot resume this response: a repeated POST would run the work again.
             self.updates.push_back(Update::Ended(Ended::default()));
             return Poll::Ready(Ok(()));
         }
         Poll::Ready(self.cut(cause, None))
     }
 
-    /// A response is over, and all that it said was yielded.
+    /// Prepares the parser and the cursor for the next response. All updates of the last response were yielded.
     fn leave_response(&mut self) {
         if self.reader.take_void_cursor() {
             let parser = mem::replace(&mut self.parser, Parser::new(0));
             self.parser = parser.with_last_event_id("");
         }
-        // A block may set an id without being an event.
+        // A block without data sets the id but yields no event, so `note` has not seen that id.
         self.parser.last_event_id().clone_into(&mut self.last_event_id);
         self.parser.reconnect();
     }
 
-    /// An attempt is over, and the stream is not. `asked`: how long the server wants the source to wait, as the status says.
+    /// Ends an attempt whose stream has not ended: plans the next attempt, or gives up after too many. `asked` is the
+    /// wait that the server asked for in `Retry-After`.
     fn cut(&mut self, cause: CutCause, asked: Option<Duration>) -> Result<(), GaveUp> {
         let reason = self.reader.take_breaks();
         let asked = asked.max(self.parser.reconnection_time().map(Duration::from_millis));
@@ -280,7 +282,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Takes one step of the state machine.
+    /// Drives the current stage by one step.
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), GaveUp>> {
         match &mut self.stage {
             Stage::Idle => Poll::Ready(self.begin()),

@@ -1,7 +1,7 @@
-//! The Rust client: an [`EventSource`] that survives what happens to connections.
+//! The Rust client: an [`EventSource`] that reconnects by itself and goes on after the last event.
 //!
-//! It works over any HTTP client that is a [`tower_service::Service`] of `http` requests and responses: `hyper-util`'s legacy
-//! client as it is, `reqwest` by [four lines](#reqwest), an axum router in tests.
+//! The source works with any HTTP client that is a [`tower_service::Service`] of `http` requests and responses:
+//! `hyper-util`'s legacy client as it is, `reqwest` with [four lines](#reqwest) of glue, an axum router in tests.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -28,7 +28,7 @@
 //! let mut source = EventSource::new(client, request);
 //! let mut text = String::new();
 //! while let Some(update) = source.next().await {
-//!     // An error says that the source gave up: refused for good, or too many attempts without an event.
+//!     // An error means that the source gave up: the server refused, or too many attempts brought no event.
 //!     match update? {
 //!         Update::Event(event) => text += &event.json::<Token>()?.text,
 //!         Update::Restart(_) => text.clear(),
@@ -43,42 +43,44 @@
 //! # }
 //! ```
 //!
-//! # Three things
+//! # Ended, cut, gave up
 //!
-//! | | | |
+//! | what happened | what the source yields | what it means |
 //! |---|---|---|
-//! | the stream **ended** | [`Update::Ended`] | its terminal event, or status 204: everything was delivered. The last item |
-//! | the connection was **cut** | [`Update::Cut`] | the source waits, and tries again after the last event |
-//! | the source **gave up** | [`GaveUp`] | an error, the last item. [`reconnect`](EventSource::reconnect) goes on |
+//! | the stream **ended** | [`Update::Ended`] | the terminal event came, or status 204 (everything was delivered). No item follows |
+//! | the connection was **cut** | [`Update::Cut`] | the source waits, connects again, and goes on after the last event |
+//! | the source **gave up** | the error [`GaveUp`] | no item follows until [`reconnect`](EventSource::reconnect) is called |
 //!
-//! # What it does
+//! # What the source does
 //!
-//! | what happens | what follows |
+//! | what happens | what the source does |
 //! |---|---|
-//! | 200 with `text/event-stream` | it reads |
+//! | 200 with `text/event-stream` | it reads the events |
 //! | 200 with another content type, or a status that is not in this table | it gives up |
-//! | 204 | the stream has ended |
-//! | 401, with a function for [`headers`](EventSourceBuilder::headers) | it calls that again. If the headers are other ones now it repeats the request, else it gives up |
-//! | 429 and 5xx | it tries again, not before `Retry-After` (seconds or a date, up to an hour) |
-//! | the request fails, no head comes in time, the function for headers fails | it tries again |
-//! | the response breaks off, or ends without a terminal event | it tries again with `Last-Event-ID`. A POST whose events carry no ids has ended if its response ends cleanly |
+//! | 204 | it yields the end of the stream |
+//! | 401, with a function for [`headers`](EventSourceBuilder::headers) | it calls the function again. If the function returns different headers, the source repeats the request; otherwise it gives up |
+//! | 429 and 5xx | it tries again after at least the time in `Retry-After` (seconds or a date, up to an hour) |
+//! | the request fails, no response head comes in time, or the function for headers fails | it tries again |
+//! | the response breaks off, or ends without a terminal event | it tries again with `Last-Event-ID`. For a POST whose events carry no ids, a clean end of the response is the end of the stream |
 //! | silence for 2.5 intervals of `X-Stream-Heartbeat` | it tries again |
 //! | an event is larger than [`max_event_bytes`](EventSourceBuilder::max_event_bytes) | it gives up; the error names the limit |
 //!
-//! It waits a random time between attempts: from 250 ms, or what the server asks for (`retry:`), to 30 s, longer after each attempt
-//! without an event. After 10 of them in a row it gives up. All attempts of a POST carry one `Idempotency-Key`.
+//! Between attempts the source waits a random time of at least 250 ms, or what the server asks for by `retry:`. The
+//! upper limit of the wait grows with each attempt that brings no event, up to 30 s. It is higher if the server asks
+//! for a longer wait. After 10 attempts in a row without an event the source gives up. All attempts of a POST carry the
+//! same `Idempotency-Key`.
 //!
 //! # Voices
 //!
-//! The library's own words in a stream (`connected`, `gap`, `restart`, endings) are told as what they are in each
-//! [`Voice`](crate::Voice), and never as events. Where a voice has no word the ids of the events tell the same: another run, a
-//! hole, the end. After a restart in the voice `OpenAi`, which breaks off there, the source asks for the new run from its
-//! beginning.
+//! The library adds messages of its own to a stream: `connected`, `gap`, `restart` and endings. The source recognizes
+//! them in each [`Voice`](crate::Voice) and never yields them as [`Update::Event`]. Where a voice has no such message,
+//! the source reads the same facts from the ids of the events: a new run, missing events, the end. The voice `OpenAi`
+//! breaks the response off at a restart. The source then requests the new run from its first event.
 //!
 //! # Cancel safety
 //!
-//! Everything happens while the source is polled; nothing is spawned. [`EventSource::next`] may be dropped and called again, in
-//! `tokio::select!` too. A source that is dropped is continued by a new one:
+//! The source works only while it is polled, and spawns no task. The future of [`EventSource::next`] may be dropped, as
+//! in `tokio::select!`, and `next` called again. A new source goes on where a dropped one stopped:
 //!
 //! ```no_run
 //! # use resilient_sse::client::EventSource;
@@ -109,7 +111,7 @@
 //! # }
 //! ```
 //!
-//! The HTTP client must not limit how long a response may take as a whole.
+//! The HTTP client must not have a time limit for a whole response: a stream may run for longer.
 
 mod builder;
 mod connect;

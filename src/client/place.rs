@@ -1,51 +1,53 @@
-//! What the ids of events say: an end, another run, a hole.
+//! Reads the end, a new run and missing events from the ids of events.
 
 use std::mem;
 
 use super::{Gap, Restart};
 use crate::model::id::Cursor;
 
-/// Where a reader stands in a stream, by the ids of the library (`e<epoch>-<seq>`). Other ids say nothing.
+/// The position of a reader in a stream, from the ids of the library (`e<epoch>-<seq>`). Other ids are ignored.
 ///
-/// Seqs are dense, and epochs rise with each run. So a reader sees what a voice has no word for, and also what a server, or a
-/// proxy between, left out without a word.
+/// Seqs are dense, and each run has a higher epoch. So the ids alone show a missing event or a new run, even in a voice
+/// without `gap` and `restart`, and even if a server or a proxy left events out silently.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Place {
     last: Option<Cursor>,
-    /// Whether the server has said, since the last event, that some are missing, or that another run begins.
+    /// Whether the server has sent a `gap` since the last event.
     told_gap: bool,
+    /// Whether the server has sent a `restart` since the last event.
     told_restart: bool,
 }
 
-/// What an event's id says.
+/// What the id of an event reveals.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Arrival {
-    /// Whether it is an id of the library.
+    /// Whether the id has the library's form.
     pub(super) is_known: bool,
-    /// Whether it is that of a terminal event.
+    /// Whether the id is that of a terminal event.
     pub(super) is_end: bool,
-    /// What the server has left out without a word.
+    /// The missing events before this one, unless the server has sent a `gap` for them.
     pub(super) gap: Option<Gap>,
+    /// The new run that this event begins, unless the server has sent a `restart` for it.
     pub(super) restart: Option<Restart>,
 }
 
 impl Place {
-    /// The place of a reader whose last event had this id.
+    /// Returns the place of a reader whose last event had this id.
     pub(super) fn at(id: &str) -> Self {
         Self { last: Cursor::parse(id), ..Self::default() }
     }
 
-    /// The server has said that events are missing.
+    /// Records that the server has sent a `gap`.
     pub(super) fn told_gap(&mut self) {
         self.told_gap = true;
     }
 
-    /// The server has said that another run begins.
+    /// Records that the server has sent a `restart`.
     pub(super) fn told_restart(&mut self) {
         self.told_restart = true;
     }
 
-    /// An event has come that sets this id.
+    /// Moves the place to an event with this id, and returns what the id reveals.
     pub(super) fn arrive(&mut self, id: &str) -> Arrival {
         let (told_gap, told_restart) = (mem::take(&mut self.told_gap), mem::take(&mut self.told_restart));
         let Some(cursor) = Cursor::parse(id) else {
@@ -57,7 +59,7 @@ impl Place {
         let mut arrival = Arrival { is_known: true, is_end, ..Arrival::default() };
         let Some(last) = last.filter(|_| !is_end) else { return arrival };
         let is_new_run = at.epoch > last.at.epoch;
-        // The first event of a run has seq 1. Of an older run, or an older event, the server has its own reason to tell again.
+        // The first event of a run has seq 1. An older run or an older seq is no gap: the server may repeat events.
         let due = if is_new_run { 1 } else { last.at.seq.saturating_add(1) };
         if at.epoch >= last.at.epoch && at.seq > due && !told_gap {
             let missed = (!is_new_run).then(|| at.seq - due);
@@ -108,7 +110,7 @@ mod tests {
 
     #[test]
     fn what_is_no_place_in_this_stream_says_nothing() {
-        // A cursor of another stream, an older epoch, an older event, and ids of another system.
+        // In order: a cursor of another stream, an older epoch, an older event, an id of another system, no id.
         for (last, id) in [("a.e5-3", "b.e9-4"), ("e9-3", "e5-7"), ("e5-9", "e5-2"), ("7-3", "e5-4"), ("", "e5-4")] {
             let arrival = Place::at(last).arrive(id);
             assert_eq!(arrival, Arrival { is_known: true, ..Arrival::default() }, "{last} {id}");

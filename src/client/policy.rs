@@ -1,4 +1,4 @@
-//! When to try again, and when not to: decisions without any I/O.
+//! Decides whether and when to try again, without any I/O.
 
 use std::time::Duration;
 
@@ -7,14 +7,15 @@ use http::{HeaderMap, StatusCode};
 use super::retry_after::LONGEST_WAIT;
 use crate::{node::headers::STREAM_HEARTBEAT, protocol::backoff};
 
-/// A connection is dead after this many heartbeat intervals of silence.
+/// After how many heartbeat intervals of silence a connection is dead.
 const SILENT_HEARTBEATS: f64 = 2.5;
 
-/// The watchdog's bounds: a header that asks for less would cut connections that are merely slow.
+/// The bounds of the watchdog's time limit. A header with a shorter interval would cut connections that are merely
+/// slow.
 const SHORTEST_SILENCE: Duration = Duration::from_secs(1);
 const LONGEST_SILENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What a response's status means.
+/// What the source does with a response, by its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// 200: an event stream, if its content type says so.
@@ -45,7 +46,7 @@ pub(super) struct Limits {
     pub(super) max_attempts: u32,
     pub(super) min_delay: Duration,
     pub(super) max_delay: Duration,
-    /// The heartbeat interval of a response that does not say its own.
+    /// The heartbeat interval to assume for a response without `X-Stream-Heartbeat`.
     pub(super) heartbeat: Option<Duration>,
 }
 
@@ -55,7 +56,7 @@ pub(super) struct Policy {
     limits: Limits,
     /// How many attempts in a row brought no event.
     failures: u32,
-    /// Whether the attempt that is under way has brought one.
+    /// Whether the current attempt has brought an event.
     has_event: bool,
 }
 
@@ -64,27 +65,30 @@ impl Policy {
         Self { limits, failures: 0, has_event: false }
     }
 
-    /// How many attempts in a row have failed without an event.
+    /// Returns how many attempts in a row brought no event.
     pub(super) fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// Forgets all failures.
+    /// Resets the count of failures.
     pub(super) fn start_over(&mut self) {
         self.failures = 0;
         self.has_event = false;
     }
 
-    /// An event has come.
+    /// Records that the current attempt has brought an event, and resets the count of failures.
     pub(super) fn progressed(&mut self) {
         self.failures = 0;
         self.has_event = true;
     }
 
-    /// An attempt is over: returns how long to wait before the next one, or `None` after too many attempts without an event.
+    /// Records that an attempt is over. Returns how long to wait before the next attempt, or `None` after too many
+    /// attempts without an event.
     ///
-    /// `asked` is the wait that the server asked for, by `retry:` or `Retry-After`. The wait is never shorter, and up to half as
-    /// long again, since a server may give the same number to many clients that it lets go together. `random` is uniform.
+    /// `asked` is the wait that the server asked for, by `retry:` or `Retry-After`. The returned wait is never shorter
+    /// than `asked`, up to [`LONGEST_WAIT`], and its upper limit is at least 1.5 times `asked`: a server may give the
+    /// same number to many clients that it disconnects together, and they must not come back together. `random` is
+    /// uniform.
     pub(super) fn failed(&mut self, asked: Option<Duration>, random: u64) -> Option<Duration> {
         if !std::mem::take(&mut self.has_event) {
             self.failures = self.failures.saturating_add(1);
@@ -98,12 +102,13 @@ impl Policy {
         Some(backoff::between(shortest, longest, random))
     }
 
-    /// After how much silence a connection whose response has these headers is dead; `None` where no interval is known.
+    /// Returns after how much silence a connection is dead, given the headers of its response. `None` if no heartbeat
+    /// interval is known.
     pub(super) fn silence(&self, headers: &HeaderMap) -> Option<Duration> {
         let seconds = headers.get(STREAM_HEARTBEAT).and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());
         let told = seconds.filter(|seconds| *seconds > 0.0);
         let interval = told.or(self.limits.heartbeat.map(|interval| interval.as_secs_f64()))?;
-        // Only infinity and what is near it are no `Duration`.
+        // The conversion fails only for a number too large for a `Duration`, infinity included.
         let silence = Duration::try_from_secs_f64(interval * SILENT_HEARTBEATS).unwrap_or(LONGEST_SILENCE);
         Some(silence.clamp(SHORTEST_SILENCE, LONGEST_SILENCE))
     }
@@ -163,7 +168,7 @@ mod tests {
         }
         policy.progressed();
         assert_eq!(policy.failures(), 0);
-        // The attempt that brought the event and then broke does not count.
+        // The attempt that brought the event does not count as a failure when it breaks off.
         let waits = std::iter::from_fn(|| policy.failed(None, 0)).count();
         assert_eq!(waits, 10);
     }
@@ -192,7 +197,7 @@ mod tests {
         }
     }
 
-    /// A thousand clients of a server that names the same delay to all of them, cut together.
+    /// Cuts a thousand clients at once, all with the same delay from the server.
     #[test]
     fn clients_that_are_cut_together_do_not_come_back_together() {
         let random = Seeded::new(Some(7));

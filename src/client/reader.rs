@@ -1,4 +1,4 @@
-//! Turns the messages of a response into updates, without any I/O.
+//! Turns the messages of responses into updates, without any I/O.
 
 use std::{borrow::Cow, collections::VecDeque};
 
@@ -13,20 +13,20 @@ use crate::{
     wire::{EventView, Message},
 };
 
-/// Reads the stream of one event source, over all of its responses.
+/// Reads the messages of one event source, over all of its responses.
 #[derive(Debug)]
 pub(super) struct Reader {
-    /// The caller's own terminal events, if it named any.
+    /// The caller's own rules for terminal events, if it set any.
     ends: Option<Ends>,
     default_ends: Ends,
     place: Place,
     /// The id of the last message.
     last_event_id: String,
-    /// The id at which a gap was told after which the voice cannot go on.
+    /// The last event id at which a response broke off for a gap. It keeps the same gap from being yielded twice.
     gap_told_at: Option<String>,
-    /// Why the response is about to break off, where the server has said so.
+    /// The reason why the response is about to break off, if the server has sent one.
     breaks: Option<String>,
-    /// Whether the next attempt is to be made without a cursor.
+    /// Whether the next attempt must carry no cursor, because its run was replaced.
     cursor_is_void: bool,
 }
 
@@ -43,9 +43,9 @@ impl Reader {
         }
     }
 
-    /// Reads a message, and appends what it says.
+    /// Reads a message, and appends the updates that it means.
     pub(super) fn read(&mut self, message: Message, updates: &mut VecDeque<Update>) {
-        // An event of a recorded stream has an id of its own, the library's words have none.
+        // An event of a recorded stream sets its own id. The library's own messages set none.
         let sets_id = message.last_event_id != self.last_event_id;
         if !sets_id && let Some(word) = words::word(&message) {
             return self.word(word, updates);
@@ -64,12 +64,12 @@ impl Reader {
         });
     }
 
-    /// Why the response that has just broken off did so, where the server has said it.
+    /// Takes the reason why the last response broke off, if the server has sent one.
     pub(super) fn take_breaks(&mut self) -> Option<String> {
         self.breaks.take()
     }
 
-    /// Whether the next attempt is to be made without a cursor: what it stands for was declared void.
+    /// Returns whether the next attempt must carry no cursor, and clears the cursor and the place if so.
     pub(super) fn take_void_cursor(&mut self) -> bool {
         let is_void = std::mem::take(&mut self.cursor_is_void);
         if is_void {
@@ -97,15 +97,15 @@ impl Reader {
         }
     }
 
-    /// What it means for the owner that a response is about to break off for this reason.
+    /// Returns the update for the owner when a response is about to break off for this reason, if there is one.
     fn breaking(&mut self, reason: &str) -> Option<Update> {
         match reason {
             "restart" => {
-                // With the old run's cursor the server could only say the same again.
+                // The server would answer the old run's cursor with the same error again.
                 self.cursor_is_void = true;
                 Some(Update::Restart(Restart::default()))
             }
-            // The server says so again at each attempt with the same cursor; the owner is told once.
+            // The server repeats the error at each attempt with the same cursor. The owner gets one `Gap`.
             "gap" if self.gap_told_at.as_ref() != Some(&self.last_event_id) => {
                 self.gap_told_at = Some(self.last_event_id.clone());
                 let after = Some(self.last_event_id.clone()).filter(|id| !id.is_empty());
@@ -115,7 +115,9 @@ impl Reader {
         }
     }
 
-    /// How the stream ends with this message, if it does. `is_end` is what its id says, where that is the library's.
+    /// Returns `None` if the stream goes on after this message, else the state in which the stream ends, as far as it
+    /// is known. `is_end` is whether the message's id is that of a terminal event; `None` for an id that is not the
+    /// library's.
     fn end(&self, message: &Message, is_end: Option<bool>) -> Option<Option<StreamState>> {
         let classify = |ends: &Ends| {
             let event = EventView {
@@ -130,7 +132,7 @@ impl Reader {
         match is_end {
             _ if own.is_some() => Some(own),
             Some(true) => Some(classify(&self.default_ends)),
-            // The server has its own rules for what is terminal, and the id says what they came to.
+            // The server has classified the event by its own rules, and the id carries the result.
             Some(false) => None,
             None if self.ends.is_some() => None,
             None => classify(&self.default_ends).map(Some),
@@ -138,7 +140,7 @@ impl Reader {
     }
 }
 
-/// The endings that the library supplies, and those that its routes know by default.
+/// Returns the default rules of the library's routes, with the endings that the library itself writes.
 fn default_ends() -> Ends {
     ["cancelled", "orphaned", "expired"]
         .into_iter()
@@ -149,7 +151,7 @@ fn default_ends() -> Ends {
 mod tests {
     use super::*;
 
-    /// What a reader makes of messages, each as id, name and data.
+    /// Reads messages, each given as id, name and data, and returns the updates as text.
     fn read(reader: &mut Reader, messages: &[(&str, &str, &str)]) -> Vec<String> {
         let mut updates = VecDeque::new();
         for (id, name, data) in messages {
@@ -216,7 +218,7 @@ mod tests {
 
         assert_eq!(read(&mut reader, &[("e5-1", "message", &error("restart"))]), ["restart None"]);
         assert!(reader.take_void_cursor() && !reader.take_void_cursor());
-        // Without a cursor the new run comes from its first event, and is no second restart.
+        // Without a cursor the new run comes from its first event, which must not count as a second restart.
         assert_eq!(read(&mut reader, &[("e9-1", "message", "b")]), ["b"]);
     }
 

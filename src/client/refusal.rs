@@ -1,4 +1,4 @@
-//! A response that refuses the stream for good.
+//! Reads the body of a response that refuses the stream for good.
 
 use std::{
     fmt,
@@ -13,12 +13,13 @@ use http_body::Body as _;
 
 use super::{GaveUp, connect::Body, timers::Limit};
 
-/// How much of the body is read, in how many frames, and for how long: it is there to tell a human what is wrong.
+/// The limits for the body of a refusal, in bytes, frames and time. The body is only meant to tell a human what is
+/// wrong.
 const READ: usize = 16 << 10;
 const FRAMES: usize = 1024;
 const WAIT: Duration = Duration::from_secs(5);
 
-/// Reads what such a response says.
+/// The head of a refusing response, and as much of its body as was read.
 pub(super) struct Refusal {
     head: Parts,
     body: Body,
@@ -32,7 +33,7 @@ impl Refusal {
         Self { head, body, read: BytesMut::new(), frames: 0, limit: Limit::of(Some(WAIT)) }
     }
 
-    /// Ready with all that is known once the body is over, or enough of it was read.
+    /// Reads the body. Ready with the refusal once the body has ended or failed, or a limit is reached.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<GaveUp> {
         while self.read.len() < READ && self.frames < FRAMES {
             match Pin::new(&mut self.body).poll_frame(cx) {

@@ -1,20 +1,21 @@
-//! The wait that a refusing server asks for (RFC 9110 § 10.2.3).
+//! The wait that a server asks for with `Retry-After` (RFC 9110 § 10.2.3).
 
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, header};
 use httpdate::parse_http_date;
 
-/// The longest wait that a server can ask for. A typing error must not stop a client for good.
+/// The longest wait that a server can ask for. The bound keeps a typing error from stopping a client for good.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
 /// Reads `Retry-After`, as seconds or as a date.
 ///
-/// A date is compared with the response's own `Date`, since the client's clock may be wrong; without one, with `now`.
+/// A date is compared with the response's own `Date`, since the client's clock may be wrong, or with `now` if the
+/// response has no `Date`.
 pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // A number that no `u64` holds is longer than any wait.
+        // A number too large for a `u64` asks for more than the longest wait.
         text.parse().map_or(LONGEST_WAIT, Duration::from_secs)
     } else {
         let sent = headers.get(header::DATE).and_then(|date| parse_http_date(date.to_str().ok()?).ok());

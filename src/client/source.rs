@@ -1,4 +1,4 @@
-//! The event source, as its owner sees it.
+//! The public type of the client.
 
 use std::{
     fmt,
@@ -11,57 +11,62 @@ use futures_core::{FusedStream, Stream};
 
 use super::{GaveUp, State, Update, machine::Machine};
 
-/// A [`Stream`] of a stream's events that outlives its connections. See the [module](super) for an example.
+/// A reader of one event stream that reconnects by itself. See the [module](super) for an example.
 ///
-/// Nothing is spawned: it makes its requests, waits and reads while it is polled. It yields [`Update`]s until the stream has
-/// ended ([`Update::Ended`], the last item), or until it gives up ([`GaveUp`], an error and the last item).
+/// An event source is a [`Stream`] of [`Update`]s. It sends requests, waits and reads only while it is polled, and
+/// spawns no task. Its last item is [`Update::Ended`] once the stream has ended, or the error [`GaveUp`] if the source
+/// gives up.
 ///
 /// # Cancel safety
 ///
-/// An event source may be dropped at any time: a new one that is built with its [`last_event_id`](Self::last_event_id) gets
-/// everything after the last event that this one yielded.
+/// An event source may be dropped at any time. A new source that is built with its
+/// [`last_event_id`](Self::last_event_id) yields everything after the last event that the dropped source yielded.
 #[must_use = "an event source does nothing unless it is polled"]
 pub struct EventSource(pub(super) Machine);
 
 impl EventSource {
-    /// The next update; `None` after the last one. The same as the [`Stream`]'s, without a trait to import.
+    /// Returns the next update, or `None` after the last one. It is the same as `StreamExt::next`, without a trait to
+    /// import.
     ///
     /// # Errors
     ///
-    /// [`GaveUp`], once, where the source stops before the stream's end. `None` follows.
+    /// [`GaveUp`], once, if the source stops before the end of the stream. `None` follows.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future loses nothing: what it waited for goes on at the next poll, timers included.
+    /// Dropping the future loses nothing. The request, the response and the timers go on at the next call.
     pub async fn next(&mut self) -> Option<Result<Update, GaveUp>> {
         poll_fn(|cx| self.0.poll_next(cx)).await
     }
 
-    /// The id of the last event that was yielded, with which a later source goes on; empty if there is none.
+    /// Returns the id of the last event that was yielded, or an empty string if there is none. Give it to
+    /// [`last_event_id`](super::EventSourceBuilder::last_event_id) to go on after that event with a new source.
     #[must_use]
     pub fn last_event_id(&self) -> &str {
         self.0.last_event_id()
     }
 
-    /// Where the source stands.
+    /// Returns the state of the source.
     #[must_use]
     pub fn state(&self) -> State {
         self.0.state()
     }
 
-    /// How many attempts in a row have failed without an event.
+    /// Returns how many attempts in a row brought no event.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.0.failures()
     }
 
-    /// Closes the connection, and yields nothing more. The stream goes on without this reader: to end its work is to stop it.
+    /// Closes the connection. The source yields nothing more. The stream and its work go on without this reader; to end
+    /// them, stop the stream.
     pub fn close(&mut self) {
         self.0.close();
     }
 
-    /// Tries again at once: cuts a wait short, as when the network is back, and begins anew after giving up, as when there is a
-    /// new token. It does nothing while the source connects or reads, and after an end or a close.
+    /// Tries again at once. Call it during a wait, for example when the network is back, or after the source gave up,
+    /// for example when there is a new token. It does nothing while the source connects or reads, and nothing after an
+    /// end or a close.
     pub fn reconnect(&mut self) {
         self.0.reconnect();
     }

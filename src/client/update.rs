@@ -1,4 +1,4 @@
-//! What an event source tells its owner, and where it stands.
+//! The items that an event source yields, and its states.
 
 use std::time::Duration;
 
@@ -11,71 +11,71 @@ use crate::{
     wire::Message,
 };
 
-/// What an [`EventSource`](super::EventSource) yields.
+/// An item of an [`EventSource`](super::EventSource).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Update {
-    /// A response began: the first one, or one after a [`Cut`](Self::Cut).
+    /// A response with an event stream began: the first response, or one after a [`Cut`](Self::Cut).
     Connected(Connected),
     /// An event of the stream.
     Event(Message),
-    /// Events are lost.
+    /// Events were lost.
     Gap(Gap),
-    /// The work began anew: what came before may be repeated or contradicted, so throw it away.
+    /// The work began again. Discard the events so far: the new run may repeat or contradict them.
     Restart(Restart),
-    /// The connection was lost, or none came about. The next attempt is under way.
+    /// The connection was lost, or an attempt failed. The source tries again by itself.
     Cut(Cut),
-    /// The stream has ended. It is the last item.
+    /// The stream has ended. This is the last item.
     Ended(Ended),
 }
 
 /// A response with an event stream.
 #[derive(Clone, Debug)]
 pub struct Connected {
-    /// The response's headers, those that its host keeps for every reader among them.
+    /// The headers of the response. They include the headers that the host keeps for every reader.
     pub headers: HeaderMap,
 }
 
 impl Connected {
-    /// The stream that the response belongs to (`X-Stream-Id`): what recovery and stop are asked with.
+    /// Returns the id of the response's stream (`X-Stream-Id`), if there is one. Recovery and stop take this id.
     #[must_use]
     pub fn stream_id(&self) -> Option<StreamId> {
         self.headers.get(STREAM_ID).and_then(|id| StreamId::new(id.to_str().ok()?).ok())
     }
 
-    /// Whether the server says that the stream cannot be resumed (`X-Stream-Recorded: false`).
+    /// Returns whether the server says that the stream cannot be resumed (`X-Stream-Recorded: false`).
     #[must_use]
     pub fn is_unrecorded(&self) -> bool {
         self.headers.get(STREAM_RECORDED).is_some_and(|recorded| recorded == "false")
     }
 }
 
-/// Events that nobody can deliver any more stood here.
+/// A place in the stream where events are missing that the server can no longer deliver.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gap {
-    /// The last event before it; `None` where that is unknown.
+    /// The id of the last event before the gap; `None` if it is unknown.
     pub after: Option<String>,
-    /// The next event; `None` where that is unknown.
+    /// The id of the first event after the gap; `None` if it is unknown.
     pub resumes_at: Option<String>,
-    /// How many events are lost; `None` where that is unknown.
+    /// How many events were lost; `None` if the number is unknown.
     pub missed: Option<u64>,
 }
 
-/// A new run of the stream's work begins.
+/// The beginning of a new run of the stream's work.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restart {
-    /// The epoch of the new run; `None` where the server did not say.
+    /// The epoch of the new run; `None` if the server did not send it.
     pub epoch: Option<u64>,
 }
 
 /// A lost connection, or an attempt that failed. The source connects again by itself.
 #[derive(Debug)]
 pub struct Cut {
-    /// What happened.
+    /// Why the connection was lost or the attempt failed.
     pub cause: CutCause,
-    /// Why the server let go of the connection, where it said so: `shutdown`, `superseded`, `interrupted` and others.
+    /// Why the server closed the connection, if it said so: `shutdown`, `superseded`, `interrupted` and others.
     pub reason: Option<String>,
-    /// How many attempts in a row have brought no event.
+    /// How many attempts in a row brought no event.
     pub attempts: u32,
     /// How long the source waits before the next attempt.
     pub retry_in: Duration,
@@ -84,30 +84,32 @@ pub struct Cut {
 /// The end of the stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ended {
-    /// The terminal event. `None` where the server said by its status (204) that everything was delivered, as it does for a
-    /// cursor at the stream's end, or where nothing is there to be read; and where a response to a POST that cannot be
-    /// resumed ended cleanly.
+    /// The terminal event, or `None` if the stream ended without one.
+    ///
+    /// It is `None` if the server answered 204: the cursor was at the end of the stream, or there was nothing to read.
+    /// It is also `None` if the response to a POST ended cleanly and its events had no ids, so that it cannot be
+    /// resumed.
     pub event: Option<Message>,
-    /// How the stream ended, where the terminal event says it.
+    /// How the stream ended, if the terminal event says it.
     pub state: Option<StreamState>,
-    /// Why, where the library supplied the ending: `eof`, `stopped`, `node_lost` and others.
+    /// Why the stream ended, if the library wrote the terminal event: `eof`, `stopped`, `node_lost` and others.
     pub reason: Option<String>,
 }
 
-/// Where an [`EventSource`](super::EventSource) stands.
+/// The state of an [`EventSource`](super::EventSource).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum State {
-    /// It makes an attempt, or will when it is polled.
+    /// The source makes an attempt, or begins one at the next poll.
     Connecting,
-    /// It reads a response.
+    /// The source reads a response.
     Open,
-    /// It waits before the next attempt.
+    /// The source waits before the next attempt.
     Waiting,
     /// The stream has ended.
     Ended,
-    /// It gave up.
+    /// The source gave up.
     GaveUp,
-    /// Its owner has closed it.
+    /// The owner has closed the source.
     Closed,
 }

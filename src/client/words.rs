@@ -1,4 +1,4 @@
-//! The library's own words in a stream, in each voice that has words.
+//! Recognizes the messages that the library itself writes into a stream, in each voice that has them.
 
 use serde_json::{Map, Value};
 
@@ -8,22 +8,25 @@ use crate::{
     wire::{Message, fields::payload_type},
 };
 
-/// No word of the library is longer: its longest part are two ids, of up to 171 bytes each.
+/// The longest message that can be one of the library's, in bytes. The longest parts are two ids of up to 171 bytes
+/// each.
 const LONGEST_WORD: usize = 1024;
 
-/// What the library says between the events of a stream.
+/// A message that the library writes between the events of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Word {
     Connected,
     Gap(Gap),
     Restart(Restart),
-    /// The response is about to break off, for this reason (`gap` and `restart` among them). Only the voice `OpenAi` says so.
+    /// The response is about to break off for this reason, such as `gap` or `restart`. Only the voice `OpenAi` sends
+    /// it.
     Breaks(String),
 }
 
-/// Reads a word of the library. Only a message that sets no id of its own can be one.
+/// Returns the library's word in a message, if there is one. The caller must know that the message sets no id of its
+/// own.
 ///
-/// A host's own event may have the same name, so the data must have exactly the fields that the library writes.
+/// A host's own event may have the same name. So the data must have exactly the fields that the library writes.
 pub(super) fn word(message: &Message) -> Option<Word> {
     if message.data.len() > LONGEST_WORD || !message.data.starts_with('{') {
         return None;
@@ -74,7 +77,7 @@ fn number_or_null(value: &Value) -> Option<Option<u64>> {
     }
 }
 
-/// The code of an error in the form that OpenAI's clients understand, where it is the library's.
+/// Returns the code of the library's error in the form that OpenAI's clients understand, if the data is such an error.
 fn openai(said: &Map<String, Value>) -> Option<&str> {
     let error = said.get("error")?;
     if error.get("type")? != "stream_error" {
@@ -83,7 +86,7 @@ fn openai(said: &Map<String, Value>) -> Option<&str> {
     error.get("code")?.as_str()
 }
 
-/// Reads how a stream ended from its terminal event; `state` is what the caller's own rules say of it.
+/// Reads from the terminal event how its stream ended. `state` is the result of the caller's own rules, if they apply.
 pub(super) fn ended(message: Message, state: Option<StreamState>) -> Ended {
     let said: Option<Map<String, Value>> = serde_json::from_str(&message.data).ok();
     let code = said.as_ref().and_then(openai);
@@ -106,7 +109,8 @@ fn state_named(name: &str) -> Option<StreamState> {
     [Completed, Failed, Cancelled, Orphaned, Expired].into_iter().find(|state| state.as_str() == name)
 }
 
-/// `OpenAi` tells an ending by its reason, or by its state's name where there is no reason.
+/// Returns the state that an error code of the voice `OpenAi` stands for. The code is the reason of the ending, or the
+/// name of the state if there is no reason.
 fn state_of_code(code: &str) -> StreamState {
     let cancelled = [reason::STOPPED, reason::REPLACED, reason::DISCONNECTED];
     if let Some(state) = state_named(code) {

@@ -1,4 +1,4 @@
-//! When the source tries again, and when it gives up.
+//! The source tries again after a failure, and gives up after too many.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ async fn a_server_that_is_away_is_asked_ten_times() {
 async fn responses_without_an_event_count_as_failures() {
     let server = Server::with([
         Answer::events(["data: a\n\n"]).then(Part::Break),
-        // What the library says by itself is no event of the stream.
+        // The library's own messages, such as `connected`, do not count as events.
         Answer::events([": heartbeat\n", "event: connected\ndata: {\"streamId\":\"a\"}\n\nretry: 10\n\n"])
             .then(Part::Break),
     ]);
@@ -56,7 +56,7 @@ async fn the_server_s_delays_are_honoured() {
         Answer::status(429).header("retry-after", later).header("date", date),
         Answer::events(["retry: 70000\ndata: a"]).then(Part::Break),
         Answer::events(["data: b\n\n"]).then(Part::Break),
-        // What is shorter than the last `retry:` does not shorten it.
+        // A `Retry-After` that is shorter than the last `retry:` does not shorten the wait.
         Answer::status(500).header("retry-after", "1"),
         Answer::status(204),
     ]);
@@ -135,11 +135,11 @@ async fn a_clean_end_is_no_end_where_the_stream_can_be_resumed() {
     for mut source in [resumable().get().build(), resumable().post().build()] {
         assert_eq!(all(&mut source).await, ["connected", "a", ended_early, "ended: -"]);
     }
-    // Another POST would have the work done again.
+    // Without ids a repeated POST would run the work again.
     let server = Server::with([Answer::events(["data: a\n\n"])]);
     assert_eq!(all(&mut server.post().build()).await, ["connected", "a", "ended: -"]);
     assert_eq!(server.asked().len(), 1);
-    // An `EventSource` asks again.
+    // A GET is repeated, as a browser's `EventSource` would repeat it.
     let server = Server::with([Answer::events(["data: a\n\n"]), Answer::status(204)]);
     assert_eq!(all(&mut server.get().build()).await, ["connected", "a", ended_early, "ended: -"]);
 }
@@ -152,7 +152,7 @@ async fn a_head_that_never_comes_is_waited_for_only_so_long() {
     let mut source =
         Server::with([Answer::Silence, Answer::status(204)]).post().response_timeout(Duration::from_secs(2)).build();
     assert_eq!(all(&mut source).await[0], "cut: no response came within 2s");
-    // The work that a POST asks for may take its time to begin.
+    // A POST has no time limit for the head, since the work may take long to begin.
     let mut patient = Server::with([Answer::Silence]).post().build();
     assert!(tokio::time::timeout(Duration::from_secs(3600), patient.next()).await.is_err());
 }

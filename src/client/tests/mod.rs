@@ -1,4 +1,4 @@
-//! The event source against a server that follows a script, with paused time.
+//! Tests of the event source against a scripted server, with paused time.
 
 mod attempts;
 mod owner;
@@ -10,7 +10,7 @@ use script::{Answer, Part, Server};
 
 use super::*;
 
-/// Reads to the end; what came, in words.
+/// Reads a source to its end, and returns its items as text.
 async fn all(source: &mut EventSource) -> Vec<String> {
     let mut told = Vec::new();
     while let Some(update) = source.next().await {

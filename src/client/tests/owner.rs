@@ -1,4 +1,4 @@
-//! What the owner of a source may do.
+//! The owner of a source may close it, reconnect it and drop it.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ async fn a_wait_can_be_cut_short() {
     source.reconnect();
     assert_eq!(words(&source.next().await.unwrap()), "ended: -");
     assert!(began.elapsed() < Duration::from_secs(2));
-    // An end is an end.
+    // After the end neither call has an effect.
     source.reconnect();
     source.close();
     assert_eq!((source.next().await.is_none(), source.state()), (true, State::Ended));

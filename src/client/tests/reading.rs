@@ -1,4 +1,4 @@
-//! What comes out of responses.
+//! The updates that a source yields for the bytes of responses.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ async fn the_cursor_is_that_of_the_last_event_that_was_given() {
     while let Some(update) = source.next().await {
         cursors.push(format!("{} {}", words(&update), source.last_event_id()));
     }
-    // An id without an event holds once the events before it were given.
+    // An id without an event becomes the cursor once the events before it were yielded.
     assert_eq!(cursors, ["connected 0", "a 1", "b 2", "cut: the response broke off 3", "ended: - 3"]);
     assert_eq!(server.cursors(), ["0", "3"]);
 }
@@ -40,7 +40,7 @@ async fn silence_is_noticed_after_two_and_a_half_heartbeats() {
 
 #[tokio::test(start_paused = true)]
 async fn an_owner_that_takes_its_time_does_not_make_a_connection_silent() {
-    // What comes next is on its way only when the source is polled again.
+    // The scripted body begins a wait only when the source is polled again.
     let wait = || Part::Wait(Duration::from_secs(2));
     let parts =
         [Part::from("data: a\n\n"), wait(), "data: b\n\n".into(), wait(), "event: completed\ndata: c\n\n".into()];
@@ -97,7 +97,7 @@ async fn a_body_that_is_always_ready_lets_others_have_their_turn() {
     assert!(timeout(Duration::from_millis(1), source.next()).await.is_err(), "it could be interrupted");
 }
 
-/// Splits a body everywhere, and polls with a new future at each millisecond: nothing is lost or comes twice.
+/// Splits a body at every byte, and polls with a new future each millisecond. No event is lost or comes twice.
 #[tokio::test(start_paused = true)]
 async fn next_can_be_dropped_anywhere() {
     let text = "id: e1-1\ndata: ä\n\nid: e1-2\ndata: b\n\n";

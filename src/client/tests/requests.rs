@@ -1,4 +1,4 @@
-//! What is asked.
+//! The requests that a source sends: headers, cursors and targets.
 
 use std::sync::{
     Arc,
@@ -50,7 +50,7 @@ async fn headers_are_made_for_each_attempt() {
     let calls = Arc::new(AtomicU32::new(0));
     let count = Arc::clone(&calls);
     let hook = move |occasion| {
-        // A token that the server refuses cannot be renewed here.
+        // This hook cannot renew a refused token: it returns the same token again.
         let call = match occasion {
             Occasion::Attempt => count.fetch_add(1, Ordering::Relaxed),
             Occasion::Unauthorized => count.load(Ordering::Relaxed) - 1,
@@ -69,7 +69,7 @@ async fn headers_are_made_for_each_attempt() {
     let told = all(&mut source).await;
     assert_eq!(told[3], "cut: the function for headers failed");
     assert_eq!(told.last().unwrap(), "gave up: the server refused the stream: 401 Unauthorized");
-    // With a new token the same source goes on.
+    // The next attempt gets a new token, and the same source goes on.
     source.reconnect();
     assert_eq!(all(&mut source).await, ["ended: -"]);
     let asked = server.asked();
@@ -79,7 +79,7 @@ async fn headers_are_made_for_each_attempt() {
     assert_eq!(server.cursors(), ["", "1", "1", "1"]);
 }
 
-/// A refused token is renewed within the attempt, and only once.
+/// The source renews a refused token within the attempt, once per attempt.
 #[tokio::test(start_paused = true)]
 async fn a_token_that_is_refused_is_renewed() {
     let server = Server::with([
@@ -135,12 +135,12 @@ async fn recovery_is_asked_first_and_once_it_answers_no_more() {
     assert_eq!((asked[0].header("idempotency-key"), asked[0].header("accept")), ("", "text/event-stream"));
     assert_eq!(server.cursors(), ["", "", "e1-1"]);
 
-    // What is not held yet is begun by the request itself, at once.
+    // If recovery does not know the stream, the source makes the request itself at once.
     let server = Server::with([Answer::status(404), Answer::events(["event: completed\ndata: b\n\n"])]);
     let mut source = server.get().recover(recover()).build();
     assert_eq!(all(&mut source).await, ["connected", "ended: b"]);
     assert_eq!(server.waits(), [std::time::Duration::ZERO]);
-    // 404 of the stream itself is final, and so is any other refusal of recovery.
+    // A 404 from the stream itself is final. So is a refusal by recovery with any other status.
     let server = Server::with([Answer::status(404)]);
     assert_eq!(all(&mut server.get().recover(recover()).build()).await.len(), 1);
     assert_eq!(server.asked().len(), 2);

@@ -1,4 +1,4 @@
-//! A server that answers each request with the next answer of a script, and notes what it was asked.
+//! A server that answers each request with the next answer of a script, and records the requests.
 
 use std::{
     collections::VecDeque,
@@ -28,7 +28,7 @@ pub(super) enum Part {
     Wait(Duration),
     /// The connection breaks.
     Break,
-    /// Nothing more ever comes.
+    /// The body stays open, but nothing more comes.
     Hang,
 }
 
@@ -42,7 +42,7 @@ impl From<&str> for Part {
 #[derive(Clone)]
 pub(super) enum Answer {
     Response(u16, Vec<(&'static str, String)>, Vec<Part>),
-    /// No connection comes about.
+    /// The connection fails.
     Unreachable,
     /// The head never comes.
     Silence,
@@ -55,7 +55,7 @@ impl Answer {
         Self::Response(200, vec![content_type], parts.into_iter().map(Into::into).collect())
     }
 
-    /// A status alone.
+    /// An answer with this status and no body.
     pub(super) fn status(status: u16) -> Self {
         Self::Response(status, Vec::new(), Vec::new())
     }
@@ -67,7 +67,7 @@ impl Answer {
         self
     }
 
-    /// What the body says after its other parts.
+    /// Adds a last part to the body.
     pub(super) fn then(mut self, part: impl Into<Part>) -> Self {
         if let Self::Response(_, _, parts) = &mut self {
             parts.push(part.into());
@@ -76,7 +76,7 @@ impl Answer {
     }
 }
 
-/// What a server was asked, and when.
+/// A request to the server, and when it came.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     pub(super) request: Request<Full<Bytes>>,
@@ -84,13 +84,13 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// A header's value, empty where there is none.
+    /// Returns a header's value, or an empty string if the request does not have it.
     pub(super) fn header(&self, name: &str) -> &str {
         self.request.headers().get(name).map_or("", |value| value.to_str().unwrap())
     }
 }
 
-/// Follows a script, whose last answer is given again and again.
+/// A server that follows a script. It repeats the last answer for all later requests.
 #[derive(Clone)]
 pub(super) struct Server {
     script: Arc<Mutex<VecDeque<Answer>>>,
@@ -98,7 +98,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// A server with this script.
+    /// Creates a server with this script.
     pub(super) fn with(answers: impl IntoIterator<Item = Answer>) -> Self {
         let script = Arc::new(Mutex::new(answers.into_iter().collect()));
         Self { script, asked: Arc::default() }
@@ -116,12 +116,12 @@ impl Server {
         self.asked.lock().unwrap().clone()
     }
 
-    /// The cursors of all requests.
+    /// Returns the cursors of all requests.
     pub(super) fn cursors(&self) -> Vec<String> {
         self.asked().iter().map(|asked| asked.header("last-event-id").to_owned()).collect()
     }
 
-    /// How long the source waited before each request but the first.
+    /// Returns how long the source waited before each request but the first.
     pub(super) fn waits(&self) -> Vec<Duration> {
         self.asked().windows(2).map(|pair| pair[1].at - pair[0].at).collect()
     }
