@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn a_position_says_what_the_client_has_seen() {
         let (seen, end) = (Position::After(EventId::new(5, 6)), Position::After(EventId::terminal(4)));
-        // Whether it is a reconnect, names what was, and is an end.
+        // Whether it is a reconnect, shows that the stream existed, and is an end.
         let table = [
             (Position::Newest, [false, false, false]),
             (Position::Live, [true, false, false]),

@@ -61,7 +61,7 @@ impl fmt::Display for PublishError {
             Self::TooLarge { bytes, limit } => write!(f, "the event has {bytes} bytes; it may have {limit}"),
             Self::MetadataTooLarge { bytes } => write!(f, "a stream keeps 4096 bytes of metadata; this is {bytes}"),
             Self::Draining => f.write_str("this process is shutting down"),
-            Self::Store(_) => f.write_str("the store did not answer"),
+            Self::Store(_) => f.write_str("the store did not take it"),
         }
     }
 }

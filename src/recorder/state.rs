@@ -22,7 +22,8 @@ pub(super) enum Work {
     Idle,
     /// The lane waits in the ready list, and the flusher was not woken for it.
     Unhurried,
-    /// A task processes the lane, or the lane waits in the ready list and the flusher was woken.
+    /// A task processes the lane; or the lane waits in the ready list, and the flusher was woken; or it was put off, and the flusher
+    /// recalls it later.
     Claimed,
     /// A request of the lane is in flight. Its batch must not be changed.
     Asking,

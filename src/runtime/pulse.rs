@@ -188,7 +188,8 @@ impl Pulse {
         self.state.handed.store(true, Ordering::Relaxed);
     }
 
-    /// Registers the waker that is woken when a heartbeat is due.
+    /// Registers the waker of the body. A due heartbeat wakes it, and so does all that wakes the cell which the pulse was given: a
+    /// live body gives its lane's, so acknowledgements, halts, takeovers and drains wake the body too.
     pub(crate) fn register(&self, waker: &Waker) {
         self.state.waker.register(waker);
     }

@@ -51,7 +51,8 @@ pub(super) enum Class {
     Grow,
     /// A write of the hot path that a full store takes too, such as an end.
     Settle,
-    /// A read that somebody waits for. It is refused while the store does not answer, and never opens the breaker.
+    /// A request that somebody waits for and that is no write of the hot path: reads, but also a deletion, a move of a pointer. While
+    /// the breaker is open it is sent only if a probe is due or the store is merely full. It never opens the breaker.
     Read,
     /// A request that may take its time. It is always sent, and never opens the breaker.
     Background,

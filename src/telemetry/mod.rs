@@ -159,13 +159,13 @@ impl Telemetry {
     /// Notes that the breaker of a part of the store opened. `parts` is the number of open ones now.
     pub(crate) fn store_lost(&self, parts: usize, error: &StoreError) {
         self.parts_away.store(parts as u64, Ordering::Relaxed);
-        log_warn!(error = %Chain(error), parts, "the store, or a part of it, does not answer: streams no longer wait for it");
+        log_warn!(error = %Chain(error), parts, "the store, or a part of it, has failed: its streams no longer wait for it");
     }
 
     /// Notes that a part of the store answers again. `parts` is the number of parts that do not yet.
     pub(crate) fn store_back(&self, parts: usize) {
         self.parts_away.store(parts as u64, Ordering::Relaxed);
-        log_warn!(parts_away = parts, "the store, or a part of it, answers again");
+        log_warn!(parts_away = parts, "a part of the store answers again, or all of it");
     }
 
     /// Notes that an `on_end` hook failed or took too long. It runs again.

@@ -51,7 +51,8 @@ pub(crate) struct Step {
 pub(crate) enum Owed {
     /// No earlier events: the reader of a feed, or one that asked for new events only.
     Nothing,
-    /// Every event of the newest run.
+    /// Every event, from the first one on, of the run that it reads: the newest, or the first one held where it reads from the
+    /// log's start.
     Run,
     /// Every event of every run.
     Stream,

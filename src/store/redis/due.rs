@@ -180,7 +180,8 @@ impl Shared {
         } else if known.held.node().is_some() && !writes && (by_index || overdue <= now) {
             DueReason::Stale
         } else {
-            // Events were published since the deadline was written, so it has moved.
+            // Events were recorded since the deadline was written, by a publisher or by a producer whose beats were lost, so it
+            // has moved.
             let overdue = if writes { known.written.saturating_add(stale) } else { overdue };
             let deadline = if known.held.node().is_some() { lives.min(overdue) } else { lives };
             mends.push(self.keys.unwatching(&active, keys, leased.deadline, Some(deadline)));

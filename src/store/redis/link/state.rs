@@ -61,14 +61,14 @@ pub(super) struct Inner {
 pub(super) enum State {
     /// There is no connection.
     Idle,
-    /// A connection is being made, and requests wait for it. If the connection before had stopped answering, `after` has its
-    /// error, and requests fail with that at once: this attempt may hang as well.
+    /// A connection is being made, and requests wait for it. If the connection before had stopped answering, or the
+    /// attempt before had failed, `after` has that error, and requests fail with it at once: this attempt may hang as well.
     Connecting { after: Option<RedisStoreError> },
     /// There is a connection.
     Up(Live),
     /// Nothing came back on the connection. The next request makes a new one.
     Silent { error: RedisStoreError },
-    /// Connecting failed. A request from `again` on makes the next attempt.
+    /// Connecting failed. A request from `again` on begins the next attempt, and fails with the old error without waiting for it.
     Down { error: RedisStoreError, again: Instant },
 }
 
