@@ -264,6 +264,10 @@ class Connection {
   #followed = Promise.resolve();
   /** Whether the run has had a connection, or an attempt that failed: the next one is a reconnect. */
   #isKnown = false;
+  /** Whether no event has come since the last gap. */
+  #isGapOpen = false;
+  /** Whether the last response cannot be resumed. */
+  #isUnrecorded = false;
   /** @type {(() => void) | null} */
   #cancelFrame = null;
 
@@ -346,6 +350,8 @@ class Connection {
       this.#begin();
     } else {
       this.#open(this.#request, this.#run.lastEventId ?? this.#cursor);
+      // What cannot be resumed comes again from its beginning.
+      if (this.#isUnrecorded && !this.#run.lastEventId) this.#begin();
       this.#set({ status: 'reconnecting', error: null });
     }
   }
@@ -417,7 +423,11 @@ class Connection {
       ...sourceOptions(this.options, request),
       lastEventId: cursor,
       headers: (context) => headersOf(this.options, context, request),
-      fetch: (...request) => this.#fetch(...request),
+      fetch: async (...request) => {
+        const response = await this.#fetch(...request);
+        if (response.ok) this.#isUnrecorded = response.headers.get('x-stream-recorded') === 'false';
+        return response;
+      },
       terminal: typeof terminal === 'function' ? (event) => this.#isTerminal(event) : terminal,
     });
     this.#source?.close();
@@ -464,12 +474,17 @@ class Connection {
   /** @param {MessageEvent<string> & { detail?: unknown }} event An event of the stream, or a notice, which has a `detail`. */
   #take({ type, data, lastEventId, detail }) {
     if (detail !== undefined && type === 'gap') {
+      this.#isGapOpen = true;
       this.#set({ gap: /** @type {GapDetail} */ (detail) });
     } else if (detail !== undefined && type === 'restart') {
       // The work began anew: what came before may be repeated or contradicted.
-      this.#run = newRun(this.#run.turn + 1, this.#end, this.#run.status);
-      this.#change();
+      // The server tells a gap before the restart: it is of the new run if that does not come from its first event on.
+      const { gap, status } = this.#run;
+      const isOfNewRun = this.#isGapOpen && gap?.resumesAt != null && !/-1$/.test(gap.resumesAt);
+      this.#run = newRun(this.#run.turn + 1, this.#end, status);
+      this.#set({ gap: isOfNewRun ? gap : null });
     } else {
+      this.#isGapOpen = false;
       this.#kept.push({ type, data, lastEventId });
       this.#set({ lastEventId: lastEventId || null });
     }

@@ -62,6 +62,8 @@ export class ResilientEventSource extends TypedEventTarget {
   #attempts = 0;
   /** Whether the last attempt brought no event. */
   #fruitless = true;
+  /** Whether recovery has said that the stream is over: the rest comes from there. */
+  #hasEnded = false;
   /** When the last attempt began, in milliseconds. */
   #triedAt = 0;
   /** When the page was seen again, or the network was back, without a wait to cut short. In milliseconds. */
@@ -193,7 +195,7 @@ export class ResilientEventSource extends TypedEventTarget {
    * @returns {Promise<ResilientEventSourceError>}
    */
   async #attempt() {
-    const asksRecovery = this.#requests.canRecover && this.#fruitless;
+    const asksRecovery = this.#requests.canRecover && (this.#fruitless || this.#hasEnded);
     this.#attempts += 1;
     this.#fruitless = true;
     this.#triedAt = Date.now();
@@ -201,7 +203,8 @@ export class ResilientEventSource extends TypedEventTarget {
     this.#connection = connection;
     try {
       const answer = asksRecovery ? await this.#askRecovery() : null;
-      if (answer && hasEnded(answer)) await this.#conclude(answer);
+      this.#hasEnded = answer !== null && hasEnded(answer);
+      if (answer && this.#hasEnded) await this.#conclude(answer);
       else await this.#connect();
       return unfinished();
     } catch (error) {
@@ -231,8 +234,8 @@ export class ResilientEventSource extends TypedEventTarget {
   }
 
   /** The page is seen again, or the network is back. */
-  #wake = () => {
-    if (globalThis.document?.visibilityState === 'hidden') return;
+  #wake = (/** @type {Event} */ { type }) => {
+    if (type === 'visibilitychange' && globalThis.document?.visibilityState === 'hidden') return;
     if (this.#pause?.mayShorten) {
       // The failures of before say nothing about now. But however often this is called, attempts are a second apart.
       this.#attempts = 0;
@@ -368,7 +371,7 @@ export class ResilientEventSource extends TypedEventTarget {
       if (response.status !== 204) await this.#follow(response);
     } catch (error) {
       failure = asFailure(error);
-      if (this.#cut.aborted) throw failure;
+      if (this.#cut.aborted || failure.retryAfter !== undefined) throw failure;
       if (failure.reason === 'content-type') return this.#concludeFromJson(answer);
     }
     if (this.#isOver) return;
@@ -388,15 +391,17 @@ export class ResilientEventSource extends TypedEventTarget {
     this.#saysNotices = true;
     for (let after = this.#cursor; ; ) {
       const page = await this.#askRecovery({ limit: RECOVERY_PAGE, after });
-      if (page && page.missing !== 0 && page.missing !== undefined) this.#gap(after, page.events?.[0]?.id ?? null, page.missing);
-      for (const { id, type, data, json } of page?.events ?? []) {
+      if (!page) throw unfinished();
+      if (page.missing !== 0 && page.missing !== undefined) this.#gap(after, page.events?.[0]?.id ?? null, page.missing);
+      for (const { id, type, data, json } of page.events ?? []) {
         for (const mailbox of this.#mailboxes) await mailbox.room();
         if (this.#isOver) return;
         const name = /** @type {{ type?: unknown } | null} */ (json)?.type === type ? 'message' : type;
         this.#heedIds({ id }, { countsHoles: false });
         this.#receive({ type: name, data, lastEventId: id, id }, true);
       }
-      if (!page?.next || page.next === after || this.#isOver) break;
+      this.#persist();
+      if (!page.next || page.next === after || this.#isOver) break;
       after = page.next;
     }
     if (!this.#isOver) this.#endAs(answer);
@@ -433,7 +438,7 @@ export class ResilientEventSource extends TypedEventTarget {
     this.#attempts = 0;
     this.#fruitless = false;
     this.#error = null;
-    this.#unrecorded ||= !isRecorded;
+    this.#unrecorded ||= !isRecorded && event.id === undefined;
     this.#deliver(new MessageEvent(event.type, event));
     if (ends && !this.#isOver) this.#end({ ...wireEvent(event), type: terminalType(event) });
   }
@@ -550,6 +555,7 @@ export class ResilientEventSource extends TypedEventTarget {
 
   /** @param {ResilientEventSourceError} error */
   #giveUp(error) {
+    this.#persist();
     // What the server refuses it will refuse after a reload, too, unless somebody has logged in meanwhile.
     if (error.status !== undefined && error.status !== 401 && error.status !== 403) this.#storage.clear();
     this.#error = error;
@@ -562,6 +568,7 @@ export class ResilientEventSource extends TypedEventTarget {
   /** @param {unknown} cause */
   #close(cause) {
     if (this.#isOver) return;
+    this.#persist();
     this.#reject(new ResilientEventSourceError('closed', 'the source was closed', cause === undefined ? {} : { cause }));
     this.#stop('closed');
   }
@@ -623,8 +630,8 @@ function policy({ maxAttempts = 10, minDelay = 250, maxDelay = 30_000, maxEventB
  *   long again, since a server may ask all its clients for the same.
  */
 function reconnectDelay({ minDelay, maxDelay }, attempts, asked) {
-  const floor = Math.max(minDelay, asked ?? 0);
-  const backoff = Math.min(maxDelay, minDelay * FIRST_SPREAD * 2 ** Math.min(Math.max(attempts - 1, 0), 32));
+  const floor = Math.min(Math.max(minDelay, asked ?? 0), MAX_TIMER);
+  const backoff = Math.min(maxDelay, (minDelay || 250) * FIRST_SPREAD * 2 ** Math.min(Math.max(attempts - 1, 0), 32));
   const ceiling = Math.max(backoff, asked === null ? 0 : floor * 1.5);
   return Math.min(floor + Math.random() * Math.max(0, ceiling - floor), MAX_TIMER);
 }
@@ -1287,9 +1294,10 @@ function asFailure(error) {
 function untilCut(promise, signal) {
   return new Promise((resolve, reject) => {
     const cut = () => reject(signal.reason);
-    if (signal.aborted) return cut();
-    signal.addEventListener('abort', cut, { once: true });
-    Promise.resolve(promise).then(resolve, reject);
+    const settled = () => signal.removeEventListener('abort', cut);
+    Promise.resolve(promise).then(resolve, reject).finally(settled);
+    if (signal.aborted) cut();
+    else signal.addEventListener('abort', cut, { once: true });
   });
 }
 
