@@ -1,13 +1,13 @@
-//! The parts of a URL that names several hosts, or has parameters.
+//! Reads URLs that name several hosts or have parameters.
 
 use redis::{ConnectionInfo, IntoConnectionInfo as _};
 
 use super::error::RedisStoreError;
 use crate::model::percent;
 
-/// `[user:password@]host:port,host:port[/path]`, in its parts.
+/// The parts of `[user:password@]host:port,host:port[/path]`.
 pub(super) struct Hosts<'a> {
-    /// With the `@`, or empty.
+    /// The user and password up to and including the `@`; empty if there is none.
     pub(super) login: &'a str,
     pub(super) hosts: Vec<&'a str>,
     pub(super) path: &'a str,
@@ -26,16 +26,17 @@ impl<'a> Hosts<'a> {
     }
 }
 
-/// The parameters of a URL, percent-decoded; a `+` stands for itself.
+/// The parameters of a URL, percent-decoded. A `+` is a plus sign, not a space.
 pub(super) struct Parameters(Vec<(&'static str, String)>);
 
 impl Parameters {
-    /// Reads what stands after the `?`. Each parameter must be one of the `known`, with a value, and given once.
+    /// Reads the part of the URL after the `?`. Each parameter must be one of `known`, have a value, and appear once.
     pub(super) fn read(url: &str, query: Option<&str>, known: &[&'static str]) -> Result<Self, RedisStoreError> {
         let refused = |rule: String| Err(RedisStoreError::address(url, rule));
         let mut read = Self(Vec::new());
         let Some(query) = query else { return Ok(read) };
-        // A password with such a sign in it would be cut in two, and a part of it taken for a parameter's name.
+        // An unescaped `?` in a password would cut the URL there, and an error would show the rest of the password as a
+        // parameter's name.
         if query.contains('@') {
             return refused("must have `@` and `?` within a name or password as `%40` and `%3F`".to_owned());
         }
@@ -69,7 +70,7 @@ fn expected(known: &[&str]) -> String {
     format!("which is none of {}", known.join(", "))
 }
 
-/// Reads the address of one server. `whole` is the URL that errors name.
+/// Reads the address of one server. `whole` is the complete URL, for the error.
 pub(super) fn connection_info(url: &str, whole: &str) -> Result<ConnectionInfo, RedisStoreError> {
     url.into_connection_info().map_err(|error| RedisStoreError::unreadable(whole, error))
 }

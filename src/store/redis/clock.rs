@@ -1,4 +1,4 @@
-//! An estimate of the server's clock: its last known time, plus the time since.
+//! An estimate of the server's clock: the last time that the server sent, plus the time since then.
 
 use std::{
     sync::Mutex,
@@ -13,12 +13,13 @@ use crate::runtime::sync::lock;
 pub(super) struct Clock(Mutex<Option<(Instant, u64)>>);
 
 impl Clock {
-    /// Notes the time of the server, in unix milliseconds.
+    /// Records the time that the server sent, in unix milliseconds.
     pub(super) fn set(&self, store_ms: u64) {
         *lock(&self.0) = Some((Instant::now(), store_ms));
     }
 
-    /// The estimated time of the server, in unix milliseconds.
+    /// Returns the estimated time of the server, in unix milliseconds. Before the server has sent a time, it is the
+    /// time of this process.
     pub(super) fn now(&self) -> u64 {
         match *lock(&self.0) {
             Some((at, store_ms)) => store_ms.saturating_add(millis(at.elapsed())),
@@ -27,11 +28,11 @@ impl Clock {
     }
 }
 
-/// The longest duration that is stored, about 2,000 years in milliseconds. Numbers in scripts are exact up to 2^53, so sums of
-/// a time and this are exact.
+/// The longest duration that is stored, in milliseconds: about 2,000 years. Numbers in Lua scripts are exact up to
+/// 2^53, so the sum of a time and this duration is exact.
 pub(super) const LONGEST: u64 = 1 << 46;
 
-/// A duration in milliseconds, at most [`LONGEST`].
+/// Converts a duration to milliseconds, at most [`LONGEST`].
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(LONGEST)
 }

@@ -1,10 +1,10 @@
-//! What can go wrong with Redis.
+//! The error of the Redis store.
 
 use std::{borrow::Cow, error::Error, fmt, sync::Arc};
 
 use redis::RedisError;
 
-/// Why a [`RedisStore`](super::RedisStore) could not be set up, or asked.
+/// The error when a [`RedisStore`](super::RedisStore) cannot be set up, or when a request to it fails.
 #[derive(Clone, Debug)]
 pub struct RedisStoreError(Kind);
 
@@ -24,7 +24,7 @@ enum Kind {
         address: String,
         version: String,
     },
-    /// The server is none that the store could work on, whatever it answers.
+    /// The store cannot work on this kind of server.
     Unfit {
         address: Arc<str>,
         what: &'static str,
@@ -33,16 +33,16 @@ enum Kind {
         address: Arc<str>,
         source: Arc<RedisError>,
     },
-    /// The Sentinels refused their login; the primary was not asked.
+    /// The Sentinels refused the login to them, so the primary was not asked.
     Sentinels {
         name: Arc<str>,
         source: Arc<RedisError>,
     },
-    /// No answer in time, of a connection that is being made.
+    /// The server did not answer in time while a connection was being made.
     Slow {
         address: Arc<str>,
     },
-    /// A reply that makes no sense.
+    /// The reply to a command has an unexpected form.
     Unexpected {
         what: &'static str,
     },
@@ -71,7 +71,7 @@ impl RedisStoreError {
         Self(Kind::TooOld { address: address.to_owned(), version: version.to_owned() })
     }
 
-    /// `what` says what the server is, and what to do.
+    /// `what` names the kind of server and says what to do. It completes "the server at … is".
     pub(super) fn unfit(address: &Arc<str>, what: &'static str) -> Self {
         Self(Kind::Unfit { address: Arc::clone(address), what })
     }
@@ -104,29 +104,30 @@ impl RedisStoreError {
         }
     }
 
-    /// The server that says that it is no node of a cluster.
+    /// Returns the address of the server if it answered that it is not a node of a cluster.
     #[cfg(feature = "redis-cluster")]
     pub(super) fn names_no_cluster(&self) -> Option<&Arc<str>> {
         let Kind::Redis { address, source } = &self.0 else { return None };
         source.detail().is_some_and(|text| text.contains("cluster support disabled")).then_some(address)
     }
 
-    /// Whether it is about one key, not about the server.
+    /// Whether the error concerns one key, not the server.
     pub(super) fn is_of_one_key(&self) -> bool {
         self.code() == Some("WRONGTYPE")
     }
 
-    /// Whether the connection was closed or lost, so that nothing came of what was asked on it, or nothing was heard of it.
+    /// Whether the connection was closed or lost. The server may or may not have executed the commands on it.
     pub(super) fn is_of_the_connection(&self) -> bool {
         self.as_redis().is_some_and(|error| error.kind() == redis::ErrorKind::Io && !error.is_timeout())
     }
 
-    /// Whether no answer came in time.
+    /// Whether the server did not answer in time.
     pub(super) fn is_slow(&self) -> bool {
         matches!(self.0, Kind::Slow { .. }) || self.as_redis().is_some_and(RedisError::is_timeout)
     }
 
-    /// The server's word for it, such as `WRONGTYPE` or `OOM`, if it is the server's.
+    /// Returns the error code that the server sent, such as `WRONGTYPE` or `OOM`, or `None` if the error is not the
+    /// server's.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         self.as_redis().and_then(RedisError::code)
@@ -162,12 +163,12 @@ impl Error for RedisStoreError {
     }
 }
 
-/// An address may hold a password, which has no place in a log.
+/// Removes the login from an address, since a password must not appear in a log.
 fn without_password(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").map_or(("", url), |(_, rest)| (&url[..url.len() - rest.len()], rest));
-    // Some addresses have it in their query.
+    // Some addresses carry the password in the query, so the query goes too.
     let (hosts, query) = rest.split_once('?').unwrap_or((rest, ""));
-    // One of these signs stands within a password as it is, so that nobody can tell where that ends.
+    // A password holds an unescaped `?` or `@`, so its end cannot be found. Show nothing after the scheme.
     if query.contains('@') {
         return format!("{scheme}…");
     }

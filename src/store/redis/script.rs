@@ -1,30 +1,32 @@
-//! The scripts, each with its contract at its top.
+//! The Lua scripts. Each script states its contract at its top.
 
 use std::sync::LazyLock;
 
 use redis::{Cmd, cmd};
 
-/// A script, and the hash by which a server knows it.
+/// A script, and the hash by which it is called.
 pub(super) struct Script {
     source: LazyLock<redis::Script>,
     text: fn() -> String,
 }
 
-/// The flags of a script that frees memory or whose writes must not fail: it runs on a full server too.
+/// The flags of a script that frees memory or whose writes must not fail. It also runs on a server whose memory is
+/// full.
 const SETTLES: &str = "#!lua flags=allow-oom";
-/// The flags of a script that a full server refuses before its first write, and not halfway.
+/// The flags of a script that adds data. A server whose memory is full refuses it before its first write, not halfway.
 const GROWS: &str = "#!lua";
 
-/// The flags of a script that only reads. It has no prelude: that would take longer than the script.
+/// The flags of a script that only reads. It gets no prelude, since running the prelude would take longer than the
+/// script.
 const LOOKS: &str = "#!lua flags=no-writes";
 
-/// What the scripts have in common. A server runs it in each call.
+/// The code that the scripts share. The server runs it in each call.
 const BASICS: &str = include_str!("scripts/basics.lua");
 const PRELUDE: &str = include_str!("scripts/prelude.lua");
-/// Turns a script for one stream into one for many. That pays off, since starting a script takes a server half as long as what
-/// most scripts do.
+/// The code that turns a script for one stream into a script for many. This saves time: starting a script takes a
+/// server half as long as the work of most scripts.
 const EACH: &str = include_str!("scripts/each.lua");
-/// The line of a script after which the prelude comes, if not every call needs it.
+/// The line that a script puts where the prelude belongs, if not every call needs the prelude.
 const INCLUDE: &str = "-- include prelude.lua\n";
 
 fn assembled(flags: &str, own: &str) -> String {
@@ -92,14 +94,15 @@ scripts! {
 }
 
 impl Script {
-    /// A call, without its arguments.
+    /// Returns a call with these keys. The caller adds the arguments.
     pub(super) fn call(&'static self, keys: &[&str]) -> Cmd {
         let mut call = cmd("EVALSHA");
         call.arg(self.source.get_hash()).arg(keys.len()).arg(keys);
         call
     }
 
-    /// The same call with the text of the script, for a server that does not know it, since it restarted or was promoted.
+    /// Returns the same call with the text of the script. A server that restarted or was promoted does not know the
+    /// hash.
     pub(super) fn spelled_out(&self, call: &Cmd) -> Cmd {
         let mut whole = cmd("EVAL");
         whole.arg((self.text)());

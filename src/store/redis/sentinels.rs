@@ -1,4 +1,4 @@
-//! The primary that Sentinels name.
+//! Finds the primary by asking Sentinels.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -13,16 +13,16 @@ use super::{
     error::RedisStoreError,
 };
 
-/// The port on which a Sentinel listens, if none is configured.
+/// The default port of a Sentinel.
 const PORT: u16 = 26379;
 
-/// What a URL may say of the connections to the Sentinels themselves.
+/// The URL parameters for the connections to the Sentinels themselves.
 const USERNAME: &str = "sentinel_username";
 const PASSWORD: &str = "sentinel_password";
 const TLS: &str = "sentinel_tls";
 pub(super) const PARAMETERS: &[&str] = &[USERNAME, PASSWORD, TLS];
 
-/// Sentinels, and what they call the primary.
+/// The Sentinels, and the name by which they know the primary.
 pub(super) struct Sentinels {
     name: Arc<str>,
     client: Mutex<SentinelClient>,
@@ -33,7 +33,8 @@ impl Sentinels {
         Self { name: name.into(), client: Mutex::new(client) }
     }
 
-    /// Those of a URL: `scheme` is how the primary is reached, `rest` what follows up to the `?`.
+    /// Reads the Sentinels from a URL. `scheme` is the scheme of the primary's address. `rest` is the part of the URL
+    /// after the scheme and before the `?`.
     pub(super) fn of_url(
         url: &str,
         scheme: &str,
@@ -45,7 +46,7 @@ impl Sentinels {
         if name.is_empty() {
             return Err(RedisStoreError::address(url, "must end in the name by which the Sentinels know the primary"));
         }
-        // The library that reads addresses knows how to unquote a login.
+        // The `redis` crate percent-decodes the login when it reads an address.
         let primary = connection_info(&format!("{scheme}://{login}primary/{database}"), url)?;
         let mut node =
             SentinelNodeConnectionInfo::default().set_redis_connection_info(primary.redis_settings().clone());
@@ -60,19 +61,20 @@ impl Sentinels {
         Ok(Self::new(name, client))
     }
 
-    /// What the Sentinels call the primary.
+    /// Returns the name by which the Sentinels know the primary.
     pub(super) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// Asks for the primary.
+    /// Asks the Sentinels for the primary, and returns a client for it.
     pub(super) async fn primary(&self) -> Result<Client, RedisStoreError> {
         let mut client = self.client.lock().await;
         let refused = match client.async_get_client().await {
             Err(error) if is_refusal(&error) => error,
             found => return found.map_err(|error| RedisStoreError::redis(&self.name, error)),
         };
-        // The library asks the primary for its role too, and does not say which of them refused.
+        // `async_get_client` also asks the primary for its role, and its error does not tell whether the primary or a
+        // Sentinel refused. So ask a Sentinel alone.
         Err(match ask(&mut client).await {
             Err(error) if is_refusal(&error) => RedisStoreError::refused_by_sentinels(&self.name, error),
             _ => RedisStoreError::redis(&self.name, refused),
@@ -80,19 +82,19 @@ impl Sentinels {
     }
 }
 
-/// Asks a Sentinel what the library asks it.
+/// Sends a Sentinel the same command as the `redis` crate.
 async fn ask(client: &mut SentinelClient) -> Result<Value, RedisError> {
     let sentinel = client.async_get_sentinel_client().await?;
     let mut connection = sentinel.get_multiplexed_async_connection().await?;
     redis::cmd("SENTINEL").arg("MASTERS").query_async(&mut connection).await
 }
 
-/// Whether a login, or the lack of one, or what its user may do, was found wanting.
+/// Whether the server refused the login: it is missing or wrong, or its user may not run the command.
 fn is_refusal(error: &RedisError) -> bool {
     error.kind() == ErrorKind::AuthenticationFailed || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "NOPERM"))
 }
 
-/// How the Sentinels are reached, and as whom.
+/// The scheme and the login for the connections to the Sentinels.
 struct Access<'a> {
     scheme: &'static str,
     username: Option<&'a str>,
@@ -131,9 +133,9 @@ impl<'a> Access<'a> {
     }
 }
 
-/// The host with its port, or the Sentinels' own where it names none.
+/// Returns the host with its port, or with the default port of a Sentinel if it has none.
 fn with_port(host: &str) -> Cow<'_, str> {
-    // The colons of an IPv6 address stand in brackets.
+    // The colons of an IPv6 address are in brackets, so only a colon after the bracket starts a port.
     let name_end = host.rfind(']').unwrap_or(0);
     if host[name_end..].contains(':') { host.into() } else { format!("{host}:{PORT}").into() }
 }

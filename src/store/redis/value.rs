@@ -1,4 +1,4 @@
-//! Reading what a server replies.
+//! Reads the replies of a server.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use redis::Value;
 
 use super::error::RedisStoreError;
 
-/// The fields of a hash. Not for the entries of logs, whose fields may repeat.
+/// The fields of a hash. It does not fit the entries of logs, whose fields may repeat.
 pub(super) type Fields = HashMap<String, Vec<u8>>;
 
 pub(super) fn unexpected(what: &'static str) -> RedisStoreError {
@@ -37,7 +37,7 @@ pub(super) fn text(value: Value) -> Option<String> {
     String::from_utf8(bytes(value)?).ok()
 }
 
-/// A whole number, sent as such, as text or as a score.
+/// Reads a whole number that was sent as a number, as text or as a score.
 pub(super) fn number(value: &Value) -> Option<u64> {
     match value {
         Value::Int(number) => u64::try_from(*number).ok(),
@@ -48,7 +48,7 @@ pub(super) fn number(value: &Value) -> Option<u64> {
     }
 }
 
-/// Reads a whole number, which may be written as a decimal fraction: RESP2 sends scores so.
+/// Reads a whole number from text. It may have the form of a decimal fraction, as RESP2 sends scores.
 pub(super) fn number_of(bytes: &[u8]) -> Option<u64> {
     let text = str::from_utf8(bytes).ok()?;
     text.parse().ok().or_else(|| text.parse::<f64>().ok().filter(|number| *number >= 0.0).map(|number| number as u64))
@@ -66,7 +66,7 @@ pub(super) fn fields(value: Value, what: &'static str) -> Result<Fields, RedisSt
     Ok(pairs.into_iter().filter_map(field).collect())
 }
 
-/// Members and their scores, as either protocol gives them: in pairs, or one after the other.
+/// Reads members and their scores. RESP3 sends them in pairs, RESP2 one after the other.
 pub(super) fn scored(reply: Value, what: &'static str) -> Result<Vec<(Value, u64)>, RedisStoreError> {
     let mut flat = Vec::new();
     for value in array(reply, what)? {
@@ -87,7 +87,7 @@ pub(super) fn or_missing(reply: Result<Value, RedisStoreError>) -> Result<Value,
     }
 }
 
-/// The reply of a script: its first word, and the rest.
+/// The reply of a script: a first word, and further values.
 pub(super) struct ScriptReply {
     pub(super) word: String,
     rest: std::vec::IntoIter<Value>,
@@ -117,22 +117,22 @@ impl ScriptReply {
         fields(self.next()?, self.what)
     }
 
-    /// The error for a first word that this version does not know.
+    /// Returns the error for a first word that this version of the library does not know.
     pub(super) fn unknown(&self) -> RedisStoreError {
         unexpected(self.what)
     }
 }
 
-/// The first byte of stored events: a block, or a frame.
+/// The first byte of stored events. It marks a block or a frame.
 const BLOCK: u8 = 1;
 const FRAME: u8 = 2;
 
-/// Takes the version byte off a stored block; `None` if another version, or nothing at all, wrote it.
+/// Removes the version byte from a stored block. Returns `None` if the value is empty or has another version byte.
 pub(super) fn block(stored: Vec<u8>) -> Option<Bytes> {
     unversioned(stored, BLOCK)
 }
 
-/// Takes the version byte off a stored frame.
+/// Removes the version byte from a stored frame. Returns `None` if the value is empty or has another version byte.
 pub(super) fn frame(stored: Vec<u8>) -> Option<Bytes> {
     unversioned(stored, FRAME)
 }
@@ -142,7 +142,7 @@ fn unversioned(stored: Vec<u8>, version: u8) -> Option<Bytes> {
     (stored.first() == Some(&version)).then(|| stored.slice(1..))
 }
 
-/// Events as they are stored, as an argument.
+/// An argument that holds events in their stored form.
 #[derive(Clone, Copy)]
 pub(super) struct Stored<'a> {
     version: u8,
@@ -165,7 +165,7 @@ impl redis::ToRedisArgs for Stored<'_> {
     fn write_redis_args<W: ?Sized + redis::RedisWrite>(&self, out: &mut W) {
         use std::io::Write as _;
         let mut argument = out.writer_for_next_arg();
-        // Into memory: it does not fail.
+        // Writing to memory does not fail.
         let _ = argument.write_all(&[self.version]).and_then(|()| argument.write_all(self.bytes));
     }
 }

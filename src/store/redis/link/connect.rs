@@ -1,4 +1,4 @@
-//! Making a connection. All requests that need it share one attempt.
+//! Makes the connection. All requests that need it share one attempt.
 
 use std::{
     sync::{
@@ -25,7 +25,7 @@ impl Link {
         self.live().await.map(drop)
     }
 
-    /// The connection. Waits for it if it is being made.
+    /// Returns the connection. Waits while it is being made.
     pub(super) async fn live(&self) -> Result<Live, RedisStoreError> {
         let mut states = self.0.state.subscribe();
         loop {
@@ -45,7 +45,7 @@ impl Link {
         }
     }
 
-    /// The connection, if there is one. If not, begins to make one for later requests.
+    /// Returns the connection, if there is one. If not, begins to make one for later requests.
     pub(super) fn live_now(&self) -> Option<Live> {
         let closed = match &*self.0.state.borrow() {
             State::Up(live) if !live.closed.load(Ordering::Relaxed) => return Some(live.clone()),
@@ -85,7 +85,7 @@ impl Link {
         }
     }
 
-    /// A separate connection for subscriptions, whose messages go to `push`.
+    /// Makes a separate connection for subscriptions. Its messages go to `push`.
     pub(in super::super) async fn subscriber(
         &self,
         push: impl Fn(PushInfo) + Send + Sync + 'static,
@@ -94,7 +94,7 @@ impl Link {
     }
 }
 
-/// A random pause of up to `SPREAD`.
+/// Returns a random pause of up to `SPREAD`.
 pub(in super::super) fn spread() -> Duration {
     SPREAD.mul_f64((crate::runtime::random::u128() as u32) as f64 / f64::from(u32::MAX))
 }
@@ -131,7 +131,7 @@ impl Inner {
     }
 }
 
-/// An attempt to connect. When it is dropped, however it went, the next request may try again.
+/// An attempt to connect. Dropping it lets the next request try again, even if the attempt did not finish.
 struct Connecting(Arc<Inner>);
 
 impl Connecting {
@@ -163,7 +163,8 @@ impl Drop for Connecting {
         self.0.state.send_if_modified(|state| {
             let unfinished = matches!(state, State::Connecting { .. });
             if unfinished {
-                // Not at once: a runtime that goes down drops what it is given, and whoever asks would begin for ever.
+                // Wait before the next attempt: a runtime that shuts down drops each new task at once, so waiting
+                // requests would begin attempts in an endless loop.
                 *state = down(&self.0);
             }
             unfinished

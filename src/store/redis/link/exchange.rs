@@ -1,4 +1,4 @@
-//! Sending commands, and noticing that nothing comes back.
+//! Sends commands, and notices when the server no longer answers.
 
 use std::{
     sync::{Arc, Weak, atomic::Ordering},
@@ -18,9 +18,12 @@ const UNANSWERED: u32 = 2;
 const PATIENCE: Duration = Duration::from_millis(200);
 
 impl Link {
-    /// Sends commands, and returns a reply for each; one that the server refused is `Value::ServerError`.
+    /// Sends commands, and returns a reply for each. The reply to a command that the server refused is
+    /// `Value::ServerError`.
     ///
-    /// Dropped while it waits, the commands may be executed all the same.
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the server may still execute the commands.
     pub(in super::super) async fn send(&self, commands: &Pipeline) -> Result<Vec<Value>, RedisStoreError> {
         let live = self.live().await?;
         self.exchange(live, commands).await

@@ -107,7 +107,7 @@ impl Link {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Its own among all links of the process, from 1 on.
+    /// Returns the number of the link, which is unique in the process and starts at 1.
     #[cfg(feature = "redis-cluster")]
     pub(in super::super) fn number(&self) -> u64 {
         self.0.number
@@ -117,7 +117,7 @@ impl Link {
         &self.0.address
     }
 
-    /// The run of the server that was connected to last, as it names it: another after each start of a server.
+    /// Returns the run id of the server that was connected to last. A server has a new run id after each start.
     pub(in super::super) fn run(&self) -> Arc<str> {
         Arc::clone(&lock(&self.0.run))
     }

@@ -35,7 +35,7 @@ impl Shared {
         Ok(())
     }
 
-    /// The same for many streams. If an announcement fails, the net repeats it.
+    /// Announces many streams to the nodes that produce them. If an announcement fails, the net repeats it.
     pub(super) async fn announce_each(&self, names: &[String]) {
         for page in names.chunks(PAGE) {
             let told = page.iter().map(|name| self.tails.announce_request(name)).collect();
@@ -51,8 +51,9 @@ impl Shared {
         }
     }
 
-    /// The same for streams whose own server does not answer: the message goes to the last known producing node by way of the
-    /// other servers, which pass it on. Otherwise that node would conclude from the silence that nobody follows.
+    /// Announces streams whose own server does not answer. The message goes to the last known producing node through
+    /// the other servers, which pass it on. Without the message that node would conclude that nobody follows the
+    /// streams.
     async fn announce_around(&self, names: &[&String]) {
         let slots = self.keys.parts().map(|part| self.keys.part_slot(part));
         let others: BTreeMap<u64, u16> = slots.map(|slot| (self.fleet.part(slot), slot)).collect();
@@ -71,7 +72,7 @@ impl Shared {
         self.send_best_effort(messages).await;
     }
 
-    /// A message to all who follow a stream.
+    /// Returns the request that sends a message to all followers of a stream.
     fn publishing(&self, name: &str, message: &str) -> Request {
         let mut publish = cmd("PUBLISH");
         publish.arg(self.keys.tail_channel(name)).arg(message);

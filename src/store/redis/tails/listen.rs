@@ -1,4 +1,5 @@
-//! The listening connection: to the channels of all streams that somebody waits for, and of this process's nodes.
+//! The listening connection. It subscribes to the channel of each stream that a follower waits for, and of each node of
+//! this process.
 
 use std::{
     collections::HashSet,
@@ -129,7 +130,7 @@ impl Listener {
             {
                 return false;
             }
-            // Also if the task is woken more often than that.
+            // Check the clock, since the task may be woken more often than once per `NET`.
             if Instant::now() >= next {
                 next = Instant::now() + NET;
                 self.begin_ping(&store);
@@ -152,7 +153,8 @@ impl Listener {
         });
     }
 
-    /// Subscribes to new channels, and leaves those that nobody waits for. `false`: the connection is useless.
+    /// Subscribes to new channels, and leaves the channels that nobody waits for. Returns `false` if the connection is
+    /// useless.
     async fn update_subscriptions(&mut self, store: &Arc<Shared>) -> bool {
         let tails = &store.tails;
         let asked = std::mem::take(&mut *lock(&tails.wanted.channels));
@@ -169,7 +171,7 @@ impl Listener {
     }
 }
 
-/// Subscribes to channels. `None`: that failed, or took too long.
+/// Subscribes to channels. Returns `None` if that failed or took too long.
 async fn subscribe(connection: &mut MultiplexedConnection, channels: &[String]) -> Option<()> {
     for page in channels.chunks(CHANNELS) {
         tokio::time::timeout(ANSWER, connection.subscribe(page)).await.ok()?.ok()?;

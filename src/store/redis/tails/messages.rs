@@ -29,12 +29,13 @@ impl Tails {
         }
     }
 
-    /// The text of a message of this process about a stream. `tail`: it is followed here. `left`: it no longer is.
+    /// Returns the text of a message of this process about a stream. `what` is `tail` if the stream is followed here,
+    /// and `left` if it no longer is.
     pub(super) fn message_text(&self, what: &str, name: &str) -> String {
         format!("{what} {name} {} {}", self.process, self.messages.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The request that announces to a stream's producing node that the stream is followed here.
+    /// Returns the request that announces to a stream's producing node that the stream is followed here.
     pub(super) fn announce_request(&self, name: &str) -> Request {
         let own: Vec<_> = lock(&self.nodes).keys().map(|node| node.as_str().to_owned()).collect();
         Request::script(self.keys.slot(name), &script::ANNOUNCE, &[&self.keys.stream(name)])

@@ -1,4 +1,4 @@
-//! A stream that is followed here: its tail, and what is known of it.
+//! A stream that is followed here: its tail, and the last state that this process has seen.
 
 use std::{
     sync::{
@@ -36,7 +36,7 @@ impl Listening {
     }
 }
 
-/// What is known of a stream.
+/// The last state of a stream that this process has seen.
 #[derive(Default)]
 struct Seen {
     /// The newest event that followers were woken for.
@@ -76,12 +76,13 @@ impl Stream {
         lock(&self.seen).announced_to.as_ref().is_some_and(|(_, at)| at.elapsed() < time)
     }
 
-    /// Whether it is time to announce that again.
+    /// Whether it is time to announce again that the stream is followed here.
     pub(super) fn is_announcement_due(&self) -> bool {
         lock(&self.seen).announced_to.as_ref().is_some_and(|(_, at)| at.elapsed() >= ASK_EVERY)
     }
 
-    /// Whether it is time to announce that to a node, which produces the stream. If so, this counts as done.
+    /// Whether it is time to announce to this producing node that the stream is followed here. If so, the announcement
+    /// counts as made.
     pub(super) fn begin_announcement(&self, node: &str) -> bool {
         let told = &mut lock(&self.seen).announced_to;
         let due = told.as_ref().is_none_or(|(told, at)| told != node || at.elapsed() >= ASK_EVERY);
@@ -125,7 +126,7 @@ impl Stream {
         is_new
     }
 
-    /// Notes what the net found. Returns whether that is a change that no message told of.
+    /// Records what the net found. Returns whether that is a change that no message has reported.
     pub(super) fn note_polled(&self, state: String, epoch: u64, top: Option<EventId>) -> bool {
         let mut seen = lock(&self.seen);
         let standing = (state, epoch);

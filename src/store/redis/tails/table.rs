@@ -30,7 +30,7 @@ pub(in super::super) struct Tails {
     /// The name of this process in its messages.
     pub(super) process: String,
     pub(super) messages: AtomicU64,
-    /// What the tasks that listen and announce have to do next.
+    /// The work that waits for the tasks that listen and announce.
     pub(super) wanted: Arc<Wanted>,
 }
 
@@ -103,7 +103,7 @@ impl Tails {
         self.followed.all().iter().filter_map(|name| keys::key_of(name)).collect()
     }
 
-    /// This process, as others know it.
+    /// Returns the name of this process in its messages.
     pub(in super::super) fn process(&self) -> &str {
         &self.process
     }
@@ -156,7 +156,7 @@ impl Tails {
         }
     }
 
-    /// Whether a channel is to be listened to.
+    /// Whether the listening connection must subscribe to a channel.
     pub(super) fn wants(&self, channel: &str) -> bool {
         match self.keys.tail_of(channel) {
             Some(name) => lock(&self.streams).get(name).is_some_and(|stream| stream.is_listened_to()),
@@ -164,7 +164,7 @@ impl Tails {
         }
     }
 
-    /// Every channel that is to be listened to.
+    /// Returns every channel to which the listening connection must subscribe.
     pub(super) fn channels(&self) -> Vec<String> {
         let streams = lock(&self.streams);
         let wanted = streams.iter().filter(|(_, stream)| stream.is_listened_to());

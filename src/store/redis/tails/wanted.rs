@@ -1,4 +1,4 @@
-//! What the tasks that listen and announce have to do next.
+//! The work that waits for the tasks that listen and announce.
 
 use std::{collections::HashSet, sync::Mutex};
 
@@ -8,7 +8,7 @@ use crate::runtime::sync::lock;
 
 #[derive(Default)]
 pub(super) struct Wanted {
-    /// Channels to subscribe to or to leave: the listening task decides which when it gets to them.
+    /// Channels to subscribe to or to leave. The listening task decides which of the two when it gets to a channel.
     pub(super) channels: Mutex<Vec<String>>,
     pub(super) wake: Notify,
     pub(super) announcements: Announcements,
@@ -16,7 +16,7 @@ pub(super) struct Wanted {
     pub(super) farewells: Mutex<Vec<(String, String)>>,
 }
 
-/// What is to be announced at once.
+/// The announcements to make at once.
 #[derive(Default)]
 pub(super) struct Announcements {
     /// Streams of this process that another has just begun to follow. What was appended before that was not published, so its
