@@ -1,4 +1,4 @@
-//! What a log takes.
+//! Checks of appending to a log.
 
 use super::bench::{Bench, append, epoch_of};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     store::{Append, Appended, Fence, Open, Opened, ReadFrom, Store},
 };
 
-/// Events lie in the log in order, without holes, byte for byte, under the ids they were given.
+/// The log holds the events in order, without holes, byte for byte, under the ids of the producer.
 pub async fn a_log_is_dense(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("dense").await;
@@ -25,7 +25,7 @@ pub async fn a_log_is_dense(store: impl Store) {
     assert_eq!((page.top, bench.info_of(&key).await.top), (EventId::new(epoch, 4), EventId::new(epoch, 4)));
 }
 
-/// A batch that is sent again after a lost reply is `Stored`, once.
+/// A batch that is sent again after a lost reply is answered with `Stored`, and the log holds it once.
 pub async fn a_repeat_changes_nothing(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("repeat").await;
@@ -38,7 +38,8 @@ pub async fn a_repeat_changes_nothing(store: impl Store) {
     assert_eq!(bench.held(&key).await, ["r", "a", "b", "c"], "also an older one");
 }
 
-/// A batch becomes one entry: one that overlaps with what is held is refused, and changes nothing.
+/// A batch that overlaps with the held events is refused as a whole and changes nothing, since a batch becomes one
+/// entry.
 pub async fn an_overlap_is_refused(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("overlap").await;
@@ -50,7 +51,7 @@ pub async fn an_overlap_is_refused(store: impl Store) {
     assert_eq!(bench.held(&key).await, ["r", "a", "b", "c", "d"]);
 }
 
-/// Events that the producer lost leave a hole, which shows by the ids.
+/// Events that the producer lost leave a hole in the ids, and the hole stays.
 pub async fn a_hole_stays_one(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("hole").await;
@@ -58,13 +59,13 @@ pub async fn a_hole_stays_one(store: impl Store) {
     bench.write(&key, epoch, 5, &["e"]).await;
     let page = bench.after(&key, EventId::new(epoch, 1)).await;
     assert_eq!(page.records.iter().map(|record| record.id.seq).collect::<Vec<_>>(), [5]);
-    // Late, it would come behind what readers were given already.
+    // A late event in the hole would come behind an event that readers have already.
     assert_eq!(bench.put(append(&key, epoch, 2, &["b"])).await, Appended::Refused);
     let page = bench.after(&key, EventId::new(epoch, 1)).await;
     assert_eq!(page.records.iter().map(|record| record.id.seq).collect::<Vec<_>>(), [5]);
 }
 
-/// One outcome for each element, in order, whatever becomes of the others.
+/// Each append of a request gets its own outcome, in order, even if others fail.
 pub async fn batches_are_answered_one_by_one(store: impl Store) {
     let bench = Bench::new(store);
     let (a, epoch_a) = bench.begin("a").await;
@@ -85,7 +86,7 @@ pub async fn batches_are_answered_one_by_one(store: impl Store) {
     assert_eq!(bench.append(Vec::new()).await.expect("the store answers"), []);
 }
 
-/// Guarantee G4: the late word of a producer whose stream another run has, or may have, is refused.
+/// Guarantee G4: a late append is refused once another run of the stream has begun, or may begin.
 pub async fn an_older_run_is_fenced(store: impl Store) {
     let bench = Bench::new(store);
     let (key, first) = bench.begin("fenced").await;
@@ -101,7 +102,7 @@ pub async fn an_older_run_is_fenced(store: impl Store) {
     assert_eq!(bench.held(&key).await, ["r", "a", "r", "b"]);
 }
 
-/// Behind the end there is nothing; a late producer is told the end.
+/// An append after the end is refused, and the producer gets the stored end.
 pub async fn after_the_end_nothing_is_appended(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("over").await;
@@ -112,7 +113,8 @@ pub async fn after_the_end_nothing_is_appended(store: impl Store) {
     assert_eq!(bench.held(&key).await, ["r", "a", "e"]);
 }
 
-/// An append without events is no beginning, whatever else it says: see [`StreamInfo::started`](crate::StreamInfo).
+/// An append without events does not start a stream, even with metadata or an inner id: see
+/// [`StreamInfo::started`](crate::StreamInfo).
 pub async fn an_append_without_events_does_not_start_a_stream(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("quiet").await;
@@ -128,7 +130,7 @@ pub async fn an_append_without_events_does_not_start_a_stream(store: impl Store)
     }
 }
 
-/// An append that says so is a beginning, and so is an event.
+/// An append with `starts` starts a stream, and so does an append with events.
 pub async fn an_append_that_says_so_starts_a_stream(store: impl Store) {
     let bench = Bench::new(store);
     for (id, data, starts) in [("said", &[][..], true), ("event", &["a"], false), ("both", &["a"], true)] {
@@ -138,7 +140,7 @@ pub async fn an_append_that_says_so_starts_a_stream(store: impl Store) {
         assert_eq!(bench.ask(bench.request(id)).await, Opened::Active { started: true }, "{id}");
         bench.put(append(&key, epoch, 2, &[])).await;
         assert!(bench.info_of(&key).await.started, "{id}: what is started stays so");
-        // The next run is another producer's.
+        // The next run has another producer, which has not begun to answer.
         bench.stand_still(&key, epoch).await;
         bench.begin(id).await;
         assert!(!bench.info_of(&key).await.started, "{id}");
@@ -155,7 +157,7 @@ async fn kept<S: Store>(bench: &Bench<S>, key: &StreamKey) -> Metadata {
     kept
 }
 
-/// Metadata that comes with a batch is added; a key that is there already is replaced.
+/// Metadata that comes with a batch is added to the stream's. The value of an existing key is replaced.
 pub async fn metadata_is_merged(store: impl Store) {
     let bench = Bench::new(store);
     let request = Open { metadata: pairs(&[("a", "1"), ("b", "1")]), ..bench.request("kept") };
@@ -169,8 +171,8 @@ pub async fn metadata_is_merged(store: impl Store) {
     assert_eq!(kept(&bench, &key).await, pairs(&[("a", "1"), ("b", "2"), ("c", "2")]), "while it stands still");
 }
 
-/// What is kept with a run is that run's own: the job of an earlier one is not the one to ask for. A withdrawn run leaves
-/// what was kept before it.
+/// Metadata belongs to one run, since a probe must not ask for the job of an earlier run. Withdrawing a run restores
+/// the metadata of the run before.
 pub async fn metadata_is_a_runs_own(store: impl Store) {
     let bench = Bench::new(store);
     let request = |what: &str| Open { metadata: pairs(&[("asked", what)]), ..bench.request("kept") };
@@ -192,7 +194,7 @@ pub async fn metadata_is_a_runs_own(store: impl Store) {
     assert_eq!(kept(&bench, &key).await, pairs(&[]));
 }
 
-/// Guarantee G6: what is kept with a stream is bounded, however often it runs and whatever is said.
+/// Guarantee G6: the metadata of a stream is bounded, no matter how often the stream runs and how much is sent.
 pub async fn metadata_is_bounded(store: impl Store) {
     const BOUND: usize = 4096;
     let bench = Bench::new(store);
@@ -221,7 +223,7 @@ pub async fn metadata_is_bounded(store: impl Store) {
     }
 }
 
-/// The last reconnect delay that the inner service set is kept, and stays where a batch sets none.
+/// The store keeps the last reconnect delay that the inner service has set. A batch without a delay leaves it as it is.
 pub async fn the_inner_retry_is_kept(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("inner-retry").await;
@@ -234,7 +236,7 @@ pub async fn the_inner_retry_is_kept(store: impl Store) {
     assert_eq!(bench.all(&key, ReadFrom::Newest).await.inner_retry, Some(7));
 }
 
-/// The inner service's own last id is kept, and given to the next run.
+/// The store keeps the last id of the inner service's own, and gives it to the next run.
 pub async fn the_inner_id_is_kept(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("inner").await;

@@ -1,4 +1,4 @@
-//! What the checks share: a store, short words for its requests, and patience.
+//! The common parts of the checks: a store, short forms of its requests, and waiting with a time limit.
 
 use std::{borrow::Cow, future::poll_fn, ops::Deref, sync::Arc, time::Duration};
 
@@ -18,17 +18,18 @@ use crate::{
     wire::{Sse, single_events},
 };
 
-/// How long a store may take for what it must do.
+/// How long a check waits for the store to reach an expected state.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often it is asked meanwhile.
+/// The pause between two requests while a check waits.
 const ASK_EVERY: Duration = Duration::from_millis(5);
-/// What a check that waits for a deadline asks for.
+/// The retention for a check that waits for a deadline to pass.
 pub(super) const SOON: Duration = Duration::from_millis(40);
+/// A retention that does not pass during a check.
 pub(super) const LONG: Duration = Duration::from_secs(600);
-/// A claim that leaves the time to the store's own clock.
+/// A claim far in the future, so that the store's own clock decides.
 pub(super) const ALL: Option<u64> = Some(1 << 52);
 
-/// A store, and an owner and a node to use it as. Clones are the same.
+/// A store, with the owner and the node that use it. Clones share the store.
 pub(super) struct Bench<S> {
     store: Arc<S>,
     pub(super) owner: Owner,
@@ -49,7 +50,7 @@ impl<S> Deref for Bench<S> {
     }
 }
 
-/// Long enough that nothing happens by itself.
+/// Returns a retention long enough that nothing expires during a check.
 pub(super) const fn retention() -> Retention {
     Retention { stale: LONG, lifetime: LONG, recovery_window: LONG, max_events: 10_000, max_bytes: 1 << 20 }
 }
@@ -58,14 +59,14 @@ pub(super) fn owner(name: &str) -> Owner {
     Owner::new(name).expect("a valid owner")
 }
 
-/// Events as they go over the wire, the first of which has this id.
+/// Returns events in their form on the wire. The first one has this id.
 pub(super) fn frame(first: EventId, data: &[&str]) -> Frame {
     let event = |(data, seq)| format!("data: {data}\nid: {}\n\n", EventId::new(first.epoch, seq));
     let bytes: String = data.iter().zip(first.seq..).map(event).collect();
     Frame { count: data.len() as u64, bytes: Bytes::from(bytes) }
 }
 
-/// How many bytes a log takes for an event.
+/// Returns how many bytes an event takes in a log.
 pub(super) fn size(id: EventId, data: &str) -> usize {
     frame(id, &[data]).bytes.len()
 }
@@ -115,7 +116,8 @@ pub(super) fn epoch_of(opened: &Opened) -> u64 {
     }
 }
 
-/// What a page holds, in short: `r` a run's start, `e` the end, else an event's data.
+/// Returns the records of a page as short texts: `r` for the start of a run, `e` for the end, else the data of an
+/// event.
 pub(super) fn brief(page: &Page) -> Vec<String> {
     singles(page).iter().map(|(record, data)| data.clone().unwrap_or_else(|| word(record).to_owned())).collect()
 }
@@ -124,7 +126,7 @@ fn word(record: &Record) -> &'static str {
     if matches!(record.kind, RecordKind::Run { .. }) { "r" } else { "e" }
 }
 
-/// What a page holds, each event an entry of its own, with its data.
+/// Returns the records of a page, each event as a record of its own, with its data.
 pub(super) fn singles(page: &Page) -> Vec<(Record, Option<String>)> {
     let data = |record: Record| match &record.kind {
         RecordKind::Events(frame) => {
@@ -145,7 +147,7 @@ pub(super) async fn woken(tail: &mut Tail, why: &str) {
     assert!(tokio::time::timeout(PATIENCE, changed).await.is_ok(), "nobody was woken by {why}");
 }
 
-/// Takes the wake-ups that have come already.
+/// Consumes the wake-ups that have come already.
 pub(super) async fn settle(tail: &mut Tail) {
     while tokio::time::timeout(SOON, poll_fn(|cx| tail.poll_changed(cx))).await.is_ok() {}
 }
@@ -155,7 +157,7 @@ impl<S: Store> Bench<S> {
         Self { store: Arc::new(store), owner: owner("alice"), node: NodeId::new("node-1") }
     }
 
-    /// All streams of the owner, read in small pages.
+    /// Returns all streams of the owner, read in small pages.
     pub(super) async fn listed(&self) -> Vec<StreamInfo> {
         let (mut all, mut after) = (Vec::new(), None);
         loop {
@@ -170,17 +172,17 @@ impl<S: Store> Bench<S> {
         }
     }
 
-    /// The same store, used by another owner.
+    /// Returns the same store, used by another owner.
     pub(super) fn of(&self, name: &str) -> Self {
         Self { owner: owner(name), ..self.clone() }
     }
 
-    /// The same store, used anonymously.
+    /// Returns the same store, used anonymously.
     pub(super) fn of_nobody(&self) -> Self {
         Self { owner: Owner::ANONYMOUS, ..self.clone() }
     }
 
-    /// The same store, used by another node.
+    /// Returns the same store, used by another node.
     pub(super) fn on(&self, node: &str) -> Self {
         Self { node: NodeId::new(node), ..self.clone() }
     }
@@ -189,7 +191,7 @@ impl<S: Store> Bench<S> {
         StreamKey::new(self.owner.clone(), StreamId::new(id).expect("a valid id"))
     }
 
-    /// A request to open a stream that may be run again.
+    /// Returns a request to open a stream that may be run again.
     pub(super) fn request(&self, id: &str) -> Open {
         Open {
             key: self.key(id),
@@ -214,12 +216,12 @@ impl<S: Store> Bench<S> {
         self.open(open).await.expect("the store answers")
     }
 
-    /// Opens a stream that is to be the caller's. Returns its key and epoch.
+    /// Opens a stream, and returns its key and epoch. Panics if the caller did not become the producer.
     pub(super) async fn begin(&self, id: &str) -> (StreamKey, u64) {
         (self.key(id), epoch_of(&self.ask(self.request(id)).await))
     }
 
-    /// Opens a stream and has the store forget it, as if it had been emptied. Returns its epoch.
+    /// Opens a stream and makes the store forget it, as if the store had lost its data. Returns the epoch.
     pub(super) async fn begin_forgotten(&self, open: Open) -> u64 {
         let (key, token) = (open.key.clone(), open.token);
         let epoch = epoch_of(&self.ask(open).await);
@@ -234,7 +236,7 @@ impl<S: Store> Bench<S> {
         outcomes.remove(0)
     }
 
-    /// Appends what is to be stored.
+    /// Appends events. Panics if they are not stored.
     pub(super) async fn write(&self, key: &StreamKey, epoch: u64, first: u64, data: &[&str]) {
         assert_eq!(self.put(append(key, epoch, first, data)).await, Appended::Stored);
     }
@@ -243,13 +245,13 @@ impl<S: Store> Bench<S> {
         self.close(close).await.expect("the store answers")
     }
 
-    /// Says that the producer has begun to answer.
+    /// Records in the store that the producer has begun to answer.
     pub(super) async fn start(&self, key: &StreamKey, epoch: u64) {
         let starts = Append { starts: true, ..append(key, epoch, 1, &[]) };
         assert_eq!(self.put(starts).await, Appended::Stored);
     }
 
-    /// Ends a stream that has not ended.
+    /// Ends a stream. Panics if it had ended before.
     pub(super) async fn finish(&self, key: &StreamKey, epoch: u64) -> Ended {
         match self.end(close(key, Some(epoch))).await {
             Closed::Now { ended, .. } => ended,
@@ -266,7 +268,7 @@ impl<S: Store> Bench<S> {
         self.info(key.clone()).await.expect("the store answers")
     }
 
-    /// What is known of a stream that is held.
+    /// Returns the info of a stream. Panics if the stream is not held.
     pub(super) async fn info_of(&self, key: &StreamKey) -> StreamInfo {
         self.known(key).await.expect("the stream is held")
     }
@@ -282,19 +284,19 @@ impl<S: Store> Bench<S> {
         self.read(read).await.expect("the store answers")
     }
 
-    /// What is held after a cursor, each event an entry of its own.
+    /// Returns a page with everything after a cursor, each event as a record of its own.
     pub(super) async fn after(&self, key: &StreamKey, at: EventId) -> Page {
         let mut page = self.all(key, ReadFrom::After(at)).await;
         page.records = singles(&page).into_iter().map(|(record, _)| record).filter(|record| record.id > at).collect();
         page
     }
 
-    /// A page of a stream that is held, as large as it comes.
+    /// Returns a page without a size limit. Panics if the stream is not held.
     pub(super) async fn all(&self, key: &StreamKey, from: ReadFrom) -> Page {
         self.page(key, from, usize::MAX, usize::MAX).await.expect("the stream is held")
     }
 
-    /// The events that are held, marker and end included, in short.
+    /// Returns the whole log as short texts, including markers and the end.
     pub(super) async fn held(&self, key: &StreamKey) -> Vec<String> {
         brief(&self.all(key, ReadFrom::Start).await)
     }
@@ -308,7 +310,7 @@ impl<S: Store> Bench<S> {
         self.beat(beat).await.expect("the store answers")
     }
 
-    /// The store's clock.
+    /// Returns the store's clock, in unix milliseconds.
     pub(super) async fn now(&self) -> u64 {
         self.heartbeat(&[], LONG).await.now
     }
@@ -343,7 +345,7 @@ impl<S: Store> Bench<S> {
         }
     }
 
-    /// A terminal event.
+    /// Returns a request to publish a terminal event.
     pub(super) fn last(&self, id: &str, data: &str, ends: StreamState) -> Publish {
         let block = Bytes::from(format!("data: {data}\n"));
         Publish { block, after_id: Bytes::new(), ends: Some(ends), ..self.event(id, data) }
@@ -353,7 +355,7 @@ impl<S: Store> Bench<S> {
         self.publish(publish).await.expect("the store answers")
     }
 
-    /// Sends an event that is to be stored.
+    /// Publishes an event, and returns its id. Panics if it is not stored.
     pub(super) async fn sent(&self, publish: Publish) -> EventId {
         match self.send(publish).await {
             Published::Stored(id) => id,
@@ -361,7 +363,7 @@ impl<S: Store> Bench<S> {
         }
     }
 
-    /// Asks until it is so.
+    /// Waits until a condition holds. Panics after `PATIENCE`.
     pub(super) async fn until(&self, what: &str, is_so: impl AsyncFn() -> bool) {
         let give_up = Instant::now() + PATIENCE;
         while !is_so().await {
@@ -370,7 +372,7 @@ impl<S: Store> Bench<S> {
         }
     }
 
-    /// Waits until the store's clock has come this far.
+    /// Waits until the store's clock has reached a time in unix milliseconds.
     pub(super) async fn until_clock(&self, at: u64) {
         self.until("the store's clock moves", async || self.now().await >= at).await;
     }

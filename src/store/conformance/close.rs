@@ -1,4 +1,4 @@
-//! How a stream ends, or stands still.
+//! Checks of ends and interruptions.
 
 use std::future::poll_fn;
 
@@ -13,7 +13,8 @@ use crate::{
     store::{Close, Closed, Fence, Interrupt, Interrupted, Store},
 };
 
-/// Guarantee G3: the first end counts, and everyone learns it. Its id is `<epoch+1>-0`, whoever closes.
+/// Guarantee G3: the first end of a stream counts, and every later close returns it. Its id is `<epoch+1>-0`, no matter
+/// which node closes.
 pub async fn the_first_end_wins(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("first").await;
@@ -33,7 +34,7 @@ pub async fn the_first_end_wins(store: impl Store) {
     assert_eq!(bench.end(close(&bench.key("none"), None)).await, Closed::Missing);
 }
 
-/// Of ends that race one counts, and all are told that one.
+/// One of several racing ends counts, and all callers get that one.
 pub async fn racing_ends_agree(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("race").await;
@@ -55,7 +56,7 @@ pub async fn racing_ends_agree(store: impl Store) {
     assert!(ends.iter().all(|(_, ended)| *ended == ends[0].1));
 }
 
-/// The end keeps which event was made last, recorded or not, so that a loss at the very end shows.
+/// The end stores the id of the last event that was made, recorded or not, so that a reader notices a loss at the end.
 pub async fn the_end_says_what_was_made_last(store: impl Store) {
     let bench = Bench::new(store);
     for (id, said, kept) in [("said", Some(9), 9), ("unsaid", None, 2), ("less", Some(1), 2)] {
@@ -67,11 +68,11 @@ pub async fn the_end_says_what_was_made_last(store: impl Store) {
     }
 }
 
-/// Many ends in one request are told the same as each by itself, and none of them is another's.
+/// Each of many ends in one request gets the same outcome as in a request of its own.
 pub async fn many_are_ended_each_for_itself(store: impl Store) {
     let bench = Bench::new(store);
     let mut closes = Vec::new();
-    // More than a store may take in one step.
+    // More ends than a store handles in one step.
     for number in 0..70 {
         let (key, epoch) = bench.begin(&format!("many-{number}")).await;
         closes.push(Close { ending: finished(&number.to_string()), ..close(&key, Some(epoch)) });
@@ -100,7 +101,7 @@ pub async fn many_are_ended_each_for_itself(store: impl Store) {
     assert_eq!(bench.end_all(Vec::new()).await, []);
 }
 
-/// Guarantee G5: whoever was heard of since is not taken for an orphan.
+/// Guarantee G5: a stream whose deadline a heartbeat has moved is not closed as an orphan.
 pub async fn a_deadline_that_moved_is_no_reason_to_close(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("moved").await;
@@ -114,7 +115,7 @@ pub async fn a_deadline_that_moved_is_no_reason_to_close(store: impl Store) {
     assert!(matches!(bench.end(still).await, Closed::Now { .. }));
 }
 
-/// An end that names a run ends that run only.
+/// An end that names a run does not end another run.
 pub async fn another_run_is_not_closed(store: impl Store) {
     let bench = Bench::new(store);
     let (key, first) = bench.begin("runs").await;
@@ -125,7 +126,7 @@ pub async fn another_run_is_not_closed(store: impl Store) {
     assert_eq!(bench.finish(&key, second).await.id, EventId::terminal(second));
 }
 
-/// An end that names no run ends whichever runs: to stop a stream from anywhere.
+/// An end that names no run ends the current run, so that any node can stop the stream.
 pub async fn whichever_runs_can_be_closed(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("any").await;
@@ -135,7 +136,7 @@ pub async fn whichever_runs_can_be_closed(store: impl Store) {
     assert_eq!((ended.ending, ended.id, node), (ending, EventId::terminal(epoch), Some(bench.node.clone())));
 }
 
-/// A stream that stands still can be ended, and keeps what its last run had made.
+/// An interrupted stream can be ended. The end has the last event id of the interrupted run.
 pub async fn an_interrupted_stream_can_be_closed(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("still").await;
@@ -147,7 +148,7 @@ pub async fn an_interrupted_stream_can_be_closed(store: impl Store) {
     assert_eq!((ended.id, ended.last), (EventId::terminal(epoch), EventId::new(epoch, 4)));
 }
 
-/// The node whose stream somebody else ended is told which.
+/// A node gets a notice when another node has ended one of its streams.
 pub async fn a_foreign_end_is_posted_to_the_producing_node(store: impl Store) {
     let bench = Bench::new(store);
     let mut notices = bench.notices(&bench.node);
@@ -167,7 +168,7 @@ pub async fn a_foreign_end_is_posted_to_the_producing_node(store: impl Store) {
     assert!(nothing, "it is not another node's stream");
 }
 
-/// An interruption keeps the log, may be repeated, and is refused to whom the stream does not belong.
+/// An interruption keeps the log and may be repeated. It is refused for an older run and for a missing stream.
 pub async fn an_interruption_keeps_the_log(store: impl Store) {
     let bench = Bench::new(store);
     let (key, first) = bench.begin("kept").await;
@@ -183,7 +184,7 @@ pub async fn an_interruption_keeps_the_log(store: impl Store) {
     assert_eq!(none, Interrupted::Missing);
 }
 
-/// A claim interrupts only whom it leased.
+/// An interruption with `if_deadline` has an effect only while the stream still has that deadline.
 pub async fn an_interruption_is_conditional(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("claimed").await;

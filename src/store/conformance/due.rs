@@ -1,4 +1,4 @@
-//! Beats, deadlines, leases, hooks and expiry.
+//! Checks of heartbeats, deadlines, leases, hooks and expiry.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{
     store::{Beat, Close, DueReason, Interrupted, Open, Retention, Store},
 };
 
-/// Opens a stream that nobody beats, and waits until it is overdue.
+/// Opens a stream without heartbeats, and waits until it is overdue.
 async fn overdue<S: Store>(bench: &Bench<S>, id: &str) -> (StreamKey, u64) {
     let retention = Retention { stale: SOON, ..retention() };
     let epoch = epoch_of(&bench.ask(Open { retention, ..bench.request(id) }).await);
@@ -19,7 +19,7 @@ async fn overdue<S: Store>(bench: &Bench<S>, id: &str) -> (StreamKey, u64) {
     (key, epoch)
 }
 
-/// A beat says that its streams' producers live, and is told which of them it has lost.
+/// A heartbeat moves the deadlines of its streams, and returns the streams that the node has lost.
 pub async fn a_beat_pushes_deadlines_and_names_the_lost(store: impl Store) {
     let bench = Bench::new(store);
     let (own, epoch) = bench.begin("own").await;
@@ -49,7 +49,7 @@ pub async fn a_beat_pushes_deadlines_and_names_the_lost(store: impl Store) {
     assert!(bench.info_of(&second).await.deadline >= after.last_heartbeat + LONG.as_millis() as u64 - 1);
 }
 
-/// Every beat learns the store's clock, which does not go back, and which run of the store answered.
+/// Every heartbeat returns the store's clock, which does not go back, and the run of the store.
 pub async fn the_stores_clock_and_run_are_told(store: impl Store) {
     let bench = Bench::new(store);
     let first = bench.heartbeat(&[], LONG).await;
@@ -62,7 +62,7 @@ pub async fn the_stores_clock_and_run_are_told(store: impl Store) {
     assert_eq!((second.run, second.lost), (first.run, Vec::new()));
 }
 
-/// Guarantee G5: whoever does not trust the store enough to claim is given no orphans.
+/// Guarantee G5: a sweep without a claim gets no overdue streams.
 pub async fn overdue_streams_are_given_only_to_those_who_may_claim(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = overdue(&bench, "stale").await;
@@ -74,7 +74,8 @@ pub async fn overdue_streams_are_given_only_to_those_who_may_claim(store: impl S
     assert_eq!(due.info, bench.info_of(&key).await, "its deadline is what the lease wrote");
 }
 
-/// Of guardians that race one is given the stream; it fences nothing, and a beat in between is seen.
+/// One of several racing guardians gets an overdue stream. The lease does not fence the producer, and a heartbeat in
+/// between moves the deadline.
 pub async fn an_overdue_stream_is_given_to_one(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = overdue(&bench, "stale").await;
@@ -95,7 +96,7 @@ pub async fn an_overdue_stream_is_given_to_one(store: impl Store) {
     assert_eq!(bench.end(close).await, crate::store::Closed::Moved);
 }
 
-/// When the lease is over and nothing was done, somebody else is given the stream.
+/// Another guardian gets the stream once the lease has passed without a result.
 pub async fn a_lease_ends(store: impl Store) {
     let bench = Bench::new(store);
     let (key, _) = overdue(&bench, "stale").await;
@@ -107,20 +108,21 @@ pub async fn a_lease_ends(store: impl Store) {
     assert_eq!(bench.due(0, LONG, ALL).await.expect("the store answers"), []);
 }
 
-/// Opens a stream whose lifetime is over soon.
+/// Opens a stream with a short lifetime.
 async fn outlived<S: Store>(bench: &Bench<S>, id: &str) -> (StreamKey, u64) {
     let retention = Retention { lifetime: SOON, ..retention() };
     let epoch = epoch_of(&bench.ask(Open { retention, reruns: false, ..bench.request(id) }).await);
     (bench.key(id), epoch)
 }
 
-/// A stream of which nobody was heard for its lifetime is due; each sign of life renews it.
+/// A stream is due after a lifetime without a sign of life from its producer. Each sign of life, such as an append,
+/// renews the lifetime.
 pub async fn a_lifetime_ends(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = outlived(&bench, "old").await;
     for seq in 1..=8 {
         tokio::time::sleep(SOON / 4).await;
-        // Under real time this may come too late, which only a store that is slower than that notices.
+        // Under real time the append may come too late, if the store is slow. Then the check ends here.
         if !bench.sweep(LONG, ALL).await.is_empty() {
             return;
         }
@@ -130,8 +132,8 @@ pub async fn a_lifetime_ends(store: impl Store) {
     assert_eq!((&due[0].info.key, due[0].reason), (&key, DueReason::Lifetime));
 }
 
-/// Guarantee G5: what runs is judged by the time that the asker vouches for, if that is behind the store's
-/// clock. What does not run is looked after whatever that says.
+/// Guarantee G5: an active stream is due by the time that the claim names, if that time is behind the store's clock.
+/// Hooks and interrupted streams are due by the store's clock alone.
 pub async fn a_claim_looks_no_further_than_the_time_it_names(store: impl Store) {
     let bench = Bench::new(store);
     let (stale, _) = overdue(&bench, "stale").await;
@@ -157,7 +159,7 @@ pub async fn a_claim_looks_no_further_than_the_time_it_names(store: impl Store) 
     assert_eq!(keys(bench.sweep(LONG, Some(outlives + 1)).await), [(old, DueReason::Lifetime)]);
 }
 
-/// Also of these each is given to one guardian at a time.
+/// A stream whose lifetime has passed goes to one guardian at a time.
 pub async fn a_lifetime_is_looked_after_by_one(store: impl Store) {
     let bench = Bench::new(store);
     outlived(&bench, "active").await;
@@ -173,7 +175,8 @@ pub async fn a_lifetime_is_looked_after_by_one(store: impl Store) {
     assert_eq!(given, [bench.key("active"), still]);
 }
 
-/// A hook is its closer's for a while, then due to one guardian after the other, until it is done.
+/// A hook belongs to the node that closed the stream for a while. Then it is due to one guardian after another until it
+/// is done.
 pub async fn a_hook_is_due_until_it_is_done(store: impl Store) {
     let bench = Bench::new(store);
     let (unhooked, epoch) = bench.begin("unhooked").await;
@@ -191,7 +194,7 @@ pub async fn a_hook_is_due_until_it_is_done(store: impl Store) {
     assert_eq!(bench.sweep(SOON, ALL).await, []);
 }
 
-/// One recovery window after its end nothing is left: no completion, no log, nothing in any index.
+/// One recovery window after its end a stream is gone: its completion, its log, and its entries in all indexes.
 pub async fn what_has_expired_is_gone(store: impl Store) {
     let bench = Bench::new(store);
     let retention = Retention { recovery_window: SOON, ..retention() };
@@ -207,7 +210,7 @@ pub async fn what_has_expired_is_gone(store: impl Store) {
     assert_eq!(bench.ask(Open { create: false, ..bench.request("over") }).await, crate::store::Opened::Missing);
 }
 
-/// A stream that stands still and may be run again expires by itself after its lifetime.
+/// An interrupted stream that may be run again expires by itself after its lifetime.
 pub async fn an_interrupted_stream_expires(store: impl Store) {
     let bench = Bench::new(store);
     let retention = Retention { lifetime: SOON, ..retention() };
@@ -219,7 +222,7 @@ pub async fn an_interrupted_stream_expires(store: impl Store) {
     assert_eq!(bench.listed().await, []);
 }
 
-/// Active streams can be listed by how long nobody was heard of, whatever their deadlines say.
+/// Active streams can be listed by the time since their last heartbeat, independent of their deadlines.
 pub async fn silent_streams_are_listed(store: impl Store) {
     let bench = Bench::new(store);
     let (silent, _) = bench.begin("silent").await;

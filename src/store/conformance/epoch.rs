@@ -1,4 +1,4 @@
-//! Epochs: which run of a stream is newer.
+//! Checks of epochs, which order the runs of a stream.
 
 use super::bench::{Bench, SOON, epoch_of};
 use crate::store::Store;
@@ -18,8 +18,8 @@ pub async fn epochs_are_times_and_rise(store: impl Store) {
     }
 }
 
-/// No epoch is given twice, so that a late word of a producer that is gone never counts, and a cursor
-/// at its end never means another run.
+/// No epoch is given twice. Otherwise a late append of an old producer could count for a new run, and a cursor at an
+/// old end could point into a new run.
 pub async fn epochs_rise_across_withdrawal_and_deletion(store: impl Store) {
     let bench = Bench::new(store);
     let mut above = 0;
@@ -42,7 +42,7 @@ pub async fn epochs_rise_across_withdrawal_and_deletion(store: impl Store) {
     assert!(epoch > above, "{epoch} is not above {above}, published");
 }
 
-/// A stream that comes again after it expired has a higher epoch than its terminal event.
+/// A stream that is opened again after it expired has a higher epoch than the terminal event of the expired one.
 pub async fn epochs_rise_across_expiry(store: impl Store) {
     let bench = Bench::new(store);
     let mut request = bench.request("expired");

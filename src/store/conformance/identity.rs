@@ -1,4 +1,5 @@
-//! What a request must match to open a stream that is held (origin, kind, fingerprint), and what is told of it.
+//! Checks of the origin, kind and fingerprint that a request must match to open a held stream, and of what `info`
+//! returns.
 
 use super::{
     bench::{Bench, epoch_of, reopen},
@@ -10,7 +11,7 @@ use crate::{
     store::{Open, Opened, ReadFrom, Store},
 };
 
-/// The same id for another request is refused, in whatever state the stream is.
+/// A request with another fingerprint for the same id is refused, in every state of the stream.
 pub async fn another_fingerprint_is_refused(store: impl Store) {
     let bench = Bench::new(store);
     let asking = |what: &str| Open { fingerprint: Some(what.to_owned()), ..bench.request("print") };
@@ -26,7 +27,7 @@ pub async fn another_fingerprint_is_refused(store: impl Store) {
 
 const STATES: [&str; 3] = ["active", "interrupted", "ended"];
 
-/// Opens a stream for each state, and brings it into that; it is named by it.
+/// Opens a stream for each state, named after the state, and brings it into that state.
 async fn in_each_state<S: Store>(bench: &Bench<S>, opened: impl Fn(Open) -> Open) {
     for id in STATES {
         let epoch = epoch_of(&bench.ask(opened(bench.request(id))).await);
@@ -42,8 +43,8 @@ fn of_kind(kind: &'static str, origin: Origin, request: Open) -> Open {
     Open { kind: kind.into(), origin, ..request }
 }
 
-/// Guarantee G9: a request that names a stream which the inner body of a route of another kind produces, or produced, is
-/// told so, whatever else might be said. The stream is as before.
+/// Guarantee G9: a request for a stream that a route of another kind produces, or produced, gets `OtherKind`. This
+/// outcome comes before all others, and the stream does not change.
 pub async fn another_kind_is_refused(store: impl Store) {
     let bench = Bench::new(store);
     for (owner, origin) in [("alice", Origin::Named), ("bob", Origin::Generated)] {
@@ -63,7 +64,7 @@ pub async fn another_kind_is_refused(store: impl Store) {
     }
 }
 
-/// A request of the same kind is none of another, and one that is repeated is the same.
+/// A request of the same kind is not refused, and a repeated request gets the same outcome.
 pub async fn the_same_kind_is_not_refused(store: impl Store) {
     let bench = Bench::new(store);
     let own = |request| of_kind("export", Origin::Named, request);
@@ -78,8 +79,8 @@ pub async fn the_same_kind_is_not_refused(store: impl Store) {
     epoch_of(&bench.ask(of_kind("chat", Origin::Named, bench.request("ended"))).await);
 }
 
-/// A stream whose id the library made up stays one while inner bodies produce it, whoever names it, and the producer is told:
-/// its clients' cursors begin with that id.
+/// A stream keeps the origin `Generated` while inner bodies produce it, even if a request names its id. The producer
+/// gets the origin, because the cursors of its clients begin with a generated id.
 pub async fn a_made_up_id_stays_made_up(store: impl Store) {
     let bench = Bench::new(store);
     let (key, mut origins) = (bench.key("made-up"), Vec::new());
@@ -96,8 +97,8 @@ pub async fn a_made_up_id_stays_made_up(store: impl Store) {
     assert_eq!(origins, [made_up, made_up, made_up, Origin::Published, Origin::Named]);
 }
 
-/// A cursor with a made-up id opens only a stream whose id was made up, of its kind; any other is a missing one, and
-/// nothing is created in its place.
+/// A cursor with a generated id opens only a stream of its kind whose id was generated. Any other stream counts as
+/// missing, and no stream is created in its place.
 pub async fn a_made_up_id_opens_only_its_own(store: impl Store) {
     let bench = Bench::new(store);
     for (owner, kind, origin) in
@@ -123,7 +124,8 @@ pub async fn a_made_up_id_opens_only_its_own(store: impl Store) {
     assert_eq!(bench.ask(cursor("none")).await, Opened::Missing);
 }
 
-/// A publisher says which stream it means, and so does whoever follows what is published: kinds are not compared.
+/// Kinds are not compared if the stream or the request is a publisher's, since a publisher names the stream that it
+/// means.
 pub async fn a_published_stream_has_no_kind_to_compare(store: impl Store) {
     let bench = Bench::new(store);
     for (owner, held, asked) in [("alice", Origin::Published, Origin::Named), ("bob", Origin::Named, Origin::Published)]
@@ -141,7 +143,7 @@ pub async fn a_published_stream_has_no_kind_to_compare(store: impl Store) {
     assert_eq!(bench.ask(other).await, Opened::Active { started: true });
 }
 
-/// Who produces a stream, who named it, what for, and what its request asked for: all is told, of the newest run.
+/// The store returns the origin, kind and fingerprint of the newest run.
 pub async fn origin_kind_and_fingerprint_are_told(store: impl Store) {
     let bench = Bench::new(store);
     let told = async |id: &str| {
@@ -179,8 +181,8 @@ pub async fn origin_kind_and_fingerprint_are_told(store: impl Store) {
     assert_eq!(told("forgotten").await, (Origin::Generated, "chat".to_owned(), print("one")));
 }
 
-/// What a route says of its stream is told: its voice, its turn, its headers; a repeat may say more, and a new run says it
-/// anew, but for the turn.
+/// The store returns the voice, turn and headers that a route has set for its stream. A repeat may add to them. A new
+/// run sets them again, except for the turn.
 pub async fn what_a_route_says_is_told(store: impl Store) {
     let bench = Bench::new(store);
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());

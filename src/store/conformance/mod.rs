@@ -1,8 +1,8 @@
-//! What a [`Store`] must do, as checks that run against any store.
+//! Checks of the rules that every [`Store`] must keep. They run against any store.
 //!
-//! Each check is an async function that takes a store of its own, is named by the rule it states, and
-//! panics where the store breaks that rule. [`run`] runs them all; [`store_conformance!`](crate::store_conformance)
-//! makes each a test case:
+//! Each check is an async function that takes a new store, is named after the rule that it checks, and panics if the
+//! store breaks the rule. [`run`] runs all checks. [`store_conformance!`](crate::store_conformance) makes each check a
+//! test case:
 //!
 //! ```
 //! use resilient_sse::{MemoryStore, store_conformance};
@@ -14,9 +14,9 @@
 //! # fn main() {}
 //! ```
 //!
-//! The store must be empty, and used by nobody else while a check runs. Checks work under real and
-//! under paused time: they ask for short retentions, and then ask the store, with a deadline of
-//! 10 s, until it says what it must. They spawn tasks, so they need a tokio runtime with time enabled.
+//! The store must be empty, and nothing else may use it while a check runs. Checks work with real and with paused time:
+//! they set short retentions, and then repeat a request until the store gives the expected answer, for at most 10 s.
+//! They spawn tasks, so they need a tokio runtime with time enabled.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "checks are made of assertions")]
 
@@ -42,7 +42,7 @@ use std::future::Future;
 
 use super::Store;
 
-/// Hands the list of all checks to another macro, after its arguments.
+/// Calls another macro with its arguments and the list of all checks.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __store_checks {
@@ -173,8 +173,8 @@ macro_rules! __store_checks {
 
 /// Makes each check of [`store::conformance`](crate::store::conformance) a test case.
 ///
-/// Takes the attributes of a test function, the name of a module for them, and a closure whose future
-/// gives an empty store.
+/// Takes the attributes of a test function, the name of a module for the test cases, and a closure whose future returns
+/// an empty store.
 #[macro_export]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 macro_rules! store_conformance {
@@ -213,15 +213,15 @@ macro_rules! run_all {
     };
 }
 
-/// Runs every check, one after the other, each on a store that `make` makes.
+/// Runs all checks, one after another, each with a new store from `make`.
 ///
 /// # Panics
 ///
-/// Where the store breaks a rule, or fails.
+/// Panics if the store breaks a rule, or if a request to it fails.
 ///
 /// # Cancel safety
 ///
-/// Dropped, it leaves behind what the check it was at had put into its store.
+/// If the future is dropped, the data of the current check stays in its store.
 pub async fn run<S, F>(make: impl Fn() -> F)
 where
     S: Store,

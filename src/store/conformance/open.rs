@@ -1,4 +1,4 @@
-//! Who becomes a stream's producer.
+//! Checks of opening a stream: which request becomes the producer.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     store::{Close, Closed, Interrupt, Open, Opened, ReadFrom, Store},
 };
 
-/// A stream that is not held is created, active and unstarted, and the caller's.
+/// A stream that is not held is created. It is active, has not started, and belongs to the caller.
 pub async fn a_new_stream_is_the_callers(store: impl Store) {
     let bench = Bench::new(store);
     let metadata = vec![("job".to_owned(), "7".to_owned())];
@@ -43,7 +43,7 @@ pub async fn a_repeat_is_known_by_its_token(store: impl Store) {
     assert_eq!(bench.held(&key).await, ["r", "a", "r"]);
 }
 
-/// While a producer runs, no other begins; whether it has begun to answer is told.
+/// While a producer runs, no other producer begins. The caller learns whether that producer has begun to answer.
 pub async fn an_active_stream_is_anothers(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("active").await;
@@ -54,7 +54,7 @@ pub async fn an_active_stream_is_anothers(store: impl Store) {
     assert!(bench.info_of(&key).await.started);
 }
 
-/// After an interruption a request starts a run of a higher epoch; the log is kept.
+/// After an interruption a request starts a run with a higher epoch, and the log is kept.
 pub async fn an_interrupted_stream_is_run_again_in_a_higher_epoch(store: impl Store) {
     let bench = Bench::new(store);
     let (key, first) = bench.begin("again").await;
@@ -81,7 +81,7 @@ pub async fn an_interrupted_stream_is_run_again_in_a_higher_epoch(store: impl St
     assert_eq!(bench.held(&key).await, ["r", "a", "b", "r", "c"]);
 }
 
-/// A stream that has ended answers with its end.
+/// A request for an ended stream gets the end.
 pub async fn an_ended_stream_is_not_run_again(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("ended").await;
@@ -91,7 +91,7 @@ pub async fn an_ended_stream_is_not_run_again(store: impl Store) {
     assert_eq!(bench.info_of(&key).await.ended, Some(ended));
 }
 
-/// `create: false` creates nothing.
+/// A request with `create: false` creates nothing.
 pub async fn a_missing_stream_is_not_created_unasked(store: impl Store) {
     let bench = Bench::new(store);
     let request = Open { create: false, ..bench.request("missing") };
@@ -106,7 +106,7 @@ fn limited(request: Open) -> Open {
     Open { limit: Some(2), ..request }
 }
 
-/// The limit is one of active streams: those that ended or stand still do not count, nor those of others.
+/// The limit counts the owner's active streams. Ended and interrupted streams do not count, nor those of other owners.
 pub async fn a_limit_counts_active_streams(store: impl Store) {
     let bench = Bench::new(store);
     let a = epoch_of(&bench.ask(limited(bench.request("a"))).await);
@@ -124,7 +124,7 @@ pub async fn a_limit_counts_active_streams(store: impl Store) {
     epoch_of(&bench.ask(limited(bench.request("a"))).await);
 }
 
-/// Requests that race for an owner's last places get exactly those.
+/// As many racing requests succeed as the owner's limit allows, and no more.
 pub async fn of_racing_requests_exactly_the_limit_is_allowed(store: impl Store) {
     const LIMIT: usize = 7;
     let bench = Bench::new(store);
@@ -142,7 +142,7 @@ pub async fn of_racing_requests_exactly_the_limit_is_allowed(store: impl Store) 
     assert!(outcomes.iter().all(|outcome| matches!(outcome, Opened::New { .. } | Opened::OverLimit)));
 }
 
-/// Guarantee G4: of all requests racing for a stream one produces, the rest follow.
+/// Guarantee G4: one of all requests that race for a stream becomes the producer, and the others follow.
 pub async fn of_ten_thousand_racing_requests_one_per_stream_produces(store: impl Store) {
     const STREAMS: usize = 1000;
     const TASKS: usize = 10;
@@ -153,7 +153,7 @@ pub async fn of_ten_thousand_racing_requests_one_per_stream_produces(store: impl
         racing.spawn(async move {
             let mut won = Vec::new();
             for number in 0..STREAMS {
-                // Each task comes from elsewhere, so that all of them win some.
+                // Each task starts at another stream, so that each of them wins some.
                 let stream = (number + task * STREAMS / TASKS) % STREAMS;
                 match bench.ask(bench.request(&format!("race-{stream}"))).await {
                     Opened::New { .. } => won.push(stream),

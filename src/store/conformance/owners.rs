@@ -1,4 +1,4 @@
-//! Whose streams are whose.
+//! Checks of owners: each sees and changes only its own streams.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn ids<S: Store>(bench: &Bench<S>) -> Vec<StreamId> {
     ids
 }
 
-/// An owner's streams are listed, in every state, and nobody else's.
+/// A list has the owner's streams in every state, and no stream of another owner.
 pub async fn an_owners_streams_are_listed(store: impl Store) {
     let bench = Bench::new(store);
     let (a, epoch) = bench.begin("a").await;
@@ -39,7 +39,7 @@ pub async fn an_owners_streams_are_listed(store: impl Store) {
     }
 }
 
-/// A page has no more streams than it may, those that run come first, and no stream is on two pages or on none.
+/// A page has no more streams than the limit. Active streams come first, and each stream is on exactly one page.
 pub async fn an_owners_streams_are_listed_in_pages(store: impl Store) {
     let bench = Bench::new(store);
     for name in ["a", "b", "c", "d", "e"] {
@@ -68,10 +68,10 @@ pub async fn an_owners_streams_are_listed_in_pages(store: impl Store) {
     assert_eq!(page(None, 0).await.0, ids(&[]));
 }
 
-/// Guarantee G9: another owner's stream of the same id is a missing one, for every verb.
+/// Guarantee G9: another owner's stream with the same id counts as missing in every operation.
 pub async fn a_foreign_stream_is_a_missing_one(store: impl Store) {
     let alice = Bench::new(store);
-    // Names that a key made by mere joining would confuse.
+    // These names would collide if a store joined owner and id without escaping.
     for (own, foreign) in [("alice", "bob"), ("a", "a/b"), ("a:b", "a"), ("alice", "ALICE")] {
         let (alice, bob) = (alice.of(own), alice.of(foreign));
         let id = format!("same-{}", own.len() * 100 + foreign.len() + usize::from(foreign == "ALICE"));
@@ -100,8 +100,8 @@ pub async fn a_foreign_stream_is_a_missing_one(store: impl Store) {
     }
 }
 
-/// What is deleted is gone for its readers, whatever its state; its producer is fenced, and may not
-/// bring it back. A repeat is no error.
+/// A deleted stream is gone for its readers, whatever its state was. Its producer is fenced and may not register it
+/// again. Deleting it again is no error.
 pub async fn a_deleted_stream_is_gone(store: impl Store) {
     let bench = Bench::new(store);
     let request = bench.request("a");
@@ -126,7 +126,7 @@ pub async fn a_deleted_stream_is_gone(store: impl Store) {
     assert_eq!(bench.held(&a).await, ["r"], "nothing of the old log");
 }
 
-/// The count is one of active streams, of all owners.
+/// The store counts the active streams of all owners.
 pub async fn active_streams_are_counted(store: impl Store) {
     let bench = Bench::new(store);
     let count = async || bench.active_count().await.expect("the store answers");

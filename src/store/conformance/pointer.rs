@@ -1,4 +1,4 @@
-//! Where conversations point: what is moved, what goes back, what expires.
+//! Checks of the pointers of conversations: how they move, go back and expire.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     store::{Expected, Place, Pointed, Renew, Store},
 };
 
-/// A pointer names the newest stream, and before that has begun, those that it named before.
+/// A pointer names the newest stream. Until that has begun, the pointer also keeps the streams that it named before.
 pub async fn a_pointer_names_the_newest(store: impl Store) {
     let bench = Bench::new(store);
     assert_eq!(bench.pointer_of("chat").await, "-");
@@ -25,7 +25,7 @@ pub async fn a_pointer_names_the_newest(store: impl Store) {
     assert_eq!(bench.pointer_of("none").await, "-");
 }
 
-/// It is moved only if it stands where that is expected. A repeat is no error.
+/// A pointer moves only if it names the stream that the caller expects. A repeat is no error.
 pub async fn a_pointer_is_moved_from_where_it_is_expected(store: impl Store) {
     let bench = Bench::new(store);
     let kept = |pointed| match pointed {
@@ -48,7 +48,8 @@ pub async fn a_pointer_is_moved_from_where_it_is_expected(store: impl Store) {
     assert_eq!(moved(to("b", Expected::Stream(stream("a"))).await), "c b a", "a repeat that comes late");
 }
 
-/// Whoever fails to begin is taken out, in any order, and the one before is named again.
+/// A stream that fails to begin is taken out of its pointer, in any order, and the pointer names the stream before it
+/// again.
 pub async fn a_pointer_goes_back(store: impl Store) {
     let bench = Bench::new(store);
     for id in ["a", "b", "c", "d"] {
@@ -64,7 +65,7 @@ pub async fn a_pointer_goes_back(store: impl Store) {
     assert_eq!(bench.pointer_of("chat").await, "-");
 }
 
-/// So many that have not begun may stand in one, and no more.
+/// A pointer holds a limited number of streams that have not begun.
 pub async fn a_pointer_is_bounded(store: impl Store) {
     let bench = Bench::new(store);
     for number in 0..=64 {
@@ -76,7 +77,8 @@ pub async fn a_pointer_is_bounded(store: impl Store) {
     assert!(bench.moved("chat", "late").await.starts_with("late s64 "));
 }
 
-/// A key that is sent again at the moment at which its first run is withdrawn: what is asked for the older run changes nothing.
+/// A request about an older run changes nothing in a pointer that holds a newer run of the same stream. This happens
+/// when a client repeats a request while its first run is being withdrawn.
 pub async fn a_newer_run_stays_in_its_pointer(store: impl Store) {
     let bench = Bench::new(store);
     let run = |epoch| Place { epoch, since: Duration::ZERO };
@@ -109,7 +111,7 @@ pub async fn a_newer_run_stays_in_its_pointer(store: impl Store) {
     assert_eq!(take_out(11).await, "-", "no stream is held that it could go back to");
 }
 
-/// Which of two turns is newer says the pointer's own clock, whatever epochs their streams have.
+/// The clock of the pointer decides which of two turns is newer, not the epochs of their streams.
 pub async fn a_turn_that_began_earlier_goes_behind(store: impl Store) {
     let bench = Bench::new(store);
     let long_ago = |since| Place { epoch: u64::MAX >> 12, since };
@@ -134,7 +136,7 @@ pub async fn a_turn_that_began_earlier_goes_behind(store: impl Store) {
     assert_eq!(moved("other", "newer", hour / 2).await, "newer back older");
 }
 
-/// Of many that move it at the same time each is in it once.
+/// After many racing moves the pointer holds each stream once.
 pub async fn racing_moves_lose_nobody(store: impl Store) {
     let bench = Bench::new(store);
     let mut racing = tokio::task::JoinSet::new();
@@ -151,7 +153,7 @@ pub async fn racing_moves_lose_nobody(store: impl Store) {
     assert_eq!(all.len(), 32);
 }
 
-/// Of many that move it from the same place, one does.
+/// One of many racing moves from the same stream succeeds.
 pub async fn of_racing_moves_from_one_place_one_wins(store: impl Store) {
     let bench = Bench::new(store);
     bench.moved("from", "first").await;
@@ -167,7 +169,7 @@ pub async fn of_racing_moves_from_one_place_one_wins(store: impl Store) {
     }
 }
 
-/// It lives as long as it was said to, and is renewed by the stream that it names only.
+/// A pointer lives for the time that its last move or renewal set. Only the stream that it names can renew it.
 pub async fn a_pointer_expires(store: impl Store) {
     let bench = Bench::new(store);
     bench.move_to("chat", "a", Expected::Nothing, SOON).await;
@@ -189,7 +191,7 @@ pub async fn a_pointer_expires(store: impl Store) {
     bench.until("it expires after changes, too", async || bench.pointer_of("kept").await == "-").await;
 }
 
-/// Another owner's conversation of the same name is another one.
+/// A conversation of another owner with the same name is a different conversation.
 pub async fn a_foreign_conversation_is_a_missing_one(store: impl Store) {
     let bench = Bench::new(store);
     bench.moved("chat", "a").await;

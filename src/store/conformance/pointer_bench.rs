@@ -1,4 +1,4 @@
-//! What the checks of pointers and turns share: short words for their requests.
+//! Short forms of requests for the checks of pointers and turns.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use crate::{
     store::{Expected, Open, Place, Point, Pointed, Pointer, Renew, Renewed, Store},
 };
 
-/// A turn that begins now.
+/// The place of a turn that begins now.
 pub(super) const NEW: Place = Place { epoch: 1, since: Duration::ZERO };
 
 pub(super) fn stream(id: &str) -> StreamId {
     StreamId::new(id).expect("a valid id")
 }
 
-/// A pointer in short: the stream that it names, then those behind it.
+/// Returns a pointer as text: the stream that it names, then the streams behind it.
 pub(super) fn brief(pointer: Option<Pointer>) -> String {
     let Some(Pointer { stream, behind, .. }) = pointer else { return "-".to_owned() };
     std::iter::once(stream).chain(behind).map(|id| id.to_string()).collect::<Vec<_>>().join(" ")
@@ -43,7 +43,7 @@ impl<S: Store> Bench<S> {
         self.point(point).await.expect("the store answers")
     }
 
-    /// Moves a pointer from wherever it stands: reads it, and expects that. If somebody moves it in between, tries again.
+    /// Moves a pointer from the stream that it names now. If another request moves it in between, tries again.
     pub(super) async fn move_on(&self, conversation: &str, to: &str, place: Place, ttl: Duration) -> Pointed {
         let pointer = self.pointer(self.key(conversation)).await.expect("the store answers");
         let mut held = pointer.map(|pointer| pointer.stream);
@@ -59,7 +59,8 @@ impl<S: Store> Bench<S> {
         }
     }
 
-    /// Moves a pointer that is to be moved, from wherever it stands. Returns where it stands then.
+    /// Moves a pointer from the stream that it names now, and returns the new pointer as text. Panics if the pointer
+    /// did not move.
     pub(super) async fn moved(&self, conversation: &str, to: &str) -> String {
         match self.move_on(conversation, to, NEW, LONG).await {
             Pointed::Moved(pointer) => brief(Some(pointer)),
@@ -81,7 +82,7 @@ impl<S: Store> Bench<S> {
         }
     }
 
-    /// A request to open a turn.
+    /// Returns a request to open a turn.
     pub(super) fn turn(&self, id: &str, conversation: &str) -> Open {
         let turn = Turn { conversation: stream(conversation), overlap: Overlap::Replace };
         Open { turn: Some(turn), ..self.request(id) }

@@ -1,4 +1,4 @@
-//! Events from publishers that hold no registration.
+//! Checks of events from publishers that have no registration.
 
 use tokio::task::JoinSet;
 
@@ -15,7 +15,7 @@ fn keyed(publish: Publish, key: &str) -> Publish {
     Publish { idempotency_key: Some(key.to_owned()), ..publish }
 }
 
-/// The first event opens the stream, the next ones take the next seqs.
+/// The first event opens the stream, and the following events get the next seqs.
 pub async fn the_first_event_opens_the_stream(store: impl Store) {
     let bench = Bench::new(store);
     let before = bench.now().await;
@@ -32,7 +32,7 @@ pub async fn the_first_event_opens_the_stream(store: impl Store) {
     assert!(due.is_empty(), "nobody beats it, and nobody has to: {due:?}");
 }
 
-/// A repeat by the caller's key gets the first one's id.
+/// An event that repeats an idempotency key gets the id of the first event with that key.
 pub async fn a_key_makes_a_repeat_harmless(store: impl Store) {
     let bench = Bench::new(store);
     let first = bench.sent(keyed(bench.event("keyed", "a"), "one")).await;
@@ -48,7 +48,7 @@ pub async fn a_key_makes_a_repeat_harmless(store: impl Store) {
     assert_eq!(bench.sent(keyed(bench.event("keyed", "a"), "one")).await, first, "also after it");
 }
 
-/// A stream with a producer takes events from that one only, also while it stands still.
+/// A stream with a producer takes events from that producer only, even while the stream is interrupted.
 pub async fn a_standing_producer_appends_alone(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("standing").await;
@@ -61,7 +61,7 @@ pub async fn a_standing_producer_appends_alone(store: impl Store) {
     assert!(matches!(bench.put(late).await, Appended::Fenced(_)));
 }
 
-/// An event may be the terminal one; after it, as after any end, comes nothing.
+/// An event may be the terminal event. After it, as after any end, no event is stored.
 pub async fn an_event_may_end_the_stream(store: impl Store) {
     let bench = Bench::new(store);
     let first = bench.sent(bench.event("ends", "a")).await;
@@ -85,7 +85,8 @@ pub async fn an_event_may_end_the_stream(store: impl Store) {
     assert!(matches!(bench.end(close(&bench.key("stopped"), None)).await, crate::store::Closed::Now { .. }));
 }
 
-/// Sends an event to a stream that expires soon, and ends it as the guardian does then. Returns the event and the end.
+/// Sends an event to a stream, and ends the stream as a guardian does when it expires. Returns the event's id and the
+/// end.
 async fn expired<S: Store>(bench: &Bench<S>, id: &str) -> (EventId, Ended) {
     let sent = bench.sent(keyed(bench.event(id, "a"), "one")).await;
     let ending = Ending::supplied(StreamState::Expired, reason::LIFETIME);
@@ -95,8 +96,8 @@ async fn expired<S: Store>(bench: &Bench<S>, id: &str) -> (EventId, Ended) {
     (sent, ended)
 }
 
-/// A stream that expired, since nothing was published for its lifetime, was not over: the next event begins a new run,
-/// and readers are told of a restart, whether they have heard of the end or not.
+/// A published stream that expired can go on: the next event begins a new run. Readers see a restart, whether they have
+/// seen the end or not.
 pub async fn an_event_after_expiry_begins_a_new_run(store: impl Store) {
     let bench = Bench::new(store);
     let (key, before) = (bench.key("quiet"), bench.now().await);
@@ -111,7 +112,8 @@ pub async fn an_event_after_expiry_begins_a_new_run(store: impl Store) {
     assert!(info.started_at >= ended.at);
     assert_eq!(bench.active_count().await.expect("the store answers"), 1);
     assert_eq!(bench.ask(bench.request("quiet")).await, Opened::Active { started: true });
-    // Who had all, who had the end, and who had nothing.
+    // In order: the cursor of a reader that has all of the first run, of one that has its end, and of one in the new
+    // run.
     for (at, held) in [(first, vec!["r", "b", "c"]), (ended.id, vec!["r", "b", "c"]), (second, vec!["c"])] {
         let page = bench.after(&key, at).await;
         assert!(page.known, "{at}");
@@ -119,12 +121,12 @@ pub async fn an_event_after_expiry_begins_a_new_run(store: impl Store) {
     }
     let page = bench.after(&key, ended.id).await;
     assert_eq!(page.records[0].kind, RecordKind::Run { previous: Some(first) }, "nothing is missing");
-    // The hook of an end that was taken back has nothing to tell.
+    // The new run has taken the end back, so the hook of that end must not run.
     bench.until_clock(bench.now().await + 3 * SOON.as_millis() as u64).await;
     assert_eq!(bench.sweep(LONG, ALL).await, []);
 }
 
-/// A key of the run before is known in the new one, and begins none by itself.
+/// An idempotency key of the run before is known in the new run. A repeat of it begins no new run.
 pub async fn keys_are_known_over_expiry(store: impl Store) {
     let bench = Bench::new(store);
     let (first, ended) = expired(&bench, "keyed").await;
@@ -141,7 +143,7 @@ pub async fn keys_are_known_over_expiry(store: impl Store) {
     assert_eq!(bench.held(&bench.key("keyed")).await, ["r", "a", "r", "b", "e"]);
 }
 
-/// An event that ends the stream may be the first after expiry, and a stream may expire again and again.
+/// A stream may expire several times, and the first event after expiry may be terminal.
 pub async fn a_stream_expires_more_than_once(store: impl Store) {
     let bench = Bench::new(store);
     let mut newest = 0;
@@ -166,7 +168,7 @@ async fn expired_again<S: Store>(bench: &Bench<S>, round: usize) -> (EventId, En
     }
 }
 
-/// A stream that had a producer is over once it has expired: its work is not gone on with under the same id.
+/// A stream that had a producer stays ended once it has expired, since its work cannot go on under the same id.
 pub async fn the_expiry_of_a_producer_stays(store: impl Store) {
     let bench = Bench::new(store);
     for (id, origin) in [("body", Origin::Named), ("job", Origin::Published)] {
@@ -180,7 +182,7 @@ pub async fn the_expiry_of_a_producer_stays(store: impl Store) {
     }
 }
 
-/// Events that race get ids of their own, densely; repeats among them do not count.
+/// Racing events get dense ids, each its own. Repeats among them get no new id.
 pub async fn racing_events_get_ids_of_their_own(store: impl Store) {
     let bench = Bench::new(store);
     let mut racing = JoinSet::new();

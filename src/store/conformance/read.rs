@@ -1,4 +1,4 @@
-//! What a reader is given.
+//! Checks of reading.
 
 use super::bench::{Bench, brief, close, epoch_of, retention, singles, size};
 use crate::{
@@ -9,21 +9,21 @@ use crate::{
     store::{Close, Interrupt, Open, Page, ReadFrom, Retention, Store},
 };
 
-/// How many entries more than its bound a log may hold, whatever happens.
+/// How many entries more than its bound a log may hold.
 const MORE: usize = 4;
 
-/// How many events are written together here, and how long one is at most.
+/// The largest number of events in one batch of these checks, and the largest length of an event.
 const TOGETHER: usize = 5;
 const LONGEST: usize = "data: eeeee\nid: e1234567890123-45\n\n".len();
 
-/// Reads page by page until there is no more. Returns all records, in short.
+/// Reads all pages, checks the size of each, and returns all records as short texts.
 async fn paged<S: Store>(bench: &Bench<S>, key: &StreamKey, max_events: usize, max_bytes: usize) -> Vec<String> {
     let (mut from, mut all) = (ReadFrom::Start, Vec::new());
     loop {
         let page = bench.page(key, from, max_events, max_bytes).await.expect("the stream is held");
         let singles = singles(&page);
         let entries = singles.iter().filter(|(record, _)| !matches!(record.kind, RecordKind::End(_))).count();
-        // What is held together is given together.
+        // A page may hold a whole batch more, since a store keeps and returns a batch together.
         let together = 2 * TOGETHER;
         assert!(entries <= max_events.saturating_mul(2).max(together), "more than {max_events} entries");
         let (bytes, together) = (bytes(&page), together * LONGEST);
@@ -43,7 +43,7 @@ fn bytes(page: &Page) -> usize {
     page.records.iter().map(length).sum()
 }
 
-/// Pages hold about as many entries and bytes as asked for (the end comes on top), and together all there is.
+/// Pages hold about as many entries and bytes as requested, apart from the end. Together they hold the whole log.
 pub async fn pages_are_bounded_and_complete(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("pages").await;
@@ -62,18 +62,18 @@ pub async fn pages_are_bounded_and_complete(store: impl Store) {
     assert!(!bench.all(&key, ReadFrom::Start).await.more);
 }
 
-/// An event that is larger than the page is given all the same.
+/// A page holds at least one entry, even if its event is larger than the requested page.
 pub async fn a_page_holds_at_least_one_entry(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("large").await;
     bench.write(&key, epoch, 1, &["a large event"]).await;
-    // A hole keeps them apart.
+    // The hole keeps a store from merging the two events into one entry.
     bench.write(&key, epoch, 3, &["b"]).await;
     let page = bench.page(&key, ReadFrom::After(EventId::new(epoch, 0)), 10, 1).await.expect("the stream is held");
     assert_eq!((brief(&page), page.more), (vec!["a large event".to_owned()], true));
 }
 
-/// From the start, from the newest run, or exactly after a cursor.
+/// A read begins at the start, at the newest run, or exactly after a cursor.
 pub async fn a_reader_starts_where_it_says(store: impl Store) {
     let bench = Bench::new(store);
     let (key, first) = bench.begin("from").await;
@@ -104,7 +104,7 @@ pub async fn a_reader_starts_where_it_says(store: impl Store) {
     assert_eq!((page.top, page.more), (EventId::new(second, 2), false));
 }
 
-/// Whether a cursor speaks of a run that the stream had, as far as can be known.
+/// A page says whether the stream had the run of the cursor, as far as the store can know.
 pub async fn an_epoch_is_known_or_not(store: impl Store) {
     let bench = Bench::new(store);
     let (key, first) = bench.begin("known").await;
@@ -121,7 +121,7 @@ pub async fn an_epoch_is_known_or_not(store: impl Store) {
     assert!(!knows(ended.id.epoch + 1, 1).await);
 }
 
-/// A run's first entry is its marker, which says what the run before had made, recorded or not.
+/// The first entry of a run is its marker. It has the id of the last event of the run before, recorded or not.
 pub async fn markers_say_where_the_run_before_ended(store: impl Store) {
     let bench = Bench::new(store);
     let (key, first) = bench.begin("markers").await;
@@ -154,7 +154,7 @@ async fn trimmed<S: Store>(bench: &Bench<S>, id: &str, retention: Retention) -> 
     (key, epoch)
 }
 
-/// A log holds the newest events only, and can tell that a cursor speaks of older ones.
+/// A log holds the newest events only, and still knows the run of a cursor at an older event.
 pub async fn logs_are_bounded_in_events(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = trimmed(&bench, "count", Retention { max_events: 4, ..retention() }).await;
@@ -166,7 +166,7 @@ pub async fn logs_are_bounded_in_events(store: impl Store) {
     assert_eq!(bench.held(&key).await, ["7", "8", "9", "10"], "a repeat of what was trimmed is no news");
 }
 
-/// The bound in bytes is one of the events as they are kept: as they go over the wire.
+/// The bound in bytes counts the events in their stored form, which is their form on the wire.
 pub async fn logs_are_bounded_in_bytes(store: impl Store) {
     let bench = Bench::new(store);
     let event = size(EventId::new(1_700_000_000_000, 1), "1");
@@ -175,8 +175,8 @@ pub async fn logs_are_bounded_in_bytes(store: impl Store) {
     assert!(bench.all(&key, ReadFrom::After(EventId::new(epoch, 2))).await.known);
 }
 
-/// Guarantee G6: a stream that runs again and again, and makes nothing, does not grow, nor does it lose what it holds. Who
-/// reads on from any of these runs is told of none.
+/// Guarantee G6: a stream does not grow with runs that make no events, and does not lose the events that it holds. A
+/// reader that resumes from any of these runs sees no gap.
 pub async fn runs_without_events_leave_nothing(store: impl Store) {
     let bench = Bench::new(store);
     let request = || Open { retention: Retention { max_events: 10, ..retention() }, ..bench.request("quiet") };
@@ -205,14 +205,14 @@ pub async fn runs_without_events_leave_nothing(store: impl Store) {
     assert!(previous <= EventId::new(first, 2) || previous.seq == 0, "nothing is missing: {previous}");
 }
 
-/// Guarantee G6: however often a stream runs again, its log is bounded in all its entries.
+/// Guarantee G6: the number of entries in a log is bounded, no matter how often the stream runs again.
 pub async fn logs_are_bounded_in_runs(store: impl Store) {
     let bench = Bench::new(store);
     let key = bench.key("restless");
     for _ in 0..200 {
         let request = Open { retention: Retention { max_events: 10, ..retention() }, ..bench.request("restless") };
         let epoch = epoch_of(&bench.ask(request).await);
-        // It made an event that was not recorded.
+        // The run made one event that was not recorded.
         let interrupt = Interrupt { key: key.clone(), epoch, last: Some(1), if_deadline: None };
         bench.interrupt(interrupt).await.expect("the store answers");
     }
@@ -220,7 +220,7 @@ pub async fn logs_are_bounded_in_runs(store: impl Store) {
     assert!(entries <= 10 + MORE, "{entries} entries");
 }
 
-/// The end is an entry of the log, behind all others, once these are read.
+/// The end is the last record of a log. A page holds it only once all other entries were read.
 pub async fn the_end_is_the_last_record(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("end").await;

@@ -1,4 +1,4 @@
-//! How a running producer comes back into a store that forgot it.
+//! Checks of registering a running producer again in a store that forgot it.
 
 use super::bench::{Bench, append, close, epoch_of, interrupt, reopen};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     store::{Appended, Closed, Fence, Interrupted, Open, Opened, Reopen, Reopened, Store},
 };
 
-/// The producer keeps its epoch, goes on behind what it knows to be lost, and readers can tell.
+/// The producer keeps its epoch and goes on after the last event that the store had acknowledged. Readers see the gap.
 pub async fn a_forgotten_stream_is_registered_again(store: impl Store) {
     let bench = Bench::new(store);
     let request = bench.request("forgotten");
@@ -31,8 +31,8 @@ pub async fn a_forgotten_stream_is_registered_again(store: impl Store) {
     assert!(lost.is_empty(), "{lost:?}");
 }
 
-/// What had not begun to answer when it was forgotten has not begun by being registered again, unless the store had
-/// acknowledged events of it.
+/// A stream that had not started when the store forgot it has not started once it is registered again, unless the store
+/// had acknowledged events of it.
 pub async fn a_producer_that_had_not_begun_may_still_withdraw(store: impl Store) {
     let bench = Bench::new(store);
     for (id, acknowledged, started) in [("waits", 0, false), ("made", 3, true)] {
@@ -47,7 +47,7 @@ pub async fn a_producer_that_had_not_begun_may_still_withdraw(store: impl Store)
     }
 }
 
-/// The inner service goes on from its own last id also after the store forgot that.
+/// Registering a stream again restores the last id and the reconnect delay of the inner service.
 pub async fn the_inner_id_comes_back(store: impl Store) {
     let bench = Bench::new(store);
     let request = bench.request("forgotten");
@@ -62,7 +62,8 @@ pub async fn the_inner_id_comes_back(store: impl Store) {
     assert_eq!(inner_id.as_deref(), Some("row-7"));
 }
 
-/// Guarantee G1: whoever ends or interrupts it without knowing what its producer had made says what was lost.
+/// Guarantee G1: an end or an interruption has the last event id that the store had acknowledged before it forgot the
+/// stream, even if the caller does not name one.
 pub async fn what_was_lost_is_known_at_the_end(store: impl Store) {
     let bench = Bench::new(store);
     let mut keys = Vec::new();
@@ -80,7 +81,7 @@ pub async fn what_was_lost_is_known_at_the_end(store: impl Store) {
     assert_eq!(previous, Some(EventId::new(*first, 3)));
 }
 
-/// A repeat, and a producer that was not forgotten at all, is registered.
+/// A producer that repeats the request, or that was not forgotten at all, is registered.
 pub async fn a_repeat_is_registered(store: impl Store) {
     let bench = Bench::new(store);
     let request = bench.request("there");
@@ -94,8 +95,8 @@ pub async fn a_repeat_is_registered(store: impl Store) {
     assert_eq!(bench.held(&key).await, ["r", "a"]);
 }
 
-/// A failover may take a run's registration, and leave the run before: the newer one is registered again over that, and its
-/// readers are told of the gap.
+/// A newer run is registered again over an older run, and its readers see the gap. A failover may lose the registration
+/// of the newer run and keep the older run.
 pub async fn a_run_that_was_lost_is_registered_over_an_older_one(store: impl Store) {
     let bench = Bench::new(store);
     let (key, old) = bench.begin("again").await;
@@ -129,8 +130,8 @@ pub async fn a_run_that_was_lost_is_registered_over_an_older_one(store: impl Sto
     assert_eq!(bench.finish(&key, run).await.last, EventId::new(run, 4));
 }
 
-/// The same where the run before had ended: it must have been deleted, or its time must have been over, when the newer one
-/// began. Nothing of it is left.
+/// A newer run that is registered again replaces an older run that had ended, and nothing of the older run is left. The
+/// older run must have been deleted or have expired when the newer one began.
 pub async fn a_run_that_was_lost_replaces_one_that_had_ended(store: impl Store) {
     let bench = Bench::new(store);
     for (id, deleted) in [("ended", false), ("deleted", true)] {
@@ -153,7 +154,7 @@ pub async fn a_run_that_was_lost_replaces_one_that_had_ended(store: impl Store) 
     }
 }
 
-/// Where a newer run began meanwhile, or the stream has ended, the producer has lost it.
+/// A producer is fenced if a newer run has begun meanwhile, or the stream was interrupted or has ended.
 pub async fn a_newer_run_fences(store: impl Store) {
     let bench = Bench::new(store);
     let request = bench.request("taken");

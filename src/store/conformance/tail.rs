@@ -1,9 +1,9 @@
-//! Whom a change wakes. A wake-up more is no harm, one less is.
+//! Checks of wake-ups. A store may wake a tail too often, but must not miss a change.
 
 use super::bench::{Bench, close, settle, woken};
 use crate::store::Store;
 
-/// New events wake, once they can be read.
+/// An append wakes the tails of its stream, once the events can be read.
 pub async fn an_append_wakes(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("wakes").await;
@@ -20,7 +20,7 @@ pub async fn an_append_wakes(store: impl Store) {
     }
 }
 
-/// An end wakes.
+/// An end wakes the tails of its stream.
 pub async fn an_end_wakes(store: impl Store) {
     let bench = Bench::new(store);
     let (key, _) = bench.begin("ends").await;
@@ -30,7 +30,7 @@ pub async fn an_end_wakes(store: impl Store) {
     woken(&mut tail, "an end").await;
 }
 
-/// An interruption wakes, and so does the next run.
+/// An interruption wakes the tails of its stream, and so does the next run.
 pub async fn an_interruption_wakes(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("stands").await;
@@ -43,7 +43,7 @@ pub async fn an_interruption_wakes(store: impl Store) {
     woken(&mut tail, "a new run").await;
 }
 
-/// Whoever waits for a stream is woken when it is opened.
+/// Opening a stream wakes the tails that were taken before the stream existed.
 pub async fn a_stream_that_does_not_exist_yet_can_be_waited_for(store: impl Store) {
     let bench = Bench::new(store);
     let key = bench.key("later");
@@ -60,7 +60,7 @@ pub async fn a_stream_that_does_not_exist_yet_can_be_waited_for(store: impl Stor
     }
 }
 
-/// A withdrawal wakes those who wait for the producer to begin, so that they are admitted anew.
+/// A withdrawal wakes the requests that wait for the producer to begin, so that they are admitted again.
 pub async fn a_withdrawal_wakes(store: impl Store) {
     let bench = Bench::new(store);
     let request = bench.request("withdrawn");
@@ -81,7 +81,7 @@ pub async fn a_withdrawal_wakes(store: impl Store) {
     woken(&mut tail, "a withdrawal of a second run").await;
 }
 
-/// A tail is of a name: it wakes for a stream that comes again after the one it followed is gone.
+/// A tail belongs to a key, not to one stream: it also wakes for a new stream that is opened after the old one is gone.
 pub async fn a_tail_outlives_what_it_follows(store: impl Store) {
     let bench = Bench::new(store);
     let request = bench.request("again");
@@ -105,7 +105,7 @@ pub async fn a_tail_outlives_what_it_follows(store: impl Store) {
     woken(&mut tail, "an append after a deletion").await;
 }
 
-/// Published events wake, the first one and the terminal one included.
+/// A published event wakes the tails of its stream, including the first event and the terminal one.
 pub async fn a_publication_wakes(store: impl Store) {
     let bench = Bench::new(store);
     let mut tail = bench.tail(&bench.key("published"));

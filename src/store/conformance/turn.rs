@@ -1,4 +1,4 @@
-//! Streams that are turns of a conversation: what their changes mean for its pointer.
+//! Checks of streams that are turns of a conversation: how their changes affect the pointer.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     store::{Closed, Open, Opened, Place, Pointed, Retention, Store},
 };
 
-/// The same, where a withdrawal and the next registration race.
+/// A request that is repeated while its first run is withdrawn stays in its pointer.
 pub async fn a_key_that_is_sent_again_at_once_stays_in_its_pointer(store: impl Store) {
     let bench = Bench::new(store);
     for round in 0..30 {
@@ -36,7 +36,7 @@ pub async fn a_key_that_is_sent_again_at_once_stays_in_its_pointer(store: impl S
     }
 }
 
-/// A withdrawn turn is taken out of the pointer; one that runs again is not.
+/// A withdrawn turn is taken out of the pointer, unless the stream had an earlier run.
 pub async fn a_withdrawal_takes_its_stream_out(store: impl Store) {
     let bench = Bench::new(store);
     bench.begin_turn("a", "chat").await;
@@ -56,7 +56,7 @@ pub async fn a_withdrawal_takes_its_stream_out(store: impl Store) {
     assert_eq!(bench.pointer_of("chat").await, "c a", "there is still such a stream");
 }
 
-/// A pointer that goes back names a stream that is held, and expires when that does.
+/// A pointer that goes back names a stream that is held, and expires together with that stream.
 pub async fn a_pointer_that_goes_back_expires_with_its_stream(store: impl Store) {
     let bench = Bench::new(store);
     let retention = Retention { recovery_window: SOON, ..retention() };
@@ -74,7 +74,7 @@ pub async fn a_pointer_that_goes_back_expires_with_its_stream(store: impl Store)
     assert_eq!(bench.info_of(&old).await.state, StreamState::Active);
 }
 
-/// The pointer expires with the stream that it names, however that ends.
+/// A pointer expires together with the stream that it names, whether that was closed or interrupted.
 pub async fn a_pointer_expires_with_its_stream(store: impl Store) {
     let bench = Bench::new(store);
     for (name, ends) in [("closed", true), ("interrupted", false)] {
@@ -90,14 +90,14 @@ pub async fn a_pointer_expires_with_its_stream(store: impl Store) {
         }
         bench.until("the pointer expires", async || bench.pointer_of(name).await == "-").await;
     }
-    // One that names another stream is none of this one's.
+    // The end of a stream does not affect a pointer that names another stream.
     let (key, epoch, _) = bench.begin_turn("old", "chat").await;
     bench.moved("chat", "new").await;
     bench.finish(&key, epoch).await;
     assert_eq!(bench.pointer_of("chat").await, "new old");
 }
 
-/// Whoever ended a stream may have died before its pointer followed: a repeat has it follow.
+/// A repeated end updates the pointer. The node that ended the stream may have died before it did so.
 pub async fn a_repeated_end_reaches_the_pointer(store: impl Store) {
     let bench = Bench::new(store);
     for (name, ends) in [("closed", true), ("interrupted", false)] {
@@ -109,7 +109,7 @@ pub async fn a_repeated_end_reaches_the_pointer(store: impl Store) {
         } else {
             bench.stand_still(&key, epoch).await;
         }
-        // As if that had not reached the pointer.
+        // Put the pointer back, as if the end had not reached it.
         bench.move_on(name, name, NEW, LONG).await;
         if ends {
             assert!(matches!(bench.end(close(&key, Some(epoch))).await, Closed::Before(_)));
@@ -120,7 +120,7 @@ pub async fn a_repeated_end_reaches_the_pointer(store: impl Store) {
     }
 }
 
-/// Of a deleted stream no pointer is left.
+/// A deleted stream is taken out of its pointer.
 pub async fn a_deleted_stream_is_taken_out(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch, _) = bench.begin_turn("a", "chat").await;
@@ -130,7 +130,7 @@ pub async fn a_deleted_stream_is_taken_out(store: impl Store) {
     bench.until("it is gone", async || bench.pointer_of("chat").await == "-").await;
 }
 
-/// A stream that is registered again puts back the pointer that was lost with it, and no other.
+/// Registering a stream again restores the pointer that was lost with it, and changes no other pointer.
 pub async fn a_lost_pointer_comes_back_with_its_stream(store: impl Store) {
     let bench = Bench::new(store);
     let open = bench.turn("lost", "chat");

@@ -1,4 +1,4 @@
-//! What becomes of a registration whose producer never started.
+//! Checks of withdrawing a registration whose producer never started.
 
 use super::bench::{Bench, append, epoch_of};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     store::{Append, Appended, Fence, Opened, Store},
 };
 
-/// A new stream is gone again, its owner's list included, and may be opened by the next.
+/// A withdrawn new stream is gone, also from its owner's list, and the next request may open it.
 pub async fn a_withdrawn_new_stream_is_gone(store: impl Store) {
     let bench = Bench::new(store);
     let request = bench.request("gone");
@@ -25,7 +25,7 @@ pub async fn a_withdrawn_new_stream_is_gone(store: impl Store) {
     assert_eq!(opened, Opened::New { epoch: epoch_of(&opened), previous: None, inner_id: None, origin: Origin::Named });
 }
 
-/// Of a stream that had a run before, that run is left: interrupted, with its log.
+/// Withdrawing a second run leaves the stream interrupted, with the log of the first run.
 pub async fn a_withdrawn_second_run_leaves_the_stream_interrupted(store: impl Store) {
     let bench = Bench::new(store);
     let (key, first) = bench.begin("before").await;
@@ -46,7 +46,7 @@ pub async fn a_withdrawn_second_run_leaves_the_stream_interrupted(store: impl St
     assert_eq!(held, ["a", "b"]);
 }
 
-/// A producer that has begun to answer is not taken back.
+/// A run whose producer has begun to answer is not withdrawn.
 pub async fn a_started_run_is_not_withdrawn(store: impl Store) {
     let bench = Bench::new(store);
     let request = bench.request("started");
@@ -68,7 +68,7 @@ pub async fn a_started_run_is_not_withdrawn(store: impl Store) {
     assert_eq!(bench.info_of(&key).await.state, StreamState::Active);
 }
 
-/// Nobody takes back what another registered.
+/// A withdrawal with another request's token changes nothing.
 pub async fn only_the_own_request_is_withdrawn(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("own").await;
@@ -78,8 +78,8 @@ pub async fn only_the_own_request_is_withdrawn(store: impl Store) {
     bench.withdraw(bench.key("none"), 12345).await.expect("nothing to do is no error");
 }
 
-/// What a producer kept before it began to answer does not keep its registration: the handler may still fail.
-/// An append that was queued meanwhile does not bring it back.
+/// A run is withdrawn even if its producer has stored metadata or an inner id: the handler may still fail before it
+/// answers. An append that was queued meanwhile does not restore the run.
 pub async fn a_run_that_only_kept_something_is_withdrawn(store: impl Store) {
     let bench = Bench::new(store);
     let kept = |key: &StreamKey, epoch| {

@@ -130,7 +130,7 @@ impl fmt::Debug for Link {
 }
 
 impl Inner {
-    /// The connection is of no more use.
+    /// Replaces the connection with this number by the state `then`, if it is still the current one.
     pub(super) fn discard(&self, number: u64, then: State) {
         self.unanswered.store(0, Ordering::Relaxed);
         self.state.send_if_modified(|state| {
@@ -142,7 +142,8 @@ impl Inner {
         });
     }
 
-    /// The server is a replica now. Who is the primary may take a while to be known.
+    /// Drops the connection, since the server is a replica now. The next attempt waits: it may take a while until the
+    /// new primary is known.
     pub(super) fn demoted(&self, number: u64, error: redis::ServerError) {
         let error = RedisStoreError::redis(&self.address, RedisError::from(error));
         let pause = lock(&self.backoff).failed(crate::runtime::random::u128() as u64);

@@ -130,7 +130,7 @@ impl Listener {
             {
                 return false;
             }
-            // Check the clock, since the task may be woken more often than once per `NET`.
+            // The task may be woken more often than once per `NET`, but it pings only that often.
             if Instant::now() >= next {
                 next = Instant::now() + NET;
                 self.begin_ping(&store);
