@@ -7,8 +7,8 @@
 //! curl -X DELETE -H 'authorization: Bearer ada' localhost:3000/chat/42/stream       # stop
 //! ```
 //!
-//! Each POST is a turn of the conversation: a stream of its own, which stops the one before if that still runs. Its work is done
-//! whether its client stays, reloads or comes back later.
+//! Each POST is a turn of the conversation, with a stream of its own. It stops the turn before if that still runs. The
+//! handler finishes its answer even if the client disconnects, and the client may come back for it later.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -39,18 +39,18 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let app = Router::new()
         .route("/chat/{id}", turn)
         .route("/chat/{id}/stream", get_service(resume).delete_service(stop))
-        // For a client that was away for long: how an answer ended. A response names its stream in `X-Stream-Id`.
+        // Tells a client that was away for long how an answer ended. A response names its stream in `X-Stream-Id`.
         .route_service("/streams/{id}/recover", sse.recover().id(StreamId::path("/streams/{id}/recover")))
         .route("/feed", get(feed).layer(sse.feed()))
-        // Outside of the layers above: a client that resumes a stream is let in here, since the handler does not run again.
+        // Authenticate outside of the layers above: the handler does not run when a client resumes a stream.
         .layer(from_fn(authenticate))
         .route("/metrics", get(async move || health.health().to_prometheus()));
 
-    // An event is a small packet that must not wait for the next one.
+    // Disable Nagle's algorithm, which would delay a small packet such as an event.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?.tap_io(|connection| {
         let _ = connection.set_nodelay(true);
     });
-    // At ctrl-c the guardian ends the streams in time, and the server waits for its responses to end.
+    // At ctrl-c the guardian ends the streams within its time limit, and the server waits for its responses to end.
     let ctrl_c = async { drop(tokio::signal::ctrl_c().await) };
     let guardian = tokio::spawn(guardian.with_graceful_shutdown(ctrl_c));
     axum::serve(listener, app).with_graceful_shutdown(sse.draining()).await?;
@@ -58,7 +58,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// An ordinary handler. It knows nothing of the layer around it.
+/// Answers a question, word by word. This is an ordinary handler: it does not depend on the layer.
 async fn answer(question: String) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let answer = format!("You asked: {question} Whoever comes back gets what came in between, and then the rest.");
     let words: Vec<_> = answer.split_whitespace().map(str::to_owned).collect();
@@ -70,8 +70,8 @@ async fn answer(question: String) -> Sse<impl Stream<Item = Result<Event, Infall
     Sse::new(words)
 }
 
-/// A stream without an end. It runs while anybody reads it, and anew for a client that comes back later. The layer sends
-/// heartbeats; axum's own do no harm.
+/// Streams numbers without an end. The handler runs as long as there is a reader, and runs again for a client that
+/// comes back later. The layer sends heartbeats, so axum's keep-alive is not needed but does no harm.
 async fn feed() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let ticks = unfold(0_u64, async |tick| {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -80,7 +80,7 @@ async fn feed() -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     Sse::new(ticks).keep_alive(KeepAlive::default())
 }
 
-/// Finds out who calls. A real service checks the token; here the token is the name itself.
+/// Identifies the caller. Here the token is the caller's name; a real service must verify the token.
 async fn authenticate(mut request: Request, next: Next) -> Result<Response, StatusCode> {
     let token = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let name = token.and_then(|token| token.strip_prefix("Bearer ")).ok_or(StatusCode::UNAUTHORIZED)?;

@@ -1,8 +1,9 @@
-//! Follows an event stream to its end, whatever happens to its connections. Start a server, `cargo run --example server`, then
-//! `cargo run --example client --features client -- http://127.0.0.1:3000/api/stream/42`; then restart either of them.
+//! Follows an event stream to its end, across lost connections. Start a server with `cargo run --example server`, then
+//! `cargo run --example client --features client -- http://127.0.0.1:3000/api/stream/42`. Restart either of them to see
+//! the client resume.
 //!
-//! The library names an answer by its URL here, so a second run with the same URL gets the same answer. Give it a cursor, the
-//! last id that the first run saw, to get what came after it: `-- URL ID`.
+//! The example server identifies an answer by its URL, so a second run with the same URL gets the same answer. To get
+//! only the events after a cursor, give the last id that the first run saw: `-- URL ID`.
 
 use std::{error::Error, io::Write as _};
 

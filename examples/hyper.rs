@@ -5,7 +5,7 @@
 //! curl localhost:3000/stream/42/recover
 //! ```
 //!
-//! An id names one answer: the next one needs an id of its own.
+//! An id stands for one answer. For another answer, use another id.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -28,13 +28,14 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // Nobody signs in here, so anybody who knows a stream's id may read it. That has to be said.
+    // There is no login here, so anyone who knows a stream's id may read the stream. `anonymous()` states that this is
+    // intended.
     let (sse, guardian) = ResilientSse::builder(MemoryStore::new()).anonymous().build()?;
-    // There is no router, so the layer serves recovery, too: under a stream's own path.
+    // There is no router, so the layer also serves recovery, at a path below the stream's.
     let layer = sse.generation().id(StreamId::path("/stream/{id}")).recover_suffix("/recover");
     let service = TowerToHyperService::new(ServiceBuilder::new().layer(layer).service(service_fn(answer)));
 
-    // At ctrl-c the guardian ends the streams in time, and connections end with their answers.
+    // At ctrl-c the guardian ends the streams within its time limit, and each connection ends with its response.
     let ctrl_c = async { drop(tokio::signal::ctrl_c().await) };
     let guardian = tokio::spawn(guardian.with_graceful_shutdown(ctrl_c));
     let listener = TcpListener::bind("127.0.0.1:3000").await?;
@@ -46,17 +47,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             () = &mut draining => break,
         };
         let Ok((connection, _)) = connection else {
-            // Out of file descriptors, most likely: some will be given back.
+            // The process has most likely run out of file descriptors. Wait until some connections have closed.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        // An event is a small packet that must not wait for the next one.
+        // Disable Nagle's algorithm, which would delay a small packet such as an event.
         let _ = connection.set_nodelay(true);
         let server = auto::Builder::new(TokioExecutor::new());
         let serving = server.serve_connection(TokioIo::new(connection), service.clone()).into_owned();
         let serving = connections.watch(serving);
         tokio::spawn(async move {
-            // A client that goes away in the middle is no error here.
+            // A client that disconnects is not an error of the server.
             let _ = serving.await;
         });
     }

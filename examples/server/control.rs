@@ -1,4 +1,4 @@
-//! The routes that do not stream: publish, stop, list, start a job.
+//! The routes that do not stream: they publish events, stop and list streams, and start jobs.
 
 use axum::{
     body::Bytes,
@@ -16,7 +16,7 @@ use crate::{
     telling::Plan,
 };
 
-/// The caller, by the same rule as on the library's routes.
+/// Extracts the caller by the same rule as the library's routes.
 pub(crate) struct Caller(pub(crate) Owner);
 
 impl<S: Sync> FromRequestParts<S> for Caller {
@@ -29,7 +29,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// An event as it is posted.
+/// The body of `POST /api/stream/{id}/events`.
 #[derive(Deserialize)]
 struct Posted<'a> {
     #[serde(rename = "type")]
@@ -40,7 +40,7 @@ struct Posted<'a> {
     terminal: bool,
 }
 
-/// `POST /api/stream/{id}/events`
+/// Serves `POST /api/stream/{id}/events`: publishes one event.
 pub(crate) async fn publish(
     State(app): State<App>,
     Caller(owner): Caller,
@@ -60,7 +60,7 @@ pub(crate) async fn publish(
     Ok(json(StatusCode::ACCEPTED, &json!({ "id": id.to_string() })))
 }
 
-/// The posted event, its data as it was written.
+/// Returns the posted event, with its data as the client wrote it.
 fn event(posted: &Posted<'_>) -> Result<Event, Refused> {
     if posted.kind.is_empty() {
         return Err(refuse(StatusCode::BAD_REQUEST, "`type` must not be empty"));
@@ -69,12 +69,12 @@ fn event(posted: &Posted<'_>) -> Result<Event, Refused> {
         return Err(refuse(StatusCode::BAD_REQUEST, "the `type` of a terminal event is completed or failed"));
     }
     let kind = json!(posted.kind);
-    // Line ends stand only between a JSON text's tokens, where a blank does as well.
+    // JSON has line ends only between tokens, so a space can replace each of them.
     let data = posted.data.map_or("null", RawValue::get).replace(['\r', '\n'], " ");
     Ok(Event::new(format!(r#"{{"type":{kind},"data":{data}}}"#)))
 }
 
-/// `DELETE /api/stream/{id}`
+/// Serves `DELETE /api/stream/{id}`: stops the stream.
 pub(crate) async fn stop(
     State(app): State<App>,
     Caller(owner): Caller,
@@ -115,14 +115,16 @@ impl From<StreamInfo> for Listed {
     }
 }
 
-/// How many streams a page has, where the request does not say.
+/// The default number of streams in a page.
 const PAGE: usize = 100;
-/// The most streams that a page may have.
+/// The largest number of streams in a page.
 const MAX_PAGE: usize = 1000;
 
-/// `GET /api/streams?limit=&after=`: the caller's streams, newest first. `after` is the last stream of the page before.
+/// Serves `GET /api/streams?limit=&after=`: lists the caller's streams, newest first. `after` is the last stream of the
+/// page before.
 ///
-/// Anonymous callers share one owner, and whoever knows an anonymous stream's id may read it: nobody gets a list of those.
+/// An anonymous caller gets an empty list. All anonymous callers share one owner, and anyone who knows the id of an
+/// anonymous stream may read it, so the ids must stay secret.
 pub(crate) async fn streams(
     State(app): State<App>,
     Caller(owner): Caller,
@@ -143,20 +145,20 @@ pub(crate) async fn streams(
     Ok(json(StatusCode::OK, &page))
 }
 
-/// The body of `POST /api/chat/{conversation}`; an empty one asks for the whole text.
+/// Reads the body of `POST /api/chat/{conversation}`. An empty body asks for the whole text.
 pub(crate) fn turn(body: &Bytes) -> Result<Plan, Refused> {
     let asked = if body.is_empty() { Turn::default() } else { body_of(body, r#"{"n":100,"rate":20}"#)? };
     Plan::new().paced(asked.n, asked.rate).map_err(|rule| refuse(StatusCode::BAD_REQUEST, &rule))
 }
 
-/// A turn as it is posted.
+/// The body of `POST /api/chat/{conversation}`.
 #[derive(Default, Deserialize)]
 struct Turn {
     n: Option<u64>,
     rate: Option<f64>,
 }
 
-/// A job as it is posted.
+/// The body of `POST /api/jobs`.
 #[derive(Deserialize)]
 struct Wanted {
     n: Option<u64>,
@@ -165,7 +167,7 @@ struct Wanted {
     silent: bool,
 }
 
-/// `POST /api/jobs`
+/// Serves `POST /api/jobs`: starts a job and answers with the id of its stream.
 pub(crate) async fn start_job(State(app): State<App>, Caller(owner): Caller, body: Bytes) -> Result<Response, Refused> {
     let wanted: Wanted = body_of(&body, r#"{"n":100,"rate":20,"silent":false}"#)?;
     let plan = Plan::new().paced(wanted.n, wanted.rate).map_err(|rule| refuse(StatusCode::BAD_REQUEST, &rule))?;
@@ -176,7 +178,7 @@ pub(crate) async fn start_job(State(app): State<App>, Caller(owner): Caller, bod
     Ok(json(StatusCode::ACCEPTED, &json!({ "id": id.as_str() })))
 }
 
-/// An answer in JSON.
+/// Returns a JSON response.
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),

@@ -1,8 +1,8 @@
-//! Cuts connections on request, so that one can watch a client come back.
+//! Cuts connections on request, to show how a client reconnects.
 //!
-//! A layer around all routes wraps the body of every response that carries a stream. `POST /demo/cut/{id}` has these
-//! bodies send half of their next frame and then fail, at which hyper drops an HTTP/1.1 connection (and resets an HTTP/2
-//! stream). The client sees what it would see of a proxy that dies.
+//! A layer around all routes wraps the body of every response that carries a stream. `POST /demo/cut/{id}` makes these
+//! bodies send half of their next frame and then fail. hyper then drops an HTTP/1.1 connection, or resets an HTTP/2
+//! stream. To the client this looks like a proxy that crashes.
 
 use std::{
     collections::HashMap,
@@ -30,12 +30,13 @@ use tokio::time::{Sleep, sleep};
 
 use crate::hub;
 
-/// How long a cut waits for an event to break off in the middle of.
+/// How long a cut waits for the next event, to break off in the middle of it.
 const NEXT_EVENT: Duration = Duration::from_secs(1);
-/// hyper throws away what it has not written yet when a body fails, so the half event needs time to leave.
+/// The pause between the half event and the failure. hyper discards unwritten data when a body fails, so it needs time
+/// to write the half event.
 const FLUSH: Duration = Duration::from_millis(100);
 
-/// The responses of this node that carry streams now.
+/// The open responses of this node that carry streams.
 #[derive(Clone, Default)]
 pub(crate) struct Readers(Arc<Mutex<Open>>);
 
@@ -68,7 +69,7 @@ impl Readers {
     }
 }
 
-/// Asks one response body to break off.
+/// A flag that asks one response body to break off.
 #[derive(Default)]
 struct Cut {
     asked: AtomicBool,
@@ -85,14 +86,14 @@ impl Cut {
         self.asked.load(Ordering::Acquire)
     }
 
-    /// Whether it is asked; if not, the task is woken once it is.
+    /// Returns whether the cut was requested. If not, the task is woken once it is.
     fn poll_asked(&self, cx: &Context<'_>) -> bool {
         self.waker.register(cx.waker());
         self.is_asked()
     }
 }
 
-/// A response's entry among the readers. Dropping it, with the body, removes the entry.
+/// The entry of a response in `Readers`. The body owns it, and dropping it removes the entry.
 struct Reader {
     readers: Readers,
     stream: StreamKey,
@@ -111,7 +112,7 @@ impl Drop for Reader {
     }
 }
 
-/// The layer: wraps the responses that carry a stream, and passes all others on as they are.
+/// Wraps each response that carries a stream, and passes all others on unchanged.
 pub(crate) async fn watch(State(readers): State<Readers>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let owner = hub::owner(&parts);
@@ -126,7 +127,7 @@ pub(crate) async fn watch(State(readers): State<Readers>, request: Request, next
     }
 }
 
-/// The stream that a response carries, if it carries one.
+/// Returns the id of the stream that a response carries, if there is one.
 fn stream_id(headers: &HeaderMap) -> Option<StreamId> {
     let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let id = headers.get("x-stream-id")?.to_str().ok()?;
@@ -141,11 +142,11 @@ struct Cuttable {
 }
 
 enum Stage {
-    /// Nobody has asked for a cut.
+    /// No cut was requested.
     Whole,
-    /// The next frame will be cut, if it comes in time.
+    /// A cut was requested. The body waits for the next frame until the timer fires.
     Breaking(Pin<Box<Sleep>>),
-    /// Half of a frame was the last one.
+    /// Half of a frame was sent. The body fails when the timer fires.
     Halved(Pin<Box<Sleep>>),
 }
 
@@ -196,7 +197,7 @@ impl HttpBody for Cuttable {
     }
 }
 
-/// The first half of a frame's data, which ends within an event.
+/// Returns the first half of a frame's data. It ends in the middle of an event.
 fn half(mut data: Bytes) -> Bytes {
     data.truncate(data.len() / 2);
     if data.ends_with(b"\n\n") {

@@ -1,7 +1,7 @@
-//! The demo page at `/`, the files that it is made of, and the button that cuts its connections.
+//! The demo page at `/`, its files, and the route that cuts its connections.
 //!
-//! The files are built in: the server needs neither Node nor its source folder. Those of the browser module are served as
-//! they lie in `web/`, without a build step.
+//! The files are compiled into the server, so it needs neither Node nor the source folder at run time. The files of the
+//! browser module come from `web/` unchanged, without a build step.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
@@ -20,11 +20,11 @@ use crate::{
     routes::{App, Refused},
 };
 
-/// What the page may load: its own files, and what the nodes of this machine answer.
+/// The `Content-Security-Policy` of the page. It may load its own files, and send requests to nodes on this machine.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self' http://127.0.0.1:* http://localhost:*; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// A file that is built in.
+/// A file that is compiled into the server.
 struct File {
     route: &'static str,
     kind: &'static str,
@@ -60,8 +60,8 @@ static FILES: &[File] = &files! {
 };
 
 impl File {
-    /// Answers with the file, or with 304 where the client has it. A client asks each time: after an update of the server an
-    /// old script must not meet a new page.
+    /// Answers with the file, or with 304 if the client has it. The client must ask each time (`no-cache`): after an
+    /// update of the server an old script must not run in a new page.
     fn answer(&self, asked: &HeaderMap) -> Response {
         let mut hasher = DefaultHasher::new();
         self.content.hash(&mut hasher);
@@ -73,7 +73,7 @@ impl File {
             (header::CONTENT_TYPE, self.kind),
             (header::CONTENT_SECURITY_POLICY, POLICY),
             (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-            // The page's URL names its stream, and an anonymous stream's id is a secret.
+            // The URL of the page contains the id of its stream, and the id of an anonymous stream is a secret.
             (header::REFERRER_POLICY, "no-referrer"),
         ];
         if known {
@@ -88,8 +88,8 @@ pub(crate) fn routes() -> Router<App> {
     FILES.iter().fold(cut, |router, file| router.route(file.route, get(async |asked: HeaderMap| file.answer(&asked))))
 }
 
-/// `POST /demo/cut/{id}` drops every connection of the caller to this node that reads the stream, within an event if one
-/// comes in time. The answer says how many.
+/// Serves `POST /demo/cut/{id}`: drops every connection of the caller to this node that reads the stream. It drops them
+/// in the middle of an event if one comes in time. The response has the number of connections.
 async fn cut(State(app): State<App>, Caller(owner): Caller, Path(id): Path<String>) -> Result<Response, Refused> {
     let stream = StreamKey::new(owner, control::stream_id(&id)?);
     Ok(control::json(StatusCode::OK, &json!({ "cut": app.readers.cut(&stream) })))

@@ -1,4 +1,4 @@
-//! The `on_end` hook: it appends a line of JSON to a file for each stream that has ended.
+//! The `on_end` hook. It appends a line of JSON to a file for each stream that has ended.
 
 use std::{
     fs::OpenOptions,
@@ -11,7 +11,7 @@ use std::{
 use resilient_sse::{BoxError, EndedStream};
 use serde_json::json;
 
-/// The file that gets the lines, and how long each is put off.
+/// The file for the lines, and the delay before each line is written.
 #[derive(Clone)]
 pub(crate) struct Endings {
     file: Arc<PathBuf>,
@@ -19,13 +19,13 @@ pub(crate) struct Endings {
 }
 
 impl Endings {
-    /// Checks that the file can be written. The error is a sentence.
+    /// Opens the file once, to check that it can be written. The error is a sentence.
     pub(crate) fn open(file: PathBuf, delay: Duration) -> Result<Self, String> {
         append(&file, b"").map_err(|error| format!("`--hook-file {}` cannot be written: {error}", file.display()))?;
         Ok(Self { file: Arc::new(file), delay })
     }
 
-    /// Appends the line of one stream. The library runs the hook again after an error.
+    /// Appends the line of one stream. If this fails, the library runs the hook again.
     pub(crate) async fn note(self, ended: EndedStream) -> Result<(), BoxError> {
         tokio::time::sleep(self.delay).await;
         let events = ended.events().await?.len();
@@ -43,9 +43,10 @@ impl Endings {
     }
 }
 
-/// Appends bytes by one `write`: in append mode the lines of concurrent hooks, of several processes too, do not mix.
+/// Appends bytes with one `write` in append mode, so that the lines of concurrent hooks do not mix, even from several
+/// processes.
 ///
-/// The file is opened anew for each line, so that it may be rotated.
+/// It opens the file for each line, so that the file may be rotated.
 fn append(file: &PathBuf, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().create(true).append(true).open(file)?;
     match file.write(bytes)? {

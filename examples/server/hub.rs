@@ -10,10 +10,10 @@ use crate::{
     telling::MAX_SIZE,
 };
 
-/// Room around the largest payload for the rest of its event.
+/// The bytes that an event may have in addition to the largest payload.
 const AROUND: usize = 1024;
 
-/// Sets the hub up as the options say. The error is a sentence.
+/// Builds the hub from the options. The error is a sentence.
 pub(crate) async fn build(options: &Options, jobs: &Jobs) -> Result<(ResilientSse, Guardian), String> {
     let mut builder = options.apply(on_store(options).await?).owner(owner).max_event_bytes(MAX_SIZE + AROUND);
     if let Some(node) = &options.node {
@@ -39,7 +39,7 @@ async fn on_store(options: &Options) -> Result<Builder, String> {
         }
         _ => Err(format!(
             "`--store` is memory, redis://…, rediss://…, redis+cluster://… or redis+sentinel://…; `{}` is not",
-            // Without a scheme it may all the same have a password, which ends at its `@`.
+            // A URL without a scheme may hold a password before its `@`. Do not print it.
             scheme.rsplit('@').next().unwrap_or_default()
         )),
     }
@@ -60,10 +60,11 @@ async fn on_redis(options: &Options) -> Result<Builder, String> {
     ))
 }
 
-/// Whose a request is: the header `x-user-id`, else nobody in particular.
+/// Returns the owner of a request: the value of the header `x-user-id`, or the anonymous owner if there is no such
+/// header.
 ///
-/// That is a demo's trust: anybody can send any header. A real service takes the caller from its own
-/// authentication, and leaves anonymous callers out unless it wants them.
+/// This is only for a demo, since a client can send any header. A real service takes the owner from its own
+/// authentication, and refuses anonymous callers unless it wants them.
 pub(crate) fn owner(request: &Parts) -> Option<Owner> {
     match request.headers.get("x-user-id") {
         None => Some(Owner::ANONYMOUS),

@@ -1,7 +1,7 @@
-//! Background jobs, which publish their streams, and the probe that knows what became of them.
+//! Background jobs that publish their streams, and the probe that finds out how a job ended.
 //!
-//! A job is a task of this process. Under `--jobs` it keeps a file of its state, as a real one would
-//! keep a row in a database: a probe on any node that sees the same folder can read it.
+//! A job is a task of this process. With `--jobs` it keeps its state in a file, as a real job would keep it in a row of
+//! a database. A probe on any node with access to the folder can read the file.
 
 use std::{future::poll_fn, io, path::PathBuf};
 
@@ -10,31 +10,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::telling::{Pace, Plan};
 
-/// Where jobs keep their state.
+/// The background jobs, with the folder for their state files if there is one.
 #[derive(Clone, Default)]
 pub(crate) struct Jobs(Option<JobFiles>);
 
-/// The state files, one a job.
+/// The folder with one state file for each job.
 #[derive(Clone)]
 pub(crate) struct JobFiles(PathBuf);
 
-/// What a job's file says.
+/// The state of a job, as its file holds it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "lowercase")]
 enum JobState {
-    /// It runs in some process, if that one lives.
+    /// The job runs, unless its process has died.
     Running,
-    /// It is done: the payload of its terminal event.
+    /// The job is done.
     Completed {
-        /// The payload.
+        /// The payload of the terminal event.
         result: String,
     },
-    /// Somebody stopped it, or its stream was lost.
+    /// The stream of the job was stopped or lost.
     Stopped,
 }
 
 impl Jobs {
-    /// With files in this folder, which is made. The error is a sentence.
+    /// Creates the folder for the state files, if one is given. The error is a sentence.
     pub(crate) fn new(folder: Option<PathBuf>) -> Result<Self, String> {
         let Some(folder) = folder else { return Ok(Self::default()) };
         std::fs::create_dir_all(&folder)
@@ -53,7 +53,7 @@ impl Jobs {
         }
     }
 
-    /// Works through a plan, publishing it, or else silently.
+    /// Runs a job: works through a plan, and publishes its events unless `silent` is set.
     pub(crate) async fn run(self, publication: Publication, plan: Plan, silent: bool) {
         let id = publication.key().id.clone();
         let done =
@@ -69,18 +69,18 @@ impl Jobs {
         self.write(&id, &JobState::Running).await?;
         match tell(&mut publication, &plan).await {
             Ok(()) => {}
-            // Somebody stopped the stream: there is nobody to work for.
+            // The stream was stopped, so the job stops too.
             Err(PublishError::Ended(_)) => return Ok(self.write(&id, &JobState::Stopped).await?),
             Err(error) => return Err(error.into()),
         }
-        // The result first: should this process die in between, the probe has it.
+        // Write the result first: if this process dies before the end is published, the probe finds the result.
         self.write(&id, &JobState::Completed { result: plan.completed() }).await?;
         publication.complete(terminal(plan.completed())).await?;
         Ok(())
     }
 
-    /// Says nothing, and leaves the stream open: only the probe can tell how it went, once this
-    /// process is gone.
+    /// Works without publishing, and leaves the stream open. Once this process is gone, only the probe can tell how the
+    /// job ended.
     async fn work_silently(&self, publication: Publication, plan: Plan) -> Result<(), resilient_sse::BoxError> {
         let id = publication.key().id.clone();
         self.write(&id, &JobState::Running).await?;
@@ -107,7 +107,7 @@ async fn tell(publication: &mut Publication, plan: &Plan) -> Result<(), PublishE
     for s in 0..plan.n {
         tokio::select! {
             () = poll_fn(|cx| pace.poll_due(cx)) => {}
-            // The next `send` says why.
+            // The next `send` returns the reason as its error.
             () = publication.stopped() => {}
         }
         publication.send(Event::new(plan.token(s))).await?;
@@ -120,22 +120,22 @@ fn terminal(payload: String) -> Event {
     Event::new(payload).named("completed")
 }
 
-/// What became of a job, as its file says. Asked on any node, once the job's own seems dead.
+/// Reads from the job's file how the job ended. The library calls it on any node, once the job's own node seems dead.
 pub(crate) async fn probe(files: JobFiles, stream: StreamInfo) -> Result<JobStatus, io::Error> {
     Ok(match files.read(&stream.key.id).await? {
         Some(JobState::Completed { result }) => JobStatus::Completed(terminal(result)),
-        // A job is a task of its node: where that is gone, the job is gone, too.
+        // A job is a task of its node, so an unfinished job is lost with the node.
         Some(JobState::Running | JobState::Stopped) | None => JobStatus::Unknown,
     })
 }
 
 impl JobFiles {
-    /// An id is no path: it has no slash, and the ending keeps it from being `..`.
+    /// Returns the path of a job's file. It lies in the folder: an id has no slash, and with `.json` it cannot be `..`.
     fn path(&self, id: &StreamId) -> PathBuf {
         self.0.join(format!("{id}.json"))
     }
 
-    /// Puts the file in place in one step: nobody reads half of one.
+    /// Writes the state to a new file and renames it, so that a reader never sees half of a file.
     async fn write(&self, id: &StreamId, state: &JobState) -> io::Result<()> {
         let path = self.path(id);
         let unfinished = path.with_extension("unfinished");

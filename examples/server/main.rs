@@ -1,10 +1,10 @@
 //! The whole library in one axum service: `cargo run --release --example server -- --help`.
 //!
-//! `options` reads the command line, `hub` sets the library up, `routes` wires it into a router,
-//! `telling` is what its handlers stream, `control` has the routes that do not stream, `jobs` are
-//! background jobs that publish, `endings` is the `on_end` hook, and `signals` take the process down.
-//! `demo` is the page at `/`, for which `cut` drops connections and `origins` lets nodes share their pages.
-//! For a first look, `examples/axum.rs` is shorter.
+//! `options` reads the command line, `hub` sets up the library, and `routes` puts it into a router. `telling` has the
+//! events that the handlers stream, `control` the routes that do not stream, `jobs` the background jobs that publish,
+//! `endings` the `on_end` hook, and `signals` the signals that end the process. `demo` serves the page at `/`. For that
+//! page, `cut` drops connections, and `origins` lets the page of one node read from another. For a first look,
+//! `examples/axum.rs` is shorter.
 
 mod control;
 mod cut;
@@ -34,8 +34,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{cut::Readers, jobs::Jobs, options::Options, routes::App};
 
-/// How long connections may take to end once all streams have: what the library does not guard, such
-/// as `/plain`, would otherwise keep the process for ever.
+/// How long connections may take to end once all streams have ended. Without a limit, a response that the library does
+/// not guard, such as that of `/plain`, could keep the process alive for ever.
 const LAST_CALL: Duration = Duration::from_secs(2);
 
 #[tokio::main]
@@ -63,7 +63,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Serves until a signal comes, then goes down in order. The error is a sentence.
+/// Serves until a signal comes, then shuts down gracefully. The error is a sentence.
 async fn run(options: Options) -> Result<(), String> {
     let jobs = Jobs::new(options.jobs.clone())?;
     let (sse, guardian) = hub::build(&options, &jobs).await?;
@@ -79,7 +79,7 @@ async fn run(options: Options) -> Result<(), String> {
     serve(listener, app, draining, guardian, signal).await.map_err(|error| format!("the server failed: {error}"))
 }
 
-/// Serves, with the guardian beside it.
+/// Runs the server and the guardian.
 async fn serve(
     listener: TcpListener,
     app: Router,
@@ -88,13 +88,13 @@ async fn serve(
     signal: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let listener = listener.tap_io(|connection| {
-        // An event is a small packet that must not wait for the next one.
+        // Disable Nagle's algorithm, which would delay a small packet such as an event.
         if let Err(error) = connection.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY cannot be set");
         }
     });
-    // Both go down at the same time: the server ends a connection once its answer has ended, and it is the guardian
-    // that ends streams, in time.
+    // Both shut down at the same time: the server closes a connection once its response has ended, and the guardian
+    // ends the streams within its time limit.
     let server = tokio::spawn(axum::serve(listener, app).with_graceful_shutdown(draining).into_future());
     let guardian = tokio::spawn(guardian.with_graceful_shutdown(signal));
     let report = guardian.await.map_err(io::Error::other)?;
@@ -105,7 +105,7 @@ async fn serve(
     }
 }
 
-/// The first line on stdout says where the server listens.
+/// Prints a line to stdout and flushes it. The first line of the process says where the server listens.
 fn announce(line: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")?;

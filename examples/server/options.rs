@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use resilient_sse::{Builder, Disconnect, Durability, OnUnavailable, Overlap, Voice};
 
-/// What `--help` prints.
+/// The output of `--help`. The parser also takes the names of the options from it.
 pub(crate) const HELP: &str = "\
 Usage: server [options]
 
@@ -33,7 +33,7 @@ Usage: server [options]
   --jobs DIR                where background jobs keep their state files [none]
 ";
 
-/// The options, as given or by default.
+/// The options, from the command line or by default.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) listen: String,
@@ -97,8 +97,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Reads the arguments, `--name value` or `--name=value`; `None` if help is asked for. The error
-    /// is a sentence that names the option and its rule.
+    /// Reads the arguments, in the form `--name value` or `--name=value`. Returns `None` for `--help`. The error is a
+    /// sentence that names the option and its rule.
     pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Option<Self>, String> {
         let mut options = Self::default();
         let mut arguments = arguments.into_iter();
@@ -165,7 +165,7 @@ impl Options {
         Ok(())
     }
 
-    /// What happens to a stream's work when nobody has read the stream for the grace period.
+    /// Returns what happens to the work of a stream that had no reader for the grace period.
     pub(crate) fn disconnect(&self) -> Disconnect {
         match self.on_disconnect {
             OnDisconnect::Interrupt => Disconnect::Interrupt,
@@ -174,7 +174,7 @@ impl Options {
         }
     }
 
-    /// Sets the hub's options.
+    /// Applies the options to the builder of the hub.
     pub(crate) fn apply(&self, builder: Builder) -> Builder {
         let builder = match self.max_events {
             Some(max_events) => builder.max_log_events(max_events),
@@ -197,7 +197,7 @@ fn not_empty(name: &str, value: String) -> Result<String, String> {
 }
 
 fn seconds(name: &str, value: &str) -> Result<Duration, String> {
-    // A year is more than anybody waits for, and far from where clocks overflow.
+    // The limit of a year is more than any use needs, and small enough that no clock overflows.
     let seconds = value.parse().ok().filter(|seconds| (0.0..=31_536_000.0).contains(seconds));
     let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     duration.ok_or_else(|| format!("`{name}` is a number of seconds from 0 to 31536000; `{value}` is not"))

@@ -1,7 +1,8 @@
-//! Lets the demo page that one node on this machine has served read the answers of another one.
+//! Lets the demo page of one node on this machine read the responses of another node.
 //!
-//! A real service names the origins that it trusts, most often with a ready-made CORS layer. Like that, this one stands
-//! outside of the library's layer: a replay or a 204 runs nothing that stands inside.
+//! A real service lists the origins that it trusts, usually with a ready-made CORS layer. A CORS layer belongs outside
+//! of the library's layer: for a replay or a 204 the library does not call the inner service, so an inner layer would
+//! not run.
 
 use axum::{
     extract::Request,
@@ -10,7 +11,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-/// What every answer to such a page carries, beside its origin.
+/// The headers of every response to such a page, apart from `Access-Control-Allow-Origin`.
 const ALLOWED: [(HeaderName, &str); 5] = [
     (header::VARY, "Origin"),
     (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, DELETE"),
@@ -19,7 +20,7 @@ const ALLOWED: [(HeaderName, &str); 5] = [
     (header::ACCESS_CONTROL_MAX_AGE, "600"),
 ];
 
-/// The layer: pages from loopback addresses may read all answers; for any other page nothing changes.
+/// Allows pages from loopback addresses to read all responses. For any other page nothing changes.
 pub(crate) async fn allow_loopback(request: Request, next: Next) -> Response {
     let Some(origin) = request.headers().get(header::ORIGIN).filter(|origin| is_loopback(origin)).cloned() else {
         return next.run(request).await;

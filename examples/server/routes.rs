@@ -1,4 +1,4 @@
-//! The routes, and the handlers of those that stream.
+//! The routes, and the handlers that stream.
 
 use std::sync::Arc;
 
@@ -33,10 +33,10 @@ pub(crate) struct App {
     pub(crate) readers: Readers,
 }
 
-/// An answer that is an error: its status, and a sentence.
+/// An error response: its status, and a sentence as its body.
 pub(crate) type Refused = (StatusCode, String);
 
-/// All routes, within what concerns each of them.
+/// Returns the router with all routes, and the layers around all of them.
 pub(crate) fn router(app: App) -> Router {
     let watch = from_fn_with_state(app.readers.clone(), cut::watch);
     streaming(app).layer(watch).layer(from_fn(origins::allow_loopback))
@@ -48,13 +48,14 @@ fn streaming(app: App) -> Router {
     if options.disconnect() != Disconnect::Interrupt {
         return answers;
     }
-    // What may be interrupted and never ends is a feed: a process that goes down lets go of it at once, since waiting for
-    // it gains nothing. Both routes serve the same streams, so they are of one kind, and know the same ends.
+    // An endless stream that may be interrupted belongs on a feed route: a process that shuts down interrupts it at
+    // once, since the stream would not end by itself. Both routers serve the same streams, so they have the same kind
+    // and the same ends.
     let feeds = routes(app, sse.feed().kind("generation").classify(Ends::default()));
     Router::new().fallback(by_end).with_state([answers, feeds])
 }
 
-/// Sends a request for a stream without an end to the feeds, and any other to the answers.
+/// Routes a request for an endless stream to the feeds, and any other request to the answers.
 async fn by_end(State([answers, feeds]): State<[Router; 2]>, request: Request) -> Response {
     let query = request.uri().query().unwrap_or_default();
     let router = if query.split('&').any(|pair| pair == "end=never") { feeds } else { answers };
@@ -94,9 +95,9 @@ fn routes(app: App, layer: ResilientSseLayer) -> Router {
         .with_state(app)
 }
 
-/// An ordinary handler that answers with an event stream: it knows nothing of the layer around it.
+/// Answers with an event stream. This is an ordinary handler: it does not depend on the layer.
 ///
-/// axum runs a GET handler for HEAD, too. The answer has no body then, so no work is begun for it.
+/// axum also runs a GET handler for HEAD. That response has no body, so the handler does no work for it.
 async fn tell(method: Method, Query(query): Query<Vec<(String, String)>>) -> Result<Response, Refused> {
     let plan = plan(&query)?;
     if method == Method::HEAD {
@@ -105,12 +106,12 @@ async fn tell(method: Method, Query(query): Query<Vec<(String, String)>>) -> Res
     Ok(Sse::new(Telling::new(plan)).into_response())
 }
 
-/// A turn of a conversation, which the layer around it names: an answer to each question, in a stream of its own.
+/// Answers a turn of a conversation, with a stream of its own. The layer takes the conversation from the path.
 async fn chat(body: Bytes) -> Result<Response, Refused> {
     Ok(Sse::new(Telling::new(control::turn(&body)?)).into_response())
 }
 
-/// The same without the layer, and with axum's own heartbeats: for side-by-side measurement.
+/// Answers with the same events as `tell`, but without the layer and with axum's own keep-alive, for comparison.
 async fn tell_plainly(
     State(app): State<App>,
     Query(query): Query<Vec<(String, String)>>,

@@ -1,12 +1,12 @@
-//! The signals that end the process: the first takes it down in order, the second at once.
+//! The signals that end the process. The first begins a graceful shutdown, the second exits at once.
 
 use std::{future::Future, io, process};
 
-/// The exit code after a second signal: that of a process which ctrl-c has ended, as shells say it.
+/// The exit code after a second signal. Shells report it for a process that ctrl-c has ended (128 + SIGINT).
 const AT_ONCE: i32 = 130;
 
-/// Ready once the process is asked to end. From then on a second signal ends it at once: whoever sends
-/// that does not want to wait for the drain.
+/// Returns a future that is ready at the first signal. After that a second signal exits the process at once, for a user
+/// who does not want to wait for the drain.
 pub(crate) fn shutdown() -> io::Result<impl Future<Output = ()> + Send + 'static> {
     let mut signals = Signals::listen()?;
     Ok(async move {
@@ -18,7 +18,7 @@ pub(crate) fn shutdown() -> io::Result<impl Future<Output = ()> + Send + 'static
     })
 }
 
-/// SIGTERM and ctrl-c.
+/// The streams of SIGTERM and SIGINT (ctrl-c).
 #[cfg(unix)]
 struct Signals {
     terminate: tokio::signal::unix::Signal,
@@ -40,7 +40,7 @@ impl Signals {
     }
 }
 
-/// Ctrl-c.
+/// Waits for ctrl-c, the only signal on this platform.
 #[cfg(not(unix))]
 struct Signals;
 

@@ -1,4 +1,4 @@
-//! What the handlers tell: a text token by token, as a request asks for it.
+//! The events that the handlers stream: a text, token by token, at the pace that the request asks for.
 
 use std::{
     fmt::Write as _,
@@ -18,10 +18,10 @@ use crate::text::Text;
 pub(crate) const MAX_SIZE: usize = 1 << 20;
 /// The most events that a request may ask for.
 const MAX_EVENTS: u64 = 1_000_000_000;
-/// Events a second where a request does not say.
+/// The default rate, in events a second.
 pub(crate) const DEFAULT_RATE: f64 = 20.0;
 
-/// What a request asks for: `?n=&rate=&size=&end=&file=`.
+/// The parameters of a request: `?n=&rate=&size=&end=&file=`.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) n: u64,
@@ -31,14 +31,14 @@ pub(crate) struct Plan {
     text: &'static Text,
 }
 
-/// How the telling ends.
+/// How the stream of events ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Completed,
     Failed,
-    /// Without a terminal event.
+    /// The body ends without a terminal event.
     Eof,
-    /// With an error of the body.
+    /// The body fails with an error.
     Error,
     Never,
 }
@@ -49,7 +49,7 @@ impl Plan {
         Self { n: text.len(), rate: DEFAULT_RATE, size: 0, end: End::Completed, text }
     }
 
-    /// Reads a query's parameters; the error names the parameter and its rule. Others are not ours.
+    /// Reads the parameters of a query, and ignores unknown ones. The error names the parameter and its rule.
     pub(crate) fn parse(query: &[(String, String)]) -> Result<Self, String> {
         let find = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let mut plan = Self::new();
@@ -73,7 +73,8 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The same with so many events, so many a second; the error names the field and its rule.
+    /// Returns the plan with another number of events or another rate, in events a second. The error names the field
+    /// and its rule.
     pub(crate) fn paced(self, n: Option<u64>, rate: Option<f64>) -> Result<Self, String> {
         let (n, rate) = (n.unwrap_or(self.n), rate.unwrap_or(self.rate));
         if n > MAX_EVENTS {
@@ -85,19 +86,19 @@ impl Plan {
         Ok(Self { n, rate, ..self })
     }
 
-    /// The payload of the token event with this number.
+    /// Returns the payload of the token event with this number.
     pub(crate) fn token(&self, s: u64) -> String {
         let mut payload = String::with_capacity(self.size.max(64));
         let text = serde_json::Value::from(self.text.token(s));
         let _ = write!(payload, r#"{{"s":{s},"type":"token","data":{{"text":{text}}}"#);
-        // Blanks before the last brace: JSON does not mind them.
+        // Pad with spaces before the last brace, where JSON allows them.
         let blanks = self.size.saturating_sub(payload.len() + 1);
         payload.extend(std::iter::repeat_n(' ', blanks));
         payload.push('}');
         payload
     }
 
-    /// The payload of the terminal event.
+    /// Returns the payload of the terminal event `completed`.
     pub(crate) fn completed(&self) -> String {
         self.terminal("completed")
     }
@@ -106,7 +107,7 @@ impl Plan {
         format!(r#"{{"type":"{kind}","data":{{"tokens":{}}}}}"#, self.n)
     }
 
-    /// From one event to the next.
+    /// Returns the time from one event to the next.
     fn pause(&self) -> Duration {
         if self.rate > 0.0 {
             Duration::try_from_secs_f64(1.0 / self.rate).unwrap_or(Duration::MAX)
@@ -141,7 +142,7 @@ impl End {
     }
 }
 
-/// Keeps time: so many events a second on average, however late it is asked.
+/// A timer that keeps the average rate of a plan, even if it is polled late.
 pub(crate) struct Pace {
     pause: Duration,
     timer: Option<Pin<Box<Sleep>>>,
@@ -153,7 +154,7 @@ impl Pace {
         Self { pause, timer: (!pause.is_zero()).then(|| Box::pin(sleep_until(Instant::now()))) }
     }
 
-    /// Ready when the next event is due; always, where there is no pace to keep.
+    /// Ready when the next event is due, or at once if the plan has no rate limit.
     pub(crate) fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(timer) = &mut self.timer else { return Poll::Ready(()) };
         ready!(timer.as_mut().poll(cx));
@@ -167,7 +168,7 @@ fn far_away() -> Instant {
     Instant::now() + Duration::from_secs(365 * 24 * 3600)
 }
 
-/// The events of a plan, as axum's `Sse` takes them.
+/// The events of a plan, as a `Stream` for axum's `Sse`.
 pub(crate) struct Telling {
     plan: Plan,
     told: u64,

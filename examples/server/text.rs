@@ -19,7 +19,7 @@ macro_rules! text {
 static TEXTS: [Text; 3] = [text!("opticks.txt"), text!("cicero.txt"), text!("gettysburg.txt")];
 
 impl Text {
-    /// The text that is told where a request names none.
+    /// Returns the text for a request that names none.
     pub(crate) fn default_one() -> &'static Self {
         &TEXTS[0]
     }
@@ -28,24 +28,24 @@ impl Text {
         TEXTS.iter().find(|text| text.name == name)
     }
 
-    /// The names of all texts, for a sentence.
+    /// Returns the names of all texts, separated by commas.
     pub(crate) fn names() -> String {
         TEXTS.each_ref().map(|text| text.name).join(", ")
     }
 
-    /// How many tokens it has.
+    /// Returns the number of tokens in the text.
     pub(crate) fn len(&self) -> u64 {
         self.tokens.len() as u64
     }
 
-    /// The token with this number; the text begins anew where it ends.
+    /// Returns the token with this number. After the last token the text begins again.
     pub(crate) fn token(&self, number: u64) -> &'static str {
         let index = number % self.len().max(1);
         self.tokens.get(usize::try_from(index).unwrap_or(0)).copied().unwrap_or(self.content)
     }
 }
 
-/// Cuts a text into words, each with the blanks before it, as a language model would: together
+/// Cuts a text into words, each with the whitespace before it, like the tokens of a language model. Joined together
 /// they are the text again.
 fn tokens(text: &'static str) -> Vec<&'static str> {
     let mut tokens = Vec::new();
