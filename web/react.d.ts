@@ -65,8 +65,9 @@ export interface ResilientSSE<T = string, Data = T | null> {
   readonly stop: () => Promise<boolean>;
   /**
    * Connects again: after the cursor if the stream has not ended (status `error`, or a connection that seems stuck), and otherwise from
-   * the beginning, with the state `initial`. In a conversation it asks what runs, unless a turn is under way: then
-   * the same turn is tried again, with the same `Idempotency-Key`.
+   * the beginning, with the state `initial`. A stream that the server does not record (`X-Stream-Recorded: false`) has no cursor, unless
+   * its events have ids of their own: it begins anew, too. In a conversation it asks what runs, unless a turn is under way: then the same
+   * turn is tried again, with the same `Idempotency-Key`.
    */
   readonly reconnect: () => void;
 }
@@ -201,7 +202,7 @@ type Url = string | URL | null | undefined;
  *   that expires into a `headers` function: another token in a `headers` object is another connection. Objects of a class, such as an
  *   `AbortSignal` or a `Blob`, are compared by identity.
  * - Events are rendered once per animation frame, however many they are; in a hidden tab after 100 ms, or when the browser lets timers run.
- * - After a `restart` the work began anew: `data` and `events` do, too.
+ * - After a `restart` the work began anew: `data` and `events` do, too. `gap` is set if the beginning of the new work is lost.
  */
 export function useResilientSSE<T = string, S = unknown>(
   url: Url,

@@ -352,7 +352,7 @@ class Connection {
       this.#open(this.#request, this.#run.lastEventId ?? this.#cursor);
       // What cannot be resumed comes again from its beginning.
       if (this.#isUnrecorded && !this.#run.lastEventId) this.#begin();
-      this.#set({ status: 'reconnecting', error: null });
+      else this.#set({ status: 'reconnecting', error: null });
     }
   }
 

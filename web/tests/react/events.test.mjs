@@ -231,6 +231,23 @@ test('a gap is told, and a restart begins anew', async (t) => {
   assert.equal(view.last.gap, null);
 });
 
+for (const [what, resumesAt, isShown] of [
+  ['the beginning of the new run is shown', 'e2-101', true],
+  ['the end of the old run is not, since the new one is whole', 'e2-1', false],
+]) {
+  test(`a gap that is told before a restart: ${what}`, async (t) => {
+    const server = await serve(t, (exchange) => exchange.stream().count(1, 3));
+    const view = probe();
+    mount(t, h(view.Probe, { url: `${server.url}/a`, options: { reduce: list, initial: [] } }));
+    await until(() => view.last?.data.length === 3, 'three events');
+    const gap = { after: 'e1-3', resumesAt, missed: null };
+    server.exchanges[0].event(JSON.stringify(gap), { name: 'gap' }).event('{"epoch":"2"}', { name: 'restart' }).event('new', { id: resumesAt });
+    await until(() => view.last.data.includes('new'), 'the new run');
+    assert.deepEqual(view.last.data, ['new']);
+    assert.deepEqual(view.last.gap, isShown ? gap : null);
+  });
+}
+
 test('a component that mounts late folds the same events', async (t) => {
   const server = await serve(t, (exchange) => exchange.stream().count(1, 900));
   const [early, late] = [probe('early'), probe('late')];
