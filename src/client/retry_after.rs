@@ -10,8 +10,8 @@ pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
 
 /// Reads `Retry-After`, as seconds or as a date.
 ///
-/// A date is compared with the response's own `Date`, since the client's clock may be wrong, or with `now` if the
-/// response has no `Date`.
+/// A date is compared with the response's own `Date`, since the client's clock may be wrong. If the response has no
+/// valid `Date`, the date is compared with `now`.
 pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -1,4 +1,4 @@
-//! The owner of a source may close it, reconnect it and drop it.
+//! The owner of a source may close it, cut a wait short, and start it again after it gave up.
 
 use std::time::Duration;
 

@@ -15,8 +15,8 @@ use super::super::{error::RedisStoreError, source::Connected};
 use super::state::{Inner, Link, Live, State};
 use crate::runtime::sync::lock;
 
-/// The time over which processes spread their new connections to a server that had stopped answering: all of them notice that
-/// at the same moment.
+/// The time over which processes spread their new connections to a server that had stopped answering, since all of them
+/// notice it at the same moment.
 const SPREAD: Duration = Duration::from_millis(500);
 
 impl Link {
@@ -59,8 +59,8 @@ impl Link {
         None
     }
 
-    /// Begins to connect, in a task: the request that needs the connection may be given up, and the next one must find the
-    /// attempt under way.
+    /// Begins to connect, in a task of its own. The request that needs the connection may be dropped, and the attempt
+    /// must go on for the next request.
     fn begin_connecting(&self) {
         let mut pause = Duration::ZERO;
         let begins = self.0.state.send_if_modified(|state| {

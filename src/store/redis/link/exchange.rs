@@ -12,9 +12,9 @@ use super::super::error::RedisStoreError;
 use super::state::{Inner, Link, Live, State, Watch};
 use crate::runtime::sync::lock;
 
-/// How many requests in a row must be given up for a connection to count as half open.
+/// How many requests in a row must be dropped without an answer for a connection to count as half open.
 const UNANSWERED: u32 = 2;
-/// A request that was given up sooner does not count.
+/// How long a request must have waited to count towards `UNANSWERED`.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 impl Link {
@@ -29,8 +29,8 @@ impl Link {
         self.exchange(live, commands).await
     }
 
-    /// Sends commands that only read, and may read much, over a separate connection, so that they do not delay the
-    /// acknowledgements of writes. If there is no such connection (yet), they go over the main one.
+    /// Sends commands that only read over a separate connection, so that large replies do not delay the
+    /// acknowledgements of writes. If there is no such connection yet, the commands go over the main connection.
     pub(in super::super) async fn send_bulk(&self, commands: &Pipeline) -> Result<Vec<Value>, RedisStoreError> {
         // The main connection decides which server is meant: a connection that only reads does not notice that its server has
         // become a replica.
@@ -74,7 +74,7 @@ impl Link {
     }
 }
 
-/// Ignores the connections for bulk reads: nothing is written on them that could be lost.
+/// Ignores notices about the connection for bulk reads, since nothing is written on it that could be lost.
 struct Unwatched;
 
 impl Watch for Unwatched {

@@ -1,7 +1,8 @@
-//! One server, and the supervised connections to it: made when they are needed, replaced when they are useless.
+//! One server, and the supervised connections to it. A link makes a connection when one is needed, and replaces it when
+//! it no longer works.
 //!
-//! The client library reconnects after a broken pipe only. A link replaces a connection when it is closed, when nothing comes
-//! back on it (half open), and when the server says that it is a replica now.
+//! The `redis` crate reconnects only after a broken pipe. A link replaces a connection when it is closed, when the
+//! server does not answer on it (half open), and when the server says that it is a replica now.
 
 mod connect;
 mod exchange;

@@ -66,7 +66,7 @@ pub(super) enum State {
     Connecting { after: Option<RedisStoreError> },
     /// There is a connection.
     Up(Live),
-    /// Nothing came back on the connection. The next request makes a new one.
+    /// The server did not answer on the connection. The next request makes a new one.
     Silent { error: RedisStoreError },
     /// Connecting failed. A request from `again` on begins the next attempt, and fails with the old error without waiting for it.
     Down { error: RedisStoreError, again: Instant },

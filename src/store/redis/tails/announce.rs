@@ -80,8 +80,8 @@ impl Shared {
     }
 }
 
-/// Tells producing nodes which streams nobody here follows any more. If such a message is lost, they conclude it from the
-/// silence.
+/// Tells producing nodes which streams this process no longer follows. If such a message is lost, the node concludes it
+/// from the missing announcements.
 pub(super) async fn send_farewells(store: &Arc<Shared>) {
     let farewells = std::mem::take(&mut *lock(&store.tails.wanted.farewells));
     let message = |(node, name): &(String, String)| {

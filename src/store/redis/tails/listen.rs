@@ -77,8 +77,9 @@ struct Listener {
     run_of_link: Arc<str>,
     /// The number of the connection, counted in this process.
     number: u64,
-    /// The connection is closed, or nothing is answered on it.
+    /// Whether the connection is closed.
     closed: Arc<AtomicBool>,
+    /// Whether the server did not answer a ping in time.
     silent: Arc<AtomicBool>,
 }
 
@@ -99,7 +100,7 @@ impl Listener {
             }
         };
         let Connected { mut connection, run } = link.subscriber(on_push).await?;
-        // A channel that is added from here on is in the next list, or in this one.
+        // Clear before taking the list: a channel that is added after this line is in this list or in the next one.
         lock(&store.tails.wanted.channels).clear();
         let channels = store.tails.channels();
         subscribe(&mut connection, &channels).await.ok_or_else(|| RedisStoreError::slow(link.address()))?;

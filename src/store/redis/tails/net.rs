@@ -26,7 +26,8 @@ pub(in super::super) async fn watch(shared: Weak<Shared>) {
         let Some(store) = shared.upgrade() else { return };
         round += 1;
         store.tails.tidy();
-        // Followers of events that are made here are woken without Redis. They may only have missed what others did.
+        // Events of a stream that this process produces wake its followers without Redis. Those followers can only miss
+        // changes by other processes.
         let awaited = store.tails.awaited(|name, stream| round % SELDOM == 0 || !store.produces(name, stream.run()));
         draw_net(&store, &awaited).await;
         store.announce_each(&store.tails.due_for_announcement()).await;
@@ -41,7 +42,8 @@ impl Shared {
         lock(&self.positions).get(name).is_some_and(|position| position.epoch >= run)
     }
 
-    /// The requests for a stream's state, and for the id of the newest entry in its log. Not for the entry, which may be large.
+    /// Returns the requests for a stream's state and for the id of the newest entry in its log. They do not fetch the
+    /// entry, which may be large.
     fn probe_requests(&self, name: &str, stream: &Stream) -> [Request; 2] {
         let slot = self.keys.slot(name);
         let mut standing = cmd("HMGET");

@@ -1,4 +1,4 @@
-//! How often nodes announce and ask, and how long they wait for answers.
+//! The intervals and limits of announcements and of the net.
 
 use std::time::Duration;
 
@@ -9,5 +9,5 @@ pub(super) const ANSWER: Duration = Duration::from_secs(1);
 /// How many streams one flight of requests is about.
 pub(super) const PAGE: usize = 200;
 
-/// How often the net is drawn. A lost message is made up for within twice this.
+/// The interval of the net. A follower notices the change of a lost message within twice this time.
 pub(super) const NET: Duration = Duration::from_secs(1);

@@ -57,7 +57,8 @@ impl Stream {
         Self { cell, listening, seen: Mutex::default() }
     }
 
-    /// Subscribes to the stream's channel before anybody waits. The subscription lasts while somebody holds a tail.
+    /// Subscribes to the stream's channel before a follower waits. The subscription lasts as long as there is a tail of
+    /// the stream.
     pub(super) fn listen(&self) {
         self.listening.begin();
     }
@@ -66,12 +67,12 @@ impl Stream {
         self.listening.begun.load(Ordering::Relaxed)
     }
 
-    /// Whether anybody holds a tail of the stream.
+    /// Whether there is a tail of the stream.
     pub(super) fn is_used(&self) -> bool {
         Arc::strong_count(&self.cell) > 1
     }
 
-    /// Whether it was announced to the producing node within this time that the stream is followed here.
+    /// Whether the stream was announced to its producing node within this time.
     pub(super) fn was_announced_within(&self, time: Duration) -> bool {
         lock(&self.seen).announced_to.as_ref().is_some_and(|(_, at)| at.elapsed() < time)
     }
@@ -92,17 +93,17 @@ impl Stream {
         due
     }
 
-    /// Notes to which node it was announced. `None`: nobody produces the stream.
+    /// Records the node to which the announcement was made. `None` means that no node produces the stream.
     pub(super) fn set_announced_to(&self, node: Option<String>) {
         lock(&self.seen).announced_to = node.map(|node| (node, Instant::now()));
     }
 
-    /// The node to which it was last announced.
+    /// Returns the node to which the stream was last announced.
     pub(super) fn announced_to(&self) -> Option<String> {
         lock(&self.seen).announced_to.as_ref().map(|(node, _)| node.clone())
     }
 
-    /// Takes out the node to which it was last announced.
+    /// Removes and returns the node to which the stream was last announced.
     pub(super) fn take_announced_to(&self) -> Option<String> {
         lock(&self.seen).announced_to.take().map(|(node, _)| node)
     }

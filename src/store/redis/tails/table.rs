@@ -65,7 +65,8 @@ impl Tails {
 
     /// Wakes the tasks that wait for any of these streams, under one lock.
     pub(in super::super) fn wake_each<'a>(&self, names: impl Iterator<Item = &'a str>) {
-        // Declared before the lock, so that it is dropped after it: a waker may ask for a tail.
+        // Declared before the lock guard, so that the wakers run after the lock is released: a waker may ask for a
+        // tail.
         let mut woken = Woken::default();
         let streams = lock(&self.streams);
         if streams.is_empty() {
@@ -108,7 +109,7 @@ impl Tails {
         &self.process
     }
 
-    /// Notes to which node it was announced that a stream is followed here. Empty: nobody produces the stream.
+    /// Records to which node a stream was announced. An empty `node` means that no node produces the stream.
     pub(super) fn note_announced(&self, name: &str, node: String) {
         let mut streams = lock(&self.streams);
         if node.is_empty() {
@@ -124,7 +125,7 @@ impl Tails {
         stream.listen();
     }
 
-    /// Queues announcements to the nodes that produce these streams, except where that was announced lately.
+    /// Queues announcements to the nodes that produce these streams, except for streams that were announced lately.
     pub(super) fn queue_announcements<'a>(&self, names: impl Iterator<Item = &'a str>) {
         let streams = lock(&self.streams);
         for name in names {
@@ -173,7 +174,8 @@ impl Tails {
         channels
     }
 
-    /// The streams that are followed here, though nobody waits for them at this moment, which must be announced again.
+    /// Returns the streams that are followed here and must be announced again, although no follower waits for them at
+    /// this moment.
     pub(super) fn due_for_announcement(&self) -> Vec<String> {
         let streams = lock(&self.streams);
         let due = streams

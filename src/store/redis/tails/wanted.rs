@@ -12,14 +12,14 @@ pub(super) struct Wanted {
     pub(super) channels: Mutex<Vec<String>>,
     pub(super) wake: Notify,
     pub(super) announcements: Announcements,
-    /// Nodes, each with a stream of theirs that nobody here follows any more.
+    /// Pairs of a node and a stream that the node produces and that this process no longer follows.
     pub(super) farewells: Mutex<Vec<(String, String)>>,
 }
 
 /// The announcements to make at once.
 #[derive(Default)]
 pub(super) struct Announcements {
-    /// Streams of this process that another has just begun to follow. What was appended before that was not published, so its
+    /// Streams of this process that another process has just begun to follow. Earlier events were not published, so the
     /// followers must read once.
     pub(super) followed: Mutex<HashSet<String>>,
     /// Streams that are followed here, whose producing nodes may not know that.
