@@ -103,6 +103,24 @@ export function events(from, to, epoch = 1_700_000_000_000, prefix = '') {
 
 export const completed = (epoch = 1_700_000_000_001) => `event: completed\ndata: {"reason":"eof"}\nid: e${epoch}-0\n\n`;
 
+/** Puts something into the global scope for one test. */
+export function global(t, name, value) {
+  const before = Object.getOwnPropertyDescriptor(globalThis, name);
+  Object.defineProperty(globalThis, name, { configurable: true, writable: true, value });
+  t.after(() => (before ? Object.defineProperty(globalThis, name, before) : delete globalThis[name]));
+}
+
+/** A `sessionStorage`, as a map. */
+export function fakeStorage(t) {
+  const map = new Map();
+  global(t, 'sessionStorage', {
+    getItem: (key) => map.get(key) ?? null,
+    setItem: (key, value) => void map.set(key, String(value)),
+    removeItem: (key) => void map.delete(key),
+  });
+  return map;
+}
+
 /** A source that is closed when the test ends, and the list of what it dispatches. */
 export function source(t, options, url = URL) {
   const made = new ResilientEventSource(url, options);

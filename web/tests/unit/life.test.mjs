@@ -1,15 +1,8 @@
-// The source's life: states, storage, the page's events, and what is left when it is over.
+// The source's life: states, the page's events, and what is left when it is over.
 import assert from 'node:assert/strict';
 import { mock, test } from 'node:test';
 import { ResilientEventSource } from '../../resilient-sse.js';
-import { URL, broken, completed, down, events, fakeFetch, fakeTime, json, names, numbers, open, pass, settle, source, status, whole } from './fake.mjs';
-
-/** Puts something into the global scope for one test. */
-function global(t, name, value) {
-  const before = Object.getOwnPropertyDescriptor(globalThis, name);
-  Object.defineProperty(globalThis, name, { configurable: true, writable: true, value });
-  t.after(() => (before ? Object.defineProperty(globalThis, name, before) : delete globalThis[name]));
-}
+import { URL, broken, completed, down, events, fakeFetch, fakeTime, global, json, names, numbers, open, pass, settle, source, status, whole } from './fake.mjs';
 
 /** A page: a document that can be hidden, a window that can be offline, and the listeners that both have. */
 function fakePage(t) {
@@ -30,17 +23,6 @@ function fakePage(t) {
   page.navigator = { onLine: true };
   global(t, 'navigator', page.navigator);
   return page;
-}
-
-/** A `sessionStorage`, as a map. */
-function fakeStorage(t) {
-  const map = new Map();
-  global(t, 'sessionStorage', {
-    getItem: (key) => map.get(key) ?? null,
-    setItem: (key, value) => void map.set(key, String(value)),
-    removeItem: (key) => void map.delete(key),
-  });
-  return map;
 }
 
 test('closing settles everything and leaves nothing', async (t) => {
@@ -183,87 +165,17 @@ test('nobody who ignores `finished` is bothered', async (t) => {
   assert.equal(unhandled.mock.callCount(), 0);
 });
 
-test('`storage` keeps the cursor, a reload resumes from it, and the end removes it', async (t) => {
-  fakeTime(t);
-  const map = fakeStorage(t);
-  const first = fakeFetch(() => {
-    const stream = open();
-    stream.send(events(1, 3, 1));
-    return stream.response;
-  });
-  const { source: before } = source(t, { fetch: first.fetch, storage: 'cursor' });
-  await settle();
-  assert.deepEqual([...map], [['cursor', 'e1-3']]);
-  before.close();
-  assert.equal(map.size, 1, 'a page that is left closes its source, and comes back');
-
-  const second = fakeFetch(whole(events(4, 5, 1) + completed(2)));
-  const { source: after, seen } = source(t, { fetch: second.fetch, storage: 'cursor' });
-  await after.finished;
-  assert.equal(second.requests[0].headers.get('last-event-id'), 'e1-3');
-  assert.deepEqual([numbers(seen), map.size], [[4, 5], 0]);
-});
-
-test('an explicit cursor goes before the kept one', async (t) => {
-  fakeStorage(t).set('cursor', 'e1-3');
-  const { fetch, requests } = fakeFetch(() => open().response);
-  source(t, { fetch, storage: 'cursor', lastEventId: 'e1-1' });
-  await settle();
-  assert.equal(requests[0].headers.get('last-event-id'), 'e1-1');
-});
-
-test('the cursor that is kept is that of the last event a loop is done with', async (t) => {
-  const map = fakeStorage(t);
-  const stream = open();
-  const { source: made } = source(t, { fetch: fakeFetch(() => stream.response).fetch, storage: 'cursor' });
-  const iterator = made[Symbol.asyncIterator]();
-  stream.send(events(1, 5, 1));
-  await settle();
-  assert.equal(map.get('cursor'), undefined);
-  await iterator.next();
-  await iterator.next();
-  assert.equal(map.get('cursor'), 'e1-1', 'the second is still being worked on');
-  await iterator.next();
-  assert.equal(map.get('cursor'), 'e1-2');
-});
-
-test('a reloaded page repeats its POST with the same key', async (t) => {
-  const map = fakeStorage(t);
-  const { fetch, requests } = fakeFetch(() => open().response, () => open().response, whole(completed()));
-  const options = { fetch, body: 'q', storage: 'cursor' };
-  source(t, options).source.close();
-  for (const _ of [1, 2]) {
-    const { source: made } = source(t, options);
-    await settle();
+test('a `headers` function that closes its source and then fails bothers nobody', async (t) => {
+  const unhandled = mock.fn();
+  process.on('unhandledRejection', unhandled);
+  t.after(() => process.off('unhandledRejection', unhandled));
+  const headers = async () => {
     made.close();
-  }
-  assert.equal(requests[0].headers.get('idempotency-key'), requests[1].headers.get('idempotency-key'));
-  assert.ok(map.has('cursor:idempotency-key'));
-  await source(t, options).source.finished;
-  assert.equal(map.size, 0);
-});
-
-test('a cursor that is refused is forgotten; one that waits for a login is kept', async (t) => {
-  const map = fakeStorage(t);
-  for (const [code, kept] of [[404, false], [400, false], [401, true], [403, true]]) {
-    map.set('cursor', 'e1-3');
-    await source(t, { fetch: fakeFetch(status(code)).fetch, storage: 'cursor' }).source.finished.catch(() => {});
-    assert.equal(map.has('cursor'), kept, String(code));
-  }
-});
-
-test('storage that is full, forbidden or missing breaks nothing', async (t) => {
-  const fail = () => {
-    throw new DOMException('no', 'QuotaExceededError');
+    throw new Error('no token');
   };
-  for (const storage of [{ getItem: fail, setItem: fail, removeItem: fail }, { getItem: () => null, setItem: fail, removeItem: fail }, undefined, null]) {
-    global(t, 'sessionStorage', storage);
-    const { source: made, seen } = source(t, { fetch: fakeFetch(whole(events(1, 2, 1) + completed(2))).fetch, storage: 'cursor' });
-    await made.finished;
-    assert.deepEqual(numbers(seen), [1, 2]);
-  }
-  Object.defineProperty(globalThis, 'sessionStorage', { configurable: true, get: fail });
-  await source(t, { fetch: fakeFetch(whole(completed())).fetch, storage: 'cursor' }).source.finished;
+  const { source: made } = source(t, { fetch: fakeFetch(down()).fetch, headers });
+  await settle();
+  assert.deepEqual([made.state, unhandled.mock.callCount()], ['closed', 0]);
 });
 
 for (const [what, happen] of [
@@ -282,7 +194,7 @@ for (const [what, happen] of [
     page.show('hidden');
     await pass(100);
     assert.equal(requests.length, 3, 'hiding is no reason');
-    page.visibilityState = 'visible';
+    if (what === 'the page is seen again') page.visibilityState = 'visible';
     happen(page);
     await pass(10, 10);
     assert.deepEqual([requests.length, made.state, made.attempts], [4, 'open', 1]);
@@ -368,6 +280,23 @@ test('offline it does not give up, and goes on when the network is back', async 
   page.online();
   await pass(1000);
   assert.equal((await made.finished).type, 'completed');
+});
+
+test('the network comes back to a page that is hidden: it has all its attempts again', async (t) => {
+  fakeTime(t);
+  const page = fakePage(t);
+  page.show('hidden');
+  page.navigator.onLine = false;
+  const stream = open();
+  let failures = 0;
+  const { fetch } = fakeFetch(() => (page.navigator.onLine && (failures += 1) > 2 ? stream.response : Promise.reject(down())));
+  const { source: made } = source(t, { fetch, maxAttempts: 3 });
+  await pass(600_000, 1000);
+  assert.equal(made.state, 'waiting');
+  page.navigator.onLine = true;
+  page.online();
+  await pass(60_000, 1000);
+  assert.deepEqual([made.state, failures], ['open', 3]);
 });
 
 test('a URL is resolved against the page; without a page it is taken as it is', async (t) => {

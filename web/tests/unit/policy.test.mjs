@@ -228,12 +228,29 @@ test('`Retry-After` is honoured, in seconds and as a date', async (t) => {
   }
 });
 
-test('a delay that no timer knows is no hammering', async (t) => {
+for (const [what, answer] of [
+  ['`retry:` of 20 digits', broken(`retry: ${'9'.repeat(20)}\n\n`)],
+  ['`retry:` of 400 digits, which is infinite', broken(`retry: ${'9'.repeat(400)}\n\n`)],
+  ['`Retry-After` of 400 digits', status(503, { 'retry-after': '9'.repeat(400) })],
+]) {
+  test(`a delay that no timer knows is no hammering: ${what}`, async (t) => {
+    fakeTime(t);
+    const { fetch, requests } = fakeFetch(answer);
+    const { states } = source(t, { fetch });
+    await pass(600_000, 10_000);
+    assert.equal(requests.length, 1);
+    assert.equal(states.at(-1).delay, 2 ** 31 - 1);
+  });
+}
+
+test('no least wait is no hammering: the waits grow all the same', async (t) => {
   fakeTime(t);
-  const { fetch, requests } = fakeFetch(broken('retry: 99999999999999999999\n\n'));
-  source(t, { fetch });
-  await pass(600_000, 10_000);
-  assert.equal(requests.length, 1);
+  t.mock.method(Math, 'random', () => 0.5);
+  const { fetch } = fakeFetch(down());
+  const { states } = source(t, { fetch, minDelay: 0 });
+  await pass(120_000, 500);
+  const delays = states.filter(({ state }) => state === 'waiting').map(({ delay }) => delay);
+  assert.deepEqual(delays, [2000, 4000, 8000, ...Array(6).fill(15_000)]);
 });
 
 test('a connection that is silent for 2.5 heartbeats is given up; a heartbeat keeps it', async (t) => {

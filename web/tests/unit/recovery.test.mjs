@@ -1,5 +1,6 @@
 // Recovery first: what each of its answers leads to.
 import assert from 'node:assert/strict';
+import { getEventListeners } from 'node:events';
 import { test } from 'node:test';
 import { URL, broken, completed, down, events, fakeFetch, fakeTime, json, names, numbers, pass, source, status, whole } from './fake.mjs';
 
@@ -45,11 +46,13 @@ test('a stream that has ended is delivered by recovery alone, as it stands on th
 
 test('recovery that breaks off is resumed from the cursor', async (t) => {
   fakeTime(t);
-  const route = routes({ asked: [ended({ events: [{}], missing: 0 })], followed: [broken(events(1, 2, 1)), whole(events(3, 3, 1) + completed(2))], connected: [down()] });
+  const route = routes({ asked: [ended({ events: [{}], missing: 0 })], followed: [broken(events(1, 2, 1)), whole(events(3, 3, 1) + completed(2))] });
   const { source: made, seen } = source(t, { fetch: route.fetch, recover: RECOVER });
   await pass(60_000);
   await made.finished;
   assert.deepEqual(numbers(seen), [1, 2, 3]);
+  // Its own URL is never asked, though events have come.
+  assert.deepEqual(route.all, ['asked', 'followed', 'asked', 'asked', 'followed']);
   assert.equal(route.followed[1].headers.get('last-event-id'), 'e1-2');
 });
 
@@ -100,6 +103,44 @@ test('recovery that speaks JSON only: what it lacks is one gap, and another run 
   await made.finished;
   assert.deepEqual(names(seen), ['gap', 'message', 'restart', 'message', 'completed']);
   assert.deepEqual(seen[0].detail, { after: 'e1-2', resumesAt: 'e1-5', missed: 2 });
+});
+
+for (const code of [404, 400]) {
+  test(`recovery that speaks JSON only: a page that is answered with ${code} is no end`, async (t) => {
+    fakeTime(t);
+    const page = (from, next) => ended({ events: [{ id: `e1-${from}`, type: 'message', data: `{"s":${from}}` }], missing: 0, next });
+    const asked = [page(1, 'e1-1'), page(1, 'e1-1'), status(code), page(2, null), page(2, null)];
+    const route = routes({ asked, followed: [page(1, 'e1-1'), page(2, null)] });
+    const { source: made, seen, states } = source(t, { fetch: route.fetch, recover: RECOVER });
+    await pass(60_000);
+    assert.equal((await made.finished).type, 'completed');
+    assert.deepEqual(numbers(seen), [1, 2]);
+    assert.equal(states.find(({ state }) => state === 'waiting')?.error.reason, 'unfinished');
+  });
+}
+
+test('recovery that speaks JSON only: its pages leave no listeners on the signal of their attempt', async (t) => {
+  const counts = [];
+  const fetch = async (url, { signal }) => {
+    counts.push(getEventListeners(signal, 'abort').length);
+    const seq = Number(new globalThis.URL(url).searchParams.get('after')?.split('-')[1] ?? 0) + 1;
+    return ended({ events: [{ id: `e1-${seq}`, type: 'message', data: `{"s":${seq}}` }], missing: 0, next: seq < 20 ? `e1-${seq}` : null })();
+  };
+  const { source: made, seen } = source(t, { fetch, recover: RECOVER });
+  await made.finished;
+  assert.equal(numbers(seen).length, 20);
+  assert.deepEqual([...new Set(counts)], [0]);
+});
+
+test('`Retry-After` counts where recovery is followed, too', async (t) => {
+  fakeTime(t);
+  const route = routes({ asked: [ended({ events: [{}], missing: 0 })], followed: [status(503, { 'retry-after': '20' }), whole(events(1, 1, 1) + completed(2))] });
+  const { source: made } = source(t, { fetch: route.fetch, recover: RECOVER });
+  await pass(10_000);
+  assert.deepEqual(route.all, ['asked', 'followed'], 'nothing is asked meanwhile');
+  await pass(60_000);
+  assert.equal((await made.finished).type, 'completed');
+  assert.ok(route.asked[1].at - route.followed[0].at >= 20_000);
 });
 
 test('after an attempt without an event recovery is asked again; after one with events it is not', async (t) => {

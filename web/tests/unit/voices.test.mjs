@@ -143,6 +143,20 @@ test('a stream that is not recorded cannot be resumed: the source says that it b
   assert.deepEqual(names(seen), ['open', 'message', 'message', 'open', 'restart', 'message', 'message', 'completed']);
 });
 
+test('a stream that is not recorded but has ids of its own is resumed by them: no restart is made up', async (t) => {
+  fakeTime(t);
+  const header = { 'x-stream-recorded': 'false' };
+  const { fetch, requests } = fakeFetch(
+    broken('data: {"s":1}\nid: 1\n\ndata: {"s":2}\nid: 2\n\n', header),
+    whole('data: {"s":3}\nid: 3\n\nevent: completed\ndata: {}\nid: 4\n\n', header),
+  );
+  const { source: made, seen } = source(t, { fetch });
+  await pass(5000);
+  await made.finished;
+  assert.deepEqual(names(seen), ['open', 'message', 'message', 'open', 'message', 'completed']);
+  assert.deepEqual([numbers(seen), requests[1].headers.get('last-event-id')], [[1, 2, 3], '2']);
+});
+
 test('openai: an ending of a stream that is not recorded has no id', async (t) => {
   const { fetch } = fakeFetch(whole(`data: {"x":1}\n\n${error('stopped')}`, { 'x-stream-recorded': 'false' }));
   assert.equal((await source(t, { fetch }).source.finished).type, 'cancelled');
