@@ -1,6 +1,5 @@
 //! Follows an event stream to its end, across lost connections. Start a server with `cargo run --example server`, then
-//! `cargo run --example client --features client -- http://127.0.0.1:3000/api/stream/42`. Restart either of them to see
-//! the client resume.
+//! `cargo run --example client --features client -- http://127.0.0.1:3000/api/stream/42`. Then restart either of them.
 //!
 //! The example server identifies an answer by its URL, so a second run with the same URL gets the same answer. To get
 //! only the events after a cursor, give the last id that the first run saw: `-- URL ID`.

@@ -23,8 +23,8 @@ pub(super) enum Word {
     Breaks(String),
 }
 
-/// Returns the library's word in a message, if there is one. The caller must know that the message sets no id of its
-/// own.
+/// Returns the library's word in a message, if there is one. The library's words set no id of their own, so call it only
+/// for a message without one.
 ///
 /// A host's own event may have the same name. So the data must have exactly the fields that the library writes.
 pub(super) fn word(message: &Message) -> Option<Word> {
@@ -86,7 +86,8 @@ fn openai(said: &Map<String, Value>) -> Option<&str> {
     error.get("code")?.as_str()
 }
 
-/// Reads from the terminal event how its stream ended. `state` is the result of the caller's own rules, if they apply.
+/// Reads from the terminal event how its stream ended. `state` is the state by the rules for terminal events. It counts if
+/// the event itself does not name a state.
 pub(super) fn ended(message: Message, state: Option<StreamState>) -> Ended {
     let said: Option<Map<String, Value>> = serde_json::from_str(&message.data).ok();
     let code = said.as_ref().and_then(openai);

@@ -67,7 +67,7 @@ pub async fn a_page_holds_at_least_one_entry(store: impl Store) {
     let bench = Bench::new(store);
     let (key, epoch) = bench.begin("large").await;
     bench.write(&key, epoch, 1, &["a large event"]).await;
-    // The hole keeps a store from merging the two events into one entry.
+    // The hole keeps a store from putting both events into one record.
     bench.write(&key, epoch, 3, &["b"]).await;
     let page = bench.page(&key, ReadFrom::After(EventId::new(epoch, 0)), 10, 1).await.expect("the stream is held");
     assert_eq!((brief(&page), page.more), (vec!["a large event".to_owned()], true));
