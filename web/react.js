@@ -418,7 +418,8 @@ class Connection {
    * @param {string} [cursor]
    */
   #open(request, cursor) {
-    const { terminal } = this.options;
+    const { terminal, storage } = this.options;
+    if (request.kind === 'stream') storeKey(storage, request.idempotencyKey);
     const source = new ResilientEventSource(request.url, {
       ...sourceOptions(this.options, request),
       lastEventId: cursor,
@@ -559,9 +560,37 @@ function firstRequest(url, { conversation, method, body, storage }) {
   if (conversation) return { kind: 'resume', url };
   /** @type {Request} */
   const request = { kind: 'stream', url, method: method ?? (body == null ? 'GET' : 'POST'), body };
-  // A source that has a `storage` keeps its key there, so that a reloaded page repeats it.
-  if (storage === undefined && !/^(get|head)$/i.test(request.method ?? '')) request.idempotencyKey = randomId();
+  // With a `storage` a reloaded page repeats the key of the page before.
+  if (!/^(get|head)$/i.test(request.method ?? '')) request.idempotencyKey = storedKey(storage) || randomId();
   return request;
+}
+
+/**
+ * The key of a POST that an event source has stored.
+ * @param {string | undefined} storage
+ */
+function storedKey(storage) {
+  if (storage === undefined) return '';
+  try {
+    return globalThis.sessionStorage?.getItem(`${storage}:idempotency-key`) ?? '';
+  } catch {
+    return '';
+  }
+}
+
+/**
+ * Stores the key of a POST where its event source looks for one. A source before it has removed the key, if the server refused
+ * an attempt or if the stream has ended.
+ * @param {string | undefined} storage
+ * @param {string | undefined} key
+ */
+function storeKey(storage, key) {
+  if (storage === undefined || key === undefined) return;
+  try {
+    globalThis.sessionStorage?.setItem(`${storage}:idempotency-key`, key);
+  } catch {
+    // Storage that is full or forbidden: a reload begins anew.
+  }
 }
 
 /**

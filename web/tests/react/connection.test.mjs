@@ -180,6 +180,68 @@ test('a POST keeps one Idempotency-Key, also where it is tried again by hand', a
   assert.equal(second.headers['idempotency-key'], first.headers['idempotency-key']);
 });
 
+test('where storage is forbidden, a POST that is tried again by hand keeps its Idempotency-Key', async (t) => {
+  const forbid = () => assert.fail('storage is forbidden');
+  const { sessionStorage } = globalThis;
+  globalThis.sessionStorage = { getItem: forbid, setItem: forbid, removeItem: forbid };
+  t.after(() => (globalThis.sessionStorage = sessionStorage));
+  const server = await serve(t, (exchange) => (server.exchanges.length === 1 ? exchange.answer(503) : running(exchange)));
+  const view = probe();
+  mount(t, h(view.Probe, { url: `${server.url}/a`, options: { body: { question: 1 }, storage: 'forbidden', maxAttempts: 1 } }));
+  await until(() => view.last?.status === 'error', 'it has given up');
+  view.last.reconnect();
+  await until(hasThree(view), 'three events');
+  const [first, second] = server.exchanges.map(({ headers }) => headers['idempotency-key']);
+  assert.match(first, /^[0-9a-f]{32}$/);
+  assert.equal(second, first);
+});
+
+test('a POST whose key is stored keeps it after a refusal and after its end, and so does a reloaded page', async (t) => {
+  t.after(() => sessionStorage.clear());
+  sessionStorage.setItem('answer:idempotency-key', 'of the page before');
+  const server = await serve(t, (exchange) => {
+    if (server.exchanges.length === 2) exchange.answer(408);
+    else exchange.stream().count(exchange.seen + 1, exchange.seen + 3);
+  });
+  const view = probe();
+  const options = { body: { question: 1 }, storage: 'answer', minDelay: 1, maxDelay: 1 };
+  mount(t, h(view.Probe, { url: `${server.url}/a`, options }));
+  await until(hasThree(view), 'three events');
+  server.exchanges[0].cut();
+  await until(() => view.last.status === 'error', 'it is refused');
+  assert.equal(sessionStorage.getItem('answer:idempotency-key'), null);
+  view.last.reconnect();
+  await until(() => view.last.data === '6', 'three more events');
+  assert.equal(server.exchanges[2].headers['last-event-id'], 'e1-3');
+  assert.equal(sessionStorage.getItem('answer:idempotency-key'), 'of the page before');
+
+  server.exchanges[2].end();
+  await until(() => view.last.status === 'completed', 'it has ended');
+  assert.equal(sessionStorage.getItem('answer:idempotency-key'), null);
+  view.last.reconnect();
+  await until(() => view.last.data === '3', 'the stream from its beginning');
+  assert.equal(server.exchanges[3].headers['last-event-id'], undefined);
+  assert.equal(sessionStorage.getItem('answer:idempotency-key'), 'of the page before');
+  const keys = server.exchanges.map(({ headers }) => headers['idempotency-key']);
+  assert.deepEqual(keys, Array(4).fill('of the page before'));
+});
+
+test('a key that no page before has stored is stored with the first request', async (t) => {
+  t.after(() => sessionStorage.clear());
+  const server = await serve(t, running);
+  const [posted, read] = [probe('posted'), probe('read')];
+  mount(t, [
+    h(posted.Probe, { key: 1, url: `${server.url}/a`, options: { method: 'POST', storage: 'posted' } }),
+    h(read.Probe, { key: 2, url: `${server.url}/a`, options: { storage: 'read' } }),
+  ]);
+  await until(() => hasThree(posted)() && hasThree(read)(), 'both have three events');
+  const [post] = server.with('POST');
+  assert.equal(sessionStorage.getItem('posted:idempotency-key'), post.headers['idempotency-key']);
+  // A GET needs none.
+  assert.equal(sessionStorage.getItem('read:idempotency-key'), null);
+  assert.equal(server.with('GET')[0].headers['idempotency-key'], undefined);
+});
+
 test('the options of the event source reach it', async (t) => {
   const server = await serve(t, (exchange) => (exchange.path.startsWith('/recover') ? exchange.answer(404) : exchange.stream().count(4, 4)));
   t.after(() => sessionStorage.clear());

@@ -92,6 +92,7 @@ test('a stored cursor and recovery, which concern one stream, are not used for a
   await until(() => view.last.data === '1 2 ', 'it runs');
   assert.ok(server.exchanges.every(({ headers }) => headers['last-event-id'] === undefined));
   assert.equal(sessionStorage.getItem('chat'), 'e1-7');
+  assert.equal(sessionStorage.getItem('chat:idempotency-key'), null);
 });
 
 test('a turn that gave up is tried again by reconnect, with the same key', async (t) => {
