@@ -58,7 +58,8 @@ export interface ResilientSSE<T = string, Data = T | null> {
    * end, which is `cancelled` unless another end came first.
    *
    * Resolves to whether the server has stopped a stream: false where it had none to stop (404), where the stream has ended already, and
-   * with `stop: false`. Rejected if the server refuses or cannot be reached; then the stream runs on, and stays connected.
+   * with `stop: false`. Rejected if the server refuses or cannot be reached; then the stream runs on, and stays connected. In the status
+   * `error`, where nothing is connected, the status changes only if the server has stopped a stream.
    *
    * Unmounting is no stop: the server goes on with its work, and a component that mounts again follows it.
    */

@@ -361,8 +361,9 @@ class Connection {
     const source = this.#source;
     if (!source || this.#isOver) return false;
     let isStopped = false;
+    const hasGivenUp = this.#run.status === 'error';
     if (this.options.stop !== false) {
-      const isEarly = !this.#isKnown;
+      const isEarly = !this.#isKnown && !hasGivenUp;
       isStopped = await this.#askToStop(source);
       if (isEarly) {
         // The request to stop may have overtaken the one that starts the stream, and have met none or the turn before.
@@ -371,6 +372,8 @@ class Connection {
       }
       await atMost(STOP_PATIENCE, this.#followed);
     }
+    // Nothing is stopped, and nothing was connected: the error still says how things are.
+    if (hasGivenUp && !isStopped) return false;
     if (this.#source === source && !this.#isOver) {
       source.close();
       this.#finish({ status: 'cancelled', error: null });

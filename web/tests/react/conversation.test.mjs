@@ -328,6 +328,34 @@ test('a turn of which nothing is known any more can still be stopped', async (t)
   assert.equal(view.last.error, null);
 });
 
+test('stop asks once after the source has given up, and the error stays where the server has nothing to stop', async (t) => {
+  const { server, view } = await chat(t, {
+    turn: (exchange) => exchange.answer(403),
+    stop: (exchange) => exchange.answer(404),
+  });
+  await until(isIdle(view), 'nothing runs');
+  await assert.rejects(view.last.send({}), { status: 403 });
+  await until(() => view.last.status === 'error', 'it is refused');
+  const shown = view.last;
+  assert.equal(await view.last.stop(), false);
+  assert.equal(server.with('DELETE').length, 1);
+  // A frame later: what `stop` changes would be shown.
+  await new Promise((frame) => requestAnimationFrame(frame));
+  assert.equal(view.last, shown);
+});
+
+test('with `stop: false` the error stays after the source has given up, since there is nothing to close', async (t) => {
+  const { server, view } = await chat(t, { turn: (exchange) => exchange.answer(403), options: { stop: false } });
+  await until(isIdle(view), 'nothing runs');
+  await assert.rejects(view.last.send({}), { status: 403 });
+  await until(() => view.last.status === 'error', 'it is refused');
+  const shown = view.last;
+  assert.equal(await view.last.stop(), false);
+  await new Promise((frame) => requestAnimationFrame(frame));
+  assert.equal(view.last, shown);
+  assert.equal(server.with('DELETE').length, 0);
+});
+
 test('a URL that does not say where turns are posted is refused at once', async (t) => {
   t.mock.method(console, 'error', () => {});
   const element = h(probe().Probe, { url: 'http://127.0.0.1:1/chat/42', options: { conversation: true } });
