@@ -57,7 +57,8 @@ export interface ResilientEventSourceOptions {
   maxEventBytes?: number | undefined;
   /**
    * Keeps the cursor in `sessionStorage` under this key until the stream has ended, so that a reloaded page continues from
-   * where it was. Each stream needs a key of its own. The key of a POST is kept beside it, as `<storage>:idempotency-key`.
+   * where it was. If loops iterate over the source, it is kept until each of them has been given the end. Each stream needs a
+   * key of its own. The key of a POST is kept beside it, as `<storage>:idempotency-key`.
    */
   storage?: string | undefined;
   /**
@@ -265,6 +266,8 @@ export class ResilientEventSource extends EventTarget implements AsyncIterable<M
 export interface ParsedEvent extends StreamEvent {
   /** The id that stands in the event's own block. `lastEventId` may be of an earlier block. */
   id?: string | undefined;
+  /** The parser's `lastEventId` before the event's block. Blocks without data count, too. */
+  previousEventId: string;
 }
 
 /**

@@ -57,6 +57,7 @@ export class ResilientEventSource extends TypedEventTarget {
   /** @type {api.SourceState} */ #state = 'connecting';
   /** @type {ResilientEventSourceError | null} */ #error = null;
   #cursor = '';
+  /** The id of the last event that was delivered, until a restart is told: another run than this one is news. */ #known = '';
   /** @type {string | null} */ #streamId = null;
 
   #attempts = 0;
@@ -77,6 +78,8 @@ export class ResilientEventSource extends TypedEventTarget {
   /** Whether events of a response that is not recorded were delivered: the next response begins anew. */ #unrecorded = false;
   /** The wait for the next attempt. @type {Pause | null} */ #pause = null;
 
+  /** Whether the storage holds what a reload shall find. It is not written any more. */ #isStored = false;
+
   /** @type {Set<Mailbox>} */ #mailboxes = new Set();
   /** @type {Promise<api.TerminalEvent>} */ #finished;
   /** @type {(event: api.TerminalEvent) => void} */ #resolve = () => {};
@@ -93,6 +96,7 @@ export class ResilientEventSource extends TypedEventTarget {
     this.#requests = new Requests(url, options, this.#storage);
     this.#isTerminal = terminalRule(options.terminal);
     this.#cursor = options.lastEventId ?? this.#storage.cursor;
+    this.#known = this.#cursor;
     this.#signal = options.signal;
     this.#finished = new Promise((resolve, reject) => {
       this.#resolve = resolve;
@@ -397,8 +401,9 @@ export class ResilientEventSource extends TypedEventTarget {
         for (const mailbox of this.#mailboxes) await mailbox.room();
         if (this.#isOver) return;
         const name = /** @type {{ type?: unknown } | null} */ (json)?.type === type ? 'message' : type;
-        this.#heedIds({ id }, { countsHoles: false });
-        this.#receive({ type: name, data, lastEventId: id, id }, true);
+        const event = { type: name, data, lastEventId: id, previousEventId: this.#cursor, id };
+        this.#heedIds(event, { countsHoles: false });
+        this.#receive(event, true);
       }
       this.#persist();
       if (!page.next || page.next === after || this.#isOver) break;
@@ -416,7 +421,7 @@ export class ResilientEventSource extends TypedEventTarget {
     const { terminalEventData: value = { reason: answer.reason ?? null } } = answer;
     const data = typeof value === 'string' ? value : JSON.stringify(value);
     const event = { type, data, lastEventId: this.#cursor };
-    this.#deliver(new MessageEvent(type, event));
+    this.#deliver(new MessageEvent(type, event), { isLast: true });
     this.#end(event);
   }
 
@@ -435,11 +440,12 @@ export class ResilientEventSource extends TypedEventTarget {
     if (!this.#saysNotices) this.#heedIds(event);
     if (this.#isOver) return;
     this.#cursor = event.lastEventId;
+    this.#known = event.id ?? this.#known;
     this.#attempts = 0;
     this.#fruitless = false;
     this.#error = null;
     this.#unrecorded ||= !isRecorded && event.id === undefined;
-    this.#deliver(new MessageEvent(event.type, event));
+    this.#deliver(new MessageEvent(event.type, event), { isLast: ends });
     if (ends && !this.#isOver) this.#end({ ...wireEvent(event), type: terminalType(event) });
   }
 
@@ -474,17 +480,18 @@ export class ResilientEventSource extends TypedEventTarget {
   }
 
   /**
-   * Takes what the ids say, where there are no words for it: another run has another epoch, and lost events leave a hole.
-   * @param {{ id?: string | undefined }} event
+   * Takes what the ids say, where there are no words for it: another run has another epoch, and lost events leave a hole. Blocks without
+   * data have ids, too, so a hole is counted from the block before, and a run is compared with that of the event before.
+   * @param {api.ParsedEvent} event
    * @param {{ countsHoles: boolean }} [options]
    */
-  #heedIds({ id }, { countsHoles } = { countsHoles: true }) {
-    const [before, now] = [readId(this.#cursor), readId(id)];
+  #heedIds({ id, previousEventId }, { countsHoles } = { countsHoles: true }) {
+    const [known, before, now] = [readId(this.#known), readId(previousEventId), readId(id)];
     if (!before || !now || now.isEnd || before.stream !== now.stream) return;
-    const isNewRun = before.epoch !== now.epoch;
-    const lost = now.seq - 1 - (isNewRun ? 0 : before.seq);
-    if (lost > 0 && countsHoles) this.#gap(this.#cursor, id ?? null, isNewRun ? null : lost);
-    if (isNewRun) this.#notice('restart', { epoch: now.epoch });
+    const isSameRun = before.epoch === now.epoch;
+    const lost = now.seq - 1 - (isSameRun ? before.seq : 0);
+    if (lost > 0 && countsHoles) this.#gap(previousEventId, id ?? null, isSameRun ? lost : null);
+    if (known?.stream === now.stream && known.epoch !== now.epoch) this.#notice('restart', { epoch: now.epoch });
   }
 
   /**
@@ -502,24 +509,33 @@ export class ResilientEventSource extends TypedEventTarget {
    * @param {string} [data] As it stands on the wire, if it does.
    */
   #notice(name, detail, data = JSON.stringify(detail)) {
+    if (name === 'restart') this.#known = '';
     if (!this.#isOver) this.#deliver(new NoticeEvent(name, detail, this.#cursor, data));
   }
 
-  /** @param {MessageEvent<string>} event */
-  #deliver(event) {
-    for (const mailbox of this.#mailboxes) mailbox.push(event);
+  /**
+   * @param {MessageEvent<string>} event
+   * @param {{ isLast: boolean }} [place] Whether the stream ends with it.
+   */
+  #deliver(event, place) {
+    for (const mailbox of this.#mailboxes) mailbox.push(event, place);
     this.dispatchEvent(event);
   }
 
-  /** Keeps the cursor of the last event that everybody who iterates is done with. */
-  #persist() {
-    if (this.#isOver) return;
+  /**
+   * Keeps the cursor of the last event that everybody who iterates is done with.
+   * @param {{ isEnd?: boolean }} [now] Whether the stream has ended. Nothing is kept then once everybody has been given its end.
+   */
+  #persist({ isEnd = this.#state === 'ended' } = {}) {
+    if (this.#isStored) return;
     let cursor = this.#cursor;
     let most = 0;
     for (const mailbox of this.#mailboxes) {
       if (mailbox.behind > most) [most, cursor] = [mailbox.behind, mailbox.cursor];
     }
-    this.#storage.cursor = cursor;
+    this.#isStored = isEnd && most === 0;
+    if (this.#isStored) this.#storage.clear();
+    else this.#storage.cursor = cursor;
   }
 
   // ---------------------------------------------------------------------------------------------------- Life and end
@@ -547,7 +563,7 @@ export class ResilientEventSource extends TypedEventTarget {
 
   /** @param {api.TerminalEvent} event */
   #end(event) {
-    this.#storage.clear();
+    this.#persist({ isEnd: true });
     this.#error = null;
     this.#resolve(event);
     this.#stop('ended');
@@ -578,6 +594,8 @@ export class ResilientEventSource extends TypedEventTarget {
    * @param {'ended' | 'closed' | 'gaveup'} state
    */
   #stop(state) {
+    // The storage may belong to another source from now on. Only loops that are behind the stream's end still write there.
+    this.#isStored ||= state !== 'ended';
     this.#signal?.removeEventListener('abort', this.#abort);
     globalThis.document?.removeEventListener?.('visibilitychange', this.#wake);
     globalThis.removeEventListener?.('online', this.#wake);
@@ -585,7 +603,7 @@ export class ResilientEventSource extends TypedEventTarget {
     this.#connection?.abort();
     this.#pause?.end();
     for (const mailbox of this.#mailboxes) mailbox.end(state === 'gaveup' ? this.#error : null);
-    this.#mailboxes.clear();
+    if (this.#isStored) this.#mailboxes.clear();
   }
 }
 
@@ -877,10 +895,10 @@ class Requests {
     const first = await this.#headers(request, false);
     const response = await this.#fetch(request, first);
     if (response.status !== 401 || typeof this.#options.headers !== 'function') return response;
-    const renewed = await this.#headers(request, true);
-    if (isSame(first, renewed)) return response;
+    // Nobody reads what it says, whatever becomes of the new headers.
     discard(response);
-    return this.#fetch(request, renewed);
+    const renewed = await this.#headers(request, true);
+    return isSame(first, renewed) ? response : this.#fetch(request, renewed);
   }
 
   /**
@@ -1106,13 +1124,13 @@ export class EventStreamParser {
 
   /** @returns {api.ParsedEvent | null} */
   #endBlock() {
-    const [type, data, id] = [this.#type, this.#data, this.#id];
+    const [type, data, id, previousEventId] = [this.#type, this.#data, this.#id, this.lastEventId];
     this.#type = '';
     this.#data = null;
     this.#id = undefined;
     this.#blockBytes = 0;
     this.lastEventId = id ?? this.lastEventId;
-    return data === null ? null : { type: type || 'message', data, lastEventId: this.lastEventId, id };
+    return data === null ? null : { type: type || 'message', data, lastEventId: this.lastEventId, previousEventId, id };
   }
 }
 
@@ -1129,6 +1147,7 @@ class Mailbox {
   /** @type {MessageEvent<string>[]} */ #events = [];
   #length = 0;
   /** The event that the loop works on. @type {MessageEvent<string> | null} */ #taken = null;
+  /** The event that the stream has ended with. @type {MessageEvent<string> | null} */ #last = null;
   #isOver = false;
   /** @type {ResilientEventSourceError | null} */ #error = null;
   /** Loops that wait for an event. @type {{ resolve: (result: IteratorResult<MessageEvent<string>>) => void, reject: (error: unknown) => void }[]} */
@@ -1156,11 +1175,15 @@ class Mailbox {
     return new Promise((resolve) => (this.#onRoom = resolve));
   }
 
-  /** @param {MessageEvent<string>} event */
-  push(event) {
+  /**
+   * @param {MessageEvent<string>} event
+   * @param {{ isLast: boolean }} [place] Whether the stream ends with it.
+   */
+  push(event, { isLast } = { isLast: false }) {
+    if (isLast) this.#last = event;
     const taker = this.#takers.shift();
     if (taker) {
-      this.#taken = event;
+      this.#begin(event);
       taker.resolve({ done: false, value: event });
       return;
     }
@@ -1176,7 +1199,7 @@ class Mailbox {
     }
     const event = this.#events.shift();
     if (event) {
-      this.#taken = event;
+      this.#begin(event);
       this.#length -= event.data.length;
       this.#giveRoom();
     }
@@ -1207,6 +1230,14 @@ class Mailbox {
   clear() {
     this.#events = [];
     this.#error = null;
+  }
+
+  /**
+   * The loop works on an event from now on. It is done with the last one at once: whoever is given that may begin the next stream.
+   * @param {MessageEvent<string>} event
+   */
+  #begin(event) {
+    this.#taken = event === this.#last ? null : event;
   }
 
   #giveRoom() {

@@ -79,12 +79,12 @@ test('a delay counts from its line on', () => {
   }
 });
 
-test('a block tells its own id from the one in force', () => {
+test('a block tells its own id from the one in force, and from the one before', () => {
   const parser = new EventStreamParser({ lastEventId: 'before' });
-  const events = [...parser.push(Buffer.from('data: 1\n\nid: a\ndata: 2\n\ndata: 3\n\nid\ndata: 4\n\n'))];
+  const events = [...parser.push(Buffer.from('data: 1\n\nid: a\ndata: 2\n\ndata: 3\n\nid: b\n\nid\ndata: 4\n\n'))];
   assert.deepEqual(
-    events.map(({ id, lastEventId }) => [id, lastEventId]),
-    [[undefined, 'before'], ['a', 'a'], [undefined, 'a'], ['', '']],
+    events.map(({ id, lastEventId, previousEventId }) => [id, lastEventId, previousEventId]),
+    [[undefined, 'before', 'before'], ['a', 'a', 'before'], [undefined, 'a', 'a'], ['', '', 'b']],
   );
 });
 

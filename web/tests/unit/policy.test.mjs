@@ -372,6 +372,19 @@ test('after 401 new headers are tried once', async (t) => {
   assert.deepEqual(requests.map((request) => request.headers.get('authorization')), ['old', 'new']);
 });
 
+for (const [what, renew] of [
+  ['fails', () => Promise.reject(new Error('no token'))],
+  ['does not answer', () => new Promise(() => {})],
+]) {
+  test(`the 401 is let go where the function that is asked for new headers ${what}`, async (t) => {
+    const stream = open();
+    const { fetch, requests } = fakeFetch(() => new Response(stream.response.body, { status: 401 }));
+    source(t, { fetch, headers: ({ unauthorized }) => (unauthorized ? renew() : {}), minDelay: 60_000 });
+    await settle();
+    assert.deepEqual([requests.length, stream.cancelled], [1, true]);
+  });
+}
+
 for (const [what, headers, count] of [
   ['a second 401', ({ unauthorized }) => ({ authorization: unauthorized ? 'new' : 'old' }), 2],
   ['the same headers again', () => ({ authorization: 'old' }), 1],

@@ -47,6 +47,115 @@ test('the cursor that is kept is that of the last event a loop is done with', as
   assert.equal(map.get('cursor'), 'e1-2');
 });
 
+test('what is kept outlives the end of the stream until a slow loop has been given it: a reload resumes', async (t) => {
+  const map = fakeStorage(t);
+  const { fetch, requests } = fakeFetch(whole(events(1, 3, 1) + completed(2)), () => open().response);
+  const options = { fetch, body: 'q', storage: 'cursor' };
+  const { source: made } = source(t, options);
+  const iterator = made[Symbol.asyncIterator]();
+  await made.finished;
+  await iterator.next();
+  await iterator.next();
+  assert.deepEqual([made.state, map.get('cursor')], ['ended', 'e1-1']);
+  // The page is reloaded here.
+  const { source: reloaded } = source(t, options);
+  await settle();
+  const [first, second] = requests.map(({ headers }) => headers);
+  assert.deepEqual([second.get('last-event-id'), second.get('idempotency-key')], ['e1-1', first.get('idempotency-key')]);
+  reloaded.close();
+
+  await iterator.next();
+  assert.equal(map.get('cursor'), 'e1-2');
+  assert.equal((await iterator.next()).value.type, 'completed');
+  assert.equal(map.size, 0);
+});
+
+test('the slowest of several loops decides how long that is', async (t) => {
+  const map = fakeStorage(t);
+  const { source: made } = source(t, { fetch: fakeFetch(whole(events(1, 2, 1) + completed(2))).fetch, storage: 'cursor' });
+  const [slow, fast] = [made[Symbol.asyncIterator](), made[Symbol.asyncIterator]()];
+  await made.finished;
+  for (const _ of [1, 2, 3, 4]) await fast.next();
+  assert.equal(map.size, 0, 'the slow one is done with nothing');
+  for (const kept of [undefined, 'e1-1', undefined]) {
+    await slow.next();
+    assert.equal(map.get('cursor'), kept);
+  }
+});
+
+test('an end that is no event: what is kept goes once the loop asks for more', async (t) => {
+  fakeTime(t);
+  const map = fakeStorage(t);
+  const { source: made } = source(t, { fetch: fakeFetch(whole(events(1, 2, 1)), status(204)).fetch, storage: 'cursor' });
+  const iterator = made[Symbol.asyncIterator]();
+  await iterator.next();
+  await iterator.next();
+  await pass(5000);
+  assert.deepEqual([made.state, map.get('cursor')], ['ended', 'e1-1'], 'the last event is still being worked on');
+  assert.equal((await iterator.next()).done, true);
+  assert.equal(map.size, 0);
+});
+
+test('a loop that is given the terminal event may begin the next stream: what that keeps stays', async (t) => {
+  const map = fakeStorage(t);
+  const { fetch, requests } = fakeFetch(whole(events(1, 2, 1) + completed(2)), () => open().response);
+  const options = { fetch, body: 'q', storage: 'cursor' };
+  const { source: made } = source(t, options);
+  for await (const { type } of made) if (type === 'completed') source(t, options);
+  await settle();
+  const keys = requests.map(({ headers }) => headers.get('idempotency-key'));
+  assert.notEqual(keys[0], keys[1]);
+  assert.deepEqual([requests[1].headers.get('last-event-id'), map.get('cursor:idempotency-key')], [null, keys[1]]);
+});
+
+test('an end that recovery tells is one, too: what is kept goes once the loop has been given it', async (t) => {
+  const map = fakeStorage(t);
+  const ended = json({ status: 'completed', terminalEventType: 'completed', terminalEventData: {}, events: [], missing: 0 });
+  const { source: made } = source(t, { fetch: fakeFetch(ended, status(204), ended).fetch, recover: `${URL}/recover`, storage: 'cursor', lastEventId: 'e1-2' });
+  const iterator = made[Symbol.asyncIterator]();
+  await made.finished;
+  assert.equal(map.get('cursor'), 'e1-2');
+  assert.equal((await iterator.next()).value.type, 'completed');
+  assert.equal(map.size, 0);
+});
+
+for (const [what, finish] of [
+  ['was closed', (made) => made.close()],
+  ['has given up', (_, stream) => stream.send(`data: ${'x'.repeat(2000)}`)],
+]) {
+  test(`a source that ${what} writes no more, though a loop still takes what it holds: the storage may be another's`, async (t) => {
+    const map = fakeStorage(t);
+    const stream = open();
+    stream.send(events(1, 3, 1));
+    const { source: made } = source(t, { fetch: fakeFetch(() => stream.response).fetch, storage: 'cursor', maxEventBytes: 1000 });
+    const iterator = made[Symbol.asyncIterator]();
+    await settle();
+    finish(made, stream);
+    await assert.rejects(made.finished);
+    map.set('cursor', 'e5-5');
+    for (const _ of [1, 2, 3]) assert.equal((await iterator.next()).value.type, 'message');
+    assert.equal(map.get('cursor'), 'e5-5');
+  });
+}
+
+test('a loop that is left before the end keeps its cursor, whether or not the stream has ended meanwhile', async (t) => {
+  const map = fakeStorage(t);
+  const running = () => {
+    const stream = open();
+    stream.send(events(1, 3, 1));
+    return stream.response;
+  };
+  for (const answer of [running, whole(events(1, 3, 1) + completed(2))]) {
+    map.clear();
+    const { source: made } = source(t, { fetch: fakeFetch(answer).fetch, storage: 'cursor' });
+    for await (const { lastEventId } of made) {
+      await settle();
+      if (lastEventId === 'e1-2') break;
+    }
+    assert.equal(map.get('cursor'), 'e1-1', made.state);
+  }
+});
+
 test('a reloaded page repeats its POST with the same key', async (t) => {
   const map = fakeStorage(t);
   const { fetch, requests } = fakeFetch(() => open().response, () => open().response, whole(completed()));

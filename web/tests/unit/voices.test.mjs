@@ -1,7 +1,7 @@
 // What the server itself says in a stream, in each of its voices.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { broken, completed, events, fakeFetch, fakeTime, names, numbers, pass, source, status, whole } from './fake.mjs';
+import { broken, completed, events, fakeFetch, fakeTime, names, numbers, open, pass, source, status, whole } from './fake.mjs';
 
 const GAP = { after: 'e1-2', resumesAt: 'e1-5', missed: 2 };
 
@@ -117,11 +117,53 @@ test('silent: a hole in the ids is a gap', async (t) => {
   assert.deepEqual(seen[5].detail, { after: 'e1-6', resumesAt: 'e7-3', missed: null });
 });
 
+for (const [what, chunks] of [
+  ['in one chunk', (blocks) => [blocks.join('')]],
+  ['in chunks of their own', (blocks) => blocks],
+]) {
+  const seenOf = async (t, blocks) => {
+    const stream = open();
+    for (const chunk of chunks([...blocks, 'data: end\nid: e8-0\n\n'])) stream.send(chunk);
+    const { source: made, seen } = source(t, { fetch: fakeFetch(() => stream.response).fetch });
+    await made.finished;
+    return seen;
+  };
+
+  test(`silent: a block without data is no hole in the ids: ${what}`, async (t) => {
+    const seen = await seenOf(t, [events(1, 1, 1), 'id: e1-2\n\n', events(3, 3, 1), 'id: e1-4\n\n', events(6, 6, 1)]);
+    assert.deepEqual(names(seen), ['open', 'message', 'message', 'gap', 'message', 'message']);
+    assert.deepEqual(seen[3].detail, { after: 'e1-4', resumesAt: 'e1-6', missed: 1 });
+  });
+
+  test(`silent: a run that begins with a block without data is a restart, once: ${what}`, async (t) => {
+    const seen = await seenOf(t, [events(1, 2, 1), 'id: e7-1\n\n', events(2, 3, 7)]);
+    assert.deepEqual(names(seen), ['open', 'message', 'message', 'restart', 'message', 'message', 'message']);
+    assert.deepEqual(seen[3].detail, { epoch: '7' });
+  });
+}
+
+test('silent: a restart is told once, though its first block has no data and the connection breaks after it', async (t) => {
+  fakeTime(t);
+  const restart = voices.named('restart', { epoch: '7' });
+  const { fetch } = fakeFetch(broken(`${events(1, 2, 1)}${restart}id: e7-1\n\n`), whole(events(2, 2, 7) + completed(8)));
+  const { source: made, seen } = source(t, { fetch });
+  await pass(5000);
+  await made.finished;
+  assert.deepEqual(names(seen), ['open', 'message', 'message', 'restart', 'open', 'message', 'completed']);
+});
+
 test('silent: another stream, and an end, are no restart', async (t) => {
-  const { fetch } = fakeFetch(whole(events(1, 1, 1, 'a.') + events(1, 1, 7, 'b.') + 'data: end\nid: b.e8-0\n\n'));
+  const { fetch } = fakeFetch(whole(`${events(1, 1, 1, 'a.')}${events(3, 3, 7, 'b.')}id: c.e9-1\n\n${events(2, 2, 9, 'c.')}data: end\nid: c.e10-0\n\n`));
   const { source: made, seen } = source(t, { fetch });
   await made.finished;
-  assert.deepEqual(names(seen), ['open', 'message', 'message', 'message']);
+  assert.deepEqual(names(seen), ['open', 'message', 'message', 'message', 'message']);
+});
+
+test('silent: another run than that of the cursor which the source began with is a restart', async (t) => {
+  const { fetch } = fakeFetch(whole(events(1, 1, 7) + 'data: end\nid: e8-0\n\n'));
+  const { source: made, seen } = source(t, { fetch, lastEventId: 'e1-2' });
+  await made.finished;
+  assert.deepEqual(names(seen), ['open', 'restart', 'message', 'message']);
 });
 
 test('silent: a complete body without a word for its end is ended by the next 204', async (t) => {
