@@ -63,6 +63,11 @@ export class ResilientEventSource extends TypedEventTarget {
   #attempts = 0;
   /** Whether the last attempt brought no event. */
   #fruitless = true;
+  /**
+   * The terminal event, once it has come.
+   * @type {api.TerminalEvent | null}
+   */
+  #last = null;
   /** Whether recovery has said that the stream is over: the rest comes from there. */
   #hasEnded = false;
   /** When the last attempt began, in milliseconds. */
@@ -420,9 +425,9 @@ export class ResilientEventSource extends TypedEventTarget {
     const type = answer.terminalEventType ?? answer.status;
     const { terminalEventData: value = { reason: answer.reason ?? null } } = answer;
     const data = typeof value === 'string' ? value : JSON.stringify(value);
-    const event = { type, data, lastEventId: this.#cursor };
-    this.#deliver(new MessageEvent(type, event), { isLast: true });
-    this.#end(event);
+    this.#last = { type, data, lastEventId: this.#cursor };
+    this.#deliver(new MessageEvent(type, this.#last), { isLast: true });
+    this.#end(this.#last);
   }
 
   // ------------------------------------------------------------------------------------------------------- Events
@@ -445,8 +450,9 @@ export class ResilientEventSource extends TypedEventTarget {
     this.#fruitless = false;
     this.#error = null;
     this.#unrecorded ||= !isRecorded && event.id === undefined;
+    if (ends) this.#last = { ...wireEvent(event), type: terminalType(event) };
     this.#deliver(new MessageEvent(event.type, event), { isLast: ends });
-    if (ends && !this.#isOver) this.#end({ ...wireEvent(event), type: terminalType(event) });
+    if (this.#last) this.#end(this.#last);
   }
 
   /**
@@ -563,6 +569,7 @@ export class ResilientEventSource extends TypedEventTarget {
 
   /** @param {api.TerminalEvent} event */
   #end(event) {
+    if (this.#isOver) return;
     this.#persist({ isEnd: true });
     this.#error = null;
     this.#resolve(event);
@@ -584,6 +591,8 @@ export class ResilientEventSource extends TypedEventTarget {
   /** @param {unknown} cause */
   #close(cause) {
     if (this.#isOver) return;
+    // A listener that closes the source at the terminal event has everything.
+    if (this.#last) return this.#end(this.#last);
     this.#persist();
     this.#reject(new ResilientEventSourceError('closed', 'the source was closed', cause === undefined ? {} : { cause }));
     this.#stop('closed');

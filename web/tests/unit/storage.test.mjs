@@ -24,6 +24,19 @@ test('`storage` keeps the cursor, a reload resumes from it, and the end removes 
   assert.deepEqual([numbers(seen), map.size], [[4, 5], 0]);
 });
 
+test('a source that its page closes at the terminal event has ended: nothing is kept, and the promise is kept', async (t) => {
+  fakeTime(t);
+  for (const recover of [undefined, 'http://h/recover']) {
+    const map = fakeStorage(t);
+    const ended = json({ status: 'completed', terminalEventType: 'completed', terminalEventData: { tokens: 2 }, missing: 0 });
+    const { fetch } = fakeFetch(...(recover ? [ended, ended, ended] : [whole(events(1, 2, 1) + completed(2))]));
+    const { source: made } = source(t, { fetch, recover, storage: 'cursor' });
+    made.addEventListener('completed', () => made.close());
+    const { type } = await made.finished;
+    assert.deepEqual([type, made.state, map.size], ['completed', 'ended', 0]);
+  }
+});
+
 test('an explicit cursor goes before the kept one', async (t) => {
   fakeStorage(t).set('cursor', 'e1-3');
   const { fetch, requests } = fakeFetch(() => open().response);
