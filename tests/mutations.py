@@ -2,7 +2,7 @@
 """Breaks each guarantee in several ways, and expects a test that carries its name to fail.
 
   tests/mutations.py           all
-  tests/mutations.py --fast    those that tests without a Redis server or a foreign client notice, as `.ci/run` does
+  tests/mutations.py --fast    those that tests without a Redis server or a foreign client notice within seconds, as `.ci/run` does
   tests/mutations.py G4 G7     those of some guarantees
   tests/mutations.py --check   none: says which no longer apply to the sources, and takes a second
 
@@ -40,7 +40,8 @@ class Mutation:
     name: str = ""
 
     def is_fast(self):
-        return self.suite == "guarantees"
+        # All tests of these three guarantees together take long, and some of them hang where one of these is broken.
+        return self.suite == "guarantees" and bool(self.test or self.guarantee not in {"G1", "G7", "G8"})
 
     def is_lua(self):
         return self.file.endswith(".lua")
