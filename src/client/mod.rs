@@ -82,7 +82,7 @@
 //! The source works only while it is polled, and spawns no task. The future of [`EventSource::next`] may be dropped, as
 //! in `tokio::select!`, and `next` called again. A new source goes on where a dropped one stopped:
 //!
-//! ```no_run
+//! ```
 //! # use resilient_sse::client::EventSource;
 //! # fn resume<S>(client: S, request: http::Request<String>, old: EventSource) -> EventSource
 //! # where

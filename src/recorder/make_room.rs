@@ -15,12 +15,14 @@ use std::{
 use super::{lane::Lane, room::PART, work::Recorder};
 use crate::{model::id::Owner, runtime::sync::lock};
 
+/// The part of the room up to which bodies produce ahead of their clients: an eighth.
+const PART_AHEAD: usize = 8;
+
 impl Recorder {
     /// Whether a body may produce events ahead of its client: while waiting events take at most an eighth of the room.
     /// The rest is for the batch that each stream produces in any case.
     pub(crate) fn has_room_ahead(&self) -> bool {
-        const PART: usize = 8;
-        self.room.events.load(Ordering::Relaxed).saturating_mul(PART) <= self.room.for_events()
+        self.room.events.load(Ordering::Relaxed).saturating_mul(PART_AHEAD) <= self.room.for_events()
     }
 
     /// Charges the room for events of this lane, and makes room if necessary. Returns `false` if there is no room and
