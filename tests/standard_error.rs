@@ -2,7 +2,12 @@
 #![cfg(not(feature = "tracing"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-use std::{process::Command, time::Duration};
+use std::{convert::Infallible, process::Command, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use tower::{ServiceBuilder, ServiceExt as _, service_fn};
 
 use resilient_sse::{Event, MemoryStore, Owner, ResilientSse, StreamId, StreamSpec};
 
@@ -29,6 +34,24 @@ async fn child() {
         guardian.abort();
         let _ = guardian.await;
     }
+    if part == "astray" {
+        let layer = sse.generation().conversation(StreamId::path("/chat/{id}"));
+        let answer = |_| async {
+            let response = Response::builder().header("content-type", "text/event-stream");
+            Ok::<_, Infallible>(response.body(Full::new(Bytes::from_static(b"data: a\n\n"))).unwrap())
+        };
+        let app = ServiceBuilder::new().layer(layer).service(service_fn(answer));
+        for path in ["/chat/a", "/chats/b", "/chats/c"] {
+            let response = app.clone().oneshot(Request::post(path).body(()).unwrap()).await.unwrap();
+            assert!(response.headers().contains_key("x-stream-id"), "{path}");
+        }
+    }
+    if part == "unnamed" {
+        for path in ["/jobs/a/events", "/jobs/b/events"] {
+            let response = sse.relay().oneshot(Request::get(path).body(()).unwrap()).await.unwrap();
+            assert_eq!(response.status(), 404);
+        }
+    }
     for n in 0..5 {
         let spec = StreamSpec::new(Owner::ANONYMOUS, StreamId::new(n.to_string()).unwrap());
         let job = sse.publisher().open(spec).await.unwrap();
@@ -47,6 +70,22 @@ fn a_hook_that_fails_is_heard_of() {
     let said = said_by("hook");
     assert_eq!(said.len(), 1, "once a minute: {said:?}");
     assert!(said[0].contains("on_end") && said[0].contains("the database is away"), "{said:?}");
+}
+
+#[test]
+fn a_template_that_misses_its_route_is_heard_of() {
+    // The guardian is dropped at the process's end, while its streams run, and that is said too.
+    let mut said = said_by("astray");
+    said.retain(|line| !line.contains("no guardian"));
+    assert_eq!(said.len(), 1, "once a minute: {said:?}");
+    assert!(said[0].contains("no conversation") && said[0].contains("/chats/b"), "{said:?}");
+}
+
+#[test]
+fn a_relay_that_finds_no_name_is_heard_of() {
+    let said = said_by("unnamed");
+    assert_eq!(said.len(), 1, "once a minute: {said:?}");
+    assert!(said[0].contains("Relay::id") && said[0].contains("/jobs/a/events"), "{said:?}");
 }
 
 #[test]

@@ -45,6 +45,11 @@ impl Reader {
 
     /// Reads a message, and appends the updates that it means.
     pub(super) fn read(&mut self, message: Message, updates: &mut VecDeque<Update>) {
+        if message.last_event_id.is_empty() && !self.last_event_id.is_empty() {
+            // An empty id takes the cursor back (WHATWG HTML § 9.2.6).
+            self.last_event_id.clear();
+            self.place.arrive("");
+        }
         // An event of a recorded stream sets its own id. The library's own messages set none.
         let sets_id = message.last_event_id != self.last_event_id;
         if !sets_id && let Some(word) = words::word(&message) {

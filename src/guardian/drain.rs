@@ -42,8 +42,8 @@ pub struct DrainReport {
     pub unsettled: usize,
     /// Bytes of events and of ends that the store has not acknowledged.
     pub unrecorded_bytes: usize,
-    /// `on_end` hooks of streams that ended on this node and whose hook has not run to its end. Another node will find
-    /// them due.
+    /// `on_end` hooks of streams that ended on this node that have not run to their end, or have failed. Another node
+    /// will find them due. On the memory store there is no other node.
     pub hooks_unfinished: usize,
     /// Inner bodies that were dropped before they had ended after their terminal event.
     pub bodies_unfinished: usize,
@@ -91,6 +91,7 @@ impl Limits {
 pub(super) async fn run(node: Arc<Node>) -> DrainReport {
     let limits = Limits::new(node.settings.drain_limit);
     node.start_draining();
+    node.hooks.make_last();
     let running = node.recorder.lanes();
     log_debug!(running = running.len(), "the drain begins");
     let mut report = DrainReport { running: running.len(), ..DrainReport::default() };
@@ -127,7 +128,7 @@ pub(super) async fn run(node: Arc<Node>) -> DrainReport {
     node.go_down();
     report.unsettled = node.recorder.lanes().len();
     report.unrecorded_bytes = node.recorder.held();
-    report.hooks_unfinished = node.hooks.unfinished();
+    report.hooks_unfinished = node.hooks.unfinished() + node.hooks.failed();
     if report.unsettled + report.hooks_unfinished > 0 {
         log_warn!(
             unsettled = report.unsettled,

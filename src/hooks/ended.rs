@@ -8,6 +8,7 @@ use crate::{
         id::StreamKey,
         metadata::Metadata,
         stream::{Ended, Record, RecordKind, StreamInfo},
+        turn::Turn,
     },
     protocol::replay::Missing,
     store::{Read, ReadFrom, StoreHandle},
@@ -34,6 +35,12 @@ impl EndedStream {
     #[must_use]
     pub fn kind(&self) -> &str {
         &self.info.kind
+    }
+
+    /// Returns the conversation that the stream was a turn of, if any.
+    #[must_use]
+    pub fn turn(&self) -> Option<&Turn> {
+        self.info.turn.as_ref()
     }
 
     /// Returns the ending of the stream.
@@ -81,7 +88,10 @@ impl EndedStream {
     /// Returns how many of the stream's events [`events`](Self::events) lacks, because they were trimmed from the log,
     /// not recorded in an outage, or lost with a store.
     ///
-    /// `Some(0)` means that the log is complete. `None` means that an unknown number of events is missing.
+    /// `Some(0)` means that everything that was produced in this log is there. `None` means that an unknown number of
+    /// events is missing. A node that was killed takes with it what it had not stored yet, and nobody can count that.
+    /// With [`Durability::BeforeSend`](crate::Durability::BeforeSend) no reader has seen it; with `Buffered` readers may
+    /// be up to 100 ms ahead of the log.
     ///
     /// # Errors
     ///

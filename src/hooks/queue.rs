@@ -1,6 +1,6 @@
 //! The queue of hooks, in which owners take turns.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use tokio::time::Instant;
 
@@ -16,8 +16,12 @@ const WAITING: usize = 10_000;
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     running: usize,
-    /// The streams with a running or waiting hook.
-    busy: HashSet<StreamKey>,
+    /// The streams with a running or waiting hook, each with the time until which no other node runs it.
+    busy: HashMap<StreamKey, Instant>,
+    /// The streams whose hook has failed, each with the same time. Until then no sweep finds the hook.
+    failed: HashMap<StreamKey, Instant>,
+    /// Whether the node shuts down, so that no later sweep of it runs a hook again.
+    last: bool,
     /// The waiting hooks of each owner, each with the time at which it stops waiting.
     waiting: HashMap<Owner, VecDeque<(StreamKey, Instant)>>,
     /// The owners with waiting hooks, in the order of their turns.
@@ -30,9 +34,11 @@ impl Queue {
     /// Adds a hook, unless it is already waiting or running. It waits until `until` at most: it stays due in the store,
     /// so another node may run it then.
     pub(crate) fn add(&mut self, key: StreamKey, until: Instant) {
-        if !self.busy.insert(key.clone()) {
+        if self.busy.contains_key(&key) {
             return;
         }
+        self.failed.remove(&key);
+        self.busy.insert(key.clone(), until);
         let waiting = self.waiting.entry(key.owner.clone()).or_default();
         if waiting.is_empty() {
             self.turns.push_back(key.owner.clone());
@@ -102,8 +108,42 @@ impl Queue {
         self.busy.remove(key);
     }
 
+    /// Notes that a running hook has failed. Returns whether to run it again at once, because the node shuts down.
+    pub(crate) fn fails(&mut self, key: &StreamKey, now: Instant) -> bool {
+        if self.last {
+            return true;
+        }
+        self.give_up(key, now);
+        false
+    }
+
+    /// Notes that a failed hook is not run again now.
+    pub(crate) fn give_up(&mut self, key: &StreamKey, now: Instant) {
+        if self.failed.len() >= WAITING {
+            self.failed.retain(|_, until| now < *until);
+        }
+        if let Some(until) = self.busy.get(key).filter(|_| self.failed.len() < WAITING) {
+            self.failed.insert(key.clone(), *until);
+        }
+    }
+
+    /// Notes that the node shuts down, and queues the failed hooks that no other node may run yet.
+    pub(crate) fn make_last(&mut self, now: Instant) {
+        self.last = true;
+        for (key, until) in std::mem::take(&mut self.failed) {
+            if now < until {
+                self.add(key, until);
+            }
+        }
+    }
+
+    /// Returns the number of failed hooks that no other node may run yet.
+    pub(crate) fn failed(&self, now: Instant) -> usize {
+        self.failed.values().filter(|until| now < **until).count()
+    }
+
     pub(crate) fn is_busy(&self, key: &StreamKey) -> bool {
-        self.busy.contains(key)
+        self.busy.contains_key(key)
     }
 
     /// Returns the number of running and waiting hooks.

@@ -13,7 +13,12 @@ use tokio::{sync::Notify, time::Instant};
 use super::{EndedStream, OnEnd, queue::Queue};
 use crate::{
     hooks::recent::RecentCloses,
-    model::{config::Settings, error::BoxError, id::StreamKey, stream::StreamInfo},
+    model::{
+        config::Settings,
+        error::{BoxError, StoreError},
+        id::StreamKey,
+        stream::StreamInfo,
+    },
     runtime::{
         executor::Executor,
         panics::{Guarded, drop_guarded},
@@ -32,6 +37,11 @@ const LEASES: u32 = 4;
 /// Each pause is twice the one before.
 const READS: u32 = 4;
 const READ_AGAIN: Duration = Duration::from_millis(200);
+
+/// How often a hook that fails is run again while the node shuts down, and the pause before. Each pause is twice the one
+/// before. Without a shutdown a later sweep runs it again.
+const LAST_TRIES: u32 = 4;
+const TRY_AGAIN: Duration = Duration::from_millis(200);
 
 /// Runs the `on_end` hook, and acknowledges it to the store.
 pub(crate) struct Hooks {
@@ -126,6 +136,18 @@ impl Hooks {
         lock(&self.queue).len()
     }
 
+    /// Runs failed hooks again, those that fail from now on included: the node shuts down, and on the memory store no
+    /// other node will.
+    pub(crate) fn make_last(self: &Arc<Self>) {
+        lock(&self.queue).make_last(Instant::now());
+        self.begin();
+    }
+
+    /// Returns the number of hooks that failed on this node and that no other node may run yet.
+    pub(crate) fn failed(&self) -> usize {
+        lock(&self.queue).failed(Instant::now())
+    }
+
     /// Returns how long to wait for a hook: for its turn, and for its run.
     pub(crate) fn patience(&self) -> Duration {
         self.limit.saturating_mul(2)
@@ -141,20 +163,22 @@ impl Hooks {
 
     /// Reads a stream that has ended. Retries, because a deletion of the stream waits for this run of its hook only. If
     /// the store does not answer at all, the hook stays due, and a sweep finds it.
-    async fn read_ended(&self, key: &StreamKey) -> Option<StreamInfo> {
+    async fn read_ended(&self, key: &StreamKey) -> Result<Option<StreamInfo>, StoreError> {
         for read in 1..READS {
             if let Ok(info) = self.store.info(key.clone()).await {
-                return info;
+                return Ok(info);
             }
             tokio::time::sleep(READ_AGAIN * (1 << (read - 1))).await;
         }
-        self.store.info(key.clone()).await.ok()?
+        self.store.info(key.clone()).await
     }
 
-    async fn run(&self, key: &StreamKey) {
-        let Some(on_end) = &self.on_end else { return };
-        let Some(info) = self.read_ended(key).await else { return };
-        let Some(ended) = info.ended.clone() else { return };
+    /// Runs a hook. Returns whether it is over: it has run to its end, or there is nothing to run it for.
+    async fn run(&self, key: &StreamKey) -> bool {
+        let Some(on_end) = &self.on_end else { return true };
+        let Ok(info) = self.read_ended(key).await else { return false };
+        let Some(info) = info else { return true };
+        let Some(ended) = info.ended.clone() else { return true };
         let stream = EndedStream { info, ended, store: self.store.clone(), framing: Arc::clone(&self.framing) };
         let mut hook = Box::pin(Guarded::new(run_hook(on_end, stream)));
         let outcome = tokio::time::timeout(self.limit, hook.as_mut()).await;
@@ -164,11 +188,13 @@ impl Hooks {
                 self.recent.hook_done(key);
                 let _ = self.store.hook_done(key.clone()).await;
                 lock(&self.queue).acknowledged(key.clone(), Instant::now());
+                return true;
             }
             Ok(Ok(Err(error))) => self.telemetry.hook_failed(key, &*error),
             Ok(Err(_)) => self.telemetry.hook_panicked(key),
             Err(late) => self.telemetry.hook_failed(key, &late),
         }
+        false
     }
 }
 
@@ -189,7 +215,18 @@ struct Place {
 
 impl Place {
     async fn run(mut self) {
-        self.hooks.run(&self.key).await;
+        let mut tried = 0;
+        while !self.hooks.run(&self.key).await {
+            if !lock(&self.hooks.queue).fails(&self.key, Instant::now()) {
+                break;
+            }
+            if tried == LAST_TRIES {
+                lock(&self.hooks.queue).give_up(&self.key, Instant::now());
+                break;
+            }
+            tokio::time::sleep(TRY_AGAIN * (1 << tried)).await;
+            tried += 1;
+        }
         self.finished = true;
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Asked {
     pub(super) fingerprint: Option<String>,
     /// The turn of its conversation that the request begins, if it registers its stream.
     pub(super) turn: Option<Turn>,
+    /// The request's path, if the template of the route's conversations does not match it.
+    pub(super) other_path: Option<Box<str>>,
     /// Whether the request begins a turn under a stream id that the library has just made up.
     pub(super) begins: bool,
     /// Whether the request came with the cursor of a stream that is gone.
@@ -107,6 +109,9 @@ impl Asked {
 /// Returns the registration of a request's stream. `answered` says whether the inner service has answered with an event
 /// stream already.
 pub(super) fn registration(node: &Node, route: &Route, asked: &Asked, token: u128, answered: bool) -> Open {
+    if let Some(path) = asked.other_path.as_deref().filter(|_| asked.turn.is_none()) {
+        node.no_conversation(path);
+    }
     // A client that sends back an id that the library made up asks for that stream, and never creates a new one.
     let anew = asked.prefix.is_none() || answered || asked.begins;
     Open {

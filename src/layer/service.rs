@@ -84,7 +84,7 @@ where
             return self.forward(Request::from_parts(parts, body), reason);
         }
         let identity = self.route.identify.identify(&parts);
-        if identity.name == Name::Bypass {
+        if matches!(identity.name, Name::Bypass | Name::OtherPath) {
             return self.forward(Request::from_parts(parts, body), Some(Bypassed::Bypass));
         }
         match self.asked(&parts, identity) {
@@ -147,8 +147,8 @@ impl<S> ResilientSseService<S> {
     fn asked(&self, parts: &Parts, mut identity: Identity) -> Result<Wanted, Rejection> {
         let owner = self.node.find_owner(parts);
         let fingerprint = self.route.fingerprint.as_ref().and_then(|fingerprint| fingerprint(parts));
+        let (turn, other_path) = self.turn(parts, &mut identity)?;
         check_kept(&mut identity, fingerprint.as_deref(), parts)?;
-        let turn = self.turn(parts)?;
         let begins_turn = turn.is_some();
         let kind = identity.kind.unwrap_or_else(|| self.route.kind.clone());
         let named = || owner.clone().ok_or_else(|| self.node.unauthorized(parts.uri.path()));
@@ -160,6 +160,7 @@ impl<S> ResilientSseService<S> {
             metadata: identity.metadata,
             fingerprint,
             turn,
+            other_path,
             begins: false,
             is_stale: false,
             headers: self.route.headers(),
@@ -170,7 +171,7 @@ impl<S> ResilientSseService<S> {
             head: self.node.head(parts),
         };
         match identity.name {
-            Name::Bypass => Err(Rejection::NotFound),
+            Name::Bypass | Name::OtherPath => Err(Rejection::NotFound),
             Name::Malformed(error) => Err(Rejection::MalformedId(error)),
             Name::Id(id) => {
                 let position = Position::of(&last_seen(parts, Some(&id)));
@@ -199,14 +200,22 @@ impl<S> ResilientSseService<S> {
         }
     }
 
-    /// Finds the conversation that a request is a turn of.
-    fn turn(&self, parts: &Parts) -> Result<Option<Turn>, Rejection> {
-        let Some(identify) = &self.route.conversation else { return Ok(None) };
-        match identify.identify(parts).name {
-            Name::Id(conversation) => Ok(Some(Turn { conversation, overlap: self.route.overlap })),
-            Name::Malformed(error) => Err(Rejection::MalformedConversation(error)),
-            Name::Bypass | Name::Generate => Ok(None),
-        }
+    /// Finds the conversation that a request is a turn of, or returns the path that its template does not match. What the conversation's identifier says about the stream
+    /// beside the name goes to the stream's identity, where the stream's own identifier has the last word.
+    fn turn(&self, parts: &Parts, identity: &mut Identity) -> Result<(Option<Turn>, Option<Box<str>>), Rejection> {
+        let Some(identify) = &self.route.conversation else { return Ok((None, None)) };
+        let Identity { name, kind, metadata } = identify.identify(parts);
+        let conversation = match name {
+            Name::Id(conversation) => conversation,
+            Name::Malformed(error) => return Err(Rejection::MalformedConversation(error)),
+            Name::OtherPath => return Ok((None, Some(parts.uri.path().into()))),
+            Name::Bypass | Name::Generate => return Ok((None, None)),
+        };
+        identity.kind = identity.kind.take().or(kind);
+        let own = std::mem::replace(&mut identity.metadata, metadata);
+        identity.metadata.retain(|(key, _)| own.iter().all(|(other, _)| other != key));
+        identity.metadata.extend(own);
+        Ok((Some(Turn { conversation, overlap: self.route.overlap }), None))
     }
 
     /// Returns the answer to a request whose event stream would be refused, so that the inner service does not run for

@@ -8,20 +8,32 @@ use http::Response;
 use super::{Node, head::Head, reject::Rejection};
 use crate::{
     model::id::StreamId,
-    telemetry::{add, log_alert, log_error},
+    telemetry::{add, log_alert},
 };
 
 impl Node {
     /// Returns the rejection of a path in which a relay without an identifier cannot find the stream's name.
     pub(crate) fn unnamed(&self, path: &str) -> Rejection {
         if let Some(requests) = self.unnamed.due() {
-            log_error!(
+            log_alert!(
                 path = path,
                 requests = requests,
                 "a relay cannot find a stream's name in this path: set `Relay::id`"
             );
         }
         Rejection::NotFound
+    }
+
+    /// Reports a stream on a route of conversations that is a turn of none, because the path template of its
+    /// conversations does not match the request's path.
+    pub(crate) fn no_conversation(&self, path: &str) {
+        if let Some(requests) = self.astray.due() {
+            log_alert!(
+                path = path,
+                requests = requests,
+                "a stream is a turn of no conversation: the route's path template for conversations does not match this path"
+            );
+        }
     }
 
     /// Returns the rejection of a request on a route of the kind `asks` for a stream that a route of the kind `kind`

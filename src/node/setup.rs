@@ -110,6 +110,7 @@ impl Setup {
             unguarded: Seldom::default(),
             unowned: Seldom::default(),
             unnamed: Seldom::default(),
+            astray: Seldom::default(),
             shared_ids: Seldom::default(),
             late_events: Seldom::default(),
             unkept: Seldom::default(),

@@ -3,7 +3,7 @@
 mod publication;
 mod relay;
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 pub use publication::{Publication, PublishError, Stopped};
@@ -11,6 +11,7 @@ pub use relay::Relay;
 
 use crate::{
     model::{
+        config::bounded,
         event::Event,
         id::{EventId, Owner, StreamId, StreamKey},
         kept::KeptHeaders,
@@ -21,7 +22,7 @@ use crate::{
     node::Node,
     recorder::Lane,
     route::classify::{Classify, Ends, Outcome},
-    store::{Open, Opened, Publish, Published},
+    store::{Open, Opened, Publish, Published, Retention},
 };
 
 /// How many bytes delivery writes around an event at most.
@@ -96,11 +97,43 @@ impl StreamSpec {
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Publisher(Arc<Node>);
+pub struct Publisher {
+    node: Arc<Node>,
+    lifetime: Duration,
+}
 
 impl Publisher {
     pub(crate) fn new(node: Arc<Node>) -> Self {
-        Self(node)
+        let lifetime = node.settings.lifetime;
+        Self { node, lifetime }
+    }
+
+    /// Sets how long this publisher's streams live after their last event or their producer's last beat. The shortest,
+    /// and the default, is [`Builder::lifetime`](crate::Builder::lifetime), 1 h.
+    ///
+    /// Set it for [`send`](Self::send) where hours may pass between two events, as in a user's notifications: a stream
+    /// that expires ends for its readers, and their clients do not reconnect.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use resilient_sse::{Event, MemoryStore, Owner, ResilientSse, StreamId};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (sse, guardian) = ResilientSse::builder(MemoryStore::new()).anonymous().build()?;
+    /// # tokio::spawn(guardian);
+    /// let notices = sse.publisher().lifetime(Duration::from_secs(30 * 86_400));
+    /// notices.send(&Owner::new("ada")?, &StreamId::new("notices")?, Event::new("The report is ready.")).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn lifetime(self, lifetime: Duration) -> Self {
+        let lifetime = bounded(lifetime).max(self.node.settings.lifetime);
+        Self { lifetime, ..self }
+    }
+
+    fn retention(&self) -> Retention {
+        Retention { lifetime: self.lifetime, ..self.node.settings.retention() }
     }
 
     /// Registers a stream, and returns its producer. The guardian of this process beats for the stream while the
@@ -123,12 +156,12 @@ impl Publisher {
         for (key, value) in spec.metadata {
             keep(&mut metadata, key, value).map_err(|bytes| PublishError::MetadataTooLarge { bytes })?;
         }
-        let node = &self.0;
+        let node = &self.node;
         node.check_guarded();
         if node.is_draining() {
             return Err(PublishError::Draining);
         }
-        let retention = Arc::new(node.settings.retention());
+        let retention = Arc::new(self.retention());
         let open = Open {
             key: spec.key,
             kind: spec.kind,
@@ -170,8 +203,12 @@ impl Publisher {
 
     /// Publishes one event without a standing producer, from any process, and returns the id that the store gives it.
     ///
-    /// The first event opens the stream, with kind `job`. Each event renews the stream's lifetime (1 h). A stream that
-    /// gets no event for that long ends as `expired`, and the next event begins a new run of it.
+    /// The first event opens the stream, with kind `job`. Each event renews the stream's [`lifetime`](Self::lifetime). A
+    /// stream that gets no event for that long ends as `expired`. The next event begins a new run of it, but a client
+    /// that has seen the end does not reconnect.
+    ///
+    /// An event of any name or payload is an ordinary event here: only [`end`](Self::end) ends the stream. The data must
+    /// not hold a carriage return, which a client would read as a line feed. So replace `\r\n` in text from a form.
     ///
     /// # Errors
     ///
@@ -218,8 +255,8 @@ impl Publisher {
     ///
     /// If the future is dropped, the stream may or may not have ended.
     pub async fn end(&self, owner: &Owner, id: &StreamId, event: Event) -> Result<EventId, PublishError> {
-        let block = publication::encode(&self.0, &event)?;
-        let outcome = Ends::default().classify(&self.0.framing.view(&block));
+        let block = publication::encode(&self.node, &event)?;
+        let outcome = Ends::default().classify(&self.node.framing.view(&block));
         let state = outcome.map_or(StreamState::Completed, Outcome::state);
         self.publish(owner, id, &event, Some(state), None).await
     }
@@ -232,7 +269,7 @@ impl Publisher {
         ends: Option<StreamState>,
         idempotency_key: Option<String>,
     ) -> Result<EventId, PublishError> {
-        let node = &self.0;
+        let node = &self.node;
         let key = StreamKey::new(owner.clone(), id.clone());
         let mut block = publication::encode(node, event)?;
         let mut after_id = Bytes::new();
@@ -249,7 +286,7 @@ impl Publisher {
             ends,
             idempotency_key,
             hook: node.hooks.lease(),
-            retention: node.settings.retention(),
+            retention: self.retention(),
         };
         match node.store.publish(publish).await? {
             Published::Stored(id) => {

@@ -57,7 +57,7 @@ impl fmt::Display for PublishError {
         match self {
             Self::Conflict => f.write_str("another producer holds the stream"),
             Self::Ended(ended) => write!(f, "the stream has ended as {}", ended.ending.state),
-            Self::Encode(_) => f.write_str("the event cannot be encoded"),
+            Self::Encode(error) => write!(f, "the event cannot be encoded: {error}"),
             Self::TooLarge { bytes, limit } => write!(f, "the event has {bytes} bytes; it may have {limit}"),
             Self::MetadataTooLarge { bytes } => write!(f, "a stream keeps 4096 bytes of metadata; this is {bytes}"),
             Self::Draining => f.write_str("this process is shutting down"),
@@ -69,7 +69,7 @@ impl fmt::Display for PublishError {
 impl std::error::Error for PublishError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Encode(error) => Some(error),
+            Self::Encode(error) => error.source(),
             Self::Store(error) => Some(error),
             _ => None,
         }

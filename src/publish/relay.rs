@@ -156,7 +156,7 @@ impl Relay {
         match name {
             Name::Id(id) => Ok(id),
             Name::Malformed(error) => Err(Rejection::MalformedId(error)),
-            Name::Bypass | Name::Generate => Err(Rejection::NotFound),
+            Name::Bypass | Name::OtherPath | Name::Generate => Err(Rejection::NotFound),
         }
     }
 
@@ -166,7 +166,7 @@ impl Relay {
         let key = StreamKey::new(owner, self.name(parts)?);
         node.authorize(&key, head).await?;
         let began = Instant::now();
-        let position = Position::of(&last_seen(parts, Some(&key.id)));
+        let mut position = Position::of(&last_seen(parts, Some(&key.id)));
         let comes_again = asks_by_name(parts);
         if node.is_draining() && comes_again {
             return Ok(come_again(node, Some(&key.id), comes_again, head));
@@ -174,6 +174,10 @@ impl Relay {
         // A store error does not fail the request: the store may answer while the body waits.
         let info = node.store.info(key.clone()).await;
         let missing = matches!(info, Ok(None));
+        if missing && position == Position::Live {
+            // Every event of a stream that is not opened yet is new to this client, the first one included.
+            position = Position::Newest;
+        }
         let info = info.ok().flatten();
         let told = self.voice.or(info.as_ref().map(|info| info.voice));
         let voice = told.unwrap_or_default();

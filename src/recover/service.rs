@@ -130,7 +130,7 @@ async fn answer(
     let id = match name {
         Name::Id(id) => id,
         Name::Malformed(error) => return Err(Rejection::MalformedId(error)),
-        Name::Bypass | Name::Generate => return Err(Rejection::NotFound),
+        Name::Bypass | Name::OtherPath | Name::Generate => return Err(Rejection::NotFound),
     };
     let key = StreamKey::new(owner, id);
     node.authorize(&key, head).await?;

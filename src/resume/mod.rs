@@ -23,6 +23,6 @@ fn conversation(node: &Node, identify: &Arc<dyn Identify>, parts: &Parts) -> Res
     match identify.identify(parts).name {
         Name::Id(name) => Ok(StreamKey::new(owner, name)),
         Name::Malformed(error) => Err(Rejection::MalformedConversation(error)),
-        Name::Bypass | Name::Generate => Err(Rejection::NotFound),
+        Name::Bypass | Name::OtherPath | Name::Generate => Err(Rejection::NotFound),
     }
 }

@@ -36,6 +36,8 @@ pub struct Identity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Name {
     Bypass,
+    /// The same as `Bypass`, because a path template does not match the request's path.
+    OtherPath,
     Generate,
     Id(StreamId),
     Malformed(InvalidStreamId),

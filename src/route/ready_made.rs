@@ -2,7 +2,7 @@
 
 use http::{HeaderName, Method, request::Parts};
 
-use super::identify::{Identify, Identity};
+use super::identify::{Identify, Identity, Name};
 use crate::{
     model::{
         id::{InvalidStreamId, StreamId},
@@ -61,7 +61,8 @@ enum Segment {
 
 impl Identify for PathTemplate {
     fn identify(&self, request: &Parts) -> Identity {
-        self.scope.identity(request, || Some(self.find(request.uri.path())?.into()))
+        let name = || Some(self.find(request.uri.path()).map_or_else(|| Name::OtherPath.into(), Identity::from));
+        self.scope.identity(request, name)
     }
 }
 
@@ -223,7 +224,6 @@ or_generate!(Extension);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::identify::Name;
 
     fn parts(uri: &str) -> Parts {
         http::Request::get(uri).body(()).expect("a request").into_parts().0
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(found(template, "/chat//recover"), None);
         assert_eq!(found(template, "/a/recover"), None);
         assert_eq!(found("/{tenant}/{id}", "/t/a").as_deref(), Some("a"));
-        assert_eq!(StreamId::path("/chat/{id}").identify(&parts("/feed")).name, Name::Bypass);
+        assert_eq!(StreamId::path("/chat/{id}").identify(&parts("/feed")).name, Name::OtherPath);
         let malformed = StreamId::path("/chat/{id}").identify(&parts("/chat/a%0d%0aX:y")).name;
         assert_eq!(malformed, Name::Malformed(InvalidStreamId::Character { position: 1 }));
     }

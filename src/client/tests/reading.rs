@@ -125,3 +125,22 @@ async fn next_can_be_dropped_anywhere() {
     assert_eq!(told, ["connected", "ä", "b", broken, refused, "connected", "ended: c"]);
     assert_eq!(server.cursors(), ["", "e1-2", "e1-2"]);
 }
+
+/// An empty id takes the cursor back. What the library says after it is still told apart from events.
+#[tokio::test(start_paused = true)]
+async fn a_cursor_that_was_taken_back_hides_no_message_of_the_library() {
+    let server = Server::with([
+        Answer::events(["id: e5-1\ndata: a\n\n"]).then(Part::Break),
+        Answer::events(["retry: 10\nid\n\n"]),
+        Answer::events(["event: connected\ndata: {\"streamId\":\"x\"}\n\nid: e9-4\ndata: b\n\n"]).then(Part::Break),
+        Answer::status(204),
+    ]);
+    let mut source = server.get().build();
+    let told = all(&mut source).await;
+    let events: Vec<_> = told.iter().filter(|told| !told.starts_with("cut")).collect();
+    assert_eq!(
+        events,
+        ["connected", "a", "connected", "connected", "b", "ended: -"],
+        "no restart and no gap: {told:?}"
+    );
+}

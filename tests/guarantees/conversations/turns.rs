@@ -1,11 +1,13 @@
 //! Each turn is a new stream, and a turn that fails to begin changes nothing.
 
-use http::StatusCode;
-use resilient_sse::{Disconnect, Overlap, StreamId, StreamState};
+use std::sync::{Arc, Mutex};
+
+use http::{StatusCode, request::Parts};
+use resilient_sse::{Disconnect, EndedStream, Identity, Overlap, StreamId, StreamState};
 
 use crate::{
     conversations::stage::{Asked, SECOND, Stage, endless, post, send, turn},
-    support::handlers::{Call, Finish, Handler, Script, Waiting, plain},
+    support::handlers::{Call, Finish, Handler, Script, Waiting, app, plain},
 };
 
 #[tokio::test(start_paused = true)]
@@ -328,5 +330,45 @@ async fn turns_that_have_not_begun_are_bounded() {
         assert!(task.await.unwrap_err().is_cancelled());
     }
     assert_eq!(stage.pointer().await.len(), 0);
+    stage.verdict().await;
+}
+
+/// The hook of a turn knows its conversation, and what either identifier keeps with the stream.
+#[tokio::test(start_paused = true)]
+async fn a_hook_knows_the_conversation_of_its_turn() {
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let hears = Arc::clone(&heard);
+    let mut stage = Stage::with(1, move |hub| {
+        let hears = Arc::clone(&hears);
+        hub.on_end(move |ended: EndedStream| {
+            let turn = ended.turn().map(|turn| turn.conversation.to_string());
+            hears.lock().unwrap().push(format!("{turn:?} {} {:?}", ended.kind(), ended.metadata()));
+            std::future::ready(())
+        })
+    });
+    let in_conversation = |_: &Parts| Identity::parse("c").kind("chat").metadata("plan", "free").metadata("from", "c");
+    let key = |_: &Parts| Identity::generate().metadata("plan", "paid");
+    let named = |_: &Parts| Identity::parse("key-1").kind("own");
+    let handler = Handler::plays(Script::events(1).then(Finish::Event("completed")));
+    let layer = || stage.sse(0).generation();
+    let apps = [
+        app(layer().conversation(in_conversation), &handler),
+        app(layer().id(key).conversation(in_conversation), &handler),
+        app(layer().id(named).conversation(in_conversation), &handler),
+        app(layer(), &handler),
+    ];
+    for app in &apps {
+        turn(app).await.whole().await;
+        stage.step().await;
+    }
+    assert_eq!(
+        *heard.lock().unwrap(),
+        [
+            r#"Some("c") chat [("plan", "free"), ("from", "c")]"#,
+            r#"Some("c") chat [("from", "c"), ("plan", "paid")]"#,
+            r#"Some("c") own [("plan", "free"), ("from", "c")]"#,
+            r#"None generation []"#,
+        ]
+    );
     stage.verdict().await;
 }

@@ -485,3 +485,59 @@ async fn g5_a_drain_drops_a_handler_that_does_not_answer() {
         assert!(stopped.load(Ordering::SeqCst), "unrecorded {unrecorded}");
     }
 }
+
+/// A hook that fails while the process shuts down is run again, since no later sweep of the process does it.
+#[tokio::test(start_paused = true)]
+async fn g3_a_hook_that_fails_is_run_again_before_the_process_is_gone() {
+    // The hook fails once before the drain, once in it, or always. A sweep would run it again after 75 s.
+    for (before, fails, runs, unfinished) in [(true, 1, 2, 0), (false, 1, 2, 0), (true, 99, 6, 1), (false, 99, 5, 1)] {
+        for how in ["returns an error", "panics"] {
+            let tried = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&tried);
+            let mut hub = hub(false, |builder| {
+                builder.on_end(move |_| {
+                    let failed = counted.fetch_add(1, Ordering::SeqCst) < fails;
+                    async move {
+                        assert!(!failed || how != "panics", "the hook panics");
+                        if failed { Err(std::io::Error::other("the database is away")) } else { Ok(()) }
+                    }
+                })
+            });
+            let job = open(&hub, "a").await;
+            if before {
+                job.complete(Event::new("done")).await.unwrap();
+                hub.advance(SECOND).await;
+                assert_eq!(tried.load(Ordering::SeqCst), 1);
+            } else {
+                drop(job);
+            }
+            let (report, took) = drain_alone(&mut hub).await;
+            let case = format!("before {before}, fails {fails}, {how}: {report:?}");
+            assert_eq!(tried.load(Ordering::SeqCst), runs, "{case}");
+            assert_eq!(report.hooks_unfinished, unfinished, "{case}");
+            assert!(took < SECOND * 5, "a hook that always fails does not hold the process up: {took:?}, {case}");
+        }
+    }
+}
+
+/// A hook whose lease is over has been left to the sweeps of other nodes, which may have run it.
+#[tokio::test(start_paused = true)]
+async fn g3_a_hook_that_failed_long_ago_is_left_to_other_nodes() {
+    let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000));
+    let tried = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&tried);
+    let failing = move |builder: Builder| {
+        builder.anonymous().sweep_every(SECOND * 3000).on_end(move |_| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            ready(Err::<(), _>(std::io::Error::other("the database is away")))
+        })
+    };
+    let mut hub = TestHub::on(store.clone(), failing).unwrap();
+    let mut other = TestHub::on(store, |builder| builder.anonymous().seed(2).on_end(|_| ready(()))).unwrap();
+    open(&hub, "a").await.complete(Event::new("done")).await.unwrap();
+    hub.step().await;
+    assert_eq!(tried.load(Ordering::SeqCst), 1);
+    other.advance(SECOND * 120).await;
+    let (report, _) = drain_alone(&mut hub).await;
+    assert_eq!((report.hooks_unfinished, tried.load(Ordering::SeqCst)), (0, 1), "{report:?}");
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use http::StatusCode;
 use resilient_sse::{
-    AnswerBody, Event, MemoryStore, Owner, StreamId, StreamKey, StreamSpec,
+    AnswerBody, Event, MemoryStore, Owner, StreamId, StreamKey, StreamSpec, StreamState,
     test_util::{Fault, FaultStore, Seen, TestHub},
 };
 use tower::ServiceExt as _;
@@ -245,5 +245,73 @@ async fn g1_a_relay_gives_the_ids_of_a_stream_that_it_learned_of_later() {
         assert!(relayed.last_id().starts_with(&uuid));
         let text = String::from_utf8(relayed.bytes.clone()).unwrap();
         assert!(text.contains("retry: 7000\n"), "the inner service's delay: {text}");
+    }
+}
+
+/// A client that asks for new events only gets every event of a stream that is opened after its request, and of a
+/// stream that is open those after its request.
+#[tokio::test(start_paused = true)]
+async fn g1_a_client_that_waits_for_new_events_gets_the_first_one_of_a_new_stream() {
+    for sent in [false, true] {
+        for batched in [false, true] {
+            let store = FaultStore::new(MemoryStore::new());
+            let store = if batched { store.batched() } else { store };
+            let mut worker = TestHub::on(store.clone(), resilient_sse::Builder::anonymous).unwrap();
+            let mut hub = TestHub::on(store, |builder| builder.anonymous().seed(2)).unwrap();
+            let mut client = Client::new(relay(&hub, Some("$")).await.into_body());
+            client.drain();
+            hub.advance(Duration::from_secs(3)).await;
+            let mut job = None;
+            for data in ["one", "two"] {
+                if sent {
+                    worker.sse.publisher().send(&Owner::ANONYMOUS, &id(), Event::new(data)).await.unwrap();
+                } else {
+                    if job.is_none() {
+                        job = Some(worker.sse.publisher().open(spec()).await.unwrap());
+                    }
+                    job.as_mut().unwrap().send(Event::new(data)).await.unwrap();
+                }
+                worker.step().await;
+                client.drain();
+            }
+            hub.advance(Duration::from_secs(1)).await;
+            client.drain();
+            assert_eq!(client.data(), ["one", "two"], "sent {sent}, batched {batched}");
+            let mut late = Client::new(relay(&hub, Some("$")).await.into_body());
+            late.drain();
+            hub.advance(Duration::from_secs(1)).await;
+            late.drain();
+            assert_eq!(late.data(), Vec::<String>::new(), "sent {sent}, batched {batched}");
+        }
+    }
+}
+
+/// A publisher may give its streams a longer life than the hub's. A shorter one counts as the hub's.
+#[tokio::test(start_paused = true)]
+async fn a_quiet_stream_lives_as_long_as_its_publisher_says() {
+    let minute = Duration::from_secs(60);
+    let quiet = StreamKey::new(Owner::ANONYMOUS, id());
+    for (lifetime, state) in [(minute * 30, StreamState::Active), (minute, StreamState::Expired)] {
+        let mut hub = TestHub::with(|builder| builder.anonymous().lifetime(minute * 5)).unwrap();
+        let publisher = hub.sse.publisher().lifetime(lifetime);
+        publisher.send(&Owner::ANONYMOUS, &id(), Event::new("one")).await.unwrap();
+        let mut client = Client::new(relay(&hub, None).await.into_body());
+        hub.advance(minute * 4).await;
+        client.drain();
+        assert_eq!(hub.sse.registry().stream(&quiet).await.unwrap().unwrap().state, StreamState::Active);
+        for _ in 0..3 {
+            hub.advance(minute).await;
+            client.drain();
+        }
+        assert_eq!(hub.sse.registry().stream(&quiet).await.unwrap().unwrap().state, state, "{lifetime:?}");
+        if state == StreamState::Active {
+            hub.advance(minute * 20).await;
+            publisher.send(&Owner::ANONYMOUS, &id(), Event::new("two")).await.unwrap();
+            hub.advance(minute * 20).await;
+            publisher.send(&Owner::ANONYMOUS, &id(), Event::new("three")).await.unwrap();
+            client.drain();
+            assert_eq!(client.data(), ["one", "two", "three"]);
+            assert!(!client.ended);
+        }
     }
 }
