@@ -21,7 +21,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobStatus {
-    /// The job is running. The stream stays active, and a later sweep asks again.
+    /// The job is running. The stream stays active, and a later sweep asks again: see
+    /// [`Builder::job_probe`](crate::Builder::job_probe).
     Running,
     /// The job is done, with this terminal event.
     Completed(Event),

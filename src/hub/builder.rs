@@ -134,6 +134,9 @@ impl Builder {
     /// Sets the hook that tells what the job of a stream is doing. The guardian asks it about each stream whose node
     /// seems to have died, before it closes the stream as `orphaned`.
     ///
+    /// While the answer is [`JobStatus::Running`], it asks again after the longer of
+    /// [`stale_after`](Self::stale_after) and twice [`probe_limit`](Self::probe_limit): 30 s by default.
+    ///
     /// The guardian also asks at the end of a drain, about the streams that still run then. With a single process the
     /// drain is the only time it asks. Probes run on the executor, at most 16 at a time, each for at most
     /// [`probe_limit`](Self::probe_limit).
@@ -172,7 +175,11 @@ impl Builder {
     /// Owners with waiting hooks take turns. A hook that fails, panics or takes too long is counted in
     /// [`Health::hooks_failed`](crate::Health). It runs again after the longer of [`stale_after`](Self::stale_after)
     /// and twice [`probe_limit`](Self::probe_limit), but after at most a quarter of the recovery window. A graceful
-    /// shutdown waits, within its limit, for the hooks of streams that ended on this node.
+    /// shutdown waits, within its limit, for the hooks of streams that ended on this node. It runs one that fails again
+    /// up to four times within 3 s, because on the memory store nobody else would.
+    ///
+    /// If a node is killed, the hook gets what the store has of its streams. Where a saved answer must hold all that a
+    /// reader has seen, set [`Durability::BeforeSend`](crate::Durability::BeforeSend) on the route.
     ///
     /// ```
     /// # use resilient_sse::{BoxError, MemoryStore, ResilientSse, StreamState};
@@ -183,6 +190,7 @@ impl Builder {
     ///     }
     ///     let text = stream.events().await?.concat();
     ///     let key = stream.key();
+    ///     // A turn of a conversation has a name for each answer (its key) and one for the chat (`stream.turn()`).
     ///     // The hook may run twice, on two nodes, so saving must be repeatable. After an error it runs again.
     ///     save(key.owner.name(), key.id.as_str(), text).await?;
     ///     Ok::<(), BoxError>(())

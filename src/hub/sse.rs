@@ -76,7 +76,9 @@ impl ResilientSse {
     /// All clients that ask for the same stream share one body. The body runs as long as one of them reads, and for 2 s
     /// more. If the body ends, the stream is interrupted, and the next request runs the handler again.
     ///
-    /// Events that occur while no body runs are not recorded. A handler that can look them up gives its events ids of
+    /// Events that occur while no body runs are not recorded. For events that come from elsewhere, such as a user's
+    /// notifications, use [`Publisher::send`](crate::Publisher::send) and [`relay`](Self::relay): they are recorded
+    /// whether anybody reads or not. A handler that can look them up gives its events ids of
     /// its own, and continues after [`StreamContext::last_inner_id`](crate::StreamContext::last_inner_id) when it runs
     /// again.
     ///

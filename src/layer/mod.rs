@@ -82,6 +82,10 @@ impl ResilientSseLayer {
     /// the newest turn by the same name. A malformed name is answered with 400. A request for which the identifier
     /// returns [`Identity::bypass`](crate::Identity::bypass) is a turn of no conversation.
     ///
+    /// The layer takes every GET and POST of its route for a turn. So in axum put it around the POST handler, before
+    /// another method is added: `post(ask).layer(turns).get(history)`. If a path template does not match the path of a
+    /// request that begins a stream, that is logged, since the stream is a turn of no conversation.
+    ///
     /// A handler that finds the name in its request's body uses [`StreamContext::conversation`] instead.
     ///
     /// ```

@@ -44,6 +44,10 @@ use crate::{
 /// If the stream is not opened yet, the response begins at once, and its body sends heartbeats and waits. If the stream
 /// is still not opened after [`wait`](Self::wait), the body breaks off, and the client comes again.
 ///
+/// A client with the cursor of a stream that the store no longer holds gets 404, and an `EventSource` gives up then. With
+/// the memory store that is every client after a restart of the process. A host may answer such a request otherwise, see
+/// [`Builder::on_reject`](crate::Builder::on_reject).
+///
 /// If the route of an opened stream keeps headers of its response
 /// ([`keep_headers`](crate::ResilientSseLayer::keep_headers)), the relay waits for them for up to 2 s.
 ///

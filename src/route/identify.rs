@@ -69,14 +69,16 @@ impl Identity {
         StreamId::new(id).into()
     }
 
-    /// Sets the stream's kind, in place of the route's.
+    /// Sets the stream's kind, in place of the route's. For a turn the kind of the stream's identifier comes before that
+    /// of the conversation's.
     #[must_use]
     pub fn kind(mut self, kind: impl Into<Cow<'static, str>>) -> Self {
         self.kind = Some(kind.into());
         self
     }
 
-    /// Keeps a key and a value with the stream. A stream keeps up to 4 KiB of keys and values.
+    /// Keeps a key and a value with the stream. A stream keeps up to 4 KiB of keys and values. For a turn the metadata of
+    /// both identifiers count, that of the stream and that of the conversation. Of one key the stream's value is kept.
     ///
     /// A request that exceeds the limit is answered with 400, and nothing is stored. A request with a cursor is served
     /// without its metadata instead, since an `EventSource` would give up for good at a 400.

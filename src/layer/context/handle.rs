@@ -82,6 +82,9 @@ impl StreamContext {
     /// Keeps a key and a value with the stream, such as the id of the job that makes its events, for the job probe on
     /// any node. They are stored before the next event is delivered. A value that the key had before is replaced.
     ///
+    /// A stream that is stopped or replaced before they are stored ends without them. What is known from the request's
+    /// head belongs in [`Identity::metadata`](crate::Identity::metadata), which is stored with the registration.
+    ///
     /// On an unrecorded stream this returns `Ok`, but nothing is kept: see [`is_recorded`](Self::is_recorded).
     ///
     /// # Errors

@@ -18,7 +18,8 @@ use crate::{
     runtime::sync::lock,
 };
 
-/// The context of a request's stream, for its handler. The layer puts it into the extensions of the inner request.
+/// The context of a request's stream, for its handler. The layer puts it into the extensions of the inner request. In
+/// axum a handler takes it as `Extension<StreamContext>`.
 ///
 /// ```
 /// # use resilient_sse::StreamContext;

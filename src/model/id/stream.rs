@@ -9,6 +9,8 @@ pub const MAX_STREAM_ID: usize = 128;
 
 /// The name of a stream among its owner's streams: 1 to 128 bytes of `[A-Za-z0-9._~-]`.
 ///
+/// A client may choose it, and `..` is a valid name. So do not use it as the name of a file.
+///
 /// ```
 /// use resilient_sse::StreamId;
 ///
