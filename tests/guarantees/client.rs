@@ -168,7 +168,7 @@ impl Client {
         assert!(!headers.contains_key("content-length") && !headers.contains_key("x-stream-recorded"));
         let id = headers["x-stream-id"].to_str().unwrap();
         if self.witness.prefixed {
-            self.witness.learns_name(id);
+            self.witness.set_stream_id(id);
         }
         assert_eq!(id, self.witness.key.id.as_str());
         self.facts.lock().unwrap().entry(self.witness.key.clone()).or_default();
@@ -198,7 +198,7 @@ impl Client {
                         let seen = Seen { name: message.name, data: message.data, id: message.last_event_id };
                         let mut all = self.facts.lock().unwrap();
                         let facts = all.get_mut(&self.witness.key).unwrap_or(&mut facts);
-                        self.witness.hears(&seen, facts);
+                        self.witness.check(&seen, facts);
                     }
                 }
                 continue;

@@ -62,7 +62,7 @@ fn a_store_that_lets_nobody_in_is_a_sentence() {
     // Redis has 16 databases.
     refused(&format!("redis://{address}/99"), &address.to_string());
     // Sentinels that accept the login, and others that do not.
-    let sentinels = Sentinels::guarded(&Options::default().password("right"), &Options::default().password("own"));
+    let sentinels = Sentinels::with_each(&Options::default().password("right"), &Options::default().password("own"));
     let url = sentinels.url().replacen("://", "://:right@", 1);
     refused(&format!("{url}?sentinel_password=hunter2"), "the Sentinels of `mymaster` refused the login: ");
     refused(&url.replacen("right", "hunter2", 1), "the Sentinels of `mymaster` refused the login: ");
@@ -200,8 +200,8 @@ async fn streams_are_kept_where_sentinels_or_servers_have_tls() {
     let authority = Authority::of(&tls);
     let plain = |password| Options::default().password(password);
     let sealed = |password| plain(password).tls(&tls);
-    let of_sentinels = Sentinels::guarded(&plain("p-pass"), &sealed("s-pass"));
-    let of_servers = Sentinels::guarded(&sealed("p-pass"), &plain("s-pass"));
+    let of_sentinels = Sentinels::with_each(&plain("p-pass"), &sealed("s-pass"));
+    let of_servers = Sentinels::with_each(&sealed("p-pass"), &plain("s-pass"));
     for url in [
         format!(
             "redis+sentinel://:p-pass@{}/mymaster?sentinel_password=s-pass&sentinel_tls=true",

@@ -75,9 +75,9 @@ async fn either_side_behind_sentinels_has_tls_and_a_password_of_its_own() {
     let sealed = |password| plain(password).tls(&tls);
     let connect = async |client| RedisStore::from_sentinel_client(client, "mymaster").connect().await.unwrap();
 
-    let all = Sentinels::guarded(&plain("p-pass"), &sealed("s-pass"));
+    let all = Sentinels::with_each(&plain("p-pass"), &sealed("s-pass"));
     works(&connect(sentinel_client(&all, Some(&tls), None)).await).await;
-    let all = Sentinels::guarded(&sealed("p-pass"), &plain("s-pass"));
+    let all = Sentinels::with_each(&sealed("p-pass"), &plain("s-pass"));
     works(&connect(sentinel_client(&all, None, Some(&tls))).await).await;
     let both = connect(sentinel_client(&all, Some(&tls), Some(&tls))).await;
     assert_eq!(held(&both, &crate::redis_store::steps::key("chat")).await, ["r", "a"]);

@@ -1,4 +1,4 @@
-//! A hub on a store that answers late, whose guardian and clients are polled one by one.
+//! A hub on a slow store, whose guardian and clients the test polls one by one.
 
 use std::{future::Future, pin::Pin, task::Context, time::Duration};
 
@@ -10,12 +10,12 @@ use crate::support::{
     yielding::Yielding,
 };
 
-/// More polls than any of these futures needs.
+/// More polls than any future under test needs.
 pub(crate) const ENOUGH: usize = 400;
-/// Polls after which a request to the store is done and its consequences have begun.
+/// Polls after which a request to the store is done and its effects have begun.
 const SETTLED: usize = 30;
 
-/// A hub on a store that answers late, and its guardian, polled by hand.
+/// A hub on a slow store, and its guardian, which the test polls.
 pub(crate) struct Bench {
     pub(crate) sse: ResilientSse,
     pub(crate) store: Yielding,
@@ -48,7 +48,7 @@ impl Bench {
     pub(crate) async fn advance(&mut self, time: Duration) {
         let mut left = time;
         while !left.is_zero() {
-            // Requests are done before time passes: the store is late by polls, not by time.
+            // Finish all requests before time passes: the store takes a number of polls, not of seconds.
             for _ in 0..SETTLED {
                 self.step().await;
             }
@@ -58,7 +58,7 @@ impl Bench {
         }
     }
 
-    /// Polls a number of times, with the guardian in between. Returns the output if it was ready.
+    /// Polls a future `times` times, and the guardian after each poll. Returns the future's output if it became ready.
     pub(crate) async fn poll<F: Future>(&mut self, mut future: Pin<&mut F>, times: usize) -> Option<F::Output> {
         for _ in 0..times {
             let mut cx = Context::from_waker(std::task::Waker::noop());
@@ -79,7 +79,7 @@ impl Bench {
             }
             tokio::time::advance(Duration::from_millis(10)).await;
         }
-        panic!("it never ends");
+        panic!("the future never ends");
     }
 
     pub(crate) async fn get(&mut self, app: &App, request: Request<()>) -> Client<Body> {
@@ -108,9 +108,9 @@ impl Bench {
         self.run(async move { registry.stream(&key).await.unwrap() }).await.map(|info| info.state)
     }
 
-    /// Lets everything end, and asserts that nothing is left.
+    /// Lets all streams end and expire, and asserts that nothing is left.
     pub(crate) async fn assert_all_gone(&mut self, watch: &Watch, k: usize) {
-        // Stale and a sweep, the lifetime and a sweep, the window and a sweep.
+        // The stale threshold, the lifetime and the recovery window, each with a sweep.
         self.advance(Duration::from_secs(60 + 150 + 91)).await;
         let health = self.sse.health();
         assert_eq!((health.active, health.detached, health.followers), (0, 0, 0), "dropped after {k} polls");

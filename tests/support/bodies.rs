@@ -29,9 +29,9 @@ use tower::{ServiceBuilder, ServiceExt as _, service_fn, util::BoxCloneService};
 pub(crate) enum Step {
     Chunk(Bytes),
     Sleep(Duration),
-    /// Pending once, woken at once.
+    /// Returns `Pending` once, and wakes the task immediately.
     Yield,
-    /// Pending for ever.
+    /// Stays pending for ever.
     Hang,
     Fail,
     Panic,
@@ -43,7 +43,7 @@ pub(crate) fn chunk(text: impl Into<String>) -> Step {
     Step::Chunk(Bytes::from(text.into()))
 }
 
-/// Events with the data `0`, `1`, …, each in a chunk of its own.
+/// Returns events with the data `0`, `1`, …, each in a chunk of its own.
 pub(crate) fn numbers(count: usize) -> Vec<Step> {
     (0..count).map(|n| chunk(format!("data: {n}\n\n"))).collect()
 }
@@ -53,7 +53,7 @@ pub(crate) fn then(mut steps: Vec<Step>, last: Step) -> Vec<Step> {
     steps
 }
 
-/// What happened to the inner bodies of a test.
+/// Counts a test's inner bodies, their polls and their drops.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Watch(Arc<Counts>);
 
@@ -83,7 +83,7 @@ impl Watch {
     }
 }
 
-/// The inner service's own failure.
+/// The error of a [`Step::Fail`].
 #[derive(Debug)]
 pub(crate) struct Broken;
 
@@ -253,7 +253,7 @@ impl<B: Body<Data = Bytes>> Client<B> {
         while !self.ended && self.poll() {}
     }
 
-    /// Reads to the end while time passes and the guardian is stepped.
+    /// Reads to the end, and lets time pass for the client and the guardian.
     pub(crate) async fn finish(&mut self, hub: &mut TestHub) {
         for _ in 0..2_000 {
             self.drain();
@@ -279,8 +279,8 @@ impl<B: Body<Data = Bytes>> Client<B> {
     }
 }
 
-/// The blocks of a transcript: whether each that ends has data. A block without data is an empty event to strict
-/// clients.
+/// Asserts that each complete block of a transcript has data. Strict clients take a block without data for an empty
+/// event.
 pub(crate) fn assert_no_empty_block(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes).replace("\r\n", "\n").replace('\r', "\n");
     let blocks: Vec<_> = text.split_inclusive("\n\n").collect();
@@ -290,7 +290,7 @@ pub(crate) fn assert_no_empty_block(bytes: &[u8]) {
     }
 }
 
-/// The data of `0`, `1`, … as text.
+/// Returns the data of the events that [`numbers`] makes.
 pub(crate) fn numbered(count: usize) -> Vec<String> {
     (0..count).map(|n| n.to_string()).collect()
 }

@@ -1,4 +1,4 @@
-//! The checker. It judges what clients saw over all their connections, the store's contents, and the counters.
+//! Checks the guarantees against what clients saw over all their connections, the store's contents, and the counters.
 
 use std::collections::BTreeMap;
 
@@ -10,32 +10,32 @@ use resilient_sse::{
 };
 use serde_json::Value;
 
-/// The facts of a stream from all clients that saw it.
+/// What all clients of a stream saw of it.
 #[derive(Debug, Default)]
 pub struct Facts {
     events: BTreeMap<EventId, String>,
-    /// Which run of the handler made an epoch's events.
+    /// For each epoch, the run of the handler that made its events.
     runs: BTreeMap<u64, String>,
-    /// The ends that clients saw: more than one where a stream expired and came again.
-    told: BTreeMap<EventId, String>,
-    /// Where clients were when they got the end, and whether they were told of a gap there.
+    /// The terminal events that clients saw. There are several if the stream expired and was opened again.
+    terminal: BTreeMap<EventId, String>,
+    /// For each terminal event that a client got: the client's last id before it, and whether a gap preceded it.
     ends: Vec<(Option<EventId>, bool)>,
     pub gaps: u64,
 }
 
 impl Facts {
-    /// Checks that an id means the same to all clients, and that events of the tests' handlers are in their place.
+    /// Checks that an id stands for the same event with all clients, and that the event belongs to this stream and run.
     fn learn(&mut self, key: &StreamKey, id: EventId, data: &str) {
         let known = self.events.entry(id).or_insert_with(|| data.to_owned());
-        assert_eq!(known, data, "{id} says one thing to all");
+        assert_eq!(known, data, "two events with the id {id}");
         let Some((tag, n)) = data.rsplit_once(':') else { return };
         let Some((stream, run)) = tag.rsplit_once('#') else { return };
         let own = format!("{}/{}", key.owner.name().unwrap_or("-"), key.id);
         assert_eq!(stream, own, "an event of another stream: {id} {data}");
         if let Ok(n) = n.parse::<u64>() {
             let from = self.runs.entry(id.epoch).or_insert_with(|| run.to_owned());
-            assert_eq!(from, run, "one epoch, one run of the handler: {id} {data}");
-            // A handler that continues after its own last id starts later: its events are dense, but not from 1.
+            assert_eq!(from, run, "two runs of the handler in one epoch: {id} {data}");
+            // A handler that continues after its own last id begins with a number above 1.
             assert!(n >= id.seq, "{id} {data}");
         }
     }
@@ -53,9 +53,9 @@ impl Facts {
                     self.learn(key, record.id, &Sse.view(&event.bytes).data);
                 }
                 RecordKind::End(ended) => {
-                    assert_eq!(index + 1, page.records.len(), "the end is the last");
+                    assert_eq!(index + 1, page.records.len(), "a record after the end");
                     assert_eq!(record.id, EventId::terminal(page.epoch));
-                    assert!(ended.last >= at, "the end knows of all events");
+                    assert!(ended.last >= at, "the end names {}, but the log has {at}", ended.last);
                     self.check_end(ended);
                 }
             }
@@ -65,26 +65,26 @@ impl Facts {
         assert_eq!(ended, page.state.is_terminal(), "{}", page.state);
     }
 
-    /// Checks that clients saw the stored end, and that no client silently lacks an event.
+    /// Checks that clients saw the stored end, and that no client lacks an event without a gap.
     fn check_end(&self, ended: &Ended) {
-        if let Some((id, told)) = self.told.last_key_value() {
-            assert_eq!(*id, ended.id, "the end that clients saw is the one that is stored");
+        if let Some((id, seen)) = self.terminal.last_key_value() {
+            assert_eq!(*id, ended.id, "clients saw another end than the stored one");
             if let Some(block) = &ended.ending.event {
-                assert_eq!(*told, told_as(&Sse.view(block).name.unwrap_or("message".into()), &Sse.view(block).data));
+                assert_eq!(*seen, as_text(&Sse.view(block).name.unwrap_or("message".into()), &Sse.view(block).data));
             }
         }
         for (at, gap) in &self.ends {
-            let owed = at.is_some_and(|at| at.epoch == ended.last.epoch && at < ended.last);
-            assert!(!owed || *gap, "at {at:?}, ended after {}: no gap was told", ended.last);
+            let lacks_events = at.is_some_and(|at| at.epoch == ended.last.epoch && at < ended.last);
+            assert!(!lacks_events || *gap, "a client at {at:?} got the end after {} without a gap", ended.last);
         }
     }
 }
 
-fn told_as(name: &str, data: &str) -> String {
+fn as_text(name: &str, data: &str) -> String {
     format!("{name} {data}")
 }
 
-/// A notice of the library's own, in the route's voice.
+/// A notice of the library in the route's voice: `connected`, `gap` or `restart`.
 #[derive(Debug)]
 struct Notice {
     name: String,
@@ -110,7 +110,7 @@ pub enum Cursor {
     None,
     /// The last id that it saw.
     Own,
-    /// A cursor that means nothing here: a gap must come first.
+    /// An unreadable cursor, or one of another stream. A gap must come first.
     Foreign,
 }
 
@@ -121,7 +121,7 @@ pub struct Witness {
     pub voice: Voice,
     /// Whether event ids contain the stream's id.
     pub prefixed: bool,
-    /// Whether its route's streams never finish, so that its bodies may end cleanly at any time.
+    /// Whether the route's streams never finish, so that bodies may end cleanly at any time.
     pub endless: bool,
     at: Option<EventId>,
     cursor: Cursor,
@@ -157,7 +157,7 @@ impl Witness {
         }
     }
 
-    /// A new connection begins.
+    /// Begins a new connection.
     pub fn connects(&mut self, cursor: Cursor) {
         if cursor != Cursor::Own {
             self.at = None;
@@ -171,9 +171,9 @@ impl Witness {
         self.at
     }
 
-    /// Judges the next event.
-    pub fn hears(&mut self, seen: &Seen, facts: &mut Facts) {
-        assert!(self.ended.is_none(), "after the end: {seen:?}");
+    /// Checks the next event.
+    pub fn check(&mut self, seen: &Seen, facts: &mut Facts) {
+        assert!(self.ended.is_none(), "an event after the end: {seen:?}");
         match Notice::of(self.voice, seen) {
             Some(notice) => self.notice(&notice, facts),
             None => self.event(seen, facts),
@@ -186,14 +186,16 @@ impl Witness {
     fn notice(&mut self, notice: &Notice, facts: &mut Facts) {
         match notice.name.as_str() {
             "connected" => {
-                assert!(!std::mem::replace(&mut self.greeted, true), "greeted twice");
+                assert!(!std::mem::replace(&mut self.greeted, true), "two `connected` notices");
                 assert_eq!(notice.data["streamId"], self.key.id.as_str());
             }
             "gap" => {
-                assert!(self.gap.is_none() && self.restart.is_none(), "one gap, before a restart");
+                assert!(self.gap.is_none() && self.restart.is_none(), "at most one gap, and before any restart");
                 let after = notice.data["after"].as_str().map(|after| self.read(after));
                 match self.cursor {
-                    Cursor::None | Cursor::Own => assert_eq!(after, self.at, "a gap begins where the client is"),
+                    Cursor::None | Cursor::Own => {
+                        assert_eq!(after, self.at, "a gap begins after the client's last event")
+                    }
                     Cursor::Foreign => {}
                 }
                 self.gap = Some(notice.data.clone());
@@ -201,7 +203,7 @@ impl Witness {
                 facts.gaps += 1;
             }
             _ => {
-                assert!(self.restart.is_none(), "one restart");
+                assert!(self.restart.is_none(), "two restarts in a row");
                 self.restart = Some(notice.data["epoch"].as_str().unwrap().parse().unwrap());
                 self.restarts += 1;
             }
@@ -213,26 +215,30 @@ impl Witness {
         let (gap, restart) = (self.gap.take(), self.restart.take());
         let run = if id.seq == 0 { id.epoch - 1 } else { id.epoch };
         if let Some(gap) = &gap {
-            assert_eq!(self.read(gap["resumesAt"].as_str().unwrap()), id, "a gap ends where it says");
+            assert_eq!(
+                self.read(gap["resumesAt"].as_str().unwrap()),
+                id,
+                "the event after a gap is the one that the gap names"
+            );
         }
         if let Some(restart) = restart {
             assert_eq!(restart, run, "a restart names the run that follows");
         }
         match (self.cursor, self.at) {
-            (Cursor::Foreign, None) => assert!(gap.is_some(), "{id} after a cursor that says nothing, without a gap"),
+            (Cursor::Foreign, None) => assert!(gap.is_some(), "{id} after a foreign cursor, without a gap"),
             (_, None) => {}
             (_, Some(at)) => {
                 assert!(id > at, "{id} after {at}");
-                let told = restart.is_some() || self.voice == Voice::Silent;
-                assert!(at.epoch == run || told, "from {at} to {id}: a restart between runs");
-                assert!(at.epoch != run || restart.is_none(), "from {at} to {id}: a restart between runs only");
+                let may_cross = restart.is_some() || self.voice == Voice::Silent;
+                assert!(at.epoch == run || may_cross, "from {at} to {id}: a new run without a restart");
+                assert!(at.epoch != run || restart.is_none(), "from {at} to {id}: a restart within a run");
                 self.check_dense(at, id, gap.as_ref());
             }
         }
         if id.seq == 0 {
             facts.ends.push((self.at, gap.is_some()));
-            let end = told_as(&seen.name, &seen.data);
-            assert_eq!(*facts.told.entry(id).or_insert_with(|| end.clone()), end, "one end for all");
+            let end = as_text(&seen.name, &seen.data);
+            assert_eq!(*facts.terminal.entry(id).or_insert_with(|| end.clone()), end, "all clients see the same end");
             self.ended = Some(id);
         } else {
             facts.learn(&self.key, id, &seen.data);
@@ -241,11 +247,11 @@ impl Witness {
         self.data.push(seen.data.clone());
     }
 
-    /// Guarantee G12: a body ends cleanly only after the terminal event.
+    /// Asserts guarantee G12 for a body that ended cleanly: the terminal event came before.
     pub fn body_ends_cleanly(&self) {
-        // The other voices may have no word for a gap.
-        let tells = matches!(self.voice, Voice::Named | Voice::Json);
-        let finished = self.ended.is_some() || self.endless || !tells;
+        // In the other voices, an ending that the library supplies may have no event.
+        let has_endings = matches!(self.voice, Voice::Named | Voice::Json);
+        let finished = self.ended.is_some() || self.endless || !has_endings;
         assert!(finished, "an unfinished stream looks finished: {:?}", self.names);
     }
 
@@ -267,12 +273,12 @@ impl Witness {
     fn read(&self, id: &str) -> EventId {
         let bare = match id.rsplit_once('.') {
             Some((stream, id)) => {
-                assert!(self.prefixed, "{id} names its stream only where the library made that up");
+                assert!(self.prefixed, "{id} contains a stream id that the library did not generate");
                 assert_eq!(stream, self.key.id.as_str(), "an id of another stream");
                 id
             }
             None => {
-                assert!(!self.prefixed, "{id} names its stream");
+                assert!(!self.prefixed, "{id} lacks the stream id that the library generated");
                 id
             }
         };
@@ -285,13 +291,13 @@ impl Witness {
         Some(if self.prefixed { format!("{}.{at}", self.key.id) } else { at.to_string() })
     }
 
-    /// Takes the name of a stream that the library made up.
-    pub fn learns_name(&mut self, id: &str) {
+    /// Sets the stream id that the library generated.
+    pub fn set_stream_id(&mut self, id: &str) {
         self.key.id = StreamId::new(id).unwrap();
     }
 }
 
-/// Checks the raw bytes of a body: every block with data is whole with its id last, and no block is without data.
+/// Checks the raw bytes of a body: every block is whole, has data, and has its id as the last line.
 pub fn check_bytes(bytes: &[u8], ended: bool) {
     let text = String::from_utf8_lossy(bytes);
     let mut blocks: Vec<_> = text.split("\n\n").collect();
@@ -308,7 +314,7 @@ pub fn check_bytes(bytes: &[u8], ended: bool) {
     }
 }
 
-/// Checks the counters of a node where nothing runs any more.
+/// Checks the counters of an idle node.
 pub fn check_health(health: &Health) {
     assert_eq!((health.active, health.detached, health.followers), (0, 0, 0), "{health:?}");
     assert!(health.ended.values().sum::<u64>() >= health.orphaned, "{health:?}");

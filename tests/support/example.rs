@@ -1,4 +1,4 @@
-//! The example server as a process of its own, and a client for it.
+//! Runs the example server as a separate process, and sends it requests.
 
 use std::{
     io::{self, BufRead as _, BufReader},
@@ -33,18 +33,18 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts one on a free port, and waits until it serves.
+    /// Starts a server on a free port, and waits until it serves.
     pub fn start(options: &[&str]) -> Self {
         Self::run(&mut command(options))
     }
 
-    /// The same with a command of the test's own making.
+    /// Starts a server from a command that the test has prepared, and waits until it serves.
     pub fn run(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the server starts");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("stdout is piped");
         BufReader::new(stdout).read_line(&mut line).expect("stdout is text");
-        let address = line.trim_end().strip_prefix("listening on http://").expect("the first line says where");
+        let address = line.trim_end().strip_prefix("listening on http://").expect("the first line names the address");
         Self { address: address.parse().expect("an address"), child }
     }
 
@@ -60,12 +60,12 @@ impl Server {
         self.child.wait().expect("its own child can be waited for");
     }
 
-    /// Waits until the server takes no new connections: it drains, and serves only its open responses.
+    /// Waits until the server accepts no new connections. It then drains, and serves only its open responses.
     pub async fn until_closed(&self) {
         eventually(async || TcpStream::connect(self.address).await.is_err().then_some(())).await;
     }
 
-    /// Waits until the process is gone.
+    /// Waits until the process has ended.
     pub async fn exit(mut self) -> ExitStatus {
         eventually(async || self.child.try_wait().expect("the process can be waited for")).await
     }
@@ -85,20 +85,20 @@ impl Server {
         self.send(request.body(Full::default()).unwrap()).await
     }
 
-    /// Follows a stream to its end.
+    /// Reads a stream to its end.
     pub async fn collect(&self, path: &str) -> Transcript {
         self.read(get(path)).await
     }
 
-    /// The same with a request of the test's own making.
+    /// Sends a request without a body, and reads the stream in the response to its end.
     pub async fn read(&self, request: request::Builder) -> Transcript {
-        let told = format!("{request:?}");
+        let description = format!("{request:?}");
         let response = self.ask(request).await;
-        assert_eq!(response.status(), StatusCode::OK, "{told}");
+        assert_eq!(response.status(), StatusCode::OK, "{description}");
         whole(response).await
     }
 
-    /// Follows a stream for a number of events, then leaves.
+    /// Reads a number of a stream's events, then drops the connection.
     pub async fn cut_after(&self, events: usize, path: &str) -> Transcript {
         cut_after(events, self.get(path).await.into_body()).await
     }
@@ -107,7 +107,7 @@ impl Server {
         answer(self.get(path).await).await
     }
 
-    /// The ids of the user's streams, as they are listed.
+    /// Returns the ids in the list of the user's streams.
     pub async fn listed(&self, query: &str) -> Vec<String> {
         let (status, listed) = answer(self.ask(by_user(&format!("/api/streams{query}"))).await).await;
         assert_eq!(status, StatusCode::OK, "{listed}");
@@ -131,11 +131,11 @@ impl Server {
         self.send(request).await.status()
     }
 
-    /// Waits until recovery reports this state of a stream, and returns its whole answer.
+    /// Waits until recovery reports that a stream has this status, and returns recovery's response.
     pub async fn until_status(&self, id: &str, status: &str) -> Value {
         eventually(async || {
-            let (_, told) = self.json(&format!("/api/stream/{id}/recover")).await;
-            (told["status"] == status).then_some(told)
+            let (_, recovered) = self.json(&format!("/api/stream/{id}/recover")).await;
+            (recovered["status"] == status).then_some(recovered)
         })
         .await
     }
@@ -158,7 +158,7 @@ pub async fn connect(address: SocketAddr) -> io::Result<http1::SendRequest<Full<
     Ok(sender)
 }
 
-/// Opens a connection whose client has almost no buffer for bytes that it does not read.
+/// Opens a connection with a very small receive buffer, so that the server notices soon if the client stops reading.
 pub async fn connect_narrow(address: SocketAddr) -> http1::SendRequest<Full<Bytes>> {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a size that the system takes");
@@ -168,7 +168,7 @@ pub async fn connect_narrow(address: SocketAddr) -> http1::SendRequest<Full<Byte
     sender
 }
 
-/// An HTTP/2 connection for many requests, which all end when the last of its senders and responses is dropped.
+/// Opens an HTTP/2 connection. It closes when the last of its senders and responses is dropped.
 pub async fn connect_http2(address: SocketAddr) -> http2::SendRequest<Full<Bytes>> {
     let stream = TcpStream::connect(address).await.expect("the server accepts");
     stream.set_nodelay(true).expect("an option of every TCP socket");
@@ -181,12 +181,12 @@ pub fn get(path: &str) -> request::Builder {
     Request::get(path).header("host", "test")
 }
 
-/// The request of a user, whose name is `u`.
+/// A GET request of the user `u`.
 pub fn by_user(path: &str) -> request::Builder {
     get(path).header("x-user-id", "u")
 }
 
-/// The request of that user's `EventSource`.
+/// A GET request of an `EventSource` of the user `u`.
 pub fn event_source(path: &str) -> request::Builder {
     by_user(path).header("accept", "text/event-stream")
 }
@@ -198,13 +198,13 @@ pub async fn some(events: usize, body: &mut Incoming) -> Transcript {
 
 /// Reads a body until this text has arrived, within the time limit. The rest stays in the body.
 pub async fn until(text: &str, body: &mut Incoming) -> String {
-    let mut told = String::new();
-    while !told.contains(text) {
-        let frame = timeout(PATIENCE, body.frame()).await.unwrap_or_else(|_| panic!("nothing came after {told:?}"));
-        let frame = frame.unwrap_or_else(|| panic!("it ended after {told:?}")).expect("no error");
-        told.push_str(&String::from_utf8_lossy(frame.data_ref().expect("data")));
+    let mut read = String::new();
+    while !read.contains(text) {
+        let frame = timeout(PATIENCE, body.frame()).await.unwrap_or_else(|_| panic!("nothing came after {read:?}"));
+        let frame = frame.unwrap_or_else(|| panic!("the body ended after {read:?}")).expect("no error");
+        read.push_str(&String::from_utf8_lossy(frame.data_ref().expect("data")));
     }
-    told
+    read
 }
 
 /// Reads a body to its end, within the time limit.
@@ -212,7 +212,7 @@ pub async fn whole(response: Response<Incoming>) -> Transcript {
     timeout(PATIENCE, collect(response.into_body())).await.expect("an end in time")
 }
 
-/// A response's status, and its body: as JSON, or else as a JSON string.
+/// Returns a response's status, and its body as JSON. A body that is not JSON becomes a JSON string.
 pub async fn answer(response: Response<Incoming>) -> (StatusCode, Value) {
     let status = response.status();
     let body = response.into_body().collect().await.expect("the whole body").to_bytes();
@@ -220,25 +220,25 @@ pub async fn answer(response: Response<Incoming>) -> (StatusCode, Value) {
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
-/// The numbers of the token events that a client has seen.
+/// Returns the numbers of the token events that a client has seen.
 pub fn numbers(seen: &Transcript) -> Vec<u64> {
     let payloads = seen.data().into_iter().map(|data| serde_json::from_str(data).expect("JSON"));
     payloads.filter_map(|payload: Value| payload["s"].as_u64()).collect()
 }
 
-/// Repeats a question until there is an answer.
+/// Calls `ask` until it returns a value. Panics after [`PATIENCE`].
 pub async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(Instant::now() < deadline, "it did not happen in time");
+        assert!(Instant::now() < deadline, "the condition did not hold within {PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// The server, to be started on a free port.
+/// Returns the command that starts the server on a free port.
 pub fn command(options: &[&str]) -> Command {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let mut command = Command::new(BUILT.get_or_init(executable));
@@ -246,8 +246,10 @@ pub fn command(options: &[&str]) -> Command {
     command
 }
 
-/// The example beside this test. Where only some tests are built, it may be missing, out of date, or built with fewer
-/// features than this test.
+/// Returns the path of the example server, beside this test's executable.
+///
+/// If cargo built only some tests, the server may be missing, out of date, or built with fewer features than this test.
+/// Then this function builds it.
 fn executable() -> PathBuf {
     let test = std::env::current_exe().expect("this test's own path");
     let profile = test.parent().and_then(Path::parent).expect("<target>/<profile>/deps/<test>");
@@ -268,15 +270,17 @@ fn executable() -> PathBuf {
     server
 }
 
-/// Returns the features of this build that the example needs too.
+/// The features with which the example is built: those of this test.
 const FEATURES: &[&str] = match (cfg!(feature = "full"), cfg!(feature = "test-util")) {
     (true, true) => &["--all-features"],
     (true, false) => &["--features", "full"],
     (false, _) => &[],
 };
 
-/// Whether the example has what this test has: one without TLS, clusters or Redis says so before it looks at the rest
-/// of this address, which is wrong.
+/// Returns whether the example has the features of this test.
+///
+/// The address is invalid, so the server always exits. A server without TLS, Cluster or Redis reports the missing
+/// feature before it reports the invalid address.
 fn has_features(server: &Path) -> bool {
     let mut asked = Command::new(server);
     let Ok(output) = asked.args(["--store", "rediss+cluster://127.0.0.1:1/2"]).output() else { return false };

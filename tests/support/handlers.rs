@@ -1,4 +1,4 @@
-//! Handlers whose events name their origin, and the apps around them.
+//! Handlers whose events name their stream and run, and services that wrap them in a layer.
 
 use std::{
     convert::Infallible,
@@ -30,7 +30,7 @@ pub enum Finish {
     Eof,
     Error,
     Panic,
-    /// With an event of so many bytes, then the end.
+    /// With an event of this many bytes, then the end of the body.
     Large(usize),
     Never,
 }
@@ -41,9 +41,9 @@ pub struct Script {
     pub events: u64,
     pub tick: Duration,
     pub finish: Finish,
-    /// Whether each event has an id of its own, `own-<n>`, and a new run continues after the id that it is given back.
+    /// Whether the handler gives each event the id `own-<n>`, and continues after the `Last-Event-ID` that it receives.
     pub own_ids: bool,
-    /// The last event that bodies may make. The end counts as one more.
+    /// The number of the last event that bodies may make. The end counts as one more event.
     pub gate: Option<watch::Receiver<u64>>,
 }
 
@@ -66,7 +66,7 @@ impl Script {
         Self { own_ids: true, ..self }
     }
 
-    /// Bodies go no further than the sender says.
+    /// Makes bodies wait for the returned sender, which sets the number of the last event that they may make.
     pub fn gated(self) -> (Self, watch::Sender<u64>) {
         let (sender, gate) = watch::channel(0);
         (Self { gate: Some(gate), tick: Duration::ZERO, ..self }, sender)
@@ -111,7 +111,7 @@ impl Running {
             return None;
         }
         if let Some(gate) = &mut self.script.gate {
-            // If the sender was dropped, everything may pass.
+            // Without a sender there is no limit.
             let _ = gate.wait_for(|upto| *upto >= n).await;
         }
         if !self.script.tick.is_zero() {
@@ -128,7 +128,7 @@ impl Running {
                 Finish::Raw(block) => block.to_owned(),
                 Finish::Eof => return None,
                 Finish::Error => return Some((Err("the work failed".into()), self)),
-                Finish::Panic => panic!("the work panics, as the test wants it"),
+                Finish::Panic => panic!("the script tells the handler to panic"),
                 Finish::Large(bytes) => format!("data: {}\n\n", "x".repeat(bytes)),
                 Finish::Never => std::future::pending().await,
             }
@@ -140,7 +140,7 @@ impl Running {
 /// One call of a handler.
 #[derive(Debug)]
 pub struct Call {
-    /// Which of the handler's calls, from 1.
+    /// The number of the call, from 1.
     pub run: u64,
     pub request: Request<()>,
     pub context: Option<StreamContext>,
@@ -168,12 +168,12 @@ impl Call {
     }
 }
 
-/// An event stream.
+/// Returns a response that is an event stream.
 pub fn sse(body: Body) -> Response<Body> {
     Response::builder().header("content-type", "text/event-stream").body(body).unwrap()
 }
 
-/// Any other response.
+/// Returns a response of any content type.
 pub fn plain(status: u16, content_type: &str, body: &'static str) -> Response<Body> {
     let body = Full::from(body).map_err(|never: Infallible| match never {}).boxed_unsync();
     Response::builder().status(status).header("content-type", content_type).body(body).unwrap()
@@ -235,13 +235,13 @@ impl Handler {
     }
 }
 
-/// A handler that never answers, behind a layer.
+/// Puts a handler that never answers behind a layer.
 pub fn blocked(layer: ResilientSseLayer) -> App {
     let inner = service_fn(|_: Request<()>| std::future::pending::<Result<Response<Body>, Infallible>>());
     BoxCloneService::new(ServiceBuilder::new().layer(layer).service(inner))
 }
 
-/// A handler behind a layer.
+/// Puts a handler behind a layer.
 pub fn app(layer: ResilientSseLayer, handler: &Handler) -> App {
     let handler = handler.clone();
     let inner = service_fn(move |request: Request<()>| {
@@ -251,7 +251,7 @@ pub fn app(layer: ResilientSseLayer, handler: &Handler) -> App {
     BoxCloneService::new(ServiceBuilder::new().layer(layer).service(inner))
 }
 
-/// A handler that waits for ever for its upstream.
+/// A handler that never answers, as if its upstream hung.
 #[derive(Clone, Default)]
 pub struct Waiting {
     context: Arc<Mutex<Option<StreamContext>>>,
@@ -280,12 +280,12 @@ impl Waiting {
         BoxCloneService::new(ServiceBuilder::new().layer(layer).service(inner))
     }
 
-    /// Whether its stop token has fired.
-    pub fn is_told(&self) -> bool {
+    /// Returns whether the handler's stop token has fired.
+    pub fn is_stopped(&self) -> bool {
         self.context.lock().unwrap().as_ref().is_some_and(StreamContext::is_stopped)
     }
 
-    /// Whether its future is dropped.
+    /// Returns whether the handler's future has been dropped.
     pub fn is_dropped(&self) -> bool {
         self.dropped.load(Ordering::SeqCst)
     }

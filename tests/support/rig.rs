@@ -1,4 +1,4 @@
-//! A hub on a store that fails, a producer with a schedule, a client with a clock.
+//! A hub on a store that can fail, a handler that makes events on a schedule, and a client that notes when each arrives.
 
 use std::{
     convert::Infallible,
@@ -29,14 +29,15 @@ pub(crate) type Answer = Response<ResilientSseBody<BoxBody<Bytes, Infallible>>>;
 /// The script of the inner service's body.
 #[derive(Clone, Copy)]
 pub(crate) struct Script {
-    /// So many events, the first one `every` after the start.
+    /// The number of events.
     pub(crate) events: u64,
+    /// The time before each event.
     pub(crate) every: Duration,
     /// The bytes of data that are added to each event's number.
     pub(crate) padding: usize,
-    /// Whether it ends with a terminal event, as opposed to just ending.
+    /// Whether the body has a terminal event before its end.
     pub(crate) terminal: bool,
-    /// Whether the handler keeps metadata with the stream.
+    /// Whether the handler stores metadata with the stream.
     pub(crate) metadata: bool,
 }
 
@@ -52,7 +53,7 @@ impl Script {
         self.every * u32::try_from(self.events).unwrap()
     }
 
-    /// The answer; `made` counts its events.
+    /// Returns the handler's response. `made` counts its events.
     fn answer(self, made: Arc<AtomicU64>) -> Response<BoxBody<Bytes, Infallible>> {
         let start = Instant::now();
         let piece = move |number: u64| async move {
@@ -77,7 +78,7 @@ impl Script {
     }
 }
 
-/// A hub with its guardian running, on a store that fails on demand.
+/// A hub with a running guardian, on a store that fails on demand.
 pub(crate) struct Rig {
     pub(crate) sse: ResilientSse,
     pub(crate) store: FaultStore<MemoryStore>,
@@ -131,7 +132,7 @@ impl Rig {
         self.calls.load(Ordering::SeqCst)
     }
 
-    /// How many events the inner bodies have made.
+    /// Returns the number of events that the inner bodies have made.
     pub(crate) fn made(&self) -> u64 {
         self.made.load(Ordering::SeqCst)
     }
@@ -148,12 +149,12 @@ impl Rig {
         tokio::spawn(watch(self.get("a", None).await.into_body(), start))
     }
 
-    /// Returns what a client sees that comes back to the stream `a`.
+    /// Reconnects to the stream `a` with a cursor, and returns the events that the client sees.
     pub(crate) async fn resume(&self, cursor: &str) -> Vec<Seen> {
         watch(self.get("a", Some(cursor)).await.into_body(), Instant::now()).await
     }
 
-    /// Returns recovery's answer for the stream `a`.
+    /// Returns recovery's response for the stream `a`.
     pub(crate) async fn recover(&self) -> Value {
         let request = Request::get("/chat/a/recover").body(Empty::<Bytes>::new()).unwrap();
         let body = self.sse.recover().oneshot(request).await.unwrap().into_body().collect().await.unwrap();
@@ -169,12 +170,12 @@ impl Rig {
         self.store.inner().read(read).await.unwrap().unwrap()
     }
 
-    /// The numbers of the events in the log, checked against their ids.
+    /// Returns the numbers of the events in the log, and checks that each event's id has the same number.
     pub(crate) async fn recorded(&self) -> Vec<u64> {
         let event = |record: resilient_sse::Record| match record.kind {
             RecordKind::Events(event) => {
                 let number = number(&Sse.view(&event.bytes).data);
-                assert_eq!(record.id.seq, number, "an event under another's id");
+                assert_eq!(record.id.seq, number, "an event with the id of another one");
                 Some(number)
             }
             RecordKind::Run { .. } | RecordKind::End(_) => None,
@@ -184,9 +185,10 @@ impl Rig {
     }
 }
 
-/// An event as the client saw it, and when, from its request on.
+/// An event that a client saw.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
+    /// The time since the client's request.
     pub(crate) at: Duration,
     pub(crate) name: String,
     pub(crate) data: String,
@@ -207,16 +209,16 @@ fn number(data: &str) -> u64 {
     data.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// Reads to the end.
+/// Reads a body to its end.
 pub(crate) async fn watch<B: Body<Error: std::fmt::Debug> + Unpin>(body: B, start: Instant) -> Vec<Seen> {
     watch_with(body, start, |_| {}).await
 }
 
-/// Reads to the end, with a look at each event as it comes.
+/// Reads a body to its end, and calls `on_event` for each event as it arrives.
 pub(crate) async fn watch_with<B: Body<Error: std::fmt::Debug> + Unpin>(
     mut body: B,
     start: Instant,
-    mut look: impl FnMut(&Seen),
+    mut on_event: impl FnMut(&Seen),
 ) -> Vec<Seen> {
     let mut parser = Parser::new(1 << 20);
     let mut all = Vec::new();
@@ -231,18 +233,18 @@ pub(crate) async fn watch_with<B: Body<Error: std::fmt::Debug> + Unpin>(
         while let Some(parsed) = parser.pop() {
             let Parsed::Message(message) = parsed else { continue };
             let seen = Seen { at: start.elapsed(), name: message.name, data: message.data, id: message.last_event_id };
-            look(&seen);
+            on_event(&seen);
             all.push(seen);
         }
     }
-    // Guarantee G12. What is served unrecorded has no ids.
+    // Guarantee G12. An unrecorded stream has no ids, so its end cannot be checked.
     let last = all.last();
     let finished = last.is_some_and(|last| last.id.is_empty() || last.event_id().seq == 0);
     assert!(finished, "an unfinished stream looks finished: {last:?}");
     all
 }
 
-/// The numbered events.
+/// Returns the numbered events, without the terminal event and the library's notices.
 pub(crate) fn numbered(seen: &[Seen]) -> impl Iterator<Item = &Seen> {
     seen.iter().filter(|seen| seen.name == "message")
 }
@@ -262,14 +264,14 @@ pub(crate) fn account(seen: &[Seen], first: u64, last: u64) -> u64 {
     let (mut next, mut lost, mut gap) = (first, 0, None::<Value>);
     for seen in seen.iter().filter(|seen| seen.name != "connected") {
         if seen.name == "gap" {
-            assert!(gap.is_none(), "two gaps in one place");
+            assert!(gap.is_none(), "two gaps in a row");
             gap = Some(serde_json::from_str(&seen.data).unwrap());
             continue;
         }
         let at = if seen.name == "message" { seen.number() } else { last + 1 };
         assert!(at >= next, "{at} came again");
         match gap.take() {
-            None => assert_eq!(at, next, "skipped in silence"),
+            None => assert_eq!(at, next, "events are missing without a gap"),
             Some(gap) => {
                 assert!(at > next || gap["missed"].is_null(), "a gap where nothing is missing: {gap}");
                 assert!(gap["missed"].is_null() || gap["missed"] == at - next, "{gap} for {next} to {at}");
@@ -279,7 +281,7 @@ pub(crate) fn account(seen: &[Seen], first: u64, last: u64) -> u64 {
         }
         next = at + 1;
     }
-    assert_eq!(next, last + 2, "the end is missing");
+    assert_eq!(next, last + 2, "the last events or the end are missing");
     lost
 }
 

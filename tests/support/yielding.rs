@@ -1,4 +1,4 @@
-//! A store that answers after a number of polls, and reports when its last clone is dropped.
+//! A store whose requests take a number of polls, and that shows when its last clone has been dropped.
 
 use std::{
     fmt,
@@ -17,7 +17,7 @@ use resilient_sse::{
     },
 };
 
-/// How often a request is pending before it is done, and again before its answer comes.
+/// A memory store. Each request returns `Pending` `times` times before the operation, and `times` times after it.
 #[derive(Clone)]
 pub(crate) struct Yielding {
     pub(crate) inner: MemoryStore,
@@ -30,7 +30,7 @@ impl Yielding {
         Self { inner: MemoryStore::new(), times, alive: Arc::default() }
     }
 
-    /// A weak reference, dead once nobody holds the store any more.
+    /// Returns a weak reference that is dead once all clones of the store are dropped.
     pub(crate) fn alive(&self) -> Weak<()> {
         Arc::downgrade(&self.alive)
     }

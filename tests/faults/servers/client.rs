@@ -107,7 +107,7 @@ impl Client {
     fn hears(&mut self, seen: Seen) {
         let before = self.witness.data.len();
         let mut all = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
-        self.witness.hears(&seen, all.entry(self.witness.key.clone()).or_default());
+        self.witness.check(&seen, all.entry(self.witness.key.clone()).or_default());
         drop(all);
         if self.witness.data.len() > before {
             self.heard.push((Instant::now(), seen.data));

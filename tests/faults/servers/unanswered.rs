@@ -20,7 +20,7 @@ async fn g11_a_stop_reaches_a_handler_that_has_not_answered_from_another_node() 
     nodes[0].until_state("a", StreamState::Active).await;
     let stopped = nodes[1].sse.streams().stop(&Owner::ANONYMOUS, &StreamId::new("a").unwrap()).await.unwrap();
     assert_eq!(stopped.unwrap().ending.state, StreamState::Cancelled);
-    until("the handler is told, and dropped", async || handler.is_told() && handler.is_dropped()).await;
+    until("the handler is stopped and dropped", async || handler.is_stopped() && handler.is_dropped()).await;
     let seen = collect(asking.await.unwrap().unwrap().into_body()).await;
     assert_eq!((seen.names(), seen.ended), (vec!["cancelled"], true));
     stage.verdict(&[&nodes[0], &nodes[1]], false).await;

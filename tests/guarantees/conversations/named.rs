@@ -183,7 +183,7 @@ async fn a_handler_that_has_not_named_its_conversation_is_dropped_with_its_clien
     let pending = waits.behind(stage.sse(0).generation());
     let left = tokio::time::timeout(SECOND, turn(&pending)).await;
     assert!(left.is_err());
-    assert!(waits.is_dropped() && waits.is_told());
+    assert!(waits.is_dropped() && waits.is_stopped());
     stage.verdict().await;
 }
 

@@ -30,7 +30,7 @@ async fn replace_stops_the_old_one_once_the_new_one_has_started() {
         let last = old.whole().await;
         assert_eq!(last.names().last(), Some(&"cancelled"));
         assert!(last.ended && last.events.last().unwrap().data.contains("replaced"), "{last:?}");
-        assert!(waits.is_told(), "one that had not begun gives way, too");
+        assert!(waits.is_stopped(), "one that had not begun gives way, too");
         slow.abort();
         new.read(2).await;
         drop(new);
@@ -245,7 +245,7 @@ async fn g11_a_handler_that_has_not_answered_gives_way() {
     let quick = Handler::new(|call: &Call| call.stream(&Script::events(1)));
     turn(&stage.chat(0, &quick)).await.whole().await;
     stage.advance(SECOND).await;
-    assert!(waits.is_told() && waits.is_dropped());
+    assert!(waits.is_stopped() && waits.is_dropped());
     let seen = slow.await.unwrap();
     assert_eq!(seen.names(), ["cancelled"]);
     stage.verdict().await;

@@ -64,7 +64,7 @@ async fn a_stop_before_the_next_turn_has_begun() {
         assert_eq!(stage.stop(0, &query).await, StatusCode::ACCEPTED);
         stage.advance(SECOND).await;
         assert_eq!(stage.stands(&old.id()).await.1, "stopped");
-        assert_eq!(waits.is_told(), !only_old);
+        assert_eq!(waits.is_stopped(), !only_old);
         if only_old {
             pending.abort();
         } else {
@@ -132,7 +132,7 @@ async fn a_stop_that_is_denied_for_one_stream_stops_the_other() {
     assert_eq!(stage.stop(0, "").await, StatusCode::ACCEPTED);
     stage.advance(SECOND).await;
     assert_eq!(stage.stands(&old.id()).await.1, "stopped");
-    assert!(!waits.is_told());
+    assert!(!waits.is_stopped());
     pending.abort();
     drop(old);
     stage.verdict().await;

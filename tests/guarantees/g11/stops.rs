@@ -25,7 +25,7 @@ async fn g11_a_stop_reaches_a_handler_that_has_not_answered() {
                 stage.hubs[stopping].sse.streams().stop(&Owner::ANONYMOUS, &StreamId::new("a").unwrap()).await;
             assert_eq!(stopped.unwrap().unwrap().ending.state, StreamState::Cancelled);
             stage.advance(SECOND).await;
-            assert!(handler.is_told(), "{disconnect:?}, from node {stopping}: the handler is not told");
+            assert!(handler.is_stopped(), "{disconnect:?}, from node {stopping}: the stop token did not fire");
             assert!(handler.is_dropped(), "{disconnect:?}, from node {stopping}: it works on");
             assert_eq!(answer.await.unwrap(), (StatusCode::OK, vec!["cancelled".to_owned()]));
             stage.verdict().await;

@@ -29,7 +29,7 @@ async fn refused(url: &str) -> RedisStoreError {
 
 /// Servers and Sentinels with different passwords.
 fn guarded() -> Sentinels {
-    Sentinels::guarded(&Options::default().password("p-pass"), &Options::default().password("s-pass"))
+    Sentinels::with_each(&Options::default().password("p-pass"), &Options::default().password("s-pass"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,9 +61,9 @@ async fn a_refused_login_is_told_to_be_the_sentinels_or_the_primarys() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_that_only_one_side_wants_is_given_to_that_side() {
     let open = Options::default();
-    let servers = Sentinels::guarded(&open, &open.clone().password("s-pass"));
+    let servers = Sentinels::with_each(&open, &open.clone().password("s-pass"));
     works(&RedisStore::connect(&(servers.url() + "?sentinel_password=s-pass")).await.unwrap(), "chat").await;
-    let servers = Sentinels::guarded(&open.clone().password("p-pass"), &open);
+    let servers = Sentinels::with_each(&open.clone().password("p-pass"), &open);
     works(&RedisStore::connect(&servers.url().replacen("://", "://:p-pass@", 1)).await.unwrap(), "chat").await;
 }
 
@@ -73,7 +73,7 @@ const WATCH: &str = "user watch on >s/p@s:s? -@all +role +sentinel|masters";
 #[tokio::test(flavor = "multi_thread")]
 async fn users_of_either_side_need_only_what_is_documented() {
     let servers = Options::default().line(&acl_user("app", "secret", RedisStore::ACL_COMMANDS, "sse:"));
-    let servers = Sentinels::guarded(&servers, &Options::default().line(WATCH));
+    let servers = Sentinels::with_each(&servers, &Options::default().line(WATCH));
     let query = "?sentinel_username=watch&sentinel_password=s%2Fp%40s%3As%3F";
     let store = RedisStore::connect(&(servers.url().replacen("://", "://app:secret@", 1) + query)).await.unwrap();
     works(&store, "chat").await;
@@ -86,7 +86,7 @@ async fn users_of_either_side_need_only_what_is_documented() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_whom_the_sentinels_tell_nothing_is_refused_by_them() {
     let user = "user watch on >s-pass -@all +role";
-    let servers = Sentinels::guarded(&Options::default(), &Options::default().line(user));
+    let servers = Sentinels::with_each(&Options::default(), &Options::default().line(user));
     let error = refused(&(servers.url() + "?sentinel_username=watch&sentinel_password=s-pass")).await;
     assert!(error.to_string().starts_with("the Sentinels of `mymaster` refused the login: "), "{error}");
     assert!(error.to_string().contains("sentinel|masters"), "{error}");

@@ -1,4 +1,4 @@
-//! The user that a production server would give the library.
+//! Redis users with as few rights as a production server would grant to the library.
 
 use std::collections::HashMap;
 
@@ -6,27 +6,26 @@ use redis::Value;
 
 use super::RedisServer;
 
-/// A user who may run exactly these commands, on keys and channels of one prefix.
+/// Returns the `redis.conf` line for a user who may run only these commands, on keys and channels with one prefix.
 ///
-/// The line is one of `redis.conf`, for [`Options::line`](super::Options::line); without its first word it is the
-/// words of `ACL SETUSER`. Neither password nor prefix may have spaces, the prefix no glob characters.
+/// The line fits [`Options::line`](super::Options::line). Without its first word, it holds the arguments of
+/// `ACL SETUSER`. The password and the prefix must not contain spaces, and the prefix must not contain glob characters.
 pub fn acl_user(name: &str, password: &str, commands: &[&str], prefix: &str) -> String {
     let allowed: String = commands.iter().map(|command| format!(" +{command}")).collect();
     format!("user {name} reset on >{password} ~{prefix}* &{prefix}* -@all{allowed}")
 }
 
 impl RedisServer {
-    /// What users were refused: the command, key or channel of each entry of the server's log.
+    /// Returns the command, key or channel of each request that the server refused to a user, from `ACL LOG`.
     ///
-    /// The client library introduces itself with `CLIENT SETINFO`, whatever comes of it. Redis 7.0 does not know that, newer
-    /// servers refuse and log it.
+    /// `CLIENT SETINFO` is left out. The `redis` crate sends it on each connection and ignores a refusal.
     pub fn denied(&self) -> Vec<String> {
         let log: Vec<HashMap<String, Value>> = self.ask(&["ACL", "LOG"]);
-        let told = |entry: &HashMap<String, Value>, field: &str| match &entry[field] {
+        let text = |entry: &HashMap<String, Value>, field: &str| match &entry[field] {
             Value::BulkString(text) => String::from_utf8_lossy(text).into_owned(),
             other => panic!("{field}: {other:?}"),
         };
-        let entries = log.iter().map(|entry| (told(entry, "reason"), told(entry, "object")));
+        let entries = log.iter().map(|entry| (text(entry, "reason"), text(entry, "object")));
         entries
             .filter(|entry| *entry != ("command".into(), "client|setinfo".into()))
             .map(|(_, object)| object)

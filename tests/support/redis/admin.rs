@@ -6,10 +6,10 @@ use redis::{Client, Connection, FromRedisValue, IntoConnectionInfo as _, RedisRe
 
 use super::RedisServer;
 
-/// A server that is not stopped answers well within this.
+/// The time limit for each step of a command. A server that is not stopped answers much sooner.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
-/// How long a key lives.
+/// The time to live of a key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Ttl {
     Missing,
@@ -28,14 +28,14 @@ impl RedisServer {
         self.try_ask(words)
     }
 
-    /// Runs a command and reads its answer as a type of Rust.
+    /// Runs a command and converts its reply to a Rust type.
     pub fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
         self.try_ask(words).unwrap_or_else(|error| panic!("{words:?} on {}: {error}", self.address()))
     }
 
-    /// Runs a command that may fail, and reads its answer as a type of Rust.
+    /// Runs a command that may fail, and converts its reply to a Rust type.
     ///
-    /// Over a connection of its own, so that it is of no matter what happened to the server before.
+    /// Each command opens a new connection, because an earlier one may have broken when the server was killed or stopped.
     pub fn try_ask<T: FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
         let (name, arguments) = words.split_first().expect("a command");
         cmd(name).arg(arguments).query(&mut self.connect()?)
@@ -43,7 +43,7 @@ impl RedisServer {
 
     fn connect(&self) -> RedisResult<Connection> {
         let info = self.url().into_connection_info()?;
-        // A connection introduces itself otherwise, which takes a time limit of its own.
+        // Skip `CLIENT SETINFO`: the `redis` crate would send it with a time limit other than `ANSWER_WITHIN`.
         let mut settings = info.redis_settings().clone().set_skip_set_lib_name();
         if let Some(password) = &self.password {
             settings = settings.set_password(password);
@@ -55,7 +55,7 @@ impl RedisServer {
         Ok(connection)
     }
 
-    /// A field of `INFO`, as `role` or `master_link_status`.
+    /// Returns a field of `INFO`, such as `role` or `master_link_status`.
     pub fn info(&self, field: &str) -> Option<String> {
         let info: String = self.try_ask(&["INFO", "everything"]).ok()?;
         info.lines().find_map(|line| Some(line.strip_prefix(field)?.strip_prefix(':')?.to_owned()))
@@ -69,12 +69,12 @@ impl RedisServer {
         self.command(&["FLUSHALL"]);
     }
 
-    /// Makes the server forget all scripts, like a restart.
+    /// Makes the server forget all scripts, as a restart would.
     pub fn script_flush(&self) {
         self.command(&["SCRIPT", "FLUSH", "SYNC"]);
     }
 
-    /// All keys, sorted.
+    /// Returns all keys, sorted.
     pub fn keys(&self) -> Vec<String> {
         let mut keys = Vec::new();
         let mut cursor = "0".to_owned();
@@ -86,13 +86,13 @@ impl RedisServer {
             }
             cursor = next;
         }
-        // A scan may name a key twice.
+        // `SCAN` may return a key more than once.
         keys.sort_unstable();
         keys.dedup();
         keys
     }
 
-    /// How long a key lives, to the millisecond.
+    /// Returns a key's time to live, with a resolution of one millisecond.
     pub fn ttl(&self, key: &str) -> Ttl {
         match self.ask::<i64>(&["PTTL", key]) {
             -2 => Ttl::Missing,

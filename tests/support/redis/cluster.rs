@@ -12,34 +12,34 @@ use super::{
 /// The slots that each shard starts with.
 const SLOTS: [RangeInclusive<u16>; 3] = [0..=5460, 5461..=10922, 10923..=16383];
 
-/// Three masters, and a replica for each where wanted.
+/// Three masters, each with a replica if the test asks for replicas.
 pub struct RedisCluster {
     masters: Vec<RedisServer>,
     replicas: Vec<RedisServer>,
 }
 
 impl RedisCluster {
-    /// Starts three masters, and waits until they are a Cluster.
+    /// Starts three masters and waits until they form a Cluster.
     pub fn start() -> Self {
         Self::with(&Options::default())
     }
 
-    /// The same, with options for all nodes.
+    /// Does what [`start`](Self::start) does, with options for all nodes.
     pub fn with(options: &Options) -> Self {
         Self::form(nodes(options), Vec::new())
     }
 
-    /// Starts three masters with a replica each, and waits until all follow.
+    /// Starts three masters with one replica each, and waits until every replica is linked to its master.
     pub fn with_replicas(options: &Options) -> Self {
         Self::form(nodes(options), nodes(options))
     }
 
-    /// Where a client may begin: the nodes that started as masters.
+    /// The addresses of the nodes that started as masters. A client discovers the Cluster from them.
     pub fn seeds(&self) -> Vec<String> {
         self.masters.iter().map(|node| node.address().to_string()).collect()
     }
 
-    /// As `redis+cluster://h:p,h:p,h:p`.
+    /// Returns a URL such as `redis+cluster://h:p,h:p,h:p`.
     pub fn url(&self) -> String {
         format!("redis+cluster://{}", self.seeds().join(","))
     }
@@ -54,7 +54,7 @@ impl RedisCluster {
         &self.replicas[shard]
     }
 
-    /// All nodes, those that started as masters first.
+    /// All nodes. Those that started as masters come first.
     pub fn nodes(&self) -> impl Iterator<Item = &RedisServer> {
         self.masters.iter().chain(&self.replicas)
     }
@@ -63,20 +63,20 @@ impl RedisCluster {
         self.any().ask(&["CLUSTER", "KEYSLOT", key])
     }
 
-    /// Who serves a slot now. Nodes may differ about it until [`wait_ok`](Self::wait_ok).
+    /// The node that serves a slot now. Nodes may disagree on it until [`wait_ok`](Self::wait_ok) returns.
     pub fn owner_of(&self, slot: u16) -> &RedisServer {
         let port = self.owner_port(slot);
-        self.nodes().find(|node| node.port() == port).expect("it is one of ours")
+        self.nodes().find(|node| node.port() == port).expect("the owner is a node of this Cluster")
     }
 
     /// The shard that serves a slot now.
     pub fn shard_of(&self, slot: u16) -> usize {
         let port = self.owner_port(slot);
-        let place = self.nodes().position(|node| node.port() == port).expect("it is one of ours");
-        place % self.masters.len()
+        let index = self.nodes().position(|node| node.port() == port).expect("the owner is a node of this Cluster");
+        index % self.masters.len()
     }
 
-    /// The keys of all masters, sorted.
+    /// Returns the keys of all masters, sorted.
     pub fn keys(&self) -> Vec<String> {
         let masters = self.nodes().filter(|node| is_master(node));
         let mut keys: Vec<_> = masters.flat_map(RedisServer::keys).collect();
@@ -84,12 +84,12 @@ impl RedisCluster {
         keys
     }
 
-    /// Moves a slot to a shard's master while clients go on.
+    /// Moves a slot and its keys to a shard's master. Clients can use the slot meanwhile.
     pub fn move_slot(&self, slot: u16, to: usize) {
         self.begin_move(slot, to).finish();
     }
 
-    /// Begins to move a slot; its keys stay until told to go.
+    /// Begins to move a slot to a shard's master. Its keys stay until the [`SlotMove`] moves them.
     pub fn begin_move(&self, slot: u16, to: usize) -> SlotMove<'_> {
         let masters: Vec<_> = self.running().filter(|node| is_master(node)).collect();
         let shard = [self.masters.get(to), self.replicas.get(to)].into_iter().flatten();
@@ -97,7 +97,7 @@ impl RedisCluster {
         SlotMove::begin(slot, self.owner_of(slot), to.expect("the shard has a master"), masters)
     }
 
-    /// Lets a shard's replica take over in good order; returns the new master.
+    /// Promotes a shard's replica without losing a write, and returns the new master.
     pub fn failover(&self, shard: usize) -> &RedisServer {
         let (master, replica) = self.roles(shard);
         wait_replicated(master, replica);
@@ -106,7 +106,7 @@ impl RedisCluster {
         replica
     }
 
-    /// Kills a shard's master and waits until the others have put its replica in its place, which is returned.
+    /// Kills a shard's master, waits until the Cluster has promoted the replica, and returns the new master.
     pub fn kill_and_wait_promoted(&self, shard: usize) -> &RedisServer {
         let (master, replica) = self.roles(shard);
         wait_replicated(master, replica);
@@ -115,7 +115,7 @@ impl RedisCluster {
         replica
     }
 
-    /// Waits until all slots are served, and all running nodes know each other and agree on who serves what.
+    /// Waits until all slots are served, and all running nodes know each other and agree on the owner of each slot.
     pub fn wait_ok(&self) {
         eventually("the cluster is whole", || self.is_whole().then_some(()));
     }
@@ -133,7 +133,8 @@ impl RedisCluster {
 
     fn introduce(&self) {
         for (number, node) in self.nodes().enumerate() {
-            // Distinct from the start, so that no two need to settle a conflict. Refused once they know each other.
+            // Distinct epochs, so that the nodes have no conflict to resolve. Must come before `MEET`, after which
+            // nodes refuse the command.
             node.command(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]);
         }
         for (number, node) in self.nodes().enumerate() {
@@ -146,7 +147,7 @@ impl RedisCluster {
         }
     }
 
-    /// A shard's master and replica as they are now.
+    /// Returns a shard's current master and its replica.
     fn roles(&self, shard: usize) -> (&RedisServer, &RedisServer) {
         let (first, second) = (self.master(shard), self.replica(shard));
         if is_master(first) { (first, second) } else { (second, first) }
@@ -184,14 +185,14 @@ fn nodes(options: &Options) -> Vec<RedisServer> {
         .role(Role::ClusterNode)
         .line("cluster-enabled yes")
         .line("cluster-node-timeout 1000")
-        // Replicas stay where a test put them.
+        // A replica stays with the master that the test gave it.
         .line("cluster-allow-replica-migration no");
     SLOTS.iter().map(|_| RedisServer::with(&options)).collect()
 }
 
 fn follow(replica: &RedisServer, master: &RedisServer) {
     let id: String = master.ask(&["CLUSTER", "MYID"]);
-    // Refused until it has heard of that master.
+    // The replica refuses until the Cluster's gossip has told it of the master.
     eventually("the replica knows its master", || replica.try_command(&["CLUSTER", "REPLICATE", &id]).ok());
 }
 

@@ -1,4 +1,4 @@
-//! A folder that goes with its handle.
+//! A temporary folder that is removed when its handle is dropped.
 
 use std::{
     env, fs, io,
@@ -17,7 +17,7 @@ impl Folder {
             let path = env::temp_dir().join(format!("resilient-sse-redis-{}-{number}", process::id()));
             match fs::create_dir(&path) {
                 Ok(()) => return Self(path),
-                // Left behind by a process of the same id that was killed.
+                // A killed process with the same id left this folder behind.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => panic!("{}: {error}", path.display()),
             }
@@ -28,7 +28,7 @@ impl Folder {
         &self.0
     }
 
-    /// Writes a file into it, and says where that is.
+    /// Writes a file into the folder and returns the file's path.
     pub(super) fn write(&self, name: &str, content: &str) -> PathBuf {
         let path = self.0.join(name);
         fs::write(&path, content).expect("the folder takes files");

@@ -1,15 +1,15 @@
-//! Real Redis processes for tests: one server, a pair, a Cluster, Sentinels, and a proxy with faults before any of them.
+//! Real Redis processes for tests: a single server, a master with a replica, a Cluster, Sentinels, and a proxy that
+//! injects network faults in front of any of them.
 //!
-//! Each process listens on ports of 127.0.0.1 that nothing else here uses, works in a folder of its own, and ends
-//! with its handle. Servers are Redis 7 or later (`redis-server` on the path), or Valkey 9 (from `.ci/valkey`) in test crates
-//! whose names begin with `valkey`.
+//! Each process listens on ports of 127.0.0.1 that no other test uses, has a folder of its own, and is killed when its
+//! handle is dropped. Servers are Redis 7 or later (`redis-server` on the path), or Valkey 9 (from `.ci/valkey`) in test
+//! crates whose names begin with `valkey`.
 //!
-//! All calls here block their thread until what they say is so, and panic where it is not so in time. A test in
-//! which something else must run meanwhile, as a client under load during a failover, wants tokio's multi-thread
-//! flavour, whose own tasks go on beside a blocked test.
+//! Every function here blocks its thread until the described state is reached, and panics after [`PATIENCE`]. A test
+//! whose tasks must run meanwhile, such as a client under load during a failover, needs tokio's multi-thread runtime.
 #![allow(dead_code, unused_imports, reason = "each test crate uses its part of it")]
 #![allow(unreachable_pub, clippy::expect_used, clippy::panic, clippy::must_use_candidate, reason = "tests")]
-#![allow(clippy::needless_pass_by_value, reason = "what is taken is used up")]
+#![allow(clippy::needless_pass_by_value, reason = "taking a value shows that the call consumes it")]
 
 mod acl;
 mod admin;

@@ -1,12 +1,12 @@
-//! How a server is configured.
+//! The configuration of a server.
 
 use std::fmt::Write as _;
 
 use super::{Tls, folder::Folder, port::Port};
 
-/// What a server gets beside its defaults: lines of `redis.conf`, and perhaps TLS.
+/// The configuration of a server: lines of `redis.conf`, a password, TLS.
 ///
-/// Without any, nothing is persisted, so a restarted server is empty, and replication starts at once.
+/// By default the server persists nothing, so it is empty after a restart, and replication starts at once.
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Options {
@@ -16,7 +16,7 @@ pub struct Options {
     pub(super) role: Role,
 }
 
-/// What kind of process it is.
+/// The kind of a server process.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum Role {
     #[default]
@@ -26,29 +26,30 @@ pub(super) enum Role {
 }
 
 impl Options {
-    /// An append-only file that is synced before each answer: what was acknowledged outlives a `SIGKILL`.
+    /// Makes the server sync an append-only file before each reply, so that acknowledged writes survive a `SIGKILL`.
     pub fn durable() -> Self {
         Self::default().line("appendonly yes").line("appendfsync always")
     }
 
-    /// So much memory, as `8mb`; writes beyond it are refused, nothing is evicted.
+    /// Limits the server's memory, to `8mb` for example. The server refuses writes beyond the limit and evicts no key.
     pub fn bounded(memory: &str) -> Self {
         Self::default().line(&format!("maxmemory {memory}")).line("maxmemory-policy noeviction")
     }
 
-    /// A line of `redis.conf`, which may be one of [`acl_user`](super::acl_user); the last of a kind holds.
+    /// Adds a line of `redis.conf`, such as one from [`acl_user`](super::acl_user). If two lines set the same option,
+    /// the last one wins.
     pub fn line(mut self, line: &str) -> Self {
         self.lines.push(line.to_owned());
         self
     }
 
-    /// What the default user has to say; replicas, other Sentinels and this harness know it.
+    /// Sets the password of the default user. Replicas, Sentinels and the helpers of this module use it too.
     pub fn password(mut self, password: &str) -> Self {
         self.password = Some(password.to_owned());
         self
     }
 
-    /// A TLS port beside the plain one, over which replicas and Sentinels come too.
+    /// Adds a TLS port beside the plain one. Replicas and Sentinels then connect over TLS.
     pub fn tls(mut self, tls: &Tls) -> Self {
         self.tls = Some(tls.clone());
         self
@@ -62,7 +63,7 @@ impl Options {
     pub(super) fn file(&self, folder: &Folder, port: &Port, tls_port: Option<&Port>) -> String {
         let mut file = format!("bind 127.0.0.1\nport {}\ndir \"{}\"\n", port.number(), folder.path().display());
         if self.role != Role::Sentinel {
-            // A replica's first copy would otherwise wait 5 s for others to share it with.
+            // By default a master waits 5 s for more replicas before it sends the first copy.
             file.push_str("save \"\"\nappendonly no\nrepl-diskless-sync-delay 0\n");
         }
         if let (Some(tls), Some(port)) = (&self.tls, tls_port) {

@@ -1,20 +1,20 @@
-//! A master and its replica, and a failover that loses what the replica did not have yet.
+//! A master and its replica, and a failover that loses the writes that the replica had not received.
 
 use super::{Options, RedisServer, eventually};
 
-/// Two servers, the second a replica of the first when they start.
+/// Two servers. At the start, the second is a replica of the first.
 pub struct Pair {
     pub master: RedisServer,
     pub replica: RedisServer,
 }
 
 impl Pair {
-    /// Starts both, and waits until the replica follows.
+    /// Starts both servers and waits until the replica is linked to the master.
     pub fn start() -> Self {
         Self::with(&Options::default())
     }
 
-    /// The same, with options for both.
+    /// Does what [`start`](Self::start) does, with options for both servers.
     pub fn with(options: &Options) -> Self {
         let mut options = options.clone();
         if options.tls.is_some() {
@@ -27,26 +27,25 @@ impl Pair {
         Self { master, replica }
     }
 
-    /// Waits until the replica has all that the master has now.
+    /// Waits until the replica has received all writes that the master has now.
     pub fn wait_replicated(&self) {
         wait_replicated(&self.master, &self.replica);
     }
 
-    /// From here on the master's writes reach no one: they are the tail that a promotion loses.
-    ///
-    /// All before it is on the replica.
+    /// Cuts the replica off, so that a promotion loses all later writes of the master (the "tail"). The replica has all
+    /// earlier ones.
     pub fn detach_replica(&self) {
         detach(&self.master, &self.replica);
     }
 
-    /// Kills the master and promotes the replica, which has nothing from after [`detach_replica`](Self::detach_replica).
+    /// Kills the master and promotes the replica, which lacks all writes after [`detach_replica`](Self::detach_replica).
     pub fn promote_with_lost_tail(&self) {
-        assert!(!self.replica.is_running(), "detach the replica first, then write the tail");
+        assert!(!self.replica.is_running(), "call detach_replica first, then write the tail");
         lose_master(&self.master, &self.replica);
         promote(&self.replica);
     }
 
-    /// Kills the master once the replica has everything, and promotes that.
+    /// Waits until the replica has all writes, then kills the master and promotes the replica.
     pub fn promote(&self) {
         self.wait_replicated();
         self.master.kill();
@@ -54,15 +53,15 @@ impl Pair {
     }
 }
 
-/// The port by which servers know each other: that for TLS if there is one.
+/// The port by which other servers know this one: its TLS port, if it has one.
 pub(super) fn known_port(server: &RedisServer) -> u16 {
     server.tls_port().unwrap_or_else(|| server.port())
 }
 
-/// Cuts a replica off without its master's noticing more than a lost connection.
+/// Cuts a replica off. To the master this is only a lost connection.
 ///
-/// To pause it would not be enough: what the master sends meanwhile waits in the replica's socket, and is applied
-/// when it goes on. So its connection is cut while it cannot make another.
+/// The replica is paused, and its connection is cut while it cannot open another one. A pause alone would not be
+/// enough: the master's later writes would wait in the replica's socket, and the replica would apply them when resumed.
 pub(super) fn detach(master: &RedisServer, replica: &RedisServer) {
     wait_replicated(master, replica);
     replica.stop();
@@ -70,14 +69,14 @@ pub(super) fn detach(master: &RedisServer, replica: &RedisServer) {
     assert_eq!(cut, 1, "one replica was connected");
 }
 
-/// Kills a master before its detached replica can reach it again.
+/// Kills a master, then resumes its detached replica, which must not reach the master again.
 pub(super) fn lose_master(master: &RedisServer, replica: &RedisServer) {
     master.kill();
     replica.cont();
 }
 
 pub(super) fn wait_linked(replica: &RedisServer) {
-    eventually("the replica follows", || (replica.info("master_link_status")? == "up").then_some(()));
+    eventually("the replica is linked", || (replica.info("master_link_status")? == "up").then_some(()));
 }
 
 pub(super) fn wait_replicated(master: &RedisServer, replica: &RedisServer) {

@@ -1,4 +1,4 @@
-//! Ports that stay one server's own, also while it is down.
+//! Ports that stay reserved for one server, also while it is down.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -6,18 +6,18 @@ use std::{
     ops::Range,
 };
 
-/// Below where systems take the ports of outgoing connections from (Linux: 32768): a client that keeps
-/// connecting to a killed server's port could otherwise be given that very port, and connect to itself.
+/// The ports to choose from. They lie below the range for outgoing connections (on Linux from 32768): a client that
+/// keeps connecting to the port of a killed server could otherwise get that port as its own, and connect to itself.
 const PORTS: Range<u16> = 12_000..22_000;
 
-/// How far Redis puts a node's Cluster bus above its port.
+/// The distance from a node's port to the port of its Cluster bus.
 const TO_BUS: u16 = 10_000;
 
-/// A TCP port of 127.0.0.1, claimed until this goes.
+/// A TCP port of 127.0.0.1, reserved until this handle is dropped.
 pub(super) struct Port {
     number: u16,
-    /// The UDP ports of the same numbers. Redis has no use for them, and they tell the tests running beside this
-    /// one that the TCP ports are taken, even between a server's death and its restart.
+    /// The UDP ports with the same numbers, which Redis does not use. While they are bound, other tests see that the TCP
+    /// ports are taken, even between a server's death and its restart.
     _claims: Vec<UdpSocket>,
 }
 
@@ -26,7 +26,7 @@ impl Port {
         Self::claim_with(&[0])
     }
 
-    /// One whose Cluster bus port is free as well.
+    /// Claims a port whose Cluster bus port is free as well.
     pub(super) fn claim_for_cluster() -> Self {
         Self::claim_with(&[0, TO_BUS])
     }

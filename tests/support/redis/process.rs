@@ -1,4 +1,4 @@
-//! One process of a server: started, signalled, ended, all by its own handle.
+//! A server's process. Its handle starts, signals and kills it.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -9,10 +9,11 @@ use std::{
 
 use super::eventually;
 
-/// The server that the tests of this crate run on, and how to install it: Valkey if the crate's name says so.
+/// Returns the server program for this test crate, and the command that installs it: Valkey in crates whose names begin
+/// with `valkey`, otherwise Redis.
 fn program() -> (PathBuf, &'static str) {
     if env!("CARGO_CRATE_NAME").starts_with("valkey") {
-        // Beside cargo's `tmp` in the target folder.
+        // `.ci/valkey` installs it beside cargo's `tmp` in the target folder.
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("valkey");
         (folder.join("valkey-server"), ".ci/valkey")
     } else {
@@ -53,12 +54,12 @@ impl Process {
         !self.paused && !self.killed
     }
 
-    /// Returns whether the process has ended, by itself or not.
+    /// Returns whether the process has ended, for whatever reason.
     pub(super) fn has_exited(&mut self) -> bool {
         self.child.try_wait().expect("a child can be waited for").is_some()
     }
 
-    /// Stops it, and waits until it has stopped.
+    /// Stops the process with `SIGSTOP`, and waits until it has stopped.
     pub(super) fn pause(&mut self) {
         self.signal("STOP");
         eventually("the process stops", || self.has_stopped().then_some(()));
@@ -70,9 +71,9 @@ impl Process {
         self.paused = false;
     }
 
-    /// Kills it, paused or not, and waits until its ports are free again.
+    /// Kills the process, paused or not, and waits until its ports are free again.
     pub(super) fn kill(&mut self) {
-        // It may be gone already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.killed = true;
@@ -83,18 +84,18 @@ impl Process {
         String::from_utf8_lossy(&text).into_owned()
     }
 
-    /// Returns the end of its log, for a panic's message.
-    pub(super) fn last_words(&self) -> String {
+    /// Returns the last lines of the log, for a panic's message.
+    pub(super) fn log_end(&self) -> String {
         let log = self.log();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
-    /// As Linux tells; elsewhere the signal has to be trusted.
+    /// Returns whether the process has stopped. Without `/proc`, assumes that the signal has had its effect.
     fn has_stopped(&self) -> bool {
         // `<id> (<name>) <state> ...`
-        let told = fs::read_to_string(format!("/proc/{}/stat", self.id()));
-        told.map_or(true, |stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id()));
+        stat.map_or(true, |stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
     }
 
     fn signal(&self, signal: &str) {

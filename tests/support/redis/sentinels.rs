@@ -6,56 +6,58 @@ use super::{
     pair::{detach, known_port, lose_master, wait_linked, wait_replicated},
 };
 
-/// What the Sentinels call the master.
+/// The name of the master in the Sentinels' configuration.
 const NAME: &str = "mymaster";
 
-/// How often Sentinels that know each other say hello, in milliseconds.
+/// The milliseconds between a Sentinel's hello messages, once the Sentinels know each other.
 ///
-/// Whoever claims for four such periods to be a master and is not theirs, they demote. They must not do so to a
-/// replica that one of them is about to promote, and that one notices only within a second.
-const UNHURRIED: &str = "750";
+/// A Sentinel demotes a server that has claimed to be a master for four such periods without being the master it knows.
+/// The Sentinel that leads a failover may take a second to notice that its replica is a master. Four periods must be
+/// longer, or another Sentinel would demote that replica first.
+const HELLO_PERIOD: &str = "750";
 
-/// Two servers and three Sentinels of quorum 2, which take a master for dead after half a second.
+/// Two servers and three Sentinels with a quorum of 2. The Sentinels consider a master dead after half a second.
 pub struct Sentinels {
     nodes: [RedisServer; 2],
     sentinels: Vec<RedisServer>,
 }
 
 impl Sentinels {
-    /// Starts all, and waits until the Sentinels know each other and the replica.
+    /// Starts all processes and waits until the Sentinels know each other and the replica.
     pub fn start() -> Self {
         Self::with(&Options::default())
     }
 
-    /// The same, with options for both servers.
+    /// Does what [`start`](Self::start) does, with options for both servers.
     pub fn with(options: &Options) -> Self {
-        Self::guarded(options, &Options::default())
+        Self::with_each(options, &Options::default())
     }
 
-    /// The same, with options for the servers, and others for the Sentinels, which know the servers' password.
+    /// Does what [`start`](Self::start) does, with options for the servers and others for the Sentinels.
     ///
-    /// Where the servers have TLS, the Sentinels reach them and each other over that, and so have it too.
-    pub fn guarded(servers: &Options, sentinels: &Options) -> Self {
+    /// The Sentinels get the servers' password. If the servers have TLS, the Sentinels have it too, and use it to reach
+    /// the servers and each other.
+    pub fn with_each(servers: &Options, sentinels: &Options) -> Self {
         let Pair { master, replica } = Pair::with(servers);
         let sentinels = (0..3).map(|_| sentinel(&master, servers, sentinels)).collect();
         let all = Self { nodes: [master, replica], sentinels };
         eventually("the Sentinels know each other", || all.sentinels.iter().all(is_acquainted).then_some(()));
-        all.sentinels.iter().for_each(|sentinel| publish_every(sentinel, UNHURRIED));
+        all.sentinels.iter().for_each(|sentinel| publish_every(sentinel, HELLO_PERIOD));
         all
     }
 
-    /// As `redis+sentinel://h:p,h:p,h:p/mymaster`.
+    /// Returns a URL such as `redis+sentinel://h:p,h:p,h:p/mymaster`.
     pub fn url(&self) -> String {
         format!("redis+sentinel://{}/{NAME}", self.addresses())
     }
 
-    /// As `h:p,h:p,h:p`.
+    /// Returns the Sentinels' addresses as `h:p,h:p,h:p`.
     pub fn addresses(&self) -> String {
         let addresses: Vec<_> = self.sentinels.iter().map(|sentinel| sentinel.address().to_string()).collect();
         addresses.join(",")
     }
 
-    /// The same for TLS.
+    /// Returns the Sentinels' TLS addresses as `h:p,h:p,h:p`.
     pub fn tls_addresses(&self) -> String {
         let urls: Vec<_> = self.sentinels.iter().map(RedisServer::tls_url).collect();
         urls.join(",").replace("rediss://", "")
@@ -65,7 +67,7 @@ impl Sentinels {
         &self.sentinels[number]
     }
 
-    /// The master, as the Sentinels have agreed.
+    /// The master that all running Sentinels name.
     pub fn master(&self) -> &RedisServer {
         self.agreed().expect("the Sentinels agree on one of these servers")
     }
@@ -75,28 +77,28 @@ impl Sentinels {
         self.other(self.master())
     }
 
-    /// Has the Sentinels swap master and replica; returns the new master when the other follows it.
+    /// Makes the Sentinels swap master and replica. Returns the new master once the old one is its replica.
     pub fn failover(&self) -> &RedisServer {
         let (old, new) = (self.master(), self.replica());
         wait_replicated(old, new);
-        // Refused until that Sentinel has seen the replica in good order.
+        // The Sentinel refuses until it has seen a healthy replica.
         eventually("the failover begins", || self.sentinels[0].try_command(&["SENTINEL", "FAILOVER", NAME]).ok());
         eventually("the replica is master", || (self.promoted()?.port() == new.port()).then_some(()));
         wait_linked(old);
         new
     }
 
-    /// Kills the master, as it is; the replica has all of its data if it had the time.
+    /// Kills the master at once. The replica may lack its latest writes.
     pub fn kill_master(&self) {
         self.master().kill();
     }
 
-    /// Waits until the Sentinels have agreed on a master that is alive and is one.
+    /// Waits until the Sentinels agree on a running server that has the role of a master.
     pub fn wait_promoted(&self) -> &RedisServer {
         eventually("the Sentinels promote", || self.promoted())
     }
 
-    /// Starts a server that was killed, and waits until it follows the master.
+    /// Restarts the server that was killed, and waits until it is a replica of the master.
     pub fn revive_replica(&self) {
         let replica = self.replica();
         replica.restart();
@@ -104,16 +106,16 @@ impl Sentinels {
         wait_linked(replica);
     }
 
-    /// From here on the master's writes reach no one: they are the tail that a promotion loses.
+    /// Cuts the replica off, so that a promotion loses all later writes of the master (the "tail").
     pub fn detach_replica(&self) {
         detach(self.master(), self.replica());
     }
 
-    /// Kills the master and waits until the Sentinels have promoted the replica, which has nothing from after
+    /// Kills the master and waits until the Sentinels have promoted the replica, which lacks all writes after
     /// [`detach_replica`](Self::detach_replica).
     pub fn promote_with_lost_tail(&self) -> &RedisServer {
         let (master, replica) = (self.master(), self.replica());
-        assert!(!replica.is_running(), "detach the replica first, then write the tail");
+        assert!(!replica.is_running(), "call detach_replica first, then write the tail");
         lose_master(master, replica);
         self.wait_promoted()
     }
@@ -123,13 +125,13 @@ impl Sentinels {
         if node.port() == first.port() { second } else { first }
     }
 
-    /// The server that all Sentinels in service name.
+    /// Returns the server that all running Sentinels name as the master, if they agree.
     fn agreed(&self) -> Option<&RedisServer> {
         let running = self.sentinels.iter().filter(|sentinel| sentinel.is_running());
-        let named: Vec<_> = running.map(named_by).collect::<Option<_>>()?;
-        let port = *named.first()?;
-        let all = named.iter().all(|other| *other == port);
-        self.nodes.iter().find(|node| all && known_port(node) == port)
+        let ports: Vec<_> = running.map(master_port).collect::<Option<_>>()?;
+        let port = *ports.first()?;
+        let is_agreed = ports.iter().all(|other| *other == port);
+        self.nodes.iter().find(|node| is_agreed && known_port(node) == port)
     }
 
     fn promoted(&self) -> Option<&RedisServer> {
@@ -152,34 +154,36 @@ fn sentinel(master: &RedisServer, servers: &Options, options: &Options) -> Redis
         options = options.tls(tls).line("tls-replication yes");
     }
     let sentinel = RedisServer::with(&options);
-    hasten(&sentinel);
+    shorten_periods(&sentinel);
     sentinel
 }
 
-/// Makes a Sentinel look around more often; and should this machine stall for two seconds, so that it distrusts its
-/// clock, makes it trust that again after half a second instead of thirty.
+/// Shortens a Sentinel's periods, so that it notices changes sooner.
 ///
-/// The ping period has to be well below the time after which a master is down, because a Sentinel waits that long
-/// before it connects to the master it has just promoted. But five of them must be more than a second: it promotes no
-/// replica that it has older news of, and while the master is down it asks for news once a second.
-fn hasten(sentinel: &RedisServer) {
+/// `TILT-PERIOD`: a Sentinel that stalls for two seconds distrusts its clock and does nothing for that period, 30 s by
+/// default.
+///
+/// `PING-PERIOD` has two bounds. It must be well below `down-after-milliseconds`, because a Sentinel waits one such
+/// period before it connects to the master it has just promoted. Five of them must be longer than a second: a Sentinel
+/// promotes no replica whose last `INFO` is older than that, and it asks for `INFO` once a second while a master is down.
+fn shorten_periods(sentinel: &RedisServer) {
     let periods = [["PING-PERIOD", "300"], ["INFO-PERIOD", "500"], ["ASK-PERIOD", "100"], ["TILT-PERIOD", "500"]];
     sentinel.command(&[&["SENTINEL", "DEBUG"], periods.concat().as_slice()].concat());
     publish_every(sentinel, "100");
 }
 
-/// Sets how many milliseconds a Sentinel lets pass between its hellos, by which Sentinels find each other.
+/// Sets the milliseconds between a Sentinel's hello messages, by which Sentinels find each other.
 fn publish_every(sentinel: &RedisServer, period: &str) {
     sentinel.command(&["SENTINEL", "DEBUG", "PUBLISH-PERIOD", period]);
 }
 
 fn is_acquainted(sentinel: &RedisServer) -> bool {
-    let told = sentinel.info("master0").unwrap_or_default();
-    ["status=ok", "slaves=1", "sentinels=3"].iter().all(|fact| told.split(',').any(|other| other == *fact))
+    let master = sentinel.info("master0").unwrap_or_default();
+    ["status=ok", "slaves=1", "sentinels=3"].iter().all(|field| master.split(',').any(|other| other == *field))
 }
 
-/// The port of the master that a Sentinel names.
-fn named_by(sentinel: &RedisServer) -> Option<u16> {
+/// Returns the port of the master that a Sentinel names.
+fn master_port(sentinel: &RedisServer) -> Option<u16> {
     let address: Vec<String> = sentinel.try_ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME]).ok()?;
     address.get(1)?.parse().ok()
 }

@@ -10,7 +10,7 @@ use super::{Options, eventually, folder::Folder, options::Role, port::Port, proc
 
 /// A running server. Dropping it ends its process and frees its ports and folder.
 pub struct RedisServer {
-    // The first field goes first: the process, then its folder.
+    // Fields are dropped in order: the process must end before its folder is removed.
     process: Mutex<Process>,
     config: PathBuf,
     port: Port,
@@ -20,16 +20,16 @@ pub struct RedisServer {
     _folder: Folder,
 }
 
-/// Something other than these tests got hold of the port between its choice and its use.
+/// Another program took the port after it was chosen and before the server bound it.
 struct PortTaken;
 
 impl RedisServer {
-    /// Starts one that persists nothing, and waits until it serves.
+    /// Starts a server that persists nothing, and waits until it serves.
     pub fn start() -> Self {
         Self::with(&Options::default())
     }
 
-    /// Starts one with options, and waits until it serves.
+    /// Starts a server with options, and waits until it serves.
     pub fn with(options: &Options) -> Self {
         loop {
             let server = Self::spawn(options);
@@ -47,17 +47,17 @@ impl RedisServer {
         (Ipv4Addr::LOCALHOST, self.port()).into()
     }
 
-    /// As `redis://127.0.0.1:6379`.
+    /// Returns a URL such as `redis://127.0.0.1:6379`.
     pub fn url(&self) -> String {
         format!("redis://{}", self.address())
     }
 
-    /// The URL of one of its users.
+    /// Returns the URL with a user's name and password.
     pub fn url_as(&self, name: &str, password: &str) -> String {
         format!("redis://{name}:{password}@{}", self.address())
     }
 
-    /// As `rediss://127.0.0.1:6379`.
+    /// Returns a URL such as `rediss://127.0.0.1:6379`.
     pub fn tls_url(&self) -> String {
         let port = self.tls_port().expect("the server was started with TLS");
         format!("rediss://{}:{port}", Ipv4Addr::LOCALHOST)
@@ -72,7 +72,7 @@ impl RedisServer {
         self.process().kill();
     }
 
-    /// Kills it if need be, and starts it again: same port, same folder.
+    /// Kills the server if it runs, and starts it again with the same port and folder.
     pub fn restart(&self) {
         let mut process = self.process();
         process.kill();
@@ -123,13 +123,13 @@ impl RedisServer {
         run(&self.config, self.role)
     }
 
-    /// Waits until it either serves or has lost its port to another.
+    /// Waits until the server serves, or has ended because its port was taken.
     fn settle(&self) -> Result<(), PortTaken> {
         eventually("the server serves", || {
             let mut process = self.process();
             if process.has_exited() {
                 let taken = process.log().contains("Address already in use");
-                assert!(taken, "the server ended:\n{}", process.last_words());
+                assert!(taken, "the server ended:\n{}", process.log_end());
                 return Some(Err(PortTaken));
             }
             let id = process.id();
@@ -138,11 +138,11 @@ impl RedisServer {
         })
     }
 
-    /// Returns whether this very process answers on the port, with all of its data.
+    /// Returns whether the process with this id answers on the port and has loaded its data.
     fn serves(&self, id: u32) -> bool {
         let Ok(info) = self.try_ask::<String>(&["INFO", "everything"]) else { return false };
-        let told = |line: &str| info.lines().any(|other| other == line);
-        told(&format!("process_id:{id}")) && !told("loading:1")
+        let has = |line: &str| info.lines().any(|other| other == line);
+        has(&format!("process_id:{id}")) && !has("loading:1")
     }
 
     fn process(&self) -> MutexGuard<'_, Process> {

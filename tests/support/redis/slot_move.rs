@@ -1,14 +1,15 @@
-//! A slot on its way from one master to another, as `redis-cli --cluster reshard` does it.
+//! The move of a slot from one master to another, step by step, as `redis-cli --cluster reshard` does it.
 
 use super::RedisServer;
 
-/// So few keys in one `MIGRATE`, which blocks both servers.
+/// The most keys in one `MIGRATE`. Few, because `MIGRATE` blocks both servers.
 const BATCH: usize = 10;
 
-/// A slot on the move: the old owner has the keys that did not go yet, and sends clients on with `ASK` for the rest.
+/// An unfinished move of a slot. The old owner serves the keys that it still has, and redirects clients with `ASK` for
+/// all others.
 ///
-/// Dropped before its end, it stays so.
-#[must_use = "the slot is on the move until `finish`"]
+/// Dropping the value leaves the move unfinished.
+#[must_use = "the move stays unfinished until `finish`"]
 pub struct SlotMove<'a> {
     slot: String,
     from: &'a RedisServer,
@@ -19,18 +20,18 @@ pub struct SlotMove<'a> {
 impl<'a> SlotMove<'a> {
     pub(super) fn begin(slot: u16, from: &'a RedisServer, to: &'a RedisServer, masters: Vec<&'a RedisServer>) -> Self {
         let slot = slot.to_string();
-        // In this order: a client must find the new owner ready when the old one sends it there.
+        // The new owner first: it must be ready before the old owner redirects a client to it.
         to.command(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &id(from)]);
         from.command(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id(to)]);
         Self { slot, from, to, masters }
     }
 
-    /// How many keys did not go yet.
+    /// Returns the number of keys that the old owner still has.
     pub fn left(&self) -> usize {
         self.from.ask(&["CLUSTER", "COUNTKEYSINSLOT", &self.slot])
     }
 
-    /// Moves about so many keys; `false` where none is left.
+    /// Moves up to `keys` keys. Returns `false` if none was left.
     pub fn advance(&self, keys: usize) -> bool {
         let keys: Vec<String> = self.from.ask(&["CLUSTER", "GETKEYSINSLOT", &self.slot, &keys.to_string()]);
         if keys.is_empty() {
@@ -43,16 +44,16 @@ impl<'a> SlotMove<'a> {
         true
     }
 
-    /// Moves half of the keys, at least one.
+    /// Moves half of the remaining keys, rounded up.
     pub fn advance_half(&self) {
         self.advance(self.left().div_ceil(2));
     }
 
-    /// Moves the rest, and tells all masters who has the slot now.
+    /// Moves the remaining keys and tells all masters the new owner.
     pub fn finish(self) {
         while self.advance(BATCH) {}
         let owner = id(self.to);
-        // The new owner first, or a failure in between would leave the slot to nobody.
+        // The new owner first: if a later command failed, the slot would otherwise have no owner.
         let rest = self.masters.iter().filter(|node| node.port() != self.to.port());
         for node in std::iter::once(&self.to).chain(rest) {
             node.command(&["CLUSTER", "SETSLOT", &self.slot, "NODE", &owner]);

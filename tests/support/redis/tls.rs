@@ -6,7 +6,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 
 use super::{folder::Folder, port::Port};
 
-/// What a server needs to speak TLS as `127.0.0.1` and `localhost`, and a client to trust it.
+/// A certificate and key for a server at `127.0.0.1` and `localhost`, and the authority's certificate for its clients.
 #[derive(Clone)]
 pub struct Tls {
     authority: (String, Vec<u8>),
@@ -20,7 +20,7 @@ impl Tls {
         let names = ["127.0.0.1", "localhost"].map(str::to_owned);
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(names).expect("valid names");
-        // Unlike its authority's: servers among each other would take it for one that signed itself.
+        // Unlike the authority's name: with equal names, other servers would take this certificate for a self-signed one.
         params.distinguished_name.push(DnType::CommonName, "a server");
         let certificate = params.signed_by(&key, &issuer.signer).expect("a certificate");
         Self {
@@ -30,28 +30,28 @@ impl Tls {
         }
     }
 
-    /// The authority's certificate, which a client has to trust, as PEM.
+    /// The authority's certificate as PEM. A client must trust it.
     pub fn ca_pem(&self) -> &str {
         &self.authority.0
     }
 
-    /// The same as DER.
+    /// The authority's certificate as DER.
     pub fn ca_der(&self) -> &[u8] {
         &self.authority.1
     }
 
-    /// Writes the files for a server, and says how its configuration names them.
+    /// Writes the files for a server, and returns the lines of its configuration that name them.
     pub(super) fn lines(&self, folder: &Folder, port: &Port) -> String {
         let files = [
             ("tls-ca-cert-file", "ca.pem", &self.authority.0),
             ("tls-cert-file", "server.pem", &self.certificate),
             ("tls-key-file", "server.key", &self.key),
         ];
-        let named = files.map(|(option, name, content)| {
+        let lines = files.map(|(option, name, content)| {
             let path = folder.write(name, content);
             format!("{option} \"{}\"\n", path.display())
         });
-        format!("tls-port {}\ntls-auth-clients no\n{}", port.number(), named.concat())
+        format!("tls-port {}\ntls-auth-clients no\n{}", port.number(), lines.concat())
     }
 }
 

@@ -1,4 +1,4 @@
-//! A Cluster as one of its nodes sees it.
+//! A Cluster's nodes and slots, as one node reports them.
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
@@ -11,11 +11,11 @@ pub(super) struct Node {
     pub(super) id: String,
     pub(super) port: u16,
     pub(super) slots: Vec<RangeInclusive<u16>>,
-    settled: bool,
+    is_healthy: bool,
 }
 
 impl View {
-    /// `None` where the node does not answer.
+    /// Asks a node for its view. Returns `None` if the node does not answer.
     pub(super) fn of(node: &RedisServer) -> Option<Self> {
         let text: String = node.try_ask(&["CLUSTER", "NODES"]).ok()?;
         text.lines().map(Node::parse).collect::<Option<_>>().map(Self)
@@ -25,12 +25,12 @@ impl View {
         self.0.iter().find(|node| node.slots.iter().any(|range| range.contains(&slot)))
     }
 
-    /// Whether it has met the node of a port, and has not lost it.
+    /// Returns whether the asked node has met the node at this port and does not consider it failed.
     pub(super) fn knows(&self, port: u16) -> bool {
-        self.0.iter().any(|node| node.port == port && node.settled)
+        self.0.iter().any(|node| node.port == port && node.is_healthy)
     }
 
-    /// Returns which node serves which slots, for comparison with another node's view.
+    /// Returns the ranges of slots with their owners, for comparison with another node's view.
     pub(super) fn owners(&self) -> BTreeMap<u16, (u16, &str)> {
         let ranges = self.0.iter().flat_map(|node| node.slots.iter().map(move |range| (node, range)));
         ranges.map(|(node, range)| (*range.start(), (*range.end(), node.id.as_str()))).collect()
@@ -38,23 +38,23 @@ impl View {
 }
 
 impl Node {
-    /// `<id> <ip:port@bus> <flags> <master> <ping> <pong> <epoch> <link> <slot> <slot>...`
+    /// Parses `<id> <ip:port@bus> <flags> <master> <ping> <pong> <epoch> <link> <slot> <slot>...`.
     fn parse(line: &str) -> Option<Self> {
         let words: Vec<_> = line.split(' ').collect();
         let (address, _) = words.get(1)?.split_once('@')?;
         let (_, port) = address.rsplit_once(':')?;
-        let settled = !words[2].split(',').any(|flag| matches!(flag, "handshake" | "noaddr" | "fail" | "fail?"));
+        let is_healthy = !words[2].split(',').any(|flag| matches!(flag, "handshake" | "noaddr" | "fail" | "fail?"));
         Some(Self {
             id: words[0].to_owned(),
             port: port.parse().ok()?,
-            // A slot on the move is named in brackets besides.
+            // Skip the extra entry in brackets of a slot that is being moved.
             slots: words
                 .get(8..)?
                 .iter()
                 .filter(|word| !word.starts_with('['))
                 .map(|word| range(word))
                 .collect::<Option<_>>()?,
-            settled,
+            is_healthy,
         })
     }
 }

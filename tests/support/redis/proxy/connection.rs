@@ -1,4 +1,4 @@
-//! A client's connection, and its other half to the server.
+//! A client's connection to the proxy, and the proxy's connection to the server for it.
 
 use std::{future::pending, net, sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ pub(super) async fn accept(listener: net::TcpListener, controls: Arc<Controls>) 
         if controls.faults().refuse {
             end_by(&client, End::Reset);
         } else {
-            // Its membership begins here, so that a cut does not miss what was accepted before it.
+            // Join here, not in the task: a cut must end every connection that was accepted before it.
             tokio::spawn(serve(client, controls.join(), controls.clone()));
         }
     }
@@ -36,24 +36,25 @@ async fn serve(mut client: TcpStream, mut cut: watch::Receiver<Cut>, controls: A
     };
     let fate = tokio::select! {
         biased;
-        fate = told(&mut cut) => fate,
+        fate = fate(&mut cut) => fate,
         end = forward(&mut client, &mut server, &controls) => Fate::End(end),
     };
     let Fate::End(end) = fate else { return pending().await };
     end_by(&client, end);
     drop(client);
     drop(cut);
-    let_go(server).await;
+    finish(server).await;
 }
 
-async fn told(cut: &mut watch::Receiver<Cut>) -> Fate {
+/// Waits until a control decides the fate of this connection's generation.
+async fn fate(cut: &mut watch::Receiver<Cut>) -> Fate {
     let fate = cut.wait_for(Option::is_some).await;
     fate.ok().and_then(|fate| *fate).unwrap_or(Fate::End(End::Reset))
 }
 
-/// Until both sides have finished, or one is lost.
+/// Forwards in both directions until both sides have finished or one connection fails.
 async fn forward(client: &mut TcpStream, server: &mut TcpStream, controls: &Controls) -> End {
-    // Nothing may wait here for more to send with it.
+    // Nagle's algorithm would hold small packets back.
     if client.set_nodelay(true).and(server.set_nodelay(true)).is_err() {
         return End::Reset;
     }
@@ -63,17 +64,17 @@ async fn forward(client: &mut TcpStream, server: &mut TcpStream, controls: &Cont
     both.map_or(End::Reset, |_| End::Finish)
 }
 
-/// How the client's side will end when it is dropped.
+/// Sets how the client's connection ends when it is dropped.
 fn end_by(client: &TcpStream, end: End) {
     if end == End::Reset {
-        // Where this fails the client is gone already.
+        // This fails only if the client has gone already.
         let _ = client.set_zero_linger();
     }
 }
 
-/// Ends the server's side in good order, so that it gets all that was forwarded: a socket that is closed with
-/// unread replies would reset the connection.
-async fn let_go(mut server: TcpStream) {
+/// Closes the connection to the server so that the server receives all forwarded bytes. The replies are read to their
+/// end first, because closing a socket with unread bytes resets the connection.
+async fn finish(mut server: TcpStream) {
     let rest = async {
         server.shutdown().await?;
         copy(&mut server, &mut sink()).await

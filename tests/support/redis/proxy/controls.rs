@@ -1,4 +1,4 @@
-//! The controls that a test has set on a proxy, and the counts of its connections.
+//! The faults that a test has set on a proxy, the proxy's connections, and their counters.
 
 use std::{
     mem,
@@ -14,20 +14,22 @@ use tokio::sync::watch;
 
 use super::End;
 
-/// Told to all connections of one generation: those that came since the last cut.
+/// What a control has decided for a generation of connections: for all that were accepted between two cuts.
 pub(super) type Cut = Option<Fate>;
 
 /// The fate of connections.
 #[derive(Clone, Copy)]
 pub(super) enum Fate {
     End(End),
-    /// The connections stay, and nothing passes any more.
+    /// The connections stay open, and nothing passes any more.
     Strand,
 }
 
 pub(super) struct Controls {
     faults: watch::Sender<Faults>,
+    /// The current generation: each open connection holds a receiver.
     generation: Mutex<watch::Sender<Cut>>,
+    /// The bytes that may still go to the server before all connections end.
     allowance: Mutex<Option<u64>>,
     pub(super) connections: Counter,
     pub(super) request_bytes: Counter,
@@ -64,14 +66,14 @@ impl Controls {
         *self.faults.borrow()
     }
 
-    /// Waits while all is frozen.
+    /// Waits until the proxy is not frozen.
     pub(super) async fn thawed(&self) {
         let mut faults = self.faults.subscribe();
         let thawed = faults.wait_for(|faults| !faults.freeze).await;
-        thawed.expect("its sender is borrowed here");
+        thawed.expect("the sender lives as long as `self`");
     }
 
-    /// A connection's membership in the generation of now, for as long as it is open.
+    /// Adds a connection to the current generation. It leaves when the receiver is dropped.
     pub(super) fn join(&self) -> watch::Receiver<Cut> {
         lock(&self.generation).subscribe()
     }
@@ -80,16 +82,16 @@ impl Controls {
         lock(&self.generation).receiver_count()
     }
 
-    /// Ends a generation, which has gone when the returned sender has no receivers.
+    /// Ends all connections of the current generation. They are gone once the returned sender has no receivers.
     pub(super) fn cut(&self, end: End) -> watch::Sender<Cut> {
-        self.meet(Fate::End(end))
+        self.end_generation(Fate::End(end))
     }
 
     pub(super) fn strand(&self) {
-        drop(self.meet(Fate::Strand));
+        drop(self.end_generation(Fate::Strand));
     }
 
-    fn meet(&self, fate: Fate) -> watch::Sender<Cut> {
+    fn end_generation(&self, fate: Fate) -> watch::Sender<Cut> {
         let generation = mem::replace(&mut *lock(&self.generation), watch::Sender::new(None));
         generation.send_replace(Some(fate));
         generation
@@ -99,7 +101,7 @@ impl Controls {
         *lock(&self.allowance) = Some(bytes);
     }
 
-    /// How many of so many bytes may still go to the server, and whether all end after them.
+    /// Returns how many of the next `bytes` bytes may go to the server, and whether all connections end after them.
     pub(super) fn allow(&self, bytes: usize) -> (usize, bool) {
         let mut allowance = lock(&self.allowance);
         let Some(left) = *allowance else { return (bytes, false) };

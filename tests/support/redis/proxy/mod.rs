@@ -1,4 +1,4 @@
-//! A TCP proxy before a server, with the faults of a network.
+//! A TCP proxy in front of a server. It injects network faults.
 
 mod connection;
 mod controls;
@@ -19,16 +19,16 @@ use super::eventually;
 /// How a connection ends for the client.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum End {
-    /// By RST, as when a host or a firewall has forgotten it.
+    /// With RST, as if the host or a firewall no longer knew the connection.
     Reset,
-    /// By FIN, as when the server closes it.
+    /// With FIN, as if the server closed it.
     Finish,
 }
 
 /// A proxy on a port of its own.
 ///
-/// It runs on a thread of its own, so that neither a paused clock nor a blocked test holds it up. A control holds
-/// for all that is sent after it has returned.
+/// It runs on a thread of its own, so that neither a paused clock nor a blocked test delays it. A fault applies to all
+/// bytes that are sent after the method that sets it has returned.
 pub struct Proxy {
     address: SocketAddr,
     controls: Arc<Controls>,
@@ -37,7 +37,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts one before a server, which need not run yet.
+    /// Starts a proxy in front of a server. The server need not run yet.
     pub fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
         let address = listener.local_addr().expect("a bound address");
@@ -58,78 +58,78 @@ impl Proxy {
         self.address.port()
     }
 
-    /// As `redis://127.0.0.1:6379`.
+    /// Returns a URL such as `redis://127.0.0.1:6379`.
     pub fn url(&self) -> String {
         format!("redis://{}", self.address)
     }
 
-    /// Where new connections go from now on, as after a change of DNS; those that are open stay.
+    /// Directs new connections to another server, as after a change of DNS. Open connections stay as they are.
     pub fn point_at(&self, server: SocketAddr) {
         self.controls.set(|faults| faults.server = server);
     }
 
-    /// Ends all connections; new ones are accepted.
+    /// Ends all open connections. New ones are accepted.
     ///
-    /// What the proxy has not forwarded by then is lost; the server handles what it got.
+    /// Bytes that the proxy has not forwarded yet are lost. The server handles all requests that have reached it.
     pub fn cut(&self, end: End) {
         let connections = self.controls.cut(end);
         eventually("the connections end", || (connections.receiver_count() == 0).then_some(()));
     }
 
-    /// Ends all connections once so many more bytes went to the server, counted over all of them.
+    /// Resets all connections once `bytes` more bytes have gone to the server, counted over all connections.
     pub fn cut_after_bytes(&self, bytes: u64) {
         self.controls.cut_after(bytes);
     }
 
-    /// Leaves all connections half open for good: they stay, and nothing passes in either direction, as when a host went
-    /// away without a word. New ones are as any.
+    /// Leaves all connections half open for good: they stay, and nothing passes in either direction, as after the power
+    /// failure of a host. New connections work.
     pub fn strand(&self) {
         self.controls.strand();
     }
 
-    /// Whether to reset new connections at once; those that are open stay.
+    /// Sets whether new connections are reset at once. Open connections stay.
     pub fn refuse(&self, refuse: bool) {
         self.controls.set(|faults| faults.refuse = refuse);
     }
 
-    /// Whether to forward nothing, in neither direction, while all connections stay and new ones are accepted.
-    /// What came meanwhile is forwarded when this ends.
+    /// Sets whether the proxy holds back all bytes in both directions. Connections stay, and new ones are accepted. When
+    /// the freeze ends, the proxy forwards what it has received meanwhile.
     ///
-    /// This is how a half-open connection looks to a program. The system still acknowledges what it sends, so
-    /// neither keepalive nor `TCP_USER_TIMEOUT` notices.
+    /// To a program this looks like a half-open connection. The operating system still acknowledges the bytes that the
+    /// program sends, so neither keepalive nor `TCP_USER_TIMEOUT` notices.
     pub fn freeze(&self, freeze: bool) {
         self.controls.set(|faults| faults.freeze = freeze);
     }
 
-    /// How long bytes take each way, to the millisecond; they stay in order, and any number may be on the way.
+    /// Delays bytes in each direction, with a resolution of one millisecond. The delay does not change their order.
     pub fn delay(&self, delay: Duration) {
         self.controls.set(|faults| faults.delay = delay);
     }
 
-    /// Whether to forward requests, but to lose their replies.
+    /// Sets whether the proxy drops all replies. It still forwards requests.
     ///
-    /// A client cannot tell which replies it lost: [`cut`](Self::cut) before this ends, or it takes later ones for
-    /// them.
+    /// Call [`cut`](Self::cut) before replies pass again: a client cannot tell which replies are missing, and would take
+    /// a later reply for a lost one.
     pub fn drop_replies(&self, drop: bool) {
         self.controls.set(|faults| faults.drop_replies = drop);
     }
 
-    /// How many connections came so far, refused ones too.
+    /// The number of connections so far, refused ones included.
     pub fn connections(&self) -> u64 {
         self.controls.connections.total()
     }
 
-    /// How many connections are open now.
+    /// The number of open connections.
     pub fn open_connections(&self) -> usize {
         self.controls.open()
     }
 
-    /// How many bytes went to the server so far.
+    /// The number of bytes that have gone to the server.
     pub fn request_bytes(&self) -> u64 {
         self.controls.request_bytes.total()
     }
 
-    /// How many bytes went to clients so far.
+    /// The number of bytes that have gone to clients.
     pub fn reply_bytes(&self) -> u64 {
         self.controls.reply_bytes.total()
     }
@@ -139,7 +139,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // Its panic, if it had one, has told all there is.
+            // If the thread panicked, its message is on standard error already.
             let _ = thread.join();
         }
     }

@@ -1,4 +1,4 @@
-//! One direction of a connection: a line on which each chunk takes its time.
+//! One direction of a connection. A queue holds each chunk for the set delay.
 
 use std::{future::pending, io};
 
@@ -13,22 +13,22 @@ use super::{End, controls::Controls};
 
 const CHUNK: usize = 16 * 1024;
 
-/// How many chunks may be on the way; with more, the sender feels it.
-const ON_THE_WAY: usize = 256;
+/// The most chunks in a queue. While it is full, the proxy reads nothing more from the sender.
+const QUEUED: usize = 256;
 
 struct Chunk {
     due: Instant,
-    /// None at the end.
+    /// Empty at the end of the stream.
     bytes: Vec<u8>,
 }
 
-/// Forwards a client's requests, up to the point of a cut.
+/// Forwards a client's requests, up to the byte after which [`Controls::cut_after`] ends all connections.
 pub(super) async fn requests(from: ReadHalf<'_>, mut to: WriteHalf<'_>, controls: &Controls) -> io::Result<()> {
-    let (line, mut arriving) = mpsc::channel(ON_THE_WAY);
-    let arrive = async {
-        while let Some(bytes) = next(&mut arriving, controls).await {
+    let (queue, mut queued) = mpsc::channel(QUEUED);
+    let send = async {
+        while let Some(bytes) = next(&mut queued, controls).await {
             let (allowed, last) = controls.allow(bytes.len());
-            // Before it is seen, so that who has seen it finds it counted.
+            // Count before writing: a test that sees the effect of these bytes must find them counted.
             controls.request_bytes.add(allowed);
             to.write_all(&bytes[..allowed]).await?;
             if last {
@@ -39,14 +39,14 @@ pub(super) async fn requests(from: ReadHalf<'_>, mut to: WriteHalf<'_>, controls
         }
         to.shutdown().await
     };
-    tokio::try_join!(leave(from, line, controls), arrive).map(drop)
+    tokio::try_join!(receive(from, queue, controls), send).map(drop)
 }
 
-/// Forwards a server's replies, or loses them.
+/// Forwards a server's replies, or drops them.
 pub(super) async fn replies(from: ReadHalf<'_>, mut to: WriteHalf<'_>, controls: &Controls) -> io::Result<()> {
-    let (line, mut arriving) = mpsc::channel(ON_THE_WAY);
-    let arrive = async {
-        while let Some(bytes) = next(&mut arriving, controls).await {
+    let (queue, mut queued) = mpsc::channel(QUEUED);
+    let send = async {
+        while let Some(bytes) = next(&mut queued, controls).await {
             if !controls.faults().drop_replies {
                 controls.reply_bytes.add(bytes.len());
                 to.write_all(&bytes).await?;
@@ -54,24 +54,25 @@ pub(super) async fn replies(from: ReadHalf<'_>, mut to: WriteHalf<'_>, controls:
         }
         to.shutdown().await
     };
-    tokio::try_join!(leave(from, line, controls), arrive).map(drop)
+    tokio::try_join!(receive(from, queue, controls), send).map(drop)
 }
 
-async fn leave(mut from: ReadHalf<'_>, line: mpsc::Sender<Chunk>, controls: &Controls) -> io::Result<()> {
+/// Reads chunks into the queue until the end of the stream.
+async fn receive(mut from: ReadHalf<'_>, queue: mpsc::Sender<Chunk>, controls: &Controls) -> io::Result<()> {
     loop {
         let mut bytes = Vec::with_capacity(CHUNK);
         let end = from.read_buf(&mut bytes).await? == 0;
         let due = Instant::now() + controls.faults().delay;
-        // It is received until the end; where that fails, so does this.
-        if line.send(Chunk { due, bytes }).await.is_err() || end {
+        // Sending fails only if writing to the other side has failed, and `try_join!` reports that error.
+        if queue.send(Chunk { due, bytes }).await.is_err() || end {
             return Ok(());
         }
     }
 }
 
-/// The next chunk when it arrives; `None` at the end.
-async fn next(arriving: &mut mpsc::Receiver<Chunk>, controls: &Controls) -> Option<Vec<u8>> {
-    let Chunk { due, bytes } = arriving.recv().await?;
+/// Returns the next chunk once it is due, or `None` at the end.
+async fn next(queued: &mut mpsc::Receiver<Chunk>, controls: &Controls) -> Option<Vec<u8>> {
+    let Chunk { due, bytes } = queued.recv().await?;
     sleep_until(due).await;
     controls.thawed().await;
     Some(bytes).filter(|bytes| !bytes.is_empty())
