@@ -53,7 +53,7 @@ impl Node {
         }
         let begun = Begun::new(&lane.key, lane.epoch, turn, false);
         lock(&begun.progress).waits = true;
-        let _ = lane.set_turn(Arc::clone(&begun));
+        lane.set_turn(Arc::clone(&begun));
         begun
     }
 
@@ -70,7 +70,7 @@ impl Node {
             begun.pointed(&lane.key.id, pointer);
         }
         let newer = pointer.map(|pointer| pointer.stream).filter(|newest| refuses && *newest != lane.key.id);
-        let _ = lane.set_turn(Arc::clone(&begun));
+        lane.set_turn(Arc::clone(&begun));
         let newer = newer?;
         let info = self.store.info(stream_of(&begun.conversation, &newer)).await.ok().flatten();
         info.filter(|info| info.state == StreamState::Active).map(|info| info.key.id)

@@ -148,9 +148,8 @@ where
 
 /// Stores the headers that the route keeps, if the stream was registered before its handler answered.
 fn keep_headers(node: &Arc<Node>, route: &Route, lane: &Arc<Lane>, headers: &HeaderMap) {
-    if lane.headers() == &KeptHeaders::Awaited
-        && lane.keep_headers(node.kept_headers(&lane.key, headers, &route.keep_headers))
-    {
+    if lane.headers() == &KeptHeaders::Awaited {
+        lane.keep_headers(node.kept_headers(&lane.key, headers, &route.keep_headers));
         let (node, lane) = (Arc::clone(node), Arc::clone(lane));
         node.executor.clone().begin(async move { node.recorder.update_registration(&lane).await });
     }

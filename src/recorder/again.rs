@@ -39,7 +39,7 @@ impl Recorder {
     }
 
     /// Whether a newer run of the stream is running on this node. The end of the earlier run is then obsolete.
-    fn has_newer_run(&self, recent: &RecentClose) -> bool {
+    pub(super) fn has_newer_run(&self, recent: &RecentClose) -> bool {
         let is_newer = |lane: &Lane| recent.close.epoch.is_some_and(|ended| ended < lane.epoch);
         self.lane(&recent.close.key).is_some_and(|lane| is_newer(&lane))
     }

@@ -30,3 +30,22 @@ impl Elsewhere {
         was
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn readers_elsewhere_have_a_moment_to_announce_themselves_again_after_an_outage() {
+        let mut elsewhere = Elsewhere::default();
+        assert!(!elsewhere.note(false, true) && !elsewhere.is_read, "nobody read before the outage");
+        elsewhere.note(true, false);
+        assert!(elsewhere.note(false, true) && elsewhere.is_read);
+        tokio::time::advance(RETURNS - Duration::from_millis(1)).await;
+        assert!(elsewhere.note(false, false) && elsewhere.is_read);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(elsewhere.note(false, false) && !elsewhere.is_read);
+        elsewhere.note(true, false);
+        assert!(elsewhere.note(false, false) && !elsewhere.is_read, "without an outage they have left");
+    }
+}

@@ -65,12 +65,12 @@ impl Flusher {
         self.recorder.flusher.register(cx.waker());
         loop {
             self.adopt();
-            let mut goes_on = false;
             for way in self.ways.values_mut() {
-                goes_on |= way.land(cx);
+                way.land(cx);
             }
             self.recall(cx);
             let lingers = self.lingers(cx);
+            let mut goes_on = false;
             for part in self.parts() {
                 let way = self.ways.entry(part).or_insert_with(|| Way::new(part));
                 // Polled even if no flight starts, so that the flusher is woken at the end of the pause.
@@ -144,12 +144,11 @@ impl Way {
     }
 
     fn is_idle(&self) -> bool {
-        self.flights.is_empty() && !self.failed && self.pause.is_none()
+        self.flights.is_empty() && self.pause.is_none()
     }
 
-    /// Polls the flights. Returns whether any has completed.
-    fn land(&mut self, cx: &mut Context<'_>) -> bool {
-        let before = self.flights.len();
+    /// Polls the flights, and removes those that have completed.
+    fn land(&mut self, cx: &mut Context<'_>) {
         self.flights.retain_mut(|flight| match flight.as_mut().poll(cx) {
             Poll::Pending => true,
             Poll::Ready(failed) => {
@@ -158,7 +157,6 @@ impl Way {
                 false
             }
         });
-        self.flights.len() < before
     }
 
     /// Whether sending is paused, after an error or while the breaker is open. The pause ends early when the part
@@ -260,3 +258,6 @@ async fn settle(recorder: Arc<Recorder>, lane: Arc<Lane>, op: Op) -> bool {
     }
     matches!(outcome, Outcome::Failed)
 }
+
+#[cfg(all(test, feature = "test-util"))]
+mod tests;

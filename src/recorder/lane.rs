@@ -131,9 +131,9 @@ impl Lane {
         self.turn.get()
     }
 
-    /// Marks the stream as a turn. Returns `false` if it is one already.
-    pub(crate) fn set_turn(&self, turn: Arc<Begun>) -> bool {
-        self.turn.set(turn).is_ok()
+    /// Marks the stream as a turn, unless it is one already.
+    pub(crate) fn set_turn(&self, turn: Arc<Begun>) {
+        let _ = self.turn.set(turn);
     }
 
     /// Returns the response headers that the stream's route keeps.
@@ -142,9 +142,9 @@ impl Lane {
         self.headers.get().unwrap_or(none)
     }
 
-    /// Keeps the headers of the inner service's response. Returns whether they have to be stored.
-    pub(crate) fn keep_headers(&self, headers: KeptHeaders) -> bool {
-        self.registration.awaits_headers && self.headers.set(headers).is_ok()
+    /// Keeps the headers of the inner service's response, which the route awaits.
+    pub(crate) fn keep_headers(&self, headers: KeptHeaders) {
+        let _ = self.headers.set(headers);
     }
 
     /// Returns the stream's registration with its current turn and headers, as a request that creates no stream.

@@ -44,6 +44,16 @@ mod tests {
 
     const MAX_BYTES: u64 = 3200;
 
+    #[test]
+    fn a_log_that_is_just_full_holds_every_event() {
+        let mut pushed = Pushed::default();
+        for seq in 1..=10 {
+            pushed.add(300, seq, MAX_BYTES);
+        }
+        assert_eq!(pushed.floor(200, MAX_BYTES, 10), 0);
+        assert_eq!(pushed.floor(201, MAX_BYTES, 10), 1);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -207,4 +207,14 @@ mod tests {
         assert_eq!(readers.read_places(&far), Seen { slowest: 100, caught_up: false, all_near: true });
         assert!(!readers.any());
     }
+
+    #[test]
+    fn only_readers_before_the_place_are_passed_by() {
+        let readers = Readers::new();
+        readers.attach_client();
+        let far = bounds(100, 40);
+        readers.client_at(far.floor);
+        readers.pass_by(far.floor);
+        assert_eq!(readers.read_places(&far).slowest, far.floor);
+    }
 }

@@ -241,6 +241,17 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_given_up_while_no_more_is_held_than_may_be_kept() {
+        let key = StreamKey::new(Owner::ANONYMOUS, StreamId::new("a").expect("valid"));
+        let mut state = State::new(true, Metadata::new());
+        push(&mut state, 3, true);
+        state.next_flight(&key, 9, EntryLimits { events: 10, bytes: 100 }).expect("a batch");
+        push(&mut state, 2, true);
+        assert_eq!(state.give_up(5), (0, 0));
+        assert_eq!((state.give_up(4), state.held()), ((3, 3), 2), "the batch in flight is the oldest");
+    }
+
+    #[test]
     fn what_waited_together_is_one_entry_as_far_as_that_may_be() {
         let limits = EntryLimits { events: 10, bytes: 8 };
         let mut state = State::new(true, Metadata::new());

@@ -1,11 +1,34 @@
-use std::time::Duration;
+mod again;
+mod ahead;
+mod opening;
+mod reader;
+
+use std::{sync::Arc, time::Duration};
 
 use super::{EndRequest, Lane, Recorder, request::Op, roster::tests::open};
 use crate::{
-    Event, MemoryStore, Owner, ResilientSse, StreamId, StreamSpec,
-    model::stream::{StreamState, reason},
+    Event, Guardian, MemoryStore, Owner, ResilientSse, StreamId, StreamSpec,
+    model::stream::{Frame, StreamState, reason},
+    store::Retention,
     test_util::{Fault, FaultStore},
 };
+
+/// Creates a hub on a store that takes nothing before its guardian runs.
+pub(super) fn hub(store: &FaultStore<MemoryStore>) -> (ResilientSse, Guardian) {
+    ResilientSse::builder(store.clone()).anonymous().build().expect("valid")
+}
+
+/// Creates the lane of a run whose log holds so many events and bytes.
+pub(super) fn lane(id: &str, epoch: u64, max_events: usize, max_bytes: usize) -> Arc<Lane> {
+    let registration = open(id);
+    let retention = Retention { max_events, max_bytes, ..registration.retention };
+    Lane::new(registration, &Arc::new(retention), epoch, None)
+}
+
+/// Creates events of this many bytes in total.
+pub(super) fn frame(count: u64, bytes: usize) -> Frame {
+    Frame { count, bytes: vec![b'x'; bytes].into() }
+}
 
 /// Checking the state of a stream and keeping metadata do not mark its producer as started.
 #[tokio::test(start_paused = true)]
