@@ -1,5 +1,7 @@
 //! The registration of a stream, and its update.
 
+use std::time::Duration;
+
 use super::{hub, lane, open};
 use crate::{
     MemoryStore,
@@ -45,4 +47,48 @@ async fn g4_a_registration_is_not_updated_once_an_end_is_requested_or_stored() {
     recorder.abandon(&ended);
     assert_eq!(updates(&ended).await, 0);
     assert!(updates(&lane("a", 1, 8, 1 << 20)).await > 1, "otherwise it is tried again");
+}
+
+/// Counts the withdrawals of a registration that the store has answered.
+async fn withdrawals_of_an_answered_one(store: &FaultStore<MemoryStore>, heals_after: Option<Duration>) -> u64 {
+    let (sse, _guardian) = hub(store);
+    let (opening, opened) = sse.0.recorder.open(open("a")).await;
+    assert!(matches!(opened, Ok(Opened::New { .. })));
+    drop(opening);
+    if let Some(after) = heals_after {
+        tokio::time::sleep(after).await;
+        store.heal();
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    store.calls("withdraw")
+}
+
+#[tokio::test(start_paused = true)]
+async fn g6_a_registration_is_withdrawn_until_the_store_has_answered() {
+    let store = FaultStore::new(MemoryStore::new());
+    assert_eq!(withdrawals_of_an_answered_one(&store, None).await, 1);
+    assert!(store.inner().len() == 0);
+    let store = FaultStore::new(MemoryStore::new());
+    store.fail_on("withdraw", Fault::Refuse);
+    assert_eq!(withdrawals_of_an_answered_one(&store, Some(Duration::from_millis(90))).await, 2);
+    assert!(store.inner().len() == 0);
+    let store = FaultStore::new(MemoryStore::new());
+    store.fail_on("withdraw", Fault::Refuse);
+    assert_eq!(withdrawals_of_an_answered_one(&store, None).await, 1 + 8, "then a sweep finds the stream");
+}
+
+/// A request that timed out may arrive after its withdrawal.
+#[tokio::test(start_paused = true)]
+async fn g6_a_registration_without_an_answer_is_withdrawn_twice() {
+    let store = FaultStore::new(MemoryStore::new());
+    let (sse, _guardian) = hub(&store);
+    store.fail_on("open", Fault::Hang);
+    let (opening, opened) = sse.0.recorder.open(open("a")).await;
+    assert!(opened.is_err());
+    assert_eq!(store.calls("open"), 1, "a timeout is not waited for twice");
+    drop(opening);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(store.calls("withdraw"), 1);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(store.calls("withdraw"), 2);
 }
