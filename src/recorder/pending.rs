@@ -66,11 +66,12 @@ impl Pending {
         let begins = self.first().unwrap_or_default();
         for (first, frame) in &self.frames {
             let more = (events + frame.count, bytes + frame.bytes.len());
-            if frames > 0 && (*first != begins + events || !limits.take(more.0, more.1)) {
+            if *first != begins + events || !limits.take(more.0, more.1) {
                 break;
             }
             ((events, bytes), frames) = (more, frames + 1);
         }
+        // The oldest frame goes whole, however large.
         if frames <= 1 {
             return self.pop().unwrap_or_default();
         }

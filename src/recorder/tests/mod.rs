@@ -1,7 +1,9 @@
 mod again;
 mod ahead;
+mod begun;
 mod opening;
 mod reader;
+mod request;
 
 use std::{sync::Arc, time::Duration};
 

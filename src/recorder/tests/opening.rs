@@ -67,11 +67,11 @@ async fn withdrawals_of_an_answered_one(store: &FaultStore<MemoryStore>, heals_a
 async fn g6_a_registration_is_withdrawn_until_the_store_has_answered() {
     let store = FaultStore::new(MemoryStore::new());
     assert_eq!(withdrawals_of_an_answered_one(&store, None).await, 1);
-    assert!(store.inner().len() == 0);
+    assert!(store.inner().active_count().await == Ok(0));
     let store = FaultStore::new(MemoryStore::new());
     store.fail_on("withdraw", Fault::Refuse);
     assert_eq!(withdrawals_of_an_answered_one(&store, Some(Duration::from_millis(90))).await, 2);
-    assert!(store.inner().len() == 0);
+    assert!(store.inner().active_count().await == Ok(0));
     let store = FaultStore::new(MemoryStore::new());
     store.fail_on("withdraw", Fault::Refuse);
     assert_eq!(withdrawals_of_an_answered_one(&store, None).await, 1 + 8, "then a sweep finds the stream");
