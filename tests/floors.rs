@@ -1,5 +1,5 @@
-//! The floors of the sources, as ARCHITECTURE.md lists them. Each folder uses only those below it, no file is in a
-//! circle, and the floors without input and output use no tokio, no http and no store.
+//! Checks the floors of the sources against the table in ARCHITECTURE.md. Each folder uses only folders below it, no
+//! files use each other in a circle, and the floors without input and output use no tokio, no http and no store.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test")]
 
@@ -22,11 +22,11 @@ type Parts = Vec<String>;
 struct File {
     module: Parts,
     lines: usize,
-    /// Paths that it uses, from the crate's root.
+    /// The paths that the file uses, from the crate's root.
     uses: BTreeSet<Parts>,
-    /// The names that it re-exports, and where they come from.
+    /// The names that the file re-exports, and their paths.
     exports: BTreeMap<String, Parts>,
-    /// The first parts of all paths: crates among them.
+    /// The first parts of all paths. They include the names of the crates that the file uses.
     roots: BTreeSet<String>,
 }
 
@@ -56,7 +56,7 @@ impl Sources {
         Self(files)
     }
 
-    /// Returns the file that defines the item of a path, behind all re-exports.
+    /// Follows re-exports, and returns the file that defines the item at a path.
     fn definer(&self, path: &[String]) -> Option<&Parts> {
         let file = |parts: &[String]| (1..=parts.len()).rev().find_map(|end| self.0.get(&parts[..end]));
         let mut path = path.to_vec();
@@ -162,7 +162,8 @@ impl File {
         }
     }
 
-    /// A path from the crate's root. One that begins with neither `crate` nor `super` may name a child.
+    /// Returns a path from the crate's root. A path that begins with neither `crate` nor `super` may begin with a child
+    /// module, so it is taken as relative to this file.
     fn absolute(&self, path: &[String]) -> Parts {
         let mut base = self.module.clone();
         let mut rest = path;
@@ -189,7 +190,7 @@ fn is_for_tests(item: &syn::Item) -> bool {
         && item.content.is_some()
 }
 
-/// The paths of a `use` tree, and the names that they get.
+/// Collects the paths of a `use` tree, and the names that they get.
 fn leaves(tree: &syn::UseTree, path: &mut Parts, paths: &mut Vec<(Parts, String)>) {
     match tree {
         syn::UseTree::Path(part) => {
@@ -209,13 +210,13 @@ fn leaves(tree: &syn::UseTree, path: &mut Parts, paths: &mut Vec<(Parts, String)
     }
 }
 
-/// A row of the table: folders, and what they do not know.
+/// A row of the table: folders, and the things that they must not use.
 struct Floor {
     folders: Vec<String>,
     unknown: Vec<String>,
 }
 
-/// The table of ARCHITECTURE.md, the top floor first.
+/// Reads the table of ARCHITECTURE.md. The top floor comes first.
 fn floors() -> Vec<Floor> {
     let text = include_str!("../ARCHITECTURE.md");
     let section = text.split("\n## Floors\n").nth(1).expect("a section on floors");
@@ -229,7 +230,7 @@ fn floors() -> Vec<Floor> {
     cells.map(|cells| Floor { folders: words(cells[0], ' '), unknown: words(cells[2], ',') }).collect()
 }
 
-/// The row of a folder's name.
+/// Returns the row that lists a module's folder.
 fn row_of<'a>(floors: &'a [Floor], module: &[String]) -> Option<(usize, &'a Floor)> {
     floors.iter().enumerate().find(|(_, floor)| floor.folders.contains(&module[0]))
 }

@@ -1,7 +1,7 @@
-//! The wire format against a corpus of event streams.
+//! Checks the parser and the scanner of the wire format against a corpus of event streams.
 //!
-//! Every case is read as its chunks come, cut in two at every position, and byte by byte. Streams
-//! over 4 KiB are cut in two at 300 positions only, spread by a fixed seed, to keep a debug build quick.
+//! Every case is read in the chunks of the corpus, split in two at every position, and byte by byte. Streams over 4 KiB
+//! are split in two at only 300 positions, chosen with a fixed seed, so that the test stays fast in a debug build.
 
 #![allow(clippy::expect_used, reason = "a broken corpus is a failed test")]
 
@@ -44,7 +44,7 @@ impl Case {
         self.chunks.concat()
     }
 
-    /// Runs `check` on the case as it is given and on every other way to split it.
+    /// Runs `check` on every split of the case.
     fn for_each_split(&self, mut check: impl FnMut(&[&[u8]])) {
         let given: Vec<_> = self.chunks.iter().map(Vec::as_slice).collect();
         check(&given);
@@ -97,7 +97,7 @@ fn corpus() -> Vec<Case> {
     cases
 }
 
-/// All that a client gets out of a stream.
+/// Everything that a client reads from a stream.
 #[derive(Debug, PartialEq)]
 struct Read {
     messages: Vec<Message>,
@@ -135,8 +135,8 @@ fn the_parser_reads_every_case_under_every_split() {
     }
 }
 
-/// What a scanner finds, in a form that does not depend on where the stream was split: neighbouring
-/// asides are joined, and their line ends are line feeds.
+/// An item that a scanner finds, in a form that does not depend on how the stream was split: adjacent asides are joined,
+/// and their line ends are line feeds.
 #[derive(PartialEq)]
 enum Item {
     Event(Vec<u8>),
@@ -167,7 +167,7 @@ impl Items {
         }
     }
 
-    /// What a block of the oracle, or the unfinished one after the last, should yield.
+    /// Adds the items that the scanner should find in a block. The last block of a stream may be incomplete.
     fn block(&mut self, block: &[u8], complete: bool) {
         let lines: Vec<_> = lines_of(block).filter(|line| line.ends_with(b"\n") || line.ends_with(b"\r")).collect();
         let comments = lines.iter().take_while(|line| line.starts_with(b":")).count();
@@ -191,7 +191,7 @@ impl Items {
     }
 }
 
-/// Lines with their ends, told from the rules once more and as simply as can be.
+/// Splits bytes into lines with their ends. An independent and simple implementation of the rules, to check the scanner.
 fn lines_of(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let len = match bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
@@ -217,6 +217,7 @@ fn field(line: &[u8]) -> (&[u8], &[u8]) {
     (&text[..colon], value.strip_prefix(b" ").unwrap_or(value))
 }
 
+/// Returns the items that the scanner should find, from the blocks that the corpus lists.
 fn oracle(case: &Case) -> Vec<Item> {
     let bytes = case.bytes();
     let mut items = Items::default();
@@ -239,7 +240,7 @@ fn oracle(case: &Case) -> Vec<Item> {
     items.0
 }
 
-/// What a scanner found, kept.
+/// An owned [`Scanned`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Found {
     Event(Vec<u8>, bool),

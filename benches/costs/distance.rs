@@ -27,6 +27,7 @@ pub(crate) fn away(to: &str, each_way: Duration) -> Result<String> {
     Ok(url)
 }
 
+/// Forwards bytes in one direction, each piece `wait` after its arrival.
 fn carry(mut from: TcpStream, mut to: TcpStream, wait: Duration) {
     let (sender, pieces) = mpsc::channel::<(Instant, Vec<u8>)>();
     thread::spawn(move || {
@@ -39,7 +40,6 @@ fn carry(mut from: TcpStream, mut to: TcpStream, wait: Duration) {
     });
     thread::spawn(move || {
         for (at, piece) in pieces {
-            // The simulated distance.
             thread::sleep(at.saturating_duration_since(Instant::now()));
             if to.write_all(&piece).is_err() {
                 return;

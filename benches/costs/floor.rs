@@ -1,6 +1,6 @@
-//! The least that recording to Redis can cost: axum's `Sse`, whose frames are joined and written twice, once to the
-//! client and once to Redis. It has no ids, no checks, no log for each stream and no retries. Any cost of a row above
-//! this is the library's.
+//! A lower bound for the cost of recording to Redis: axum's `Sse`, whose frames are joined and written twice, once to
+//! the client and once to Redis. It has no ids, no checks, no log for each stream and no retries. Any cost above this
+//! bound is the library's.
 
 use std::{
     pin::Pin,
@@ -18,9 +18,9 @@ use tokio::{
 
 use crate::Result;
 
-/// How many frames are joined.
+/// The most frames that are joined into one.
 const FRAMES: usize = 64;
-/// How many bytes are written to Redis at a time.
+/// The number of bytes after which commands are written to Redis together.
 const FLIGHT: usize = 1 << 20;
 
 /// The connection to Redis.
@@ -66,7 +66,7 @@ impl Twice {
     }
 }
 
-/// Returns the command that adds an entry to the one log of all streams.
+/// Appends to `flight` the command that adds an entry to the log, which all streams share.
 fn add(frame: &[u8], flight: &mut Vec<u8>) {
     const HEAD: &[u8] =
         b"*8\r\n$4\r\nXADD\r\n$5\r\nfloor\r\n$6\r\nMAXLEN\r\n$1\r\n~\r\n$4\r\n1000\r\n$1\r\n*\r\n$1\r\ne\r\n$";

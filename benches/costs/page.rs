@@ -28,10 +28,10 @@ fn page(options: &Options, lines: &[Line], took: Duration) -> Result<String> {
     );
     let rounds = options.rounds;
     let full = if options.full { ", `--full`" } else { "" };
-    writeln!(page, "| | |\n|---|---|\n| date | {} |", said("date", &["-u", "+%Y-%m-%d %H:%M UTC"]))?;
-    writeln!(page, "| commit | {} |", said("git", &["describe", "--always", "--dirty", "--abbrev=10"]))?;
+    writeln!(page, "| | |\n|---|---|\n| date | {} |", first_line_of("date", &["-u", "+%Y-%m-%d %H:%M UTC"]))?;
+    writeln!(page, "| commit | {} |", first_line_of("git", &["describe", "--always", "--dirty", "--abbrev=10"]))?;
     writeln!(page, "| machine | {} |", machine())?;
-    writeln!(page, "| versions | {}; {} |", said("rustc", &["--version"]), redis())?;
+    writeln!(page, "| versions | {}; {} |", first_line_of("rustc", &["--version"]), redis())?;
     writeln!(page, "| run | {rounds} rounds of each comparison{full}, {:.0} s |\n", took.as_secs_f64())?;
     let asked: Vec<_> = lines.iter().filter(|line| line.distance().is_some()).collect();
     let met = asked.iter().filter(|line| line.distance().is_some_and(|distance| distance <= 1.0)).count();
@@ -60,7 +60,7 @@ fn page(options: &Options, lines: &[Line], took: Duration) -> Result<String> {
 }
 
 /// Returns the first line of a program's output, if the program is installed.
-fn said(program: &str, args: &[&str]) -> String {
+fn first_line_of(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     match text.lines().next() {
@@ -70,7 +70,7 @@ fn said(program: &str, args: &[&str]) -> String {
 }
 
 fn redis() -> String {
-    let version = said("redis-server", &["--version"]);
+    let version = first_line_of("redis-server", &["--version"]);
     let number = version.split(' ').find_map(|word| word.strip_prefix("v="));
     format!("Redis {}", number.unwrap_or("unknown"))
 }
@@ -81,6 +81,6 @@ fn machine() -> String {
     let cores = cpus.lines().filter(|line| line.starts_with("processor")).count();
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split(' ').next().unwrap_or_default().to_owned();
-    let kernel = said("uname", &["-sr"]);
+    let kernel = first_line_of("uname", &["-sr"]);
     format!("{cores} × {}, {kernel}, load {load} at the end of the run", model.trim_start_matches(['\t', ' ', ':']))
 }

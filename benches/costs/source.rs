@@ -24,12 +24,12 @@ const AROUND: usize = "data: {\"s\":0000000000,\"p\":\"\"}\n\n".len();
 pub(crate) enum Pace {
     /// Immediately.
     Ready,
-    /// At the next poll, so that each event is a frame of its own.
+    /// After a pending poll, so that each event is a frame of its own.
     Alone { gave: bool },
     /// At the next tick.
     Ticks(Pin<Box<Interval>>),
     /// When a message arrives.
-    Told(tokio::sync::mpsc::Receiver<()>),
+    Triggered(tokio::sync::mpsc::Receiver<()>),
 }
 
 impl Pace {
@@ -92,8 +92,8 @@ impl Source {
                 *gave = true;
             }
             Pace::Ticks(ticks) => _ = ready!(ticks.as_mut().poll_tick(cx)),
-            Pace::Told(told) => {
-                if ready!(told.poll_recv(cx)).is_none() {
+            Pace::Triggered(triggered) => {
+                if ready!(triggered.poll_recv(cx)).is_none() {
                     return Poll::Ready(false);
                 }
             }
@@ -131,7 +131,7 @@ impl Stream for Source {
 /// Checks that no event is missing and none comes twice.
 #[derive(Default)]
 pub(crate) struct Check {
-    /// The beginning of an event that has not arrived whole.
+    /// The beginning of an event that has arrived only in part.
     rest: Vec<u8>,
     next: u64,
     /// The bytes of the numbered events on the wire.

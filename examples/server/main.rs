@@ -67,7 +67,7 @@ async fn main() -> ExitCode {
 async fn run(options: Options) -> Result<(), String> {
     let jobs = Jobs::new(options.jobs.clone())?;
     let (sse, guardian) = hub::build(&options, &jobs).await?;
-    let signal = signals::shutdown().map_err(|error| format!("signals cannot be heard: {error}"))?;
+    let signal = signals::shutdown().map_err(|error| format!("signal handlers cannot be installed: {error}"))?;
     let listener = TcpListener::bind(&options.listen)
         .await
         .map_err(|error| format!("`--listen {}` does not work: {error}", options.listen))?;

@@ -72,10 +72,10 @@ async fn nothing_due(redis: &RedisServer) -> Result<Vec<Line>> {
     const SWEEPS: usize = 20;
     let store = RedisStore::connect(&redis.url()).await?;
     let (mut took, before) = (Vec::new(), commands(redis)?);
-    let told: Duration = Duration::from_secs(30);
+    let lease = Duration::from_secs(30);
     for _ in 0..SWEEPS {
         let begun = Instant::now();
-        let due = store.due(PAGE, told, Some(0)).await?;
+        let due = store.due(PAGE, lease, Some(0)).await?;
         took.push(begun.elapsed().as_secs_f64() * 1e3);
         if !due.is_empty() {
             return Err(format!("{} live streams are due", due.len()).into());

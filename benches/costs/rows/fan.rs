@@ -1,7 +1,7 @@
 //! The delivery of one stream to many readers on one node.
 //!
-//! The bodies are polled by hand, since the cost of hyper and the sockets is the same with and without the layer. The
-//! base is one `write` of an event to a loopback socket.
+//! The bodies are polled directly, since the cost of hyper and the sockets is the same with and without the layer. The
+//! base of comparison is one `write` of an event to a loopback socket.
 
 use std::{
     io::Write as _,
@@ -28,11 +28,11 @@ use crate::{
 pub(crate) const WHAT: &str = "one stream to many readers on one node, per delivery";
 
 const EVENTS: u32 = 20;
-/// How many writes each socket gets.
+/// The number of writes to each socket.
 const WRITES: u32 = 20;
 const SOCKETS: usize = 500;
 
-/// A waker that does nothing; each task has its own.
+/// A waker that does nothing. Each body gets its own, like a body in its own task.
 struct Task;
 
 impl Wake for Task {
@@ -57,7 +57,8 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
     ])
 }
 
-/// Returns the time of a write in ns. The sockets take turns, and a blocked reader waits on each, as with many readers.
+/// Returns the time of a write in ns. The sockets take turns, and a reader waits on each, as on a server with many
+/// clients.
 fn write() -> Result<f64> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let (mut sockets, mut readers) = (Vec::new(), Vec::new());

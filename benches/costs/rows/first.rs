@@ -17,7 +17,7 @@ pub(crate) const WHAT: &str = "time to first event added";
 const REQUESTS: usize = 200;
 /// The requests of each round with a distant Redis.
 const FAR_REQUESTS: usize = 30;
-/// The time that the goal allows beside a round trip, in µs.
+/// The time that the goal allows in addition to a round trip, in µs.
 const ALLOWED: f64 = 60.0;
 
 /// The delay that is added each way for a distant Redis.

@@ -16,7 +16,7 @@ use crate::{
 
 pub(crate) const WHAT: &str = "a trickle: delay to a follower on another node";
 
-/// How many fresh nodes, which have never followed a stream, each round uses.
+/// The number of nodes in each round. Each is new, so it has never followed a stream.
 const NODES: usize = 5;
 const EVENTS: u64 = 40;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -54,10 +54,10 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
 
 /// Returns the delay of each event, in ms, on a node that has never followed a stream.
 async fn late(producer: &Hub, redis: &RedisServer, id: String) -> Result<Vec<f64>> {
-    let (tell, told) = mpsc::channel(1);
-    let source = Source::new(EVENTS + 1, 64, Pace::Told(told));
+    let (trigger, triggered) = mpsc::channel(1);
+    let source = Source::new(EVENTS + 1, 64, Pace::Triggered(triggered));
     let mut client = producer.open(Durability::Buffered, &id, None, source).await?;
-    tell.send(()).await?;
+    trigger.send(()).await?;
     client.until(0).await?;
     let client = tokio::spawn(client.finish(EVENTS + 1));
     let node = Hub::on_redis(&redis.url()).await?;
@@ -76,10 +76,10 @@ async fn late(producer: &Hub, redis: &RedisServer, id: String) -> Result<Vec<f64
     let mut sent = Vec::new();
     for _ in 0..EVENTS {
         sent.push(Instant::now());
-        tell.send(()).await?;
+        trigger.send(()).await?;
         tokio::time::sleep(PAUSE).await;
     }
-    drop(tell);
+    drop(trigger);
     let came = follower.await??;
     client.await??;
     Ok(sent.iter().zip(came).map(|(sent, came)| (came - *sent).as_secs_f64() * 1e3).collect())

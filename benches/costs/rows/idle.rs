@@ -61,7 +61,7 @@ pub(crate) fn child(args: &[String]) -> Result<()> {
             app = app.layer(sse.generation().id(StreamId::path("/chat/{id}")));
         }
         let mut bodies = Vec::with_capacity(STREAMS);
-        // The first stream makes everything that is made only once, before memory is measured.
+        // Open one stream before memory is measured, so that one-time allocations do not count.
         drop(open(&app, usize::MAX).await?);
         let before = proc::resident(process::id())?;
         for id in 0..STREAMS {

@@ -19,8 +19,8 @@ const LIVES: usize = 1000;
 const EVENTS: u64 = 10;
 
 /// The counters that Redis reports.
-struct Told {
-    /// The CPU time of its main thread, in seconds.
+struct Counters {
+    /// The CPU time of the main thread, in seconds.
     cpu: f64,
     reads: f64,
     /// Calls and µs, by command.
@@ -39,7 +39,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
         ] {
             let (mut cpu, mut trips, mut calls) = (Vec::new(), Vec::new(), String::new());
             for round in 0..=options.rounds {
-                let before = told(&redis)?;
+                let before = counters(&redis)?;
                 let lives = stream::iter(0..LIVES).map(|life| {
                     let id = format!("{at_once}-{durability:?}-{round}-{life}");
                     let hub = &hub;
@@ -49,9 +49,9 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
                     }
                 });
                 lives.buffer_unordered(at_once).try_collect::<()>().await?;
-                // Some commands follow a stream's end; wait for them too.
+                // The library sends some commands after a stream's end. Wait for them too.
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                let after = told(&redis)?;
+                let after = counters(&redis)?;
                 if round > 0 {
                     cpu.push((after.cpu - before.cpu) * 1e6 / LIVES as f64);
                     trips.push((after.reads - before.reads) / LIVES as f64);
@@ -67,17 +67,17 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
     })
 }
 
-fn told(redis: &RedisServer) -> Result<Told> {
+fn counters(redis: &RedisServer) -> Result<Counters> {
     let info: String = redis.ask(&["INFO", "everything"]);
     let field =
         |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.parse::<f64>().ok());
     let need = |name: &str| field(name).ok_or_else(|| format!("INFO has no `{name}`"));
     let command = |line: &str| {
-        let (name, told) = line.strip_prefix("cmdstat_")?.split_once(':')?;
-        let number = |name: &str| told.split(',').find_map(|field| field.strip_prefix(name)?.parse().ok());
+        let (name, fields) = line.strip_prefix("cmdstat_")?.split_once(':')?;
+        let number = |name: &str| fields.split(',').find_map(|field| field.strip_prefix(name)?.parse().ok());
         Some((name.to_owned(), (number("calls=")?, number("usec=")?)))
     };
-    Ok(Told {
+    Ok(Counters {
         cpu: need("used_cpu_user_main_thread")? + need("used_cpu_sys_main_thread")?,
         reads: need("total_reads_processed")?,
         commands: info.lines().filter_map(command).collect(),
@@ -85,8 +85,8 @@ fn told(redis: &RedisServer) -> Result<Told> {
 }
 
 /// Returns the commands of a stream's life, by cost.
-fn commands(before: &Told, after: &Told) -> String {
-    let mut told: Vec<_> = after
+fn commands(before: &Counters, after: &Counters) -> String {
+    let mut commands: Vec<_> = after
         .commands
         .iter()
         .map(|(name, (calls, usec))| {
@@ -95,7 +95,8 @@ fn commands(before: &Told, after: &Told) -> String {
         })
         .filter(|(_, calls, _)| *calls > 0.05)
         .collect();
-    told.sort_by(|one, other| other.2.total_cmp(&one.2));
-    let words: Vec<_> = told.iter().map(|(name, calls, usec)| format!("{calls:.1} {name} ({usec:.1} µs)")).collect();
+    commands.sort_by(|one, other| other.2.total_cmp(&one.2));
+    let words: Vec<_> =
+        commands.iter().map(|(name, calls, usec)| format!("{calls:.1} {name} ({usec:.1} µs)")).collect();
     words.join(", ")
 }

@@ -91,7 +91,7 @@ fn pinned() -> Result<f64> {
 
 /// Compares the memory left by a burst of 5,000 streams with that left by 500, once their recovery windows are over.
 ///
-/// With glibc this measures the allocator more than the library, so plain axum stands beside it.
+/// With glibc this measures the allocator more than the library, so plain axum is measured too, for comparison.
 pub(crate) fn returns(options: &Options) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
     for (variant, goal) in [(Variant::Plain, Goal::None), (Variant::Memory, Goal::AtMost(1.5))] {

@@ -58,7 +58,8 @@ fn benchmark(redis: &RedisServer) -> Result<f64> {
         .output()
         .map_err(|error| format!("redis-benchmark: {error} (apt-get install -y redis-tools)"))?;
     let text = String::from_utf8(output.stdout)?;
-    let rate = text.lines().nth(1).and_then(|line| line.split("\",\"").nth(1)).ok_or("redis-benchmark said nothing")?;
+    let rate =
+        text.lines().nth(1).and_then(|line| line.split("\",\"").nth(1)).ok_or("redis-benchmark printed no rate")?;
     let rate = rate.trim_matches('"').parse()?;
     redis.keys().iter().filter(|key| key.starts_with("bench:")).for_each(|key| _ = redis.command(&["DEL", key]));
     Ok(rate)

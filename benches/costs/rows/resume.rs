@@ -72,7 +72,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
     ])
 }
 
-/// Returns the round trips until the first event, with a Redis so far away that nothing else matters.
+/// Returns the time to the first event in round trips, with a Redis so distant that all other costs are negligible.
 fn far_firsts(options: &Options, redis: &RedisServer) -> Result<Vec<f64>> {
     let away = distance::away(&redis.address().to_string(), AWAY)?;
     on_runtime(async {
@@ -116,8 +116,8 @@ impl Raw {
         let mut connection = redis::Client::open(redis.url())?.get_connection()?;
         let mut fill = redis::pipe();
         for number in 0..MISSED {
-            // The payload is as long as an event with its id. The number stands last, so that the end of the reply is
-            // recognisable.
+            // The payload is as long as an event with its id. It ends with the number, so that `read` recognises the last
+            // entry.
             let value = format!("{}{number:010}", "x".repeat(74));
             fill.cmd("XADD").arg("raw").arg("*").arg("e").arg(value).ignore();
         }
@@ -136,7 +136,7 @@ impl Raw {
         while !self.buffer[..end].ends_with(last.as_bytes()) {
             let read = self.socket.read(&mut self.buffer[end..])?;
             if read == 0 {
-                return Err("the raw stream is longer than was thought".into());
+                return Err("the reply ended early, or is larger than the buffer".into());
             }
             end += read;
         }

@@ -23,20 +23,20 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
     let redis = RedisServer::start();
     let figures: [Vec<f64>; 4] = in_turns(options, |variant, round| {
         on_runtime(async {
-            let (tell, told) = mpsc::channel(1);
-            let source = Source::new(u64::MAX, 64, Pace::Told(told));
+            let (trigger, triggered) = mpsc::channel(1);
+            let source = Source::new(u64::MAX, 64, Pace::Triggered(triggered));
             let durability = if variant == 2 { Durability::BeforeSend } else { Durability::Buffered };
             let id = format!("{durability:?}-{round}");
-            // A task of its own, like a connection, since tokio schedules the main future differently.
+            // Spawn a task, as a server does for a connection: tokio schedules the main future differently.
             if variant == 0 {
-                return tokio::spawn(deliver(Reading::plain(source), tell)).await?;
+                return tokio::spawn(deliver(Reading::plain(source), trigger)).await?;
             }
             if variant == 3 {
                 let client = redis::Client::open(redis.url())?;
                 return tokio::spawn(pings(client.get_multiplexed_async_connection().await?)).await?;
             }
             let hub = Hub::on_redis(&redis.url()).await?;
-            tokio::spawn(deliver(hub.open(durability, &id, None, source).await?, tell)).await?
+            tokio::spawn(deliver(hub.open(durability, &id, None, source).await?, trigger)).await?
         })
     })?;
     let [plain, buffered, before, trips] = &figures;
@@ -52,13 +52,13 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Line>> {
 }
 
 /// Returns the median time from an event's making to its frame, in µs.
-async fn deliver(mut reading: Reading, tell: mpsc::Sender<()>) -> Result<f64> {
+async fn deliver(mut reading: Reading, trigger: mpsc::Sender<()>) -> Result<f64> {
     let mut took = Vec::new();
     for number in 0..EVENTS {
         // Pause, so that the events come one at a time.
         tokio::time::sleep(Duration::from_millis(1)).await;
         let begun = Instant::now();
-        tell.send(()).await?;
+        trigger.send(()).await?;
         reading.until(number).await?;
         took.push(begun.elapsed().as_secs_f64() * 1e6);
     }

@@ -1,9 +1,10 @@
 //! Counts the instructions and allocations of the hot paths, and compares them with `base.txt`.
 //!
-//! Instructions are counted by callgrind, allocations in this process. Neither depends on what else the machine does, so
-//! a few per cent are a difference here, where a timed test would need tens.
+//! callgrind counts the instructions, this process its allocations. Neither depends on the load of the machine, so a
+//! change of a few per cent is significant. A timed test would need tens of per cent.
 //!
-//! `resilient-sse-guard` compares; `--renew` writes the counts of today into `base.txt`; `count NAME` runs one path, as callgrind wants it.
+//! Without an argument the program compares. `--renew` writes the current counts into `base.txt`. `count NAME` runs one
+//! path; the program starts itself that way under callgrind.
 
 mod paths;
 
@@ -19,12 +20,12 @@ use paths::{ALL, Path, TIMES};
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
 const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/base.txt");
-/// By how much a count may exceed its base.
+/// The share by which a count may exceed its base.
 const MARGIN: f64 = 0.03;
-/// What callgrind counts in: this function and what it calls.
+/// The function in which callgrind counts. It also counts in the functions that this one calls.
 const COUNTED: &str = "resilient_sse_guard::counted*";
 
-/// What a path takes, `TIMES` times.
+/// The cost of running a path [`TIMES`] times.
 #[derive(Clone, Copy)]
 struct Counts {
     instructions: u64,
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
         ["count", name] => run(name),
         ["--renew"] => renew(),
         [] => compare(),
-        _ => Err("`--renew`, or nothing".into()),
+        _ => Err("the only option is `--renew`".into()),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a path in the function in which callgrind counts.
+/// Runs a path within the function [`COUNTED`].
 fn run(name: &str) -> Result<bool> {
     let path = ALL.iter().find(|path| path.name == name).ok_or("no such path")?;
     counted(&mut path.prepare());
@@ -79,7 +80,7 @@ fn count(path: &Path) -> Result<Counts> {
     })
 }
 
-/// As callgrind counts them; what it says in detail stays for `callgrind_annotate`.
+/// Returns the number of instructions that callgrind counts. Its output file stays for `callgrind_annotate`.
 fn instructions(name: &str) -> Result<u64> {
     let own = env::current_exe()?;
     let details = own.with_file_name(format!("callgrind.{name}.out"));
@@ -90,16 +91,16 @@ fn instructions(name: &str) -> Result<u64> {
         .args(["count", name])
         .output()
         .map_err(|error| format!("valgrind: {error} (apt-get install -y valgrind)"))?;
-    let told = String::from_utf8_lossy(&output.stderr);
-    let collected = told.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok());
+    let report = String::from_utf8_lossy(&output.stderr);
+    let collected = report.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok());
     match collected {
-        Some(0) | None => Err(format!("callgrind counted nothing:\n{told}").into()),
+        Some(0) | None => Err(format!("callgrind counted nothing:\n{report}").into()),
         Some(counted) if output.status.success() => Ok(counted),
-        Some(_) => Err(told.into_owned().into()),
+        Some(_) => Err(report.into_owned().into()),
     }
 }
 
-/// The lines of `base.txt`: what a path takes, and which compiler built it.
+/// Reads `base.txt`. Returns the compiler that built the paths, and the counts of each path.
 fn base() -> Result<(String, BTreeMap<String, Counts>)> {
     let text = fs::read_to_string(BASE)?;
     let compiler = text.lines().find_map(|line| line.strip_prefix("# rustc ")).unwrap_or_default().to_owned();
@@ -115,8 +116,8 @@ fn base() -> Result<(String, BTreeMap<String, Counts>)> {
 }
 
 fn compiler() -> Result<String> {
-    let said = String::from_utf8(Command::new("rustc").arg("--version").output()?.stdout)?;
-    Ok(said.trim().trim_start_matches("rustc ").to_owned())
+    let version = String::from_utf8(Command::new("rustc").arg("--version").output()?.stdout)?;
+    Ok(version.trim().trim_start_matches("rustc ").to_owned())
 }
 
 fn compare() -> Result<bool> {
@@ -140,8 +141,8 @@ fn compare() -> Result<bool> {
     }
     if !holds {
         eprintln!(
-            "A hot path takes more than 3 % more than in benches/guard/base.txt. `callgrind_annotate target/guard/release/callgrind.NAME.out` says where.\n\
-             If that is meant, or the compiler is another one (`{of_base}` then, `{}` now), renew the base with `.ci/guard --renew` and commit it with the reason.",
+            "A count exceeds benches/guard/base.txt by more than 3 %. `callgrind_annotate target/guard/release/callgrind.NAME.out` shows where.\n\
+             If the increase is intended, or the compiler has changed (base: `{of_base}`, now: `{}`), run `.ci/guard --renew` and commit the new base with the reason.",
             compiler()?
         );
     }
@@ -150,7 +151,7 @@ fn compare() -> Result<bool> {
 
 fn renew() -> Result<bool> {
     let mut text = format!(
-        "# What {TIMES} of each hot path take: instructions, allocations, bytes allocated. Written by `.ci/guard --renew`.\n# rustc {}\n",
+        "# The cost of {TIMES} units of each hot path: instructions, allocations, bytes allocated. Written by `.ci/guard --renew`.\n# rustc {}\n",
         compiler()?
     );
     for path in ALL {

@@ -1,4 +1,4 @@
-//! The hot paths that are counted. Everything is on a memory store, on one thread, and polled by hand.
+//! The hot paths under test. They run on a memory store and on one thread, and the test polls each body itself.
 
 use std::{
     convert::Infallible,
@@ -15,17 +15,17 @@ use tokio::runtime::{Builder, EnterGuard, Runtime};
 use tower_layer::Layer as _;
 use tower_service::Service;
 
-/// Frames, or polls, that are counted.
+/// The number of frames, or polls, that are counted.
 pub(crate) const TIMES: usize = 100;
-/// Frames that come before: they set up what is made once, and let lists grow.
+/// The number of frames before the count begins. They trigger one-time initialisation and let collections grow.
 const WARM: usize = 40;
-/// Events in a frame, at most.
+/// The most events in a frame.
 const TOGETHER: usize = 64;
 
 /// A hot path.
 pub(crate) struct Path {
     pub(crate) name: &'static str,
-    /// What one of it is.
+    /// The unit that the path repeats `TIMES` times.
     pub(crate) unit: &'static str,
     prepare: fn() -> Stream,
     go: fn(&mut Stream),
@@ -52,14 +52,14 @@ pub(crate) const ALL: &[Path] = &[
     },
     Path {
         name: "idle",
-        unit: "poll of a stream that has nothing",
+        unit: "poll of a stream that has no new event",
         prepare: Stream::idle,
         go: |stream| assert_eq!(stream.poll(TIMES), 0),
     },
 ];
 
 impl Path {
-    /// Sets up what is not counted. Calling what is returned is counted.
+    /// Sets up the path, uncounted. Returns the function to count.
     pub(crate) fn prepare(&self) -> impl FnMut() + use<> {
         let (mut stream, go) = ((self.prepare)(), self.go);
         move || go(&mut stream)
@@ -69,7 +69,7 @@ impl Path {
 /// An event of 64 bytes.
 const EVENT: &str = "data: 00000000000000000000000000000000000000000000000000000000\n\n";
 
-/// An inner body that gives so many chunks, waits before each of them, and then waits for ever or ends.
+/// An inner body of `left` chunks, with a pending poll before each. After them it ends, or stays pending for ever.
 struct Inner {
     chunk: Bytes,
     left: usize,
@@ -91,12 +91,12 @@ impl Body for Inner {
             None if self.ends => return Poll::Ready(None),
             None => return Poll::Pending,
         }
-        // As a handler's: memory of its own.
+        // Each chunk has its own allocation, like a handler's.
         Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(&self.chunk)))))
     }
 }
 
-/// An inner service that answers with such a body.
+/// An inner service that responds with an [`Inner`] body.
 #[derive(Clone)]
 struct Handler {
     events: usize,
@@ -124,11 +124,11 @@ impl<B> Service<Request<B>> for Handler {
 /// A stream's body, ready to be polled.
 struct Stream {
     body: Pin<Box<ResilientSseBody<Inner>>>,
-    // Ids and clocks need the runtime; it goes last.
+    // Declared last, so dropped last: dropping the body needs the runtime.
     _entered: EnterGuard<'static>,
 }
 
-/// A runtime for the whole process: it is set up before anything is counted.
+/// Enters a runtime that lives as long as the process.
 fn runtime() -> EnterGuard<'static> {
     let runtime: Runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
     Box::leak(Box::new(runtime)).enter()
@@ -148,7 +148,7 @@ fn open(sse: &ResilientSse, handler: Handler) -> Pin<Box<ResilientSseBody<Inner>
 
 fn hub() -> ResilientSse {
     let (sse, guardian) = ResilientSse::builder(MemoryStore::new()).anonymous().build().expect("a hub");
-    // Nobody polls it, and its end would be told of.
+    // No one polls the guardian, and dropping it would log an alert.
     std::mem::forget(guardian);
     sse
 }
@@ -158,7 +158,7 @@ impl Stream {
         Self { body, _entered: entered }
     }
 
-    /// One whose chunks have so many events.
+    /// A running stream whose chunks have `events` events each.
     fn live(events: usize) -> Self {
         let entered = runtime();
         let handler = Handler { events, chunks: WARM + TIMES, ends: false };
@@ -167,16 +167,16 @@ impl Stream {
         stream
     }
 
-    /// One that has given all there is, and waits.
+    /// A running stream whose client has all events.
     fn idle() -> Self {
         let mut stream = Self::live(1);
-        // Every other poll waits.
+        // Every other poll of the inner body is pending.
         stream.poll(2 * TIMES + 10);
         assert_eq!(stream.poll(10), 0);
         stream
     }
 
-    /// A follower of a stream that has ended, and was recorded in entries of 64 events.
+    /// A follower of an ended stream, which was recorded in entries of 64 events.
     fn replay() -> Self {
         let entered = runtime();
         let (sse, handler) = (hub(), Handler { events: TOGETHER, chunks: TIMES, ends: true });
@@ -185,7 +185,7 @@ impl Stream {
         Self::of(open(&sse, handler), entered)
     }
 
-    /// Reads so many frames, or to the end if that comes first.
+    /// Reads `frames` frames, or all if there are fewer. Returns the number of bytes.
     fn read(&mut self, frames: usize) -> usize {
         let mut cx = Context::from_waker(Waker::noop());
         let mut bytes = 0;
@@ -203,7 +203,7 @@ impl Stream {
         bytes
     }
 
-    /// Polls so many times. Returns how many frames there were.
+    /// Polls `times` times. Returns the number of frames.
     fn poll(&mut self, times: usize) -> usize {
         let mut cx = Context::from_waker(Waker::noop());
         (0..times).filter(|_| self.body.as_mut().poll_frame(&mut cx).is_ready()).count()

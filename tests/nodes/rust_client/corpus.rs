@@ -1,4 +1,4 @@
-//! The corpus of event streams through an event source: what a response says, and which cursor it leaves.
+//! Reads the corpus of event streams with an `EventSource`, and checks its events and the cursor that it keeps.
 
 use std::{
     convert::Infallible,
@@ -53,7 +53,7 @@ impl tower::Service<Request<Full<Bytes>>> for Chunks {
     }
 }
 
-/// Name, data and id of each event, and the cursor of the next request.
+/// Reads a stream. Returns each event's name, data and id, and the cursor of the next request.
 async fn read(chunks: Vec<Bytes>) -> (Vec<[String; 3]>, String) {
     let cursors = Arc::default();
     let server = Chunks { chunks, cursors: Arc::clone(&cursors) };

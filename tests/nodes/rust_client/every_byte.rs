@@ -1,4 +1,4 @@
-//! A connection that is cut at each byte of a transcript.
+//! Connections that are cut at each byte of a response.
 
 use futures_util::{StreamExt as _, stream::iter};
 use http::StatusCode;
@@ -17,7 +17,7 @@ use crate::{
     support::{example::Server, redis::End},
 };
 
-/// How many tokens the transcript has.
+/// The number of tokens in the published stream.
 const TOKENS: u64 = 8;
 
 /// Publishes a stream with characters of two, three and four bytes.
@@ -31,7 +31,7 @@ async fn publish(node: &Server, id: &str) {
     assert_eq!(node.post(&format!("/api/stream/{id}/events"), end).await.0, StatusCode::ACCEPTED);
 }
 
-/// All that a node says over a connection to a client of this stream.
+/// Requests a stream from a node, and returns all bytes that the node sends.
 async fn transcript(node: &Server, path: &str) -> Vec<u8> {
     let mut connection = TcpStream::connect(node.address).await.unwrap();
     let request =
@@ -42,58 +42,58 @@ async fn transcript(node: &Server, path: &str) -> Vec<u8> {
     transcript
 }
 
-/// Reads a stream over a connection that is cut after so many bytes of the reply, and then over one to the other node.
-async fn survives(first: &Server, second: &Server, path: &str, cut: (u64, End)) -> Reader {
+/// Reads a stream from the first node over a connection that is cut as given, and the rest from the second node.
+async fn read_with_cut(first: &Server, second: &Server, path: &str, cut: (u64, End)) -> Reader {
     let to = |node: &Server, cut| Plan { node: node.address, cut };
     let front = Front::start([to(first, Some(cut)), to(second, None)]).await;
-    let mut reader = Reader::of(get(&front.url(path))).hasty();
+    let mut reader = Reader::of(get(&front.url(path))).without_delays();
     reader.until_end().await;
-    reader.has_all(TOKENS, StreamState::Completed);
+    reader.assert_has_all(TOKENS, StreamState::Completed);
     reader
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_may_be_cut_at_each_byte_of_a_transcript() {
     let nodes = Nodes::start(&[]);
-    let path = "/api/stream/told";
-    publish(&nodes.a, "told").await;
+    let path = "/api/stream/published";
+    publish(&nodes.a, "published").await;
     let transcript = transcript(&nodes.a, path).await;
     let text = String::from_utf8_lossy(&transcript);
-    assert!(text.contains("ä€𝄞7") && text.ends_with("0\r\n\r\n"), "it is whole: {text}");
+    assert!(text.contains("ä€𝄞7") && text.ends_with("0\r\n\r\n"), "the response is incomplete: {text}");
 
     let ends = [End::Finish, End::Reset];
-    let places = (0..=transcript.len() as u64).flat_map(|byte| ends.map(|end| (byte, end)));
-    let survivors = iter(places).map(async |(byte, end)| {
-        // Each node is the first one in turn.
+    let cuts = (0..=transcript.len() as u64).flat_map(|byte| ends.map(|end| (byte, end)));
+    let readers = iter(cuts).map(async |(byte, end)| {
+        // The nodes take turns as the first one.
         let (first, second) = if byte % 2 == 0 { (&nodes.a, &nodes.b) } else { (&nodes.b, &nodes.a) };
-        survives(first, second, path, (byte, end)).await
+        read_with_cut(first, second, path, (byte, end)).await
     });
-    let survivors: Vec<_> = survivors.buffer_unordered(16).collect().await;
-    assert_eq!(survivors.len(), 2 * (transcript.len() + 1));
-    let were_cut = survivors.iter().filter(|reader| !reader.cuts.is_empty()).count();
-    let resumed = survivors.iter().filter(|reader| reader.connected == 2).count();
+    let readers: Vec<_> = readers.buffer_unordered(16).collect().await;
+    assert_eq!(readers.len(), 2 * (transcript.len() + 1));
+    let were_cut = readers.iter().filter(|reader| !reader.cuts.is_empty()).count();
+    let resumed = readers.iter().filter(|reader| reader.connected == 2).count();
     eprintln!(
         "{} bytes: {} readers, {were_cut} were cut, {resumed} of them within a response",
         transcript.len(),
-        survivors.len()
+        readers.len()
     );
-    assert!(were_cut > transcript.len() && resumed > transcript.len() / 2, "the front does cut");
+    assert!(were_cut > transcript.len() && resumed > transcript.len() / 2, "too few connections were cut");
 }
 
-/// A stream that runs, whose connections live for a few hundred bytes each and lead to the nodes in turn.
+/// Each connection is cut after a few hundred bytes, and the next one leads to the other node.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_stream_survives_cut_after_cut() {
     let nodes = Nodes::start(&[]);
-    // Enough for the head and some events: a connection that brings no event is an attempt without one.
+    // Enough bytes for the head and some events: the client gives up after several connections without an event.
     let plans = (0..40_u64).map(|visit| Plan {
         node: if visit % 2 == 0 { nodes.a.address } else { nodes.b.address },
         cut: Some((700 + visit * 37 % 400, if visit % 3 == 0 { End::Finish } else { End::Reset })),
     });
     let last = Plan { node: nodes.b.address, cut: None };
     let front = Front::start(plans.chain([last])).await;
-    let mut reader = Reader::of(get(&front.url("/api/stream/running?n=400&rate=400"))).hasty();
+    let mut reader = Reader::of(get(&front.url("/api/stream/running?n=400&rate=400"))).without_delays();
     reader.until_end().await;
-    reader.has_all(400, StreamState::Completed);
+    reader.assert_has_all(400, StreamState::Completed);
     assert_eq!((reader.cuts.len(), front.connections()), (40, 41));
     assert_eq!(nodes.a.figure("started").await + nodes.b.figure("started").await, 1, "the work was done once");
 }

@@ -1,4 +1,4 @@
-//! What stands before the nodes: it cuts replies at a byte, and asks for tokens.
+//! A proxy in front of the nodes. It cuts responses at a given byte, and demands bearer tokens.
 
 use std::{
     collections::VecDeque,
@@ -15,16 +15,16 @@ use tokio::{
 
 use crate::support::redis::End;
 
-/// What becomes of a connection.
+/// The plan for one connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// The node that it leads to.
+    /// The node that the connection leads to.
     pub node: SocketAddr,
-    /// After how many bytes of the reply it ends, and how.
+    /// The number of response bytes after which the connection ends, and the way it ends. `None` if it is not cut.
     pub cut: Option<(u64, End)>,
 }
 
-/// A proxy that goes with its handle.
+/// A running proxy. Dropping the handle stops it.
 pub struct Front {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -32,11 +32,11 @@ pub struct Front {
 }
 
 struct Shared {
-    /// Of connections to come; the last plan stays.
+    /// The plans for the next connections. The last plan applies to all further connections.
     plans: Mutex<VecDeque<Plan>>,
-    /// The token without which a request is answered 401.
+    /// The bearer token that requests must have. Others are answered with 401.
     token: Mutex<Option<String>>,
-    /// How many connections came.
+    /// The number of connections so far.
     connections: Mutex<usize>,
 }
 
@@ -57,8 +57,8 @@ impl Front {
         format!("http://{}{path}", self.address)
     }
 
-    /// Answers requests without this bearer token 401, from now on.
-    pub fn ask_for_token(&self, token: &str) {
+    /// Demands this bearer token in requests on new connections. Without it, they are answered with 401.
+    pub fn require_token(&self, token: &str) {
         *self.shared.token.lock().unwrap() = Some(token.to_owned());
     }
 
@@ -82,7 +82,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let plan = if plans.len() > 1 { plans.pop_front() } else { plans.front().copied() };
         drop(plans);
         let token = shared.token.lock().unwrap().clone();
-        // A connection that fails is what the test is about.
+        // Ignore errors: the tests break connections on purpose.
         serving.spawn(async move { drop(serve(client, plan.expect("a plan"), token).await) });
     }
 }
@@ -114,7 +114,7 @@ async fn serve(mut client: TcpStream, plan: Plan, token: Option<String>) -> io::
     }
 }
 
-/// A request's head, and what came with it.
+/// Reads a request's head, and the bytes that arrived with it.
 async fn head(client: &mut TcpStream) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {

@@ -1,4 +1,4 @@
-//! The HTTP clients that a source works over.
+//! The event source with several HTTP clients.
 
 use bytes::Bytes;
 use http::Request;
@@ -16,7 +16,7 @@ use crate::{
     support::redis::{End, Proxy},
 };
 
-/// Two cuts on the way, and the last part from the other node.
+/// Starts a proxy that cuts the first two connections, to one node, and leads the third to the other node.
 async fn front(nodes: &Nodes) -> Front {
     let cut = |bytes, end| Plan { node: nodes.a.address, cut: Some((bytes, end)) };
     Front::start([cut(1500, End::Finish), cut(2000, End::Reset), Plan { node: nodes.b.address, cut: None }]).await
@@ -32,13 +32,13 @@ async fn reqwest_by_an_adapter() {
         async move { client.execute(request.try_into()?).await.map(http::Response::from) }
     });
     let request = Request::get(front.url("/api/stream/reqwest?n=100&rate=200")).body(Bytes::new()).unwrap();
-    let mut reader = Reader::of(EventSource::builder(service, request)).hasty();
+    let mut reader = Reader::of(EventSource::builder(service, request)).without_delays();
     reader.until_end().await;
-    reader.has_all(100, StreamState::Completed);
+    reader.assert_has_all(100, StreamState::Completed);
     assert_eq!((reader.cuts.len(), front.connections()), (2, 3));
 }
 
-/// With layers of tower between, and a client that keeps its connections.
+/// The event source sends its requests through a tower layer to a client with a connection pool.
 #[tokio::test(flavor = "multi_thread")]
 async fn hyper_util_behind_a_stack_of_layers() {
     let nodes = Nodes::start(&[]);
@@ -46,13 +46,13 @@ async fn hyper_util_behind_a_stack_of_layers() {
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let service = ServiceBuilder::new().concurrency_limit(1).service(client);
     let request = Request::get(front.url("/api/stream/stack?n=100&rate=200")).body(Full::default()).unwrap();
-    let mut reader = Reader::of(EventSource::builder(service, request)).hasty();
+    let mut reader = Reader::of(EventSource::builder(service, request)).without_delays();
     reader.until_end().await;
-    reader.has_all(100, StreamState::Completed);
+    reader.assert_has_all(100, StreamState::Completed);
     assert_eq!((reader.cuts.len(), front.connections()), (2, 3));
 }
 
-/// HTTP/2, whose streams are reset where HTTP/1.1 breaks.
+/// Over HTTP/2 a broken response is a stream reset, not a broken connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn http_2() {
     let Nodes { a, b, redis: _redis } = Nodes::start(&["--drain", "8"]);
@@ -60,13 +60,13 @@ async fn http_2() {
     let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http::<Full<Bytes>>();
     let url = format!("http://{}/api/stream/second?n=200&rate=50", proxy.address());
     let source = EventSource::builder(client, Request::get(url).body(Full::default()).unwrap());
-    let mut reader = Reader::of(source).hasty();
+    let mut reader = Reader::of(source).without_delays();
     reader.until(20).await;
     proxy.cut(End::Reset);
     reader.until(60).await;
     a.signal("TERM");
     proxy.point_at(b.address);
     reader.until_end().await;
-    reader.has_all(200, StreamState::Completed);
+    reader.assert_has_all(200, StreamState::Completed);
     assert!(reader.cuts.len() >= 2, "{:?}", reader.cuts);
 }

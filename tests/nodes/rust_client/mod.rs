@@ -1,4 +1,4 @@
-//! The Rust client over real sockets: two nodes, real processes, on one Redis, and what happens to connections between.
+//! The Rust client against two nodes, each a process of its own, on one Redis. Connections and nodes fail on the way.
 
 mod corpus;
 mod every_byte;
@@ -29,7 +29,7 @@ impl Nodes {
         Self { a, b, redis }
     }
 
-    /// The same, once both nodes trust the store: their guardians look for orphans.
+    /// Starts the nodes, and waits until both trust the store. From then on their guardians look for orphans.
     async fn trusting(options: &[&str]) -> Self {
         let nodes = Self::start(options);
         for node in [&nodes.a, &nodes.b] {
@@ -39,7 +39,7 @@ impl Nodes {
     }
 }
 
-/// A node on a store.
+/// Starts a node on this Redis.
 fn node(redis: &RedisServer, options: &[&str]) -> Server {
     Server::start(&[&["--store", &redis.url()], options].concat())
 }

@@ -1,4 +1,4 @@
-//! What happens to connections, and to those who read.
+//! Half-open connections, silent streams, restarted clients and concurrent readers.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     support::redis::Proxy,
 };
 
-/// A host that went away without a word: nothing passes, and no connection ends.
+/// As after the power failure of a host: the connection stays open, and nothing passes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_half_open_is_noticed() {
     let nodes = Nodes::start(&["--heartbeat", "0.4"]);
@@ -22,7 +22,7 @@ async fn a_connection_that_is_half_open_is_noticed() {
     proxy.point_at(nodes.b.address);
     proxy.strand();
     reader.until_end().await;
-    reader.has_all(100, StreamState::Completed);
+    reader.assert_has_all(100, StreamState::Completed);
     assert!(
         matches!(reader.cuts[..], [CutCause::Silent { waited }] if waited == Duration::from_secs(1)),
         "{:?}",
@@ -30,21 +30,21 @@ async fn a_connection_that_is_half_open_is_noticed() {
     );
 }
 
-/// A stream that is silent for longer than the watchdog waits is kept alive by heartbeats.
+/// The events come further apart than the client's time limit for silence. Heartbeats keep the connection alive.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_stream_is_not_taken_for_a_dead_one() {
     let nodes = Nodes::start(&["--heartbeat", "0.3"]);
     let mut reader = Reader::of(get(&format!("http://{}/api/stream/slow?n=3&rate=0.5", nodes.a.address)));
     reader.until_end().await;
-    reader.has_all(3, StreamState::Completed);
+    reader.assert_has_all(3, StreamState::Completed);
     assert!(reader.cuts.is_empty(), "{:?}", reader.cuts);
 }
 
-/// A program that is started again, after any event: the next one goes on with the last id.
+/// Each new source, as in a restarted program, continues with the last id of the previous source.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_source_goes_on_where_the_last_one_was_dropped() {
     let nodes = Nodes::start(&[]);
-    // The id of the stream is made up, so only the cursor names it.
+    // The library generates the stream's id, so only the cursor names the stream.
     let [to_a, to_b] = [&nodes.a, &nodes.b].map(|node| format!("http://{}/api/stream?n=60&rate=300", node.address));
     let (mut cursor, mut numbers) = (String::new(), Vec::new());
     for part in 1..=10 {
@@ -66,7 +66,7 @@ async fn two_readers_at_two_nodes_get_the_same() {
         .map(|node| Reader::of(get(&format!("http://{}/api/stream/shared?n=100&rate=100", node.address))));
     tokio::join!(first.until_end(), second.until_end());
     for reader in [&first, &second] {
-        reader.has_all(100, StreamState::Completed);
+        reader.assert_has_all(100, StreamState::Completed);
     }
     assert_eq!(nodes.a.figure("started").await + nodes.b.figure("started").await, 1);
 }

@@ -1,4 +1,4 @@
-//! What happens to nodes.
+//! Nodes that are killed, drained or cut off from Redis while a client reads.
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ use crate::{
     trusting,
 };
 
-/// A proxy before a node, and a reader of this path through it.
+/// Returns a reader of this path through a proxy.
 fn reader_at(proxy: &Proxy, path: &str) -> Reader {
     Reader::of(get(&format!("http://{}{path}", proxy.address())))
 }
 
-/// The node is killed and started again: its stream has no producer any more, and the client is told so.
+/// The restarted node does not run the stream's work again. The stream ends as orphaned.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_is_killed_and_started_again() {
     let nodes = Nodes::trusting(&QUICK).await;
@@ -36,12 +36,12 @@ async fn a_node_is_killed_and_started_again() {
     trusting(&again).await;
     proxy.point_at(again.address);
     reader.until_end().await;
-    reader.is_whole();
+    reader.assert_no_loss();
     assert_eq!(reader.ending(), (Some(StreamState::Orphaned), Some("node_lost")));
     assert!(reader.numbers().len() >= 20 && !reader.cuts.is_empty());
 }
 
-/// A stream that may run again does, and the client is told that it begins anew.
+/// On an `Interrupt` route the work runs again, and the client gets a restart.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_work_of_a_killed_node_begins_anew_where_its_route_allows_that() {
     let options = [&QUICK[..], &["--on-disconnect", "interrupt"]].concat();
@@ -53,13 +53,13 @@ async fn the_work_of_a_killed_node_begins_anew_where_its_route_allows_that() {
     a.kill();
     proxy.point_at(b.address);
     reader.until_end().await;
-    reader.is_whole();
+    reader.assert_no_loss();
     let lengths: Vec<_> = reader.runs.iter().map(Vec::len).collect();
     assert!(lengths.len() == 2 && lengths[0] >= 20 && lengths[1] == 150, "{lengths:?}");
     assert_eq!(reader.ending().0, Some(StreamState::Completed));
 }
 
-/// The client reads at another node than the one that is killed: its connection stays, and brings the end.
+/// The client reads from the other node. Its connection stays, and the end comes over it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_producer_s_node_is_killed_while_another_one_serves() {
     let nodes = Nodes::trusting(&QUICK).await;
@@ -71,7 +71,7 @@ async fn the_producer_s_node_is_killed_while_another_one_serves() {
     reader.until(20).await;
     a.kill();
     reader.until_end().await;
-    reader.is_whole();
+    reader.assert_no_loss();
     assert_eq!(reader.ending(), (Some(StreamState::Orphaned), Some("node_lost")));
     assert_eq!((reader.cuts.len(), reader.connected), (0, 1));
     let gave_up = producing.until_failure().await;
@@ -89,9 +89,9 @@ async fn a_node_that_drains_hands_its_client_to_another_one() {
     // A load balancer sends new connections to the node that is ready.
     proxy.point_at(b.address);
     reader.until_end().await;
-    reader.has_all(200, StreamState::Completed);
+    reader.assert_has_all(200, StreamState::Completed);
     assert!(matches!(reader.cuts[..], [CutCause::Body(_)]), "{:?}", reader.cuts);
-    let status = tokio::time::timeout(PATIENCE, a.exit()).await.expect("it goes down in time");
+    let status = tokio::time::timeout(PATIENCE, a.exit()).await.expect("the node exits in time");
     assert!(status.success());
 }
 
@@ -102,12 +102,12 @@ async fn a_stop_at_another_node_ends_the_stream() {
     reader.until(10).await;
     assert_eq!(nodes.b.delete("/api/stream/stopped").await, StatusCode::ACCEPTED);
     reader.until_end().await;
-    reader.is_whole();
+    reader.assert_no_loss();
     assert_eq!(reader.ending(), (Some(StreamState::Cancelled), Some("stopped")));
     assert!(reader.cuts.is_empty());
 }
 
-/// The client learns the end of its stream although it was away, and its node is gone when it comes back.
+/// The client gets the stream's end from the other node, since its own node is dead when it reconnects.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_ends_while_its_client_is_away() {
     let nodes = Nodes::start(&[]);
@@ -120,18 +120,18 @@ async fn a_stream_ends_while_its_client_is_away() {
     proxy.cut(End::Reset);
     b.until_status("away", "completed").await;
     a.kill();
-    // The client goes on trying meanwhile.
+    // Admit connections again only after the client has been refused.
     let coming_back = async {
         eventually(async || (proxy.connections() > 2).then_some(())).await;
         proxy.point_at(b.address);
         proxy.refuse(false);
     };
     tokio::join!(reader.until_end(), coming_back);
-    reader.has_all(50, StreamState::Completed);
+    reader.assert_has_all(50, StreamState::Completed);
     assert!(reader.cuts.len() > 1, "{:?}", reader.cuts);
 }
 
-/// Redis hangs while the connection is cut: what goes out meanwhile is recorded late, and the client misses nothing.
+/// Events that are sent while Redis hangs are recorded late, so the reconnecting client misses none.
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_hangs_while_the_connection_is_cut() {
     let nodes = Nodes::start(&[]);
@@ -146,5 +146,5 @@ async fn redis_hangs_while_the_connection_is_cut() {
         nodes.redis.cont();
     };
     tokio::join!(reader.until_end(), coming_back);
-    reader.has_all(300, StreamState::Completed);
+    reader.assert_has_all(300, StreamState::Completed);
 }

@@ -1,4 +1,4 @@
-//! An owner of an event source, who notes all that it is given.
+//! A reader of an event source. It keeps everything that the source reports.
 
 use bytes::Bytes;
 use http::Request;
@@ -23,15 +23,15 @@ pub fn http() -> Http {
     Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http()
 }
 
-/// A source of what a URL's server streams.
+/// Returns the builder of an event source for a URL.
 pub fn get(url: &str) -> EventSourceBuilder<Http, Full<Bytes>> {
     EventSource::builder(http(), Request::get(url).body(Full::default()).unwrap())
 }
 
-/// Reads a source, and notes all that comes.
+/// Reads an event source, and keeps everything that it reports.
 pub struct Reader {
     pub source: EventSource,
-    /// The numbers of the tokens, in each run of the work.
+    /// The numbers of the tokens, one list for each run of the work.
     pub runs: Vec<Vec<u64>>,
     pub gaps: Vec<Gap>,
     pub cuts: Vec<CutCause>,
@@ -39,7 +39,8 @@ pub struct Reader {
     pub end: Option<Ended>,
     /// The ids of all events.
     ids: Vec<String>,
-    is_hasty: bool,
+    /// Whether the reader skips the delay before each attempt.
+    skips_delays: bool,
 }
 
 impl Reader {
@@ -60,20 +61,20 @@ impl Reader {
             connected: 0,
             end: None,
             ids: Vec::new(),
-            is_hasty: false,
+            skips_delays: false,
         }
     }
 
-    /// Does not wait between attempts, as if the network were back each time.
-    pub fn hasty(self) -> Self {
-        Self { is_hasty: true, ..self }
+    /// Reconnects without a delay after each cut, as a program does that learns that the network is back.
+    pub fn without_delays(self) -> Self {
+        Self { skips_delays: true, ..self }
     }
 
-    /// Reads until so many tokens have come in this run; fails if the stream ends before.
+    /// Reads until this run has had `tokens` tokens. Panics if the stream ends before.
     pub async fn until(&mut self, tokens: usize) {
         while self.runs.last().unwrap().len() < tokens {
             self.step().await.unwrap();
-            assert!(self.end.is_none(), "it ended too soon: {:?}", self.end);
+            assert!(self.end.is_none(), "the stream ended too soon: {:?}", self.end);
         }
     }
 
@@ -82,7 +83,7 @@ impl Reader {
         while self.end.is_none() {
             self.step().await.unwrap();
         }
-        assert!(self.source.next().await.is_none(), "an end is the last item");
+        assert!(self.source.next().await.is_none(), "an item after the end");
     }
 
     /// Reads until the source gives up.
@@ -94,14 +95,14 @@ impl Reader {
         }
     }
 
-    /// Takes one update.
+    /// Reads one update.
     async fn step(&mut self) -> Result<(), GaveUp> {
         let update = timeout(PATIENCE * 2, self.source.next()).await.unwrap_or_else(|_| {
             panic!("nothing came in time after {:?}, cut {:?}", self.ids.last(), self.cuts);
         });
-        match update.expect("an end was told")? {
+        match update.expect("the source ended without an end of the stream")? {
             Update::Connected(connected) => {
-                assert!(!connected.is_unrecorded(), "the stream is protected");
+                assert!(!connected.is_unrecorded(), "the stream is not recorded");
                 self.connected += 1;
             }
             Update::Event(event) => {
@@ -114,7 +115,7 @@ impl Reader {
             Update::Restart(_) => self.runs.push(Vec::new()),
             Update::Cut(cut) => {
                 self.cuts.push(cut.cause);
-                if self.is_hasty {
+                if self.skips_delays {
                     self.source.reconnect();
                 }
             }
@@ -122,47 +123,47 @@ impl Reader {
                 self.ids.extend(ended.event.as_ref().map(|event| event.last_event_id.clone()));
                 self.end = Some(ended);
             }
-            other => panic!("what is {other:?}?"),
+            other => panic!("an unknown update: {other:?}"),
         }
         Ok(())
     }
 
-    /// How the stream ended: its state and the reason.
+    /// Returns the state in which the stream ended, and the reason.
     pub fn ending(&self) -> (Option<StreamState>, Option<&str>) {
-        let end = self.end.as_ref().expect("it has ended");
+        let end = self.end.as_ref().expect("the stream has ended");
         (end.state, end.reason.as_deref())
     }
 
-    /// The tokens of the last run.
+    /// The numbers of the last run's tokens.
     pub fn numbers(&self) -> &[u64] {
         self.runs.last().unwrap()
     }
 
-    /// Every event came once and in order: each run's tokens have the numbers from 0 on, and the ids rise.
-    pub fn is_whole(&self) {
+    /// Asserts that every event came once and in order: each run's tokens are numbered from 0, and the ids rise.
+    pub fn assert_no_loss(&self) {
         for run in &self.runs {
             let expected = Vec::from_iter(0..run.len() as u64);
             assert_eq!(*run, expected, "ids {:?}, cut {:?}", self.ids, self.cuts);
         }
-        assert!(self.ids.windows(2).all(|pair| place(&pair[0]) < place(&pair[1])), "{:?}", self.ids);
+        assert!(self.ids.windows(2).all(|pair| event_id(&pair[0]) < event_id(&pair[1])), "{:?}", self.ids);
         assert_eq!(self.gaps, []);
     }
 
-    /// It has all of a stream of one run.
-    pub fn has_all(&self, tokens: u64, state: StreamState) {
-        self.is_whole();
+    /// Asserts that the stream had one run, that all of its tokens came, and that it ended in this state.
+    pub fn assert_has_all(&self, tokens: u64, state: StreamState) {
+        self.assert_no_loss();
         assert_eq!((self.runs.len(), self.numbers().len() as u64), (1, tokens), "cut {:?}", self.cuts);
         assert_eq!(self.ending().0, Some(state));
     }
 }
 
-/// The number of a token event, whether it was told by a handler or posted.
+/// Returns the number of a token event. Handlers and publishers put it in different places.
 fn number(data: &str) -> Option<u64> {
     let payload: Value = serde_json::from_str(data).ok()?;
     payload["s"].as_u64().or(payload["data"]["s"].as_u64())
 }
 
-/// Epoch and number of an id, which may name its stream before them.
-fn place(id: &str) -> EventId {
-    id.rsplit('.').next().and_then(|id| id.parse().ok()).unwrap_or_else(|| panic!("no id of the library: {id:?}"))
+/// Parses an id of the library, with or without the stream's id before it.
+fn event_id(id: &str) -> EventId {
+    id.rsplit('.').next().and_then(|id| id.parse().ok()).unwrap_or_else(|| panic!("not an id of the library: {id:?}"))
 }

@@ -1,4 +1,4 @@
-//! What is asked, and how it is refused.
+//! The client's requests: tokens, cursors, POSTs and recovery, and what the client does when they are refused.
 
 use std::{
     future::{Ready, ready},
@@ -39,7 +39,7 @@ async fn a_stream_that_is_gone_is_refused_for_good() {
     assert!(response.body().starts_with(b"a stream id is 1 to 128 characters"), "{:?}", response.body());
 }
 
-/// The headers of a token that may be replaced, as they are at each attempt.
+/// Returns a header function that reads the token at each attempt.
 fn bearer(
     token: &Arc<Mutex<String>>,
 ) -> impl Fn(Occasion) -> Ready<Result<HeaderMap, InvalidHeaderValue>> + Send + Sync + use<> {
@@ -50,17 +50,19 @@ fn bearer(
     }
 }
 
-/// A token expires in the middle: 401 is final, and with a new token the same source goes on.
+/// The token expires in the middle of the stream. The source gives up after 401, and continues once the owner has a new
+/// token and calls `reconnect`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_token_is_replaced() {
     let nodes = Nodes::start(&[]);
     let cut = |bytes| Plan { node: nodes.a.address, cut: Some((bytes, End::Finish)) };
     let front = Front::start([cut(1500), cut(1500), Plan { node: nodes.b.address, cut: None }]).await;
-    front.ask_for_token("old");
+    front.require_token("old");
     let token = Arc::new(Mutex::new("old".to_owned()));
-    let mut reader = Reader::of(get(&front.url("/api/stream/mine?n=100&rate=100")).headers(bearer(&token))).hasty();
+    let mut reader =
+        Reader::of(get(&front.url("/api/stream/mine?n=100&rate=100")).headers(bearer(&token))).without_delays();
     reader.until(3).await;
-    front.ask_for_token("new");
+    front.require_token("new");
     let GaveUp::Refused(response) = reader.until_failure().await else { panic!("401 is final") };
     assert_eq!((response.status(), &response.body()[..]), (StatusCode::UNAUTHORIZED, &b"sign in"[..]));
     assert_eq!(response.headers()[header::WWW_AUTHENTICATE], "Bearer");
@@ -68,34 +70,34 @@ async fn a_refused_token_is_replaced() {
     "new".clone_into(&mut token.lock().unwrap());
     reader.source.reconnect();
     reader.until_end().await;
-    reader.has_all(100, StreamState::Completed);
+    reader.assert_has_all(100, StreamState::Completed);
     assert_eq!((front.connections(), reader.cuts.len()), (3, 1), "one was cut, one refused");
 }
 
-/// A token that has expired is renewed as soon as it is refused.
+/// The header function renews the token when the source reports a 401.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_token_is_renewed() {
     let nodes = Nodes::start(&[]);
     let cut = Plan { node: nodes.a.address, cut: Some((1500, End::Finish)) };
     let front = Front::start([cut, cut, Plan { node: nodes.b.address, cut: None }]).await;
-    front.ask_for_token("old");
+    front.require_token("old");
     let token = Arc::new(Mutex::new("old".to_owned()));
-    let (held, headers) = (Arc::clone(&token), bearer(&token));
+    let (renewed, headers) = (Arc::clone(&token), bearer(&token));
     let hook = move |occasion| {
         if occasion == Occasion::Unauthorized {
-            "new".clone_into(&mut held.lock().unwrap());
+            "new".clone_into(&mut renewed.lock().unwrap());
         }
         headers(occasion)
     };
-    let mut reader = Reader::of(get(&front.url("/api/stream/mine?n=100&rate=100")).headers(hook)).hasty();
+    let mut reader = Reader::of(get(&front.url("/api/stream/mine?n=100&rate=100")).headers(hook)).without_delays();
     reader.until(3).await;
-    front.ask_for_token("new");
+    front.require_token("new");
     reader.until_end().await;
-    reader.has_all(100, StreamState::Completed);
+    reader.assert_has_all(100, StreamState::Completed);
     assert_eq!((front.connections(), reader.cuts.len()), (3, 1), "one was cut, one refused");
 }
 
-/// A token that is replaced in time is never refused.
+/// No attempt is refused if the token is replaced in time.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_attempt_has_the_token_of_its_time() {
     let nodes = Nodes::start(&[]);
@@ -104,14 +106,15 @@ async fn each_attempt_has_the_token_of_its_time() {
         Plan { node: nodes.b.address, cut: None },
     ]);
     let front = front.await;
-    front.ask_for_token("old");
+    front.require_token("old");
     let token = Arc::new(Mutex::new("old".to_owned()));
-    let mut reader = Reader::of(get(&front.url("/api/stream/mine?n=100&rate=100")).headers(bearer(&token))).hasty();
+    let mut reader =
+        Reader::of(get(&front.url("/api/stream/mine?n=100&rate=100")).headers(bearer(&token))).without_delays();
     reader.until(3).await;
-    front.ask_for_token("new");
+    front.require_token("new");
     "new".clone_into(&mut token.lock().unwrap());
     reader.until_end().await;
-    reader.has_all(100, StreamState::Completed);
+    reader.assert_has_all(100, StreamState::Completed);
     assert_eq!(reader.cuts.len(), 1);
 }
 
@@ -121,7 +124,7 @@ async fn a_cursor_that_no_stream_has_is_a_gap_and_then_everything() {
     let url = format!("http://{}/api/stream/whole?n=20&rate=0", nodes.a.address);
     let mut whole = Reader::of(get(&url));
     whole.until_end().await;
-    whole.has_all(20, StreamState::Completed);
+    whole.assert_has_all(20, StreamState::Completed);
     for (cursor, node) in [("1700000000000-3", &nodes.a), ("0", &nodes.b), ("e17-3", &nodes.b), ("x.e17-3", &nodes.a)] {
         let url = format!("http://{}/api/stream/whole?n=20&rate=0", node.address);
         let mut reader = Reader::of(get(&url).last_event_id(cursor));
@@ -132,7 +135,7 @@ async fn a_cursor_that_no_stream_has_is_a_gap_and_then_everything() {
     }
 }
 
-/// A client that has everything is told so by the status.
+/// The server answers 204 to a client that has the whole stream. The source then reports the end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cursor_at_the_end_is_an_end() {
     let nodes = Nodes::start(&[]);
@@ -153,15 +156,15 @@ async fn a_turn_of_a_conversation_is_posted_once_whatever_happens() {
     let plans = plans.map(|(bytes, node)| Plan { node: node.address, cut: Some((bytes, End::Finish)) });
     let front = Front::start(plans.into_iter().chain([Plan { node: nodes.a.address, cut: None }])).await;
     let turn = Request::post(front.url("/api/chat/talk")).body(Full::<Bytes>::from(r#"{"n":60,"rate":100}"#)).unwrap();
-    let mut reader = Reader::of(EventSource::builder(http(), turn)).hasty();
+    let mut reader = Reader::of(EventSource::builder(http(), turn)).without_delays();
     reader.until_end().await;
-    reader.has_all(60, StreamState::Completed);
+    reader.assert_has_all(60, StreamState::Completed);
     assert_eq!((front.connections(), reader.cuts.len()), (5, 4));
     assert!(matches!(reader.cuts[0], CutCause::Request(_)), "{:?}", reader.cuts);
     assert_eq!(nodes.a.figure("started").await + nodes.b.figure("started").await, 1, "the question was answered once");
 }
 
-/// A page that is loaded asks for the turn that runs; nothing runs, so there is nothing to wait for.
+/// A client asks for the running turn of a conversation. If there is none, it gets the end at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conversation_is_resumed_or_idle() {
     let nodes = Nodes::start(&[]);
@@ -177,11 +180,11 @@ async fn a_conversation_is_resumed_or_idle() {
     let mut resuming = Reader::of(get(&resume(&nodes.b)));
     tokio::join!(posting.until_end(), resuming.until_end());
     for reader in [posting, resuming] {
-        reader.has_all(60, StreamState::Completed);
+        reader.assert_has_all(60, StreamState::Completed);
     }
 }
 
-/// Recovery is asked first: it has the stream although its own route could not serve it any more, and runs nothing.
+/// A source with a recovery URL asks recovery first, so a new client of an ended stream does not run the handler again.
 #[tokio::test(flavor = "multi_thread")]
 async fn recovery_first_runs_nothing_that_was_run() {
     let nodes = Nodes::start(&[]);
@@ -189,12 +192,12 @@ async fn recovery_first_runs_nothing_that_was_run() {
     let source = || get(&format!("{url}?n=30&rate=0")).recover(recover.parse().unwrap());
     let mut first = Reader::of(source());
     first.until_end().await;
-    first.has_all(30, StreamState::Completed);
-    // Another question under the same name: recovery does not look at it.
+    first.assert_has_all(30, StreamState::Completed);
+    // The stream has ended, so recovery serves it.
     let mut late = Reader::of(source());
     late.until_end().await;
-    late.has_all(30, StreamState::Completed);
-    let (_, told) = nodes.a.json("/api/stream/found/recover").await;
-    assert_eq!(told["status"], Value::from("completed"));
+    late.assert_has_all(30, StreamState::Completed);
+    let (_, recovered) = nodes.a.json("/api/stream/found/recover").await;
+    assert_eq!(recovered["status"], Value::from("completed"));
     assert_eq!(nodes.a.figure("started").await, 1);
 }

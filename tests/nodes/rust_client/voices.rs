@@ -1,4 +1,4 @@
-//! The library's own words, in each voice: they are never given as events.
+//! The library's notices and endings in each voice. The client never reports them as events of the stream.
 
 use resilient_sse::{
     StreamState,
@@ -16,25 +16,26 @@ use crate::{
 
 const VOICES: [&str; 4] = ["named", "json", "openai", "silent"];
 
-/// A stream of a killed node runs again: that is a restart, and no event is lost or given twice within a run.
+/// The stream of a killed node runs again. The client reports a restart, and loses or repeats no event within a run.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_is_told_in_each_voice() {
     for voice in VOICES {
         let options = [&QUICK[..], &["--on-disconnect", "interrupt", "--voice", voice]].concat();
         let Nodes { a, b, redis: _redis } = Nodes::trusting(&options).await;
         let proxy = Proxy::start(a.address);
-        let mut reader = Reader::of(get(&format!("http://{}/api/stream/again?n=80&rate=100", proxy.address()))).hasty();
+        let mut reader =
+            Reader::of(get(&format!("http://{}/api/stream/again?n=80&rate=100", proxy.address()))).without_delays();
         reader.until(20).await;
         a.kill();
         proxy.point_at(b.address);
         reader.until_end().await;
-        reader.is_whole();
+        reader.assert_no_loss();
         assert_eq!((reader.runs.len(), reader.numbers().len()), (2, 80), "{voice}: {:?}", reader.runs);
         assert_eq!(reader.ending().0, Some(StreamState::Completed), "{voice}");
     }
 }
 
-/// Events that fell out of a log are a gap, where the voice can go on after it.
+/// A client misses events that were trimmed from the log. Only some voices can report a gap and continue after it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_is_told_in_each_voice() {
     for voice in VOICES {
@@ -47,9 +48,9 @@ async fn a_gap_is_told_in_each_voice() {
         nodes.b.until_status("long", "completed").await;
         let mut late =
             Reader::of(get(&format!("http://{}{path}", nodes.b.address)).last_event_id(&*cursor).max_attempts(3))
-                .hasty();
+                .without_delays();
         if voice == "silent" {
-            // It has no word for a gap, so the response breaks off each time.
+            // The silent voice cannot express a gap, so each response breaks off.
             let gave_up = late.until_failure().await;
             assert!(gave_up.to_string().contains("3 attempts"), "{gave_up}");
             assert_eq!((late.gaps.len(), late.numbers().len()), (0, 0));
@@ -77,31 +78,31 @@ async fn a_gap_is_told_in_each_voice() {
     }
 }
 
-/// An ending that the library supplies is an end, with its state and reason, wherever the voice has a word for it.
+/// The client reports an ending that the library supplies, with its state and reason if the voice can express them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_supplied_ending_is_told_in_each_voice() {
     for voice in VOICES {
         let nodes = Nodes::start(&["--voice", voice]);
         let proxy = Proxy::start(nodes.a.address);
         let source = get(&format!("http://{}/api/stream/eof?n=5&rate=0&end=eof", proxy.address()));
-        let mut reader = Reader::of(source).hasty();
+        let mut reader = Reader::of(source).without_delays();
         reader.until_end().await;
-        reader.is_whole();
+        reader.assert_no_loss();
         assert_eq!(reader.numbers().len(), 5, "{voice}");
         let Some(Ended { state, reason, .. }) = reader.end else { panic!("{voice}: an end") };
         let expected = match voice {
             "named" | "json" => (Some(StreamState::Completed), Some("eof".to_owned())),
-            // Nothing is said: the client asks once more, and is told that it has everything.
+            // The response ends without an event: the client asks once more, and 204 tells it that it has everything.
             _ => (None, None),
         };
         assert_eq!((state, reason), expected, "{voice}");
 
         let path = format!("http://{}/api/stream/stopped?n=100000&rate=50", proxy.address());
-        let mut reader = Reader::of(get(&path)).hasty();
+        let mut reader = Reader::of(get(&path)).without_delays();
         reader.until(5).await;
         nodes.b.delete("/api/stream/stopped").await;
         reader.until_end().await;
-        reader.is_whole();
+        reader.assert_no_loss();
         let expected = match voice {
             "silent" => (None, None),
             _ => (Some(StreamState::Cancelled), Some("stopped")),
@@ -111,7 +112,7 @@ async fn a_supplied_ending_is_told_in_each_voice() {
     }
 }
 
-/// A server that lets a client go says why, where its voice has a word for that.
+/// A draining server breaks responses off. The `openai` voice also gives the reason.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_is_a_cut_and_no_event_in_each_voice() {
     for voice in VOICES {
