@@ -190,6 +190,9 @@ impl ResilientSse {
     /// connections then still serves its open connections to their end. If the drain has already begun, the future
     /// completes at once.
     ///
+    /// `ctrl_c` below hears SIGINT only. A service manager sends SIGTERM, for which Tokio has `signal::unix`; the
+    /// repository's `examples/server/signals.rs` waits for both. `examples/hyper.rs` has the same shutdown without axum.
+    ///
     /// ```
     /// use std::io;
     ///
