@@ -134,7 +134,7 @@ impl Builder {
     /// Sets the hook that tells what the job of a stream is doing. The guardian asks it about each stream whose node
     /// seems to have died, before it closes the stream as `orphaned`.
     ///
-    /// While the answer is [`JobStatus::Running`], it asks again after the longer of
+    /// While the answer is [`JobStatus::Running`](crate::JobStatus::Running), it asks again after the longer of
     /// [`stale_after`](Self::stale_after) and twice [`probe_limit`](Self::probe_limit): 30 s by default.
     ///
     /// The guardian also asks at the end of a drain, about the streams that still run then. With a single process the
