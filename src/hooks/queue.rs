@@ -16,9 +16,10 @@ const WAITING: usize = 10_000;
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     running: usize,
-    /// The streams with a running or waiting hook, each with the time until which no other node runs it.
+    /// The streams with a running or waiting hook, each with the time at which the node's lease of the
+    /// hook is over. Until then no sweep of any node finds the hook.
     busy: HashMap<StreamKey, Instant>,
-    /// The streams whose hook has failed, each with the same time. Until then no sweep finds the hook.
+    /// The streams whose hook has failed, each with the same time.
     failed: HashMap<StreamKey, Instant>,
     /// Whether the node shuts down, so that no later sweep of it runs a hook again.
     last: bool,
@@ -32,13 +33,13 @@ pub(crate) struct Queue {
 
 impl Queue {
     /// Adds a hook, unless it is already waiting or running. It waits until `until` at most: it stays due in the store,
-    /// so another node may run it then.
-    pub(crate) fn add(&mut self, key: StreamKey, until: Instant) {
+    /// and another node may run it from `leased` on.
+    pub(crate) fn add(&mut self, key: StreamKey, until: Instant, leased: Instant) {
         if self.busy.contains_key(&key) {
             return;
         }
         self.failed.remove(&key);
-        self.busy.insert(key.clone(), until);
+        self.busy.insert(key.clone(), leased);
         let waiting = self.waiting.entry(key.owner.clone()).or_default();
         if waiting.is_empty() {
             self.turns.push_back(key.owner.clone());
@@ -120,26 +121,26 @@ impl Queue {
     /// Notes that a failed hook is not run again now.
     pub(crate) fn give_up(&mut self, key: &StreamKey, now: Instant) {
         if self.failed.len() >= WAITING {
-            self.failed.retain(|_, until| now < *until);
+            self.failed.retain(|_, leased| now < *leased);
         }
-        if let Some(until) = self.busy.get(key).filter(|_| self.failed.len() < WAITING) {
-            self.failed.insert(key.clone(), *until);
+        if let Some(leased) = self.busy.get(key).filter(|_| self.failed.len() < WAITING) {
+            self.failed.insert(key.clone(), *leased);
         }
     }
 
     /// Notes that the node shuts down, and queues the failed hooks that no other node may run yet.
     pub(crate) fn make_last(&mut self, now: Instant) {
         self.last = true;
-        for (key, until) in std::mem::take(&mut self.failed) {
-            if now < until {
-                self.add(key, until);
+        for (key, leased) in std::mem::take(&mut self.failed) {
+            if now < leased {
+                self.add(key, leased, leased);
             }
         }
     }
 
     /// Returns the number of failed hooks that no other node may run yet.
     pub(crate) fn failed(&self, now: Instant) -> usize {
-        self.failed.values().filter(|until| now < **until).count()
+        self.failed.values().filter(|leased| now < **leased).count()
     }
 
     pub(crate) fn is_busy(&self, key: &StreamKey) -> bool {
@@ -183,15 +184,15 @@ mod tests {
         let now = Instant::now();
         let mut queue = Queue::default();
         for id in 0..100 {
-            queue.add(key("many", id), later(now));
+            queue.add(key("many", id), later(now), later(now));
         }
-        queue.add(key("one", 0), later(now));
-        queue.add(key("many", 5), later(now));
+        queue.add(key("one", 0), later(now), later(now));
+        queue.add(key("many", 5), later(now), later(now));
         assert_eq!(queue.len(), 101, "what waits already does not wait twice");
         let next: Vec<_> = std::iter::from_fn(|| queue.next(now)).collect();
         assert_eq!(next.len(), RUNNING);
         assert_eq!(next[1], key("one", 0), "it is not behind the hundred");
-        queue.add(key("one", 0), later(now));
+        queue.add(key("one", 0), later(now), later(now));
         assert_eq!(queue.len(), 101, "what runs does not wait besides");
         queue.done(&next[0]);
         queue.hurry(&key("many", 90), later(now));
@@ -203,8 +204,8 @@ mod tests {
     async fn a_hook_does_not_wait_for_ever() {
         let now = Instant::now();
         let mut queue = Queue::default();
-        queue.add(key("a", 0), now);
-        queue.add(key("a", 1), later(now));
+        queue.add(key("a", 0), now, now);
+        queue.add(key("a", 1), later(now), later(now));
         assert_eq!(queue.next(now), Some(key("a", 1)));
         assert_eq!(queue.len(), 1);
     }
@@ -214,9 +215,9 @@ mod tests {
         let now = Instant::now();
         let mut queue = Queue::default();
         for id in 0..WAITING {
-            queue.add(key("many", id), later(now));
+            queue.add(key("many", id), later(now), later(now));
         }
-        queue.add(key("one", 0), later(now));
+        queue.add(key("one", 0), later(now), later(now));
         assert_eq!(queue.len(), WAITING);
         assert!(queue.is_busy(&key("one", 0)) && !queue.is_busy(&key("many", WAITING - 1)));
         let mut ran = 0;
@@ -234,7 +235,7 @@ mod tests {
         let mut queue = Queue::default();
         let owner = |n: usize| format!("owner-{n}");
         for n in 0..=WAITING {
-            queue.add(key(&owner(n), 0), later(now));
+            queue.add(key(&owner(n), 0), later(now), later(now));
         }
         assert_eq!((queue.len(), queue.waiting.len(), queue.turns.len()), (WAITING, WAITING, WAITING));
         let gone = (0..=WAITING).find(|n| !queue.is_busy(&key(&owner(*n), 0))).expect("one gave way");
@@ -245,7 +246,7 @@ mod tests {
             ran += 1;
         }
         for id in [1, 2] {
-            queue.add(key(&owner(gone), id), later(now));
+            queue.add(key(&owner(gone), id), later(now), later(now));
         }
         while let Some(next) = queue.next(now) {
             queue.done(&next);

@@ -108,7 +108,8 @@ impl Hooks {
     /// Queues the hook of a stream that has ended on this node.
     pub(crate) fn ended(self: &Arc<Self>, key: StreamKey) {
         if let Some(lease) = self.lease() {
-            lock(&self.queue).add(key, Instant::now() + lease.max(self.patience()));
+            let now = Instant::now();
+            lock(&self.queue).add(key, now + lease.max(self.patience()), now + lease);
             self.begin();
         }
     }

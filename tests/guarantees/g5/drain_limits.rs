@@ -533,11 +533,12 @@ async fn g3_a_hook_that_failed_long_ago_is_left_to_other_nodes() {
         })
     };
     let mut hub = TestHub::on(store.clone(), failing).unwrap();
-    let mut other = TestHub::on(store, |builder| builder.anonymous().seed(2).on_end(|_| ready(()))).unwrap();
+    let runs = |builder: Builder| builder.anonymous().seed(2).sweep_every(SECOND * 5).on_end(|_| ready(()));
+    let mut other = TestHub::on(store, runs).unwrap();
     open(&hub, "a").await.complete(Event::new("done")).await.unwrap();
     hub.step().await;
     assert_eq!(tried.load(Ordering::SeqCst), 1);
-    other.advance(SECOND * 120).await;
+    other.advance(SECOND * 45).await;
     let (report, _) = drain_alone(&mut hub).await;
     assert_eq!((report.hooks_unfinished, tried.load(Ordering::SeqCst)), (0, 1), "{report:?}");
 }
