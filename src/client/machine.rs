@@ -239,7 +239,7 @@ impl Machine {
         }
         let cause = match Pin::new(&mut reading.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                reading.watchdog.heard();
+                reading.watchdog.note_frame();
                 if let Ok(data) = frame.into_data() {
                     reading.too_large = self.parser.push(&data).err();
                 }

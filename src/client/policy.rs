@@ -106,8 +106,8 @@ impl Policy {
     /// interval is known.
     pub(super) fn silence(&self, headers: &HeaderMap) -> Option<Duration> {
         let seconds = headers.get(STREAM_HEARTBEAT).and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok());
-        let told = seconds.filter(|seconds| *seconds > 0.0);
-        let interval = told.or(self.limits.heartbeat.map(|interval| interval.as_secs_f64()))?;
+        let announced = seconds.filter(|seconds| *seconds > 0.0);
+        let interval = announced.or(self.limits.heartbeat.map(|interval| interval.as_secs_f64()))?;
         // The conversion fails only for a number too large for a `Duration`, infinity included.
         let silence = Duration::try_from_secs_f64(interval * SILENT_HEARTBEATS).unwrap_or(LONGEST_SILENCE);
         Some(silence.clamp(SHORTEST_SILENCE, LONGEST_SILENCE))

@@ -47,7 +47,7 @@ impl Watchdog {
     }
 
     /// Records that the connection has delivered a frame.
-    pub(super) fn heard(&mut self) {
+    pub(super) fn note_frame(&mut self) {
         self.is_waiting = false;
     }
 

@@ -91,17 +91,18 @@ fn openai(said: &Map<String, Value>) -> Option<&str> {
 pub(super) fn ended(message: Message, state: Option<StreamState>) -> Ended {
     let said: Option<Map<String, Value>> = serde_json::from_str(&message.data).ok();
     let code = said.as_ref().and_then(openai);
-    let told = match &*message.name {
+    let own_state = match &*message.name {
         "message" => payload_type(&message.data).and_then(|kind| state_named(&kind)),
         name => state_named(name),
     };
     let reason = match code {
         Some(code) => Some(code.to_owned()),
-        None => {
-            said.as_ref().and_then(|said| Some(said.get("reason")?.as_str()?.to_owned())).filter(|_| told.is_some())
-        }
+        None => said
+            .as_ref()
+            .and_then(|said| Some(said.get("reason")?.as_str()?.to_owned()))
+            .filter(|_| own_state.is_some()),
     };
-    let state = told.or(state).or(code.map(state_of_code));
+    let state = own_state.or(state).or(code.map(state_of_code));
     Ended { event: Some(message), state, reason }
 }
 
@@ -197,7 +198,7 @@ mod tests {
     #[test]
     fn endings_say_their_state_and_reason() {
         use StreamState::{Cancelled, Completed, Expired, Failed, Orphaned};
-        for (name, data, told, expected, why) in [
+        for (name, data, by_rules, expected, reason) in [
             ("completed", r#"{"type":"completed","data":{"tokens":5}}"#, None, Some(Completed), None),
             ("completed", r#"{"reason":"eof"}"#, None, Some(Completed), Some("eof")),
             ("orphaned", r#"{"reason":"node_lost"}"#, None, Some(Orphaned), Some("node_lost")),
@@ -230,8 +231,8 @@ mod tests {
             ("message", r#"{"error":{"type":"stream_error","code":"expired"}}"#, None, Some(Expired), Some("expired")),
             ("message", r#"{"error":{"type":"stream_error","code":"panic"}}"#, None, Some(Failed), Some("panic")),
         ] {
-            let ended = ended(message(name, data), told);
-            assert_eq!((ended.state, ended.reason.as_deref()), (expected, why), "{name} {data}");
+            let ended = ended(message(name, data), by_rules);
+            assert_eq!((ended.state, ended.reason.as_deref()), (expected, reason), "{name} {data}");
         }
     }
 }

@@ -49,10 +49,10 @@ impl End {
 pub(crate) fn finish(speaker: &mut Speaker, end: End, endless: bool) -> Closing {
     let error = match end {
         End::Stream { ended, cause } => {
-            let told = speaker.end(&ended);
+            let announced = speaker.end(&ended);
             // A completed stream may end cleanly without a terminal event: a client that takes the end of the body for
             // the end of the answer is right.
-            if told || ended.ending.state == StreamState::Completed {
+            if announced || ended.ending.state == StreamState::Completed {
                 return Closing::clean();
             }
             let (state, reason) = (ended.ending.state, ended.ending.reason);

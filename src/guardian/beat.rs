@@ -130,5 +130,5 @@ impl Round {
 }
 
 async fn beat(node: &Node, roll: &Roll) -> Result<Beaten, StoreError> {
-    node.store.sign_of_life(node.beat_of(Arc::clone(&roll.streams))).await
+    node.store.send_beat(node.beat_of(Arc::clone(&roll.streams))).await
 }

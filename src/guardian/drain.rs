@@ -118,11 +118,11 @@ pub(super) async fn run(node: Arc<Node>) -> DrainReport {
     // and for inner bodies that are still running after their terminal event.
     let _ = tokio::time::timeout_at(limits.deadline, async {
         node.recorder.until_idle().await;
-        node.rests.until_over().await;
+        node.after_last_bodies.until_over().await;
         node.hooks.until_idle().await;
     })
     .await;
-    report.bodies_unfinished = node.rests.count();
+    report.bodies_unfinished = node.after_last_bodies.count();
     node.after_last.cancel();
     // From here on the guardian flushes nothing and wakes no body. A body that is still waiting would wait for ever.
     node.go_down();

@@ -34,7 +34,7 @@ pub(super) struct Asked {
     /// The turn of its conversation that the request begins, if it registers its stream.
     pub(super) turn: Option<Turn>,
     /// The request's path, if the template of the route's conversations does not match it.
-    pub(super) other_path: Option<Box<str>>,
+    pub(super) unmatched_path: Option<Box<str>>,
     /// Whether the request begins a turn under a stream id that the library has just made up.
     pub(super) begins: bool,
     /// Whether the request came with the cursor of a stream that is gone.
@@ -64,8 +64,10 @@ impl Asked {
         self.is_stale = true;
     }
 
-    /// Returns the turn for a first run of the stream. A request with a cursor of a stream that is gone repeats that
-    /// stream's work and is no new question, so it begins a turn only if no stream of the conversation runs.
+    /// Returns the turn for a first run of the stream.
+    ///
+    /// A request with the cursor of a stream that is gone repeats old work, so it must not replace a running stream: it
+    /// begins a turn only if no stream of the conversation runs.
     pub(super) fn new_turn(&self, turn: Turn) -> Turn {
         let overlap = if self.is_stale || self.cursor().is_some() { Overlap::Refuse } else { turn.overlap };
         Turn { overlap, ..turn }
@@ -109,7 +111,7 @@ impl Asked {
 /// Returns the registration of a request's stream. `answered` says whether the inner service has answered with an event
 /// stream already.
 pub(super) fn registration(node: &Node, route: &Route, asked: &Asked, token: u128, answered: bool) -> Open {
-    if let Some(path) = asked.other_path.as_deref().filter(|_| asked.turn.is_none()) {
+    if let Some(path) = asked.unmatched_path.as_deref().filter(|_| asked.turn.is_none()) {
         node.no_conversation(path);
     }
     // A client that sends back an id that the library made up asks for that stream, and never creates a new one.

@@ -147,7 +147,7 @@ impl<S> ResilientSseService<S> {
     fn asked(&self, parts: &Parts, mut identity: Identity) -> Result<Wanted, Rejection> {
         let owner = self.node.find_owner(parts);
         let fingerprint = self.route.fingerprint.as_ref().and_then(|fingerprint| fingerprint(parts));
-        let (turn, other_path) = self.turn(parts, &mut identity)?;
+        let (turn, unmatched_path) = self.turn(parts, &mut identity)?;
         check_kept(&mut identity, fingerprint.as_deref(), parts)?;
         let begins_turn = turn.is_some();
         let kind = identity.kind.unwrap_or_else(|| self.route.kind.clone());
@@ -160,7 +160,7 @@ impl<S> ResilientSseService<S> {
             metadata: identity.metadata,
             fingerprint,
             turn,
-            other_path,
+            unmatched_path,
             begins: false,
             is_stale: false,
             headers: self.route.headers(),
@@ -200,8 +200,11 @@ impl<S> ResilientSseService<S> {
         }
     }
 
-    /// Finds the conversation that a request is a turn of, or returns the path that its template does not match. What the conversation's identifier says about the stream
-    /// beside the name goes to the stream's identity, where the stream's own identifier has the last word.
+    /// Finds the conversation to which a request adds a turn. Returns the request's path instead if the conversation's
+    /// path template does not match it.
+    ///
+    /// The conversation's identifier may also name a kind and metadata. They are added to the stream's identity, unless
+    /// the stream's own identifier has set them.
     fn turn(&self, parts: &Parts, identity: &mut Identity) -> Result<(Option<Turn>, Option<Box<str>>), Rejection> {
         let Some(identify) = &self.route.conversation else { return Ok((None, None)) };
         let Identity { name, kind, metadata } = identify.identify(parts);

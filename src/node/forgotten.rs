@@ -33,8 +33,7 @@ impl Node {
             self.times_asked.fetch_add(1, Ordering::SeqCst);
             *answer = None;
             // A request waits for this beat, unlike for a guardian's, so it gets the shorter limit.
-            let beaten =
-                tokio::time::timeout(self.settings.store_limit, self.store.sign_of_life(self.beat_of([].into())));
+            let beaten = tokio::time::timeout(self.settings.store_limit, self.store.send_beat(self.beat_of([].into())));
             let beaten = beaten.await.unwrap_or_else(|_| Err(StoreError::timed_out("beat")));
             *answer = Some(beaten.as_ref().map(|_| ()).map_err(Clone::clone));
             if beaten.is_ok_and(|beaten| self.note_run(beaten.run)) {

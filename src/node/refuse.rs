@@ -13,8 +13,8 @@ use crate::{
 
 impl Node {
     /// Returns the rejection of a path in which a relay without an identifier cannot find the stream's name.
-    pub(crate) fn unnamed(&self, path: &str) -> Rejection {
-        if let Some(requests) = self.unnamed.due() {
+    pub(crate) fn no_stream_name(&self, path: &str) -> Rejection {
+        if let Some(requests) = self.no_stream_name.due() {
             log_alert!(
                 path = path,
                 requests = requests,
@@ -24,10 +24,10 @@ impl Node {
         Rejection::NotFound
     }
 
-    /// Reports a stream on a route of conversations that is a turn of none, because the path template of its
-    /// conversations does not match the request's path.
+    /// Reports a stream that belongs to no conversation although its route has conversations: the route's path template
+    /// for conversations does not match the request's path.
     pub(crate) fn no_conversation(&self, path: &str) {
-        if let Some(requests) = self.astray.due() {
+        if let Some(requests) = self.no_conversation.due() {
             log_alert!(
                 path = path,
                 requests = requests,

@@ -54,7 +54,7 @@ pub(crate) struct Node {
     /// Cancelled when inner bodies are no longer polled after their terminal events.
     pub(crate) after_last: CancellationToken,
     /// Counts the inner bodies that are polled after their terminal events.
-    pub(crate) rests: Arc<Underway>,
+    pub(crate) after_last_bodies: Arc<Underway>,
     pub(crate) executor: Executor,
     pub(crate) hooks: Arc<Hooks>,
     pub(crate) probe: Option<Arc<Probe>>,
@@ -90,8 +90,8 @@ pub(crate) struct Node {
     /// The log lines below are limited to one a minute each, since requests would otherwise fill the log with them.
     pub(super) unguarded: Seldom,
     pub(super) unowned: Seldom,
-    pub(super) unnamed: Seldom,
-    pub(super) astray: Seldom,
+    pub(super) no_stream_name: Seldom,
+    pub(super) no_conversation: Seldom,
     pub(super) shared_ids: Seldom,
     pub(super) late_events: Seldom,
     pub(super) unkept: Seldom,
@@ -184,9 +184,9 @@ impl Node {
         !matches!(polled, 0 | GONE) && self.elapsed().saturating_sub(polled) < UNGUARDED_AFTER
     }
 
-    /// Logs no alert if nothing polls the guardian, because a test does so now and then.
+    /// Turns off the alert about a guardian that nothing polls. A test polls the guardian in steps, with pauses between.
     #[cfg(feature = "test-util")]
-    pub(crate) fn is_stepped(&self) {
+    pub(crate) fn mute_guardian_alert(&self) {
         self.unguarded.mute();
     }
 

@@ -55,7 +55,7 @@ impl<B> AfterLast<B> {
     pub(crate) fn new(node: Arc<Node>, lane: Arc<Lane>, stop: Stop, ending: Ending, source: Source<B>) -> Self {
         // Makes an end from elsewhere (a stop, another producer) wake this task.
         lane.set_driven();
-        let _underway = node.rests.enter();
+        let _underway = node.after_last_bodies.enter();
         Self { node, lane, stop, ending, source, limits: None, began: false, late: 0, _underway }
     }
 

@@ -51,9 +51,9 @@ impl Position {
     ///
     /// A client may have the end of a run that is still active: the store forgot the ended run, and the producer has
     /// registered it again and is about to end it again.
-    pub(crate) fn has_all_of(self, info: &StreamInfo, told: impl FnOnce(&Ending) -> bool) -> bool {
+    pub(crate) fn has_all_of(self, info: &StreamInfo, announces: impl FnOnce(&Ending) -> bool) -> bool {
         match &info.ended {
-            Some(ended) => self.has_all(ended, told(&ended.ending)),
+            Some(ended) => self.has_all(ended, announces(&ended.ending)),
             None => self == Self::After(EventId::terminal(info.epoch)),
         }
     }
@@ -65,14 +65,14 @@ impl Position {
         !matches!(self, Self::After(_)) || (policy.reruns() && !self.is_end())
     }
 
-    /// Whether the client has every event: the terminal event, or all events before it if the client is not `told` of
-    /// the end.
+    /// Whether the client has every event. `announced` says whether its voice writes the end as an event. If so, the
+    /// client must have that terminal event, otherwise all events before it.
     ///
-    /// A client that is not told of the end never sees the terminal id. Without the second case it would reconnect for
-    /// ever.
-    pub(crate) fn has_all(self, ended: &Ended, told: bool) -> bool {
+    /// A client to which the end is not announced never sees the terminal id. Without the second case it would reconnect
+    /// for ever.
+    pub(crate) fn has_all(self, ended: &Ended, announced: bool) -> bool {
         let Self::After(at) = self else { return false };
-        at == ended.id || (!told && at.epoch == ended.last.epoch && at >= ended.last)
+        at == ended.id || (!announced && at.epoch == ended.last.epoch && at >= ended.last)
     }
 }
 
@@ -119,7 +119,7 @@ mod tests {
     fn a_client_has_all_at_the_end_or_before_an_end_that_it_is_not_told_of() {
         let ending = Ending::supplied(StreamState::Completed, reason::EOF);
         let ended = Ended { ending, id: EventId::terminal(5), last: EventId::new(5, 6), at: 0 };
-        // Whether a client that is told of the end has every event, and one that is not told.
+        // Whether the client has every event: if the end is announced to it, and if not.
         let table = [
             (Position::Newest, [false, false]),
             (Position::After(EventId::new(4, 7)), [false, false]),
@@ -129,7 +129,7 @@ mod tests {
             (Position::After(ended.id), [true, true]),
         ];
         for (position, has) in table {
-            assert_eq!([true, false].map(|told| position.has_all(&ended, told)), has, "{position:?}");
+            assert_eq!([true, false].map(|announced| position.has_all(&ended, announced)), has, "{position:?}");
         }
     }
 

@@ -152,7 +152,7 @@ impl Relay {
                 let path = parts.uri.path();
                 let is_bare = path.strip_prefix('/').is_some_and(|name| !name.is_empty() && !name.contains('/'));
                 if !is_bare {
-                    return Err(self.node.unnamed(path));
+                    return Err(self.node.no_stream_name(path));
                 }
                 StreamId::path("/{id}").identify(parts).name
             }
@@ -183,8 +183,8 @@ impl Relay {
             position = Position::Newest;
         }
         let info = info.ok().flatten();
-        let told = self.voice.or(info.as_ref().map(|info| info.voice));
-        let voice = told.unwrap_or_default();
+        let known_voice = self.voice.or(info.as_ref().map(|info| info.voice));
+        let voice = known_voice.unwrap_or_default();
         let has_all = info.as_ref().is_some_and(|info| position.has_all_of(info, |ending| voice.announces(ending)));
         if has_all || (missing && position.is_end()) {
             return Ok(no_content(node));
@@ -203,7 +203,7 @@ impl Relay {
         let wait = info.is_none().then_some(self.wait);
         let unknown = match info {
             Some(_) => Unknown::Nothing,
-            None if told.is_some() => Unknown::Stream,
+            None if known_voice.is_some() => Unknown::Stream,
             None => Unknown::StreamAndVoice,
         };
         let headers = info.as_ref().map(|info| info.headers.clone()).unwrap_or_default();

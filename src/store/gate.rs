@@ -102,7 +102,7 @@ impl Gates {
         }
         let mut others = lock(&self.others);
         if !others.contains_key(&part) && others.len() >= KEPT {
-            // These are of servers that are gone.
+            // Remove closed gates that no request holds. Most belong to servers that are gone, and `of` makes a removed gate again.
             others.retain(|_, gate| Arc::strong_count(gate) > 1 || gate.is_open());
         }
         Arc::clone(others.entry(part).or_default())
@@ -146,8 +146,8 @@ impl Gates {
             if !gate.is_open() {
                 continue;
             }
-            // A part that nobody writes to harms nobody. If it refused this beat, though, its server exists and is down, so it
-            // stays open for longer.
+            // The open breaker of a part without writes delays no stream. But if the part refused this beat, its server exists and
+            // is down, so the breaker stays open for longer.
             let unasked = if self.has_refused(part) { UNASKED } else { GONE };
             let due = if by.contains(&part) { Some(now) } else { now.checked_sub(unasked) };
             back |= self.settle(&gate, |breaker| {
@@ -158,9 +158,9 @@ impl Gates {
     }
 
     /// Reports an answer to the breaker. Returns whether that closed it.
-    fn settle(&self, gate: &Gate, told: impl FnOnce(&mut Breaker) -> bool) -> bool {
+    fn settle(&self, gate: &Gate, report: impl FnOnce(&mut Breaker) -> bool) -> bool {
         let mut breaker = lock(&gate.breaker);
-        let closed = told(&mut breaker);
+        let closed = report(&mut breaker);
         gate.unsettled.store(breaker.is_unsettled(), Ordering::Relaxed);
         if !closed {
             return false;

@@ -227,7 +227,7 @@ impl StoreHandle {
 
     /// Sends a beat. It is always sent, since other nodes judge this one by it, and it neither counts as a probe nor delays
     /// one. But if the store takes it within the time limit of a write, that closes a breaker.
-    pub(crate) async fn sign_of_life(&self, beat: Beat) -> Result<Beaten, StoreError> {
+    pub(crate) async fn send_beat(&self, beat: Beat) -> Result<Beaten, StoreError> {
         let asked = Instant::now();
         let beaten = self.beat(beat).await;
         self.gates.note_refused(beaten.as_ref().ok().map(|beaten| beaten.refused_by.clone()));

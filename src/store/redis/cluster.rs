@@ -33,9 +33,9 @@ use crate::{
 const ADMISSION: Duration = Duration::from_millis(500);
 /// How long a stream that is being opened counts as one of its owner's active ones, in milliseconds.
 const RESERVED: u64 = 10_000;
-/// How many of an owner's active streams are checked for having ended without the index knowing.
+/// The most active streams of an owner that are checked for an end that the index has missed.
 const RECOUNTED: usize = 100;
-/// What is added to the expiry of an active stream in its owner's index, as in the scripts.
+/// Added to the expiry of an active stream in its owner's index. The scripts use the same number.
 const ACTIVE: u64 = 1 << 50;
 
 impl Shared {
@@ -43,23 +43,23 @@ impl Shared {
         self.cluster.then(|| Indexes { keys: self.keys.clone(), fleet: Arc::clone(&self.fleet) })
     }
 
-    /// Reserves a place in the indexes, while the stream itself is being asked. `counted`: the owner's index counts the stream as
-    /// active already.
+    /// Reserves a place in the indexes while the request for the stream itself is under way. `counted` says whether the owner's
+    /// index counts the stream as active already.
     pub(super) fn reserve(&self, key: &StreamKey, watching: Watching, counted: bool) -> Reservation {
         let Some(indexes) = self.indexes() else { return Reservation(None) };
-        let (tell, told) = oneshot::channel();
+        let (report, outcome) = oneshot::channel();
         let key = key.clone();
         Reservation(Some((
-            tell,
-            self.background.begin(async move { indexes.reserve(key, watching, counted, told).await }),
+            report,
+            self.background.begin(async move { indexes.reserve(key, watching, counted, outcome).await }),
         )))
     }
 
-    /// Sets the indexes right after a change of a stream. `told`: what they must contain, if that is known.
-    pub(super) async fn settle(&self, key: &StreamKey, told: Option<Indexed>) {
+    /// Corrects the indexes after a change of a stream. `known` is what they must contain, if the change determines it.
+    pub(super) async fn settle(&self, key: &StreamKey, known: Option<Indexed>) {
         let Some(indexes) = self.indexes() else { return };
         let key = key.clone();
-        self.background.begin(async move { indexes.settle(&key, told).await }).wait().await;
+        self.background.begin(async move { indexes.settle(&key, known).await }).wait().await;
     }
 
     /// Takes a stream out of the index of those that a guardian must look after.
@@ -102,10 +102,10 @@ impl Shared {
         let counted: Vec<StreamKey> = ids.map(|id| StreamKey::new(owner.clone(), id)).collect();
         let asked = counted.iter().map(|key| self.keys.standing(&self.keys.of(key))).collect();
         let replies = self.fleet.send(asked).await?;
-        let told = counted.iter().zip(replies).filter_map(|(key, reply)| Some((key, standing(reply.ok()?).ok()?)));
+        let stands = counted.iter().zip(replies).filter_map(|(key, reply)| Some((key, standing(reply.ok()?).ok()?)));
         // A stream that is not held may be about to be opened, so it stays counted.
-        let ended = told.filter(|(_, told)| told.ttl > 0 && !told.active);
-        let written: Vec<Request> = ended.map(|(key, told)| self.keys.owning(key, told.ttl, false)).collect();
+        let ended = stands.filter(|(_, stands)| stands.ttl > 0 && !stands.active);
+        let written: Vec<Request> = ended.map(|(key, stands)| self.keys.owning(key, stands.ttl, false)).collect();
         let found = !written.is_empty();
         self.fleet.send(written).await?;
         Ok(found)

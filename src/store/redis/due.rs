@@ -166,12 +166,12 @@ impl Shared {
             mends.push(self.keys.unwatching(&active, keys, leased.deadline, None));
             return None;
         }
-        let heard = known.held.last_heartbeat(leased.was);
-        let lives = heard.max(known.written).saturating_add(known.held.number("life"));
+        let last_heartbeat = known.held.last_heartbeat(leased.was);
+        let lives = last_heartbeat.max(known.written).saturating_add(known.held.number("life"));
         // The deadline in the index is when the stream is overdue, or the end of its lifetime if that is sooner.
         let by_index = known.held.number("stale") <= known.held.number("life");
         let stale = known.held.number("stale");
-        let overdue = heard.saturating_add(stale);
+        let overdue = last_heartbeat.saturating_add(stale);
         // A producer that has just written is alive, even if the index did not take its beats. A time in the future (the clock was
         // set back) is no evidence.
         let writes = (clock.saturating_sub(stale)..=clock + SKEW).contains(&known.written);
@@ -188,17 +188,18 @@ impl Shared {
             return None;
         };
         let known = Known { active: Some(leased.deadline), ..known };
-        let info = known.info(key).map(|info| crate::StreamInfo { last_heartbeat: heard, ..info });
+        let info = known.info(key).map(|info| crate::StreamInfo { last_heartbeat, ..info });
         info.map(|info| Due { info, reason })
     }
 
-    /// What the index of streams that a guardian must look after must contain about a stream that does not run.
+    /// Returns the request that adds a stream that does not run to the index of streams that a guardian must look after, if it
+    /// belongs there and is missing.
     fn looking_after(&self, keys: &StreamKeys, known: &Known, now: u64) -> Option<Request> {
         let overdue = match known.held.standing() {
             Standing::Is(state) if state.is_terminal() && known.hook => 0,
             Standing::Is(StreamState::Interrupted) if !known.held.flag("reruns") => {
-                let heard = known.held.last_heartbeat(0).max(known.written);
-                heard.saturating_add(known.held.number("life")).saturating_sub(now)
+                let last_heartbeat = known.held.last_heartbeat(0).max(known.written);
+                last_heartbeat.saturating_add(known.held.number("life")).saturating_sub(now)
             }
             _ => return None,
         };
@@ -206,14 +207,14 @@ impl Shared {
     }
 }
 
-/// Stores when the producers of leased streams were last heard of, since the lease has overwritten the deadline that tells it.
-/// For each stream: its keys, its epoch, that time, and the deadline that the lease wrote.
+/// Stores the last heartbeats of leased streams, since the lease has overwritten the deadlines from which they were known. Each
+/// stream is given by its keys, its epoch, its last heartbeat, and the deadline that the lease wrote.
 fn mark_request(marks: &[(&StreamKeys, u64, u64, u64)]) -> Request {
     let names: Vec<&str> = marks.iter().flat_map(|(keys, ..)| [&*keys.stream, &*keys.log]).collect();
     let request = Request::script(marks[0].0.slot, &script::LEASED_EACH, &names).arg(marks.len());
-    marks
-        .iter()
-        .fold(request, |request, (_, epoch, heard, deadline)| request.arg(3).arg(epoch).arg(heard).arg(deadline))
+    marks.iter().fold(request, |request, (_, epoch, last_heartbeat, deadline)| {
+        request.arg(3).arg(epoch).arg(last_heartbeat).arg(deadline)
+    })
 }
 
 /// A leased member of an index: mostly a stream.

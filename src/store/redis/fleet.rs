@@ -40,12 +40,12 @@ impl Fleet {
     /// Sends commands that only read, and may read much, such as pages of logs and lists.
     ///
     /// They go over a second connection to each server, so that acknowledgements of writes do not queue behind megabytes. The
-    /// two connections are not ordered: whatever a read depends on must have been acknowledged before it is sent. A read whose
-    /// connection is closed meanwhile is sent once more.
+    /// two connections are not ordered: a write that a read depends on must have been acknowledged before the read is sent. If the
+    /// connection closes meanwhile, the read is sent once more.
     ///
     /// # Errors
     ///
-    /// As those of [`send`](Self::send).
+    /// The same as those of [`send`](Self::send).
     pub(super) async fn send_bulk(&self, requests: Vec<Request>) -> Result<Vec<Reply>, RedisStoreError> {
         self.send(requests.into_iter().map(Request::in_bulk).collect()).await
     }

@@ -43,8 +43,8 @@ struct Listened {
 
 impl Listened {
     /// Whether a process whose last message came at this time has been silent for too long.
-    fn is_silent(self, heard: Instant) -> bool {
-        self.until.saturating_duration_since(heard.max(self.since)) >= ASKED_FOR
+    fn is_silent(self, last_seen: Instant) -> bool {
+        self.until.saturating_duration_since(last_seen.max(self.since)) >= ASKED_FOR
     }
 }
 
@@ -54,7 +54,7 @@ struct Follower {
     /// The number of its newest message: messages may overtake each other.
     number: u64,
     /// When that message came.
-    heard: Instant,
+    last_seen: Instant,
 }
 
 /// A process's message about a stream that it follows, or has left.
@@ -96,7 +96,7 @@ impl Followed {
     /// A filter for the processes that have been silent for too long.
     fn silence_filter(&self) -> impl Fn(&Follower) -> bool + use<> {
         let listened = *lock(&self.listened);
-        move |follower| listened.is_some_and(|listened| listened.is_silent(follower.heard))
+        move |follower| listened.is_some_and(|listened| listened.is_silent(follower.last_seen))
     }
 
     /// Whether another process follows the stream, as far as is known.
@@ -118,7 +118,7 @@ impl Followed {
 
     /// Adds a process to the followers of a stream. Returns whether it is the first.
     pub(super) fn add(&self, message: &Message<'_>) -> bool {
-        let (heard, is_silent) = (Instant::now(), self.silence_filter());
+        let (last_seen, is_silent) = (Instant::now(), self.silence_filter());
         let mut streams = lock(&self.streams);
         let followers = streams.entry(message.name.to_owned()).or_default();
         followers.retain(|follower| !is_silent(follower));
@@ -126,9 +126,9 @@ impl Followed {
         match followers.iter_mut().find(|follower| follower.process == message.process) {
             Some(follower) => {
                 follower.number = follower.number.max(message.number);
-                follower.heard = heard;
+                follower.last_seen = last_seen;
             }
-            None => followers.push(Follower { process: message.process.to_owned(), number: message.number, heard }),
+            None => followers.push(Follower { process: message.process.to_owned(), number: message.number, last_seen }),
         }
         self.count.store(streams.len(), Ordering::Relaxed);
         news

@@ -63,13 +63,13 @@ impl Keys {
         self.watching(&self.active(self.part(keys.slot)), keys, watching, only_new, true)
     }
 
-    /// Has a guardian look after a stream that is not active, in so many milliseconds.
+    /// Makes a guardian look after a stream that is not active, in `overdue` milliseconds.
     pub(super) fn watching_due(&self, keys: &StreamKeys, overdue: u64) -> Request {
         let watching = Watching { overdue, ttl: overdue + LOOKED_AFTER };
         self.watching(&self.due(self.part(keys.slot)), keys, watching, false, false)
     }
 
-    /// Makes a stream's deadline even: see the script.
+    /// Makes a stream's deadline even, which is the mark described in mark.lua.
     pub(super) fn marking(&self, index: &str, keys: &StreamKeys) -> Request {
         Request::script(self.part_slot(self.part(keys.slot)), &script::MARK, &[index]).arg(&keys.name)
     }
@@ -100,17 +100,18 @@ impl Keys {
         Request::script(slot, &script::OWN, &[&owner]).arg(key.id.as_str())
     }
 
-    /// Writes into the owner's index that a stream is held for so many milliseconds, and whether it is active.
+    /// Writes a stream into its owner's index for `ttl` milliseconds, and whether it is active.
     pub(super) fn owning(&self, key: &StreamKey, ttl: u64, active: bool) -> Request {
         self.owned(key).arg(ttl).arg(u8::from(active)).arg("").arg("")
     }
 
-    /// Writes an active stream into the owner's index, unless it is there. Then the reply is 0.
+    /// Writes an active stream into its owner's index. If it is there already, nothing changes and the reply is 0.
     pub(super) fn owning_new(&self, key: &StreamKey, ttl: u64) -> Request {
         self.owned(key).arg(ttl).arg(1).arg("").arg("NX")
     }
 
-    /// Counts a stream as one of its owner's active ones for so many milliseconds. If there are too many, the reply is 0.
+    /// Counts a stream as active in its owner's index for `ttl` milliseconds. If the owner has `limit` active streams already,
+    /// the reply is 0.
     pub(super) fn admitting(&self, key: &StreamKey, ttl: u64, limit: usize) -> Request {
         self.owned(key).arg(ttl).arg(1).arg(limit).arg("")
     }

@@ -1,4 +1,4 @@
-//! What is stored of streams.
+//! Fetches the stored state of streams.
 
 use std::borrow::Borrow;
 
@@ -18,7 +18,7 @@ use crate::model::{
     stream::{Ended, StreamInfo, StreamState},
 };
 
-/// Everything that is stored of a stream, except the log, of which only the newest entry is known.
+/// The stored state of a stream, without its log except the newest entry.
 pub(super) struct Known {
     pub(super) held: Held,
     pub(super) ended: Option<Ended>,
@@ -69,7 +69,7 @@ impl Shared {
         all.into_iter().chain(deadline.then(|| self.keys.deadline(keys)))
     }
 
-    /// Fetches what is stored of streams. One result for each, in order.
+    /// Fetches the stored state of streams. Returns one result for each, in order.
     pub(super) async fn known_of(
         &self,
         of: &[impl Borrow<StreamKeys>],
@@ -77,7 +77,7 @@ impl Shared {
         self.fetch_known(of, true).await
     }
 
-    /// The same for streams that were just leased, whose deadlines are known.
+    /// Fetches the stored state of streams that were just leased, without their deadlines, which the caller knows.
     pub(super) async fn known_of_leased(
         &self,
         of: &[impl Borrow<StreamKeys>],

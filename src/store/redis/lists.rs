@@ -119,8 +119,8 @@ impl Shared {
         Ok(stale)
     }
 
-    /// The ranges of the indexes in which streams may stand whose producers were not heard of since `before`: those with deadlines
-    /// of their own, then those under leases that may not have been renewed since, the oldest first.
+    /// Returns the ranges of the indexes that may hold streams whose last heartbeat is older than `before`: first the streams with
+    /// deadlines of their own, then those under leases that may not have been renewed since, the oldest first.
     async fn ranges(&self, before: u64) -> Result<Vec<Range>, RedisStoreError> {
         let leases = |part| {
             let mut leases = cmd("ZRANGE");

@@ -52,15 +52,15 @@ pub(super) enum Cut {
     Search(Amount),
 }
 
-/// How far a log is, as far as this process has written it.
+/// The state of a log, as far as this process has written it.
 #[derive(Clone, Debug)]
 pub(super) struct Position {
     pub(super) epoch: u64,
     /// The newest seq that this process has written. A batch that begins below it must be compared.
     pub(super) last: u64,
-    /// What the log has taken in, trimmed entries included.
+    /// The amount that the log has taken in, trimmed entries included.
     pub(super) taken: Amount,
-    /// What it had taken in before its oldest entry, as far as is known.
+    /// The amount that it had taken in before its oldest entry, as far as is known.
     dropped: Amount,
     /// The limits of the log.
     max: Amount,
@@ -167,8 +167,8 @@ impl Position {
         self.cut_by(SLACK, newest, taken)
     }
 
-    /// The same for the log as it is after a batch of so many events. If batches are larger than a sixteenth of the log, each must
-    /// cut anyway, so nothing is cut in advance.
+    /// Where to cut the log as it is now, after a batch of `batch` events. If batches are larger than a sixteenth of the log, each
+    /// of them must cut anyway, so nothing is cut in advance.
     pub(super) fn overdue_cut(&self, batch: u64) -> Option<Cut> {
         let share = if batch < self.max.events / SLACK { SLACK } else { u64::MAX };
         self.cut_by(share, self.newest, self.taken)
@@ -184,7 +184,7 @@ impl Position {
             marks.push(newest);
         }
         let left = |mark: &Mark| taken.minus(mark.before);
-        // What is to be left of the amounts that exceed their limits.
+        // The amount to leave, for events and bytes separately: less than the limit if the limit is exceeded.
         let goal = |max: u64, held: u64| if held > max { max - max / share } else { max };
         let goal = Amount::new(goal(self.max.events, held.events), goal(self.max.bytes, held.bytes));
         let leaves_enough = |mark: &Mark| {

@@ -30,9 +30,9 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The change of a pointer that follows from the change of its stream.
 pub(super) enum PointerChange {
-    /// The stream is taken out, up to this run: nothing is left of it.
+    /// The stream is removed from the pointer, up to this run, because nothing is left of the stream.
     Unpoint(Option<u64>),
-    /// The pointer expires with the stream, in so many milliseconds.
+    /// The pointer expires with the stream, after this many milliseconds.
     Expire(u64),
 }
 

@@ -23,8 +23,8 @@ pub(super) struct Reservation(pub(super) Option<(oneshot::Sender<Outcome>, Settl
 impl Reservation {
     /// Reports what the request did, and waits briefly until the indexes are right.
     pub(super) async fn settle(self, outcome: Outcome) {
-        if let Some((tell, settling)) = self.0 {
-            let _ = tell.send(outcome);
+        if let Some((report, settling)) = self.0 {
+            let _ = report.send(outcome);
             settling.wait().await;
         }
     }

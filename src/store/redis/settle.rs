@@ -20,7 +20,7 @@ use crate::{model::id::StreamKey, protocol::backoff::Backoff, runtime::random};
 const SOONEST: Duration = Duration::from_millis(100);
 const LATEST: Duration = Duration::from_secs(2);
 
-/// What such a task needs. It may outlive its caller, but not the store.
+/// The state of a task that corrects the indexes. The task may outlive its caller, but not the store.
 #[derive(Clone)]
 pub(super) struct Indexes {
     pub(super) keys: Keys,
@@ -39,7 +39,7 @@ impl Indexes {
         key: StreamKey,
         watching: Watching,
         counted: bool,
-        told: oneshot::Receiver<Outcome>,
+        outcome: oneshot::Receiver<Outcome>,
     ) {
         let keys = self.keys.of(&key);
         let mut asked = vec![self.keys.reserving(&keys, watching)];
@@ -52,12 +52,12 @@ impl Indexes {
         };
         let mut written = || replies.next()?.ok().and_then(|reply| value::number(&reply)).filter(|number| *number > 0);
         let (deadline, owned) = (written(), written().is_some());
-        let Ok(outcome) = told.await else { return };
+        let Ok(outcome) = outcome.await else { return };
         match outcome {
             Outcome::Registered => {
                 let mut missing = Vec::new();
                 if deadline.is_none() {
-                    // Another request has put it in, and may take it out again.
+                    // Another request has added the entry, and may remove it again.
                     missing.push(self.keys.registering(&keys, watching, false));
                 }
                 if !owned {
@@ -67,7 +67,7 @@ impl Indexes {
                     self.settle_in_time(&key, None).await;
                 }
             }
-            Outcome::Ended(told) => self.settle(&key, Some(told)).await,
+            Outcome::Ended(known) => self.settle(&key, Some(known)).await,
             // The owner's index may be wrong about the stream.
             Outcome::Active | Outcome::Nothing if owned || counted => self.settle_in_time(&key, None).await,
             // The index names the stream, which is right.
@@ -81,37 +81,37 @@ impl Indexes {
         }
     }
 
-    /// Sets the indexes right after a stream was changed: from what the change is known to mean, or else from the stream itself.
-    pub(super) async fn settle(&self, key: &StreamKey, told: Option<Indexed>) {
-        if let Some(told) = told {
+    /// Corrects the indexes after a change of a stream: from the known outcome of the change, or else from the stream's own keys.
+    pub(super) async fn settle(&self, key: &StreamKey, known: Option<Indexed>) {
+        if let Some(known) = known {
             let keys = self.keys.of(key);
             let part = self.keys.part(keys.slot);
             let (active, due) = (self.keys.active(part), self.keys.due(part));
             // The hook first: a stream that has left one index must be in the other.
-            let looked_after = match told.overdue {
+            let looked_after = match known.overdue {
                 Some(overdue) => self.keys.watching_due(&keys, overdue),
                 None => self.keys.removing(&due, &keys),
             };
             let all =
-                vec![looked_after, self.keys.removing(&active, &keys), self.keys.owning(key, told.ttl, told.active)];
+                vec![looked_after, self.keys.removing(&active, &keys), self.keys.owning(key, known.ttl, known.active)];
             if self.send(all).await.is_ok() {
                 return;
             }
         }
-        self.settle_in_time(key, told).await;
+        self.settle_in_time(key, known).await;
     }
 
-    /// Sets the indexes right from the stream's own keys, and repeats that until it works.
-    async fn settle_in_time(&self, key: &StreamKey, told: Option<Indexed>) {
+    /// Corrects the indexes from the stream's own keys, and repeats that until it succeeds.
+    async fn settle_in_time(&self, key: &StreamKey, known: Option<Indexed>) {
         let mut backoff = Backoff::new(SOONEST, LATEST);
-        while self.reconcile(key, told).await.is_err() {
+        while self.reconcile(key, known).await.is_err() {
             tokio::time::sleep(backoff.failed(random::u128() as u64)).await;
         }
     }
 
-    /// Sets the indexes right from the stream's own keys, once. The entries in the indexes are marked before the stream is
-    /// read, and removed only if they still have the mark: so a registration in between is not undone.
-    async fn reconcile(&self, key: &StreamKey, told: Option<Indexed>) -> Result<(), RedisStoreError> {
+    /// Corrects the indexes from the stream's own keys, once. It marks the entries in the indexes before it reads the stream,
+    /// and removes them only if they still have the mark, so that it does not undo a registration in between.
+    async fn reconcile(&self, key: &StreamKey, known: Option<Indexed>) -> Result<(), RedisStoreError> {
         let keys = self.keys.of(key);
         let part = self.keys.part(keys.slot);
         let (active, due) = (self.keys.active(part), self.keys.due(part));
@@ -126,11 +126,11 @@ impl Indexes {
                 all.push(self.keys.registering(&keys, Watching { overdue, ttl: stands.ttl }, true));
             }
         } else {
-            match (stands.overdue, told) {
+            match (stands.overdue, known) {
                 // Its hook waits, and a guardian may have leased it.
                 (Some(0), None) if was_due.is_some() => {}
-                (Some(overdue), told) => {
-                    let lease = told.and_then(|told| told.overdue).unwrap_or(0);
+                (Some(overdue), known) => {
+                    let lease = known.and_then(|known| known.overdue).unwrap_or(0);
                     all.push(self.keys.watching_due(&keys, overdue.max(lease)));
                 }
                 (None, _) => all.extend(was_due.map(|mark| self.keys.unwatching(&due, &keys, mark, None))),

@@ -15,14 +15,14 @@ pub(super) async fn fits_alone(link: &Link) -> Result<(), RedisStoreError> {
     let mut info = Pipeline::with_capacity(2);
     info.cmd("INFO").arg("server").cmd("INFO").arg("replication");
     let replies = link.send(&info).await?;
-    let mut told = String::new();
+    let mut text = String::new();
     for reply in replies {
         let part = redis::from_redis_value::<String>(server_error(link, reply)?);
-        told += &part.map_err(|_| value::unexpected("INFO"))?;
+        text += &part.map_err(|_| value::unexpected("INFO"))?;
     }
     // `server_mode` is the name in Valkey.
-    let mode = ["redis_mode", "server_mode"].map(|name| field(&told, name)).concat();
-    let what = match (&*mode, field(&told, "role")) {
+    let mode = ["redis_mode", "server_mode"].map(|name| field(&text, name)).concat();
+    let what = match (&*mode, field(&text, "role")) {
         ("cluster", _) => "a node of a cluster: its URL begins with redis+cluster:// (or rediss+cluster://)",
         ("sentinel", _) => "a Sentinel: its URL is redis+sentinel://host:port/name, with the name of the primary",
         (_, "slave" | "replica") => "a replica, which takes no writes: name its primary, or the Sentinels that know it",

@@ -48,13 +48,13 @@ impl Source {
         let failed = |error| RedisStoreError::redis(address, error);
         let client = prepared(&self.client().await?).map_err(failed)?;
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.map_err(failed)?;
-        let told: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await.map_err(failed)?;
-        let version = field(&told, "redis_version");
+        let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await.map_err(failed)?;
+        let version = field(&info, "redis_version");
         let major: u32 = version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0);
         if major < OLDEST {
             return Err(RedisStoreError::too_old(address, version));
         }
-        Ok(Connected { connection, run: field(&told, "run_id").into() })
+        Ok(Connected { connection, run: field(&info, "run_id").into() })
     }
 
     async fn client(&self) -> Result<Client, RedisStoreError> {

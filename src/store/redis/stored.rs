@@ -1,4 +1,4 @@
-//! Reading what is stored of a stream: its state, its end, its log.
+//! Reads a stream's stored state, end and log.
 
 use std::borrow::Cow;
 
@@ -26,7 +26,7 @@ pub(super) struct Held(Fields);
 /// The state of a stream, as its hash has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Nothing is left but its epoch, which is kept for a while.
+    /// Only the stream's epoch is left, which is kept for a while.
     Gone,
     /// Only a tombstone is left.
     Deleted,
@@ -212,13 +212,13 @@ pub(super) struct Entry {
 
 pub(super) enum Holds {
     Events(Frame),
-    /// The marker of a run. `since`: the first run that it stands for; all but the last of these made nothing.
+    /// The marker of a run. It may stand for several runs, from `since` on, of which only the last one may have events.
     Run {
         previous: Option<EventId>,
         since: Option<EventId>,
     },
     Seal,
-    /// Something that this version cannot read. Readers see a gap, by the ids.
+    /// An entry that this version cannot read. Readers get a gap, since its ids are missing.
     Unreadable,
 }
 
@@ -241,7 +241,8 @@ impl Entry {
                     entry.at = id.epoch.checked_add_signed(since)?;
                 }
                 (b"k", _) => count = value::number(&field).filter(|count| (1..=id.seq).contains(count))?,
-                // Their number comes before them. No event is empty, and none has the seq of a seal.
+                // The number of events (`k`) precedes the events. An entry with more events than bytes is damaged, and only a
+                // seal has the seq `u64::MAX`.
                 (b"e", holds) => {
                     let bytes = value::frame(value::bytes(field)?).filter(|_| id.seq < u64::MAX)?;
                     *holds = Holds::Events(Frame {
@@ -282,11 +283,11 @@ pub(super) fn entries(reply: Value) -> Result<Vec<Entry>, RedisStoreError> {
 }
 
 /// The end that a script tells of. `None`: one that this version cannot read.
-pub(super) fn end(told: &mut ScriptReply) -> Result<Option<Ended>, RedisStoreError> {
-    Ok(ended(told.fields()?))
+pub(super) fn end(reply: &mut ScriptReply) -> Result<Option<Ended>, RedisStoreError> {
+    Ok(ended(reply.fields()?))
 }
 
 /// The fence that a script reports. An end that cannot be read, perhaps of another version, fences like a newer run.
-pub(super) fn fence(told: &mut ScriptReply) -> Result<Fence, RedisStoreError> {
-    Ok(ended(told.fields()?).map_or(Fence::Newer, Fence::Ended))
+pub(super) fn fence(reply: &mut ScriptReply) -> Result<Fence, RedisStoreError> {
+    Ok(ended(reply.fields()?).map_or(Fence::Newer, Fence::Ended))
 }

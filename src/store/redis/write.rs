@@ -184,7 +184,7 @@ impl Shared {
         }
     }
 
-    /// The call of the script that compares a batch with what is stored.
+    /// Returns the call of the script that compares a batch with the stored log.
     fn append_script(&self, append: &Append) -> Request {
         let StreamKeys { slot, stream, log, completion, .. } = self.keys.of(&append.key);
         let mut request = Request::script(slot, &script::APPEND, &[&stream, &log, &completion])
@@ -207,20 +207,20 @@ impl Shared {
 
     /// The outcome that the script returned.
     fn script_outcome(&self, append: &Append, name: &str, reply: Value) -> Result<Appended, RedisStoreError> {
-        let mut told = ScriptReply::read(reply, "append")?;
-        let outcome = match &*told.word {
+        let mut reply = ScriptReply::read(reply, "append")?;
+        let outcome = match &*reply.word {
             "stored" => {
-                let taken = Amount::new(told.number()?, told.number()?);
-                let max = Amount::new(told.number()?, told.number()?);
-                let before = amount(told.next()?);
+                let taken = Amount::new(reply.number()?, reply.number()?);
+                let max = Amount::new(reply.number()?, reply.number()?);
+                let before = amount(reply.next()?);
                 self.note_written(append, name, taken, max, before);
                 return Ok(Appended::Stored);
             }
             "refused" => return Ok(Appended::Refused),
             "newer" => Appended::Fenced(Fence::Newer),
-            "ended" => Appended::Fenced(fence(&mut told)?),
+            "ended" => Appended::Fenced(fence(&mut reply)?),
             "gone" => Appended::Gone,
-            _ => return Err(told.unknown()),
+            _ => return Err(reply.unknown()),
         };
         self.forget_position(name);
         Ok(outcome)
@@ -269,7 +269,7 @@ impl Shared {
 
 enum FirstOutcome {
     Is(Appended),
-    /// The script must compare it with what is stored.
+    /// The script must compare the batch with the stored log.
     Compare,
     Failed(RedisStoreError),
 }

@@ -111,7 +111,7 @@ impl Shared {
 
 /// The outcome of renewing a stream.
 enum Renewed {
-    /// Its keys live for so many milliseconds.
+    /// The stream's keys live for this many milliseconds.
     For(u64),
     /// The stream no longer belongs to the node.
     Lost,

@@ -48,7 +48,7 @@ impl Hasher for AsItIs {
 
 pub(super) type ByHash<T> = HashMap<u64, T, BuildHasherDefault<AsItIs>>;
 
-/// What is remembered of one node.
+/// What this process remembers of the leases of one node.
 pub(super) struct Held {
     begun: Instant,
     /// When its last beat began.
@@ -66,8 +66,8 @@ pub(super) struct Lease {
     pub(super) number: u64,
     pub(super) round: u64,
     stale: Duration,
-    /// Whether it is unknown for some streams if they were put under this lease. Putting them there again might change nothing,
-    /// which would look as if they were missing. So another lease takes its place.
+    /// Whether it is unknown for some streams if they stand under this lease. Another lease then replaces it: putting these
+    /// streams under this lease again might change nothing, and the count would make them look missing.
     pub(super) is_spoiled: bool,
 }
 

@@ -1,14 +1,14 @@
-//! Leases: how a node's sign of life vouches for streams without naming each of them.
+//! Leases let a node's beat keep many streams alive without naming each of them.
 //!
 //! The score of a stream in the index of active streams is its deadline, or the number of a lease. The deadline of a lease is
 //! in a small index beside it. Each beat of a node renews the leases that its listed streams stand under, which moves the
-//! deadline of all streams under them. Once in [`TURNS`](held::TURNS) rounds of beats a stream is named: its score is set to
-//! the node's newest lease. A lease that no listed stream stands under is not renewed any more. Streams that are left under it
-//! are found by a sweep when the lease is overdue.
+//! deadline of all streams under them. Each stream is named once in [`TURNS`](held::TURNS) rounds of beats, which sets its
+//! score to the node's newest lease. A lease without listed streams is not renewed any more. When it is overdue, a sweep finds
+//! the streams that are left under it.
 //!
-//! A process remembers which of its streams a server has put under which lease, and each beat returns how many stand under
-//! each. If that is less than it remembers, it looks for those that are missing. What it remembers only decides which streams
-//! are named.
+//! A process remembers the lease under which a server has put each of its streams, and each beat returns the number of streams
+//! under each lease. If that number is lower than the process remembers, it searches for the missing streams. What it remembers
+//! only decides which streams its beats name.
 
 mod held;
 mod naming;

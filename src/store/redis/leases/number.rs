@@ -3,7 +3,7 @@
 use super::super::clock::LONGEST;
 use crate::runtime::random;
 
-/// Scores from `LOWEST` to twice that are leases. No deadline is so late, and all of these numbers are exact in a score.
+/// Scores from `LOWEST` to twice that are leases. No deadline is that late, and a score represents these numbers exactly.
 pub(in super::super) const LOWEST: u64 = 1 << 52;
 /// The bit of a lease's number from which on its stale threshold is encoded.
 const THRESHOLD: u32 = 46;
@@ -23,7 +23,7 @@ pub(in super::super) fn is_one(lease: u64) -> bool {
     (LOWEST..2 * LOWEST).contains(&lease) && lease % 2 == 1
 }
 
-/// For how many milliseconds a beat renews a lease, at most twice too much.
+/// Returns for how many milliseconds a beat renews a lease: at most twice its stale threshold.
 pub(in super::super) fn renewed_for(lease: u64) -> u64 {
     1 << ((lease >> THRESHOLD) & 63).min(46)
 }

@@ -1,4 +1,4 @@
-//! Removing a stream, or what is left to do for it.
+//! Deletes a stream, or acknowledges its hook.
 
 use super::super::{
     error::RedisStoreError, pointers::PointerChange, request::Request, script, shared::Shared, value::ScriptReply,
@@ -14,10 +14,10 @@ impl Shared {
             .call(&keys, &key, &script::DELETE, Indexes::BOTH)
             .arg(self.keys.tail_channel(&keys.name))
             .arg(self.keys.node_channel(""));
-        let mut told = ScriptReply::read(self.fleet.ask(call).await?, "delete")?;
-        if told.word == "deleted" {
-            let turn = Turn::parse(&told.text()?);
-            let followed = self.update_pointer(&key, turn.as_ref(), PointerChange::Unpoint(told.number().ok()));
+        let mut reply = ScriptReply::read(self.fleet.ask(call).await?, "delete")?;
+        if reply.word == "deleted" {
+            let turn = Turn::parse(&reply.text()?);
+            let followed = self.update_pointer(&key, turn.as_ref(), PointerChange::Unpoint(reply.number().ok()));
             self.forget_position(&keys.name);
             self.settle(&key, None).await;
             followed.wait().await;

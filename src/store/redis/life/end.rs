@@ -68,7 +68,7 @@ impl Shared {
         };
         of.iter().for_each(|keys| self.leases.forget(&keys.name));
         let replies = self.fleet.send(pages().map(call).collect()).await?;
-        let mut told = Vec::with_capacity(closes.len());
+        let mut results = Vec::with_capacity(closes.len());
         for ((closes, of), reply) in pages().zip(replies) {
             let mut replies = reply.and_then(|reply| value::array(reply, "close")).unwrap_or_default().into_iter();
             let closed = closes.iter().zip(of).map(|(close, keys)| (close, keys, replies.next()));
@@ -79,9 +79,9 @@ impl Shared {
                     reply => self.read_closed(close, keys, reply).await.ok(),
                 }
             });
-            told.extend(all(closed).await);
+            results.extend(all(closed).await);
         }
-        Ok(told)
+        Ok(results)
     }
 
     /// Adds the arguments for ending a stream to a call.
@@ -120,28 +120,28 @@ impl Shared {
 
     /// Reads the outcome, and does what follows from it.
     async fn read_closed(&self, close: &Close, keys: &StreamKeys, reply: Value) -> Result<Closed, RedisStoreError> {
-        let mut told = ScriptReply::read(reply, "close")?;
-        let closed = match &*told.word {
+        let mut reply = ScriptReply::read(reply, "close")?;
+        let closed = match &*reply.word {
             "now" => {
-                let node = Some(told.text()?).filter(|node| !node.is_empty());
-                let id = EventId::terminal(told.number()?);
-                let last = EventId::from_pair(&told.text()?).ok_or_else(|| told.unknown())?;
-                let ended = Ended { ending: close.ending.clone(), id, last, at: told.number()? };
+                let node = Some(reply.text()?).filter(|node| !node.is_empty());
+                let id = EventId::terminal(reply.number()?);
+                let last = EventId::from_pair(&reply.text()?).ok_or_else(|| reply.unknown())?;
+                let ended = Ended { ending: close.ending.clone(), id, last, at: reply.number()? };
                 if let Some(node) = &node {
                     self.tails.post(node, &keys.name);
                 }
-                let ttl = told.number()?;
-                let turn = Turn::parse(&told.text()?);
+                let ttl = reply.number()?;
+                let turn = Turn::parse(&reply.text()?);
                 let followed = self.update_pointer(&close.key, turn.as_ref(), PointerChange::Expire(ttl));
                 self.settle(&close.key, Some(Indexed::ended(ttl, close.hook))).await;
                 followed.wait().await;
                 Closed::Now { ended, node: node.map(NodeId::new) }
             }
             "before" => {
-                let ended = end(&mut told)?;
-                let ttl = told.number()?;
+                let ended = end(&mut reply)?;
+                let ttl = reply.number()?;
                 // Also for a repeat: the node that ended the stream may have died before it changed the pointer.
-                self.update_pointer(&close.key, Turn::parse(&told.text()?).as_ref(), PointerChange::Expire(ttl))
+                self.update_pointer(&close.key, Turn::parse(&reply.text()?).as_ref(), PointerChange::Expire(ttl))
                     .wait()
                     .await;
                 ended.map_or(Closed::Newer, Closed::Before)
@@ -149,7 +149,7 @@ impl Shared {
             "newer" => Closed::Newer,
             "moved" => Closed::Moved,
             "missing" => Closed::Missing,
-            _ => return Err(told.unknown()),
+            _ => return Err(reply.unknown()),
         };
         if !matches!(closed, Closed::Moved) {
             self.forget_position(&keys.name);

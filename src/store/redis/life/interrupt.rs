@@ -24,21 +24,21 @@ impl Shared {
             .arg(optional(if_deadline))
             .arg(self.keys.tail_channel(&keys.name))
             .arg(self.keys.node_channel(""));
-        let mut told = ScriptReply::read(self.fleet.ask(call).await?, "interrupt")?;
-        let interrupted = match &*told.word {
+        let mut reply = ScriptReply::read(self.fleet.ask(call).await?, "interrupt")?;
+        let interrupted = match &*reply.word {
             "done" => {
-                let ttl = told.number()?;
+                let ttl = reply.number()?;
                 let followed =
-                    self.update_pointer(&key, Turn::parse(&told.text()?).as_ref(), PointerChange::Expire(ttl));
+                    self.update_pointer(&key, Turn::parse(&reply.text()?).as_ref(), PointerChange::Expire(ttl));
                 self.settle(&key, None).await;
                 followed.wait().await;
                 Interrupted::Done
             }
             "newer" => Interrupted::Fenced(Fence::Newer),
-            "ended" => Interrupted::Fenced(fence(&mut told)?),
+            "ended" => Interrupted::Fenced(fence(&mut reply)?),
             "moved" => Interrupted::Moved,
             "missing" => Interrupted::Missing,
-            _ => return Err(told.unknown()),
+            _ => return Err(reply.unknown()),
         };
         if interrupted != Interrupted::Moved {
             self.forget_position(&keys.name);

@@ -40,8 +40,8 @@ impl Shared {
             }
             reply => reply?,
         };
-        let mut told = ScriptReply::read(reply, "open")?;
-        let opened = self.read_opened(&mut told, &keys.name, &open)?;
+        let mut reply = ScriptReply::read(reply, "open")?;
+        let opened = self.read_opened(&mut reply, &keys.name, &open)?;
         let outcome = match &opened {
             Opened::New { .. } => {
                 self.leases.forget(&keys.name);
@@ -115,27 +115,27 @@ impl Shared {
         kept.into_iter().fold(request, |request, (name, value)| written(request, (&*format!("m:{name}"), value)))
     }
 
-    fn read_opened(&self, told: &mut ScriptReply, name: &str, open: &Open) -> Result<Opened, RedisStoreError> {
-        Ok(match &*told.word {
+    fn read_opened(&self, reply: &mut ScriptReply, name: &str, open: &Open) -> Result<Opened, RedisStoreError> {
+        Ok(match &*reply.word {
             "new" => {
-                let epoch = told.number()?;
-                let previous = EventId::from_pair(&told.text()?);
-                let inner_id = value::text(told.next()?);
-                self.clock.set(told.number()?);
-                let taken = Amount::new(told.number()?, told.number()?);
+                let epoch = reply.number()?;
+                let previous = EventId::from_pair(&reply.text()?);
+                let inner_id = value::text(reply.next()?);
+                self.clock.set(reply.number()?);
+                let taken = Amount::new(reply.number()?, reply.number()?);
                 let max = Amount::new(open.retention.max_events as u64, open.retention.max_bytes as u64);
                 self.note_position(name, EventId::new(epoch, 0), taken, max);
-                let origin = stored::origin(told.text().ok().as_deref());
+                let origin = stored::origin(reply.text().ok().as_deref());
                 Opened::New { epoch, previous, inner_id, origin }
             }
-            "active" => Opened::Active { started: told.number()? == 1 },
+            "active" => Opened::Active { started: reply.number()? == 1 },
             // An end that cannot be read, perhaps of another version: the stream cannot be served.
-            "ended" => end(told)?.map_or(Opened::Missing, Opened::Ended),
+            "ended" => end(reply)?.map_or(Opened::Missing, Opened::Ended),
             "missing" => Opened::Missing,
             "over" => Opened::OverLimit,
             "other" => Opened::OtherFingerprint,
-            "kind" => Opened::OtherKind { kind: told.text()?.into() },
-            _ => return Err(told.unknown()),
+            "kind" => Opened::OtherKind { kind: reply.text()?.into() },
+            _ => return Err(reply.unknown()),
         })
     }
 
@@ -144,10 +144,10 @@ impl Shared {
         self.leases.forget(&keys.name);
         let channel = self.keys.tail_channel(&keys.name);
         let call = self.call(&keys, &key, &script::WITHDRAW, Indexes::DUE).arg(hex(token)).arg(channel);
-        let mut told = ScriptReply::read(self.fleet.ask(call).await?, "withdraw")?;
-        if told.word == "taken" {
-            let turn = Turn::parse(&told.text()?);
-            let followed = self.update_pointer(&key, turn.as_ref(), PointerChange::Unpoint(told.number().ok()));
+        let mut reply = ScriptReply::read(self.fleet.ask(call).await?, "withdraw")?;
+        if reply.word == "taken" {
+            let turn = Turn::parse(&reply.text()?);
+            let followed = self.update_pointer(&key, turn.as_ref(), PointerChange::Unpoint(reply.number().ok()));
             self.forget_position(&keys.name);
             self.settle(&key, None).await;
             followed.wait().await;

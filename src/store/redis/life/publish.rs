@@ -45,20 +45,20 @@ impl Shared {
             .arg(data.to_string())
             .arg(&*publish.after_id);
         let reservation = self.reserve(&publish.key, Watching::published(retention), false);
-        let mut told = ScriptReply::read(self.fleet.ask(call).await?, "send")?;
-        let published = match &*told.word {
+        let mut reply = ScriptReply::read(self.fleet.ask(call).await?, "send")?;
+        let published = match &*reply.word {
             "stored" => {
-                let id = EventId::from_pair(&told.text()?).ok_or_else(|| told.unknown())?;
-                self.clock.set(told.number()?);
+                let id = EventId::from_pair(&reply.text()?).ok_or_else(|| reply.unknown())?;
+                self.clock.set(reply.number()?);
                 Published::Stored(id)
             }
             "ended" => {
-                let ended = end(&mut told)?.ok_or_else(|| told.unknown())?;
+                let ended = end(&mut reply)?.ok_or_else(|| reply.unknown())?;
                 Published::Ended(ended)
             }
             "conflict" => Published::Conflict,
-            "before" => end(&mut told)?.map_or(Published::Conflict, Published::EndedBefore),
-            _ => return Err(told.unknown()),
+            "before" => end(&mut reply)?.map_or(Published::Conflict, Published::EndedBefore),
+            _ => return Err(reply.unknown()),
         };
         reservation
             .settle(match &published {

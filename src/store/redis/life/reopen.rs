@@ -41,11 +41,11 @@ impl Shared {
             .arg(open.voice.as_str())
             .arg(open.turn.as_ref().map_or_else(String::new, Turn::to_text))
             .arg(open.headers.to_text());
-        let mut told = ScriptReply::read(self.fleet.ask(pairs(call, &open.metadata)).await?, "reopen")?;
-        let reopened = match &*told.word {
+        let mut reply = ScriptReply::read(self.fleet.ask(pairs(call, &open.metadata)).await?, "reopen")?;
+        let reopened = match &*reply.word {
             "registered" => {
-                self.clock.set(told.number()?);
-                let taken = Amount::new(told.number()?, told.number()?);
+                self.clock.set(reply.number()?);
+                let taken = Amount::new(reply.number()?, reply.number()?);
                 let max = Amount::new(retention.max_events as u64, retention.max_bytes as u64);
                 self.forget_position(&keys.name);
                 self.note_position(&keys.name, EventId::new(epoch, acknowledged), taken, max);
@@ -53,8 +53,8 @@ impl Shared {
                 Reopened::Registered
             }
             "newer" => Reopened::Fenced(Fence::Newer),
-            "ended" => Reopened::Fenced(fence(&mut told)?),
-            _ => return Err(told.unknown()),
+            "ended" => Reopened::Fenced(fence(&mut reply)?),
+            _ => return Err(reply.unknown()),
         };
         reservation.settle(if reopened == Reopened::Registered { Outcome::Registered } else { Outcome::Nothing }).await;
         self.tails.wake(&keys.name);

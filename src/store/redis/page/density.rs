@@ -1,14 +1,14 @@
-//! How much the entries of a log hold.
+//! Estimates the number of a log's entries that fill a page, by the size of the entries that were read before.
 
 use std::{collections::HashMap, sync::Mutex};
 
 use super::super::stored::{Entry, Holds};
 use crate::runtime::sync::lock;
 
-/// For how many logs this is remembered.
+/// The most logs whose densities are remembered.
 const REMEMBERED: usize = 4096;
 
-/// How many events and bytes some entries of a log held.
+/// The number of events and bytes in some entries of a log.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Density {
     pub(super) entries: usize,
@@ -26,14 +26,14 @@ impl Density {
         })
     }
 
-    /// How many entries are needed for so many events or bytes, whichever is fewer.
+    /// Returns the number of entries that hold `events` events or `bytes` bytes, whichever takes fewer entries.
     pub(super) fn entries(self, events: usize, bytes: usize) -> usize {
         let by = |room: usize, held: usize| (room as u128 * self.entries as u128).div_ceil(held.max(1) as u128);
         usize::try_from(by(events, self.events).min(by(bytes, self.bytes))).unwrap_or(usize::MAX).max(1)
     }
 }
 
-/// How much the last read entries of each log held, by the names of their streams.
+/// The densities of the entries that were read last, by the names of their streams.
 #[derive(Default)]
 pub(in super::super) struct Densities(Mutex<HashMap<String, Density>>);
 

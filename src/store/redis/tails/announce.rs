@@ -38,8 +38,8 @@ impl Shared {
     /// Announces many streams to the nodes that produce them. If an announcement fails, the net repeats it.
     pub(super) async fn announce_each(&self, names: &[String]) {
         for page in names.chunks(PAGE) {
-            let told = page.iter().map(|name| self.tails.announce_request(name)).collect();
-            let Ok(Ok(replies)) = tokio::time::timeout(ANSWER, self.fleet.send(told)).await else { continue };
+            let announcements = page.iter().map(|name| self.tails.announce_request(name)).collect();
+            let Ok(Ok(replies)) = tokio::time::timeout(ANSWER, self.fleet.send(announcements)).await else { continue };
             let mut untold = Vec::new();
             for (name, reply) in page.iter().zip(replies) {
                 match reply {

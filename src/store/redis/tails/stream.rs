@@ -85,10 +85,10 @@ impl Stream {
     /// Whether it is time to announce to this producing node that the stream is followed here. If so, the announcement
     /// counts as made.
     pub(super) fn begin_announcement(&self, node: &str) -> bool {
-        let told = &mut lock(&self.seen).announced_to;
-        let due = told.as_ref().is_none_or(|(told, at)| told != node || at.elapsed() >= ASK_EVERY);
+        let announced = &mut lock(&self.seen).announced_to;
+        let due = announced.as_ref().is_none_or(|(announced, at)| announced != node || at.elapsed() >= ASK_EVERY);
         if due {
-            *told = Some((node.to_owned(), Instant::now()));
+            *announced = Some((node.to_owned(), Instant::now()));
         }
         due
     }
