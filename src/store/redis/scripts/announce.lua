@@ -1,6 +1,6 @@
--- announce: tells the node that produces a stream that it is followed in another process.
--- KEYS stream    ARGV node channels' prefix, message, then the nodes of the process that asks
--- Returns that node; '' if nobody produces the stream, or the asking process itself. O(nodes of the process).
+-- announce: tells the producing node of a stream that another process follows the stream.
+-- KEYS stream    ARGV node channels' prefix, message, then the nodes of the calling process
+-- Returns the producing node, or '' if the stream has no producer or the calling process produces it. O(nodes of the process).
 local held = look(KEYS[1], 'state', 'node')
 local node = held[1] == 'active' and held[2] or ''
 for i = 3, #ARGV do

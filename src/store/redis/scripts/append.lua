@@ -1,10 +1,10 @@
--- append: what a plain XADD cannot say. A batch with news apart from its events, one that the log may hold already, or one
--- whose stream's log was not found: compared with what is stored, never believed; written whole or not at all. The log is cut
--- afterwards, by whoever wrote.
+-- append: appends a batch for which a plain XADD is not enough: it has more than events, or the log may hold it already, or the
+-- stream's log was not found. The script compares the batch with the log, and writes all of it or nothing. The caller trims the
+-- log afterwards.
 -- KEYS stream, log, completion
 -- ARGV epoch, first seq, time, starts, has inner id, inner id, inner retry, number of metadata pairs, the pairs
 --      [, number of events, the events]
--- Returns stored {events, bytes, max events, max bytes, {what the log had taken in before the batch, if that was written now}}
+-- Returns stored {events, bytes, max events, max bytes, {events and bytes before the batch, if this call wrote it}}
 -- | newer | ended {completion} | gone | refused. O(bytes of the batch and of the log's newest entry).
 local stream, log, completion = KEYS[1], KEYS[2], KEYS[3]
 local held = look(stream, 'state', 'epoch', 'maxEvents', 'maxBytes')
@@ -17,7 +17,7 @@ if fenced then
 end
 local log_top, events, bytes = top(log)
 if not log_top then
-  -- The state without its log: evicted, or removed by hand. To register again brings both back.
+  -- The log was evicted, or somebody deleted it. The producer registers again, which creates both keys.
   redis.call('UNLINK', stream)
   return { 'gone' }
 end
@@ -27,8 +27,8 @@ local top_epoch, top_seq = parts(log_top)
 local made, before = tonumber(ARGV[pairs_end + 1] or 0), {}
 local last = id(epoch, first + made - 1)
 if made > 0 and top_epoch == epoch and top_seq >= first then
-  -- Held already, as this very entry or before the first one that is held. Anything else stands in its place, or behind it: to
-  -- say that it is stored would lose it without a word.
+  -- The batch should be in the log as this very entry, or be trimmed already. Otherwise the log holds something else there, and
+  -- an acknowledgement would lose the batch silently.
   local entry = redis.call('XRANGE', log, last, last, 'COUNT', 1)[1]
   if entry then
     if count(field(entry, 'k'), 1) ~= made then
@@ -45,10 +45,10 @@ elseif made > 0 then
     event)
 end
 if made == 0 and first - 1 > (top_epoch == epoch and top_seq or 0) then
-  -- What the producer made and the log does not hold, a failover took: whoever ends the stream has to know.
+  -- A failover lost events that the producer had stored. Remember the last of them for the end of the stream.
   redis.call('HSET', stream, 'lost', id(epoch, first - 1))
 end
--- Only who says so, or has events, has begun to answer: metadata alone does not keep an `open` from being withdrawn.
+-- The stream has started if the caller says so or the batch has events. With metadata alone its `open` can still be withdrawn.
 if ARGV[4] == '1' or made > 0 then
   redis.call('HSET', stream, 'started', 1)
 end

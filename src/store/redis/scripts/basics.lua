@@ -1,5 +1,6 @@
--- The clock, the lifetimes of keys, and the indexes. A server runs these lines at each call of a script, and each function
--- costs it some 30 ns: what is not needed for a plain opening or end stands in prelude.lua.
+-- Functions for the clock, the lifetimes of keys, and the indexes. A server defines them at each call of a script, which takes
+-- about 30 ns for each. Functions that a plain opening or end does not need are therefore in prelude.lua.
+-- In the descriptions of ARGV, S is the stream's name in the indexes.
 local function int(number)
   return string.format('%d', number)
 end
@@ -9,7 +10,7 @@ local function now()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
--- A stream's fields. A key of another type in its place is no stream: whoever registers one replaces it.
+-- Returns fields of a stream. A key of another type counts as no stream, and a registration replaces it.
 local function look(stream, ...)
   local held = redis.pcall('HMGET', stream, ...)
   if held.err then
@@ -25,24 +26,25 @@ local function expire(ttl, ...)
   end
 end
 
--- Lets an index live for so long at least; a sixteenth longer where it would not, so that few calls have to write that. O(1).
+-- Makes an index live for at least `ttl`. If its lifetime is too short, sets a sixteenth more, so that few calls have to write it.
+-- O(1).
 local function outlive(index, ttl)
   if redis.call('PTTL', index) < ttl then
     redis.call('PEXPIRE', index, int(math.min(ttl + ttl / 16, 2 ^ 46)))
   end
 end
 
--- Puts a stream into an index of deadlines, which outlives it. O(log streams).
+-- Puts a stream into an index of deadlines, and makes the index live as long as the stream. O(log streams).
 local function watch(index, stream, deadline, ttl)
   redis.call('ZADD', index, int(deadline), stream)
   outlive(index, ttl)
 end
 
--- What is added to the expiry of an active stream in its owner's index: so the active ones are counted without a look
--- at each. Larger than any expiry, and exact in a score.
+-- Added to the expiry of an active stream in its owner's index, so that the active streams are a range of scores and can be
+-- counted at once. It is larger than any expiry, and a score represents the sum exactly.
 local ACTIVE = 2 ^ 50
 
--- How many active streams but this one an owner has. O(log streams).
+-- Returns the number of an owner's active streams, without this one. O(log streams).
 local function count_active(index, stream, time)
   local active = redis.call('ZCOUNT', index, int(ACTIVE + time), '+inf')
   local score = redis.call('ZSCORE', index, stream)
@@ -52,9 +54,9 @@ local function count_active(index, stream, time)
   return active
 end
 
--- Removes what has expired from an owner's index, from its streams that ended (`from` 0) or its active ones (`from` ACTIVE):
--- 16 to 100 at a time, so that a portion costs microseconds, and few calls have one to remove. Returns whether any was removed.
--- O(log streams).
+-- Removes expired members from an owner's index: from its ended streams (`from` 0) or its active ones (`from` ACTIVE). It removes
+-- at most 100, so that it takes microseconds, and none while fewer than 16 have expired, so that few calls remove any. Returns
+-- whether it removed any. O(log streams).
 local function drop_expired(index, from, time)
   local lowest = from > 0 and int(from) or '-inf'
   local expired = redis.call('ZCOUNT', index, lowest, '(' .. int(from + time))
@@ -66,7 +68,7 @@ local function drop_expired(index, from, time)
   return true
 end
 
--- Lets an owner's index live as long as its furthest member. O(log streams).
+-- Makes an owner's index live until its last member expires. O(log streams).
 local function renew(index)
   local last = 0
   for _, range in ipairs({ { '(' .. int(ACTIVE), '-inf', 0 }, { '+inf', int(ACTIVE), ACTIVE } }) do
@@ -80,9 +82,9 @@ local function renew(index)
   end
 end
 
--- Writes an active stream into its owner's index (stream -> expiry, with ACTIVE added while the stream is active), which
--- lives as long. Looks for what has expired where it is `counted`, else in one of eight calls: more is removed than is put in.
--- O(log streams).
+-- Writes an active stream into its owner's index (stream -> expiry, plus ACTIVE while the stream is active), and makes the index
+-- live as long. Removes expired members if the owner's streams are `counted`, otherwise in one of eight calls: a removal takes at
+-- least 16 members, so the index does not grow. O(log streams).
 local function own_active(index, stream, expires, time, counted)
   local dropped = false
   if counted or time % 8 == 0 then
@@ -97,8 +99,9 @@ local function own_active(index, stream, expires, time, counted)
   end
 end
 
--- Writes a stream that is not active into its owner's index. That has to live no longer than its furthest member; active ones
--- stand above all others, and as long as they do it lives long enough for them. O(log streams).
+-- Writes a stream that is not active into its owner's index. The index must live until its last member expires. Active streams
+-- have the highest scores. If there is one, the index lives long enough for all active streams already, and its lifetime is only
+-- extended. O(log streams).
 local function own_ended(index, stream, expires)
   redis.call('ZADD', index, int(expires), stream)
   local furthest = tonumber(redis.call('ZRANGE', index, -1, -1, 'WITHSCORES')[2])

@@ -1,15 +1,16 @@
--- claim: leases what somebody must look at to a guardian. Pushes the deadlines, fences nothing.
+-- claim: leases the streams whose deadlines have passed to a guardian, which looks after them. It only moves their deadlines, and
+-- fences no producer.
 -- KEYS active, due, leases
 -- ARGV latest deadline of an active stream or '', limit, ms of the guardian's lease, the lease of a node to begin at
--- Returns the time, then two lists of S, old and new deadline of each: of hooks and ended lifetimes, and of active
--- streams. O(log streams) with nothing due; O(limit * log streams) at most.
+-- Returns the time, then two lists with S, the old and the new deadline of each stream: the streams with a hook or an ended
+-- lifetime, and the active streams. O(log streams) if none is due; O(limit * log streams) at most.
 local time = now()
 local limit = tonumber(ARGV[2])
 
--- `was`: the deadline of streams that have none of their own.
+-- Leases up to `limit` streams of a range. `was` is the old deadline of streams under a lease, which have none of their own.
 local function lease(leased, index, from, to, was)
   local streams = redis.call('ZRANGEBYSCORE', index, from, to, 'WITHSCORES', 'LIMIT', 0, limit)
-  -- Even, unlike what a producer registers meanwhile: see watch.lua.
+  -- Even, unlike the deadline of a registration in between: see watch.lua.
   local deadline = time + tonumber(ARGV[3])
   deadline = int(deadline - deadline % 2)
   local pushed = {}
@@ -26,7 +27,7 @@ local function lease(leased, index, from, to, was)
   end
 end
 
--- Streams of nodes that say no more that they live. A lease goes once nothing stands under it.
+-- Leases the streams whose node's lease is overdue. Removes the node's lease once no stream is left under it.
 local function lease_of_nodes(leased, latest)
   local overdue = redis.pcall('ZRANGEBYSCORE', KEYS[3], '-inf', int(latest), 'WITHSCORES', 'LIMIT', 0, 500)
   for i = 1, #overdue, 2 do
@@ -43,8 +44,8 @@ local function lease_of_nodes(leased, latest)
   end
 end
 
--- Streams whose node's lease the index has lost: the lease is overdue unless that node renews it. Each call looks at a few
--- leases only, from somewhere else: see leases/mod.rs.
+-- Finds streams under a lease that the index of leases has lost, and adds the lease again. It becomes overdue unless its node
+-- renews it. Each call checks only a few leases, and begins at another one.
 local function miss_leases()
   local from, wrapped = ARGV[4], false
   for _ = 1, 32 do

@@ -1,10 +1,10 @@
--- close: ends a stream; the first to do so wins, and everyone learns that end. In one step: the log is sealed, the
--- terminal event stored, the state changed.
+-- close: ends a stream. The first call wins, and every later one returns the stored end. In one step, the script seals the log,
+-- stores the terminal event and changes the state.
 -- KEYS stream, log, completion, keys [, active, owner's, due, leases]
 -- ARGV S, id, epoch or '', state, last seq or '', deadline or '', hook lease or '', channel, node channels' prefix,
---      events and bytes that the log has taken in, up to that last seq, or '', then what is written of the end, as pairs
+--      events and bytes that the log has taken in up to that last seq or '', then the fields of the completion, as pairs
 -- Returns now {node, epoch, last, time, ms that it is kept, turn or ''} | before {completion, ms, turn} | newer | moved | missing.
--- O(log streams + events of the log's newest entry, unless it is said what the log has taken in).
+-- O(log streams), plus O(events of the log's newest entry) if the caller does not pass what the log has taken in.
 local stream, log, completion, keys, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local held = look(stream, 'state', 'epoch', 'window', 'node', 'turn', 'runEnd', 'lost')
 local state, epoch, window = held[1], held[2], string.match(held[3] or '', '^%d+$')
@@ -35,7 +35,7 @@ else
   window, epoch = count(held[3], 0), int(tonumber(epoch))
   local log_top
   log_top, events, bytes = top(log)
-  -- The last event that was made: recorded, lost with a store that forgot it, or said to have been made.
+  -- The last event that the producer made: it is in the log, or the store has lost it, or the caller names it.
   last = highest(log_top or (epoch .. '-0'), held[7])
   if state == 'interrupted' then
     last = highest(last, held[6])
@@ -47,14 +47,14 @@ end
 
 local ends = epoch + 1
 local seal = int(ends) .. '-0'
--- One that comes too late has one before it.
+-- This fails if the log has this seal or a later entry already, which seals the log as well.
 redis.pcall('XADD', log, seal, 't', int(time - ends), 'n', events, 'b', bytes, 's', '')
 redis.call('HSET', stream, 'state', ARGV[4])
 local function write()
   return redis.pcall('HSET', completion, 'id', seal, 'last', last, 'completedAt', int(time), unpack(ARGV, 12))
 end
 if write() ~= 3 + (#ARGV - 11) / 2 then
-  -- Something stood there before.
+  -- The key existed already, with other fields or another type.
   redis.call('UNLINK', completion)
   write()
 end
@@ -67,14 +67,14 @@ if active then
   if ARGV[7] ~= '' then
     watch(due, ARGV[1], time + tonumber(ARGV[7]), window)
   elseif held[6] or state ~= 'active' then
-    -- It was interrupted once, and somebody's to close.
+    -- The stream was interrupted once, so it may be in the index of streams that a guardian must look after.
     redis.call('ZREM', due, ARGV[1])
   end
   own_ended(owners, ARGV[2], time + window)
 end
 redis.call('PUBLISH', ARGV[8], seal)
 if held[4] and held[4] ~= '' and ARGV[5] == '' then
-  -- Only the producer itself says which event was the last.
+  -- Only the producer itself names the last event. Any other caller must notify the producing node.
   redis.call('PUBLISH', ARGV[9] .. held[4], 'look ' .. ARGV[1])
 end
 return { 'now', held[4] or '', epoch, last, time, window, held[5] or '' }

@@ -1,5 +1,5 @@
--- delete: removes a stream and all that is held of it. A tombstone stays for one stale threshold: it fences whoever
--- still produces the stream, who would else take this for forgetfulness.
+-- delete: removes a stream and all of its data. A tombstone stays for one stale threshold. It fences a producer of the stream,
+-- which would otherwise conclude that the store has lost the stream, and register it again.
 -- KEYS stream, log, completion, keys [, active, owner's, due]    ARGV S, id, channel, node channels' prefix
 -- Returns deleted {turn or '', epoch} | missing. O(entries of the log).
 local stream, log, completion, keys, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]

@@ -1,7 +1,7 @@
--- each: does for many streams what a script (`one`) does for one.
--- KEYS of each stream, as many as of the others    ARGV how many streams; of each, how many arguments, and these
--- Returns what the script says of each; one that fails fails alone. Once entries of 64 KiB were loaded the rest is told `again`: a
--- server is not to be held up for as long as large ones take. O(streams * what the script costs).
+-- each: runs a script (`one`) for each of many streams.
+-- KEYS of all streams, the same number for each    ARGV number of streams; for each its number of arguments, then the arguments
+-- Returns the reply for each stream. An error is the reply for its stream only. Once 64 KiB of entries were loaded, the reply for
+-- all further streams is `again`, so that large entries do not block the server. O(streams * cost of the script).
 local streams, all, said = tonumber(ARGV[1]), {}, 2
 local keys = #KEYS / streams
 for i = 0, streams - 1 do

@@ -1,4 +1,4 @@
--- hooked: the `on_end` hook was acknowledged.
+-- hooked: records that the `on_end` hook was acknowledged.
 -- KEYS completion [, due]    ARGV S. O(log streams).
 if redis.call('HGET', KEYS[1], 'onEnd') == 'due' then
   redis.call('HSET', KEYS[1], 'onEnd', 'done')

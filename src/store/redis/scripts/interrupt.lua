@@ -1,4 +1,4 @@
--- interrupt: says that a stream has no producer now, but may have one again. The log is sealed for the run.
+-- interrupt: records that a stream has no producer now, but may get one again, and seals the log for the run.
 -- KEYS stream, log, completion [, active, owner's, due, leases]
 -- ARGV S, id, epoch, last seq or '', deadline or '', channel, node channels' prefix
 -- Returns done {ms that it is kept, turn or ''} | newer | ended {completion} | moved | missing. O(log streams).
@@ -10,7 +10,7 @@ if not state or state == 'gone' or is_before(held[2], ARGV[3]) then
 end
 local time, life = now(), count(held[3], 0)
 if state == 'interrupted' and held[2] == ARGV[3] then
-  -- Whoever sent the first may have died before the pointer followed.
+  -- A repeat also returns the turn: the first caller may have died before it changed the pointer.
   return { 'done', int(math.max(redis.call('PTTL', stream), 0)), held[9] or '' }
 end
 local fenced = fence(state, held[2], ARGV[3], completion)
@@ -29,7 +29,7 @@ if ARGV[4] ~= '' then
 end
 mark(log, held[2] .. '-' .. MAX_SEQ, time, events, bytes, 's', '')
 redis.call('HSET', stream, 'state', 'interrupted', 'runEnd', last)
--- One that may not be run again is somebody's to close once its lifetime is over; any other just goes.
+-- A guardian must close a stream that cannot run again, once its lifetime is over. Any other stream just expires.
 local ttl = life
 if held[6] ~= '1' then
   ttl = life + count(held[4], 0) + count(held[5], 0)

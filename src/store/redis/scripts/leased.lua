@@ -1,6 +1,6 @@
--- leased: keeps when a leased stream's producer was last heard of, which its deadline says no more. The keys of one that was
--- leased before, as its job runs on, live until its lifetime is over: its producer may have renewed them long ago.
--- KEYS stream, log    ARGV epoch, last heard, new deadline. O(1).
+-- leased: stores a leased stream's last heartbeat, which its deadline no longer shows. If the stream was leased before, because its
+-- job runs on, the script also makes its keys live until its lifetime is over: the producer may have renewed them long ago.
+-- KEYS stream, log    ARGV epoch, last heartbeat, new deadline. O(1).
 local held = look(KEYS[1], 'state', 'epoch', 'leased', 'life', 'window', 'stale')
 if held[1] ~= 'active' or held[2] ~= ARGV[1] then
   return 0

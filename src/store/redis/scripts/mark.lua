@@ -1,6 +1,6 @@
--- mark: makes a stream's deadline even, so that from here on one that registers it (odd) is told apart. So is the number of
--- the lease that a stream stands under: it still does, and its node, which counts its streams, looks at it and names it again.
--- KEYS index    ARGV S. Returns the deadline, 0 if the stream is not in the index. O(log streams).
+-- mark: makes a stream's deadline even, so that it differs from the odd one that a later registration writes. The number of a lease
+-- becomes even too. The stream still stands under the lease, but the node counts one stream fewer, so it names the stream again.
+-- KEYS index    ARGV S. Returns the deadline, or 0 if the stream is not in the index. O(log streams).
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 local deadline = tonumber(lease_of(tonumber(score or '')) or count(score, 0))
 deadline = deadline - deadline % 2

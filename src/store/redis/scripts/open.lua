@@ -1,9 +1,9 @@
--- open: registers a producer, or says why there is none to register. Repeatable by its token.
+-- open: registers a producer, or returns why it does not. A repeat with the same token returns the same registration.
 -- KEYS stream, log, completion [, active, owner's]
 -- ARGV S, id, token, create, fingerprint, limit, ms until the deadline, ttl, channel, origin, kind, started, turn, headers,
---      max events, then what is written of the stream, as pairs
+--      max events, then the fields of the stream, as pairs
 -- Returns new {epoch, previous, inner id, time, events, bytes, origin} | active {started} | ended {completion} | missing | over | other
---      | kind {that}
+--      | kind {stored kind}
 -- O(log streams + entries dropped).
 local stream, log, completion, active, owners = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local time, ttl, origin = now(), tonumber(ARGV[8]), ARGV[10]
@@ -26,7 +26,7 @@ else
   if exists then
     if state == 'active' and held[3] == ARGV[3] then
       log_top, events, bytes = top(log)
-      -- A repeat may say more.
+      -- A repeat may add a turn or headers, or set `started`.
       if ARGV[13] ~= '' and not held[10] then
         redis.call('HSET', stream, 'turn', ARGV[13])
       end
@@ -39,7 +39,7 @@ else
       end
       return { 'new', epoch, held[5] or '', held[6] or false, time, events, bytes, held_origin }
     end
-    -- As `Open::refused_by`.
+    -- The same rules as in `Open::refused_by`.
     if origin == 'named' and held_origin ~= 'published' and kind ~= ARGV[11] then
       return { 'kind', kind }
     end
@@ -50,14 +50,14 @@ else
       return { 'other' }
     end
     if state == 'active' then
-      -- The log's newest entry, which may be large, is looked at only where the hash does not say it.
+      -- Read the log's newest entry, which may be large, only if the hash does not show the start.
       return { 'active', (held[7] == '1' or has_started(held[7], top(log))) and 1 or 0 }
     end
     if is_terminal(state) then
       return { 'ended', redis.call('HGETALL', completion) }
     end
   elseif not state and active then
-    -- Should a producer think that it has the stream, its next beat falls short, and it registers again.
+    -- If a producer still runs the stream, its next beat finds the entry missing, and it registers the stream again.
     redis.call('ZREM', active, ARGV[1])
   end
   if not exists and ARGV[4] ~= '1' then
@@ -100,7 +100,7 @@ if is_first then
 end
 redis.call('HSET', stream, 'epoch', epoch, 'startedAt', int(time), 'origin', origin, unpack(ARGV, 16))
 if turn then
-  -- A stream stays a turn of its first conversation, whatever request runs it again.
+  -- A stream stays a turn of its first conversation, even if a request of another conversation runs it again.
   redis.call('HSET', stream, 'turn', turn)
 end
 expire(ttl, stream, log)

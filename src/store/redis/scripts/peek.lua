@@ -1,7 +1,6 @@
--- peek: an entry of a log without its events, which may be large: the first one in a direction, and if that is backwards, the
--- first one that is no seal.
+-- peek: returns the first entry of a range of a log, without its events, which may be large. Backwards, it skips seals.
 -- KEYS log    ARGV XRANGE or XREVRANGE, from, to
--- Returns what that command would. O(events of the entry).
+-- Returns a reply of that command's form. O(events of the entry).
 local from = ARGV[2]
 for _ = 1, 3 do
   local entries = redis.pcall(ARGV[1], KEYS[1], from, ARGV[3], 'COUNT', 1)

@@ -1,11 +1,11 @@
--- pointer: changes a conversation's pointer: the turn that it names and, behind that, those that it named before and that
--- have not given way, the newest first, with a blank between. A turn is `stream:epoch:time`: its run, and when the pointer was moved
--- to it by this server's clock, or would have been. It keeps its TTL where none is given.
+-- pointer: changes a conversation's pointer. The pointer is a list of turns, separated by blanks: the turn that it names, then the
+-- turns that it named before and that have not given way, the newest first. A turn is `stream:epoch:time`: its stream, the run, and
+-- when the pointer was moved to it, or would have been, by this server's clock. Without a `ttl` the pointer keeps its TTL.
 -- KEYS pointer
--- ARGV `point`, stream, epoch, ms since the turn began, ttl, most that may stand behind, `nothing` or `stream`, that stream
+-- ARGV `point`, stream, epoch, ms since the turn began, ttl, most earlier turns, `nothing` or `stream`, the stream expected in front
 --      | `unpoint`, stream, newest epoch or '' | `yield`, streams
 --      | `renew`, stream, ttl, epoch to put it back for or '', ms since the turn began
--- Returns whether it names another stream now (`point`: whether it was moved), then the turns. O(turns).
+-- Returns whether the pointer names another stream now (`point`: whether it names or keeps the turn), then the turns. O(turns).
 local key, verb, stream = KEYS[1], ARGV[1], ARGV[2]
 local held, turns = redis.pcall('GET', key), {}
 if type(held) == 'string' then
@@ -40,7 +40,7 @@ local function write(ttl)
   end
 end
 
--- Leaves out the turns that are meant. Returns whether there were any.
+-- Removes the turns for which `is_meant` holds. Returns whether there were any.
 local function without(is_meant)
   local kept = {}
   for i, turn in ipairs(turns) do
@@ -53,8 +53,8 @@ local function without(is_meant)
   return changed
 end
 
--- Where a turn belongs that began so many ms ago, and the time that stands there for it: in front if it begins now, else behind those
--- that the pointer was moved to since.
+-- Returns the position for a turn that began `since` ms ago, and its time. A turn that begins now goes to the front, an older one
+-- behind the turns to which the pointer was moved since.
 local function place_of(since)
   local time = now()
   if since == 0 then

@@ -1,11 +1,10 @@
--- For scripts that look at logs, or at how streams stand. A log's entries carry, besides what they hold, when they were written
--- (`t`, ms after their epoch) and how many events (`n`) and bytes (`b`) the log has taken in up to them: so whoever looks at two
--- entries knows how much lies between. Events (`e`) are one value, as they go over the wire; `k` says how many, where that is
--- not one. A run's marker counts as an event: what runs again for ever stays bounded.
+-- Functions for scripts that read logs or the states of streams. An entry of a log has these fields: `t`, when it was written, in ms
+-- after its epoch; `n` and `b`, the number of events and bytes that the log had taken in with this entry, trimmed ones included. The
+-- difference between two entries is therefore the amount between them. `e` are the events, as one value in their wire form, and `k`
+-- is their number if it is not one. The marker of a run counts as an event, so that a stream that runs again for ever is bounded too.
 local MAX_SEQ = '18446744073709551615'
 
--- A whole number that is stored, or `otherwise` if what is stored is none: whoever damaged a key gets no script that
--- stops halfway.
+-- Returns a stored whole number, or `otherwise` if the value is none, so that a script does not stop halfway at a damaged key.
 local function count(text, otherwise)
   local number = tonumber(text or '')
   if not number or number ~= number or number < 0 then
@@ -23,14 +22,14 @@ local function parts(text)
   return tonumber(epoch), tonumber(seq)
 end
 
--- Whether id `a` is above id `b`.
+-- Returns whether id `a` is above id `b`.
 local function above(a, b)
   local ae, as = parts(a)
   local be, bs = parts(b)
   return ae > be or (ae == be and as > bs)
 end
 
--- The higher of two ids, where the second may be missing or no id at all.
+-- Returns the higher of two ids. The second may be missing, or be no id.
 local function highest(a, b)
   if b and string.match(b, '^%d+%-%d+$') and above(b, a) then
     return b
@@ -47,11 +46,11 @@ local function field(entry, name)
   end
 end
 
--- Bytes of entries that were loaded.
+-- The bytes of the entries that this call has loaded.
 local loaded = 0
 
--- The log's newest entry that is no seal, and how many events and bytes the log has taken in. A key of another type in
--- its place is no log. An entry may be large, and to load it takes long: a second one is looked at only behind a seal.
+-- Returns the id of the log's newest entry that is no seal, and the number of events and bytes that the log has taken in. A key of
+-- another type counts as no log. Loading a large entry takes long, so a second entry is loaded only if the newest is a seal.
 -- O(events of that entry).
 local function top(log)
   local events, bytes, before, newest = 0, 0, '+', nil
@@ -73,7 +72,8 @@ local function top(log)
   return nil, events, bytes
 end
 
--- Writes an entry that holds no event: a run's marker (`r`) or a seal (`s`). A seal that comes too late has one before it.
+-- Writes an entry without events: the marker of a run (`r`) or a seal (`s`). This fails if the log has a later entry; the later entry
+-- then does what a seal would do.
 local function mark(log, at, time, events, bytes, name, ...)
   local epoch = string.match(at, '^%d+')
   if name == 'r' then
@@ -82,14 +82,14 @@ local function mark(log, at, time, events, bytes, name, ...)
   redis.pcall('XADD', log, at, 't', int(time - tonumber(epoch)), 'n', int(events), 'b', int(bytes), name, ...)
 end
 
--- Writes the marker of a new run of a stream that had runs before: `epoch` the newest, which ended at `previous`. `since`:
--- the lowest epoch that the marker makes known besides its own. A run before that made nothing leaves no marker, this one
--- stands for both (`c`: since which one), so that a stream which is only ever opened does not grow, and keeps its events.
--- `log_top`, `events`, `bytes`: of the log before that, as `top` gives them.
--- Returns how many events and bytes the log has taken in. O(entries dropped).
+-- Writes the marker of a new run of a stream that had runs before. The newest of them has the epoch `epoch` and ended at `previous`.
+-- `since` is the lowest id that the marker makes known besides its own. If the run before made no event, its marker is removed and
+-- the new one stands for both runs (`c`: since which one). So a stream that is only ever opened does not grow, and keeps its events.
+-- `log_top`, `events` and `bytes` are those that `top` returned before.
+-- Returns the number of events and bytes that the log has taken in. O(entries dropped).
 local function begin_run(log, run, epoch, previous, since, max_events, time, log_top, events, bytes)
   local before = previous
-  -- The marker fences what the seal did.
+  -- Remove the seals. The new marker fences the same producers.
   redis.pcall('XDEL', log, epoch .. '-' .. MAX_SEQ, id(tonumber(epoch) + 1, 0))
   if log_top == previous and log_top == epoch .. '-0' then
     local marker = redis.call('XRANGE', log, log_top, log_top)[1]
@@ -103,8 +103,8 @@ local function begin_run(log, run, epoch, previous, since, max_events, time, log
   return events + 1, bytes
 end
 
--- Metadata, up to 4096 bytes of names and values; of names and values in a list, the pairs that fit are kept. What is
--- there already is replaced. O(fields of the stream).
+-- Stores metadata, up to 4096 bytes of names and values. Of the pairs in `list`, it stores those that fit, and replaces values that
+-- are there already. O(fields of the stream).
 local function keep(stream, list, from, to)
   if from > to then
     return
@@ -127,7 +127,7 @@ local function keep(stream, list, from, to)
   end
 end
 
--- What a producer's route says of a stream: its voice, the conversation that it is a turn of, the headers that it keeps.
+-- Stores the settings of a stream that its producer's route determines: its voice, its turn, and the headers to keep.
 local function tell_route(stream, voice, turn, headers)
   redis.call('HSET', stream, 'voice', voice)
   if turn ~= '' then
@@ -138,8 +138,8 @@ local function tell_route(stream, voice, turn, headers)
   end
 end
 
--- Moves a stream's metadata to other names, in the place of what was kept under those: `m:` is the newest run's, `w:` that
--- of the run before, should the newest be withdrawn. O(fields of the stream).
+-- Moves a stream's metadata to names with another prefix, and removes the metadata that had this prefix. `m:` is the metadata of the
+-- newest run, `w:` that of the run before, in case the newest is withdrawn. O(fields of the stream).
 local function move_metadata(stream, from, to)
   local fields, moved = redis.call('HGETALL', stream), {}
   for i = 1, #fields, 2 do
@@ -157,8 +157,8 @@ local function move_metadata(stream, from, to)
   end
 end
 
--- Writes a stream into its owner's index. What an active stream has there is left as it is for half of its time, so that they
--- stand in the order in which they began, and beats cost little. O(log streams).
+-- Writes a stream into its owner's index. The entry of an active stream is renewed only when half of its time has passed. So the
+-- entries stay in the order in which the streams began, and beats cost little. O(log streams).
 local function own(index, stream, expires, active, time)
   if not active then
     own_ended(index, stream, expires)
@@ -170,7 +170,7 @@ local function own(index, stream, expires, active, time)
   end
 end
 
--- Scores from here on, up to twice this, are no deadlines but leases; even ones are of marked streams.
+-- Scores from LEASES to twice that are leases, not deadlines. Even ones are those of marked streams.
 local LEASES = 2 ^ 52
 
 local function lease_of(score)
@@ -179,7 +179,7 @@ local function lease_of(score)
   end
 end
 
--- A stream's deadline in an index: its own, or that of the lease which it stands under; nil if there is none. O(log streams).
+-- Returns a stream's deadline in an index, which is its own or that of its lease, or nil if there is none. O(log streams).
 local function deadline_of(index, leases, stream)
   local score = tonumber(redis.call('ZSCORE', index, stream) or '')
   local lease = lease_of(score)
@@ -194,7 +194,7 @@ local function is_terminal(state)
   return state ~= 'active' and state ~= 'interrupted'
 end
 
--- Whether a producer has begun to answer: it said so, or has made an event.
+-- Returns whether a producer has begun to answer: it has reported its start, or has made an event.
 local function has_started(flag, log_top)
   if flag == '1' then
     return true
@@ -203,12 +203,12 @@ local function has_started(flag, log_top)
   return seq > 0
 end
 
--- Whether a stream's hash is from before the run of `epoch`: a failover lost that run's registration. Epochs only rise.
+-- Returns whether a stream's hash is older than the run of `epoch`. Since epochs only rise, a failover then lost its registration.
 local function is_before(held, epoch)
   return count(held, 2 ^ 46) < tonumber(epoch)
 end
 
--- What stands in the way of the producer of `epoch`; nil if nothing does. `state` is not `gone`.
+-- Returns the reply that fences the producer of `epoch`, or nil if it may write. `state` is not `gone`.
 local function fence(state, held, epoch, completion)
   if held ~= epoch then
     return { 'newer' }

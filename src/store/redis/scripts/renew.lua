@@ -1,7 +1,8 @@
--- renew: a producer's beat found its streams: renews what is kept of each, unless it is another's by now, or nobody's.
--- KEYS of each stream: its hash, log [, owner's index]; then [active]    ARGV deadline, ttl without the recovery window, time; then of each stream: S, id, epoch
--- Returns of each the TTL, 0 if the stream is not the producer's any more, -1 if a key of another type stands in the place of
--- one of its indexes. O(streams * log streams).
+-- renew: renews the keys and index entries of a node's streams after a beat, for each stream that its producer still has.
+-- KEYS for each stream its hash, log [, owner's index]; then [active]
+-- ARGV deadline, ttl without the recovery window, time; then for each stream S, id, epoch
+-- Returns for each stream its TTL, 0 if the producer no longer has it, or -1 if a key of another type is in the place of one of its
+-- indexes. O(streams * log streams).
 local deadline, life, time = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local streams = (#ARGV - 3) / 3
 local width = #KEYS > 2 * streams and 3 or 2

@@ -1,5 +1,5 @@
--- reopen: registers a running producer again, with its own epoch, after the store forgot it, or knows only an older run. What
--- is lost stays a gap.
+-- reopen: registers a running producer again, with its own epoch, after the store has lost it or has only an older run. Lost events
+-- become a gap.
 -- KEYS stream, log, completion [, active, owner's]
 -- ARGV S, id, token, node, kind, epoch, reruns, acknowledged seq, fingerprint, has inner id, stale, life, window,
 --      max events, max bytes, owner, channel, inner id, started, origin, inner retry, voice, turn, headers, then metadata as
@@ -25,7 +25,7 @@ if not exists then
   mark(log, start, time, 0, 0, 'r', '')
 else
   if is_terminal(state) then
-    -- That end was deleted or over when this run began: what a failover brought back of it goes again.
+    -- The older run's end was deleted or had expired when this run began, and a failover brought it back. Remove it again.
     redis.call('UNLINK', stream, completion)
     local cut = redis.pcall('XTRIM', log, 'MINID', start)
     if type(cut) == 'table' and cut.err then
@@ -42,13 +42,14 @@ else
   local log_top
   log_top, events, bytes = top(log)
   if log_top and above(log_top, start) then
-    -- Events of this run came after the failover: no marker can stand before them, and readers are told as if it were trimmed.
+    -- Events of this run were stored after the failover, so no marker can be written before them. Readers get a gap, as for a
+    -- trimmed marker.
     redis.pcall('XDEL', log, held[2] .. '-' .. MAX_SEQ)
   elseif log_top ~= start then
     if previous ~= '' and log_top then
       previous = highest(previous, log_top)
     end
-    -- Nobody knows how far the run before came: the failover may have taken events of it, too.
+    -- The end of the run before is unknown, since the failover may have lost events of it too.
     events, bytes =
       begin_run(log, tonumber(ARGV[6]), held[2], '', start, tonumber(ARGV[14]), time, log_top, events, bytes)
   end

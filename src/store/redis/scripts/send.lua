@@ -1,9 +1,9 @@
--- send: appends one event without a standing producer, taking the next seq; opens the stream if it is new, and begins a
--- new run of one that nobody had sent to for its lifetime. Repeatable by the caller's key, among the newest 1024 of this
--- run and the one before.
+-- send: appends one event with the next seq, without a registered producer. It opens the stream if it is new, and begins a new run if
+-- the stream has expired because no event came for its lifetime. A repeat with the same key stores nothing again, as long as the key
+-- is among the newest 1024 of this run and the one before.
 -- KEYS stream, log, completion, keys [, active, owner's, due]
 -- ARGV S, id, kind, event, ending state or '', has key, key, hook lease or '', stale, life, window, max events, max bytes,
---      owner, channel, terminal type, terminal data, what follows the event's id
+--      owner, channel, terminal type, terminal data, the bytes after the event's id
 -- Returns stored {id} | ended {completion} | conflict | before {completion}, each with the time. O(log streams + entries
 -- dropped, none of which is loaded).
 local stream, log, completion, keys, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
@@ -12,8 +12,9 @@ local ttl, time = life + window + stale, now()
 local held = look(stream, 'state', 'epoch', 'node', 'sentBefore', 'taken')
 local state, epoch = held[1], held[2]
 
--- What nobody but this script writes to, the hash knows of: the newest seq, and how many events and bytes the log has taken in,
--- up to the newest mark, and up to where it begins. So no entry has to be loaded, which takes long if it is large.
+-- The field `taken` of a stream that only this script writes to: the newest seq, then the number of events and bytes that the log has
+-- taken in up to now, up to the newest mark, and before its first entry. With them no entry has to be loaded, which takes long if the
+-- entry is large.
 local function known(text)
   local numbers = {}
   for number in string.gmatch(text or '', '%d+') do
@@ -31,7 +32,7 @@ else
   log_top, events, bytes = top(log)
 end
 if not gone and state == 'active' and held[3] == '' and not log_top then
-  -- The state without its log: ids that were given must not be given again.
+  -- The log is missing, so the newest seq is unknown. Begin a new run, so that no id is used twice.
   gone = true
 end
 if gone then
@@ -49,7 +50,7 @@ if gone then
   log_top, events, bytes = epoch .. '-0', 1, 0
   taken = { 0, 1, 0, 0, 0, 0, 0 }
 end
--- The keys' scores: the seq of the event, END for the end; those of the run before lie below the others, by EARLIER.
+-- The score of a key is its event's seq, or END for the end. Scores of the run before are lower by EARLIER.
 local END, EARLIER = 2 ^ 52, 2 ^ 51
 if ARGV[6] == '1' then
   local seq = redis.call('ZSCORE', keys, 'n:' .. ARGV[7])
@@ -65,7 +66,7 @@ if ARGV[6] == '1' then
   end
 end
 if state == 'expired' and held[3] == '' then
-  -- Nobody was there to end it, and nobody is told that it has.
+  -- The stream expired without a producer, so nobody has ended it and the sender need not know. Begin a new run.
   local previous = redis.call('HGET', completion, 'last') or log_top or (epoch .. '-0')
   local sent = redis.call('ZRANGE', keys, 0, -1, 'WITHSCORES')
   redis.call('UNLINK', keys, completion)
@@ -122,7 +123,7 @@ if ARGV[5] ~= '' then
   return { 'ended', redis.call('HGETALL', completion), int(time) }
 end
 local max_events, max_bytes = tonumber(ARGV[12]), tonumber(ARGV[13])
--- Of a log that was written otherwise it is not known where its entries begin: they go all at once.
+-- If another writer has written to the log, the beginnings of its entries are unknown, and a cut drops them all at once.
 taken = taken or { seq, events, bytes, 0, 0, 0, 0 }
 local event = ARGV[4] .. 'e' .. epoch .. '-' .. int(seq + 1) .. ARGV[18]
 local now_events, now_bytes = events + 1, bytes + #event - 1
@@ -130,11 +131,11 @@ local sent, cut, marks = id(epoch, seq + 1), nil, nil
 local is_mark = now_events - taken[4] > max_events / 32 or now_bytes - taken[5] > max_bytes / 32
 local many, much = now_events - taken[6] > max_events, now_bytes - taken[7] > max_bytes
 if is_mark or many or much then
-  -- Of each mark an entry's id, and what the log had taken in before it.
+  -- A mark is an entry's id, and the number of events and bytes that the log had taken in before it.
   marks = (redis.call('HGET', stream, 'marks') or '') .. '|' .. sent .. ' ' .. int(events) .. ' ' .. int(bytes)
   taken[4], taken[5] = events, bytes
   if many or much then
-    -- By up to a sixteenth too much, so that not every event that follows cuts. The newest stays, however large.
+    -- Cut up to a sixteenth too much, so that not every later event cuts. The newest entry always stays.
     local least_events, least_bytes = max_events - math.floor(max_events / 16), max_bytes - math.floor(max_bytes / 16)
     local kept, fits = 1, false
     for at, mark, before_events, before_bytes in string.gmatch(marks, '()|(%d+%-%d+) (%d+) (%d+)') do
@@ -157,7 +158,7 @@ for _, word in ipairs({ sent, 't', int(time - tonumber(epoch)), 'n', int(now_eve
 end
 local added = redis.pcall(unpack(add))
 if type(added) == 'table' then
-  -- Somebody else wrote to the log. The next event looks at what is there.
+  -- Another writer has written to the log. Make the next call read the log.
   redis.call('HDEL', stream, 'taken')
   return added
 end

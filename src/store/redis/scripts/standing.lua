@@ -1,14 +1,15 @@
--- standing: what the indexes of a cluster have to say of a stream.
+-- standing: returns what the indexes of a cluster must contain about a stream.
 -- KEYS stream, completion
--- Returns the ms that the stream is held for (0: it is not held), whether it is active, and the ms until somebody must look
--- after it, '' if nobody must: by the index of active streams if it is one, else by that of hooks and lifetimes. O(1).
+-- Returns the ms for which the stream is held (0 if it is not held), whether it is active, and the ms until a guardian must look
+-- after it ('' if none must). That deadline belongs in the index of active streams if the stream is active, otherwise in the index of
+-- hooks and lifetimes. O(1).
 local held = look(KEYS[1], 'state', 'node', 'stale', 'life', 'window', 'reruns')
 local state, ttl = held[1], redis.call('PTTL', KEYS[1])
 if not state or state == 'gone' or state == 'deleted' or ttl < 0 then
   return { 0, 0, '' }
 end
 local stale, life = count(held[3], 0), count(held[4], 0)
--- The keys outlive the lifetime by a window and a threshold.
+-- The keys outlive the lifetime by the recovery window and the stale threshold.
 local lives = math.max(ttl - count(held[5], 0) - stale, 0)
 if state == 'active' then
   local looked_after = lives

@@ -1,8 +1,8 @@
--- trim: drops a log's oldest entries, until it holds at most so many events and bytes, for an owner that does not know where
--- these entries begin. What it drops it has to load: so it stops after 256 KiB or 128 entries, but not before the first, and
--- is called again. The newest entry stays, however large.
+-- trim: drops a log's oldest entries until the log fits the limits, for a producer that does not know where these entries begin. It
+-- must load the entries that it drops, so it stops after 256 KiB or 128 entries, but drops at least one. The caller then calls it
+-- again. The newest entry always stays.
 -- KEYS log    ARGV max events, max bytes, events and bytes that the log has taken in
--- Returns how many events and bytes the log had taken in up to what is dropped. O(events dropped).
+-- Returns the number of events and bytes that the log had taken in up to the last dropped entry. O(events dropped).
 local log, max_events, max_bytes = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
 local events, bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local from, loaded, dropped_events, dropped_bytes, cut = '-', 0, nil, nil, nil
@@ -34,7 +34,7 @@ for _ = 1, 128 do
   end
 end
 if cut then
-  -- All ids up to this one.
+  -- Drop all ids up to `cut`.
   local epoch, seq = parts(cut)
   redis.call('XTRIM', log, 'MINID', seq < 2 ^ 52 and id(epoch, seq + 1) or id(epoch + 1, 0))
 end

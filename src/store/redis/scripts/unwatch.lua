@@ -1,5 +1,5 @@
--- unwatch: takes a stream out of an index, or sets its deadline, if that is still the one that was seen: whoever has
--- registered it since is not undone.
+-- unwatch: removes a stream from an index, or sets its deadline, but only if the deadline is still the one that the caller has seen.
+-- So it does not undo a registration in between.
 -- KEYS index    ARGV S, deadline seen, new deadline or ''. O(log streams).
 local deadline = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not deadline or tonumber(deadline) ~= tonumber(ARGV[2]) then

@@ -1,6 +1,6 @@
--- vouch: a node's sign of life: renews the leases that its streams stand under.
+-- vouch: renews the leases under which a node's streams stand. Part of the node's beat.
 -- KEYS active, leases    ARGV ms for which the leases are renewed, ttl in ms, then the leases
--- Returns of each lease how many streams stand under it. O(leases * log streams).
+-- Returns for each lease the number of streams under it. O(leases * log streams).
 local deadline, renewed, counts = int(now() + tonumber(ARGV[1])), { 'ZADD', KEYS[2] }, {}
 for i = 3, #ARGV do
   renewed[#renewed + 1], renewed[#renewed + 2] = deadline, ARGV[i]

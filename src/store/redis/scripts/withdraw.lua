@@ -1,7 +1,7 @@
--- withdraw: takes back an `open` whose producer never started.
+-- withdraw: takes back an `open` whose producer never started. After a first run, only the epoch is left, until the clock has passed
+-- it. After a later run, the stream is interrupted.
 -- KEYS stream, log, completion [, active, owner's, due]    ARGV S, id, token, channel
--- Returns taken {turn, '' unless nothing is left of the stream; epoch} | kept. A first run leaves nothing but its epoch, for as long as the clock has not passed
--- that; of a second one the stream is left interrupted. O(log streams).
+-- Returns taken {turn if nothing is left of the stream, otherwise ''; epoch} | kept. O(log streams).
 local stream, log, completion, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local held = look(stream, 'state', 'token', 'epoch', 'started', 'runEnd', 'life', 'reruns', 'window', 'stale',
   'turn')
@@ -17,7 +17,7 @@ if held[5] then
   mark(log, held[3] .. '-' .. MAX_SEQ, time, events, bytes, 's', '')
   redis.call('HSET', stream, 'state', 'interrupted', 'runEnd', id(epoch, 0))
   move_metadata(stream, 'w:', 'm:')
-  -- As for an interruption: one that may not be run again is somebody's to close.
+  -- As in interrupt.lua: a guardian must close a stream that cannot run again.
   local ttl = life
   if held[7] ~= '1' then
     ttl = life + count(held[8], 0) + count(held[9], 0)
