@@ -194,7 +194,7 @@ impl Witness {
                 let after = notice.data["after"].as_str().map(|after| self.read(after));
                 match self.cursor {
                     Cursor::None | Cursor::Own => {
-                        assert_eq!(after, self.at, "a gap begins after the client's last event")
+                        assert_eq!(after, self.at, "a gap begins after the client's last event");
                     }
                     Cursor::Foreign => {}
                 }
