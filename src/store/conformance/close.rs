@@ -168,6 +168,22 @@ pub async fn a_foreign_end_is_posted_to_the_producing_node(store: impl Store) {
     assert!(nothing, "it is not another node's stream");
 }
 
+/// A deletion is posted to the producing node, with the newest run of the stream.
+pub async fn a_deletion_is_posted_to_the_producing_node(store: impl Store) {
+    let bench = Bench::new(store);
+    let mut notices = bench.notices(&bench.node);
+    let (key, epoch) = bench.begin("posted").await;
+    bench.on("node-2").delete(key.clone()).await.expect("the store answers");
+    let mut deleted = Vec::new();
+    let posted = async {
+        while deleted.is_empty() {
+            deleted.extend(poll_fn(|cx| notices.poll(cx)).await.deleted);
+        }
+    };
+    tokio::time::timeout(LONG, posted).await.expect("the node is told");
+    assert_eq!(deleted, [(key, epoch)]);
+}
+
 /// An interruption keeps the log and may be repeated. It is refused for an older run and for a missing stream.
 pub async fn an_interruption_keeps_the_log(store: impl Store) {
     let bench = Bench::new(store);

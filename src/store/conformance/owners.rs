@@ -42,10 +42,11 @@ pub async fn an_owners_streams_are_listed(store: impl Store) {
 /// A page has no more streams than the limit. Active streams come first, and each stream is on exactly one page.
 pub async fn an_owners_streams_are_listed_in_pages(store: impl Store) {
     let bench = Bench::new(store);
-    for name in ["a", "b", "c", "d", "e"] {
+    // The names say nothing of the order, so that a store cannot be right by sorting them.
+    for (name, ends) in [("c", true), ("a", true), ("e", false), ("b", false), ("d", false)] {
         let (key, epoch) = bench.begin(name).await;
         tokio::time::sleep(Duration::from_millis(5)).await;
-        if name < "c" {
+        if ends {
             bench.finish(&key, epoch).await;
         }
     }
@@ -58,13 +59,13 @@ pub async fn an_owners_streams_are_listed_in_pages(store: impl Store) {
     };
     let ids = |names: &[&str]| names.iter().map(|name| bench.key(name).id).collect::<Vec<_>>();
     let id = |name: &str| Some(bench.key(name).id);
-    assert_eq!(page(None, 10).await, (ids(&["e", "d", "c", "b", "a"]), None));
-    assert_eq!(page(None, 2).await, (ids(&["e", "d"]), id("d")));
-    assert_eq!(page(Some("d"), 2).await, (ids(&["c", "b"]), id("b")));
-    assert_eq!(page(Some("b"), 2).await, (ids(&["a"]), None));
-    assert_eq!(page(Some("a"), 2).await, (ids(&[]), None));
+    assert_eq!(page(None, 10).await, (ids(&["d", "b", "e", "a", "c"]), None));
+    assert_eq!(page(None, 2).await, (ids(&["d", "b"]), id("b")));
+    assert_eq!(page(Some("b"), 2).await, (ids(&["e", "a"]), id("a")));
+    assert_eq!(page(Some("a"), 2).await, (ids(&["c"]), None));
+    assert_eq!(page(Some("c"), 2).await, (ids(&[]), None));
     assert_eq!(page(Some("never"), 2).await, (ids(&[]), None));
-    assert_eq!(page(None, 5).await, (ids(&["e", "d", "c", "b", "a"]), None));
+    assert_eq!(page(None, 5).await, (ids(&["d", "b", "e", "a", "c"]), None));
     assert_eq!(page(None, 0).await.0, ids(&[]));
 }
 

@@ -130,6 +130,20 @@ pub async fn a_run_that_was_lost_is_registered_over_an_older_one(store: impl Sto
     assert_eq!(bench.finish(&key, run).await.last, EventId::new(run, 4));
 }
 
+/// A run that is registered again over an older run has started if the store had acknowledged events of it.
+pub async fn a_run_over_an_older_one_has_started_if_it_made_something(store: impl Store) {
+    let bench = Bench::new(store);
+    for (id, acknowledged, started) in [("waits", 0, false), ("made", 1, true)] {
+        let (key, old) = bench.begin(id).await;
+        bench.start(&key, old).await;
+        bench.stand_still(&key, old).await;
+        let request = bench.request(id);
+        let again = Reopen { open: request.clone(), ..reopen(request, old + 5, acknowledged) };
+        assert_eq!(bench.reopen(again).await.expect("the store answers"), Reopened::Registered);
+        assert_eq!(bench.info_of(&key).await.started, started, "{id}");
+    }
+}
+
 /// A newer run that is registered again replaces an older run that had ended, and nothing of the older run is left. The
 /// older run must have been deleted or have expired when the newer one began.
 pub async fn a_run_that_was_lost_replaces_one_that_had_ended(store: impl Store) {

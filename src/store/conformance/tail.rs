@@ -1,6 +1,6 @@
 //! Checks of wake-ups. A store may wake a tail too often, but must not miss a change.
 
-use super::bench::{Bench, close, settle, woken};
+use super::bench::{ALL, Bench, LONG, close, settle, woken};
 use crate::store::Store;
 
 /// An append wakes the tails of its stream, once the events can be read.
@@ -49,6 +49,8 @@ pub async fn a_stream_that_does_not_exist_yet_can_be_waited_for(store: impl Stor
     let key = bench.key("later");
     let mut tails = [bench.tail(&key), bench.tail(&key)];
     settle(&mut tails[0]).await;
+    // A sweep forgets streams, but nobody who waits.
+    bench.sweep(LONG, ALL).await;
     let (_, epoch) = bench.begin("later").await;
     for tail in &mut tails {
         woken(tail, "an opening").await;

@@ -37,5 +37,26 @@ pub(super) fn unix_now() -> u64 {
 
 /// A duration in milliseconds. It is capped, so that sums of several times cannot overflow.
 pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(u64::MAX / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn milliseconds_are_capped() {
+        assert_eq!((millis(Duration::from_micros(2_900)), millis(Duration::MAX)), (2, u64::MAX / 4));
+        assert_eq!(millis(Duration::from_millis(u64::MAX)), u64::MAX / 4);
+    }
+
+    #[cfg(feature = "test-util")]
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_can_be_set_forwards_and_backwards() {
+        let clock = Clock::starting_at(1000);
+        clock.shift(500);
+        assert_eq!(clock.now(), 1500);
+        clock.shift(-700);
+        assert_eq!(clock.now(), 800);
+    }
 }

@@ -29,9 +29,4 @@ impl Owners {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-
-    #[cfg(feature = "test-util")]
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
 }

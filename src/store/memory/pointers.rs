@@ -57,7 +57,6 @@ impl Pointers {
 
     pub(super) fn point(&mut self, point: &Point, now: u64) -> Pointed {
         let mut turns = self.turns(&point.conversation, now);
-        let at_all = turns.len();
         turns.retain(|turn| turn.stream != point.stream || turn.epoch >= point.place.epoch);
         let is_known = turns.iter().any(|turn| turn.stream == point.stream);
         let named = turns.first().map(|turn| &turn.stream);
@@ -66,9 +65,7 @@ impl Pointers {
             Expected::Stream(stream) => named == Some(stream),
         };
         if !is_known && (!is_expected || turns.len() > BEHIND) {
-            if turns.len() < at_all {
-                self.change(&point.conversation, turns.clone());
-            }
+            self.change(&point.conversation, turns.clone());
             return Pointed::Kept(pointer_of(&turns));
         }
         if !is_known {
@@ -163,4 +160,52 @@ fn pointer_of(turns: &[Turn]) -> Option<Pointer> {
 
 fn at(now: u64, ttl: Duration) -> u64 {
     now.saturating_add(millis(ttl))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::id::Owner;
+
+    fn stream(id: &str) -> StreamId {
+        StreamId::new(id).expect("valid")
+    }
+
+    fn conversation() -> StreamKey {
+        StreamKey::new(Owner::new("ada").expect("valid"), stream("talk"))
+    }
+
+    fn point(id: &str, since: u64, expected: Expected) -> Point {
+        let place = Place { epoch: 1, since: Duration::from_millis(since) };
+        Point { conversation: conversation(), stream: stream(id), place, expected, ttl: Duration::from_millis(50) }
+    }
+
+    #[test]
+    fn a_pointer_is_gone_from_the_time_at_which_it_expires() {
+        let mut pointers = Pointers::default();
+        pointers.point(&point("a", 0, Expected::Nothing), 100);
+        assert_eq!(pointers.get(&conversation(), 149), Some(Pointer::new(stream("a"), 1)));
+        assert_eq!(pointers.get(&conversation(), 150), None);
+        pointers.expire(149);
+        assert!(!pointers.is_empty());
+        pointers.expire(150);
+        assert!(pointers.is_empty());
+    }
+
+    #[test]
+    fn of_turns_that_began_at_the_same_time_the_first_that_was_pointed_to_is_named() {
+        let mut pointers = Pointers::default();
+        pointers.point(&point("a", 0, Expected::Nothing), 100);
+        pointers.point(&point("b", 20, Expected::Stream(stream("a"))), 120);
+        let pointer = pointers.get(&conversation(), 120).expect("held");
+        assert_eq!((pointer.stream, pointer.behind), (stream("a"), vec![stream("b")]));
+    }
+
+    #[test]
+    fn a_timer_that_is_left_counts_as_something_held() {
+        let timers = BTreeSet::from([(1, conversation())]);
+        assert!(!Pointers { timers, ..Pointers::default() }.is_empty());
+        let held = HashMap::from([(conversation(), Held { turns: Vec::new(), expires_at: 1 })]);
+        assert!(!Pointers { held, ..Pointers::default() }.is_empty());
+    }
 }

@@ -206,3 +206,6 @@ fn why_due(entry: &Entry, sweep: &Sweep) -> Option<DueReason> {
 fn opened(entry: &Entry) -> Opened {
     Opened::New { epoch: entry.epoch(), previous: entry.previous(), inner_id: entry.inner_id(), origin: entry.origin() }
 }
+
+#[cfg(test)]
+mod tests;

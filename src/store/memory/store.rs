@@ -87,8 +87,8 @@ impl MemoryStore {
     pub fn is_empty(&self) -> bool {
         let bare = |shard: &Mutex<Shard>| {
             let shard = lock(shard);
-            let indexed = shard.timers.len() + shard.waiting.len() + shard.removed.len();
-            shard.entries.is_empty() && indexed == 0
+            let is_indexed = !(shard.timers.is_empty() && shard.waiting.is_empty() && shard.removed.is_empty());
+            shard.entries.is_empty() && !is_indexed
         };
         self.0.shards.iter().all(bare) && lock(&self.0.owners).is_empty() && lock(&self.0.pointers).is_empty()
     }
@@ -98,7 +98,7 @@ impl MemoryStore {
     pub(crate) fn forget(&self) {
         let mut woken = Woken::default();
         let now = self.now();
-        lock(&self.0.owners).clear();
+        *lock(&self.0.owners) = Owners::default();
         *lock(&self.0.pointers) = Pointers::default();
         *lock(&self.0.run) = crate::runtime::random::u128();
         for shard in &self.0.shards {

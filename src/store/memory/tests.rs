@@ -16,14 +16,18 @@ use futures_util::FutureExt as _;
 use super::MemoryStore;
 use crate::{
     Ending, Frame, NodeId, Origin, Owner, StreamId, StreamKey, StreamState, reason,
-    store::{Append, Beat, Close, Interrupt, Notices, Open, Opened, Publish, Reopen, Retention, Store as _, Tail},
+    runtime::sync::lock,
+    store::{
+        Append, Appended, Beat, Close, Expected, Interrupt, Notices, Open, Opened, Place, Point, Publish, Read,
+        ReadFrom, Reopen, Retention, Store as _, Tail,
+    },
 };
 
-fn key(id: &str) -> StreamKey {
+pub(super) fn key(id: &str) -> StreamKey {
     StreamKey::new(Owner::new("ada").expect("valid"), StreamId::new(id).expect("valid"))
 }
 
-fn open(id: &str, token: u128) -> Open {
+pub(super) fn open(id: &str, token: u128) -> Open {
     let minute = Duration::from_secs(60);
     Open {
         key: key(id),
@@ -194,6 +198,76 @@ fn who_waits_no_more_for_a_missing_stream_is_forgotten() {
     for number in 0..100_000 {
         drop(store.tail(&key(&format!("s{number}"))));
     }
-    let waiting: usize = store.0.shards.iter().map(|shard| crate::runtime::sync::lock(shard).waiting.len()).sum();
+    let waiting: usize = store.0.shards.iter().map(|shard| lock(shard).waiting.len()).sum();
     assert!(waiting <= super::store::SHARDS * 16, "{waiting} are remembered");
+}
+
+/// A store is empty only if nothing is left in any of its parts.
+#[test]
+fn every_part_counts_for_a_store_to_be_empty() {
+    let first = |store: &MemoryStore, fill: fn(&mut super::shard::Shard)| fill(&mut lock(&store.0.shards[0]));
+    let parts: [(&str, &dyn Fn(&MemoryStore)); 6] = [
+        ("a stream", &|store| {
+            first(store, |shard| {
+                let _ = shard.open(&open("a", 1), false, 1, &mut crate::store::tail::Woken::default());
+                shard.timers.clear();
+            });
+        }),
+        ("a timer", &|store| first(store, |shard| assert!(shard.timers.insert((1, key("a")))))),
+        ("a tail", &|store| first(store, |shard| drop(shard.waiting.insert(key("a"), Arc::default())))),
+        ("an epoch", &|store| first(store, |shard| assert!(shard.removed.insert(key("a"), 1).is_none()))),
+        ("an owner", &|store| lock(&store.0.owners).insert(&key("a"))),
+        ("a pointer", &|store| {
+            let place = Place { epoch: 1, since: Duration::ZERO };
+            let (conversation, ttl) = (key("talk"), Duration::from_secs(60));
+            let point = Point { conversation, stream: key("a").id, place, expected: Expected::Nothing, ttl };
+            let _ = store.point(point).now_or_never();
+        }),
+    ];
+    assert!(MemoryStore::new().is_empty());
+    for (part, fill) in parts {
+        let store = MemoryStore::new();
+        fill(&store);
+        assert!(!store.is_empty(), "{part} is left");
+    }
+}
+
+/// A stream is followed if somebody else than the caller holds a tail of it.
+#[test]
+fn who_holds_a_tail_follows() {
+    let store = MemoryStore::new();
+    epoch_of(&store.open(open("a", 1)).now_or_never().expect("the store answers at once"));
+    let is_followed = || (store.is_followed(&key("a")), store.is_followed_beside(&key("a"), 1));
+    assert_eq!(is_followed(), (false, false));
+    let own = store.tail(&key("a"));
+    assert_eq!(is_followed(), (true, false));
+    let other = store.tail(&key("a"));
+    assert_eq!(is_followed(), (true, true));
+    drop((own, other));
+    assert_eq!(is_followed(), (false, false));
+}
+
+/// The store appends without a future. A page ends before the entry that would make it larger than the request says.
+#[test]
+fn a_page_holds_as_many_entries_as_fit() {
+    let store = MemoryStore::new();
+    let epoch = epoch_of(&store.open(open("a", 1)).now_or_never().expect("the store answers at once"));
+    // The holes keep the events apart.
+    for seq in [1, 3, 5] {
+        let bytes = Bytes::from(format!("data: x\nid: e{epoch}-{seq}\n\n"));
+        let append = Append { first: seq, events: Frame { count: 1, bytes }, ..append(epoch) };
+        assert_eq!(store.append_now(&append), Some(Appended::Stored));
+    }
+    let event = append(epoch).events.bytes.len();
+    let page = |max_events, max_bytes| {
+        let read = Read { key: key("a"), from: ReadFrom::Newest, max_events, max_bytes };
+        let page = store.read(read).now_or_never().expect("the store answers at once").expect("it cannot fail");
+        let page = page.expect("the stream is held");
+        (page.records.len(), page.more)
+    };
+    assert_eq!(page(10, 3 * event), (3, false));
+    assert_eq!(page(10, 3 * event - 1), (2, true));
+    assert_eq!(page(10, 2 * event), (2, true));
+    assert_eq!(page(10, 2 * event - 1), (1, true));
+    assert_eq!((page(2, usize::MAX), page(3, usize::MAX)), ((2, true), (3, false)));
 }

@@ -28,3 +28,19 @@ impl RememberedKeys {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_keys_are_remembered() {
+        let mut keys = RememberedKeys::default();
+        for seq in 0..=REMEMBERED as u64 {
+            keys.remember(seq.to_string(), EventId::new(5, seq));
+        }
+        let newest = REMEMBERED as u64;
+        assert_eq!((keys.id_of("0"), keys.id_of("1")), (None, Some(EventId::new(5, 1))));
+        assert_eq!(keys.id_of(&newest.to_string()), Some(EventId::new(5, newest)));
+    }
+}
