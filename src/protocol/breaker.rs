@@ -145,6 +145,21 @@ mod tests {
     }
 
     #[test]
+    fn a_breaker_is_unsettled_as_long_as_an_answer_would_change_it() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(SECOND);
+        assert!(!breaker.is_unsettled());
+        breaker.errored(false, now);
+        assert!(breaker.is_unsettled() && !breaker.is_open());
+        breaker.succeeded(false);
+        assert!(!breaker.is_unsettled());
+        breaker.timed_out(now);
+        assert!(breaker.is_unsettled());
+        breaker.succeeded(false);
+        assert!(!breaker.is_unsettled());
+    }
+
+    #[test]
     fn three_errors_in_a_row_open() {
         let now = Instant::now();
         let mut breaker = Breaker::new(SECOND);

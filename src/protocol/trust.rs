@@ -97,7 +97,8 @@ mod tests {
         assert!(!trust.may_claim(start + STEP * 2));
         beat(&mut trust, start, 30, 30);
         assert!(trust.may_claim(start + STEP * 3));
-        assert!(!trust.may_claim(start + STEP * 5), "its own last beat is too old");
+        assert!(!trust.may_claim(start + STEP * 3 + THRESHOLD / 2), "its own last beat is too old");
+        assert!(trust.may_claim(start + STEP * 3 + THRESHOLD / 2 - Duration::from_millis(1)));
     }
 
     #[test]
@@ -110,11 +111,31 @@ mod tests {
         assert_eq!(trust.claim(start + STEP * 3 + Duration::from_millis(7)), Some(30_007));
     }
 
+    /// The clocks may drift apart by a tenth of the threshold and 5 ms between two beats.
+    #[test]
+    fn beats_close_together_and_clocks_slightly_apart_break_nothing() {
+        let start = Instant::now();
+        for (after_ms, store_ms, follows) in [
+            (0, 0, true),
+            (1000, 0, true),
+            (10_000, 13_005, true),
+            (10_000, 13_006, false),
+            (10_000, 6_995, true),
+            (10_000, 6_994, false),
+        ] {
+            let mut trust = Trust::new(THRESHOLD);
+            beat(&mut trust, start, 0, 30);
+            let now = start + THRESHOLD + Duration::from_millis(after_ms);
+            trust.acknowledged(now, 30_000 + store_ms, 1);
+            assert_eq!(trust.may_claim(now), follows, "{after_ms} ms here and {store_ms} ms there");
+        }
+    }
+
     #[test]
     fn any_break_in_the_evidence_starts_it_over() {
         type Break = fn(&mut Trust, Instant);
         let start = Instant::now();
-        let breaks: [(&str, Break); 6] = [
+        let breaks: [(&str, Break); 7] = [
             ("a failed beat", |trust, _| trust.failed()),
             ("another store", |trust, now| {
                 trust.acknowledged(now + STEP, 40_000, 2);
@@ -124,6 +145,9 @@ mod tests {
             }),
             ("the store's clock back", |trust, now| {
                 trust.acknowledged(now + STEP, 10_000, 1);
+            }),
+            ("the store's clock a little back", |trust, now| {
+                trust.acknowledged(now + Duration::from_secs(1), 29_999, 1);
             }),
             ("a pause of this node", |trust, now| {
                 trust.acknowledged(now + STEP * 4, 70_000, 1);

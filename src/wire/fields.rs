@@ -186,8 +186,15 @@ mod tests {
         {
             assert!(fields(&json).json().is_some(), "{json}");
         }
+        // Brackets in texts and brackets that are closed again are no depth.
+        let flat = [format!("{:?}", "[".repeat(101)), format!("[{}1]", "[],".repeat(101))];
+        for json in flat {
+            assert!(fields(&json).json().is_some(), "{json}");
+        }
+        let half = "[".repeat(60);
         for text in [
             deep(101),
+            format!("{half}{:?},{half}{}", "]".repeat(60), "]".repeat(120)),
             deep(100_000),
             r#""\ud83d""#.to_owned(),
             r#""\ud83dx""#.to_owned(),

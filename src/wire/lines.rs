@@ -59,13 +59,8 @@ pub(super) fn retry_in(lines: &[u8]) -> Option<u64> {
     // This runs for every event, and few events have a `retry` field: one search rules the others out.
     static RETRY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("retry:"));
     RETRY.find(lines)?;
-    let delay = |line: Line<'_>| {
-        let value = line.text.strip_prefix(b"retry:")?;
-        let digits = value.strip_prefix(b" ").unwrap_or(value);
-        let valid = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-        std::str::from_utf8(digits).ok().filter(|_| valid)?.parse().ok()
-    };
-    Lines::of(lines).filter_map(delay).last()
+    let delay_of = |line: Line<'_>| if let Field::Retry(value) = Field::of(line.text) { delay(value) } else { None };
+    Lines::of(lines).filter_map(delay_of).last()
 }
 
 /// The field in a line that is not blank.
@@ -146,6 +141,12 @@ mod tests {
         for unknown in [&b"datax"[..], b"data : x", b"Data: x", b" data: x", b"idx", b"retr"] {
             assert_eq!(Field::of(unknown), Field::Unknown);
         }
+    }
+
+    #[test]
+    fn the_last_delay_that_is_valid_counts() {
+        assert_eq!(retry_in(b"retry: 5\nretry:7\r\nretry: +8\rretry:\nretry\nretry : 9\n"), Some(7));
+        assert_eq!(retry_in(b"data: retry: 5\n"), None);
     }
 
     #[test]

@@ -66,6 +66,7 @@ mod tests {
             "text/event-stream; charset=windows-1251",
             "text/event-stream; CHARSET=latin1",
             "text/event-stream; charset=",
+            r"text/event-stream; a=\; charset=latin1",
         ] {
             assert!(!is_event_stream(foreign), "{foreign}");
         }

@@ -309,6 +309,8 @@ mod tests {
             (b"data: 789", too_large),
             (b":2345678", fits),
             (b":23456789", too_large),
+            (b"data:2\ndata:4\ndata:6\ndata:8\n", fits),
+            (b"data:2\ndata:4\ndata:6\ndata:8\ndata\n", too_large),
             (b"data:6\ndata:6\ndata:6\nevent:7\nid:4", fits),
             (b"data:6\ndata:6\ndata:6\nevent:7\nid:4\n", fits),
             (b"data:6\ndata:6\ndata:6\nevent:7\nid:45\n", too_large),
@@ -320,6 +322,14 @@ mod tests {
             assert_eq!(parser.push(b"\n"), expected);
             assert_eq!(messages(&mut parser)[0], "message=6");
         }
+    }
+
+    #[test]
+    fn an_id_with_a_nul_is_ignored() {
+        let mut parser = Parser::new(100);
+        parser.push(b"id: 1\n\nid: 2\0\ndata: a\n\n").expect("small");
+        let Some(Parsed::Message(message)) = parser.pop() else { panic!("a message was due") };
+        assert_eq!(message.last_event_id, "1");
     }
 
     #[test]

@@ -136,7 +136,8 @@ impl SseScan {
         while let Some(&first) = bytes.get(at) {
             if first == b'\n' || first == b'\r' {
                 let end = at;
-                at += 1 + usize::from(first == b'\r' && bytes.get(at + 1) == Some(&b'\n'));
+                // The line feed after a carriage return is read as another blank line, which changes nothing.
+                at += 1;
                 let begin = mem::replace(&mut self.start, at);
                 if seen.any {
                     return Found::Block(begin, end, seen);

@@ -70,6 +70,26 @@ fn event_ids_have_one_spelling() {
 }
 
 #[test]
+fn the_longest_id_is_as_long_as_its_writer_says() {
+    for stream in [None, Some(StreamId::new("a".repeat(128)).expect("valid"))] {
+        let mut writer = CursorWriter::new(stream);
+        assert_eq!(writer.write(EventId::new(u64::MAX, u64::MAX)).len(), writer.max_len());
+    }
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn event_ids_have_the_form_of_redis() {
+    assert_eq!(EventId::new(7, 8).to_pair(), "7-8");
+    assert_eq!(EventId::from_pair("7-8"), Some(EventId::new(7, 8)));
+}
+
+#[test]
+fn a_node_keeps_its_name() {
+    assert_eq!(NodeId::new("node-1").as_str(), "node-1");
+}
+
+#[test]
 fn a_cursor_names_its_stream_where_the_library_made_it_up() {
     let stream = StreamId::new("a.b").expect("valid");
     let mut writer = CursorWriter::new(Some(stream.clone()));
@@ -89,6 +109,7 @@ fn ids_are_read_from_json_and_from_texts_by_their_rules() {
     assert_eq!(Owner::try_from("ann").expect("valid").name(), Some("ann"));
     assert_eq!("".parse::<Owner>(), Err(InvalidOwner::Empty));
     assert_eq!(EventId::try_from("e7-8"), Ok(EventId::new(7, 8)));
+    assert_eq!(EventId::try_from("e7-8".to_owned()), Ok(EventId::new(7, 8)));
     assert_eq!(serde_json::from_str::<Owner>(r#""ann""#).expect("valid").name(), Some("ann"));
     assert!(serde_json::from_str::<Owner>(r#""""#).expect_err("empty").to_string().contains("empty"));
     assert_eq!(serde_json::from_str::<EventId>(r#""e7-8""#).expect("valid"), EventId::new(7, 8));

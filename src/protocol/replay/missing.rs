@@ -90,6 +90,7 @@ mod tests {
         assert_eq!(up_to(Replay::fresh(Owed::Run), &[event(5, 2)], (5, 3)), Some(2));
         assert_eq!(up_to(Replay::fresh(Owed::Run), &[event(5, 1)], (5, 1)), Some(0));
         assert_eq!(up_to(after(5, 1), &[], (5, 3)), Some(2));
+        assert_eq!(up_to(Replay::fresh(Owed::Nothing), &[], (5, 3)), Some(0), "a feed's reader is owed nothing");
         assert_eq!(up_to(after(5, 1), &[event(5, 2), end(5, 2)], (6, 0)), Some(0), "an end is no event");
         assert_eq!(up_to(after(5, 9), &[], (5, 3)), Some(0), "a client may be ahead of the log");
         assert_eq!(up_to(Replay::unknown(None, Owed::Run), &[], (5, 3)), None);

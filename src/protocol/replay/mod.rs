@@ -170,7 +170,6 @@ impl Replay {
             (Some(Owed::Nothing), _) => {}
             // This is the first entry of the log, and events before it belong to another run.
             (Some(Owed::Run), _) | (Some(Owed::Stream), None) if first => {}
-            (Some(Owed::Stream), Some(_)) if first => self.lose(None),
             (_, Some(previous)) => self.owed_up_to(previous),
             // The store lost the runs before this one, so the number of their events is not known.
             (_, None) => self.lose(None),

@@ -137,6 +137,48 @@ fn g1_a_follower_of_an_emptied_store_is_told_of_a_gap_and_a_restart() {
     assert!(!step.restart, "it has nothing of another run");
 }
 
+/// The store may lose a log again before the reader receives anything of the new one.
+#[test]
+fn g1_a_follower_of_a_store_that_is_emptied_twice_keeps_its_place() {
+    let reader = after(5, 1).forgotten().forgotten();
+    let step = reader.clone().step(&event(9, 1)).expect("news");
+    assert_eq!(step, Step { gap: Some(gap(Some((5, 1)), (9, 1), None)), restart: true, skipped: 0 });
+}
+
+#[test]
+fn a_reader_tells_how_far_it_read() {
+    let mut reader = Replay::fresh(Owed::Run);
+    assert_eq!(reader.at(), None);
+    reader.step(&run(5, None));
+    assert_eq!(reader.at(), Some(EventId::new(5, 0)));
+    reader.step(&event(5, 1));
+    assert_eq!((reader.at(), after(5, 2).at()), (Some(EventId::new(5, 1)), Some(EventId::new(5, 2))));
+}
+
+#[test]
+fn a_gap_crosses_runs_if_the_next_event_is_another_runs() {
+    let crosses = |after, next| gap(after, next, None).crosses_runs();
+    assert!(crosses(Some((5, 3)), (9, 1)));
+    assert!(crosses(Some((5, 3)), (10, 0)), "the end of the run 9");
+    assert!(!crosses(Some((5, 3)), (5, 6)));
+    assert!(!crosses(Some((5, 3)), (6, 0)), "the end of the run 5");
+    assert!(!crosses(None, (5, 6)), "the reader has seen no run");
+    assert!(!Gap { resumes_at: None, ..gap(Some((5, 3)), (5, 6), None) }.crosses_runs());
+}
+
+#[test]
+fn what_cannot_be_read_is_of_unknown_size() {
+    let gap_of = |mut reader: Replay| {
+        reader.unreadable();
+        reader.hand_over(EventId::new(9, 0)).gap
+    };
+    assert_eq!(gap_of(after(5, 1)), Some(gap(Some((5, 1)), (9, 1), None)));
+    assert_eq!(gap_of(Replay::fresh(Owed::Run)), Some(gap(None, (9, 1), None)));
+    let mut reader = after(5, 1);
+    reader.step(&run(8, Some((5, 3))));
+    assert_eq!(gap_of(reader), Some(gap(Some((5, 1)), (9, 1), None)), "two and more are missing");
+}
+
 #[test]
 fn a_loss_at_the_very_end_is_a_gap() {
     assert_eq!(replayed(after(5, 2), &[event(5, 3), end(5, 7)]), "5-3 -4 6-0");
@@ -153,6 +195,13 @@ fn runs_are_divided_by_a_restart_and_their_losses_shown() {
     assert_eq!(replayed(after(5, 1), &log[3..]), "-? ! 9-1 10-0", "the marker is trimmed");
     assert_eq!(replayed(after(5, 1), &[run(9, None), event(9, 1)]), "-? ! 9-1", "the store was emptied between");
     assert_eq!(replayed(after(5, 1), &[run(9, None), event(9, 4)]), "-? ! 9-4");
+    for owed in [Owed::Run, Owed::Stream] {
+        let empty = [run(5, None), run(9, Some((5, 3))), event(9, 1)];
+        assert_eq!(replayed(Replay::fresh(owed), &empty), "-3 9-1", "nothing is held of the first run");
+        assert_eq!(replayed(Replay::fresh(owed), &[run(5, None), run(9, None), event(9, 1)]), "-? 9-1");
+        let whole = [run(5, None), run(9, Some((5, 0))), event(9, 1)];
+        assert_eq!(replayed(Replay::fresh(owed), &whole), "9-1", "nothing was made in it");
+    }
     let empty = [run(9, Some((5, 3))), run(12, Some((9, 0))), event(12, 1)];
     assert_eq!(replayed(after(5, 2), &empty), "-1 ! 12-1", "an empty run between");
     let only_an_end = [run(9, Some((5, 3))), end(9, 0)];

@@ -103,6 +103,26 @@ fn what_is_not_quite_a_byte_order_mark_is_kept() {
 }
 
 #[test]
+fn a_byte_order_mark_at_the_start_of_the_stream_is_dropped() {
+    let stream = b"\xef\xbb\xbfdata: a\n\n\xef\xbb\xbfdata: b\n\n";
+    for size in 1..=stream.len() {
+        let mut scanner = SseScan::new(1000);
+        let found = stream.chunks(size).flat_map(|chunk| {
+            scanner.push(Bytes::from_static(chunk));
+            drain(&mut scanner).expect("small")
+        });
+        assert_eq!(found.collect::<Vec<_>>(), [event("data: a\n", false)], "in chunks of {size}");
+    }
+}
+
+#[test]
+fn a_chunk_may_be_larger_than_a_block() {
+    let mut scanner = SseScan::new(10);
+    scanner.push(Bytes::from("data: 789\n\n".repeat(10)));
+    assert_eq!(drain(&mut scanner).map(|found| found.len()), Ok(10));
+}
+
+#[test]
 fn what_is_held_is_bounded() {
     for endless in ["data: x", ": x", "event: x\n", "x\n", "data: x\n"] {
         let mut scanner = SseScan::new(100);
@@ -138,6 +158,7 @@ fn an_event_of_just_the_limit_passes() {
         (["data: 789\n", "\n"], true),
         (["data: 789\r", "\n\n"], false),
         (["data: 789\r", "\r\n"], true),
+        (["data: 78\r", "\n\n"], true),
     ] {
         let mut scanner = SseScan::new(10);
         let found = chunks.map(|chunk| {
