@@ -205,8 +205,9 @@ fn who_waits_no_more_for_a_missing_stream_is_forgotten() {
 /// A store is empty only if nothing is left in any of its parts.
 #[test]
 fn every_part_counts_for_a_store_to_be_empty() {
+    type Fill<'a> = &'a dyn Fn(&MemoryStore);
     let first = |store: &MemoryStore, fill: fn(&mut super::shard::Shard)| fill(&mut lock(&store.0.shards[0]));
-    let parts: [(&str, &dyn Fn(&MemoryStore)); 6] = [
+    let parts: [(&str, Fill<'_>); 6] = [
         ("a stream", &|store| {
             first(store, |shard| {
                 let _ = shard.open(&open("a", 1), false, 1, &mut crate::store::tail::Woken::default());
