@@ -81,3 +81,21 @@ impl Framing for Sse {
         deliver::write_retry(ms, out);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_server_sent_events_are_claimed() {
+        assert!(Sse.claims(Sse.content_type()) && Sse.claims("text/event-stream; charset=utf8"));
+        assert!(!Sse.claims("text/html") && !Sse.claims("text/event-stream; charset=latin1"));
+    }
+
+    #[test]
+    fn an_event_is_completed_by_what_follows_its_id() {
+        let mut out = BytesMut::new();
+        let rest = Sse.deliver_around(b"data: a\n", false, &mut out);
+        assert_eq!((&out[..], rest), (&b"data: a\nid: "[..], &b"\n\n"[..]));
+    }
+}
