@@ -52,6 +52,8 @@ mod tests {
         }
         assert_eq!(pushed.floor(200, MAX_BYTES, 10), 0);
         assert_eq!(pushed.floor(201, MAX_BYTES, 10), 1);
+        assert_eq!(pushed.floor(500, MAX_BYTES, 10), 1);
+        assert_eq!(pushed.floor(501, MAX_BYTES, 10), 2);
     }
 
     proptest! {

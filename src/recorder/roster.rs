@@ -192,6 +192,21 @@ pub(super) mod tests {
         }
     }
 
+    #[test]
+    fn pages_that_have_become_small_are_joined_to_half_a_page() {
+        let mut roster = Roster::in_pages_of(SIZE);
+        let lanes: Vec<_> = (0..64).map(|number| lane(number, 1)).collect();
+        let sizes = |roster: &mut Roster| roster.rolls().iter().map(|roll| roll.lanes.len()).collect::<Vec<_>>();
+        for lane in &lanes {
+            roster.insert(lane);
+        }
+        assert_eq!(sizes(&mut roster), [SIZE; 8]);
+        for gone in lanes.iter().enumerate().filter(|(index, _)| index % SIZE > 0) {
+            roster.remove(gone.1);
+        }
+        assert_eq!(sizes(&mut roster), [4, 4]);
+    }
+
     fn lane(number: u8, epoch: u64) -> Arc<Lane> {
         let open = open(&format!("{number:03}"));
         let retention = Arc::new(open.retention);

@@ -38,3 +38,30 @@ impl ServedOn {
 fn is_alive(lane: &Weak<Lane>) -> bool {
     lane.strong_count() > 0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recorder::roster::tests::open;
+
+    fn lane() -> Arc<Lane> {
+        Lane::unrecorded(open("a"), &Arc::new(open("a").retention))
+    }
+
+    #[test]
+    fn g6_streams_that_are_over_take_no_room() {
+        let served = ServedOn::default();
+        let first = lane();
+        served.enter(&first);
+        for _ in 0..1000 {
+            served.enter(&lane());
+        }
+        assert_eq!(served.all().len(), 1);
+        assert!(lock(&served.0).capacity() < 10, "one at a time was served beside the first");
+        served.tidy();
+        assert_eq!((served.all().len(), lock(&served.0).len()), (1, 1));
+        drop(first);
+        served.tidy();
+        assert_eq!((served.all().len(), lock(&served.0).capacity()), (0, 0));
+    }
+}

@@ -248,7 +248,29 @@ mod tests {
         state.next_flight(&key, 9, EntryLimits { events: 10, bytes: 100 }).expect("a batch");
         push(&mut state, 2, true);
         assert_eq!(state.give_up(5), (0, 0));
+        state.work = Work::Asking;
+        assert_eq!((state.give_up(0), state.held()), ((2, 2), 3), "the store may be taking the batch in flight");
+        state.work = Work::Claimed;
+        push(&mut state, 2, true);
         assert_eq!((state.give_up(4), state.held()), ((3, 3), 2), "the batch in flight is the oldest");
+    }
+
+    #[test]
+    fn what_a_batch_says_besides_its_events_is_not_given_up_with_it() {
+        let key = StreamKey::new(Owner::ANONYMOUS, StreamId::new("a").expect("valid"));
+        let limits = EntryLimits { events: 10, bytes: 100 };
+        let mut state = State::new(true, Metadata::new());
+        state.starts = true;
+        state.note_inner(Inner { id: Some("7".to_owned()), retry: Some(9) });
+        push(&mut state, 3, true);
+        let says = |append: Append| (append.first, append.starts, append.inner_id, append.inner_retry);
+        let all = (1, true, Some("7".to_owned()), Some(9));
+        assert_eq!(state.next_flight(&key, 9, limits).map(says), Some(all));
+        state.give_up(0);
+        assert_eq!(state.next_flight(&key, 9, limits).map(says), Some((4, true, Some("7".to_owned()), Some(9))));
+        state.flight = None;
+        push(&mut state, 1, true);
+        assert_eq!(state.next_flight(&key, 9, limits).map(says), Some((4, false, None, None)), "said once");
     }
 
     #[test]

@@ -2,7 +2,7 @@ use std::task::Waker;
 
 use super::*;
 use crate::{
-    MemoryStore,
+    MemoryStore, ResilientSse,
     recorder::{
         EndRequest, Inner,
         tests::{frame, hub, lane},
@@ -25,8 +25,10 @@ fn context() -> Context<'static> {
 
 /// Returns how long the next pause of the way is, after a failure.
 fn pause_after_failure(way: &mut Way, recorder: &Recorder) -> Duration {
-    way.failed = true;
+    way.flights.push(Box::pin(std::future::ready(true)));
+    way.land(&mut context());
     assert!(way.is_paused(recorder, &mut context()));
+    assert!(way.is_paused(recorder, &mut context()), "until its time");
     way.pause.as_ref().expect("a pause").deadline() - Instant::now()
 }
 
@@ -86,10 +88,26 @@ async fn g7_pauses_grow_until_a_flight_succeeds() {
         pass(&mut way, recorder, pause).await;
     }
     assert!(longest > 40 * MS, "{longest:?}");
-    way.flights.push(Box::pin(std::future::ready(false)));
-    way.land(&mut context());
-    assert!(!way.is_paused(recorder, &mut context()));
-    assert!(pause_after_failure(&mut way, recorder) <= 40 * MS);
+    for _ in 0..5 {
+        way.flights.push(Box::pin(std::future::ready(false)));
+        way.land(&mut context());
+        assert!(!way.is_paused(recorder, &mut context()));
+        let pause = pause_after_failure(&mut way, recorder);
+        assert!(pause <= 40 * MS, "{pause:?}");
+        pass(&mut way, recorder, pause).await;
+    }
+}
+
+#[tokio::test]
+async fn each_part_of_a_store_has_flights_of_its_own() {
+    let store = FaultStore::new(MemoryStore::new()).batched();
+    let (sse, _guardian) = hub(&store);
+    let recorder = &sse.0.recorder;
+    let lane = line_up(recorder, 1, 1, 1);
+    lock(&recorder.ready).clear();
+    lock(&recorder.ready).entry(7).or_default().push_back(lane);
+    assert!(Flusher::new(Arc::clone(recorder)).poll(&mut context()).is_pending());
+    assert!(store.calls("append") > 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -120,21 +138,39 @@ async fn a_lane_that_was_put_off_is_sent_at_its_time() {
         lock(&recorder.ready).clear();
         lock(&recorder.put_off).insert((Instant::now() + by, id as u64), lane);
     };
-    let mut sent = || {
+    let mut flushing = tokio_test::task::spawn(std::future::poll_fn(|cx| flusher.poll(cx)));
+    for (id, by) in [(1, 1000 * MS), (2, 50 * MS)] {
+        put_off(id, by);
+        assert!(flushing.poll().is_pending());
+    }
+    // The store does not know the streams, so each is registered once.
+    for (after, sent) in [(51 * MS, 1), (950 * MS, 2)] {
+        assert!(!flushing.is_woken());
+        tokio::time::advance(after).await;
+        assert!(flushing.is_woken());
+        while flushing.is_woken() {
+            assert!(flushing.poll().is_pending());
+        }
+        assert_eq!(store.calls("reopen"), sent);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_waits_for_others_from_when_it_is_ready() {
+    let store = FaultStore::new(MemoryStore::new()).batched();
+    let (sse, _guardian) = ResilientSse::builder(store.clone()).anonymous().linger(10 * MS).build().expect("valid");
+    let mut flusher = Flusher::new(Arc::clone(&sse.0.recorder));
+    let mut sends_after = async |wait| {
+        tokio::time::advance(wait).await;
         assert!(flusher.poll(&mut context()).is_pending());
-        // The store does not know the streams, so each is registered once.
-        store.calls("reopen")
+        store.calls("append") > 0
     };
-    put_off(1, 1000 * MS);
-    assert_eq!(sent(), 0);
-    put_off(2, 50 * MS);
-    assert_eq!(sent(), 0);
-    tokio::time::advance(51 * MS).await;
-    assert_eq!(sent(), 1);
-    tokio::time::advance(900 * MS).await;
-    assert_eq!(sent(), 1);
-    tokio::time::advance(51 * MS).await;
-    assert_eq!(sent(), 2);
+    assert!(!sends_after(Duration::ZERO).await);
+    assert!(!sends_after(9 * MS).await);
+    line_up(&sse.0.recorder, 1, 1, 1);
+    assert!(!sends_after(Duration::ZERO).await);
+    assert!(!sends_after(9 * MS).await);
+    assert!(sends_after(2 * MS).await);
 }
 
 /// Nodes come and go in a cluster, so a part without requests must leave nothing.

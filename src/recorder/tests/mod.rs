@@ -1,9 +1,12 @@
 mod again;
 mod ahead;
 mod begun;
+mod lane;
+mod make_room;
 mod opening;
 mod reader;
 mod request;
+mod work;
 
 use std::{sync::Arc, time::Duration};
 

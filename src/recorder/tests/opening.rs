@@ -84,7 +84,7 @@ async fn g6_a_registration_without_an_answer_is_withdrawn_twice() {
     let (sse, _guardian) = hub(&store);
     store.fail_on("open", Fault::Hang);
     let (opening, opened) = sse.0.recorder.open(open("a")).await;
-    assert!(opened.is_err());
+    assert!(opened.is_err_and(|error| error.is_timeout()));
     assert_eq!(store.calls("open"), 1, "a timeout is not waited for twice");
     drop(opening);
     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -156,3 +156,29 @@ async fn g5_a_stream_with_an_event_is_registered_again_as_one_that_has_begun() {
         assert!(matches!(lane.next_op(), Some(Op::Reopen(reopen)) if reopen.open.started == started));
     }
 }
+
+/// A store may lose an end that it has acknowledged. An interruption needs no repeat.
+#[tokio::test]
+async fn g3_a_lane_knows_its_own_end() {
+    let sse = idle_hub();
+    let recorder = &sse.0.recorder;
+    let end = Ending::supplied(StreamState::Failed, crate::reason::ERROR);
+    for (request, kept) in [(EndRequest::Interrupt, None), (EndRequest::close(end.clone()), Some(end))] {
+        let lane = holding(recorder, 2);
+        assert!(lane.recent_close().is_none());
+        lane.end(recorder, request);
+        let close = lane.recent_close().map(|recent| recent.close);
+        assert_eq!(close.as_ref().map(|close| (close.epoch, close.last)), kept.as_ref().map(|_| (Some(1), Some(2))));
+        assert_eq!(close.map(|close| close.ending), kept);
+    }
+}
+
+/// An immediate store takes most events at once, so the time is noted only for those that wait.
+#[tokio::test]
+async fn g2_the_time_of_events_that_wait_is_known() {
+    let (sse, _guardian) = hub(&FaultStore::new(MemoryStore::new()));
+    let lane = lane("a", 1, 16, 1 << 20);
+    assert!(lane.claim_unhurried(), "something else is to be sent first");
+    lane.push(&sse.0.recorder, frame(1, 1), Inner::default());
+    assert!(crate::runtime::sync::lock(&lane.state).pending.since.is_some());
+}

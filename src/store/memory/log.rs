@@ -148,7 +148,7 @@ impl Log {
     /// however large. If only a part of an entry goes, the rest keeps the memory of the whole entry, which is at most a
     /// sixteenth of the log.
     pub(super) fn trim(&mut self, max_events: usize, max_bytes: usize) {
-        while (self.count > max_events as u64 || self.bytes > max_bytes) && self.count > 1 {
+        while self.count > max_events as u64 || self.bytes > max_bytes {
             let Some(record) = self.records.front_mut() else { return };
             let first = record.first();
             if let RecordKind::Events(events) = &mut record.kind {

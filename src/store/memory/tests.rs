@@ -272,3 +272,13 @@ fn a_page_holds_as_many_entries_as_fit() {
     assert_eq!(page(10, 2 * event - 1), (1, true));
     assert_eq!((page(2, usize::MAX), page(3, usize::MAX)), ((2, true), (3, false)));
 }
+
+#[cfg(feature = "test-util")]
+#[tokio::test(start_paused = true)]
+async fn a_test_can_set_the_clock_of_the_store() {
+    let store = MemoryStore::starting_at(1000);
+    store.shift_clock(500);
+    assert_eq!(store.now(), 1500);
+    store.shift_clock(-700);
+    assert_eq!(store.now(), 800);
+}
