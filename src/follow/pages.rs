@@ -23,6 +23,8 @@ impl FollowBody {
             // No event was given yet, so the end is in the client's own cursor.
             Ok(None) if self.unopened.is_some() && self.replayer.place.has_end() => self.finish_cleanly(),
             Ok(None) if self.unopened.is_some() => {
+                // Every event of a stream that is not opened yet is new to the client.
+                self.replayer.wants_all();
                 self.note_answer();
                 self.note_read();
                 self.state = Phase::Waiting;

@@ -41,6 +41,11 @@ impl Replayer {
         Self { key, from, place, live: position == Position::Live, is_first: true }
     }
 
+    /// Notes that the reader wants every event of the newest run, even if it asked for new ones only.
+    pub(super) fn wants_all(&mut self) {
+        self.live = false;
+    }
+
     pub(super) fn fetch(&mut self, store: &StoreHandle) -> BoxFuture<Result<Option<Page>, StoreError>> {
         let store = store.clone();
         if self.live {

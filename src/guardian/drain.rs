@@ -8,11 +8,12 @@ use super::sweep::Sweeper;
 use crate::{
     hooks::{JobStatus, block_of},
     model::{
-        config::PROBES,
+        config::{PROBES, SWEEP_PAGE},
         stream::{Ending, StreamState, reason},
     },
     node::Node,
     recorder::{EndRequest, Lane},
+    store::DueReason,
     telemetry::{log_debug, log_warn},
 };
 
@@ -42,8 +43,8 @@ pub struct DrainReport {
     pub unsettled: usize,
     /// Bytes of events and of ends that the store has not acknowledged.
     pub unrecorded_bytes: usize,
-    /// `on_end` hooks of streams that ended on this node that have not run to their end, or have failed. Another node
-    /// will find them due. On the memory store there is no other node.
+    /// `on_end` hooks that this node was to run, and that have not run to their end or have failed. Another node will
+    /// find them due. On the memory store there is no other node.
     pub hooks_unfinished: usize,
     /// Inner bodies that were dropped before they had ended after their terminal event.
     pub bodies_unfinished: usize,
@@ -91,7 +92,9 @@ impl Limits {
 pub(super) async fn run(node: Arc<Node>) -> DrainReport {
     let limits = Limits::new(node.settings.drain_limit);
     node.start_draining();
-    node.hooks.make_last();
+    if node.hooks.begin_last_tries() {
+        let _ = tokio::time::timeout(READ_LIMIT, due_hooks(&node)).await;
+    }
     let running = node.recorder.lanes();
     log_debug!(running = running.len(), "the drain begins");
     let mut report = DrainReport { running: running.len(), ..DrainReport::default() };
@@ -128,7 +131,7 @@ pub(super) async fn run(node: Arc<Node>) -> DrainReport {
     node.go_down();
     report.unsettled = node.recorder.lanes().len();
     report.unrecorded_bytes = node.recorder.held();
-    report.hooks_unfinished = node.hooks.unfinished() + node.hooks.failed();
+    report.hooks_unfinished = node.hooks.end_last_tries();
     if report.unsettled + report.hooks_unfinished > 0 {
         log_warn!(
             unsettled = report.unsettled,
@@ -137,6 +140,24 @@ pub(super) async fn run(node: Arc<Node>) -> DrainReport {
         );
     }
     report
+}
+
+/// Queues the hooks that are due and that no node leases. Some of them have failed on this node.
+async fn due_hooks(node: &Node) {
+    let Some(lease) = node.hooks.lease() else { return };
+    let asked = Instant::now();
+    loop {
+        let Ok(page) = node.store.in_background().due(SWEEP_PAGE, lease, None).await else { return };
+        let full = page.len() == SWEEP_PAGE;
+        for due in page {
+            if matches!(due.reason, DueReason::Hook) {
+                node.hooks.due(due.info.key, asked);
+            }
+        }
+        if !full {
+            return node.hooks.forget_lapsed(asked);
+        }
+    }
 }
 
 /// Returns how many streams have been begun since the drain began.

@@ -88,10 +88,10 @@ impl EndedStream {
     /// Returns how many of the stream's events [`events`](Self::events) lacks, because they were trimmed from the log,
     /// not recorded in an outage, or lost with a store.
     ///
-    /// `Some(0)` means that everything that was produced in this log is there. `None` means that an unknown number of
-    /// events is missing. A node that was killed takes with it what it had not stored yet, and nobody can count that.
-    /// With [`Durability::BeforeSend`](crate::Durability::BeforeSend) no reader has seen it; with `Buffered` readers may
-    /// be up to 100 ms ahead of the log.
+    /// `Some(0)` means that the log has no hole. `None` means that an unknown number of events is missing. The last events
+    /// of a node that was killed are not counted if it had not stored them yet. While the store answers, readers have
+    /// seen none of them with [`Durability::BeforeSend`](crate::Durability::BeforeSend), and those of the last 100 ms
+    /// with `Buffered`.
     ///
     /// # Errors
     ///

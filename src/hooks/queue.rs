@@ -12,17 +12,33 @@ pub(crate) const RUNNING: usize = 16;
 /// sweep finds it.
 const WAITING: usize = 10_000;
 
+/// How often a hook that fails is run again while the node shuts down.
+const LAST_TRIES: u32 = 4;
+
+/// Who runs a failed hook again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    /// A later sweep, of this node or another one.
+    #[default]
+    Sweeps,
+    /// This node, since it shuts down and sweeps no more.
+    LastTries,
+    /// Another node. This one is down.
+    Over,
+}
+
 /// The running and waiting hooks of this node.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     running: usize,
-    /// The streams with a running or waiting hook, each with the time at which the node's lease of the
-    /// hook is over. Until then no sweep of any node finds the hook.
+    /// The streams with a hook that is running, waiting, or pausing before its next try. Each has the time at which the
+    /// node's lease of the hook is over: until then no sweep of any node finds the hook.
     busy: HashMap<StreamKey, Instant>,
     /// The streams whose hook has failed, each with the same time.
     failed: HashMap<StreamKey, Instant>,
-    /// Whether the node shuts down, so that no later sweep of it runs a hook again.
-    last: bool,
+    phase: Phase,
+    /// How often each hook has failed in the last tries.
+    tries: HashMap<StreamKey, u32>,
     /// The waiting hooks of each owner, each with the time at which it stops waiting.
     waiting: HashMap<Owner, VecDeque<(StreamKey, Instant)>>,
     /// The owners with waiting hooks, in the order of their turns.
@@ -35,11 +51,17 @@ impl Queue {
     /// Adds a hook, unless it is already waiting or running. It waits until `until` at most: it stays due in the store,
     /// and another node may run it from `leased` on.
     pub(crate) fn add(&mut self, key: StreamKey, until: Instant, leased: Instant) {
-        if self.busy.contains_key(&key) {
+        if let Some(held) = self.busy.get_mut(&key) {
+            *held = leased.max(*held);
             return;
         }
         self.failed.remove(&key);
         self.busy.insert(key.clone(), leased);
+        self.wait(key, until);
+    }
+
+    /// Puts a hook at the end of its owner's waiting hooks.
+    fn wait(&mut self, key: StreamKey, until: Instant) {
         let waiting = self.waiting.entry(key.owner.clone()).or_default();
         if waiting.is_empty() {
             self.turns.push_back(key.owner.clone());
@@ -77,9 +99,11 @@ impl Queue {
                     self.running += 1;
                     return Some(key);
                 }
-                Some((key, _)) => {
+                Some((key, _)) if self.phase == Phase::Sweeps => {
                     self.busy.remove(&key);
                 }
+                // Counted, because this node was to run it.
+                Some((key, _)) => self.give_up(&key, now),
                 None => {}
             }
         }
@@ -103,51 +127,79 @@ impl Queue {
         self.acknowledged.iter().any(|(_, acknowledged)| acknowledged == key)
     }
 
-    /// Removes a hook that has run.
+    /// Removes a hook that has run, or that was not run to its end.
     pub(crate) fn done(&mut self, key: &StreamKey) {
         self.running -= 1;
         self.busy.remove(key);
     }
 
-    /// Notes that a running hook has failed. Returns whether to run it again at once, because the node shuts down.
-    pub(crate) fn fails(&mut self, key: &StreamKey, now: Instant) -> bool {
-        if self.last {
-            return true;
-        }
-        self.give_up(key, now);
-        false
-    }
-
-    /// Notes that a failed hook is not run again now.
-    pub(crate) fn give_up(&mut self, key: &StreamKey, now: Instant) {
-        if self.failed.len() >= WAITING {
-            self.failed.retain(|_, leased| now < *leased);
-        }
-        if let Some(leased) = self.busy.get(key).filter(|_| self.failed.len() < WAITING) {
-            self.failed.insert(key.clone(), *leased);
-        }
-    }
-
-    /// Notes that the node shuts down, and queues the failed hooks that no other node may run yet.
-    pub(crate) fn make_last(&mut self, now: Instant) {
-        self.last = true;
-        for (key, leased) in std::mem::take(&mut self.failed) {
-            if now < leased {
-                self.add(key, leased, leased);
+    /// Removes a hook that has failed from the running ones. Returns how often it has failed before, if this node is to
+    /// run it [`again`](Self::again) after a pause.
+    pub(crate) fn fails(&mut self, key: &StreamKey, now: Instant) -> Option<u32> {
+        self.running -= 1;
+        let is_leased = self.busy.get(key).is_some_and(|leased| now < *leased);
+        if self.phase == Phase::LastTries && is_leased {
+            let tries = self.tries.entry(key.clone()).or_default();
+            if *tries < LAST_TRIES {
+                *tries += 1;
+                return Some(*tries - 1);
             }
         }
+        self.give_up(key, now);
+        None
     }
 
-    /// Returns the number of failed hooks that no other node may run yet.
-    pub(crate) fn failed(&self, now: Instant) -> usize {
-        self.failed.values().filter(|leased| now < **leased).count()
+    /// Queues a hook whose pause is over, behind the other hooks of its owner.
+    pub(crate) fn again(&mut self, key: &StreamKey, now: Instant) {
+        match self.busy.get(key) {
+            Some(leased) if self.phase == Phase::LastTries => self.wait(key.clone(), *leased),
+            _ => self.give_up(key, now),
+        }
+    }
+
+    /// Notes that a failed hook is left to a later sweep.
+    fn give_up(&mut self, key: &StreamKey, now: Instant) {
+        if self.phase == Phase::Sweeps {
+            // The sweep has come for these, or another node's sweep will.
+            self.failed.retain(|_, leased| now < *leased);
+        }
+        if let Some(leased) = self.busy.remove(key) {
+            self.failed.insert(key.clone(), leased);
+        }
+    }
+
+    /// Notes that the node shuts down, and queues the failed hooks that it still leases. Returns whether there are others.
+    /// The store knows which of those are still due.
+    pub(crate) fn begin_last_tries(&mut self, now: Instant) -> bool {
+        self.phase = Phase::LastTries;
+        let (leased, others): (HashMap<_, _>, _) = self.failed.drain().partition(|(_, leased)| now < *leased);
+        self.failed = others;
+        for (key, leased) in leased {
+            self.add(key, leased, leased);
+        }
+        !self.failed.is_empty()
+    }
+
+    /// Forgets the failed hooks that the node does not lease, because the store has returned those that are due.
+    pub(crate) fn forget_lapsed(&mut self, now: Instant) {
+        self.failed.retain(|_, leased| now < *leased);
+    }
+
+    /// Notes that the node is down.
+    pub(crate) fn end_last_tries(&mut self) {
+        self.phase = Phase::Over;
+    }
+
+    /// Returns the number of failed hooks.
+    pub(crate) fn failed(&self) -> usize {
+        self.failed.len()
     }
 
     pub(crate) fn is_busy(&self, key: &StreamKey) -> bool {
         self.busy.contains_key(key)
     }
 
-    /// Returns the number of running and waiting hooks.
+    /// Returns the number of running, waiting and pausing hooks.
     pub(crate) fn len(&self) -> usize {
         self.busy.len()
     }

@@ -38,9 +38,7 @@ const LEASES: u32 = 4;
 const READS: u32 = 4;
 const READ_AGAIN: Duration = Duration::from_millis(200);
 
-/// How often a hook that fails is run again while the node shuts down, and the pause before. Each pause is twice the one
-/// before. Without a shutdown a later sweep runs it again.
-const LAST_TRIES: u32 = 4;
+/// The pause before a failed hook runs again while the node shuts down. Each later pause is twice the one before.
 const TRY_AGAIN: Duration = Duration::from_millis(200);
 
 /// Runs the `on_end` hook, and acknowledges it to the store.
@@ -107,9 +105,13 @@ impl Hooks {
 
     /// Queues the hook of a stream that has ended on this node.
     pub(crate) fn ended(self: &Arc<Self>, key: StreamKey) {
+        self.leased(key, Instant::now());
+    }
+
+    /// Queues a hook that this node has leased since `since`.
+    fn leased(self: &Arc<Self>, key: StreamKey, since: Instant) {
         if let Some(lease) = self.lease() {
-            let now = Instant::now();
-            lock(&self.queue).add(key, now + lease.max(self.patience()), now + lease);
+            lock(&self.queue).add(key, Instant::now() + lease.max(self.patience()), since + lease);
             self.begin();
         }
     }
@@ -117,7 +119,7 @@ impl Hooks {
     /// Queues a hook that the store leased to this node in answer to a request sent at `asked`.
     pub(crate) fn due(self: &Arc<Self>, key: StreamKey, asked: Instant) {
         if !lock(&self.queue).was_acknowledged(&key, asked) {
-            self.ended(key);
+            self.leased(key, asked);
         }
     }
 
@@ -137,16 +139,24 @@ impl Hooks {
         lock(&self.queue).len()
     }
 
-    /// Runs failed hooks again, those that fail from now on included: the node shuts down, and on the memory store no
-    /// other node will.
-    pub(crate) fn make_last(self: &Arc<Self>) {
-        lock(&self.queue).make_last(Instant::now());
+    /// Runs failed hooks again from now on, because the node shuts down: on the memory store no other node will. Returns
+    /// whether the store must be asked for due hooks, since the lease of a failed one is over.
+    pub(crate) fn begin_last_tries(self: &Arc<Self>) -> bool {
+        let must_ask = lock(&self.queue).begin_last_tries(Instant::now());
         self.begin();
+        must_ask
     }
 
-    /// Returns the number of hooks that failed on this node and that no other node may run yet.
-    pub(crate) fn failed(&self) -> usize {
-        lock(&self.queue).failed(Instant::now())
+    /// Notes that the store has returned all hooks that were due at `asked`.
+    pub(crate) fn forget_lapsed(&self, asked: Instant) {
+        lock(&self.queue).forget_lapsed(asked);
+    }
+
+    /// Ends the tries. Returns the number of hooks that have not run to their end, or have failed.
+    pub(crate) fn end_last_tries(&self) -> usize {
+        let mut queue = lock(&self.queue);
+        queue.end_last_tries();
+        queue.len() + queue.failed()
     }
 
     /// Returns how long to wait for a hook: for its turn, and for its run.
@@ -154,11 +164,24 @@ impl Hooks {
         self.limit.saturating_mul(2)
     }
 
+    /// Leaves a failed hook to a later sweep, or runs it again after a pause if the node shuts down. The pause occupies no
+    /// place.
+    fn fails(self: &Arc<Self>, key: &StreamKey) {
+        let Some(before) = lock(&self.queue).fails(key, Instant::now()) else { return };
+        let (hooks, key) = (Arc::clone(self), key.clone());
+        self.executor.spawn(async move {
+            tokio::time::sleep(TRY_AGAIN * (1 << before)).await;
+            lock(&hooks.queue).again(&key, Instant::now());
+            hooks.done.notify_waiters();
+            hooks.begin();
+        });
+    }
+
     /// Starts as many hooks as may run.
     fn begin(self: &Arc<Self>) {
         loop {
             let Some(key) = lock(&self.queue).next(Instant::now()) else { return };
-            self.executor.spawn(Place { hooks: Arc::clone(self), key, finished: false }.run());
+            self.executor.spawn(Place { hooks: Arc::clone(self), key, outcome: None }.run());
         }
     }
 
@@ -211,33 +234,25 @@ fn millis(duration: Duration) -> u64 {
 struct Place {
     hooks: Arc<Hooks>,
     key: StreamKey,
-    finished: bool,
+    /// Whether the hook is over. `None`: it is still running, or the executor dropped it.
+    outcome: Option<bool>,
 }
 
 impl Place {
     async fn run(mut self) {
-        let mut tried = 0;
-        while !self.hooks.run(&self.key).await {
-            if !lock(&self.hooks.queue).fails(&self.key, Instant::now()) {
-                break;
-            }
-            if tried == LAST_TRIES {
-                lock(&self.hooks.queue).give_up(&self.key, Instant::now());
-                break;
-            }
-            tokio::time::sleep(TRY_AGAIN * (1 << tried)).await;
-            tried += 1;
-        }
-        self.finished = true;
+        self.outcome = Some(self.hooks.run(&self.key).await);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        lock(&self.hooks.queue).done(&self.key);
+        match self.outcome {
+            Some(false) => self.hooks.fails(&self.key),
+            Some(true) | None => lock(&self.hooks.queue).done(&self.key),
+        }
         self.hooks.done.notify_waiters();
         // If the executor dropped this future, it would drop the next one as well.
-        if self.finished {
+        if self.outcome.is_some() {
             self.hooks.begin();
         }
     }

@@ -76,11 +76,11 @@ impl ResilientSse {
     /// All clients that ask for the same stream share one body. The body runs as long as one of them reads, and for 2 s
     /// more. If the body ends, the stream is interrupted, and the next request runs the handler again.
     ///
-    /// Events that occur while no body runs are not recorded. For events that come from elsewhere, such as a user's
-    /// notifications, use [`Publisher::send`](crate::Publisher::send) and [`relay`](Self::relay): they are recorded
-    /// whether anybody reads or not. A handler that can look them up gives its events ids of
-    /// its own, and continues after [`StreamContext::last_inner_id`](crate::StreamContext::last_inner_id) when it runs
-    /// again.
+    /// Events that occur while no body runs are not recorded. A handler that can look the missed events up gives its
+    /// events ids of its own, and continues after
+    /// [`StreamContext::last_inner_id`](crate::StreamContext::last_inner_id) when it runs again. For events that come from
+    /// elsewhere, such as a user's notifications, use [`Publisher::send`](crate::Publisher::send) and
+    /// [`relay`](Self::relay): those are recorded whether anybody reads or not.
     ///
     /// ```
     /// use axum::{Router, routing::get};
@@ -190,7 +190,7 @@ impl ResilientSse {
     /// connections then still serves its open connections to their end. If the drain has already begun, the future
     /// completes at once.
     ///
-    /// `ctrl_c` below hears SIGINT only. A service manager sends SIGTERM, for which Tokio has `signal::unix`; the
+    /// `ctrl_c` below waits for SIGINT only. A service manager sends SIGTERM, for which Tokio has `signal::unix`; the
     /// repository's `examples/server/signals.rs` waits for both. `examples/hyper.rs` has the same shutdown without axum.
     ///
     /// ```

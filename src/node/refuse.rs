@@ -12,13 +12,14 @@ use crate::{
 };
 
 impl Node {
-    /// Returns the rejection of a path in which a relay without an identifier cannot find the stream's name.
+    /// Returns the rejection of a path in which a service finds no name: a relay without an identifier, or one whose path
+    /// template does not match.
     pub(crate) fn no_stream_name(&self, path: &str) -> Rejection {
         if let Some(requests) = self.no_stream_name.due() {
             log_alert!(
                 path = path,
                 requests = requests,
-                "a relay cannot find a stream's name in this path: set `Relay::id`"
+                "a service finds no name of a stream or a conversation in this path: set `Relay::id`, or mend the path template"
             );
         }
         Rejection::NotFound

@@ -109,7 +109,8 @@ impl Publisher {
     }
 
     /// Sets how long this publisher's streams live after their last event or their producer's last beat. The shortest,
-    /// and the default, is [`Builder::lifetime`](crate::Builder::lifetime), 1 h.
+    /// and the default, is [`Builder::lifetime`](crate::Builder::lifetime), 1 h. If publishers with different lifetimes
+    /// send to a stream, the longest counts.
     ///
     /// Set it for [`send`](Self::send) where hours may pass between two events, as in a user's notifications: a stream
     /// that expires ends for its readers, and their clients do not reconnect.

@@ -44,9 +44,9 @@ use crate::{
 /// If the stream is not opened yet, the response begins at once, and its body sends heartbeats and waits. If the stream
 /// is still not opened after [`wait`](Self::wait), the body breaks off, and the client comes again.
 ///
-/// A client with the cursor of a stream that the store no longer holds gets 404, and an `EventSource` gives up then. With
-/// the memory store that is every client after a restart of the process. A host may answer such a request otherwise, see
-/// [`Builder::on_reject`](crate::Builder::on_reject).
+/// A client with the cursor of a stream that the store does not hold gets 404, and an `EventSource` gives up then. With
+/// the memory store that is every client after a restart of the process, until the stream is published again. A host may
+/// answer such a request otherwise, see [`Builder::on_reject`](crate::Builder::on_reject).
 ///
 /// If the route of an opened stream keeps headers of its response
 /// ([`keep_headers`](crate::ResilientSseLayer::keep_headers)), the relay waits for them for up to 2 s.
@@ -160,7 +160,8 @@ impl Relay {
         match name {
             Name::Id(id) => Ok(id),
             Name::Malformed(error) => Err(Rejection::MalformedId(error)),
-            Name::Bypass | Name::OtherPath | Name::Generate => Err(Rejection::NotFound),
+            Name::OtherPath => Err(self.node.no_stream_name(parts.uri.path())),
+            Name::Bypass | Name::Generate => Err(Rejection::NotFound),
         }
     }
 
@@ -170,7 +171,7 @@ impl Relay {
         let key = StreamKey::new(owner, self.name(parts)?);
         node.authorize(&key, head).await?;
         let began = Instant::now();
-        let mut position = Position::of(&last_seen(parts, Some(&key.id)));
+        let position = Position::of(&last_seen(parts, Some(&key.id)));
         let comes_again = asks_by_name(parts);
         if node.is_draining() && comes_again {
             return Ok(come_again(node, Some(&key.id), comes_again, head));
@@ -178,10 +179,6 @@ impl Relay {
         // A store error does not fail the request: the store may answer while the body waits.
         let info = node.store.info(key.clone()).await;
         let missing = matches!(info, Ok(None));
-        if missing && position == Position::Live {
-            // Every event of a stream that is not opened yet is new to this client, the first one included.
-            position = Position::Newest;
-        }
         let info = info.ok().flatten();
         let known_voice = self.voice.or(info.as_ref().map(|info| info.voice));
         let voice = known_voice.unwrap_or_default();

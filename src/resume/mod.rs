@@ -23,6 +23,7 @@ fn conversation(node: &Node, identify: &Arc<dyn Identify>, parts: &Parts) -> Res
     match identify.identify(parts).name {
         Name::Id(name) => Ok(StreamKey::new(owner, name)),
         Name::Malformed(error) => Err(Rejection::MalformedConversation(error)),
-        Name::Bypass | Name::OtherPath | Name::Generate => Err(Rejection::NotFound),
+        Name::OtherPath => Err(node.no_stream_name(parts.uri.path())),
+        Name::Bypass | Name::Generate => Err(Rejection::NotFound),
     }
 }

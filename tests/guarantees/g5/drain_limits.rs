@@ -542,3 +542,119 @@ async fn g3_a_hook_that_failed_long_ago_is_left_to_other_nodes() {
     let (report, _) = drain_alone(&mut hub).await;
     assert_eq!((report.hooks_unfinished, tried.load(Ordering::SeqCst)), (0, 1), "{report:?}");
 }
+
+/// When the lease of a failed hook is over and no sweep has come since, the node asks the store for it.
+#[tokio::test(start_paused = true)]
+async fn g3_a_failed_hook_is_run_again_whenever_the_drain_comes() {
+    for drain_at in [20, 35, 45, 55] {
+        let tried = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&tried);
+        let mut hub = hub(false, |builder| {
+            builder.on_end(move |_| {
+                let first = counted.fetch_add(1, Ordering::SeqCst) == 0;
+                ready(if first { Err(std::io::Error::other("the database is away")) } else { Ok(()) })
+            })
+        });
+        let began = Instant::now();
+        hub.advance(SECOND * 2).await;
+        open(&hub, "a").await.complete(Event::new("done")).await.unwrap();
+        while began.elapsed() < SECOND * drain_at {
+            hub.advance(SECOND).await;
+        }
+        let (report, _) = drain_alone(&mut hub).await;
+        assert_eq!((tried.load(Ordering::SeqCst), report.hooks_unfinished), (2, 0), "drain at {drain_at} s");
+    }
+}
+
+/// A hook that runs longer than its lease is leased to this node again by a sweep, and belongs to it until then.
+#[tokio::test(start_paused = true)]
+async fn g3_a_hook_that_was_leased_again_while_it_ran_belongs_to_this_node() {
+    let tried = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&tried);
+    let mut hub = hub(false, |builder| {
+        builder.hook_limit(SECOND * 60).sweep_every(SECOND * 5).on_end(move |_| {
+            let first = counted.fetch_add(1, Ordering::SeqCst) == 0;
+            async move {
+                if first {
+                    tokio::time::sleep(SECOND * 40).await;
+                    return Err(std::io::Error::other("the database is away"));
+                }
+                Ok(())
+            }
+        })
+    });
+    let began = Instant::now();
+    open(&hub, "a").await.complete(Event::new("done")).await.unwrap();
+    while began.elapsed() < SECOND * 43 {
+        hub.advance(SECOND).await;
+    }
+    assert_eq!(tried.load(Ordering::SeqCst), 1);
+    let (report, _) = drain_alone(&mut hub).await;
+    assert_eq!((tried.load(Ordering::SeqCst), report.hooks_unfinished), (2, 0), "{report:?}");
+}
+
+/// Hooks that fail again and again take no place from the others: the pause between two tries occupies none.
+#[tokio::test(start_paused = true)]
+async fn g8_hooks_that_fail_in_a_drain_do_not_hold_up_healthy_ones() {
+    for failing in [1, 16, 40] {
+        let ran = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&ran);
+        let mut hub = hub(false, |builder| {
+            builder.on_end(move |ended| {
+                let is_healthy = ended.key().id.as_str() == "good";
+                counted.fetch_add(usize::from(is_healthy), Ordering::SeqCst);
+                ready(if is_healthy { Ok(()) } else { Err(std::io::Error::other("bad data")) })
+            })
+        });
+        let mut jobs = Vec::new();
+        for n in 0..failing {
+            jobs.push(open(&hub, &format!("bad{n}")).await);
+        }
+        let good = StreamSpec::new(Owner::new("zoe").unwrap(), StreamId::new("good").unwrap());
+        jobs.push(hub.sse.publisher().open(good).await.unwrap());
+        hub.advance(SECOND).await;
+        let (report, _) = drain_alone(&mut hub).await;
+        assert_eq!((ran.load(Ordering::SeqCst), report.hooks_unfinished), (1, failing), "{report:?}");
+    }
+}
+
+/// A hook is not tried again after the node's lease of it, when another node may have run it.
+#[tokio::test(start_paused = true)]
+async fn g3_no_hook_is_tried_again_after_another_node_has_acknowledged_it() {
+    let store = FaultStore::new(MemoryStore::starting_at(1_700_000_000_000));
+    let (tried, acknowledged) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (ours, theirs) = (Arc::clone(&tried), Arc::clone(&acknowledged));
+    let fails = move |builder: Builder| {
+        builder.anonymous().sweep_every(SECOND * 3000).on_end(move |_| {
+            ours.fetch_add(1, Ordering::SeqCst);
+            ready(Err::<(), _>(std::io::Error::other("the database is away")))
+        })
+    };
+    let runs = move |builder: Builder| {
+        builder.anonymous().seed(2).sweep_every(MILLI * 100).on_end(move |_| {
+            theirs.fetch_add(1, Ordering::SeqCst);
+            ready(())
+        })
+    };
+    let mut hub = TestHub::on(store.clone(), fails).unwrap();
+    let mut other = TestHub::on(store, runs).unwrap();
+    let began = Instant::now();
+    open(&hub, "a").await.complete(Event::new("done")).await.unwrap();
+    hub.step().await;
+    while began.elapsed() < MILLI * 29_000 {
+        other.advance(MILLI * 100).await;
+    }
+    hub.shut_down_on(ready(()));
+    let mut tried_before = 0;
+    while hub.report().is_none() {
+        hub.step().await;
+        other.step().await;
+        if acknowledged.load(Ordering::SeqCst) == 0 {
+            tried_before = tried.load(Ordering::SeqCst);
+        }
+        tokio::time::advance(MILLI * 10).await;
+    }
+    assert_eq!(acknowledged.load(Ordering::SeqCst), 1, "the other node has run it");
+    assert!(tried_before > 1, "the drain has tried it again before");
+    assert_eq!(tried.load(Ordering::SeqCst), tried_before, "and not after that");
+}

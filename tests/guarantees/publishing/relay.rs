@@ -253,14 +253,23 @@ async fn g1_a_relay_gives_the_ids_of_a_stream_that_it_learned_of_later() {
 #[tokio::test(start_paused = true)]
 async fn g1_a_client_that_waits_for_new_events_gets_the_first_one_of_a_new_stream() {
     for sent in [false, true] {
-        for batched in [false, true] {
+        for (batched, fails) in [(false, false), (true, false), (true, true)] {
             let store = FaultStore::new(MemoryStore::new());
             let store = if batched { store.batched() } else { store };
+            if fails {
+                store.fail_on("info", Fault::Refuse);
+            }
             let mut worker = TestHub::on(store.clone(), resilient_sse::Builder::anonymous).unwrap();
             let mut hub = TestHub::on(store, |builder| builder.anonymous().seed(2)).unwrap();
             let mut client = Client::new(relay(&hub, Some("$")).await.into_body());
             client.drain();
-            hub.advance(Duration::from_secs(3)).await;
+            hub.advance(Duration::from_secs(1)).await;
+            client.drain();
+            hub.store.heal();
+            for _ in 0..5 {
+                hub.advance(Duration::from_secs(1)).await;
+                client.drain();
+            }
             let mut job = None;
             for data in ["one", "two"] {
                 if sent {
@@ -276,7 +285,7 @@ async fn g1_a_client_that_waits_for_new_events_gets_the_first_one_of_a_new_strea
             }
             hub.advance(Duration::from_secs(1)).await;
             client.drain();
-            assert_eq!(client.data(), ["one", "two"], "sent {sent}, batched {batched}");
+            assert_eq!(client.data(), ["one", "two"], "sent {sent}, batched {batched}, fails {fails}");
             let mut late = Client::new(relay(&hub, Some("$")).await.into_body());
             late.drain();
             hub.advance(Duration::from_secs(1)).await;
@@ -313,5 +322,22 @@ async fn a_quiet_stream_lives_as_long_as_its_publisher_says() {
             assert_eq!(client.data(), ["one", "two", "three"]);
             assert!(!client.ended);
         }
+    }
+}
+
+/// Of several publishers of a stream the longest lifetime counts, whoever was first.
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_two_publishers_lives_as_long_as_the_longer_one_says() {
+    let minute = Duration::from_secs(60);
+    for long_first in [false, true] {
+        let mut hub = TestHub::with(|builder| builder.anonymous().lifetime(minute * 5)).unwrap();
+        let (long, short) = (hub.sse.publisher().lifetime(minute * 30), hub.sse.publisher());
+        for publisher in if long_first { [&long, &short] } else { [&short, &long] } {
+            publisher.send(&Owner::ANONYMOUS, &id(), Event::new("one")).await.unwrap();
+        }
+        hub.advance(minute * 8).await;
+        let quiet = StreamKey::new(Owner::ANONYMOUS, id());
+        let state = hub.sse.registry().stream(&quiet).await.unwrap().unwrap().state;
+        assert_eq!(state, StreamState::Active, "long first {long_first}");
     }
 }

@@ -6,16 +6,16 @@ use std::{
 };
 
 use resilient_sse::{
-    NodeId, RedisStore,
+    NodeId, RedisStore, StreamState,
     store::{Beat, Close, Open, Publish, Retention, Store as _},
 };
 
 use crate::{
     redis_store::steps::{
-        ALL, LONG, append, beat, begin, close, connect, event, finish, interrupt, last, open, open_as, reopen, send,
-        stand_still, until, write,
+        ALL, LONG, append, beat, begin, close, connect, event, finish, interrupt, key, last, open, open_as, reopen,
+        retention, send, stand_still, until, write,
     },
-    support::redis::RedisServer,
+    support::redis::{RedisCluster, RedisServer},
 };
 
 /// Reads each key's TTL repeatedly until it is stopped. Returns the number of reads, and the keys without a TTL.
@@ -162,4 +162,52 @@ async fn each_request_leaves_a_ttl_on_each_key() {
     let end = Publish { hook: Some(LONG), ..last("c", "z") };
     store.publish(end).await.unwrap();
     check("a published end");
+}
+
+/// The longest lifetime that anyone gives a stream counts: its own against that of the node's beats, and that of each
+/// sender.
+async fn keeps_the_longest_lifetime(store: RedisStore, ask: &(dyn Fn(&str) -> i64 + Sync)) {
+    let short = Retention {
+        stale: Duration::from_secs(2),
+        lifetime: Duration::from_secs(3),
+        recovery_window: Duration::from_secs(1),
+        ..retention()
+    };
+    let long = Retention { lifetime: Duration::from_secs(60), ..short };
+    let opened = Open { retention: long, ..open("opened") };
+    let opened = (opened.key.clone(), open_as(&store, opened).await);
+    for _ in 0..20 {
+        // Each stream is renewed in one of a few rounds.
+        store
+            .beat(Beat { stale: short.stale, lifetime: short.lifetime, ..beat(std::slice::from_ref(&opened)) })
+            .await
+            .unwrap();
+    }
+    for (name, retentions) in [("fell", [long, short]), ("rose", [short, long])] {
+        for retention in retentions {
+            send(&store, Publish { retention, ..event(name, "x") }).await;
+        }
+        send(&store, Publish { retention: short, ..event(name, "x") }).await;
+    }
+    for name in ["opened", "fell", "rose"] {
+        for kind in ["stream", "events"] {
+            let left = ask(&format!("sse:{kind}:{{YWRh/{name}}}"));
+            assert!(left > 50_000, "{kind} of {name} has {left} ms left");
+        }
+        let info = store.info(key(name)).await.unwrap().unwrap();
+        assert_eq!(info.state, StreamState::Active, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_keeps_the_longest_lifetime_that_it_was_given() {
+    let server = RedisServer::start();
+    keeps_the_longest_lifetime(connect(&server.url()).await, &|key| server.ask(&["PTTL", key])).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_keeps_the_longest_lifetime_that_it_was_given_in_a_cluster() {
+    let cluster = RedisCluster::start();
+    let ask = |key: &str| cluster.owner_of(cluster.slot_of(key)).ask(&["PTTL", key]);
+    keeps_the_longest_lifetime(connect(&cluster.url()).await, &ask).await;
 }

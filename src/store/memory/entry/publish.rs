@@ -53,6 +53,8 @@ impl Entry {
     }
 
     fn take_published(&mut self, publish: &Publish, now: u64) -> Published {
+        // Senders may give the stream different lifetimes. The longest counts.
+        self.retention.lifetime = self.retention.lifetime.max(publish.retention.lifetime);
         self.beat(now, 0);
         if let Some(state) = publish.ends {
             let ending = Ending::with_event(state, publish.block.clone());

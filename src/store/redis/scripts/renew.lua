@@ -11,11 +11,12 @@ local active = width == 3 and KEYS[#KEYS]
 local function renew_one(number)
   local at, said = (number - 1) * width, 1 + 3 * number
   local stream, log = KEYS[at + 1], KEYS[at + 2]
-  local held = look(stream, 'state', 'epoch', 'window')
+  local held = look(stream, 'state', 'epoch', 'window', 'life', 'stale')
   if held[1] ~= 'active' or held[2] ~= ARGV[said + 2] then
     return 0
   end
-  local ttl = life + count(held[3], 0)
+  -- The stream may have a longer lifetime of its own.
+  local ttl = math.max(life, count(held[4], 0) + count(held[5], 0)) + count(held[3], 0)
   expire(ttl, stream, log)
   if active then
     if not redis.call('ZSCORE', active, ARGV[said]) then

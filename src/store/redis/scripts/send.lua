@@ -9,7 +9,7 @@
 local stream, log, completion, keys, active, owners, due = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local stale, life, window = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local ttl, time = life + window + stale, now()
-local held = look(stream, 'state', 'epoch', 'node', 'sentBefore', 'taken')
+local held = look(stream, 'state', 'epoch', 'node', 'sentBefore', 'taken', 'life')
 local state, epoch = held[1], held[2]
 
 -- The field `taken` of a stream that only this script writes to: the newest seq, then the number of events and bytes that the log has
@@ -46,7 +46,7 @@ if gone then
   redis.call('HSET', stream, 'v', 1, 'state', 'active', 'epoch', epoch, 'node', '', 'kind', ARGV[3], 'origin', 'published',
     'owner', ARGV[14], 'reruns', 0, 'started', 1, 'startedAt', int(time), 'stale', int(stale), 'life', int(life),
     'window', int(window), 'maxEvents', ARGV[12], 'maxBytes', ARGV[13])
-  held[3], state = '', 'active'
+  held[3], held[6], state = '', false, 'active'
   log_top, events, bytes = epoch .. '-0', 1, 0
   taken = { 0, 1, 0, 0, 0, 0, 0 }
 end
@@ -121,6 +121,13 @@ if ARGV[5] ~= '' then
   end
   redis.call('PUBLISH', ARGV[15], terminal)
   return { 'ended', redis.call('HGETALL', completion), int(time) }
+end
+-- Senders may give the stream different lifetimes. The longest counts.
+local kept = count(held[6], life)
+if kept < life then
+  redis.call('HSET', stream, 'life', int(life))
+elseif kept > life then
+  life, ttl = kept, kept + window + stale
 end
 local max_events, max_bytes = tonumber(ARGV[12]), tonumber(ARGV[13])
 -- If another writer has written to the log, the beginnings of its entries are unknown, and a cut drops them all at once.
