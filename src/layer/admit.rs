@@ -144,6 +144,9 @@ impl Admission {
                 node.recorder.enter(&lane);
                 let registered = Registered { node: Arc::clone(node), lane, previous, inner_id, opening };
                 let runs_again = registered.has_begun_before();
+                if let Some(path) = asked.unmatched_path.as_deref().filter(|_| asked.turn.is_none()) {
+                    node.no_conversation(path);
+                }
                 if let Some(turn) = asked.turn.clone()
                     && let Err(refused) =
                         Self::begin_turn(node, route, &asked, &registered.lane, runs_again, turn).await

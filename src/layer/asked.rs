@@ -111,9 +111,6 @@ impl Asked {
 /// Returns the registration of a request's stream. `answered` says whether the inner service has answered with an event
 /// stream already.
 pub(super) fn registration(node: &Node, route: &Route, asked: &Asked, token: u128, answered: bool) -> Open {
-    if let Some(path) = asked.unmatched_path.as_deref().filter(|_| asked.turn.is_none()) {
-        node.no_conversation(path);
-    }
     // A client that sends back an id that the library made up asks for that stream, and never creates a new one.
     let anew = asked.prefix.is_none() || answered || asked.begins;
     Open {
