@@ -134,8 +134,8 @@ impl Builder {
     /// Sets the hook that tells what the job of a stream is doing. The guardian asks it about each stream whose node
     /// seems to have died, before it closes the stream as `orphaned`.
     ///
-    /// While the answer is [`JobStatus::Running`](crate::JobStatus::Running), it asks again at the first sweep after
-    /// the longer of [`stale_after`](Self::stale_after) and twice [`probe_limit`](Self::probe_limit), 30 s by default. With an
+    /// While the answer is [`JobStatus::Running`](crate::JobStatus::Running), it asks again at the first sweep after the
+    /// longer of [`stale_after`](Self::stale_after) and twice [`probe_limit`](Self::probe_limit), 30 s by default. With an
     /// `on_end` hook and a recovery window under 2 min it may ask sooner.
     ///
     /// The guardian also asks at the end of a drain, about the streams that still run then. With a single process the
@@ -175,9 +175,10 @@ impl Builder {
     /// Hooks run on the executor, at most 16 at a time on a node, each for at most [`hook_limit`](Self::hook_limit).
     /// Owners with waiting hooks take turns. A hook that fails, panics or takes too long is counted in
     /// [`Health::hooks_failed`](crate::Health). It runs again after the longer of [`stale_after`](Self::stale_after)
-    /// and twice [`probe_limit`](Self::probe_limit), but after at most a quarter of the recovery window. A graceful
-    /// shutdown waits, within its limit, for the hooks of streams that ended on this node. A hook that fails then runs up to
-    /// four more times, after pauses of 0.2 to 1.6 s, because on the memory store no other node runs it.
+    /// and twice [`probe_limit`](Self::probe_limit), but after at most a quarter of the recovery window.
+    ///
+    /// A graceful shutdown waits, within its limit, for the hooks of streams that ended on this node. A hook that fails
+    /// then runs up to four more times, after pauses of 0.2 to 1.6 s, because on the memory store no other node runs it.
     /// [`DrainReport::hooks_unfinished`](crate::DrainReport::hooks_unfinished) counts the hooks that fail to the end.
     ///
     /// If a node is killed, the hook gets what the store has of its streams. Where a saved answer must hold all that a

@@ -77,9 +77,9 @@ impl Identity {
         self
     }
 
-    /// Keeps a key and a value with the stream. A stream keeps up to 4 KiB of keys and values. For a turn
-    /// the limit covers the metadata of both identifiers, the stream's and the conversation's. If both set a key, the stream's value
-    /// is kept.
+    /// Keeps a key and a value with the stream. A stream keeps up to 4 KiB of keys and values. For a turn the limit covers
+    /// the metadata of both identifiers, the stream's and the conversation's. If both set a key, the stream's value is
+    /// kept.
     ///
     /// A request that exceeds the limit is answered with 400, and nothing is stored. A request with a cursor is served
     /// without its metadata instead, since an `EventSource` would give up for good at a 400.
