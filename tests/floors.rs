@@ -46,7 +46,8 @@ impl Sources {
                     let inside = path.strip_prefix(&root).expect("inside").with_extension("");
                     let mut module: Parts = inside.iter().map(|part| part.to_string_lossy().into_owned()).collect();
                     module.pop_if(|last| matches!(last.as_str(), "mod" | "lib"));
-                    if module.last().is_none_or(|last| last != "tests") {
+                    // Unit tests may use everything, in a file or in a folder of their own.
+                    if !module.iter().any(|part| part == "tests") {
                         let text = fs::read_to_string(&path).expect("a text");
                         files.insert(module.clone(), File::parse(module, &text));
                     }
