@@ -27,6 +27,20 @@ pub(super) fn key(id: &str) -> StreamKey {
     StreamKey::new(Owner::new("ada").expect("valid"), StreamId::new(id).expect("valid"))
 }
 
+/// One event of the stream `a`, published without a producer.
+pub(super) fn publication() -> Publish {
+    Publish {
+        after_id: Bytes::new(),
+        key: key("a"),
+        kind: "job".into(),
+        block: Bytes::from_static(b"data: x\n"),
+        ends: None,
+        idempotency_key: None,
+        hook: None,
+        retention: open("a", 0).retention,
+    }
+}
+
 pub(super) fn open(id: &str, token: u128) -> Open {
     let minute = Duration::from_secs(60);
     Open {
@@ -150,16 +164,7 @@ fn every_transition() {
     let _ = follower.wakes("registering again", || store.reopen(reopen));
     let _ = follower.wakes("a deletion", || store.delete(key("a")));
     std::thread::sleep(Duration::from_millis(2));
-    let publish = Publish {
-        after_id: Bytes::new(),
-        key: key("a"),
-        kind: "job".into(),
-        block: Bytes::from_static(b"data: x\n"),
-        ends: None,
-        idempotency_key: None,
-        hook: None,
-        retention: open("a", 0).retention,
-    };
+    let publish = publication();
     let _ = follower.wakes("a publication", || store.publish(publish.clone()));
     let ends = Some(StreamState::Completed);
     let _ = follower.wakes("a published end", || store.publish(Publish { ends, ..publish }));

@@ -1,11 +1,9 @@
 //! What a shard keeps of streams that are gone, and when it visits its streams.
 
-use bytes::Bytes;
-
 use super::*;
 use crate::store::{
-    Interrupt, Publish,
-    memory::tests::{key, open},
+    Interrupt,
+    memory::tests::{key, open, publication},
 };
 
 /// The overdue time and the lifetime of the streams here, in milliseconds.
@@ -88,16 +86,7 @@ fn a_sweep_visits_no_stream_before_its_time() {
 #[test]
 fn a_published_stream_is_visited_at_the_end_of_its_lifetime() {
     let mut shard = Shard::default();
-    let publish = Publish {
-        after_id: Bytes::new(),
-        key: key("a"),
-        kind: "job".into(),
-        block: Bytes::from_static(b"data: x\n"),
-        ends: None,
-        idempotency_key: None,
-        hook: None,
-        retention: open("a", 0).retention,
-    };
+    let publish = publication();
     shard.insert(&key("a"), 100, &mut Woken::default(), |tail| Entry::published(&publish, 100, tail, 100));
     assert_eq!(timers(&shard), [100 + LIFETIME]);
 }
