@@ -99,11 +99,7 @@ impl Queue {
                     self.running += 1;
                     return Some(key);
                 }
-                Some((key, _)) if self.phase == Phase::Sweeps => {
-                    self.busy.remove(&key);
-                }
-                // Counted, because this node was to run it.
-                Some((key, _)) => self.give_up(&key, now),
+                Some((key, _)) => self.drop_waiting(&key),
                 None => {}
             }
         }
@@ -212,7 +208,15 @@ impl Queue {
             self.waiting.remove(&key.owner);
             self.turns.retain(|owner| *owner != key.owner);
         }
-        self.busy.remove(&key);
+        self.drop_waiting(&key);
+    }
+
+    /// Drops a hook that has waited in vain. In a shutdown it counts as failed, because this node was to run it.
+    fn drop_waiting(&mut self, key: &StreamKey) {
+        let leased = self.busy.remove(key);
+        if let Some(leased) = leased.filter(|_| self.phase != Phase::Sweeps) {
+            self.failed.insert(key.clone(), leased);
+        }
     }
 }
 
@@ -278,6 +282,24 @@ mod tests {
             ran += 1;
         }
         assert_eq!((ran, queue.len(), queue.waiting.len(), queue.turns.len()), (WAITING, 0, 0, 0));
+    }
+
+    /// In a shutdown no hook is dropped uncounted.
+    #[tokio::test(start_paused = true)]
+    async fn g3_what_waits_in_vain_in_a_shutdown_is_counted() {
+        let now = Instant::now();
+        for (in_shutdown, counted) in [(false, 0), (true, 2)] {
+            let mut queue = Queue::default();
+            if in_shutdown {
+                assert!(!queue.begin_last_tries(now), "nothing has failed");
+            }
+            queue.add(key("late", 0), now, later(now));
+            for id in 0..WAITING {
+                queue.add(key("many", id), later(now), later(now));
+            }
+            assert_eq!(queue.next(now).map(|next| next.owner), Some(key("many", 0).owner));
+            assert_eq!(queue.failed(), counted, "one came too late, one was too many");
+        }
     }
 
     /// An owner whose only waiting hook is dropped loses its turn, and gets one again with its next hook.
