@@ -273,5 +273,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// Returns the notices for a node: which of its streams others have changed, and that the store was away
     /// ([`NoticesSender::reconnected`]).
+    ///
+    /// A store may begin to listen some time after it has returned them. A change from before reaches the producer with its next
+    /// write or beat.
     fn notices(&self, node: &NodeId) -> Notices;
 }

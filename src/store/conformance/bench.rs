@@ -12,8 +12,8 @@ use crate::{
         stream::{Ended, Ending, Frame, Origin, Record, RecordKind, StreamInfo, StreamState, reason},
     },
     store::{
-        Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Open, Opened, Page, Publish,
-        Published, Read, ReadFrom, Reopen, Retention, Store, Tail,
+        Append, Appended, Beat, Beaten, Close, Closed, Due, Interrupt, Interrupted, List, Notices, Open, Opened, Page,
+        Publish, Published, Read, ReadFrom, Reopen, Retention, Store, Tail,
     },
     wire::{Sse, single_events},
 };
@@ -308,6 +308,21 @@ impl<S: Store> Bench<S> {
     pub(super) async fn heartbeat(&self, streams: &[(StreamKey, u64)], stale: Duration) -> Beaten {
         let beat = Beat { node: self.node.clone(), streams: streams.into(), stale, lifetime: LONG };
         self.beat(beat).await.expect("the store answers")
+    }
+
+    /// Returns the notices to the bench's node, from when they arrive: a store may begin to listen some time after `notices`.
+    pub(super) async fn listening(&self) -> Notices {
+        let mut notices = self.notices(&self.node);
+        for n in 0.. {
+            let (key, _) = self.begin(&format!("heard-{n}")).await;
+            self.on("node-2").end(close(&key, None)).await;
+            let heard = poll_fn(|cx| notices.poll(cx));
+            if tokio::time::timeout(Duration::from_millis(50), heard).await.is_ok() {
+                break;
+            }
+            assert!(n < 400, "no notice arrives");
+        }
+        notices
     }
 
     /// Returns the store's clock, in unix milliseconds.

@@ -151,7 +151,7 @@ pub async fn an_interrupted_stream_can_be_closed(store: impl Store) {
 /// A node gets a notice when another node has ended one of its streams.
 pub async fn a_foreign_end_is_posted_to_the_producing_node(store: impl Store) {
     let bench = Bench::new(store);
-    let mut notices = bench.notices(&bench.node);
+    let mut notices = bench.listening().await;
     let mut others = bench.notices(&bench.on("node-2").node);
     let (key, _) = bench.begin("posted").await;
     bench.begin("quiet").await;
@@ -171,7 +171,7 @@ pub async fn a_foreign_end_is_posted_to_the_producing_node(store: impl Store) {
 /// A deletion is posted to the producing node, with the newest run of the stream.
 pub async fn a_deletion_is_posted_to_the_producing_node(store: impl Store) {
     let bench = Bench::new(store);
-    let mut notices = bench.notices(&bench.node);
+    let mut notices = bench.listening().await;
     let (key, epoch) = bench.begin("posted").await;
     bench.on("node-2").delete(key.clone()).await.expect("the store answers");
     let mut deleted = Vec::new();

@@ -97,7 +97,7 @@ impl Shared {
         let (slot, index) = self.keys.owner(owner);
         let mut members = cmd("ZRANGEBYSCORE");
         members.arg(&index).arg(ACTIVE).arg("+inf").arg("LIMIT").arg(0).arg(RECOUNTED);
-        let members = value::array(self.fleet.ask(Request::new(slot, members)).await?, "ZRANGEBYSCORE")?;
+        let members = value::array(self.fleet.ask(Request::new(slot, members).reading()).await?, "ZRANGEBYSCORE")?;
         let ids = members.into_iter().filter_map(|id| StreamId::new(value::text(id)?).ok());
         let counted: Vec<StreamKey> = ids.map(|id| StreamKey::new(owner.clone(), id)).collect();
         let asked = counted.iter().map(|key| self.keys.standing(&self.keys.of(key))).collect();

@@ -123,7 +123,7 @@ impl Keys {
 
     /// Asks the stream's own keys what the indexes must contain.
     pub(super) fn standing(&self, keys: &StreamKeys) -> Request {
-        Request::script(keys.slot, &script::STANDING, &[&keys.stream, &keys.completion])
+        Request::script(keys.slot, &script::STANDING, &[&keys.stream, &keys.completion]).reading()
     }
 }
 

@@ -72,7 +72,7 @@ impl Shared {
         let count = |part| {
             let mut count = cmd("ZCARD");
             count.arg(self.keys.active(part));
-            Request::new(self.keys.part_slot(part), count)
+            Request::new(self.keys.part_slot(part), count).reading()
         };
         let replies = self.fleet.send(self.keys.parts().map(count).collect()).await?;
         replies.into_iter().map(|reply| Ok(value::number(&reply?).unwrap_or(0))).sum()

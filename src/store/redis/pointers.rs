@@ -41,7 +41,7 @@ impl Shared {
         let name = name_of(&conversation);
         let mut get = cmd("GET");
         get.arg(self.keys.conversation(&name));
-        match self.fleet.ask(Request::new(self.keys.slot(&name), get)).await {
+        match self.fleet.ask(Request::new(self.keys.slot(&name), get).reading()).await {
             // A key of another type counts as no pointer.
             Err(error) if error.code() == Some("WRONGTYPE") => Ok(None),
             reply => Ok(value::text(reply?).and_then(|text| of_turns(text.split(' ')))),

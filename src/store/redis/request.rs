@@ -10,17 +10,27 @@ pub(super) struct Request {
     pub(super) slot: u16,
     command: Cmd,
     script: Option<&'static Script>,
-    /// Whether it goes over the connection for bulk reads: see [`Fleet::send_bulk`].
-    is_bulk: bool,
+    way: Way,
+}
+
+/// How a request is sent.
+#[derive(Clone, Copy)]
+enum Way {
+    /// Once.
+    Once,
+    /// Once more if the connection is closed meanwhile: it only reads.
+    Read,
+    /// In the same way, over the connection for bulk reads: see [`Fleet::send_bulk`].
+    BulkRead,
 }
 
 impl Request {
     pub(super) fn new(slot: u16, command: Cmd) -> Self {
-        Self { slot, command, script: None, is_bulk: false }
+        Self { slot, command, script: None, way: Way::Once }
     }
 
     pub(super) fn script(slot: u16, script: &'static Script, keys: &[&str]) -> Self {
-        Self { slot, command: script.call(keys), script: Some(script), is_bulk: false }
+        Self { slot, command: script.call(keys), script: Some(script), way: Way::Once }
     }
 
     pub(super) fn arg(mut self, argument: impl redis::ToRedisArgs) -> Self {
@@ -47,15 +57,23 @@ impl Request {
         self.command.clone()
     }
 
-    /// The same request, to be sent over the connection for bulk reads.
-    pub(super) fn in_bulk(self) -> Self {
-        Self { is_bulk: true, ..self }
+    /// The same request, which only reads, to be sent again if the connection is closed meanwhile.
+    pub(super) fn reading(self) -> Self {
+        Self { way: Way::Read, ..self }
     }
 
-    /// Sends the commands of a flight over the connection for this kind of request. Either all requests of a flight are bulk
-    /// reads, or none is.
+    /// The same request, which only reads, to be sent over the connection for bulk reads.
+    pub(super) fn in_bulk(self) -> Self {
+        Self { way: Way::BulkRead, ..self }
+    }
+
+    /// Sends the commands of a flight in the way of this request, which is that of all requests of the flight.
     pub(super) async fn send_flight(&self, link: &Link, commands: &Pipeline) -> Result<Vec<Value>, RedisStoreError> {
-        if self.is_bulk { link.send_bulk(commands).await } else { link.send(commands).await }
+        match self.way {
+            Way::Once => link.send(commands).await,
+            Way::Read => link.send_read(commands).await,
+            Way::BulkRead => link.send_bulk(commands).await,
+        }
     }
 
     /// Replaces the hash of the script by its text, for a server that does not know the script. Returns whether that changed

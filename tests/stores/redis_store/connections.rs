@@ -121,6 +121,35 @@ async fn a_connection_for_reads_that_is_replaced_is_no_news_to_a_node() {
     assert!(posted.is_pending(), "{posted:?}");
 }
 
+/// A server that closes all connections at once fails no request that only reads, also where the process has not noticed yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_read_is_lost_when_all_connections_are_closed() {
+    let server = RedisServer::start();
+    let store = connect(&server.url()).await;
+    let (key, epoch) = begin(&store, "chat").await;
+    write(&store, &key, epoch, 1, &["x"]).await;
+    let kill = async || {
+        until("both connections stand", async || {
+            held(&store, &key).await;
+            store.active_count().await.unwrap();
+            let clients = clients(&server);
+            ["xrange", "zcard"].iter().all(|command| clients.iter().any(|client| client == command))
+        })
+        .await;
+        server.command(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    };
+    for _ in 0..50 {
+        kill().await;
+        assert!(store.info(key.clone()).await.unwrap().is_some());
+        kill().await;
+        assert_eq!(held(&store, &key).await, ["r", "x"]);
+        kill().await;
+        assert_eq!(store.pointer(key.clone()).await.unwrap(), None);
+        kill().await;
+        assert_eq!(store.active_count().await.unwrap(), 1);
+    }
+}
+
 /// Two servers behind one address, which at some point switches to the second. The first lives on, as a replica that
 /// has lost its primary.
 struct Moving {

@@ -1,15 +1,13 @@
 //! Makes the connection. All requests that need it share one attempt.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use redis::{PushInfo, PushKind};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::super::{error::RedisStoreError, source::Connected};
 use super::state::{Inner, Link, Live, State};
@@ -31,7 +29,7 @@ impl Link {
         loop {
             let state = states.borrow_and_update().clone();
             match state {
-                State::Up(live) if live.closed.load(Ordering::Relaxed) => self.0.discard(live.number, State::Idle),
+                State::Up(live) if live.closed.is_cancelled() => self.0.discard(live.number, State::Idle),
                 State::Up(live) => return Ok(live),
                 State::Down { error, again } if again > Instant::now() => return Err(error),
                 State::Idle | State::Silent { .. } | State::Down { .. } => self.begin_connecting(),
@@ -48,7 +46,7 @@ impl Link {
     /// Returns the connection, if there is one. If not, begins to make one for later requests.
     pub(super) fn live_now(&self) -> Option<Live> {
         let closed = match &*self.0.state.borrow() {
-            State::Up(live) if !live.closed.load(Ordering::Relaxed) => return Some(live.clone()),
+            State::Up(live) if !live.closed.is_cancelled() => return Some(live.clone()),
             State::Up(live) => Some(live.number),
             _ => None,
         };
@@ -103,11 +101,11 @@ impl Inner {
     /// Makes a connection.
     async fn establish(self: &Arc<Self>) -> Result<Live, RedisStoreError> {
         let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
-        let closed = Arc::new(AtomicBool::new(false));
-        let (link, is_closed) = (Arc::downgrade(self), Arc::clone(&closed));
+        let closed = CancellationToken::new();
+        let (link, is_closed) = (Arc::downgrade(self), closed.clone());
         let on_push = move |push: PushInfo| {
             if push.kind == PushKind::Disconnection {
-                is_closed.store(true, Ordering::Relaxed);
+                is_closed.cancel();
                 if let Some(link) = link.upgrade() {
                     link.discard(number, State::Idle);
                 }

@@ -1,7 +1,11 @@
 //! Sends commands, and notices when the server no longer answers.
 
 use std::{
+    future::{Future as _, poll_fn},
+    io,
+    pin::pin,
     sync::{Arc, Weak, atomic::Ordering},
+    task::{Poll, ready},
     time::Duration,
 };
 
@@ -29,8 +33,18 @@ impl Link {
         self.exchange(live, commands).await
     }
 
+    /// Sends commands that only read. If the connection is closed meanwhile, they are sent once more, over a new one: a request
+    /// may be written before the process notices that the server has closed the connection.
+    pub(in super::super) async fn send_read(&self, commands: &Pipeline) -> Result<Vec<Value>, RedisStoreError> {
+        match self.send(commands).await {
+            Err(error) if error.is_of_the_connection() => self.send(commands).await,
+            replies => replies,
+        }
+    }
+
     /// Sends commands that only read over a separate connection, so that large replies do not delay the
-    /// acknowledgements of writes. If there is no such connection yet, the commands go over the main connection.
+    /// acknowledgements of writes. If there is no such connection yet, or it is closed meanwhile, the commands go over the main
+    /// connection, as [`send_read`](Self::send_read) sends them.
     pub(in super::super) async fn send_bulk(&self, commands: &Pipeline) -> Result<Vec<Value>, RedisStoreError> {
         // The main connection decides which server is meant: a connection that only reads does not notice that its server has
         // become a replica.
@@ -43,16 +57,14 @@ impl Link {
             _ => self.exchange(live, commands).await,
         };
         match replies {
-            // The connection was closed. A read may be repeated.
-            Err(error) if error.is_of_the_connection() => self.send(commands).await,
+            Err(error) if error.is_of_the_connection() => self.send_read(commands).await,
             replies => replies,
         }
     }
 
-    async fn exchange(&self, live: Live, commands: &Pipeline) -> Result<Vec<Value>, RedisStoreError> {
+    async fn exchange(&self, mut live: Live, commands: &Pipeline) -> Result<Vec<Value>, RedisStoreError> {
         let mut unanswered = Unanswered { link: &self.0, number: live.number, since: Instant::now(), answered: false };
-        let mut connection = live.connection;
-        let replies = connection.req_packed_commands(commands, 0, commands.len()).await;
+        let replies = replies(&mut live, commands).await;
         unanswered.answered = !replies.as_ref().is_err_and(RedisError::is_timeout);
         drop(unanswered);
         match replies {
@@ -72,6 +84,27 @@ impl Link {
             }
         }
     }
+}
+
+/// Waits for the replies, or until the connection is closed.
+///
+/// The crate's task reads all replies before it says that the connection is closed. A request that reaches its queue at that very
+/// moment may stay there, neither sent nor refused, until its time is over.
+async fn replies(live: &mut Live, commands: &Pipeline) -> Result<Vec<Value>, RedisError> {
+    let mut replies = live.connection.req_packed_commands(commands, 0, commands.len());
+    let mut closed = pin!(live.closed.cancelled());
+    poll_fn(|cx| {
+        if let Poll::Ready(replies) = replies.as_mut().poll(cx) {
+            return Poll::Ready(replies);
+        }
+        ready!(closed.as_mut().poll(cx));
+        // A reply may have arrived between the two polls.
+        match replies.as_mut().poll(cx) {
+            Poll::Ready(replies) => Poll::Ready(replies),
+            Poll::Pending => Poll::Ready(Err(io::Error::from(io::ErrorKind::BrokenPipe).into())),
+        }
+    })
+    .await
 }
 
 /// Ignores notices about the connection for bulk reads, since nothing is written on it that could be lost.

@@ -11,6 +11,7 @@ use std::{
 
 use redis::{RedisError, aio::MultiplexedConnection};
 use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 use super::super::{error::RedisStoreError, source::Source};
 use crate::{protocol::backoff::Backoff, runtime::sync::lock};
@@ -76,8 +77,8 @@ pub(super) enum State {
 pub(super) struct Live {
     pub(super) number: u64,
     pub(super) connection: MultiplexedConnection,
-    /// Set as soon as the connection is closed, so that no later request is written to it.
-    pub(super) closed: Arc<AtomicBool>,
+    /// Cancelled as soon as the connection is closed: no later request is written to it, and none gets a reply any more.
+    pub(super) closed: CancellationToken,
 }
 
 impl Link {
