@@ -52,6 +52,29 @@ async fn child() {
             assert_eq!(response.status(), 404);
         }
     }
+    if scenario == "no_match" {
+        let answer = |_| async {
+            let response = Response::builder().header("content-type", "text/event-stream");
+            Ok::<_, Infallible>(response.body(Full::new(Bytes::from_static(b"data: a\n\n"))).unwrap())
+        };
+        let layer = |template| sse.layer().id(StreamId::path(template));
+        let app = ServiceBuilder::new().layer(layer("/a/{id}")).layer(layer("/b/{id}")).service(service_fn(answer));
+        for (path, recorded) in [("/b/1", true), ("/a/1", true), ("/c/1", false), ("/c/2", false)] {
+            let response = app.clone().oneshot(Request::get(path).body(()).unwrap()).await.unwrap();
+            let headers = response.headers();
+            assert_eq!(headers.contains_key("x-stream-id"), recorded, "{path}");
+            assert_eq!(headers.contains_key("x-stream-recorded"), !recorded, "{path}");
+        }
+        return;
+    }
+    if scenario == "no_owner" {
+        let (sse, _guardian) = ResilientSse::builder(MemoryStore::new()).build().unwrap();
+        for _ in 0..2 {
+            let response = sse.recover().oneshot(Request::get("/a").body(()).unwrap()).await.unwrap();
+            assert_eq!(response.status(), 401);
+        }
+        return;
+    }
     for n in 0..5 {
         let spec = StreamSpec::new(Owner::ANONYMOUS, StreamId::new(n.to_string()).unwrap());
         let job = sse.publisher().open(spec).await.unwrap();
@@ -85,7 +108,27 @@ fn a_template_that_misses_its_route_is_heard_of() {
 fn a_relay_that_finds_no_name_is_heard_of() {
     let alerts = alerts_of("no_name");
     assert_eq!(alerts.len(), 1, "once a minute: {alerts:?}");
-    assert!(alerts[0].contains("Relay::id") && alerts[0].contains("/jobs/a/events"), "{alerts:?}");
+    assert!(
+        alerts[0].contains("set its `id`")
+            && alerts[0].contains("service: relay")
+            && alerts[0].contains("/jobs/a/events"),
+        "{alerts:?}"
+    );
+}
+
+/// A stream that another layer of the stack protects is recorded, and no reason for an alert.
+#[test]
+fn a_stream_that_no_layer_records_is_heard_of() {
+    let alerts = alerts_of("no_match");
+    assert_eq!(alerts.len(), 1, "once a minute: {alerts:?}");
+    assert!(alerts[0].contains("is not recorded") && alerts[0].contains("/c/1"), "{alerts:?}");
+}
+
+#[test]
+fn a_missing_owner_is_heard_of() {
+    let alerts = alerts_of("no_owner");
+    assert_eq!(alerts.len(), 1, "once a minute: {alerts:?}");
+    assert!(alerts[0].contains("the authentication"), "{alerts:?}");
 }
 
 #[test]

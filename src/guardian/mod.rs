@@ -104,8 +104,10 @@ impl Guardian {
     /// - Clients that reconnect by themselves (a GET that asks for `text/event-stream` by name) are disconnected at
     ///   once, so that they continue on another node. These are all followers, the clients of unrecorded streams, and on
     ///   `Detach` routes, where the work continues without a reader, also the client whose request began the stream.
-    /// - All other clients are served until shortly before the limit. Handlers that have not answered yet have the same
-    ///   time.
+    /// - All other clients are served until shortly before the limit, and handlers that have not answered yet have the same
+    ///   time. What is kept for the steps below is [`probe_limit`](crate::Builder::probe_limit) (5 s) if there is a job
+    ///   probe, and time to store the ends: a quarter of `terminal_limit`, or all of it (2 s) if there is an `on_end` hook or the
+    ///   store is slow. Together it is at most half of the limit.
     /// - Then streams that may be run again are interrupted. For the others the job probe is asked, as far as time allows.
     ///   A stream whose job runs elsewhere is left to other nodes. A stream whose job is over ends as the probe says. All
     ///   others end as `failed`, reason `shutdown`. Inner bodies are dropped.

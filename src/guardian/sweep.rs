@@ -225,9 +225,9 @@ impl Sweeper {
                 lock(&self.strikes).remove(&info.key);
                 return status;
             }
-            Ok(Ok(Err(error))) => self.node.telemetry.host_failed("job_probe", &error),
+            Ok(Ok(Err(error))) => self.node.telemetry.probe_failed(&info.key, Some(error.as_ref())),
             Ok(Err(_)) => self.node.telemetry.panicked("job_probe"),
-            Err(_) => log_warn!(id = %info.key.id, "a job probe gave no answer in time"),
+            Err(_) => self.node.telemetry.probe_failed(&info.key, None),
         }
         let mut strikes = lock(&self.strikes);
         let (count, seen) = strikes.entry(info.key.clone()).or_insert((0, sweep));

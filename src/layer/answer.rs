@@ -22,7 +22,7 @@ use crate::{
     node::{
         Node,
         head::Head,
-        headers::{STREAM_RECORDED, event_stream, give_again},
+        headers::{STREAM_ID, STREAM_RECORDED, event_stream, give_again},
         reject::Rejection,
     },
     produce::{body::ResilientSseBody, engine::Engine, inner_body::InnerBody, live::Live, producer::Producer},
@@ -70,17 +70,23 @@ fn claims<B>(node: &Node, response: &Response<B>) -> bool {
     content_type.and_then(|value| value.to_str().ok()).is_some_and(|value| node.framing.claims(value))
 }
 
-/// Returns a response that passes untouched. An event stream that is not protected gets `X-Stream-Recorded: false`.
+/// Returns a response that passes untouched. An event stream that is not protected gets `X-Stream-Recorded: false`, and is reported
+/// if that is because the route's template does not match `unmatched_path`. Another layer may have protected it already.
 pub(super) fn unprotected<ResBody>(
     node: &Node,
     mut response: Response<ResBody>,
     reason: Option<Bypassed>,
+    unmatched_path: Option<&str>,
 ) -> Answer<ResBody>
 where
     ResBody: InnerBody,
 {
-    if let Some(reason) = reason.filter(|_| claims(node, &response)) {
+    let is_protected_within = reason == Some(Bypassed::Bypass) && response.headers().contains_key(&STREAM_ID);
+    if let Some(reason) = reason.filter(|_| !is_protected_within && claims(node, &response)) {
         node.telemetry.bypassed(reason);
+        if let Some(path) = unmatched_path {
+            node.unmatched(path);
+        }
         response.headers_mut().insert(STREAM_RECORDED, HeaderValue::from_static("false"));
     }
     response.map(ResilientSseBody::pass)

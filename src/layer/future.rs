@@ -79,8 +79,13 @@ where
         Self { node, route: None, asked: None, waiting: None, counted: None, let_go: None, state }
     }
 
-    pub(super) fn forwarding(node: Arc<Node>, future: S::Future, reason: Option<Bypassed>) -> Self {
-        Self::new(node, State::Forwarding { future, reason })
+    pub(super) fn forwarding(
+        node: Arc<Node>,
+        future: S::Future,
+        reason: Option<Bypassed>,
+        unmatched_path: Option<Box<str>>,
+    ) -> Self {
+        Self::new(node, State::Forwarding { future, reason, unmatched_path })
     }
 
     /// Returns a future that is ready with an answer of the layer's own.
@@ -158,9 +163,9 @@ where
                 }
             }
             let next = match this.state.as_mut().project() {
-                StateProjection::Forwarding { future, reason } => {
+                StateProjection::Forwarding { future, reason, unmatched_path } => {
                     let response = ready!(future.poll(cx))?;
-                    return Poll::Ready(Ok(unprotected(this.node, response, *reason)));
+                    return Poll::Ready(Ok(unprotected(this.node, response, *reason, unmatched_path.as_deref())));
                 }
                 StateProjection::Recovering { answer } => {
                     let response = ready!(answer.as_mut().poll(cx));

@@ -258,6 +258,9 @@ impl ResilientSseLayer {
 
     /// Sets the rule that computes a request's fingerprint, for idempotent POST requests.
     ///
+    /// The rule sees the request's head, not its body: if one key may come with different questions, let the client send a digest
+    /// of the question in a header.
+    ///
     /// A request with another fingerprint under the same stream id is answered with 422. The store keeps the
     /// fingerprint with the stream, and it counts towards the stream's 4 KiB of metadata. Default: requests are not
     /// compared.

@@ -81,11 +81,14 @@ where
             return ResilientSseFuture::recovering(Arc::clone(&self.node), Box::pin(answer));
         }
         if let Some(reason) = passes(&parts.method) {
-            return self.forward(Request::from_parts(parts, body), reason);
+            return self.forward(Request::from_parts(parts, body), reason, None);
         }
         let identity = self.route.identify.identify(&parts);
         if matches!(identity.name, Name::Bypass | Name::OtherPath) {
-            return self.forward(Request::from_parts(parts, body), Some(Bypassed::Bypass));
+            // A layer around this one may record the stream.
+            let reason = parts.extensions.get::<StreamContext>().is_none().then_some(Bypassed::Bypass);
+            let unmatched = matches!(identity.name, Name::OtherPath).then(|| parts.uri.path().into());
+            return self.forward(Request::from_parts(parts, body), reason, unmatched);
         }
         match self.asked(&parts, identity) {
             Err(rejection) => ResilientSseFuture::rejected(&self.node, &rejection, &self.node.head(&parts)),
@@ -249,12 +252,13 @@ impl<S> ResilientSseService<S> {
         &mut self,
         request: Request<ReqBody>,
         reason: Option<Bypassed>,
+        unmatched_path: Option<Box<str>>,
     ) -> ResilientSseFuture<S, ReqBody, ResBody>
     where
         S: Service<Request<ReqBody>, Response = Response<ResBody>>,
         ResBody: InnerBody,
     {
-        ResilientSseFuture::forwarding(Arc::clone(&self.node), self.inner.call(request), reason)
+        ResilientSseFuture::forwarding(Arc::clone(&self.node), self.inner.call(request), reason, unmatched_path)
     }
 
     /// Calls the inner service first, and registers its answer only if that is an event stream.

@@ -34,8 +34,8 @@ pin_project! {
         ResBody: InnerBody,
         E: 'static,
     {
-        // The request passes untouched.
-        Forwarding { #[pin] future: F, reason: Option<Bypassed> },
+        // The request passes untouched. The path is set if the route's template does not match it.
+        Forwarding { #[pin] future: F, reason: Option<Bypassed>, unmatched_path: Option<Box<str>> },
         // The inner service runs before the registration. Only an event stream is registered.
         Generating {
             #[pin] future: Naming<F, ResBody, E>,
@@ -126,7 +126,7 @@ where
     if let Some(context) = context {
         context.name_refused(&mut response);
     }
-    unprotected(node, response, reason)
+    unprotected(node, response, reason, None)
 }
 
 /// Begins to register the event stream that the inner service has answered with.

@@ -5,7 +5,7 @@ use http::request::Parts;
 use super::{Node, head::Head, reject::Rejection};
 use crate::{
     model::id::{Owner, StreamId, StreamKey},
-    telemetry::log_error,
+    telemetry::log_alert,
 };
 
 impl Node {
@@ -23,7 +23,7 @@ impl Node {
     /// Returns the rejection of a request for which the owner rule found no owner. Logs a hint once a minute at most.
     pub(crate) fn unauthorized(&self, path: &str) -> Rejection {
         if let Some(requests) = self.unowned.due() {
-            log_error!(
+            log_alert!(
                 path = path,
                 requests = requests,
                 "the owner rule found no owner: is the authentication outside this layer?"

@@ -47,3 +47,16 @@ where
 {
     Arc::new(move |access| Box::pin(hook(access)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_owner_is_the_one_that_authentication_left() {
+        let mut request = http::Request::new(()).into_parts().0;
+        assert_eq!(from_extension(&request), None, "nobody is no owner");
+        request.extensions.insert(Owner::new("alice").unwrap());
+        assert_eq!(from_extension(&request), Some(Owner::new("alice").unwrap()));
+    }
+}

@@ -14,15 +14,27 @@ use crate::{
 impl Node {
     /// Returns the rejection of a path in which a service finds no name: a relay without an identifier, or one whose path
     /// template does not match.
-    pub(crate) fn no_stream_name(&self, path: &str) -> Rejection {
+    pub(crate) fn no_stream_name(&self, service: &'static str, path: &str) -> Rejection {
         if let Some(requests) = self.no_stream_name.due() {
             log_alert!(
+                service = service,
                 path = path,
                 requests = requests,
-                "a service finds no name of a stream or a conversation in this path: set `Relay::id`, or mend the path template"
+                "a service finds no name of a stream or a conversation in this path: set its `id`, or mend its path template"
             );
         }
         Rejection::NotFound
+    }
+
+    /// Reports an event stream that passes unrecorded because the route's path template does not match the request's path.
+    pub(crate) fn unmatched(&self, path: &str) {
+        if let Some(requests) = self.unmatched.due() {
+            log_alert!(
+                path = path,
+                requests = requests,
+                "an event stream is not recorded: the layer's path template does not match this path"
+            );
+        }
     }
 
     /// Reports a stream that belongs to no conversation although its route has conversations: the route's path template

@@ -111,6 +111,7 @@ impl Setup {
             unowned: Seldom::default(),
             no_stream_name: Seldom::default(),
             no_conversation: Seldom::default(),
+            unmatched: Seldom::default(),
             shared_ids: Seldom::default(),
             late_events: Seldom::default(),
             unkept: Seldom::default(),

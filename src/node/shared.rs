@@ -92,6 +92,7 @@ pub(crate) struct Node {
     pub(super) unowned: Seldom,
     pub(super) no_stream_name: Seldom,
     pub(super) no_conversation: Seldom,
+    pub(super) unmatched: Seldom,
     pub(super) shared_ids: Seldom,
     pub(super) late_events: Seldom,
     pub(super) unkept: Seldom,

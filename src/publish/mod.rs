@@ -140,7 +140,12 @@ impl Publisher {
     /// Registers a stream, and returns its producer. The guardian of this process beats for the stream while the
     /// publication lives.
     ///
-    /// A stream that has ended, even as `expired`, cannot be opened again under the same id.
+    /// Open it in the request that starts the job, before you answer that request, and move the publication into the job's
+    /// task. Then the stream exists as soon as a client asks for it, a repeated request learns of the conflict, and a
+    /// shutdown knows of a job that has not begun yet.
+    ///
+    /// A stream that has ended, even as `expired`, cannot be opened again under the same id. As long as a job probe answers
+    /// [`Running`](crate::JobStatus::Running) for a stream, it belongs to that job: a job that begins anew opens another id.
     ///
     /// # Errors
     ///

@@ -152,7 +152,7 @@ impl Relay {
                 let path = parts.uri.path();
                 let is_bare = path.strip_prefix('/').is_some_and(|name| !name.is_empty() && !name.contains('/'));
                 if !is_bare {
-                    return Err(self.node.no_stream_name(path));
+                    return Err(self.node.no_stream_name("relay", path));
                 }
                 StreamId::path("/{id}").identify(parts).name
             }
@@ -160,7 +160,7 @@ impl Relay {
         match name {
             Name::Id(id) => Ok(id),
             Name::Malformed(error) => Err(Rejection::MalformedId(error)),
-            Name::OtherPath => Err(self.node.no_stream_name(parts.uri.path())),
+            Name::OtherPath => Err(self.node.no_stream_name("relay", parts.uri.path())),
             Name::Bypass | Name::Generate => Err(Rejection::NotFound),
         }
     }

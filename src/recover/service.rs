@@ -130,7 +130,7 @@ async fn answer(
     let id = match name {
         Name::Id(id) => id,
         Name::Malformed(error) => return Err(Rejection::MalformedId(error)),
-        Name::OtherPath => return Err(node.no_stream_name(parts.uri.path())),
+        Name::OtherPath => return Err(node.no_stream_name("recover", parts.uri.path())),
         Name::Bypass | Name::Generate => return Err(Rejection::NotFound),
     };
     let key = StreamKey::new(owner, id);

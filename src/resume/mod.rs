@@ -23,7 +23,7 @@ fn conversation(node: &Node, identify: &Arc<dyn Identify>, parts: &Parts) -> Res
     match identify.identify(parts).name {
         Name::Id(name) => Ok(StreamKey::new(owner, name)),
         Name::Malformed(error) => Err(Rejection::MalformedConversation(error)),
-        Name::OtherPath => Err(node.no_stream_name(parts.uri.path())),
+        Name::OtherPath => Err(node.no_stream_name("resume", parts.uri.path())),
         Name::Bypass | Name::Generate => Err(Rejection::NotFound),
     }
 }

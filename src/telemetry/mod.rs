@@ -106,6 +106,8 @@ pub(crate) struct Telemetry {
     pub(crate) panics: AtomicU64,
     hooks_failed: AtomicU64,
     hook_failures: Seldom,
+    probe_failures: Seldom,
+    store_losses: Seldom,
     store_errors: AtomicU64,
     /// The number of parts of the store with an open breaker.
     parts_away: AtomicU64,
@@ -160,6 +162,12 @@ impl Telemetry {
     pub(crate) fn store_lost(&self, parts: usize, error: &StoreError) {
         self.parts_away.store(parts as u64, Ordering::Relaxed);
         log_warn!(error = %Chain(error), parts, "the store, or a part of it, has failed: its streams no longer wait for it");
+        if self.store_losses.due().is_some() {
+            to_stderr(format_args!(
+                "the store, or a part of it, has failed: its streams no longer wait for it; error: {}",
+                Chain(error)
+            ));
+        }
     }
 
     /// Notes that a part of the store answers again. `parts` is the number of parts that do not yet.
@@ -185,6 +193,15 @@ impl Telemetry {
     pub(crate) fn hook_panicked(&self, key: &StreamKey) {
         self.panicked("on_end");
         self.hook_failed(key, &Panicked);
+    }
+
+    /// Notes that a job probe failed, or that it gave no answer in time (`None`).
+    pub(crate) fn probe_failed(&self, key: &StreamKey, error: Option<&(dyn std::error::Error + 'static)>) {
+        let error = error.map_or_else(|| "no answer in time".to_owned(), |error| Chain(error).to_string());
+        log_warn!(id = %key.id, error = %error, "the job probe failed");
+        if let Some(failures) = self.probe_failures.due() {
+            to_stderr(format_args!("{failures} job probe(s) failed, last for the stream `{}`: {error}", key.id));
+        }
     }
 
     /// Logs an error of the host's code.
