@@ -109,9 +109,7 @@ fn a_relay_that_finds_no_name_is_heard_of() {
     let alerts = alerts_of("no_name");
     assert_eq!(alerts.len(), 1, "once a minute: {alerts:?}");
     assert!(
-        alerts[0].contains("set its `id`")
-            && alerts[0].contains("service: relay")
-            && alerts[0].contains("/jobs/a/events"),
+        alerts[0].contains("Relay::id") && alerts[0].contains("service: relay") && alerts[0].contains("/jobs/a/events"),
         "{alerts:?}"
     );
 }

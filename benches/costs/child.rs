@@ -13,8 +13,9 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    extract::{Path, Query},
+    extract::{Path, Query, Request},
     http::header,
+    middleware::Next,
     response::{
         IntoResponse as _, Response,
         sse::{KeepAlive, Sse},
@@ -44,6 +45,8 @@ pub(crate) enum Variant {
     BeforeSend,
     /// The least that recording to Redis can cost, without the layer: see [`floor`](crate::floor).
     Floor,
+    /// Plain axum, which waits for a PING to Redis before each answer: a round trip as a server makes it.
+    Trip,
 }
 
 impl Variant {
@@ -51,7 +54,7 @@ impl Variant {
 
     /// Whether the variant uses the library.
     pub(crate) fn has_layer(self) -> bool {
-        !matches!(self, Self::Plain | Self::Floor)
+        !matches!(self, Self::Plain | Self::Floor | Self::Trip)
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -61,6 +64,7 @@ impl Variant {
             Self::Buffered => "Redis, Buffered",
             Self::BeforeSend => "Redis, BeforeSend",
             Self::Floor => "floor",
+            Self::Trip => "trip",
         }
     }
 }
@@ -110,7 +114,7 @@ pub(crate) fn run(args: Vec<String>) -> Result<()> {
             let name = args.next().ok_or("which variant?")?;
             let variant = Variant::ALL
                 .into_iter()
-                .chain([Variant::Floor])
+                .chain([Variant::Floor, Variant::Trip])
                 .find(|variant| variant.name() == name)
                 .ok_or("no such variant")?;
             let redis = args.next().ok_or("which Redis?")?;
@@ -146,7 +150,7 @@ async fn serve(variant: Variant, redis: &str, settings: &HashMap<String, String>
         .route("/s/{id}", get(move |id: Path<String>, query: Query<HashMap<String, String>>| answer(id, query, gate)));
     let durability = if variant == Variant::BeforeSend { Durability::BeforeSend } else { Durability::Buffered };
     let builder = match variant {
-        Variant::Plain | Variant::Floor | Variant::Memory => ResilientSse::builder(MemoryStore::new()),
+        Variant::Plain | Variant::Floor | Variant::Trip | Variant::Memory => ResilientSse::builder(MemoryStore::new()),
         Variant::Buffered | Variant::BeforeSend => {
             // Both variants use the same Redis and the same stream names, so each needs a prefix of its own.
             let store = RedisStore::builder(redis)?.key_prefix(format!("{variant:?}:"));
@@ -161,6 +165,16 @@ async fn serve(variant: Variant, redis: &str, settings: &HashMap<String, String>
             streams.layer(axum::middleware::map_response(move |response: Response| {
                 let twice = Arc::clone(&twice);
                 async move { response.map(|body| twice.body(body)) }
+            }))
+        }
+        Variant::Trip => {
+            let connection = redis::Client::open(redis)?.get_multiplexed_async_connection().await?;
+            streams.layer(axum::middleware::from_fn(move |request: Request, next: Next| {
+                let mut connection = connection.clone();
+                async move {
+                    let _ = redis::cmd("PING").exec_async(&mut connection).await;
+                    next.run(request).await
+                }
             }))
         }
         _ => {

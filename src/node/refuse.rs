@@ -20,7 +20,7 @@ impl Node {
                 service = service,
                 path = path,
                 requests = requests,
-                "a service finds no name of a stream or a conversation in this path: set its `id`, or mend its path template"
+                "a service finds no name of a stream or a conversation in this path: set its identifier (such as `Relay::id`), or mend its path template"
             );
         }
         Rejection::NotFound
