@@ -76,6 +76,9 @@ impl ResilientSse {
     /// All clients that ask for the same stream share one body. The body runs as long as one of them reads, and for 2 s
     /// more. If the body ends, the stream is interrupted, and the next request runs the handler again.
     ///
+    /// A client that is there when the handler runs again gets `restart`, then the events of the new run. Its page has nothing to
+    /// discard if the handler continues, as below.
+    ///
     /// Events that occur while no body runs are not recorded. A handler that can look the missed events up gives its
     /// events ids of its own, and continues after
     /// [`StreamContext::last_inner_id`](crate::StreamContext::last_inner_id) when it runs again. For events that come from

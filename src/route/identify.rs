@@ -124,6 +124,9 @@ impl<I: Into<Identity>> From<Option<I>> for Identity {
 /// Ready-made identifiers are [`StreamId::path`], [`StreamId::query`], [`StreamId::header`] and
 /// [`StreamId::extension`]. A closure is an identifier too, if it returns an [`Identity`], a `StreamId`, or an `Option`
 /// or `Result` of one. The closure's parameter type must be written out: `|request: &http::request::Parts| …`.
+///
+/// An identifier is asked about GET and POST requests alike. If only one of them begins streams, limit a ready-made identifier to
+/// it ([`PathTemplate::only`](crate::PathTemplate::only)), or let the closure look at the request's method.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say which stream a request means",
     label = "expected `StreamId::path(\"/answers/{{id}}\")`, another ready-made identifier, or a closure",

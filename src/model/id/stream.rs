@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, error::Error, fmt, str::FromStr, sync::Arc};
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The longest stream id, in bytes.
 pub const MAX_STREAM_ID: usize = 128;
@@ -82,6 +82,12 @@ impl<'de> Deserialize<'de> for StreamId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let id = Cow::<'de, str>::deserialize(deserializer)?;
         Self::new(id).map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for StreamId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

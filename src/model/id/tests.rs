@@ -30,6 +30,10 @@ fn random_ids_are_version_4_uuids_with_122_random_bits() {
 
 #[test]
 fn stream_ids_are_deserialised_by_their_rule() {
+    let stored = (StreamId::new("a~b").expect("valid"), EventId::new(7, 3));
+    let text = serde_json::to_string(&stored).expect("it serializes");
+    assert_eq!(text, r#"["a~b","e7-3"]"#);
+    assert_eq!(serde_json::from_str::<(StreamId, EventId)>(&text).expect("it reads back"), stored);
     assert_eq!(serde_json::from_str::<StreamId>(r#""a~b""#).expect("valid").as_str(), "a~b");
     assert_eq!(serde_json::from_str::<StreamId>(r#""a~b""#).expect("valid").as_str(), "a~b");
     let refused = serde_json::from_str::<StreamId>(r#""a/b""#).expect_err("a slash").to_string();
