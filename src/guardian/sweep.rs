@@ -226,7 +226,10 @@ impl Sweeper {
                 return status;
             }
             Ok(Ok(Err(error))) => self.node.telemetry.probe_failed(&info.key, Some(error.as_ref())),
-            Ok(Err(_)) => self.node.telemetry.panicked("job_probe"),
+            Ok(Err(panicked)) => {
+                self.node.telemetry.panicked("job_probe");
+                self.node.telemetry.probe_failed(&info.key, Some(&panicked));
+            }
             Err(_) => self.node.telemetry.probe_failed(&info.key, None),
         }
         let mut strikes = lock(&self.strikes);

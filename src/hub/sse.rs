@@ -76,8 +76,8 @@ impl ResilientSse {
     /// All clients that ask for the same stream share one body. The body runs as long as one of them reads, and for 2 s
     /// more. If the body ends, the stream is interrupted, and the next request runs the handler again.
     ///
-    /// A client that is there when the handler runs again gets `restart`, then the events of the new run. Its page has nothing to
-    /// discard if the handler continues, as below.
+    /// A client that comes back with a cursor of an earlier run gets `restart` before the events of the new run, in voices that say
+    /// so. If the handler continues where it was, as below, the page has nothing to discard.
     ///
     /// Events that occur while no body runs are not recorded. A handler that can look the missed events up gives its
     /// events ids of its own, and continues after

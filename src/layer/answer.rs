@@ -22,7 +22,7 @@ use crate::{
     node::{
         Node,
         head::Head,
-        headers::{STREAM_ID, STREAM_RECORDED, event_stream, give_again},
+        headers::{STREAM_HEARTBEAT, STREAM_RECORDED, event_stream, give_again},
         reject::Rejection,
     },
     produce::{body::ResilientSseBody, engine::Engine, inner_body::InnerBody, live::Live, producer::Producer},
@@ -71,7 +71,8 @@ fn claims<B>(node: &Node, response: &Response<B>) -> bool {
 }
 
 /// Returns a response that passes untouched. An event stream that is not protected gets `X-Stream-Recorded: false`, and is reported
-/// if that is because the route's template does not match `unmatched_path`. Another layer may have protected it already.
+/// if that is because the route's template does not match `unmatched_path`. A layer or a service within may have answered
+/// already; each of its event streams has the header `X-Stream-Heartbeat`.
 pub(super) fn unprotected<ResBody>(
     node: &Node,
     mut response: Response<ResBody>,
@@ -81,7 +82,7 @@ pub(super) fn unprotected<ResBody>(
 where
     ResBody: InnerBody,
 {
-    let is_protected_within = reason == Some(Bypassed::Bypass) && response.headers().contains_key(&STREAM_ID);
+    let is_protected_within = reason == Some(Bypassed::Bypass) && response.headers().contains_key(&STREAM_HEARTBEAT);
     if let Some(reason) = reason.filter(|_| !is_protected_within && claims(node, &response)) {
         node.telemetry.bypassed(reason);
         if let Some(path) = unmatched_path {

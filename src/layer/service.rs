@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     fmt,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
 };
 
@@ -87,8 +87,13 @@ where
         if matches!(identity.name, Name::Bypass | Name::OtherPath) {
             // A layer around this one may record the stream.
             let reason = parts.extensions.get::<StreamContext>().is_none().then_some(Bypassed::Bypass);
-            let unmatched = matches!(identity.name, Name::OtherPath).then(|| parts.uri.path().into());
+            // A template that has matched before is right, and this path is another route's.
+            let is_wrong = matches!(identity.name, Name::OtherPath) && !self.route.matched.load(Ordering::Relaxed);
+            let unmatched = is_wrong.then(|| parts.uri.path().into());
             return self.forward(Request::from_parts(parts, body), reason, unmatched);
+        }
+        if !self.route.matched.load(Ordering::Relaxed) {
+            self.route.matched.store(true, Ordering::Relaxed);
         }
         match self.asked(&parts, identity) {
             Err(rejection) => ResilientSseFuture::rejected(&self.node, &rejection, &self.node.head(&parts)),

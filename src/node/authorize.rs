@@ -1,5 +1,7 @@
 //! Finds a request's owner, and asks the application's `authorize` hook about an access.
 
+use std::sync::atomic::Ordering;
+
 use http::request::Parts;
 
 use super::{Node, head::Head, reject::Rejection};
@@ -17,16 +19,23 @@ impl Node {
     /// Finds the request's owner by the application's rule. A caller that needs an owner only later rejects the request
     /// then with [`unauthorized`](Self::unauthorized).
     pub(crate) fn find_owner(&self, request: &Parts) -> Option<Owner> {
-        (self.owner)(request)
+        let owner = (self.owner)(request);
+        if owner.is_some() && !self.owned.load(Ordering::Relaxed) {
+            self.owned.store(true, Ordering::Relaxed);
+        }
+        owner
     }
 
-    /// Returns the rejection of a request for which the owner rule found no owner. Logs a hint once a minute at most.
+    /// Returns the rejection of a request for which the owner rule found no owner. Reports that once a minute at most, while the
+    /// rule has found no owner for any request: later it is a visitor who is not signed in.
     pub(crate) fn unauthorized(&self, path: &str) -> Rejection {
-        if let Some(requests) = self.unowned.due() {
+        if !self.owned.load(Ordering::Relaxed)
+            && let Some(requests) = self.unowned.due()
+        {
             log_alert!(
                 path = path,
                 requests = requests,
-                "the owner rule found no owner: is the authentication outside this layer?"
+                "the owner rule has found no owner for any request so far: is the authentication outside this layer?"
             );
         }
         Rejection::Unauthorized

@@ -32,7 +32,7 @@ impl Node {
             log_alert!(
                 path = path,
                 requests = requests,
-                "an event stream is not recorded: the layer's path template does not match this path"
+                "an event stream is not recorded: the layer's path template does not match this path, and has matched none so far"
             );
         }
     }

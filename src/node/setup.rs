@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicU8, AtomicU64},
+    atomic::{AtomicBool, AtomicU8, AtomicU64},
 };
 
 use http::HeaderValue;
@@ -109,6 +109,7 @@ impl Setup {
             run: Mutex::new(None),
             unguarded: Seldom::default(),
             unowned: Seldom::default(),
+            owned: AtomicBool::new(false),
             no_stream_name: Seldom::default(),
             no_conversation: Seldom::default(),
             unmatched: Seldom::default(),

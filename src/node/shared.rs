@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex, Weak,
-    atomic::{AtomicU8, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
 };
 
 use http::{HeaderMap, HeaderName, Version};
@@ -90,6 +90,8 @@ pub(crate) struct Node {
     /// The log lines below are limited to one a minute each, since requests would otherwise fill the log with them.
     pub(super) unguarded: Seldom,
     pub(super) unowned: Seldom,
+    /// Whether the owner rule has found an owner so far.
+    pub(super) owned: AtomicBool,
     pub(super) no_stream_name: Seldom,
     pub(super) no_conversation: Seldom,
     pub(super) unmatched: Seldom,

@@ -145,7 +145,8 @@ impl Publisher {
     /// shutdown knows of a job that has not begun yet.
     ///
     /// A stream that has ended, even as `expired`, cannot be opened again under the same id. As long as a job probe answers
-    /// [`Running`](crate::JobStatus::Running) for a stream, it belongs to that job: a job that begins anew opens another id.
+    /// [`Running`](crate::JobStatus::Running) for a stream, the answer is `Conflict`, also after its node has died: a job that begins
+    /// anew opens another id.
     ///
     /// # Errors
     ///

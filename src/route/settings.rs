@@ -1,6 +1,11 @@
 //! A route's settings.
 
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use http::{HeaderName, request::Parts};
 
@@ -49,6 +54,8 @@ pub(crate) struct Route {
     pub(crate) fingerprint: Option<Arc<Fingerprint>>,
     /// The suffix of a stream's path under which the layer itself serves recovery.
     pub(crate) recover_suffix: Option<Cow<'static, str>>,
+    /// Whether `identify` has found any stream so far.
+    pub(crate) matched: Arc<AtomicBool>,
 }
 
 impl Route {
@@ -71,6 +78,7 @@ impl Route {
             limit: None,
             fingerprint: None,
             recover_suffix: None,
+            matched: Arc::default(),
         }
     }
 

@@ -156,18 +156,26 @@ impl Telemetry {
     pub(crate) fn store_failed(&self, error: &StoreError) {
         add(&self.store_errors, 1);
         log_debug!(error = %Chain(error), "store request failed");
+        if self.parts_away.load(Ordering::Relaxed) > 0 {
+            self.tell_of_loss(error);
+        }
+    }
+
+    /// Writes to standard error, once a minute while the store is away.
+    fn tell_of_loss(&self, error: &StoreError) {
+        if self.store_losses.due().is_some() {
+            to_stderr(format_args!(
+                "the store, or a part of it, does not answer, and its streams do not wait for it; error: {}",
+                Chain(error)
+            ));
+        }
     }
 
     /// Notes that the breaker of a part of the store opened. `parts` is the number of open ones now.
     pub(crate) fn store_lost(&self, parts: usize, error: &StoreError) {
         self.parts_away.store(parts as u64, Ordering::Relaxed);
         log_warn!(error = %Chain(error), parts, "the store, or a part of it, has failed: its streams no longer wait for it");
-        if self.store_losses.due().is_some() {
-            to_stderr(format_args!(
-                "the store, or a part of it, has failed: its streams no longer wait for it; error: {}",
-                Chain(error)
-            ));
-        }
+        self.tell_of_loss(error);
     }
 
     /// Notes that a part of the store answers again. `parts` is the number of parts that do not yet.

@@ -130,7 +130,7 @@ impl Shared {
         let part = self.keys.part(keys.slot);
         let mut due = cmd("ZSCORE");
         due.arg(self.keys.due(part)).arg(&keys.name);
-        let held = vec![self.keys.deadline(keys), Request::new(self.keys.part_slot(part), due)];
+        let held = vec![self.keys.deadline(keys).reading(), Request::new(self.keys.part_slot(part), due).reading()];
         let held = self.fleet.send(held).await?.into_iter();
         let held: Vec<_> = held.map(|reply| reply.map(|score| value::number(&score))).collect::<Result<_, _>>()?;
         Ok(!held.contains(&Some(leased)))

@@ -41,7 +41,7 @@ impl Fleet {
     ///
     /// They go over a second connection to each server, so that acknowledgements of writes do not queue behind megabytes. The
     /// two connections are not ordered: a write that a read depends on must have been acknowledged before the read is sent. If the
-    /// connection closes meanwhile, the read is sent once more.
+    /// connection closes meanwhile, the read is sent again.
     ///
     /// # Errors
     ///

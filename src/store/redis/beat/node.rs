@@ -177,7 +177,7 @@ impl Shared {
 
     /// Asks the server for the time.
     pub(in super::super) async fn time(&self) -> Result<u64, RedisStoreError> {
-        let now = time_of(self.fleet.ask(Request::new(self.keys.part_slot(0), cmd("TIME"))).await?)?;
+        let now = time_of(self.fleet.ask(Request::new(self.keys.part_slot(0), cmd("TIME")).reading()).await?)?;
         self.clock.set(now);
         Ok(now)
     }

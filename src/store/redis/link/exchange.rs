@@ -10,7 +10,7 @@ use std::{
 };
 
 use redis::{Pipeline, RedisError, ServerErrorKind, Value, aio::ConnectionLike as _};
-use tokio::time::Instant;
+use tokio::{task::coop::unconstrained, time::Instant};
 
 use super::super::error::RedisStoreError;
 use super::state::{Inner, Link, Live, State, Watch};
@@ -98,8 +98,8 @@ async fn replies(live: &mut Live, commands: &Pipeline) -> Result<Vec<Value>, Red
             return Poll::Ready(replies);
         }
         ready!(closed.as_mut().poll(cx));
-        // A reply may have arrived between the two polls.
-        match replies.as_mut().poll(cx) {
+        // A reply may have arrived between the two polls, or a task that has used up its budget was not shown it.
+        match pin!(unconstrained(replies.as_mut())).poll(cx) {
             Poll::Ready(replies) => Poll::Ready(replies),
             Poll::Pending => Poll::Ready(Err(io::Error::from(io::ErrorKind::BrokenPipe).into())),
         }
