@@ -9,7 +9,7 @@ use http::{Request, Response};
 use http_body_util::Full;
 use tower::{ServiceBuilder, ServiceExt as _, service_fn};
 
-use resilient_sse::{Event, MemoryStore, Owner, ResilientSse, StreamId, StreamSpec};
+use resilient_sse::{Event, JobStatus, MemoryStore, Owner, ResilientSse, StreamId, StreamSpec};
 
 const CHILD: &str = "RESILIENT_SSE_TEST_CHILD";
 
@@ -67,6 +67,15 @@ async fn child() {
         }
         return;
     }
+    if scenario == "probe" {
+        let failing = |_| async { Err::<JobStatus, _>(std::io::Error::other("the queue is away")) };
+        let builder = ResilientSse::builder(MemoryStore::new()).anonymous().drain_limit(Duration::from_secs(1));
+        let (sse, guardian) = builder.job_probe(failing).build().unwrap();
+        let spec = StreamSpec::new(Owner::ANONYMOUS, StreamId::new("export-1").unwrap());
+        let _job = sse.publisher().open(spec).await.unwrap();
+        guardian.with_graceful_shutdown(std::future::ready(())).await;
+        return;
+    }
     if scenario == "no_owner" {
         let (sse, _guardian) = ResilientSse::builder(MemoryStore::new()).build().unwrap();
         for _ in 0..2 {
@@ -120,6 +129,13 @@ fn a_stream_that_no_layer_records_is_heard_of() {
     let alerts = alerts_of("no_match");
     assert_eq!(alerts.len(), 1, "once a minute: {alerts:?}");
     assert!(alerts[0].contains("is not recorded") && alerts[0].contains("/c/1"), "{alerts:?}");
+}
+
+#[test]
+fn a_probe_that_fails_is_heard_of() {
+    let alerts = alerts_of("probe");
+    assert_eq!(alerts.len(), 1, "once a minute: {alerts:?}");
+    assert!(alerts[0].contains("export-1") && alerts[0].contains("the queue is away"), "{alerts:?}");
 }
 
 #[test]
