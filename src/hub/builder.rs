@@ -138,10 +138,12 @@ impl Builder {
     /// longer of [`stale_after`](Self::stale_after) and twice [`probe_limit`](Self::probe_limit), 30 s by default. With an
     /// `on_end` hook and a recovery window under 2 min it may ask sooner.
     ///
-    /// The guardian also asks at the end of a drain, about the streams that still run then: their jobs may run elsewhere. About a
-    /// job that ends with this process, answer [`Failed`](crate::JobStatus::Failed); [`Running`](crate::JobStatus::Running) leaves
-    /// the stream to the other nodes. With a single process the drain is the only time it asks. Probes run on the executor, at most 16 at a time, each for at most
-    /// [`probe_limit`](Self::probe_limit).
+    /// The guardian also asks at the end of a drain, about the streams that still run then: their jobs may run elsewhere.
+    /// About a job that ends with this process, answer [`Failed`](crate::JobStatus::Failed);
+    /// [`Running`](crate::JobStatus::Running) leaves the stream to the other nodes. With a single process the drain is the
+    /// only time it asks.
+    ///
+    /// Probes run on the executor, at most 16 at a time, each for at most [`probe_limit`](Self::probe_limit).
     ///
     /// ```
     /// # use resilient_sse::{Event, JobStatus, MemoryStore, ResilientSse};

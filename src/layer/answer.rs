@@ -70,9 +70,10 @@ fn claims<B>(node: &Node, response: &Response<B>) -> bool {
     content_type.and_then(|value| value.to_str().ok()).is_some_and(|value| node.framing.claims(value))
 }
 
-/// Returns a response that passes untouched. An event stream that is not protected gets `X-Stream-Recorded: false`, and is reported
-/// if that is because the route's template does not match `unmatched_path`. A layer or a service within may have answered
-/// already; each of its event streams has the header `X-Stream-Heartbeat`.
+/// Returns a response that passes untouched. An event stream that is not protected gets `X-Stream-Recorded: false`. It is
+/// reported if the reason is that the route's template does not match `unmatched_path`.
+///
+/// An event stream of another layer or service of this library is left alone. It has the header `X-Stream-Heartbeat`.
 pub(super) fn unprotected<ResBody>(
     node: &Node,
     mut response: Response<ResBody>,

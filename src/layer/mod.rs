@@ -68,7 +68,11 @@ impl ResilientSseLayer {
     /// Sets the identifier that finds a request's stream. Default: each request is a new stream
     /// ([`Generate`](crate::Generate)).
     pub fn id(self, identify: impl Identify) -> Self {
-        self.with(|route| route.identify = Arc::new(identify))
+        self.with(|route| {
+            route.identify = Arc::new(identify);
+            // A copy of the layer with another identifier has not matched yet.
+            route.matched = Arc::default();
+        })
     }
 
     /// Sets the identifier that finds a request's conversation: an owner's name for a chat or a document. The rules for

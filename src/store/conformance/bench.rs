@@ -310,7 +310,7 @@ impl<S: Store> Bench<S> {
         self.beat(beat).await.expect("the store answers")
     }
 
-    /// Returns the notices to the bench's node, from when they arrive: a store may begin to listen some time after `notices`.
+    /// Returns the notices to the bench's node, once they arrive. A store may begin to listen some time after `notices`.
     pub(super) async fn listening(&self) -> Notices {
         let mut notices = self.notices(&self.node);
         for n in 0.. {
