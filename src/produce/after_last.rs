@@ -13,6 +13,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{
     source::{Fed, Source},
+    spent::Spent,
     stop::Stop,
 };
 use crate::{
@@ -88,13 +89,14 @@ where
 {
     /// Reads the body's frames. Returns whether the body has ended.
     fn read(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut spent = Spent::default();
         for _ in 0..FRAMES {
             let before = self.late;
             while let Ok(Some(found)) = self.source.next() {
                 self.late += u64::from(matches!(found, Scanned::Event(_)));
             }
             add(&self.node.telemetry.late_events, self.late - before);
-            match self.source.poll_feed(cx) {
+            match self.source.poll_feed(cx, &mut spent) {
                 Poll::Pending => return false,
                 Poll::Ready(Fed::More) => {}
                 Poll::Ready(Fed::Over | Fed::Failed(_)) => return true,

@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use super::{
     after_last::AfterLast,
     source::{Fed, Source},
+    spent::Spent,
     stop::Stop,
 };
 use crate::{
@@ -80,7 +81,6 @@ impl Made {
 }
 
 /// Events that are written and not yet given to the recorder.
-#[derive(Default)]
 struct Batch {
     out: BytesMut,
     events: u64,
@@ -230,7 +230,7 @@ where
         made: &mut VecDeque<Made>,
         most: usize,
     ) -> Option<EndRequest> {
-        let (mut found, mut bytes, mut idle) = (0, 0, 0);
+        let (mut found, mut bytes, mut idle, mut spent) = (0, 0, 0, Spent::default());
         while found < most && bytes < BATCH_BYTES {
             match source.next() {
                 Ok(Some(Scanned::Event(block))) => {
@@ -253,7 +253,7 @@ where
                 }
                 Ok(None) => {
                     idle += 1;
-                    match source.poll_feed(cx) {
+                    match source.poll_feed(cx, &mut spent) {
                         Poll::Pending => return None,
                         Poll::Ready(Fed::More) => {}
                         Poll::Ready(fed) => return Some(self.end_of(fed)),

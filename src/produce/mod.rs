@@ -16,5 +16,6 @@ pub(crate) mod live;
 pub(crate) mod patience;
 pub(crate) mod producer;
 pub(crate) mod source;
+mod spent;
 pub(crate) mod stop;
 mod store_wait;

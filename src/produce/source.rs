@@ -10,6 +10,7 @@ use http_body::Body;
 
 use crate::{
     model::error::BoxError,
+    produce::spent::Spent,
     runtime::panics::{drop_guarded, guarded},
     wire::{Scan, Scanned, TooLarge},
 };
@@ -55,7 +56,7 @@ where
     B::Error: Into<BoxError>,
 {
     /// Feeds the scanner the body's next frame. Take all findings of the last frame first.
-    pub(crate) fn poll_feed(&mut self, cx: &mut Context<'_>) -> Poll<Fed> {
+    pub(crate) fn poll_feed(&mut self, cx: &mut Context<'_>, spent: &mut Spent) -> Poll<Fed> {
         let Some(body) = self.body.as_mut().filter(|_| !self.ended) else { return Poll::Ready(Fed::Over) };
         // Guarded: the body, its data and its error are the application's code, and may panic.
         let polled = guarded(|| {
@@ -68,6 +69,7 @@ where
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(Some(Ok(data)))) => {
                 if let Some(data) = data {
+                    spent.note(&data);
                     self.scanner.push(data);
                 }
                 return Poll::Ready(Fed::More);
