@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::runtime::panics::drop_guarded;
 
 /// One chunk in so many is kept.
-const EVERY: usize = 4;
+const EVERY: usize = 8;
 
 /// Longer chunks are not kept: an allocator's cache for a thread holds small blocks only.
 const LONGEST: usize = 16 << 10;
