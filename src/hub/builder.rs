@@ -271,6 +271,9 @@ impl Builder {
         /// time makes fewer and larger requests. It delays each event's acknowledgement by as much, and with it clients
         /// with [`Durability::BeforeSend`], terminal events and followers.
         ///
+        /// With many slow streams, 1 ms saves CPU: 64 streams of 100 events a second on Redis cost 1.9 times as much as
+        /// without this library, and 2.4 times with zero.
+        ///
         /// The time must be shorter than [`store_limit`](Self::store_limit). It has no effect with a store that answers
         /// at once, as [`MemoryStore`](crate::MemoryStore) does.
         linger: Duration,

@@ -20,7 +20,7 @@ use crate::{
     model::{config::AFTER_LAST, error::BoxError, stream::Ending},
     node::Node,
     recorder::{Lane, Status},
-    runtime::sync::Entered,
+    runtime::{panics::guarded, sync::Entered},
     telemetry::add,
     wire::Scanned,
 };
@@ -125,7 +125,12 @@ where
             this.stop.stop();
             return Poll::Ready(());
         }
-        if this.read(cx) {
+        // Guarded: the wire format may be the application's code, as may a chunk's destructor.
+        let is_over = guarded(|| this.read(cx)).unwrap_or_else(|_| {
+            this.node.telemetry.panicked("framing");
+            true
+        });
+        if is_over {
             return Poll::Ready(());
         }
         // The first poll runs in the caller's task, which may have no timer driver, so it sets no limits. The executor

@@ -33,7 +33,7 @@ use crate::{
     },
 };
 
-/// How many inner frames without an event one poll takes before its task yields.
+/// How many inner frames one batch takes before its task yields.
 const IDLE_FRAMES: usize = 64;
 
 /// A frame takes at most this fraction of the recorder's room.

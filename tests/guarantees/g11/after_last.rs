@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::Request;
 use resilient_sse::{
     Disconnect, MemoryStore, Owner, ResilientSseLayer, StreamContext, StreamId, StreamState,
@@ -278,4 +279,34 @@ async fn g11_a_drain_drops_what_is_left_of_bodies_after_their_last_events() {
     assert_eq!((hub.report().is_some(), watch.alive()), (false, 1));
     hub.advance(SECOND + Duration::from_millis(250)).await;
     assert_eq!((hub.report().map(|report| report.bodies_unfinished), watch.alive()), (Some(1), 0));
+}
+
+/// A chunk whose destructor panics.
+struct Panics;
+
+impl AsRef<[u8]> for Panics {
+    fn as_ref(&self) -> &[u8] {
+        b"data: late\n\n"
+    }
+}
+
+impl Drop for Panics {
+    fn drop(&mut self) {
+        panic!("told to panic");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g11_a_destructor_that_panics_after_the_last_event_ends_its_body_only() {
+    let mut hub = TestHub::new();
+    let watch = Watch::default();
+    let bodies = watch.clone();
+    let app = serving(hub.sse.generation().id(path()), move |_| {
+        events(bodies.body(vec![done(), Step::Chunk(Bytes::from_owner(Panics)), chunk(":\n"), Step::Hang]))
+    });
+    let mut client = Client::new(send(&app, request("/s/a")).await.into_body());
+    client.finish(&mut hub).await;
+    assert_eq!(client.data(), ["done"]);
+    let health = hub.sse.health();
+    assert_eq!((health.panics, health.active, watch.alive()), (1, 0, 0));
 }

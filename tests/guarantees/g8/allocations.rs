@@ -4,12 +4,16 @@
 use std::{
     convert::Infallible,
     pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll, Waker},
 };
 
 use allocation_counter::{AllocationInfo, measure};
 use bytes::Bytes;
-use futures_util::{FutureExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::StreamBody;
@@ -94,4 +98,45 @@ async fn g8_a_terminal_event_is_kept_without_its_chunk() {
         }
     });
     assert!(held.bytes_current < 100 * 4096, "{} bytes for 100 streams", held.bytes_current);
+}
+
+/// A chunk with one event that counts the chunks alive.
+struct Counted(Arc<AtomicUsize>);
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        b"data: x\n\n"
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A poll keeps some of the chunks that it has read, so that the next ones are made in other memory. None outlives it.
+#[tokio::test(start_paused = true)]
+async fn g8_a_poll_frees_the_chunks_that_it_has_read() {
+    let hub = TestHub::new();
+    let (alive, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counts = (Arc::clone(&alive), Arc::clone(&most));
+    let inner = service_fn(move |_: Request<()>| {
+        let (alive, most) = counts.clone();
+        let chunks = (0..64).map(move |_| {
+            most.fetch_max(alive.fetch_add(1, Relaxed) + 1, Relaxed);
+            Ok::<_, Infallible>(Frame::data(Bytes::from_owner(Counted(Arc::clone(&alive)))))
+        });
+        let response = Response::builder().header("content-type", "text/event-stream");
+        let body = StreamBody::new(stream::iter(chunks).chain(stream::pending()));
+        async move { Ok::<_, Infallible>(response.body(body).unwrap()) }
+    });
+    let app = hub.sse.generation().id(StreamId::path("/{id}")).layer(inner);
+    let answer = app.oneshot(request("/a")).now_or_never().expect("the store answers at once").unwrap();
+    let mut body = pin!(answer.into_body());
+    let mut cx = Context::from_waker(Waker::noop());
+    while body.as_mut().poll_frame(&mut cx).is_ready() {}
+    assert!(alive.load(Relaxed) <= 1, "{} chunks are alive: all but the last were read", alive.load(Relaxed));
+    // Ten are kept when the last one is made.
+    assert_eq!(most.load(Relaxed), 11);
 }
